@@ -1,0 +1,203 @@
+"""A bank at work on a FLUX: sources become keys and values once, and every block gets them appended.
+
+The same object serves both hosts. What differs between ComfyUI's FLUX and our own is in `Host`.
+"""
+
+import logging
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .bank import Bank
+from .config import Base
+from .flux_math import rotary, timestep_embedding
+from .kv import KVCache, Row, rows_of
+from .pick import picker
+from .source import Grid, Source, fill_channels, hash_of, read_bias, source_ids, token_grid
+from .weaving import Attend, append_mask, append_positions, append_sources, source_stream
+
+OPTION = "cologen"
+"""The key under which a forward's Appendix travels in transformer_options."""
+
+
+class Host(Protocol):
+    """What the method asks of the program that owns the FLUX."""
+
+    flux: nn.Module
+    dtype: torch.dtype
+
+    def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent to image tokens and their ids."""
+
+    def latent_in(self, latent: Tensor) -> Tensor:
+        """VAE latent to the scale that FLUX was trained on."""
+
+    def attend(self, pe: Tensor) -> Attend:
+        """The host's attention with the given positions."""
+
+    def state(self) -> Hashable:
+        """Changes when the base's weights, or how it computes, do."""
+
+
+class Batch(NamedTuple):
+    """What a forward of FLUX brings: the target's grid and, sample by sample, time and pooled text."""
+
+    grid: Grid
+    times: Tensor
+    pooled: Tensor
+    device: torch.device
+    pictures: int
+    """Samples in each cond's share of the batch."""
+
+    def image(self, source: Source, sample: int) -> int:
+        """Which of the source's images a sample uses: they repeat as the host repeats conditions."""
+        return sample % self.pictures % len(source.latent)
+
+
+class Part:
+    """One source in one forward: a row of K/V for every sample."""
+
+    def __init__(self, source: Source, rows: Sequence[Row]):
+        self.source, self.rows = source, rows
+        self.pe = rows[0].pe
+        self.tokens = self.pe.shape[2]
+
+    def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        distinct = {id(row): row.read(block, device) for row in self.rows}
+        if len(distinct) == 1:
+            return next(iter(distinct.values()))
+        k, v = zip(*(distinct[id(row)] for row in self.rows), strict=True)
+        return torch.cat(k), torch.cat(v)
+
+
+class Appendix:
+    """What one forward of FLUX gets behind its own keys; positions and mask are made once, not per block."""
+
+    def __init__(self, parts: Sequence[Part], grid: Grid):
+        self.parts, self.grid = parts, grid
+        self._pe = self._mask = (None, None)
+
+    def append(self, block: str, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text: int) -> dict:
+        keys = k.shape[2]
+        if self._pe[0] is not pe:
+            self._pe = (pe, append_positions(pe, keys, [part.pe for part in self.parts]))
+        if self._mask[0] != (id(mask), q.shape[2]):
+            bias = self._bias(q, text)
+            tokens = sum(part.tokens for part in self.parts)
+            self._mask = ((id(mask), q.shape[2]), append_mask(mask, bias, keys, tokens))
+        longer = self._pe[1]
+        k, v = append_sources(k, v, longer, [part.read(block, k.device) for part in self.parts])
+        return {"k": k, "v": v, "pe": longer, "attn_mask": self._mask[1]}
+
+    def _bias(self, q: Tensor, text: int) -> Tensor | None:
+        biases = [read_bias(part.source, text, self.grid, q.shape[2], part.tokens) for part in self.parts]
+        if all(bias is None for bias in biases):
+            return None
+        zeros = [torch.zeros(q.shape[2], part.tokens) for part in self.parts]
+        return torch.cat([z if b is None else b for z, b in zip(zeros, biases, strict=True)], dim=1).to(q)
+
+
+class Attachment:
+    """Holds a bank, and for the length of a sampling run the K/V of its sources."""
+
+    def __init__(self, bank: Bank, cached: bool = True):
+        self.bank = bank
+        self.cached = cached
+        """False recomputes the source at every step: same result, for tests and benchmarks."""
+        self.cache = KVCache()
+        self._doubted = False
+
+    def prepare(
+        self,
+        host: Host,
+        sources: Sequence[Source],
+        x: Tensor,
+        timestep: Tensor,
+        pooled: Tensor | None,
+        chunks: int = 1,
+    ) -> Appendix:
+        """K/V of all sources for a forward on latents x; `chunks` conds of equal size share the batch."""
+        self.check(host)
+        if not self.cached:
+            self.cache.rows.clear()
+        if pooled is None:
+            pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)
+        grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
+        batch = Batch(grid, timestep, pooled, x.device, len(x) // chunks)
+        return Appendix([self._part(host, source, batch) for source in sources], grid)
+
+    def check(self, host: Host) -> None:
+        """Refuses a base of another shape, and says once if it looks like another training."""
+        found = Base.of(host.flux)
+        if refusal := self.bank.info.base.refusal(found):
+            raise ValueError(refusal)
+        if not self._doubted:
+            self._doubted = True
+            if doubt := self.bank.info.base.doubt(found.probed(host.flux)):
+                logging.getLogger(__name__).warning(doubt)
+
+    def _part(self, host: Host, source: Source, batch: "Batch") -> Part:
+        full = self._full_keys(host, source, keys := self._keys(host, source, batch))
+        missing = {}
+        for i, key in enumerate(keys):
+            if self.cache.find(key) is None and (not full or self.cache.recall(key, full[i], batch.device) is None):
+                missing.setdefault(key, i)
+        if missing:
+            rows = self._weave(host, source, batch, list(missing.values()))
+            for (key, i), row in zip(missing.items(), rows, strict=True):
+                self.cache.add(key, row, full[i] if full else None)
+        return Part(source, [self.cache.find(key) for key in keys])
+
+    def _keys(self, host: Host, source: Source, batch: "Batch") -> list[Hashable]:
+        """Everything a sample's K/V depend on and that can differ within a run."""
+        common = (source.digest, source.placement, batch.grid, str(batch.device), host.dtype)
+        times = batch.times.tolist() if self.bank.info.source.time == "shared" else [0.0] * len(batch.pooled)
+        texts = [hash_of(row) for row in batch.pooled]
+        return [(common, batch.image(source, i), text, time) for i, (text, time) in enumerate(zip(texts, times))]
+
+    def _full_keys(self, host: Host, source: Source, keys: list[Hashable]) -> list[Hashable]:
+        """The keys between runs: weights of base and bank may have changed too."""
+        if not source.keep:
+            return []
+        state = (host.state(), self.bank.state())
+        return [(key, state) for key in keys]
+
+    def _weave(self, host: Host, source: Source, batch: "Batch", picks: list[int]) -> list[Row]:
+        """Runs the source stream for some samples of the batch."""
+        flux, info = host.flux, self.bank.info.source
+        latent = source.latent[[batch.image(source, i) for i in picks]]
+        latent = fill_channels(host.latent_in(latent), flux.in_channels // flux.patch_size**2)
+        latent = latent.to(batch.device, host.dtype)
+        rows, columns = token_grid(latent, flux.patch_size)
+        ids = source_ids(rows, columns, batch.grid, source.routing, len(flux.params.axes_dim))
+        pe = rotary(ids.to(batch.device), flux.params.axes_dim, flux.params.theta)
+
+        times = batch.times if info.time == "shared" else torch.zeros_like(batch.times)
+        vec = source_vec(host, times[picks], batch.pooled[picks], info.guidance)
+        h = flux.img_in(host.tokens(latent)[0])
+        stream = source_stream(flux, h, vec, host.attend(pe), picker(self.bank, source.routing))
+        return rows_of(stream, pe, len(picks), source.placement)
+
+    def __call__(self, q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
+        """The `attn1_patch` of both hosts."""
+        options = extra_options or {}
+        appendix: Appendix | None = options.get(OPTION)
+        if appendix is None:
+            return {}
+        block = f"{options['block_type']}_blocks.{options['block_index']}"
+        return appendix.append(block, q, k, v, pe, attn_mask, options["img_slice"][0])
+
+    def cleanup(self) -> None:
+        """The end of a sampling run."""
+        self.cache.end_run()
+
+
+def source_vec(host: Host, times: Tensor, pooled: Tensor, guidance: float) -> Tensor:
+    """The source's own modulation: a clean picture (time 0), constant guidance, the prompt's pooled vector."""
+    flux = host.flux
+    vec = flux.time_in(timestep_embedding(times).to(host.dtype)) + flux.vector_in(pooled.to(times.device, host.dtype))
+    if flux.params.guidance_embed:
+        vec = vec + flux.guidance_in(timestep_embedding(torch.full_like(times, guidance)).to(host.dtype))
+    return vec

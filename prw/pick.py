@@ -1,0 +1,65 @@
+"""From a bank and a source's routing to the experts of each block."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .bank import Bank
+from .bank_info import BankError, RouterInfo
+from .experts import Expert, Weave
+from .router import Steering, route
+from .source import Routing
+from .weaving import Pick
+
+LEANS = {"concept": -1.0, "localisation": 1.0}
+
+
+def picker(bank: Bank, routing: Routing, noisy: bool = False) -> Pick:
+    """Answers for every block which experts bend it; `noisy` in training only."""
+    stage, columns = _columns(bank, routing)
+    steering = Steering(
+        lean=_lean(bank, columns, routing.lean),
+        forced=columns.experts.index(routing.expert) if routing.expert else None,
+    )
+    return partial(_pick, bank, stage, columns, steering, routing.strength, noisy)
+
+
+def _pick(bank, stage, columns, steering, strength, noisy, block: str, h: Tensor) -> Weave:
+    if stage is None:
+        weight, noise = h.new_zeros(h.shape[-1], 1), None
+    else:
+        weight, noise = (w.to(h.device) for w in bank.router(stage, block))
+    answer = route(h, weight, noise if noisy else None, columns.per, steering)
+    if strength == 0:
+        return Weave(answer, {})
+    chosen = [0] if len(columns.experts) == 1 else answer.expert.unique().tolist()
+    return Weave(answer, {column: _scaled(bank.expert(columns.experts[column], block), strength) for column in chosen})
+
+
+def _scaled(expert: Expert, strength: float) -> Expert:
+    return {target: pair._replace(scale=pair.scale * strength) for target, pair in expert.items()}
+
+
+def _columns(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
+    if not routing.expert:
+        return bank.columns(routing.task, routing.router)
+    if routing.expert not in bank.info.experts:
+        raise BankError(
+            f"The bank has no expert {routing.expert}, expected one of {', '.join(bank.info.experts)}: "
+            f"choose one of them or let the router choose."
+        )
+    try:
+        stage, columns = bank.columns(routing.task, routing.router)
+    except BankError:
+        stage, columns = None, None
+    if columns is None or routing.expert not in columns.experts:
+        # an expert that the task's router does not know still runs, alone
+        return None, RouterInfo(experts=(routing.expert,), task=routing.task)
+    return stage, columns
+
+
+def _lean(bank: Bank, columns: RouterInfo, amount: float) -> Tensor | None:
+    if amount == 0:
+        return None
+    return torch.tensor([amount * LEANS.get(bank.info.experts[name].role, 0.0) for name in columns.experts])

@@ -1,0 +1,66 @@
+"""The noisy top-1 router (paper, eq. 2 and 3): which expert bends a block's keys and values, and how much."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROUTE_PER = ("sample", "token")
+
+
+class Route(NamedTuple):
+    """A block's answer; the leading shape is (batch,) or, routed per token, (batch, tokens)."""
+
+    expert: Tensor
+    """The chosen column, the paper's e_i."""
+    gate: Tensor
+    """How much of the expert is added: its softmax value (eq. 4)."""
+    probs: Tensor
+    """softmax(w) over all columns, for the veteran loss and for plots."""
+
+
+class Steering(NamedTuple):
+    """What a user asks of the router; the default asks nothing."""
+
+    lean: Tensor | None = None
+    """One number a column in -1..1: at 1 the column beats all that do not lean, at -1 it loses to them."""
+    forced: int | None = None
+    """A column to take whatever the router thinks, with gate 1."""
+
+
+def route(
+    h: Tensor,
+    weight: Tensor,
+    noise_weight: Tensor | None = None,
+    per: str = "sample",
+    steering: Steering | None = None,
+) -> Route:
+    """Routes modulated source tokens h (batch, tokens, dim); weights are (dim, experts).
+
+    `noise_weight` is given in training only: at inference the router is deterministic.
+    Our choice: one route per sample, from the mean token, pooled before the noise is added,
+    because noise per token would average away.
+    """
+    h = h.float()
+    pooled = h.mean(dim=1) if per == "sample" else h
+    w = pooled @ weight.float()  # eq. 2, without noise: (batch, experts)
+    if noise_weight is not None:
+        w = w + torch.randn_like(w) * F.softplus(pooled @ noise_weight.float())
+
+    steering = steering or Steering()
+    if steering.forced is not None:
+        return _forced(w, steering.forced)
+    if steering.lean is not None:
+        # Our choice: in units of the logits' own spread, so the knob means the same for every router.
+        spread = w.amax(-1, keepdim=True) - w.amin(-1, keepdim=True) + 1
+        w = w + spread * steering.lean.to(w)
+
+    probs = w.softmax(dim=-1)
+    gate, expert = probs.max(dim=-1)  # eq. 3
+    return Route(expert, gate, probs)
+
+
+def _forced(w: Tensor, column: int) -> Route:
+    expert = torch.full(w.shape[:-1], column, device=w.device)
+    return Route(expert, torch.ones_like(expert, dtype=w.dtype), F.one_hot(expert, w.shape[-1]).to(w))

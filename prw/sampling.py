@@ -1,0 +1,27 @@
+"""The flow-matching Euler sampler of FLUX: from noise (t = 1) to a picture (t = 0)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def timesteps(steps: int, tokens: int | None = 4096) -> list[float]:
+    """1 to 0 in `steps` steps, shifted towards noise the more tokens the picture has.
+
+    FLUX's rule: mu grows linearly from 0.5 at 256 tokens to 1.15 at 4096. None for schnell: no shift.
+    """
+    times = torch.linspace(1, 0, steps + 1).tolist()
+    if tokens is None:
+        return times
+    mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+    return [0.0 if t == 0 else math.exp(mu) / (math.exp(mu) + (1 / t - 1)) for t in times]
+
+
+def euler(velocity: Callable[[Tensor, Tensor, float], Tensor], x: Tensor, times: list[float]) -> Tensor:
+    """Follows `velocity(x, timestep, progress)`, progress from 0 at the first step towards 1."""
+    for i, (t, following) in enumerate(zip(times, times[1:], strict=False)):
+        timestep = torch.full((len(x),), t, device=x.device, dtype=torch.float32)
+        x = x + (following - t) * velocity(x, timestep, i / (len(times) - 1))
+    return x

@@ -1,0 +1,175 @@
+"""A source: the given image as VAE latents, and what the user wants of it.
+
+The knobs that change its keys and values (router, expert strength, lean, position) are part of what
+a cache must know; those that only change how it is read (strength, window, region) are not.
+"""
+
+import hashlib
+from dataclasses import astuple, dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .tasks import TASKS
+
+PLACEMENTS = ("gpu", "cpu", "fp8")
+POSITIONS = ("auto", "aligned", "shifted")
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What decides a source's keys and values, besides its pixels."""
+
+    task: str = "edit"
+    router: str = ""
+    """Empty: the task's own; else a stage of the bank, or "final"."""
+    expert: str = ""
+    """Empty: the router chooses; else this expert in every block, with gate 1."""
+    lean: float = 0.0
+    """-1: concept experts win wherever there are any, 1: localisation experts do."""
+    strength: float = 1.0
+    """Scales what experts add; 0 leaves FLUX's own keys and values."""
+    position: str = "auto"
+    """"aligned": over the target, stretched to it; "shifted": beside it; "auto": as the task was trained."""
+    shift: tuple[float, float] = (0.0, 1.0)
+    """Down and right, in target sizes, when shifted (our choice: one width to the right)."""
+
+    def __post_init__(self):
+        _one_of("position", self.position, POSITIONS)
+        _between("lean", self.lean, -1, 1)
+
+    def is_shifted(self) -> bool:
+        position = TASKS[self.task].position if self.position == "auto" and self.task in TASKS else self.position
+        return position == "shifted"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One source image (or a batch of them) with its knobs. Immutable: caches rely on it."""
+
+    latent: Tensor
+    """(batch, 16, height, width) as the VAE gives it."""
+    routing: Routing = field(default_factory=Routing)
+    strength: float = 1.0
+    """Weight of its keys in attention; 1 costs nothing, 0 switches the source off."""
+    start: float = 0.0
+    end: float = 1.0
+    """The part of the sampling, 0 first step to 1 last, in which it is read."""
+    region: Tensor | None = None
+    """(height, width) in 0..1: where in the target it may be read; None everywhere."""
+    placement: str = "gpu"
+    """Where K/V wait between steps: "gpu", "cpu" (streamed), or "fp8" (half the memory)."""
+    keep: bool = False
+    """Keep K/V on the CPU for the next run with the same source."""
+
+    def __post_init__(self):
+        _one_of("placement", self.placement, PLACEMENTS)
+        _between("strength", self.strength, 0, 100)
+        _between("start", self.start, 0, 1)
+        _between("end", self.end, 0, 1)
+        if self.latent.ndim != 4:
+            raise ValueError(f"The source latent has shape {tuple(self.latent.shape)}, expected four dimensions.")
+
+    @cached_property
+    def digest(self) -> str:
+        """Of everything that decides K/V: pixels and routing."""
+        return hash_of(self.latent) + repr(astuple(self.routing))
+
+    @cached_property
+    def identity(self) -> str:
+        """Of everything: two conditionings may run in one batch if their sources agree in this."""
+        rest = (self.strength, self.start, self.end, self.placement, self.keep)
+        return self.digest + repr(rest) + ("" if self.region is None else hash_of(self.region))
+
+
+class Grid(NamedTuple):
+    """Token positions along two axes: start and step of each, and how many."""
+
+    y: float
+    x: float
+    step_y: float
+    step_x: float
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, ids: Tensor, rows: int, columns: int) -> "Grid":
+        """Reads the target's grid off its ids (tokens, axes), as other extensions left it."""
+        (y, x), (last_y, last_x) = ids[0, 1:3].tolist(), ids[-1, 1:3].tolist()
+        return cls(
+            y, x, (last_y - y) / max(rows - 1, 1) or 1.0, (last_x - x) / max(columns - 1, 1) or 1.0, rows, columns
+        )
+
+
+def token_grid(latent: Tensor, patch: int) -> tuple[int, int]:
+    """Rows and columns of image tokens; odd sizes are padded up."""
+    return -(-latent.shape[-2] // patch), -(-latent.shape[-1] // patch)
+
+
+def source_ids(rows: int, columns: int, target: Grid, routing: Routing, axes: int) -> Tensor:
+    """Positions (1, tokens, axes) of a source of rows x columns tokens.
+
+    Aligned sources are stretched so that their picture covers the target's (our choice: pixel
+    centres map to pixel centres; equal sizes give equal ids). Axis 0 stays 0, never a text position.
+    """
+    if routing.is_shifted():
+        down, right = routing.shift
+        ys = target.y + target.step_y * (torch.arange(rows) + down * target.rows)
+        xs = target.x + target.step_x * (torch.arange(columns) + right * target.columns)
+    else:
+        ys = target.y + target.step_y * stretched(rows, target.rows)
+        xs = target.x + target.step_x * stretched(columns, target.columns)
+    ids = torch.zeros(rows, columns, axes)
+    ids[..., 1] = ys[:, None]
+    ids[..., 2] = xs
+    return ids.reshape(1, rows * columns, axes)
+
+
+def stretched(count: int, target: int) -> Tensor:
+    return (torch.arange(count, dtype=torch.float64) + 0.5) * (target / count) - 0.5
+
+
+def fill_channels(latent: Tensor, channels: int) -> Tensor:
+    """Gives a source the extra channels of Fill and control models (img_in wider than 16 latents).
+
+    Our choice: it is a finished picture, so the "given image" channels repeat it and the mask
+    channels are 0, nothing to paint.
+    """
+    missing = channels - latent.shape[1]
+    if missing <= 0:
+        return latent
+    given = latent[:, : min(missing, latent.shape[1])]
+    return torch.cat([latent, given, latent.new_zeros(len(latent), missing - given.shape[1], *latent.shape[2:])], dim=1)
+
+
+def read_bias(source: Source, text: int, target: Grid, queries: int, tokens: int) -> Tensor | None:
+    """Log weight (queries, tokens) that text and noise give the source's keys; None if it is 0 everywhere.
+
+    Text reads the source with its strength; image tokens with strength times the region.
+    """
+    if source.strength == 1 and source.region is None:
+        return None
+    weight = torch.full((queries,), float(source.strength))
+    if source.region is not None:
+        region = F.interpolate(source.region[None, None].float().cpu(), (target.rows, target.columns), mode="area")
+        weight[text : text + region.numel()] *= region.flatten()
+    return weight.log()[:, None].expand(queries, tokens)
+
+
+def hash_of(tensor: Tensor) -> str:
+    data = tensor.detach().cpu().contiguous()
+    digest = hashlib.blake2b(data.view(-1).view(torch.uint8).numpy(), digest_size=16).hexdigest()
+    return f"{digest}{tuple(data.shape)}{data.dtype}"
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}, expected {low} to {high}: set it within.")
+
+
+def _one_of(name: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(options)}.")

@@ -1,0 +1,29 @@
+"""The five tasks of the paper (Table 1), in the order in which their experts are trained.
+
+A sixth task is a row here, a row in the curriculum, and, if its inputs are new, a node.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the user wants, and how its source image is placed."""
+
+    label: str
+    """What a person reads."""
+    source: str
+    """What the source image shows."""
+    position: str
+    """"aligned": the source lies over the target; "shifted": beside it (our choice, the paper is silent)."""
+    role: str
+    """Which seed the expert grows from: "concept", "localisation" or "" for neither (our choice)."""
+
+
+TASKS = {
+    "inpaint": Task("Inpainting", "the picture with its hole filled grey", "aligned", "concept"),
+    "ground": Task("Grounding", "the picture in which something is to be found", "aligned", "localisation"),
+    "control": Task("Control map", "edges, depth, lines or a segmentation", "aligned", ""),
+    "subject": Task("Subject reference", "the subject that shall appear", "shifted", ""),
+    "edit": Task("Instruction editing", "the picture to edit", "aligned", ""),
+}

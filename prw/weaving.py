@@ -1,0 +1,127 @@
+"""Progressive Representation Weaving inside FLUX's blocks (paper, section 2.2, eq. 4 to 7).
+
+The source runs through FLUX's own image-side weights. In every block a routed expert bends its keys
+and values, its queries see its own keys only (`source_stream`), and text and noise read them
+(`append_sources`). The blocks' submodules are called, never their weights read, so LoRA, fp8 and
+offloading of the base keep working.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .experts import Weave
+from .flux_math import modulate
+from .router import Route
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q, k, v before rotation (batch, heads, tokens, head_dim) -> (batch, tokens, dim)."""
+Pick = Callable[[str, Tensor], Weave]
+"""Block name and modulated source tokens -> the route and its experts."""
+
+
+class BlockKV(NamedTuple):
+    """What one block leaves for text and noise to read: K and V of the source, before rotation."""
+
+    block: str
+    k: Tensor
+    v: Tensor
+    route: Route
+
+
+def named_blocks(flux: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for kind in ("double_blocks", "single_blocks"):
+        for i, block in enumerate(getattr(flux, kind)):
+            yield f"{kind}.{i}", block
+
+
+def source_stream(flux: nn.Module, h: Tensor, vec: Tensor, attend: Attend, pick: Pick) -> Iterator[BlockKV]:
+    """Runs source tokens h (batch, tokens, dim) through all blocks."""
+    for name, block in named_blocks(flux):
+        step = double_step if name.startswith("double") else single_step
+        h, kv = step(name, block, h, vec, attend, pick)
+        if h.dtype == torch.float16:  # as the host does: fp16 can overflow in FLUX
+            h = h.nan_to_num(nan=0.0, posinf=65504, neginf=-65504)
+        yield kv
+
+
+def double_step(name, block, h, vec, attend, pick) -> tuple[Tensor, BlockKV]:
+    mod1, mod2 = block.img_mod(vec)
+    modulated = modulate(block.img_norm1(h), mod1)
+    weave = pick(name, modulated)
+    bends = [weave.residual(modulated, target) for target in "qkv"]  # first: fp8 layers may clamp their input
+    q, k, v = bent_heads(block.img_attn.qkv(modulated), bends, block.num_heads)
+    q, k = block.img_attn.norm(q, k, v)
+
+    attn = attend(q, k, v)
+    h = h + mod1.gate * plus(block.img_attn.proj(attn), weave.residual(attn, "out"))
+    h = h + mod2.gate * block.img_mlp(modulate(block.img_norm2(h), mod2))
+    return h, BlockKV(name, k, v, weave.route)
+
+
+def single_step(name, block, h, vec, attend, pick) -> tuple[Tensor, BlockKV]:
+    mod, _ = block.modulation(vec)
+    modulated = modulate(block.pre_norm(h), mod)
+    weave = pick(name, modulated)
+    bends = [weave.residual(modulated, target) for target in "qkv"]
+    qkv, mlp = block.linear1(modulated).tensor_split([3 * block.hidden_size], dim=-1)
+    q, k, v = bent_heads(qkv, bends, block.num_heads)
+    q, k = block.norm(q, k, v)
+
+    attn = attend(q, k, v)
+    out = block.linear2(torch.cat((attn, block.mlp_act(mlp)), dim=-1))
+    h = h + mod.gate * plus(out, weave.residual(attn, "out"))
+    return h, BlockKV(name, k, v, weave.route)
+
+
+def plus(x: Tensor, residual: Tensor | None) -> Tensor:
+    return x if residual is None else x + residual
+
+
+def bent_heads(qkv: Tensor, bends: list[Tensor | None], heads: int) -> list[Tensor]:
+    """Eq. 4: the frozen projection plus the experts' residuals, head by head."""
+    bent = map(plus, qkv.chunk(3, dim=-1), bends)
+    return [rearrange(part, "B L (H D) -> B H L D", H=heads) for part in bent]
+
+
+def append_sources(k: Tensor, v: Tensor, pe: Tensor, sources: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Eq. 5 and 6: text and noise (k, v) get the sources' keys and values behind their own.
+
+    Eq. 7 is then FLUX's attention itself, whose queries are text and noise only.
+    """
+    k = torch.cat([k, *(source_k.expand(len(k), -1, -1, -1) for source_k, _ in sources)], dim=2)
+    v = torch.cat([v, *(source_v.expand(len(v), -1, -1, -1) for _, source_v in sources)], dim=2)
+    if pe.shape[2] < k.shape[2]:  # a GPU kernel would read past the end without a word
+        raise RuntimeError(f"Positions cover {pe.shape[2]} keys, expected {k.shape[2]}: please report this graph.")
+    return k, v
+
+
+def append_positions(pe: Tensor, keys: int, sources: list[Tensor]) -> Tensor:
+    """Puts the sources' rotary positions where their keys will stand: behind the first `keys`.
+
+    What lies behind belongs to another extension that appends its own keys later.
+    """
+    between = [source.expand(len(pe), -1, -1, -1, -1, -1) for source in sources]
+    return torch.cat([pe[:, :, :keys], *between, pe[:, :, keys:]], dim=2)
+
+
+def append_mask(mask: Tensor | None, bias: Tensor | None, keys: int, sources: int) -> Tensor | None:
+    """The attention mask over the longer keys, or None where nothing asks for one.
+
+    `mask` is the host's (bool or additive, last dimension `keys`); `bias` (queries, sources' tokens)
+    is log strength, -inf where a source may not act.
+    """
+    if mask is None and bias is None:
+        return None
+    if mask is None:
+        mask = bias.new_zeros(bias.shape[0], keys)
+    if bias is None:
+        return F.pad(mask, (0, sources), value=True if mask.dtype == torch.bool else 0.0)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=bias.dtype).masked_fill_(~mask, -torch.inf)
+    mask = mask.expand(*mask.shape[:-2], bias.shape[0], keys)
+    return torch.cat([mask, bias.to(mask.dtype).expand(*mask.shape[:-1], sources)], dim=-1)

@@ -1,0 +1,63 @@
+"""A seeded tiny FLUX, banks and inputs, on both hosts. Heads have 128 channels because the host insists."""
+
+import torch
+from cologen.prw.bank import Bank, random_bank
+from cologen.prw.bank_info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
+from cologen.prw.config import Base
+from cologen.prw.flux import Flux, FluxParams
+from cologen.prw.source import Routing, Source
+from cologen.training.host import load_model
+
+SHAPE = dict(hidden_size=256, num_heads=2, depth=2, depth_single_blocks=2, context_in_dim=32, vec_in_dim=16)
+
+
+def tiny_flux(dtype=torch.float32, seed=0, **changes) -> Flux:
+    torch.manual_seed(seed)
+    flux = Flux(FluxParams(**{**SHAPE, **changes})).eval().requires_grad_(False)
+    for parameter in flux.parameters():  # the default init leaves modulation too weak to notice mistakes
+        if parameter.ndim == 1:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        else:
+            parameter.copy_(torch.randn_like(parameter) * 1.5 * parameter.shape[1] ** -0.5)
+    return flux.to(dtype)
+
+
+def host_model(flux: Flux, dtype=torch.float32):
+    return load_model(flux.state_dict(), dtype)
+
+
+def tiny_info(flux: Flux, names=("inpaint", "ground", "control"), rank=4, per="sample", time="zero", **expert):
+    roles = {"inpaint": "concept", "ground": "localisation"}
+    return BankInfo(
+        base=Base.of(flux),
+        experts={n: ExpertInfo(rank=rank, alpha=2 * rank, task=n, role=roles.get(n, ""), **expert) for n in names},
+        routers={n: RouterInfo(experts=names[: i + 1], task=n, per=per) for i, n in enumerate(names)},
+        source=SourceInfo(time=time),
+    )
+
+
+def tiny_bank(flux: Flux, seed=1, up=0.3, **changes) -> Bank:
+    return random_bank(tiny_info(flux, **changes), seed=seed, up=up, router=0.3)
+
+
+def latent(batch=1, height=8, width=8, seed=2, channels=16):
+    return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def source(task="control", batch=1, height=8, width=8, seed=3, latent_=None, **knobs):
+    fields = Source.__dataclass_fields__.keys() - {"latent", "routing"}
+    outer = {key: knobs.pop(key) for key in list(knobs) if key in fields and key != "strength"}
+    if "source_strength" in knobs:
+        outer["strength"] = knobs.pop("source_strength")
+    pixels = latent(batch, height, width, seed) if latent_ is None else latent_
+    return Source(pixels, Routing(task=task, **knobs), **outer)
+
+
+def inputs(batch=1, height=8, width=8, text=5, seed=4, dtype=torch.float32):
+    """x, timestep, context, pooled, guidance."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, 16, height, width, generator=g)
+    context = torch.randn(batch, text, SHAPE["context_in_dim"], generator=g)
+    pooled = torch.randn(batch, SHAPE["vec_in_dim"], generator=g)
+    t = torch.rand(batch, generator=g)
+    return x.to(dtype), t, context.to(dtype), pooled.to(dtype), torch.full((batch,), 3.5)
