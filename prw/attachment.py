@@ -139,7 +139,7 @@ class Attachment:
                 logging.getLogger(__name__).warning(doubt)
 
     def _part(self, host: Host, source: Source, batch: "Batch") -> Part:
-        full = self._full_keys(host, source, keys := self._keys(host, source, batch))
+        full = self._full_keys(source, keys := self._keys(host, source, batch))
         missing = {}
         for i, key in enumerate(keys):
             if self.cache.find(key) is None and (not full or self.cache.recall(key, full[i], batch.device) is None):
@@ -152,16 +152,16 @@ class Attachment:
 
     def _keys(self, host: Host, source: Source, batch: "Batch") -> list[Hashable]:
         """Everything a sample's K/V depend on and that can differ within a run."""
-        common = (source.digest, source.placement, batch.grid, str(batch.device), host.dtype)
+        common = (source.digest, source.placement, batch.grid, str(batch.device), host.dtype, host.state())
         times = batch.times.tolist() if self.bank.info.source.time == "shared" else [0.0] * len(batch.pooled)
         texts = [hash_of(row) for row in batch.pooled]
         return [(common, batch.image(source, i), text, time) for i, (text, time) in enumerate(zip(texts, times))]
 
-    def _full_keys(self, host: Host, source: Source, keys: list[Hashable]) -> list[Hashable]:
-        """The keys between runs: weights of base and bank may have changed too."""
+    def _full_keys(self, source: Source, keys: list[Hashable]) -> list[Hashable]:
+        """The keys between runs, for sources that are kept: the bank may have changed too."""
         if not source.keep:
             return []
-        state = (host.state(), self.bank.state())
+        state = self.bank.state()
         return [(key, state) for key in keys]
 
     def _weave(self, host: Host, source: Source, batch: "Batch", picks: list[int]) -> list[Row]:

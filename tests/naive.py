@@ -122,13 +122,33 @@ class Naive:
             vec = vec + embed(self.w, "guidance_in", sinusoid(guidance))
         return vec
 
-    def __call__(self, x, t, context, pooled, guidance=None, sources=(), bank=None, source_time=None):
+    def __call__(
+        self,
+        x,
+        t,
+        context,
+        pooled,
+        guidance=None,
+        sources=(),
+        bank=None,
+        source_time=None,
+        control=None,
+        halve_attention=False,
+        reference=None,
+    ):
         """sources: dicts with latent, stage, names and optionally per, strength, log_bias, positions."""
         w, self.routes = self.w, {}
         b = len(x)
         img, rows, cols = tokens(x)
         grid = torch.tensor([[0, i, j] for i in range(rows) for j in range(cols)])
-        positions = [torch.zeros(context.shape[1], 3), grid]
+        wanted = img.shape[1]
+        image_grid = grid
+        if reference is not None:  # Kontext: tokens beside the noise, with queries of their own
+            more, r_rows, r_cols = tokens(reference)
+            img = torch.cat([img, more], 1)
+            more_grid = torch.tensor([[1, i, j] for i in range(r_rows) for j in range(r_cols)])
+            image_grid = torch.cat([grid, more_grid])
+        positions = [torch.zeros(context.shape[1], 3), image_grid]
         txt, streams = linear(w, "txt_in", context), [linear(w, "img_in", img)]
         vecs = [self.vec(t, guidance, pooled)]
         for s in sources:
@@ -154,7 +174,8 @@ class Naive:
                 mask[: lengths[0] + lengths[1]][:, owner == i + 2] += bias[:, None]
 
         def attend(q, k, v):
-            return softmax_attention(turn(q, positions), turn(k, positions), v, mask)
+            out = softmax_attention(turn(q, positions), turn(k, positions), v, mask)
+            return 0.5 * out if halve_attention else out
 
         def project(qkv, norm, h, source, block):
             q, k, v = qkv.chunk(3, -1)
@@ -192,13 +213,16 @@ class Naive:
             out = attend(*(torch.cat([part[i] for part in parts], 2) for i in range(3)))
             outs = unheads(out).split(lengths, 1)
 
-            def finish(side, x, m, attn):
+            def finish(side, x, m, attn, p=p):
                 x = x + m[2] * linear(w, f"{p}.{side}_attn.proj", attn)
                 h = (1 + m[4]) * layer_norm(x) + m[3]
                 return x + m[5] * linear(w, f"{p}.{side}_mlp.2", gelu(linear(w, f"{p}.{side}_mlp.0", h)))
 
             txt = finish("txt", txt, tm, outs[0])
             streams = [finish("img", s, m, o) for s, m, o in zip(streams, ims, outs[1:])]
+
+            if control is not None:
+                streams[0] = streams[0] + control["input"][n]
 
         streams = [torch.cat([txt, streams[0]], 1), *streams[1:]]
         lengths = [streams[0].shape[1]] + lengths[2:]
@@ -218,7 +242,10 @@ class Naive:
                 for s, m, o, mlp in zip(streams, mods, outs, mlps)
             ]
 
-        img = streams[0][:, txt.shape[1] :]
+            if control is not None:
+                streams[0][:, txt.shape[1] :] += control["output"][n]
+
+        img = streams[0][:, txt.shape[1] :][:, :wanted]
         shift, scale = linear(w, "final_layer.adaLN_modulation.1", silu(vecs[0]))[:, None].chunk(2, -1)
         img = linear(w, "final_layer.linear", (1 + scale) * layer_norm(img) + shift)
         out = torch.empty(b, 16, rows * 2, cols * 2)

@@ -1,0 +1,236 @@
+"""PRW on ComfyUI's FLUX, by the model patcher alone. The only file of prw/ that imports the host.
+
+Sources travel in CONDITIONING (`SourceCond`). An APPLY_MODEL wrapper takes them out of each call,
+makes their K/V outside the blocks, and hands them on in transformer_options; the `attn1_patch`
+appends them in every block. A PREPARE_SAMPLING wrapper announces their memory. Nothing else of the
+host is touched, so samplers, LoRA, fp8, offloading and other patches behave as always.
+"""
+
+from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import comfy.conds
+import comfy.ldm.flux.layers
+import comfy.ldm.flux.math
+import comfy.ldm.flux.model
+import comfy.model_management
+import comfy.patcher_extension
+import comfyui_version
+import torch
+from torch import Tensor
+
+from .attachment import OPTION, Appendix, Attachment
+from .bank import Bank
+from .source import Source, token_grid
+from .weaving import Attend, named_blocks
+
+COND = "cologen_sources"
+
+
+class SourceCond(comfy.conds.CONDConstant):
+    """The sources of one conditioning entry. Entries with other sources run in another batch."""
+
+    def can_concat(self, other: "SourceCond") -> bool:
+        return [s.identity for s in self.cond] == [s.identity for s in other.cond]
+
+    def process_cond(self, batch_size: int, **kwargs) -> "SourceCond":
+        return self
+
+    def concat(self, others: list["SourceCond"]) -> "Sources":
+        return Sources(self.cond)
+
+
+class Sources(tuple):
+    """Sources on their way into a model call; a model without our wrapper stumbles over them."""
+
+    @property
+    def dtype(self):
+        # The host asks every condition for its dtype. Where CoLoGen Apply is missing this is the only
+        # place that can keep it from ignoring the source without a word.
+        raise ValueError(
+            "This conditioning carries a CoLoGen source, but the MODEL has no CoLoGen bank: "
+            "put CoLoGen Apply between the model loader and the sampler."
+        )
+
+
+def add_source(conditioning: list, source: Source) -> list:
+    """The conditioning with one more source in every entry."""
+    out = []
+    for embedding, options in conditioning:
+        conds = dict(options.get("model_conds", {}))
+        before = conds[COND].cond if COND in conds else ()
+        conds[COND] = SourceCond((*before, source))
+        out.append([embedding, {**options, "model_conds": conds}])
+    return out
+
+
+def sources_of(options: dict[str, Any]) -> Sequence[Source]:
+    """The sources that a conditioning entry's options carry."""
+    cond = options.get("model_conds", {}).get(COND)
+    return cond.cond if cond is not None else ()
+
+
+class ComfyHost:
+    """One model call of the host, as the method sees it."""
+
+    def __init__(self, base, transformer_options: dict[str, Any]):
+        self.base, self.options = base, transformer_options
+        self.flux = base.diffusion_model
+        self.dtype = base.get_dtype_inference()
+
+    def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flux.process_img(latent, transformer_options=self.options)
+
+    def latent_in(self, latent: Tensor) -> Tensor:
+        return self.base.process_latent_in(latent)
+
+    def attend(self, pe: Tensor) -> Attend:
+        override = self.options.get("optimized_attention_override")
+        options = {} if override is None else {"optimized_attention_override": override}
+        return partial(comfy.ldm.flux.math.attention, pe=pe, transformer_options=options)
+
+    def state(self) -> Hashable:
+        patcher = self.base.current_patcher
+        hooks = patcher.current_hooks
+        strengths = None if hooks is None else tuple((hook.hook_ref, hook.strength) for hook in hooks.hooks)
+        return (id(self.base), patcher.patches_uuid, strengths, self.options.get("optimized_attention_override"))
+
+
+class HostAttachment(Attachment):
+    """An attachment with the host's three hooks."""
+
+    def apply(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
+        """APPLY_MODEL wrapper: from the call's sources to the K/V that its blocks will append."""
+        options = dict(transformer_options or {})
+        base = executor.class_obj
+        sources = [s for s in conds.pop(COND, ()) if s.strength > 0 and _is_on(s, base, options)]
+        if sources:
+            options[OPTION] = self._appendix(base, sources, x, t, conds.get("y"), options)
+        return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+
+    @torch.compiler.disable()
+    def _appendix(self, base, sources, x, t, pooled, options) -> Appendix:
+        check_flux(base.diffusion_model)
+        host = ComfyHost(base, options)
+        chunks = len(options.get("cond_or_uncond", [0]))
+        time = base.model_sampling.timestep(t).float()
+        with _long_lived(), torch.no_grad():
+            return self.prepare(host, sources, x.to(host.dtype), time, pooled, chunks)
+
+    def announce(self, executor, model, noise_shape, conds, *args, **kwargs):
+        """PREPARE_SAMPLING wrapper: asks the host for room for K/V by a larger picture."""
+        self.cache.rows.clear()
+        needed = self.kv_bytes(model.model, noise_shape, conds)
+        if needed:
+            per_column = model.model.memory_required([1, *noise_shape[1:-1], 1])
+            noise_shape = [*noise_shape[:-1], noise_shape[-1] + int(needed / max(per_column, 1)) + 1]
+        return executor(model, noise_shape, conds, *args, **kwargs)
+
+    def kv_bytes(self, base, noise_shape: Sequence[int], conds: dict[str, list]) -> int:
+        """K and V of every block, for each cond's sources that wait on the GPU (one block for those on the CPU)."""
+        flux = base.diffusion_model
+        blocks = sum(1 for _ in named_blocks(flux))
+        width = comfy.model_management.dtype_size(base.get_dtype_inference())
+        bytes_a_value = {"gpu": width * blocks, "fp8": blocks + 2 * width, "cpu": 2 * width}
+        total = 0
+        for entries in conds.values():
+            for source in (s for options in entries for s in sources_of(options)):
+                rows, columns = token_grid(source.latent, flux.patch_size)
+                samples = min(len(source.latent), noise_shape[0])
+                total += 2 * samples * rows * columns * flux.hidden_size * bytes_a_value[source.placement]
+        return total
+
+    @torch.compiler.disable()
+    def __call__(self, *args, **kwargs) -> dict:
+        return super().__call__(*args, **kwargs)
+
+
+def apply_bank(model, bank: Bank):
+    """A clone of MODEL on which sources can be used."""
+    check_host()
+    flux = model.get_model_object("diffusion_model")
+    check_flux(flux)
+    if attachment_of(model) is not None:
+        raise ValueError(
+            "This MODEL already has a CoLoGen bank, expected one without: apply both banks to the loader's MODEL "
+            "separately, or merge them first (cologen bank merge)."
+        )
+    attachment = HostAttachment(bank)
+    attachment.check(ComfyHost(model.model, {}))
+    wrappers = comfy.patcher_extension.WrappersMP
+    patched = model.clone()
+    patched.set_model_attn1_patch(attachment)
+    patched.add_wrapper_with_key(wrappers.APPLY_MODEL, OPTION, attachment.apply)
+    patched.add_wrapper_with_key(wrappers.PREPARE_SAMPLING, OPTION, attachment.announce)
+    return patched
+
+
+def attachment_of(model) -> HostAttachment | None:
+    patches = model.model_options.get("transformer_options", {}).get("patches", {}).get("attn1_patch", [])
+    return next((patch for patch in patches if isinstance(patch, HostAttachment)), None)
+
+
+def routes_of(model, conditioning: list, latent: Tensor) -> list[tuple[Source, dict[str, Any]]]:
+    """Every source of a conditioning with the route it takes in each block, by running the source alone."""
+    attachment = attachment_of(model)
+    if attachment is None:
+        raise ValueError("This MODEL has no CoLoGen bank: put CoLoGen Apply before this node.")
+    comfy.model_management.load_models_gpu([model])
+    transformer_options, found = model.model_options.get("transformer_options", {}), []
+    model.pre_run()
+    try:
+        for _, options in conditioning:
+            x = torch.zeros(1, *latent.shape[1:], device=model.load_device)
+            pooled = options.get("pooled_output")
+            pooled = None if pooled is None else pooled[:1].to(x.device)
+            for source in sources_of(options):
+                appendix = attachment._appendix(model.model, [source], x, x.new_zeros(1), pooled, transformer_options)
+                found.append((source, appendix.parts[0].rows[0].routes))
+    finally:
+        model.cleanup()
+    return found
+
+
+def check_host() -> None:
+    """Feature, not version: the hook is there if the block's code mentions it."""
+    if "attn1_patch" not in comfy.ldm.flux.layers.DoubleStreamBlock.forward.__code__.co_consts:
+        raise RuntimeError(
+            f"This is ComfyUI {comfyui_version.__version__}, whose FLUX has no hook for CoLoGen, "
+            f"expected 0.17.0 or newer: update ComfyUI."
+        )
+
+
+def check_flux(flux: torch.nn.Module) -> None:
+    """Refuses models that would ignore our hooks without a word."""
+    flux = getattr(flux, "_orig_mod", flux)
+    host_flux = comfy.ldm.flux.model.Flux
+    if not isinstance(flux, host_flux):
+        raise ValueError(
+            f"The model is a {type(flux).__name__}, expected ComfyUI's own FLUX.1: load it with Load Diffusion "
+            f"Model (Nunchaku and other replacements of FLUX have no hook for CoLoGen)."
+        )
+    if flux.params.global_modulation or flux.params.vec_in_dim is None:
+        raise ValueError("The model is of the FLUX family but not FLUX.1: load FLUX.1-dev, schnell or a fine-tune.")
+    forward = getattr(flux.forward_orig, "__func__", flux.forward_orig)
+    if getattr(forward, "__module__", None) != host_flux.__module__:
+        raise ValueError(
+            f"FLUX's forward has been replaced by {getattr(forward, '__module__', 'another pack')}, expected "
+            f"ComfyUI's own: bypass that node (TeaCache, WaveSpeed, PuLID ...); EasyCache works with CoLoGen."
+        )
+
+
+def _is_on(source: Source, base, options: dict[str, Any]) -> bool:
+    """Whether the sampler is within the source's window."""
+    if source.start <= 0 and source.end >= 1:
+        return True
+    sigma = float(options["sigmas"].max())
+    to_sigma = base.model_sampling.percent_to_sigma
+    return to_sigma(source.end) < sigma <= to_sigma(source.start)
+
+
+def _long_lived():
+    """Where the host records a block's allocations, what outlives the block is made outside the record."""
+    pause = getattr(getattr(comfy, "model_prefetch", None), "pause_malloc_graph", None)
+    return pause() if pause else nullcontext()
