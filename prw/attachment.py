@@ -15,6 +15,7 @@ from .config import Base
 from .flux_math import rotary, timestep_embedding
 from .kv import KVCache, Row, rows_of
 from .pick import picker
+from .router import Route
 from .source import Grid, Source, fill_channels, hash_of, read_bias, source_ids, token_grid
 from .weaving import Attend, append_mask, append_positions, append_sources, source_stream
 
@@ -90,6 +91,10 @@ class Appendix:
         longer = self._pe[1]
         k, v = append_sources(k, v, longer, [part.read(block, k.device) for part in self.parts])
         return {"k": k, "v": v, "pe": longer, "attn_mask": self._mask[1]}
+
+    def routes(self, part: int = 0, sample: int = 0) -> dict[str, Route]:
+        """The route that one source takes for one sample, block by block."""
+        return self.parts[part].rows[sample].routes
 
     def _bias(self, q: Tensor, text: int) -> Tensor | None:
         biases = [read_bias(part.source, text, self.grid, q.shape[2], part.tokens) for part in self.parts]

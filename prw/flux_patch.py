@@ -23,6 +23,8 @@ from torch import Tensor
 
 from .attachment import OPTION, Appendix, Attachment
 from .bank import Bank
+from .pick import columns_of
+from .router import Route
 from .source import Source, token_grid
 from .weaving import Attend, named_blocks
 
@@ -172,8 +174,11 @@ def attachment_of(model) -> HostAttachment | None:
     return next((patch for patch in patches if isinstance(patch, HostAttachment)), None)
 
 
-def routes_of(model, conditioning: list, latent: Tensor) -> list[tuple[Source, dict[str, Any]]]:
-    """Every source of a conditioning with the route it takes in each block, by running the source alone."""
+def routes_of(model, conditioning: list, latent: Tensor) -> list[tuple[str, tuple[str, ...], dict[str, Route]]]:
+    """For every source: a title, expert names in column order, and the route in each block.
+
+    Runs the sources alone: without noise their routes are the sampler's.
+    """
     attachment = attachment_of(model)
     if attachment is None:
         raise ValueError("This MODEL has no CoLoGen bank: put CoLoGen Apply before this node.")
@@ -187,7 +192,8 @@ def routes_of(model, conditioning: list, latent: Tensor) -> list[tuple[Source, d
             pooled = None if pooled is None else pooled[:1].to(x.device)
             for source in sources_of(options):
                 appendix = attachment._appendix(model.model, [source], x, x.new_zeros(1), pooled, transformer_options)
-                found.append((source, appendix.parts[0].rows[0].routes))
+                _, columns = columns_of(attachment.bank, source.routing)
+                found.append((f"{source.routing.task}, source {len(found) + 1}", columns.experts, appendix.routes()))
     finally:
         model.cleanup()
     return found

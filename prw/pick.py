@@ -17,7 +17,7 @@ LEANS = {"concept": -1.0, "localisation": 1.0}
 
 def picker(bank: Bank, routing: Routing, noisy: bool = False) -> Pick:
     """Answers for every block which experts bend it; `noisy` in training only."""
-    stage, columns = _columns(bank, routing)
+    stage, columns = columns_of(bank, routing)
     steering = Steering(
         lean=_lean(bank, columns, routing.lean),
         forced=columns.experts.index(routing.expert) if routing.expert else None,
@@ -41,7 +41,7 @@ def _scaled(expert: Expert, strength: float) -> Expert:
     return {target: pair._replace(scale=pair.scale * strength) for target, pair in expert.items()}
 
 
-def _columns(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
+def columns_of(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
     if not routing.expert:
         return bank.columns(routing.task, routing.router)
     if routing.expert not in bank.info.experts:

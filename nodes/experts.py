@@ -1,0 +1,83 @@
+"""Banks of experts: load, put on a MODEL, save."""
+
+import os
+
+from comfy_api.latest import io, ui
+
+from ..prw.bank import Bank
+from ..prw.flux_patch import apply_bank
+from .folders import bank_files, bank_path, new_bank_path
+from .schema import CATEGORY, BankType, schema
+
+
+class CoLoGenLoadExperts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenLoadExperts",
+            display_name="Load CoLoGen Experts",
+            category=CATEGORY,
+            description="Opens a bank: the experts that let FLUX read a source image, and the routers that choose them.",
+            search_aliases=["bank", "load bank", "lora loader", "controlnet loader", "ip adapter"],
+            inputs=[
+                io.Combo.Input(
+                    "bank_name",
+                    options=bank_files(),
+                    tooltip="A bank from models/cologen. It must be made for the FLUX you load.",
+                ),
+            ],
+            outputs=[BankType.Output(display_name="experts", tooltip="For CoLoGen Apply.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, bank_name: str):
+        stat = os.stat(bank_path(bank_name))
+        return (stat.st_size, stat.st_mtime_ns)
+
+    @classmethod
+    def execute(cls, bank_name: str) -> io.NodeOutput:
+        return io.NodeOutput(Bank.open(bank_path(bank_name)))
+
+
+class CoLoGenApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenApply",
+            display_name="CoLoGen Apply",
+            category=CATEGORY,
+            description="Lets a FLUX model read the sources of CoLoGen Source. Without a source its pictures stay the same.",
+            search_aliases=["apply experts", "apply controlnet", "apply ip adapter", "patch model"],
+            inputs=[
+                io.Model.Input("model", tooltip="A FLUX.1 model from any loader; LoRAs may come before or after."),
+                BankType.Input("experts", tooltip="From Load CoLoGen Experts."),
+            ],
+            outputs=[io.Model.Output(tooltip="For the sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, experts: Bank) -> io.NodeOutput:
+        return io.NodeOutput(apply_bank(model, experts))
+
+
+class CoLoGenSaveExperts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenSaveExperts",
+            display_name="Save CoLoGen Experts",
+            category=CATEGORY,
+            description="Writes a bank to models/cologen, where Load CoLoGen Experts finds it. Never overwrites a file.",
+            search_aliases=["save bank", "save lora"],
+            is_output_node=True,
+            inputs=[
+                BankType.Input("experts", tooltip="The bank to save."),
+                io.String.Input("name", default="my_bank", tooltip="File name, with sub-folders if you like."),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, experts: Bank, name: str) -> io.NodeOutput:
+        path = experts.save(new_bank_path(name))
+        return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name} ({path.stat().st_size / 2**20:.1f} MiB)"))

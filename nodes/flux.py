@@ -1,0 +1,85 @@
+"""Loading FLUX from the host's own folders, in one node."""
+
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from .schema import CATEGORY, schema
+
+DTYPES = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+NONE = "none"
+
+
+class CoLoGenLoadFlux(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        encoders = folder_paths.get_filename_list("text_encoders")
+        return schema(
+            node_id="CoLoGenLoadFlux",
+            display_name="Load FLUX (CoLoGen)",
+            category=CATEGORY,
+            description="Loads FLUX.1 with its two text encoders and VAE. The stock loaders do just as well.",
+            search_aliases=["flux loader", "load checkpoint", "load diffusion model", "dual clip"],
+            inputs=[
+                io.Combo.Input(
+                    "unet_name",
+                    options=folder_paths.get_filename_list("diffusion_models"),
+                    tooltip="The FLUX.1 weights, from models/diffusion_models.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(DTYPES),
+                    tooltip="fp8 halves the memory of the weights; colours and fine detail shift a little.",
+                ),
+                io.Combo.Input(
+                    "clip_name1",
+                    options=[NONE, *encoders],
+                    tooltip="CLIP-L (clip_l.safetensors), from models/text_encoders. none: load CLIP elsewhere.",
+                ),
+                io.Combo.Input(
+                    "clip_name2",
+                    options=[NONE, *encoders],
+                    tooltip="T5-XXL (t5xxl_fp16 or t5xxl_fp8_e4m3fn), from models/text_encoders.",
+                ),
+                io.Combo.Input(
+                    "vae_name",
+                    options=folder_paths.get_filename_list("vae"),
+                    tooltip="FLUX's VAE (ae.safetensors), from models/vae.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="For CoLoGen Apply."),
+                io.Clip.Output(tooltip="For the text encode node. Empty if an encoder is none."),
+                io.Vae.Output(tooltip="For CoLoGen Source and for decoding."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, unet_name: str, weight_dtype: str, clip_name1: str, clip_name2: str, vae_name: str):
+        unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
+        model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))
+        return io.NodeOutput(model, _load_clip(clip_name1, clip_name2), _load_vae(vae_name))
+
+
+def _load_clip(*names: str):
+    if NONE in names:
+        return None
+    return comfy.sd.load_clip(
+        ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        clip_type=comfy.sd.CLIPType.FLUX,
+    )
+
+
+def _load_vae(name: str):
+    weights = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("vae", name))
+    vae = comfy.sd.VAE(sd=weights)
+    vae.throw_exception_if_invalid()
+    return vae

@@ -1,0 +1,165 @@
+"""A real ComfyUI server with this pack, tiny models and a picture, driven over its API."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tiny import SHAPE, tiny_bank, tiny_flux
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TEXT_NODE = f'''
+"""Stands for a text encoder, which is too large for a test: a seed gives a CONDITIONING."""
+import torch
+
+
+class TinyText:
+    CATEGORY = "test"
+    RETURN_TYPES = ("CONDITIONING",)
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {{"required": {{"seed": ("INT", {{"default": 0}})}}}}
+
+    def encode(self, seed):
+        g = torch.Generator().manual_seed(seed)
+        text = torch.randn(1, 5, {SHAPE["context_in_dim"]}, generator=g)
+        pooled = torch.randn(1, {SHAPE["vec_in_dim"]}, generator=g)
+        return ([[text, {{"pooled_output": pooled, "guidance": 3.5}}]],)
+
+
+NODE_CLASS_MAPPINGS = {{"TinyText": TinyText}}
+'''
+
+
+def base_directory(root: Path) -> Path:
+    """Folders as ComfyUI wants them, with a tiny random FLUX, VAE, bank and input picture."""
+    from comfy.taesd.taesd import TAESD
+
+    for folder in ("models/diffusion_models", "models/vae", "models/cologen", "input", "custom_nodes/tiny_text"):
+        (root / folder).mkdir(parents=True)
+    flux = tiny_flux()
+    save_file(flux.state_dict(), root / "models/diffusion_models/tiny_flux.safetensors")
+    save_file(tiny_vae(TAESD(latent_channels=16)), root / "models/vae/tiny_vae.safetensors")
+    tiny_bank(flux).save(root / "models/cologen/tiny.safetensors")
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    picture = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90, np.uint8)], -1)
+    Image.fromarray(picture).save(root / "input/ramp.png")
+    (root / "custom_nodes/tiny_text/__init__.py").write_text(TEXT_NODE)
+    (root / "custom_nodes/CoLoGen").symlink_to(ROOT, target_is_directory=True)
+    return root
+
+
+def tiny_vae(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Seeded weights for a module that the host leaves uninitialised."""
+    g = torch.Generator().manual_seed(5)
+    weights = {}
+    for name, value in module.state_dict().items():
+        fan_in = value[0].numel() if value.ndim > 1 else 0
+        noise = torch.randn(value.shape, generator=g) * (1.6 / fan_in) ** 0.5 if fan_in else torch.zeros_like(value)
+        weights[name] = torch.ones_like(value) if name == "vae_scale" else noise
+    return weights
+
+
+class Server:
+    def __init__(self, host: Path, base: Path):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.log = base / "server.log"
+        command = [
+            sys.executable,
+            str(host / "main.py"),
+            "--cpu",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(base),
+        ]
+        command += ["--database-url", "sqlite:///:memory:"] if (host / "alembic_db").is_dir() else []
+        self.process = subprocess.Popen(
+            command, stdout=self.log.open("w"), stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        )
+        self._wait()
+
+    def _wait(self):
+        for _ in range(240):
+            if self.process.poll() is not None:
+                break
+            try:
+                return self.get("/system_stats")
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.5)
+        raise RuntimeError("ComfyUI did not start:\n" + self.log.read_text()[-4000:])
+
+    def get(self, path: str):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
+            return json.load(answer)
+
+    def run(self, prompt: dict) -> dict:
+        """Queues an API prompt and returns its history entry."""
+        data = json.dumps({"prompt": prompt}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/prompt", data, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                number = json.load(answer)["prompt_id"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(error.read().decode()) from None
+        for _ in range(1200):
+            history = self.get(f"/history/{number}")
+            if number in history:
+                return history[number]
+            time.sleep(0.1)
+        raise TimeoutError(self.log.read_text()[-4000:])
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def node(kind: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def prompt(strength: float = 1.0, loader: str = "CoLoGenLoadFlux") -> dict:
+    """LoadFlux -> LoadExperts -> Apply -> Source -> KSampler -> VAEDecode -> SaveImage, and the route map."""
+    knobs = dict(task="control", strength=strength, expert_strength=1.0, start=0.0, end=1.0, size=0)
+    hidden = dict(position="auto", shift_right=1.0, shift_down=0.0, lean=0.0, expert="", router="", keep_on="gpu")
+    sampler = dict(seed=1, steps=3, cfg=1.0, sampler_name="euler", scheduler="simple", denoise=1.0)
+    files = dict(unet_name="tiny_flux.safetensors", weight_dtype="default")
+    if loader == "CoLoGenLoadFlux":
+        files |= dict(clip_name1="none", clip_name2="none", vae_name="tiny_vae.safetensors")
+    return {
+        "flux": node(loader, **files),
+        "vae": node("VAELoader", vae_name="tiny_vae.safetensors"),
+        "bank": node("CoLoGenLoadExperts", bank_name="tiny.safetensors"),
+        "apply": node("CoLoGenApply", model=["flux", 0], experts=["bank", 0]),
+        "text": node("TinyText", seed=3),
+        "image": node("LoadImage", image="ramp.png"),
+        "source": node(
+            "CoLoGenSource", conditioning=["text", 0], vae=["vae", 0], image=["image", 0],
+            keep_between_runs=False, **knobs, **hidden,
+        ),
+        "latent": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        "sample": node(
+            "KSampler", model=["apply", 0], positive=["source", 0], negative=["text", 0],
+            latent_image=["latent", 0], **sampler,
+        ),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["vae", 0]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="woven"),
+        "map": node("CoLoGenRouteMap", model=["apply", 0], conditioning=["source", 0], latent=["latent", 0]),
+        "keep": node("CoLoGenSaveExperts", experts=["bank", 0], name="copies/again"),
+    }  # fmt: skip
