@@ -155,9 +155,12 @@ def _value(where: str, value: Any, default: Any) -> Any:
     return _typed(where, value, (int, float) if isinstance(default, float) else int)
 
 
+KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
+
+
 def _typed(where: str, value: Any, kind: type | tuple[type, ...]) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{where} is {str(value)[:64]!r}, expected {kind}")
+        raise ValueError(f"{where} is {str(value)[:64]!r}, expected {KINDS.get(kind, 'true or false')}")
     return value
 
 

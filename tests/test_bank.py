@@ -1,0 +1,198 @@
+"""The bank file: what is saved loads, and what is broken is a sentence and changes nothing."""
+
+import json
+import pickle
+import struct
+
+import pytest
+import torch
+from cologen.prw.attachment import Attachment
+from cologen.prw.bank import METADATA_KEY, Bank, merge, random_bank, split
+from cologen.prw.bank_info import BankError, encode
+from cologen.prw.embedded import velocity
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from tiny import inputs, source, tiny_bank, tiny_flux, tiny_info
+
+
+@pytest.fixture(scope="module")
+def flux():
+    return tiny_flux()
+
+
+def run(flux, bank, *sources):
+    return velocity(flux, *inputs(), Attachment(bank), sources)
+
+
+def test_saved_is_loaded(flux, tmp_path):
+    bank = tiny_bank(flux)
+    loaded = Bank.open(bank.save(tmp_path / "sub" / "bank.safetensors"))
+    assert loaded.info == bank.info
+    assert loaded.tensors.keys() == bank.tensors.keys()
+    assert all(torch.equal(loaded.tensors[name], bank.tensors[name]) for name in bank.tensors)
+    assert torch.equal(run(flux, loaded, source()), run(flux, bank, source()))
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["bank.safetensors"]
+
+
+def test_a_failed_save_leaves_the_old_file(flux, tmp_path, monkeypatch):
+    path = tiny_bank(flux).save(tmp_path / "bank.safetensors")
+    before = path.read_bytes()
+
+    def full_disk(tensors, target, metadata):
+        open(target, "wb").write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cologen.prw.bank.save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        tiny_bank(flux, seed=9).save(path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_experts_this_code_does_not_know_load_and_run(flux, tmp_path):
+    bank = tiny_bank(flux, names=("inpaint", "ground", "control", "subject", "edit", "relight"))
+    loaded = Bank.open(bank.save(tmp_path / "six.safetensors"))
+    run(flux, loaded, source("relight"))
+    run(flux, loaded, source("edit", router="relight"))
+
+
+def test_a_later_bank_replays_an_earlier_stage_bit_for_bit(flux):
+    early, late = tiny_bank(flux, names=("inpaint", "ground")), tiny_bank(flux, seed=8)
+    grown = Bank(late.info, {**late.tensors, **early.tensors})
+    for task in ("inpaint", "ground"):
+        assert torch.equal(run(flux, grown, source(task)), run(flux, early, source(task)))
+
+
+def test_merge_of_split_parts_is_the_bank(flux, tmp_path):
+    bank = tiny_bank(flux)
+    parts = [Bank.open(split(bank, name).save(tmp_path / f"{name}.safetensors")) for name in bank.info.experts]
+    assert list(parts[1].info.experts) == ["ground"]
+    whole = Bank.open(merge(parts).save(tmp_path / "whole.safetensors"))
+    assert whole.info == bank.info
+    assert torch.equal(run(flux, whole, source()), run(flux, bank, source()))
+    with pytest.raises(BankError, match="lacks inpaint: merge it"):
+        run(flux, parts[1], source("ground"))
+    with pytest.raises(BankError, match="Two banks have expert inpaint"):
+        merge([bank, parts[0]])
+
+
+def test_an_expert_without_a_router_runs_alone_with_gate_one(flux):
+    bank = tiny_bank(flux)
+    from dataclasses import replace
+
+    fixed = Bank(replace(bank.info, routers={}), {k: v for k, v in bank.tensors.items() if k.startswith("experts")})
+    assert torch.equal(run(flux, fixed, source("ground")), run(flux, bank, source("ground", expert="ground")))
+    with pytest.raises(BankError, match="no router edit, expected one of none"):
+        run(flux, fixed, source("edit"))
+
+
+def test_experts_may_bend_q_and_out_and_only_some_blocks(flux):
+    info = tiny_info(flux, names=("inpaint",), targets={"q": "all", "v": "single", "out": "double"})
+    bank = random_bank(info, seed=1, up=0.3)
+    assert {key.split(".")[4] for key in bank.tensors if key.startswith("experts.inpaint.double")} == {"q", "out"}
+    assert {key.split(".")[4] for key in bank.tensors if key.startswith("experts.inpaint.single")} == {"q", "v"}
+    plain = run(flux, random_bank(info, seed=1), source("inpaint"))
+    assert (run(flux, bank, source("inpaint")) - plain).abs().max() > 1e-3
+
+
+def test_a_bank_for_another_base_is_a_sentence(flux):
+    other = tiny_bank(tiny_flux(depth=1))
+    with pytest.raises(ValueError, match="double_blocks 2, the bank was made for 1"):
+        run(flux, other, source())
+
+
+def test_another_training_of_the_same_shape_is_a_warning(flux, caplog):
+    from dataclasses import replace
+
+    base = tiny_info(flux).base
+    own = Bank(replace(tiny_info(flux), base=base.probed(flux)), tiny_bank(flux).tensors)
+    run(flux, own, source())
+    half = tiny_flux(torch.float8_e4m3fn)
+    run(half, own, source())
+    assert not caplog.records
+    run(tiny_flux(seed=5), Bank(own.info, own.tensors), source())
+    assert "trained on other weights" in caplog.text
+
+
+def rewrite(path, metadata=None, tensors=None):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        held = {name: file.get_tensor(name).clone() for name in file.keys()}
+        text = file.metadata()[METADATA_KEY]
+    save_file(tensors(held) if tensors else held, path, {METADATA_KEY: metadata(text) if metadata else text})
+
+
+def change(**entries):
+    return lambda text: json.dumps({**json.loads(text), **entries})
+
+
+def drop(held):
+    held.pop("experts.ground.single_blocks.1.v.up")
+    return held
+
+
+KEY = "experts.ground.single_blocks.1.v.up"
+BROKEN = {
+    "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not a whole safetensors file"),
+    "empty": (lambda p: p.write_bytes(b""), "is not a whole safetensors file"),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps({"a": torch.ones(2)})), "is not a whole safetensors file"),
+    "huge header": (lambda p: p.write_bytes(struct.pack("<Q", 1 << 60) + b"{}"), "is not a whole safetensors file"),
+    "missing file": (lambda p: p.unlink(), "There is no file"),
+    "no metadata": (lambda p: save_file({"a": torch.ones(1)}, p), "but no CoLoGen bank"),
+    "missing key": (lambda p: rewrite(p, tensors=drop), f"lacks the tensor {KEY}"),
+    "extra key": (lambda p: rewrite(p, tensors=lambda t: {**t, "x": torch.ones(1)}), "holds a tensor x"),
+    "wrong dtype": (lambda p: rewrite(p, tensors=lambda t: {**t, KEY: t[KEY].to(torch.int8)}), "is of type I8"),
+    "wrong shape": (lambda p: rewrite(p, tensors=lambda t: {**t, KEY: t[KEY][:-1].clone()}), r"has shape \(255, 4\)"),
+    "newer": (lambda p: rewrite(p, change(version=2)), "is a bank of version 2, this pack reads up to 1: update"),
+    "no version": (lambda p: rewrite(p, change(version=None)), "its version is None"),
+    "other format": (lambda p: rewrite(p, change(format="zip")), 'does not say "format"'),
+    "not json": (lambda p: rewrite(p, lambda text: text[:-5]), "metadata that cannot be used"),
+    "a list": (lambda p: rewrite(p, lambda text: "[]"), "metadata that cannot be used"),
+    "deep nesting": (lambda p: rewrite(p, lambda text: "[" * 100_000), "metadata that cannot be used"),
+    "too long": (lambda p: rewrite(p, lambda text: text + " " * 2_000_000), "characters long, expected at most"),
+    "unknown entry": (lambda p: rewrite(p, change(code="import os")), "unknown entry 'code'"),
+    "path as name": (lambda p: rewrite(p, change(experts={"../../x": {}})), "not made of 1 to 64 letters"),
+    "wrong type": (lambda p: rewrite(p, change(experts=[1])), "expected an object"),
+    "endless blocks": (lambda p: rewrite(p, change(base={"double_blocks": 10**9})), "expected 0 to 1000"),
+    "rank 0": (lambda p: rewrite(p, change(experts={"a": {"rank": 0}})), "rank is 0"),
+    "nan alpha": (lambda p: rewrite(p, change(experts={"a": {"alpha": float("nan")}})), "alpha is nan"),
+    "bool rank": (lambda p: rewrite(p, change(experts={"a": {"rank": True}})), "expected a number"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_one_sentence(flux, tmp_path, name):
+    path = tiny_bank(flux).save(tmp_path / "bank.safetensors")
+    spoil, sentence = BROKEN[name]
+    spoil(path)
+    with pytest.raises(BankError, match=sentence) as caught:
+        Bank.open(path)
+    assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_metadata_does_more_than_a_sentence(flux, tmp_path_factory, data):
+    """Any entry of the metadata replaced by anything: it loads, or it is a BankError."""
+    path = tiny_bank(flux).save(tmp_path_factory.mktemp("fuzz") / "bank.safetensors")
+    meta = json.loads(encode(tiny_info(flux)))
+    spot = meta
+    while isinstance(spot, dict) and spot:
+        key = data.draw(st.sampled_from(sorted(spot)))
+        if not isinstance(spot[key], dict) or data.draw(st.booleans()):
+            spot[key] = data.draw(json_values)
+            break
+        spot = spot[key]
+    rewrite(path, lambda text: json.dumps(meta))
+    try:
+        Bank.open(path)
+    except BankError:
+        pass

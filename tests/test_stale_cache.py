@@ -1,0 +1,142 @@
+"""A picture never comes from another run's keys and values: each thing they depend on is changed, one at a time."""
+
+import pytest
+import torch
+from sampling import conditioning, sample
+from tiny import host_model, latent, source, tiny_bank, tiny_flux
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+FIRST = dict(task="control", seed=3)
+SOURCES = {
+    "pixels": dict(seed=4),
+    "a single pixel": dict(latent_=latent(seed=3).index_put((torch.tensor([0]),) * 4, torch.tensor(9.0))),
+    "size": dict(height=6, width=6),
+    "batch": dict(latent_=latent(2, seed=3)),
+    "task": dict(task="ground"),
+    "router": dict(router="inpaint"),
+    "forced expert": dict(expert="ground"),
+    "lean": dict(lean=-1.0),
+    "expert strength": dict(strength=0.5),
+    "position": dict(position="shifted"),
+    "shift": dict(position="shifted", shift=(1.0, 0.0)),
+    "source strength": dict(source_strength=0.4),
+    "window": dict(end=0.2),
+    "region": dict(region=torch.tensor([[1.0, 0.2], [0.0, 1.0]])),
+    "placement": dict(placement="cpu"),
+}
+
+
+@pytest.fixture(scope="module")
+def flux():
+    return tiny_flux()
+
+
+def fresh(flux, bank=None, lora=0.0):
+    from cologen.prw.flux_patch import apply_bank
+
+    patched = apply_bank(host_model(flux), bank or tiny_bank(flux))
+    return with_lora(patched, lora) if lora else patched
+
+
+def with_lora(model, strength):
+    clone = model.clone()
+    delta = 0.05 * torch.ones(768, 256)
+    clone.add_patches({"diffusion_model.double_blocks.1.img_attn.qkv.weight": ("diff", (delta,))}, strength)
+    return clone
+
+
+def run(model, keep, prompt=4, guidance=3.5, override=None, batch=2, size=(8, 8), **knobs):
+    from cologen.prw.flux_patch import add_source
+
+    positive = add_source(conditioning(prompt, guidance=guidance), source(keep=keep, **{**FIRST, **knobs}))
+    options = model.model_options["transformer_options"]
+    options.pop("optimized_attention_override", None)
+    if override:
+        options["optimized_attention_override"] = override
+    return sample(model, positive, batch=batch, size=size, steps=2)
+
+
+def halve(func, q, k, v, *args, **kwargs):
+    return func(q, k, v * 0.5, *args, **kwargs)
+
+
+CALLS = {
+    "pooled text": dict(prompt=6),
+    "guidance": dict(guidance=1.5),
+    "attention": dict(override=halve),
+    "target batch": dict(batch=1),
+    "target size": dict(size=(12, 8)),
+}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("what", [*SOURCES, *CALLS])
+def test_a_changed_input_gives_what_a_fresh_process_gives(flux, what, keep):
+    change = {**SOURCES, **CALLS}[what]
+    used = fresh(flux)
+    first = run(used, keep)
+    changed = run(used, keep, **change)
+    assert torch.equal(changed, run(fresh(flux), keep, **change))
+    assert torch.equal(run(used, keep), first)
+    if what not in ("target batch", "target size", "placement"):
+        assert not torch.equal(changed, first)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_changed_lora_gives_what_a_fresh_process_gives(flux, keep):
+    used = fresh(flux)
+    first = run(used, keep)
+    for strength in (1.0, 0.3):
+        found = run(with_lora(used, strength), keep)
+        assert torch.allclose(found, run(fresh(flux, lora=strength), keep), atol=1e-5)
+        assert not torch.allclose(found, first, atol=1e-3)
+    assert torch.allclose(run(used, keep), first, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("part", ["experts.ground.double_blocks.0.v.up", "routers.control.double_blocks.0.weight"])
+def test_changed_experts_give_what_a_fresh_process_gives(flux, keep, part):
+    bank, other = tiny_bank(flux), tiny_bank(flux)
+    used = fresh(flux, bank)
+    first = run(used, keep, expert="ground" if "experts" in part else "")
+    for tensors in (bank.tensors, other.tensors):
+        tensors[part].neg_()
+    changed = run(used, keep, expert="ground" if "experts" in part else "")
+    assert torch.equal(changed, run(fresh(flux, other), keep, expert="ground" if "experts" in part else ""))
+    assert not torch.equal(changed, first)
+
+
+def test_a_kept_source_runs_once_for_two_seeds_and_is_dropped_when_another_comes(flux):
+    from cologen.prw.flux_patch import attachment_of
+
+    used, calls = fresh(flux), []
+    block = used.model.diffusion_model.double_blocks[0].img_attn.qkv
+    hook = block.register_forward_hook(lambda *a: calls.append(1))
+    first = run(used, True)
+    assert len(calls) == 2 + 1
+    assert torch.equal(run(used, True), first) and len(calls) == 2 + 1 + 2
+    kept = attachment_of(used).cache.kept
+    assert len(kept) == 1 and not attachment_of(used).cache.rows
+    run(used, True, seed=9)
+    assert len(attachment_of(used).cache.kept) == 1 and attachment_of(used).cache.kept.keys() != kept.keys()
+    run(used, False, seed=9)
+    assert not attachment_of(used).cache.kept
+    hook.remove()
+
+
+def test_an_interrupted_run_leaves_nothing_behind(flux):
+    from cologen.prw.flux_patch import attachment_of
+
+    used = fresh(flux)
+    wanted = run(used, False)
+
+    def fail(*args, **kwargs):
+        raise InterruptedError
+
+    handle = used.model.diffusion_model.final_layer.register_forward_hook(fail)
+    with pytest.raises(InterruptedError):
+        run(used, False, seed=8)
+    handle.remove()
+    assert not attachment_of(used).cache.rows
+    assert torch.equal(run(used, False), wanted)
