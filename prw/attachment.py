@@ -16,8 +16,8 @@ from .flux_math import rotary, timestep_embedding
 from .kv import KVCache, Row, rows_of
 from .pick import picker
 from .router import Route
-from .source import Grid, Source, fill_channels, hash_of, read_bias, source_ids, token_grid
-from .weaving import Attend, append_mask, append_positions, append_sources, source_stream
+from .source import Grid, Routing, Source, fill_channels, hash_of, read_bias, source_ids, token_grid
+from .weaving import Attend, Pick, append_mask, append_positions, append_sources, source_stream
 
 OPTION = "cologen"
 """The key under which a forward's Appendix travels in transformer_options."""
@@ -182,8 +182,11 @@ class Attachment:
         times = batch.times if info.time == "shared" else torch.zeros_like(batch.times)
         vec = source_vec(host, times[picks], batch.pooled[picks], info.guidance)
         h = flux.img_in(host.tokens(latent)[0])
-        stream = source_stream(flux, h, vec, host.attend(pe), picker(self.bank, source.routing))
+        stream = source_stream(flux, h, vec, host.attend(pe), self.pick(source.routing))
         return rows_of(stream, pe, len(picks), source.placement)
+
+    def pick(self, routing: Routing) -> Pick:
+        return picker(self.bank, routing)
 
     def __call__(self, q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
         """The `attn1_patch` of both hosts."""

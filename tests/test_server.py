@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 from cologen.prw.bank import Bank
+from cologen.training.demo import sources
+from cologen.training.server import Server, base_directory, prompt, shown
 from conftest import HOST
-from live import Server, base_directory, prompt
-from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, comfy):
-    return base_directory(tmp_path_factory.mktemp("comfy"))
+    return base_directory(tmp_path_factory.mktemp("comfy"), sources())
 
 
 @pytest.fixture(scope="module")
@@ -22,36 +22,32 @@ def server(base):
     running.stop()
 
 
-def picture(base, entry, name="save", folder="output"):
-    assert entry["status"]["status_str"] == "success", entry["status"]
-    shown = entry["outputs"][name]["images"][0]
-    return np.asarray(Image.open(base / folder / shown["subfolder"] / shown["filename"]), dtype=int)
+def pixels(base, entry, name="save"):
+    return np.asarray(shown(base, entry, name), dtype=int)
 
 
-def test_the_pack_loads_with_all_nodes(server, base):
+def test_the_pack_loads_with_all_nodes(server):
     nodes = server.get("/object_info")
     from cologen.nodes import NODES
 
     for cls in NODES:
         found = nodes[cls.define_schema().node_id]
         assert found["display_name"] and found["description"]
-        shown = {**found["input"].get("required", {}), **found["input"].get("optional", {})}
-        tips = [options.get("tooltip") for _, options in shown.values()]
-        assert all(tips), f"{found['name']} has an input without a tooltip"
+        inputs = {**found["input"].get("required", {}), **found["input"].get("optional", {})}
+        assert all(options.get("tooltip") for _, options in inputs.values()), f"{found['name']} lacks a tooltip"
+        assert len(found["output_tooltips"]) == len(found["output"])
     assert "IMPORT FAILED" not in server.log.read_text()
 
 
 def test_a_graph_runs_from_loader_to_picture(server, base):
     woven = server.run(prompt())
-    pixels = picture(base, woven)
-    assert pixels.shape == (64, 64, 3)
-    off = picture(base, server.run(prompt(strength=0.0)))
-    assert np.abs(pixels - off).mean() > 1, "the source should change the picture"
-    stock = picture(base, server.run(prompt(loader="UNETLoader")))
-    assert np.array_equal(stock, pixels)
+    found = pixels(base, woven)
+    assert found.shape == (128, 128, 3)
+    off = pixels(base, server.run(prompt(strength=0.0)))
+    assert np.abs(found - off).mean() > 1, "the source should change the picture"
+    assert np.array_equal(pixels(base, server.run(prompt(loader="UNETLoader"))), found)
 
-    route_map = picture(base, woven, "map", "temp")
-    assert route_map.std() > 5
+    assert pixels(base, woven, "map").std() > 5
     saved = Bank.open(base / "models/cologen/copies/again.safetensors")
     assert saved.info == Bank.open(base / "models/cologen/tiny.safetensors").info
 
@@ -62,3 +58,11 @@ def test_a_missing_apply_is_a_sentence(server):
     status = server.run(graph)["status"]
     assert status["status_str"] == "error"
     assert "put CoLoGen Apply between" in str(status["messages"])
+
+
+def test_a_name_that_leads_outside_is_a_sentence(server, base):
+    graph = prompt()
+    graph["keep"]["inputs"]["name"] = "../../escaped"
+    status = server.run(graph)["status"]
+    assert "leads outside" in str(status["messages"])
+    assert not list(base.rglob("escaped*"))

@@ -4,22 +4,16 @@ import torch
 from cologen.prw.bank import Bank, random_bank
 from cologen.prw.bank_info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from cologen.prw.config import Base
-from cologen.prw.flux import Flux, FluxParams
+from cologen.prw.flux import Flux
 from cologen.prw.source import Routing, Source
 from cologen.training.host import load_model
+from cologen.training.toy import TINY, random_flux
 
-SHAPE = dict(hidden_size=256, num_heads=2, depth=2, depth_single_blocks=2, context_in_dim=32, vec_in_dim=16)
+SHAPE = TINY
 
 
-def tiny_flux(dtype=torch.float32, seed=0, **changes) -> Flux:
-    torch.manual_seed(seed)
-    flux = Flux(FluxParams(**{**SHAPE, **changes})).eval().requires_grad_(False)
-    for parameter in flux.parameters():  # the default init leaves modulation too weak to notice mistakes
-        if parameter.ndim == 1:
-            parameter.add_(0.1 * torch.randn_like(parameter))
-        else:
-            parameter.copy_(torch.randn_like(parameter) * 1.5 * parameter.shape[1] ** -0.5)
-    return flux.to(dtype)
+def tiny_flux(dtype=torch.float32, seed=0, **changes):
+    return random_flux(seed, **changes).to(dtype)
 
 
 def host_model(flux: Flux, dtype=torch.float32):

@@ -34,3 +34,38 @@ def load_model(weights: dict[str, Tensor], dtype: torch.dtype):
     import comfy.sd
 
     return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options={"dtype": dtype})
+
+
+def bench_steps(weights: dict[str, Tensor], dtype: torch.dtype, device: str, bank, source, args) -> dict:
+    """The variants of bench_inference on the host's FLUX, through its own apply_model and wrappers."""
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy.sampler_helpers
+
+    from ..prw.flux_patch import COND, Sources, apply_bank, attachment_of
+
+    model = load_model(weights, dtype)
+    patched, uncached = apply_bank(model, bank), apply_bank(model, bank)
+    attachment_of(uncached).cached = False
+    comfy.model_management.load_models_gpu([model])
+    x, sigma, context, pooled, guidance = (a.to(device) for a in args)
+    model.model.current_patcher = model
+    reference = model.model.process_latent_in(source.latent).to(device)
+
+    def step(patcher, **conds):
+        options = comfy.model_patcher.create_model_options_clone(patcher.model_options)
+        comfy.sampler_helpers.prepare_model_patcher(patcher, {}, options)
+        options = {**options["transformer_options"], "cond_or_uncond": [0], "sigmas": sigma}
+        conds = {"y": pooled, "guidance": guidance, "transformer_options": options, **conds}
+        return lambda: model.model.apply_model(x, sigma, c_crossattn=context, **conds)
+
+    def source_pass():
+        attachment_of(uncached)._appendix(model.model, [source], x, sigma, pooled, {})
+
+    return {
+        "plain": step(model),
+        "concat": step(model, ref_latents=[reference]),
+        "uncached": step(uncached, **{COND: Sources([source])}),
+        "cached": step(patched, **{COND: Sources([source])}),
+        "source_pass": source_pass,
+    }

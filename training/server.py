@@ -1,4 +1,4 @@
-"""A real ComfyUI server with this pack, tiny models and a picture, driven over its API."""
+"""A real ComfyUI server of our own with tiny random models, driven over its API: for the demo and the tests."""
 
 import json
 import os
@@ -10,13 +10,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny import SHAPE, tiny_bank, tiny_flux
 
-ROOT = Path(__file__).resolve().parents[1]
+from ..prw.bank import random_bank
+from ..prw.config import Base
+from .host import ROOT, enter_host, find_host
+from .toy import TINY, bank_info, random_flux
 
 TEXT_NODE = f'''
 """Stands for a text encoder, which is too large for a test: a seed gives a CONDITIONING."""
@@ -34,8 +35,8 @@ class TinyText:
 
     def encode(self, seed):
         g = torch.Generator().manual_seed(seed)
-        text = torch.randn(1, 5, {SHAPE["context_in_dim"]}, generator=g)
-        pooled = torch.randn(1, {SHAPE["vec_in_dim"]}, generator=g)
+        text = torch.randn(1, 5, {TINY["context_in_dim"]}, generator=g)
+        pooled = torch.randn(1, {TINY["vec_in_dim"]}, generator=g)
         return ([[text, {{"pooled_output": pooled, "guidance": 3.5}}]],)
 
 
@@ -43,19 +44,19 @@ NODE_CLASS_MAPPINGS = {{"TinyText": TinyText}}
 '''
 
 
-def base_directory(root: Path) -> Path:
-    """Folders as ComfyUI wants them, with a tiny random FLUX, VAE, bank and input picture."""
+def base_directory(root: Path, pictures: dict[str, Image.Image]) -> Path:
+    """Folders as ComfyUI wants them, with a tiny random FLUX, VAE and bank, and input pictures."""
     from comfy.taesd.taesd import TAESD
 
     for folder in ("models/diffusion_models", "models/vae", "models/cologen", "input", "custom_nodes/tiny_text"):
         (root / folder).mkdir(parents=True)
-    flux = tiny_flux()
+    flux = random_flux(gain=1.0)
+    bank = random_bank(bank_info(Base.of(flux), rank=8), up=0.3, router=0.3)
     save_file(flux.state_dict(), root / "models/diffusion_models/tiny_flux.safetensors")
     save_file(tiny_vae(TAESD(latent_channels=16)), root / "models/vae/tiny_vae.safetensors")
-    tiny_bank(flux).save(root / "models/cologen/tiny.safetensors")
-    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
-    picture = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64)), np.full((64, 64), 90, np.uint8)], -1)
-    Image.fromarray(picture).save(root / "input/ramp.png")
+    bank.save(root / "models/cologen/tiny.safetensors")
+    for name, picture in pictures.items():
+        picture.save(root / "input" / f"{name}.png")
     (root / "custom_nodes/tiny_text/__init__.py").write_text(TEXT_NODE)
     (root / "custom_nodes/CoLoGen").symlink_to(ROOT, target_is_directory=True)
     return root
@@ -134,9 +135,9 @@ def node(kind: str, **inputs) -> dict:
     return {"class_type": kind, "inputs": inputs}
 
 
-def prompt(strength: float = 1.0, loader: str = "CoLoGenLoadFlux") -> dict:
+def prompt(task: str = "control", strength: float = 1.0, loader: str = "CoLoGenLoadFlux") -> dict:
     """LoadFlux -> LoadExperts -> Apply -> Source -> KSampler -> VAEDecode -> SaveImage, and the route map."""
-    knobs = dict(task="control", strength=strength, expert_strength=1.0, start=0.0, end=1.0, size=0)
+    knobs = dict(task=task, strength=strength, expert_strength=1.0, start=0.0, end=1.0, size=0)
     hidden = dict(position="auto", shift_right=1.0, shift_down=0.0, lean=0.0, expert="", router="", keep_on="gpu")
     sampler = dict(seed=1, steps=3, cfg=1.0, sampler_name="euler", scheduler="simple", denoise=1.0)
     files = dict(unet_name="tiny_flux.safetensors", weight_dtype="default")
@@ -148,12 +149,12 @@ def prompt(strength: float = 1.0, loader: str = "CoLoGenLoadFlux") -> dict:
         "bank": node("CoLoGenLoadExperts", bank_name="tiny.safetensors"),
         "apply": node("CoLoGenApply", model=["flux", 0], experts=["bank", 0]),
         "text": node("TinyText", seed=3),
-        "image": node("LoadImage", image="ramp.png"),
+        "image": node("LoadImage", image=f"{task}.png"),
         "source": node(
             "CoLoGenSource", conditioning=["text", 0], vae=["vae", 0], image=["image", 0],
             keep_between_runs=False, **knobs, **hidden,
         ),
-        "latent": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        "latent": node("EmptySD3LatentImage", width=128, height=128, batch_size=1),
         "sample": node(
             "KSampler", model=["apply", 0], positive=["source", 0], negative=["text", 0],
             latent_image=["latent", 0], **sampler,
@@ -163,3 +164,30 @@ def prompt(strength: float = 1.0, loader: str = "CoLoGenLoadFlux") -> dict:
         "map": node("CoLoGenRouteMap", model=["apply", 0], conditioning=["source", 0], latent=["latent", 0]),
         "keep": node("CoLoGenSaveExperts", experts=["bank", 0], name="copies/again"),
     }  # fmt: skip
+
+
+def demo_pictures(folder: Path, pictures: dict[str, Image.Image]) -> list[tuple]:
+    """Each task through the server: (task, source, result, route map)."""
+    host = find_host()
+    if host is None:
+        raise FileNotFoundError("No ComfyUI was found: set COMFYUI_PATH to its folder.")
+    enter_host(host)
+    base = base_directory(folder, pictures)
+    server = Server(host, base)
+    try:
+        rows = []
+        for task, picture in pictures.items():
+            entry = server.run(prompt(task))
+            rows.append((task, picture, shown(base, entry, "save"), shown(base, entry, "map")))
+        return rows
+    finally:
+        server.stop()
+
+
+def shown(base: Path, entry: dict, node_id: str) -> Image.Image:
+    """The picture that a node of a finished prompt saved or previewed."""
+    if entry["status"]["status_str"] != "success":
+        raise RuntimeError(f"ComfyUI could not run the graph: {entry['status']['messages']}")
+    image = entry["outputs"][node_id]["images"][0]
+    folder = {"output": "output", "temp": "temp"}[image["type"]]
+    return Image.open(base / folder / image["subfolder"] / image["filename"]).convert("RGB")

@@ -1,0 +1,119 @@
+"""`cologen bank ...`: make, look at, merge, split and check banks."""
+
+import json
+from argparse import Namespace, _SubParsersAction
+from pathlib import Path
+
+import torch
+
+from ..prw.bank import Bank, merge, random_bank, split
+from ..prw.bank_info import BankError, encode
+from ..prw.checkpoint import load_flux
+from ..prw.config import Base
+from ..prw.tasks import TASKS
+from .toy import TINY, bank_info
+
+SHAPES = {
+    "flux1": Base(name="FLUX.1-dev"),
+    "tiny": Base(hidden_size=TINY["hidden_size"], double_blocks=2, single_blocks=2, name="tiny"),
+}
+
+
+def add_commands(commands: _SubParsersAction) -> None:
+    new = commands.add_parser("new", help="write a bank of fresh experts and routers")
+    new.add_argument("out", type=Path)
+    new.add_argument("--base", default="flux1", help=f"{', '.join(SHAPES)}, or a FLUX.1 file")
+    new.add_argument("--experts", default=",".join(TASKS), help="names in training order, with commas")
+    new.add_argument("--rank", type=int, default=128)
+    new.add_argument("--alpha", type=float, help="2 x rank if not given, as in the paper")
+    new.add_argument("--seed", type=int, default=0)
+    new.add_argument(
+        "--up", type=float, default=0.0, help="size of random up matrices; 0 adds nothing, as before training"
+    )
+    new.set_defaults(run=_new)
+
+    inspect = commands.add_parser("inspect", help="show what is in a bank")
+    inspect.add_argument("file", type=Path)
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(run=_inspect)
+
+    merged = commands.add_parser("merge", help="write one bank with the experts and routers of several")
+    merged.add_argument("files", type=Path, nargs="+")
+    merged.add_argument("--out", type=Path, required=True)
+    merged.set_defaults(run=_merge)
+
+    parts = commands.add_parser("split", help="write a file for each expert, with its stage's router")
+    parts.add_argument("file", type=Path)
+    parts.add_argument("--out", type=Path, required=True, help="a folder")
+    parts.set_defaults(run=_split)
+
+    verify = commands.add_parser("verify", help="read every tensor; with --base also check that it fits a FLUX file")
+    verify.add_argument("file", type=Path)
+    verify.add_argument("--base", type=Path)
+    verify.set_defaults(run=_verify)
+
+
+def _base(name: str) -> Base:
+    if name in SHAPES:
+        return SHAPES[name]
+    if not Path(name).is_file():
+        raise BankError(f"There is no base {name}, expected {', '.join(SHAPES)} or a FLUX.1 file: check the name.")
+    flux = load_flux(name)
+    return Base.of(flux).probed(flux, Path(name).stem)
+
+
+def _new(args: Namespace) -> str:
+    info = bank_info(_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha)
+    path = random_bank(info, args.seed, args.up).save(args.out)
+    return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
+
+
+def _inspect(args: Namespace) -> str:
+    bank = Bank.open(args.file)
+    if args.json:
+        return json.dumps(json.loads(encode(bank.info)), indent=2)
+    base = bank.info.base
+    lines = [
+        f"{args.file.name}: {len(bank.info.experts)} experts, {len(bank.info.routers)} routers",
+        f"base     {base.name or 'unnamed'}: width {base.hidden_size}, {base.double_blocks} double and "
+        f"{base.single_blocks} single blocks, {base.in_channels} channels in",
+        f"source   time {bank.info.source.time}, guidance {bank.info.source.guidance:g}",
+        f"licence  {bank.info.licence or 'not stated'}",
+        "",
+        f"{'expert':<16}{'task':<12}{'role':<14}{'rank':>5}{'alpha':>7}  {'bends':<28}iterations",
+    ]
+    for name, expert in bank.info.experts.items():
+        bends = ", ".join(f"{target} ({where})" for target, where in expert.targets.items())
+        lines.append(
+            f"{name:<16}{expert.task or '-':<12}{expert.role or '-':<14}{expert.rank:>5}{expert.alpha:>7g}  "
+            f"{bends:<28}{expert.iterations}"
+        )
+    lines += ["", f"{'router':<16}{'task':<12}{'per':<8}chooses among"]
+    for stage, router in bank.info.routers.items():
+        lines.append(f"{stage:<16}{router.task or '-':<12}{router.per:<8}{', '.join(router.experts)}")
+    return "\n".join(lines)
+
+
+def _merge(args: Namespace) -> str:
+    return str(merge(Bank.open(path) for path in args.files).save(args.out))
+
+
+def _split(args: Namespace) -> str:
+    bank = Bank.open(args.file)
+    paths = [split(bank, name).save(args.out / f"{name}.safetensors") for name in bank.info.experts]
+    return "\n".join(map(str, paths))
+
+
+def _verify(args: Namespace) -> str:
+    bank = Bank.open(args.file)
+    for name in bank.tensors:
+        if not torch.isfinite(bank.tensors[name].float()).all():
+            raise BankError(f"{args.file.name}: {name} holds values that are not finite: train or download it again.")
+    if args.base is not None:
+        flux = load_flux(args.base)
+        found = Base.of(flux).probed(flux)
+        if problem := bank.info.base.refusal(found) or bank.info.base.doubt(found):
+            raise BankError(problem)
+    return (
+        f"{args.file.name} is whole: {len(bank.tensors)} tensors{'' if args.base is None else ', made for this base'}"
+    )

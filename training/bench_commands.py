@@ -1,0 +1,69 @@
+"""`cologen bench ...`: figures as ratios, measured in one run on this machine."""
+
+import json
+from argparse import Namespace, _SubParsersAction
+
+import torch
+
+from .bench_experts import experts
+from .bench_import import imports
+from .bench_inference import Shapes, inference
+from .host import enter_host, find_host
+
+
+def add_commands(commands: _SubParsersAction) -> None:
+    common = dict(inference=_inference, experts=_experts)
+    helps = dict(inference="what a source costs a sampler step", experts="what experts cost the source pass")
+    for name, run in common.items():
+        parser = commands.add_parser(name, help=helps[name])
+        parser.add_argument("--width", type=int, default=1024, help="hidden size, a multiple of 128")
+        parser.add_argument("--double", type=int, default=2, help="double blocks")
+        parser.add_argument("--single", type=int, default=4, help="single blocks")
+        parser.add_argument("--target", type=int, default=512, help="side of the picture in pixels")
+        parser.add_argument("--source", type=int, default=512, help="side of the source in pixels")
+        parser.add_argument("--text", type=int, default=256, help="text tokens")
+        parser.add_argument("--rank", type=int, default=0, help="0: as the paper's 128 is to width 3072")
+        parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+        parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        parser.add_argument("--preset", choices=["flux1"], help="the real shapes of FLUX.1, bf16")
+        _shared(parser, run)
+        if name == "inference":
+            parser.add_argument("--host", default="embedded", choices=["embedded", "comfyui"])
+    _shared(commands.add_parser("import", help="what the pack adds to ComfyUI's start"), _import)
+
+
+def _shared(parser, run) -> None:
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def _shapes(args: Namespace) -> Shapes:
+    if args.preset == "flux1":
+        args.dtype = "bfloat16"
+        return Shapes.flux1(args.target, args.source)
+    return Shapes(args.width, args.double, args.single, args.target, args.source, args.text, args.rank)
+
+
+def _inference(args: Namespace) -> str:
+    if args.host == "comfyui":
+        path = find_host()
+        if path is None:
+            raise FileNotFoundError("No ComfyUI was found: set COMFYUI_PATH to its folder.")
+        enter_host(path, cpu=not args.device.startswith("cuda"))
+    return _shown(args, inference(_shapes(args), getattr(torch, args.dtype), args.device, args.host, args.repeats))
+
+
+def _experts(args: Namespace) -> str:
+    return _shown(args, experts(_shapes(args), getattr(torch, args.dtype), args.device, args.repeats))
+
+
+def _import(args: Namespace) -> str:
+    return _shown(args, imports(args.repeats))
+
+
+def _shown(args: Namespace, result: dict) -> str:
+    if args.json:
+        return json.dumps(result)
+    width = max(map(len, result))
+    return "\n".join(f"{key:<{width}}  {f'{v:.4g}' if isinstance(v, float) else v}" for key, v in result.items())
