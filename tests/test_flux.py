@@ -26,3 +26,42 @@ def test_plain_forward_is_the_hosts(comfy, batch, height, width, guided):
         expected = theirs(x, t, context, pooled, guidance)
         found = flux(x, t, context, pooled, guidance)
     assert (found - expected).abs().max() < 1e-5
+
+
+def test_bf16_is_the_hosts_within_rounding(comfy):
+    flux = tiny_flux()
+    half, theirs = tiny_flux(torch.bfloat16), host_model(flux, torch.bfloat16).model.diffusion_model
+    args = inputs(2, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        exact, found, expected = flux(*inputs(2)), half(*args).float(), theirs(*args).float()
+    rounding = (expected - exact).abs().mean()
+    assert (found - expected).abs().mean() < 1.5 * rounding
+    assert (found - exact).abs().mean() < 1.5 * rounding
+
+
+def test_the_euler_sampler_is_the_hosts(comfy):
+    from cologen.prw.embedded import LATENT_SCALE, LATENT_SHIFT, velocity
+    from cologen.prw.sampling import euler, timesteps
+    from sampling import conditioning, sample
+
+    flux = tiny_flux()
+    times = timesteps(4, tokens=4096)
+    expected = sample(host_model(flux), conditioning(), sigmas=torch.tensor(times))
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 8, 8), 7)
+    text, options = conditioning()[0]
+
+    def predict(x, timestep, progress):
+        return velocity(flux, x, timestep, text, options["pooled_output"], torch.tensor([3.5]))
+
+    found = euler(predict, noise, times) / LATENT_SCALE + LATENT_SHIFT
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_the_shift_at_full_size_is_the_hosts(comfy):
+    from cologen.prw.sampling import timesteps
+    from comfy.model_sampling import flux_time_shift
+
+    expected = [flux_time_shift(1.15, 1.0, t) if t else 0.0 for t in (1.0, 0.75, 0.5, 0.25, 0.0)]
+    assert timesteps(4, tokens=4096) == pytest.approx(expected)
+    assert timesteps(4, tokens=None) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert timesteps(2, tokens=256)[1] == pytest.approx(torch.sigmoid(torch.tensor(0.5)).item())

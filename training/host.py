@@ -36,6 +36,20 @@ def load_model(weights: dict[str, Tensor], dtype: torch.dtype):
     return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options={"dtype": dtype})
 
 
+def random_vae() -> dict[str, Tensor]:
+    """Seeded weights for the host's small autoencoder, as a file that its VAE loader takes."""
+    from comfy.taesd.taesd import TAESD
+
+    module = TAESD(latent_channels=16)
+    g = torch.Generator().manual_seed(5)
+    weights = {}
+    for name, value in module.state_dict().items():
+        fan_in = value[0].numel() if value.ndim > 1 else 0
+        noise = torch.randn(value.shape, generator=g) * (1.0 / fan_in) ** 0.5 if fan_in else torch.zeros_like(value)
+        weights[name] = torch.ones_like(value) if name == "vae_scale" else noise
+    return weights
+
+
 def bench_steps(weights: dict[str, Tensor], dtype: torch.dtype, device: str, bank, source, args) -> dict:
     """The variants of bench_inference on the host's FLUX, through its own apply_model and wrappers."""
     import comfy.model_management

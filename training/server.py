@@ -10,13 +10,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from ..prw.bank import random_bank
 from ..prw.config import Base
-from .host import ROOT, enter_host, find_host
+from .host import ROOT, enter_host, find_host, random_vae
 from .toy import TINY, bank_info, random_flux
 
 TEXT_NODE = f'''
@@ -46,31 +45,18 @@ NODE_CLASS_MAPPINGS = {{"TinyText": TinyText}}
 
 def base_directory(root: Path, pictures: dict[str, Image.Image]) -> Path:
     """Folders as ComfyUI wants them, with a tiny random FLUX, VAE and bank, and input pictures."""
-    from comfy.taesd.taesd import TAESD
-
     for folder in ("models/diffusion_models", "models/vae", "models/cologen", "input", "custom_nodes/tiny_text"):
         (root / folder).mkdir(parents=True)
     flux = random_flux(gain=1.0)
     bank = random_bank(bank_info(Base.of(flux), rank=8), up=0.3, router=0.3)
     save_file(flux.state_dict(), root / "models/diffusion_models/tiny_flux.safetensors")
-    save_file(tiny_vae(TAESD(latent_channels=16)), root / "models/vae/tiny_vae.safetensors")
+    save_file(random_vae(), root / "models/vae/tiny_vae.safetensors")
     bank.save(root / "models/cologen/tiny.safetensors")
     for name, picture in pictures.items():
         picture.save(root / "input" / f"{name}.png")
     (root / "custom_nodes/tiny_text/__init__.py").write_text(TEXT_NODE)
     (root / "custom_nodes/CoLoGen").symlink_to(ROOT, target_is_directory=True)
     return root
-
-
-def tiny_vae(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Seeded weights for a module that the host leaves uninitialised."""
-    g = torch.Generator().manual_seed(5)
-    weights = {}
-    for name, value in module.state_dict().items():
-        fan_in = value[0].numel() if value.ndim > 1 else 0
-        noise = torch.randn(value.shape, generator=g) * (1.6 / fan_in) ** 0.5 if fan_in else torch.zeros_like(value)
-        weights[name] = torch.ones_like(value) if name == "vae_scale" else noise
-    return weights
 
 
 class Server:

@@ -1,0 +1,41 @@
+# make demo | demo-comfy | test | bench | lint: on a machine with Python 3.10+ and package registries each is all the set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# a ComfyUI: COMFYUI_PATH, else the one this folder is installed in, else comfy-cli's default
+HOSTS := $(if $(COMFYUI_PATH),$(COMFYUI_PATH),../.. $(HOME)/comfy/ComfyUI)
+HOST := $(patsubst %/comfy/ldm/flux/model.py,%,$(firstword $(wildcard $(addsuffix /comfy/ldm/flux/model.py,$(HOSTS)))))
+HOST_READY := $(if $(HOST),$(VENV)/host-ready)
+
+.PHONY: demo demo-comfy test bench lint
+
+demo: $(VENV)/ready
+	$(BIN)/cologen demo
+
+demo-comfy: $(VENV)/ready $(HOST_READY)
+	$(BIN)/cologen demo --comfy
+
+test: $(VENV)/ready $(HOST_READY)
+	$(BIN)/python -m pytest -q
+
+bench: $(VENV)/ready $(HOST_READY)
+	$(BIN)/cologen bench inference
+	$(BIN)/cologen bench experts
+	$(if $(HOST),$(BIN)/cologen bench inference --host comfyui --width 2048 --double 1 --single 2 --repeats 3)
+	$(if $(HOST),$(BIN)/cologen bench import)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# the host comes first: its list decides which torch, torchvision and torchaudio belong together
+$(VENV)/ready: pyproject.toml $(HOST_READY)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e ".[test]"
+	touch $@
+
+$(VENV)/host-ready: $(if $(HOST),$(HOST)/requirements.txt)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -r $<
+	touch $@
