@@ -64,7 +64,10 @@ def _base(name: str) -> Base:
 
 def _new(args: Namespace) -> str:
     info = bank_info(_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha)
-    path = random_bank(info, args.seed, args.up).save(args.out)
+    bank = random_bank(info, args.seed, args.up)
+    dtype = getattr(torch, args.dtype)
+    tensors = {name: t.to(dtype) if name.startswith("experts.") else t for name, t in bank.tensors.items()}
+    path = Bank(info, tensors).save(args.out)
     return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
