@@ -27,6 +27,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     new.add_argument("--rank", type=int, default=128)
     new.add_argument("--alpha", type=float, help="2 x rank if not given, as in the paper")
     new.add_argument("--seed", type=int, default=0)
+    new.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="of the experts")
     new.add_argument(
         "--up", type=float, default=0.0, help="size of random up matrices; 0 adds nothing, as before training"
     )
