@@ -29,13 +29,13 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# the host comes first: its list decides which torch, torchvision and torchaudio belong together
+# the host comes first: with it, torch, torchvision and torchaudio must belong together
 $(VENV)/ready: pyproject.toml $(HOST_READY)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -e ".[test]"
 	touch $@
 
-$(VENV)/host-ready: $(if $(HOST),$(HOST)/requirements.txt)
+$(VENV)/host-ready: $(if $(HOST),$(HOST)/requirements.txt) tests/host-constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -r $<
+	$(BIN)/python -m pip install -q -r $< -c tests/host-constraints.txt
 	touch $@

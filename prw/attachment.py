@@ -97,11 +97,11 @@ class Appendix:
         return self.parts[part].rows[sample].routes
 
     def _bias(self, q: Tensor, text: int) -> Tensor | None:
-        biases = [read_bias(part.source, text, self.grid, q.shape[2], part.tokens) for part in self.parts]
+        biases = [read_bias(part.source, text, self.grid, q.shape[2]) for part in self.parts]
         if all(bias is None for bias in biases):
             return None
-        zeros = [torch.zeros(q.shape[2], part.tokens) for part in self.parts]
-        return torch.cat([z if b is None else b for z, b in zip(zeros, biases, strict=True)], dim=1).to(q)
+        columns = [q.new_zeros(q.shape[2], 1) if bias is None else bias.to(q) for bias in biases]
+        return torch.cat([c.expand(-1, part.tokens) for c, part in zip(columns, self.parts, strict=True)], dim=1)
 
 
 class Attachment:
@@ -177,13 +177,14 @@ class Attachment:
         latent = latent.to(batch.device, host.dtype)
         rows, columns = token_grid(latent, flux.patch_size)
         ids = source_ids(rows, columns, batch.grid, source.routing, len(flux.params.axes_dim))
-        pe = rotary(ids.to(batch.device), flux.params.axes_dim, flux.params.theta)
+        ids = ids.to(batch.device).expand(len(picks), -1, -1)
+        pe = rotary(ids, flux.params.axes_dim, flux.params.theta)
 
         times = batch.times if info.time == "shared" else torch.zeros_like(batch.times)
         vec = source_vec(host, times[picks], batch.pooled[picks], info.guidance)
         h = flux.img_in(host.tokens(latent)[0])
         stream = source_stream(flux, h, vec, host.attend(pe), self.pick(source.routing))
-        return rows_of(stream, pe, len(picks), source.placement)
+        return rows_of(stream, pe, source.placement)
 
     def pick(self, routing: Routing) -> Pick:
         return picker(self.bank, routing)

@@ -6,7 +6,7 @@ opening costs nothing, an expert is read when a block takes it.
 """
 
 import os
-import tempfile
+import uuid
 from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -76,14 +76,16 @@ class Bank:
         """Writes to a temporary name beside `path` and renames: a reader sees the old file or the new."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
+        temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what this user's files are; safetensors would write for the owner only
         try:
             tensors = {name: self.tensors[name].detach().contiguous() for name in sorted(self.tensors)}
             save_file(tensors, temporary, {METADATA_KEY: encode(self.info)})
+            temporary.chmod(mode)
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         return path
 
@@ -134,8 +136,12 @@ class Bank:
         if isinstance(self.tensors, SafeFile):
             stat = self.tensors.path.stat()
             return (str(self.tensors.path), stat.st_size, stat.st_mtime_ns)
-        tensors = self.tensors.values()
-        return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
+        return versions(self.tensors.values())
+
+
+def versions(tensors: Iterable[Tensor]) -> tuple:
+    """Changes when a tensor is replaced or written to (inference tensors keep no count)."""
+    return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
 
 
 def check_tensors(info: BankInfo, found: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> None:

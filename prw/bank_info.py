@@ -89,7 +89,7 @@ class BankInfo:
 
 
 def encode(info: BankInfo) -> str:
-    return json.dumps({"format": FORMAT, "version": VERSION, **asdict(info)}, sort_keys=True)
+    return json.dumps({"format": FORMAT, "version": VERSION, **asdict(info)})
 
 
 def decode(text: str | None, name: str) -> BankInfo:

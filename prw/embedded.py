@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .attachment import OPTION, Attachment
+from .bank import versions
 from .flux import Flux
 from .flux_math import attention
 from .source import Source
@@ -30,7 +31,7 @@ class EmbeddedHost:
         return partial(attention, pe=pe)
 
     def state(self) -> Hashable:
-        return tuple((id(p), p._version) for p in self.flux.parameters())
+        return versions(self.flux.parameters())
 
 
 def velocity(

@@ -72,9 +72,9 @@ def _moved(x: Tensor | Packed, place: Callable[[Tensor], Tensor]) -> Tensor | Pa
     return Packed(place(x.data), place(x.scale), x.dtype) if isinstance(x, Packed) else place(x)
 
 
-def rows_of(stream: Iterable[BlockKV], pe: Tensor, count: int, placement: str) -> list[Row]:
-    """Collects a source stream over a batch of `count` samples into rows, placing each block at once."""
-    rows = [Row(pe) for _ in range(count)]
+def rows_of(stream: Iterable[BlockKV], pe: Tensor, placement: str) -> list[Row]:
+    """Collects a source stream over a batch into rows, placing each block at once; pe (batch, 1, tokens, ...)."""
+    rows = [Row(pe[i : i + 1]) for i in range(len(pe))]
     place = PLACE[placement]
     for block, k, v, route in stream:
         for i, row in enumerate(rows):

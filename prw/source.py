@@ -145,8 +145,8 @@ def fill_channels(latent: Tensor, channels: int) -> Tensor:
     return torch.cat([latent, given, latent.new_zeros(len(latent), missing - given.shape[1], *latent.shape[2:])], dim=1)
 
 
-def read_bias(source: Source, text: int, target: Grid, queries: int, tokens: int) -> Tensor | None:
-    """Log weight (queries, tokens) that text and noise give the source's keys; None if it is 0 everywhere.
+def read_bias(source: Source, text: int, target: Grid, queries: int) -> Tensor | None:
+    """Log weight (queries, 1) that text and noise give the source's keys; None if it is 0 everywhere.
 
     Text reads the source with its strength; image tokens with strength times the region.
     """
@@ -156,7 +156,7 @@ def read_bias(source: Source, text: int, target: Grid, queries: int, tokens: int
     if source.region is not None:
         region = F.interpolate(source.region[None, None].float().cpu(), (target.rows, target.columns), mode="area")
         weight[text : text + region.numel()] *= region.flatten()
-    return weight.log()[:, None].expand(queries, tokens)
+    return weight.log()[:, None]
 
 
 def hash_of(tensor: Tensor) -> str:

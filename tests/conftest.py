@@ -1,23 +1,8 @@
-"""Makes the pack importable as `cologen`, and keeps our nodes/ from shadowing the host's nodes.py."""
+"""The host, if there is one on this machine."""
 
-import sys
-from pathlib import Path
-from types import ModuleType
-
-ROOT = Path(__file__).resolve().parents[1]
-
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
-pack = ModuleType("cologen")
-pack.__path__ = [str(ROOT)]
-sys.modules["cologen"] = pack
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from cologen.training.host import enter_host, find_host  # noqa: E402
-
-HOST = find_host()
-if HOST is not None:
-    enter_host(HOST)
+import pytest
+import torch
+from pack import HOST
 
 torch.set_num_threads(2)
 

@@ -32,7 +32,10 @@ def test_saved_is_loaded(flux, tmp_path):
     assert loaded.tensors.keys() == bank.tensors.keys()
     assert all(torch.equal(loaded.tensors[name], bank.tensors[name]) for name in bank.tensors)
     assert torch.equal(run(flux, loaded, source()), run(flux, bank, source()))
-    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["bank.safetensors"]
+    assert list(loaded.info.experts) == list(bank.info.experts), "in training order"
+    (written,) = (tmp_path / "sub").iterdir()
+    (tmp_path / "plain").touch()
+    assert written.stat().st_mode == (tmp_path / "plain").stat().st_mode, "readable for whom other files are"
 
 
 def test_a_failed_save_leaves_the_old_file(flux, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from conftest import ROOT
+from pack import ROOT
 
 MAY_IMPORT = {"prw": {"prw"}, "training": {"training", "prw"}, "nodes": {"nodes", "training", "prw"}}
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "comfyui_version", "folder_paths", "nodes", "server", "execution"}

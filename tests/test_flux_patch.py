@@ -240,7 +240,7 @@ def test_easycache_that_skips_steps(model, flux, bank):
     from comfy_extras.nodes_easycache import EasyCacheNode
 
     def easy(m):
-        return EasyCacheNode.execute(m, 0.5, 0.1, 0.95, False).result[0]
+        return EasyCacheNode.execute(m, 3.0, 0.1, 0.95, False).result[0]
 
     calls = []
     hook = model.model.diffusion_model.img_in.register_forward_hook(lambda *a: calls.append(1))

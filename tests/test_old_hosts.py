@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HOST, ROOT
+from pack import HOST, ROOT
 
 named = os.environ.get("COMFYUI_OLD_PATHS", "").split(os.pathsep)
 OLD = [Path(p) for p in named if p] or (sorted(HOST.parent.glob("ComfyUI-*")) if HOST else [])

@@ -5,7 +5,7 @@ import pytest
 from cologen.prw.bank import Bank
 from cologen.training.demo import sources
 from cologen.training.server import Server, base_directory, prompt, shown
-from conftest import HOST
+from pack import HOST
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
