@@ -69,8 +69,12 @@ class CoLoGenLoadFlux(io.ComfyNode):
 
 
 def _load_clip(*names: str):
-    if NONE in names:
+    if names == (NONE, NONE):
         return None
+    if NONE in names:
+        raise ValueError(
+            "FLUX needs two text encoders and one of them is none: choose CLIP-L and T5-XXL, or none twice."
+        )
     return comfy.sd.load_clip(
         ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),

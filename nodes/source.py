@@ -39,11 +39,11 @@ class CoLoGenSource(io.ComfyNode):
                 _slider("end", 1.0, 0, 1, "From here on the source is left out: lower gives the prompt the last word."),
                 io.Int.Input(
                     "size",
-                    default=0,
+                    default=1024,
                     min=0,
                     max=4096,
                     step=GRID,
-                    tooltip="Longest side of the source in pixels; 0 keeps it. 512 costs a quarter of 1024.",
+                    tooltip="Shrinks the source to this longest side in pixels; 0 never. 512 costs a quarter of 1024.",
                 ),
                 io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),
                 io.Combo.Input(
@@ -127,7 +127,7 @@ class CoLoGenSource(io.ComfyNode):
             strength=strength,
             start=start,
             end=end,
-            region=None if region is None else region.reshape(-1, *region.shape[-2:])[0].clone(),
+            region=None if region is None else one_mask(region),
             placement=keep_on,
             keep=keep_between_runs,
         )
@@ -138,11 +138,19 @@ def fit(image: Tensor, longest: int) -> Tensor:
     """IMAGE (batch, height, width, 3+) at most `longest` (0: any), both sides multiples of 16, without alpha."""
     image = image[..., :3].movedim(-1, 1)
     height, width = image.shape[-2:]
-    scale = longest / max(height, width) if longest else 1.0
+    scale = min(1.0, longest / max(height, width)) if longest else 1.0
     rounded = [max(GRID, round(side * scale / GRID) * GRID) for side in (height, width)]
     if rounded != [height, width]:
         image = torch.nn.functional.interpolate(image, rounded, mode="bicubic", antialias=True).clamp(0, 1)
     return image.movedim(1, -1)
+
+
+def one_mask(region: Tensor) -> Tensor:
+    """A MASK as (height, width); one for all pictures of a batch."""
+    masks = region.reshape(-1, *region.shape[-2:])
+    if len(masks) != 1:
+        raise ValueError(f"The region holds {len(masks)} masks, expected one: give each its own CoLoGen Source.")
+    return masks[0].clone()
 
 
 def _slider(name: str, default: float, low: float, high: float, tooltip: str, **rest):

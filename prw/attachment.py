@@ -51,6 +51,8 @@ class Batch(NamedTuple):
     device: torch.device
     pictures: int
     """Samples in each cond's share of the batch."""
+    channels: int
+    """Of the latents that img_in takes: 16, more for Fill and control models."""
 
     def image(self, source: Source, sample: int) -> int:
         """Which of the source's images a sample uses: they repeat as the host repeats conditions."""
@@ -78,19 +80,20 @@ class Appendix:
 
     def __init__(self, parts: Sequence[Part], grid: Grid):
         self.parts, self.grid = parts, grid
-        self._pe = self._mask = (None, None)
+        self._pe = (None, None)
+        self._mask = None
 
     def append(self, block: str, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text: int) -> dict:
         keys = k.shape[2]
         if self._pe[0] is not pe:
             self._pe = (pe, append_positions(pe, keys, [part.pe for part in self.parts]))
-        if self._mask[0] != (id(mask), q.shape[2]):
-            bias = self._bias(q, text)
+        shape = (q.shape[2], keys, text)
+        if self._mask is None or self._mask[0] is not mask or self._mask[1] != shape:
             tokens = sum(part.tokens for part in self.parts)
-            self._mask = ((id(mask), q.shape[2]), append_mask(mask, bias, keys, tokens))
+            self._mask = (mask, shape, append_mask(mask, self._bias(q, text), q, keys, tokens))
         longer = self._pe[1]
         k, v = append_sources(k, v, longer, [part.read(block, k.device) for part in self.parts])
-        return {"k": k, "v": v, "pe": longer, "attn_mask": self._mask[1]}
+        return {"k": k, "v": v, "pe": longer, "attn_mask": self._mask[2]}
 
     def routes(self, part: int = 0, sample: int = 0) -> dict[str, Route]:
         """The route that one source takes for one sample, block by block."""
@@ -122,15 +125,17 @@ class Attachment:
         timestep: Tensor,
         pooled: Tensor | None,
         chunks: int = 1,
+        channels: int = 0,
     ) -> Appendix:
-        """K/V of all sources for a forward on latents x; `chunks` conds of equal size share the batch."""
+        """K/V of all sources for a forward on latents x; `chunks` conds of equal size share the batch.
+
+        `channels` counts those of img_in where x lacks some (0: x has them all).
+        """
         self.check(host)
-        if not self.cached:
-            self.cache.rows.clear()
         if pooled is None:
             pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)
         grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
-        batch = Batch(grid, timestep, pooled, x.device, len(x) // chunks)
+        batch = Batch(grid, timestep, pooled, x.device, len(x) // chunks, channels or x.shape[1])
         return Appendix([self._part(host, source, batch) for source in sources], grid)
 
     def check(self, host: Host) -> None:
@@ -140,45 +145,50 @@ class Attachment:
             raise ValueError(refusal)
         if not self._doubted:
             self._doubted = True
-            if doubt := self.bank.info.base.doubt(found.probed(host.flux)):
+            if self.bank.info.base.probe:
+                found = found.probed(host.flux)
+            if doubt := self.bank.info.base.doubt(found):
                 logging.getLogger(__name__).warning(doubt)
 
-    def _part(self, host: Host, source: Source, batch: "Batch") -> Part:
-        full = self._full_keys(source, keys := self._keys(host, source, batch))
-        missing = {}
-        for i, key in enumerate(keys):
-            if self.cache.find(key) is None and (not full or self.cache.recall(key, full[i], batch.device) is None):
-                missing.setdefault(key, i)
+    def _part(self, host: Host, source: Source, batch: Batch) -> Part:
+        """Finds or makes one source's row for every sample of the batch."""
+        slots, depends = self._slots(host, source, batch), (batch.grid, host.state(), self.bank.state())
+
+        def place(row: Row) -> Row:
+            return row if source.placement == "cpu" else row.moved(lambda x: x.to(batch.device))
+
+        rows = {slot: self.cache.find(slot, depends, place) for slot in slots}
+        missing = {slot: i for i, slot in enumerate(slots) if rows[slot] is None}
         if missing:
-            rows = self._weave(host, source, batch, list(missing.values()))
-            for (key, i), row in zip(missing.items(), rows, strict=True):
-                self.cache.add(key, row, full[i] if full else None)
-        return Part(source, [self.cache.find(key) for key in keys])
+            made = self._weave(host, source, batch, list(missing.values()))
+            for slot, row in zip(missing, made, strict=True):
+                rows[slot] = row
+                if self.cached and not self._follows_time():
+                    self.cache.add(slot, depends, row, source.keep)
+        return Part(source, [rows[slot] for slot in slots])
 
-    def _keys(self, host: Host, source: Source, batch: "Batch") -> list[Hashable]:
-        """Everything a sample's K/V depend on and that can differ within a run."""
-        common = (source.digest, source.placement, batch.grid, str(batch.device), host.dtype, host.state())
-        times = batch.times.tolist() if self.bank.info.source.time == "shared" else [0.0] * len(batch.pooled)
-        texts = [hash_of(row) for row in batch.pooled]
-        return [(common, batch.image(source, i), text, time) for i, (text, time) in enumerate(zip(texts, times))]
+    def _follows_time(self) -> bool:
+        """Banks of the shared timestep: every step has K/V of its own, nothing is worth caching."""
+        return self.bank.info.source.time == "shared"
 
-    def _full_keys(self, source: Source, keys: list[Hashable]) -> list[Hashable]:
-        """The keys between runs, for sources that are kept: the bank may have changed too."""
-        if not source.keep:
-            return []
-        state = self.bank.state()
-        return [(key, state) for key in keys]
+    def _slots(self, host: Host, source: Source, batch: Batch) -> list[Hashable]:
+        """Which picture, prompt and size each sample's row belongs to."""
+        size = (batch.grid.rows, batch.grid.columns, batch.channels, str(batch.device), host.dtype)
+        times = batch.times.tolist() if self._follows_time() else [0.0] * len(batch.pooled)
+        samples = enumerate(zip(map(hash_of, batch.pooled), times, strict=True))
+        common = (source.digest, source.placement, size)
+        return [(common, batch.image(source, i), text, time) for i, (text, time) in samples]
 
-    def _weave(self, host: Host, source: Source, batch: "Batch", picks: list[int]) -> list[Row]:
+    def _weave(self, host: Host, source: Source, batch: Batch, picks: list[int]) -> list[Row]:
         """Runs the source stream for some samples of the batch."""
         flux, info = host.flux, self.bank.info.source
         latent = source.latent[[batch.image(source, i) for i in picks]]
-        latent = fill_channels(host.latent_in(latent), flux.in_channels // flux.patch_size**2)
+        latent = fill_channels(host.latent_in(latent), batch.channels)
         latent = latent.to(batch.device, host.dtype)
         rows, columns = token_grid(latent, flux.patch_size)
         ids = source_ids(rows, columns, batch.grid, source.routing, len(flux.params.axes_dim))
-        ids = ids.to(batch.device).expand(len(picks), -1, -1)
-        pe = rotary(ids, flux.params.axes_dim, flux.params.theta)
+        ids = ids.expand(len(picks), -1, -1)
+        pe = rotary(ids, flux.params.axes_dim, flux.params.theta).to(batch.device)
 
         times = batch.times if info.time == "shared" else torch.zeros_like(batch.times)
         vec = source_vec(host, times[picks], batch.pooled[picks], info.guidance)
@@ -206,7 +216,8 @@ class Attachment:
 def source_vec(host: Host, times: Tensor, pooled: Tensor, guidance: float) -> Tensor:
     """The source's own modulation: a clean picture (time 0), constant guidance, the prompt's pooled vector."""
     flux = host.flux
-    vec = flux.time_in(timestep_embedding(times).to(host.dtype)) + flux.vector_in(pooled.to(times.device, host.dtype))
+    pooled = pooled[:, : flux.params.vec_in_dim].to(times.device, host.dtype)
+    vec = flux.time_in(timestep_embedding(times).to(host.dtype)) + flux.vector_in(pooled)
     if flux.params.guidance_embed:
         vec = vec + flux.guidance_in(timestep_embedding(torch.full_like(times, guidance)).to(host.dtype))
     return vec

@@ -11,6 +11,7 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from .bank_info import BankError, BankInfo, RouterInfo, decode, encode
 from .experts import LowRank
+from .identity import state_of
 
 METADATA_KEY = "cologen"
 DTYPES = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
@@ -39,6 +41,8 @@ class SafeFile(Mapping):
                 f"{self.path.name} is not a whole safetensors file ({error}): download or save it again."
             ) from None
         self.metadata = self._file.metadata() or {}
+        stat = self.path.stat()
+        self.stamp = (str(self.path.resolve()), stat.st_size, stat.st_mtime_ns)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -131,17 +135,9 @@ class Bank:
             f"choose a task it was trained for, or load another bank."
         )
 
-    def state(self) -> tuple:
-        """Changes whenever the tensors do: part of the key of K/V that are kept between runs."""
-        if isinstance(self.tensors, SafeFile):
-            stat = self.tensors.path.stat()
-            return (str(self.tensors.path), stat.st_size, stat.st_mtime_ns)
-        return versions(self.tensors.values())
-
-
-def versions(tensors: Iterable[Tensor]) -> tuple:
-    """Changes when a tensor is replaced or written to (inference tensors keep no count)."""
-    return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
+    def state(self) -> Any:
+        """Changes whenever the tensors do."""
+        return state_of(self.tensors)
 
 
 def check_tensors(info: BankInfo, found: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> None:
@@ -193,11 +189,17 @@ def merge(banks: Iterable[Bank]) -> Bank:
     for bank in banks:
         if bank.info.base.refusal(banks[0].info.base):
             raise BankError("These banks are for FLUX models of different shapes: merge banks for the same base.")
+        if bank.info.source != banks[0].info.source:
+            raise BankError(
+                f"These banks modulate their sources differently ({bank.info.source}, {banks[0].info.source}): "
+                f"merge banks that were trained alike."
+            )
         for kind, mine, theirs in (("expert", experts, bank.info.experts), ("router", routers, bank.info.routers)):
             for name in mine.keys() & theirs.keys():
                 raise BankError(f"Two banks have {kind} {name}: rename or split one of them first.")
             mine.update(theirs)
-    info = replace(banks[0].info, experts=experts, routers=routers)
+    licences = dict.fromkeys(bank.info.licence for bank in banks if bank.info.licence)
+    info = replace(banks[0].info, experts=experts, routers=routers, licence="; ".join(licences))
     return Bank(info, ChainMap(*(bank.tensors for bank in banks)))
 
 

@@ -79,7 +79,9 @@ def probe_of(flux: nn.Module) -> tuple[float, ...]:
     offloaded copies of a model answer like the model itself.
     """
     weight = next(flux.time_in.parameters(), None)
-    like = weight if weight is not None and weight.dtype.itemsize > 1 else torch.zeros(1)
+    like = torch.zeros(1) if weight is None else weight
+    if like.dtype.itemsize == 1:  # fp8 is stored, not computed with
+        like = torch.zeros(1, device=like.device)
     asked = timestep_embedding(torch.full((1,), 0.5, device=like.device)).to(like.dtype)
     return tuple(round(x, 6) for x in flux.time_in(asked)[0, :PROBE_LENGTH].float().tolist())
 

@@ -1,15 +1,16 @@
 """PRW on our own FLUX: no ComfyUI on the machine."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .attachment import OPTION, Attachment
-from .bank import versions
 from .flux import Flux
 from .flux_math import attention
+from .identity import versions
 from .source import Source
 from .weaving import Attend
 
@@ -30,7 +31,7 @@ class EmbeddedHost:
     def attend(self, pe: Tensor) -> Attend:
         return partial(attention, pe=pe)
 
-    def state(self) -> Hashable:
+    def state(self) -> Any:
         return versions(self.flux.parameters())
 
 
@@ -43,10 +44,14 @@ def velocity(
     guidance: Tensor | None = None,
     attachment: Attachment | None = None,
     sources: Sequence[Source] = (),
+    progress: float = 0.0,
 ) -> Tensor:
-    """What FLUX predicts for noisy latents x, with sources read through an attachment."""
+    """What FLUX predicts for noisy latents x, with sources read through an attachment.
+
+    `progress`, 0 at the first sampler step and towards 1 at the last, decides which sources are on.
+    """
     options = {}
-    sources = [source for source in sources if source.strength > 0]
+    sources = [source for source in sources if source.is_on(progress)]
     if attachment is not None and sources:
         appendix = attachment.prepare(EmbeddedHost(flux, x.dtype), sources, x, timestep, pooled)
         options = {OPTION: appendix, "patches": {"attn1_patch": [attachment]}}

@@ -23,9 +23,8 @@ class LowRank(NamedTuple):
     up: Tensor
     scale: float
 
-    def __call__(self, x: Tensor, gate: Tensor) -> Tensor:
-        """gate * E(x) for x (..., dim) and gate (..., 1); gated where the tensor is narrow."""
-        return F.linear(F.linear(x, self.down.to(x)) * (gate * self.scale).to(x), self.up.to(x))
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.down.to(x)) * self.scale, self.up.to(x))
 
 
 Expert = Mapping[str, LowRank]
@@ -38,16 +37,19 @@ class Weave(NamedTuple):
     experts: Mapping[int, Expert]
     """By column, only those that a sample (or token) takes: the others are never read."""
 
+    strength: float = 1.0
+    """The user's knob on all of it."""
+
     def residual(self, x: Tensor, target: str) -> Tensor | None:
-        """The sum over experts of gate * E(x), x (batch, tokens, dim); None if none has the target."""
+        """strength * sum over experts of gate * E(x), x (batch, tokens, dim); None if none has the target."""
         experts = {column: expert[target] for column, expert in self.experts.items() if target in expert}
-        gate = self.route.gate.view(len(x), -1, 1)
         if not experts:
             return None
+        gate = (self.route.gate * self.strength).to(x).view(len(x), -1, 1)
         if len(self.experts) == 1:
-            return next(iter(experts.values()))(x, gate)
+            return gate * next(iter(experts.values()))(x)
         total, gate = torch.zeros_like(x), gate.expand(-1, x.shape[1], -1)
         for column, expert in experts.items():
             rows = self.route.expert == column
-            total[rows] = expert(x[rows], gate[rows])
+            total[rows] = gate[rows] * expert(x[rows])
         return total

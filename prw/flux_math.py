@@ -25,6 +25,9 @@ def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:
 
 def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
     """Positions (batch, tokens, axes) to rotation matrices (batch, 1, tokens, head_dim / 2, 2, 2)."""
+    device = ids.device
+    if device.type in ("mps", "xpu"):  # they have no float64
+        ids = ids.cpu()
     angles = []
     for axis, dim in enumerate(axes_dim):
         scale = torch.linspace(0, (dim - 2) / dim, dim // 2, dtype=torch.float64, device=ids.device)
@@ -32,7 +35,7 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
     angle = torch.cat(angles, dim=-1)
     cos, sin = angle.cos(), angle.sin()
     pe = rearrange(torch.stack([cos, -sin, sin, cos], dim=-1), "... (i j) -> ... i j", i=2)
-    return pe.float().unsqueeze(1)
+    return pe.float().unsqueeze(1).to(device)
 
 
 def rotate(x: Tensor, pe: Tensor) -> Tensor:

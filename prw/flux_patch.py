@@ -6,7 +6,8 @@ appends them in every block. A PREPARE_SAMPLING wrapper announces their memory. 
 host is touched, so samplers, LoRA, fp8, offloading and other patches behave as always.
 """
 
-from collections.abc import Hashable, Sequence
+import inspect
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from .attachment import OPTION, Appendix, Attachment
 from .bank import Bank
+from .identity import Same
 from .pick import columns_of
 from .router import Route
 from .source import Source, token_grid
@@ -93,11 +95,13 @@ class ComfyHost:
         options = {} if override is None else {"optimized_attention_override": override}
         return partial(comfy.ldm.flux.math.attention, pe=pe, transformer_options=options)
 
-    def state(self) -> Hashable:
+    def state(self) -> Any:
         patcher = self.base.current_patcher
-        hooks = patcher.current_hooks
-        strengths = None if hooks is None else tuple((hook.hook_ref, hook.strength) for hook in hooks.hooks)
-        return (id(self.base), patcher.patches_uuid, strengths, self.options.get("optimized_attention_override"))
+        hooks = [] if patcher.current_hooks is None else patcher.current_hooks.hooks
+        injected = [one for group in patcher.injections.values() for one in group]
+        replaced = patcher.object_patches.values()
+        things = (self.base, self.options.get("optimized_attention_override"), *injected, *replaced)
+        return patcher.patches_uuid, Same(*things, *hooks), tuple(hook.strength for hook in hooks)
 
 
 class HostAttachment(Attachment):
@@ -107,26 +111,27 @@ class HostAttachment(Attachment):
         """APPLY_MODEL wrapper: from the call's sources to the K/V that its blocks will append."""
         options = dict(transformer_options or {})
         base = executor.class_obj
-        sources = [s for s in conds.pop(COND, ()) if s.strength > 0 and _is_on(s, base, options)]
+        sources = [source for source in conds.pop(COND, ()) if _is_on(source, base, options)]
         if sources:
-            options[OPTION] = self._appendix(base, sources, x, t, conds.get("y"), options)
+            channels = x.shape[1] + (0 if c_concat is None else c_concat.shape[1])
+            options[OPTION] = self.appendix(base, sources, x, t, conds.get("y"), options, channels)
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
     @torch.compiler.disable()
-    def _appendix(self, base, sources, x, t, pooled, options) -> Appendix:
+    def appendix(self, base, sources, x, t, pooled, options, channels: int = 0) -> Appendix:
         check_flux(base.diffusion_model)
         host = ComfyHost(base, options)
         chunks = len(options.get("cond_or_uncond", [0]))
         time = base.model_sampling.timestep(t).float()
         with _long_lived(), torch.no_grad():
-            return self.prepare(host, sources, x.to(host.dtype), time, pooled, chunks)
+            return self.prepare(host, sources, x, time, pooled, chunks, channels)
 
     def announce(self, executor, model, noise_shape, conds, *args, **kwargs):
         """PREPARE_SAMPLING wrapper: asks the host for room for K/V by a larger picture."""
         self.cache.rows.clear()
         needed = self.kv_bytes(model.model, noise_shape, conds)
         if needed:
-            per_column = model.model.memory_required([1, *noise_shape[1:-1], 1])
+            per_column = model.model.memory_required([*noise_shape[:-1], 1])
             noise_shape = [*noise_shape[:-1], noise_shape[-1] + int(needed / max(per_column, 1)) + 1]
         return executor(model, noise_shape, conds, *args, **kwargs)
 
@@ -146,7 +151,10 @@ class HostAttachment(Attachment):
 
     @torch.compiler.disable()
     def __call__(self, *args, **kwargs) -> dict:
-        return super().__call__(*args, **kwargs)
+        # Kept out of compiled blocks: the host drops guards on transformer_options, so a traced hook
+        # would go on with the sources of the run that traced it.
+        with _long_lived():
+            return super().__call__(*args, **kwargs)
 
 
 def apply_bank(model, bank: Bank):
@@ -191,7 +199,7 @@ def routes_of(model, conditioning: list, latent: Tensor) -> list[tuple[str, tupl
             pooled = options.get("pooled_output")
             pooled = None if pooled is None else pooled[:1].to(x.device)
             for source in sources_of(options):
-                appendix = attachment._appendix(model.model, [source], x, x.new_zeros(1), pooled, transformer_options)
+                appendix = attachment.appendix(model.model, [source], x, x.new_zeros(1), pooled, transformer_options)
                 _, columns = columns_of(attachment.bank, source.routing)
                 found.append((f"{source.routing.task}, source {len(found) + 1}", columns.experts, appendix.routes()))
     finally:
@@ -201,7 +209,12 @@ def routes_of(model, conditioning: list, latent: Tensor) -> list[tuple[str, tupl
 
 def check_host() -> None:
     """Feature, not version: the hook is there if the block's code mentions it."""
-    if "attn1_patch" not in comfy.ldm.flux.layers.DoubleStreamBlock.forward.__code__.co_consts:
+    forward = inspect.unwrap(comfy.ldm.flux.layers.DoubleStreamBlock.forward)
+    if forward.__module__ != comfy.ldm.flux.layers.__name__:
+        raise RuntimeError(
+            f"FLUX's blocks have been replaced by {forward.__module__}, expected ComfyUI's own: disable that pack."
+        )
+    if "attn1_patch" not in forward.__code__.co_consts:
         raise RuntimeError(
             f"This is ComfyUI {comfyui_version.__version__}, whose FLUX has no hook for CoLoGen, "
             f"expected 0.17.0 or newer: update ComfyUI."
@@ -228,12 +241,12 @@ def check_flux(flux: torch.nn.Module) -> None:
 
 
 def _is_on(source: Source, base, options: dict[str, Any]) -> bool:
-    """Whether the sampler is within the source's window."""
-    if source.start <= 0 and source.end >= 1:
-        return True
-    sigma = float(options["sigmas"].max())
-    to_sigma = base.model_sampling.percent_to_sigma
-    return to_sigma(source.end) < sigma <= to_sigma(source.start)
+    """Whether the sampler is within the source's window; some samplers go past both ends of the schedule."""
+    if source.strength == 0 or (source.start <= 0 and source.end >= 1):
+        return source.strength > 0
+    sigma, to_sigma = float(options["sigmas"].max()), base.model_sampling.percent_to_sigma
+    begun = source.start <= 0 or sigma <= to_sigma(source.start)
+    return begun and (source.end >= 1 or sigma > to_sigma(source.end))
 
 
 def _long_lived():

@@ -1,11 +1,12 @@
 """Keys and values of a source between sampler steps: where they wait, and how they are found again.
 
-One row is one sample's K/V in all blocks. Rows are found by a key of everything they depend on, so a
-batch that is cut differently at the next step, or a changed picture, can never read another's.
+One row is one sample's K/V in all blocks. It is found only while everything it depends on is the same,
+so a batch that is cut differently at the next step, or a changed picture, can never read another's.
 """
 
+import logging
 from collections.abc import Callable, Hashable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from .router import Route
 from .weaving import BlockKV
 
 FP8_MAX = 448.0
+KEPT_RUNS = 3
+"""Enough for a graph of two samplers and a route map."""
 
 
 class Packed(NamedTuple):
@@ -34,17 +37,25 @@ class Packed(NamedTuple):
 
 
 def to_cpu(x: Tensor) -> Tensor:
-    """A CPU copy; pinned where the device can then stream it back."""
-    if x.device.type == "cpu":
-        return x.clone()
-    copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.device.type == "cuda")
+    """A CPU copy, x itself if it is there already."""
+    return x if x.device.type == "cpu" else x.cpu()
+
+
+def to_pinned(x: Tensor) -> Tensor:
+    """A CPU copy that the GPU can stream back; an ordinary one if no memory can be pinned."""
+    if x.device.type != "cuda":
+        return x.clone(memory_format=torch.contiguous_format) if x.device.type == "cpu" else x.cpu()
+    try:
+        copy = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    except RuntimeError:
+        copy = torch.empty(x.shape, dtype=x.dtype)
     return copy.copy_(x)
 
 
 PLACE: dict[str, Callable[[Tensor], Tensor | Packed]] = {
     # clone: a row of a batch must not hold the whole batch in memory
     "gpu": lambda x: x.clone(memory_format=torch.contiguous_format),
-    "cpu": to_cpu,
+    "cpu": to_pinned,
     "fp8": Packed.pack,
 }
 
@@ -83,33 +94,50 @@ def rows_of(stream: Iterable[BlockKV], pe: Tensor, placement: str) -> list[Row]:
     return rows
 
 
+class Entry(NamedTuple):
+    """A row with all that it depends on."""
+
+    depends: Any
+    row: Row
+    keep: bool
+
+
 class KVCache:
-    """Rows of the current run, and on the CPU those that sources asked to keep from the last one."""
+    """Rows by slot: which picture, prompt and size they belong to.
+
+    A slot holds one row. If what it depends on has changed (weights, positions, experts), it is not
+    found, and replaced by the next. Kept rows wait on the CPU until KEPT_RUNS runs made no use of them.
+    """
 
     def __init__(self):
-        self.rows: dict[Hashable, Row] = {}
-        self.kept: dict[Hashable, Row] = {}
-        self._wanted: dict[Hashable, Row] = {}
+        self.rows: dict[Hashable, Entry] = {}
+        self.kept: dict[Hashable, Entry] = {}
+        self._unused: dict[Hashable, int] = {}
 
-    def find(self, key: Hashable) -> Row | None:
-        return self.rows.get(key)
+    def find(self, slot: Hashable, depends: Any, place: Callable[[Row], Row]) -> Row | None:
+        """The row in a slot, if it still holds; a kept one comes back to where `place` puts it."""
+        entry = self.rows.get(slot)
+        if entry is None and (kept := self.kept.get(slot)) is not None and kept.depends == depends:
+            entry = self.rows[slot] = kept._replace(row=place(kept.row))
+        return entry.row if entry is not None and entry.depends == depends else None
 
-    def recall(self, key: Hashable, full_key: Hashable, device: torch.device) -> Row | None:
-        """A row kept from the last run; `full_key` adds what cannot change within one (weights, bank)."""
-        kept = self.kept.get(full_key)
-        if kept is None:
-            return None
-        self._wanted[full_key] = kept
-        self.rows[key] = kept.moved(lambda x: x.to(device))
-        return self.rows[key]
-
-    def add(self, key: Hashable, row: Row, keep_as: Hashable = None) -> None:
-        self.rows[key] = row
-        if keep_as is not None:
-            self._wanted[keep_as] = row
+    def add(self, slot: Hashable, depends: Any, row: Row, keep: bool) -> None:
+        self.rows[slot] = Entry(depends, row, keep)
 
     def end_run(self) -> None:
-        """Frees the run's rows; what was asked to be kept, and nothing older, stays on the CPU."""
-        last = self.kept
-        self.kept = {key: row if row is last.get(key) else row.moved(to_cpu) for key, row in self._wanted.items()}
-        self.rows, self._wanted = {}, {}
+        """Frees the run's rows; those that are kept move to the CPU. Ending twice changes nothing."""
+        rows, self.rows = self.rows, {}
+        if not rows:
+            return
+        self._unused = {slot: runs + 1 for slot, runs in self._unused.items() if runs + 1 < KEPT_RUNS}
+        self.kept = {slot: entry for slot, entry in self.kept.items() if slot in self._unused}
+        try:
+            for slot, entry in rows.items():
+                if entry.keep:
+                    held = self.kept.get(slot)
+                    fresh = held is None or held.depends != entry.depends
+                    self.kept[slot] = entry._replace(row=entry.row.moved(to_cpu)) if fresh else held
+                    self._unused[slot] = 0
+        except (RuntimeError, MemoryError) as error:  # a finished picture matters more
+            self.kept.clear()
+            logging.getLogger(__name__).warning("CoLoGen could not keep the source for the next run: %s", error)

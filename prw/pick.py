@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .bank import Bank
 from .bank_info import BankError, RouterInfo
-from .experts import Expert, Weave
+from .experts import Weave
 from .router import Steering, route
 from .source import Routing
 from .weaving import Pick
@@ -34,11 +34,7 @@ def _pick(bank, stage, columns, steering, strength, noisy, block: str, h: Tensor
     if strength == 0:
         return Weave(answer, {})
     chosen = [0] if len(columns.experts) == 1 else answer.expert.unique().tolist()
-    return Weave(answer, {column: _scaled(bank.expert(columns.experts[column], block), strength) for column in chosen})
-
-
-def _scaled(expert: Expert, strength: float) -> Expert:
-    return {target: pair._replace(scale=pair.scale * strength) for target, pair in expert.items()}
+    return Weave(answer, {column: bank.expert(columns.experts[column], block) for column in chosen}, strength)
 
 
 def columns_of(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
@@ -52,6 +48,8 @@ def columns_of(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
     try:
         stage, columns = bank.columns(routing.task, routing.router)
     except BankError:
+        if routing.router:
+            raise
         stage, columns = None, None
     if columns is None or routing.expert not in columns.experts:
         # an expert that the task's router does not know still runs, alone

@@ -70,8 +70,17 @@ class Source:
         _between("strength", self.strength, 0, 100)
         _between("start", self.start, 0, 1)
         _between("end", self.end, 0, 1)
+        if self.start > self.end:
+            raise ValueError(
+                f"The source starts at {self.start} and ends at {self.end}: let it end later than it starts."
+            )
         if self.latent.ndim != 4:
             raise ValueError(f"The source latent has shape {tuple(self.latent.shape)}, expected four dimensions.")
+
+    def is_on(self, progress: float) -> bool:
+        """Whether it is read at this part of the sampling; the ends 0 and 1 are open."""
+        begun = self.start <= 0 or progress >= self.start
+        return self.strength > 0 and begun and (self.end >= 1 or progress < self.end)
 
     @cached_property
     def digest(self) -> str:

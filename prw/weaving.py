@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -109,19 +108,17 @@ def append_positions(pe: Tensor, keys: int, sources: list[Tensor]) -> Tensor:
     return torch.cat([pe[:, :, :keys], *between, pe[:, :, keys:]], dim=2)
 
 
-def append_mask(mask: Tensor | None, bias: Tensor | None, keys: int, sources: int) -> Tensor | None:
-    """The attention mask over the longer keys, or None where nothing asks for one.
+def append_mask(mask: Tensor | None, bias: Tensor | None, q: Tensor, keys: int, sources: int) -> Tensor | None:
+    """The additive attention mask over the longer keys, or None where nothing asks for one.
 
     `mask` is the host's (bool or additive, last dimension `keys`); `bias` (queries, sources' tokens)
     is log strength, -inf where a source may not act.
     """
     if mask is None and bias is None:
         return None
-    if mask is None:
-        mask = bias.new_zeros(bias.shape[0], keys)
-    if bias is None:
-        return F.pad(mask, (0, sources), value=True if mask.dtype == torch.bool else 0.0)
-    if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=bias.dtype).masked_fill_(~mask, -torch.inf)
-    mask = mask.expand(*mask.shape[:-2], bias.shape[0], keys)
+    bias = q.new_zeros(q.shape[2], sources) if bias is None else bias
+    mask = q.new_zeros(q.shape[2], keys) if mask is None else mask
+    if mask.dtype == torch.bool:  # not all of the host's attention functions know bool masks
+        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+    mask = mask.expand(*mask.shape[:-2], q.shape[2], keys)
     return torch.cat([mask, bias.to(mask.dtype).expand(*mask.shape[:-1], sources)], dim=-1)

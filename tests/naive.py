@@ -135,14 +135,17 @@ class Naive:
         control=None,
         halve_attention=False,
         reference=None,
+        extra_mask=None,
+        image_positions=None,
+        concat=None,
     ):
         """sources: dicts with latent, stage, names and optionally per, strength, log_bias, positions."""
         w, self.routes = self.w, {}
         b = len(x)
-        img, rows, cols = tokens(x)
+        img, rows, cols = tokens(x if concat is None else torch.cat([x, concat.expand(b, -1, -1, -1)], 1))
         grid = torch.tensor([[0, i, j] for i in range(rows) for j in range(cols)])
         wanted = img.shape[1]
-        image_grid = grid
+        image_grid = grid if image_positions is None else image_positions
         if reference is not None:  # Kontext: tokens beside the noise, with queries of their own
             more, r_rows, r_cols = tokens(reference)
             img = torch.cat([img, more], 1)
@@ -173,8 +176,15 @@ class Naive:
             if bias is not None:  # (text + noise,) rows
                 mask[: lengths[0] + lengths[1]][:, owner == i + 2] += bias[:, None]
 
+        asked = []
+
         def attend(q, k, v):
-            out = softmax_attention(turn(q, positions), turn(k, positions), v, mask)
+            bias = mask.clone()
+            if extra_mask is not None:  # over text and noise only, one for all blocks or one for each
+                more = extra_mask if torch.is_tensor(extra_mask) else extra_mask[len(asked)]
+                bias[: len(more), : len(more)] += more
+            asked.append(1)
+            out = softmax_attention(turn(q, positions), turn(k, positions), v, bias)
             return 0.5 * out if halve_attention else out
 
         def project(qkv, norm, h, source, block):

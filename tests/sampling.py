@@ -31,7 +31,7 @@ def sample(
         )
 
 
-def naive_model(model, weights, bank, sources, **options):
+def naive_model(model, weights, bank, sources, shared_time=False, **options):
     """A clone whose FLUX is the naive formula; `sources`: conditioning seed -> naive sources of that prompt."""
     import comfy.patcher_extension
 
@@ -46,6 +46,8 @@ def naive_model(model, weights, bank, sources, **options):
         for part in zip(*(tensor.float().chunk(chunks) for tensor in (x, t, context, y, guidance))):
             found = by_text.get(float(part[2][0, 0, 0]), [])
             more = {} if ref_latents is None else {"reference": ref_latents[0].float()}
+            if shared_time:
+                more["source_time"] = part[1]
             outs.append(naive(*part, found, bank, control=control, **options, **more))
         return torch.cat(outs).to(x)
 

@@ -170,7 +170,7 @@ def test_cond_and_uncond_in_one_pass_and_in_two(model, flux, bank, monkeypatch):
 
 
 def test_chunking_that_changes_between_steps(model, flux, bank, monkeypatch):
-    patched, step = applied(model, bank), [0]
+    patched, step, sizes = applied(model, bank), [0], []
 
     def memory(*args, **kwargs):
         step[0] += 1
@@ -179,7 +179,69 @@ def test_chunking_that_changes_between_steps(model, flux, bank, monkeypatch):
     conds = (with_sources(conditioning(4), source()), with_sources(conditioning(5), source()))
     steady = sample(patched, *conds, cfg=2.5, batch=2, steps=6)
     monkeypatch.setattr(model.model, "memory_required", memory)
+    hook = model.model.diffusion_model.txt_in.register_forward_hook(lambda m, a, out: sizes.append(len(out)))
     close(sample(patched, *conds, cfg=2.5, batch=2, steps=6), steady, 2e-4)
+    hook.remove()
+    assert {2, 4} <= set(sizes)
+
+
+def test_guided_batches_with_batches_of_two_sources(model, flux, bank):
+    """Three pictures, two conds in one pass, a batch of three and one of two images."""
+    pixels = {3: latent(3, seed=3), 9: latent(2, seed=9)}
+    ours = [source(latent_=pixels[3]), source("inpaint", latent_=pixels[9])]
+    repeated = [dict(naive_source(), latent=pixels[3]), dict(naive_source("inpaint"), latent=pixels[9][[0, 1, 0]])]
+    naive = naive_model(model, flux.state_dict(), bank, {4: repeated, 5: repeated})
+    wanted = sample(naive, conditioning(4), conditioning(5), cfg=2.0, batch=3)
+    conds = [with_sources(conditioning(seed), *ours) for seed in (4, 5)]
+    close(sample(applied(model, bank), *conds, cfg=2.0, batch=3), wanted, 5e-4)
+
+
+@pytest.mark.parametrize("sigmas", [[1.0, 0.6, 0.2, 0.0]])
+def test_a_bank_of_the_shared_timestep(model, flux, sigmas):
+    shared = tiny_bank(flux, time="shared")
+    patched = applied(model, shared)
+    rows = []
+    hook = model.model.diffusion_model.final_layer.register_forward_hook(
+        lambda *a: rows.append(len(patch().attachment_of(patched).cache.rows))
+    )
+    found = sample(patched, with_sources(conditioning(), source(keep=True)), sigmas=torch.tensor(sigmas))
+    hook.remove()
+    naive = naive_model(model, flux.state_dict(), shared, {4: [naive_source()]}, shared_time=True)
+    close(found, sample(naive, conditioning(), sigmas=torch.tensor(sigmas)))
+    assert set(rows) == {0} and not patch().attachment_of(patched).cache.kept
+
+
+def test_scaled_positions_of_the_host_move_an_aligned_source_along(model, flux, bank):
+    patched = applied(model, bank)
+    scale = {"scale_y": 0.5, "shift_y": 3.0, "scale_x": 2.0, "shift_x": 1.0}
+    moved = patched.clone()
+    moved.model_options["transformer_options"]["rope_options"] = scale
+    found = sample(moved, with_sources(conditioning(), source()))
+    grid = torch.tensor([[0.0, 3 + 0.5 * i, 1 + 2.0 * j] for i in range(4) for j in range(4)])
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source(positions=grid)]}, image_positions=grid)
+    close(found, sample(naive, conditioning()))
+
+
+def test_a_control_lora_widens_img_in_for_the_source_too(flux, bank):
+    """Canny and depth LoRAs of FLUX give img_in 128 channels: the source repeats itself as the given image."""
+    import node_helpers
+
+    model, weights = host_model(flux), flux.state_dict()
+    g = torch.Generator().manual_seed(11)
+    delta = 0.1 * torch.randn(256, 128, generator=g)
+    wide = torch.nn.functional.pad(weights["img_in.weight"], (0, 64)) + delta
+    model.add_patches({"diffusion_model.img_in.weight": ("diff", (delta, {"pad_weight": True}))}, 1.0)
+    hint = latent(seed=13)
+    control = node_helpers.conditioning_set_values(
+        with_sources(conditioning(), source()), {"concat_latent_image": hint}
+    )
+    found = sample(applied(model, bank), control)
+    naive = naive_model(
+        host_model(flux), {**weights, "img_in.weight": wide}, bank,
+        {4: [dict(naive_source(), latent=latent(seed=3).repeat(1, 2, 1, 1))]},
+        concat=(hint - 0.1159) * 0.3611,
+    )  # fmt: skip
+    close(found, sample(naive, conditioning()))
 
 
 def test_source_on_the_positive_only(model, flux, bank):
@@ -301,21 +363,38 @@ def test_torch_compile(flux, bank, what):
     close(found, expected(model, flux, bank, naive_source()))
 
 
-def test_an_attention_mask_of_the_host_is_padded_to_our_keys(model, flux, bank):
+@pytest.mark.parametrize("kind", ["additive", "bool"])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_an_attention_mask_of_the_host_is_padded_to_our_keys(model, flux, bank, kind, strength):
     """Redux sends a mask over text and image; the source must stay readable."""
-    import node_helpers
+    mask = torch.randn(1, 21, 21, generator=torch.Generator().manual_seed(3))
+    mask = mask if kind == "additive" else mask > -0.7
+    additive = mask[0] if kind == "additive" else torch.zeros(21, 21).masked_fill(~mask[0], -math.inf)
 
+    def masked(q, k, v, pe, attn_mask, extra_options):
+        return {"attn_mask": mask}
+
+    first = model.clone()
+    first.set_model_attn1_patch(masked)
+    found = sample(applied(first, bank), with_sources(conditioning(), source(source_strength=strength)))
+    bias = None if strength == 1 else torch.full((21,), math.log(strength))
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source(log_bias=bias)]}, extra_mask=additive)
+    close(found, sample(naive, conditioning()))
+
+
+def test_a_mask_that_changes_from_block_to_block(model, flux, bank):
     g = torch.Generator().manual_seed(3)
-    mask = torch.randn(1, 21, 21, generator=g)
+    masks = [torch.randn(1, 21, 21, generator=g) for _ in range(4)]
 
-    def masked(cond, value):
-        return node_helpers.conditioning_set_values(cond, {"attention_mask": value, "attention_mask_img_shape": (4, 4)})
+    def masked(q, k, v, pe, attn_mask, extra_options):
+        index = extra_options["block_index"] + 2 * (extra_options["block_type"] == "single")
+        return {"attn_mask": masks[index].clone()}
 
-    patched = applied(model, bank)
-    plain = sample(patched, with_sources(conditioning(), source()))
-    open_mask = sample(patched, masked(with_sources(conditioning(), source()), torch.zeros(1, 21, 21)))
-    close(open_mask, plain)
-    assert not torch.allclose(sample(patched, masked(with_sources(conditioning(), source()), mask)), plain, atol=0.05)
+    first = model.clone()
+    first.set_model_attn1_patch(masked)
+    found = sample(applied(first, bank), with_sources(conditioning(), source()))
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]}, extra_mask=[m[0] for m in masks])
+    close(found, sample(naive, conditioning()))
 
 
 def test_kontext_references_stand_beside_our_source(model, flux, bank):
@@ -360,23 +439,20 @@ def test_a_replaced_forward_is_a_sentence(model, bank, monkeypatch):
         sample(patched, with_sources(conditioning(), source()))
 
 
-def test_memory_of_keys_and_values_is_announced(model, flux, bank):
-    attachment = patch().attachment_of(applied(model, bank))
-    seen = []
-
-    def executor(model, noise_shape, conds):
-        seen.append(noise_shape)
-
+@pytest.mark.parametrize("batch", [1, 4])
+def test_memory_of_keys_and_values_is_announced(model, bank, batch):
+    """Through the host's own estimate: at least what is needed, at most what two conds would need."""
     import comfy.sampler_helpers
 
-    def announced(*sources):
-        conds = {"positive": comfy.sampler_helpers.convert_cond(with_sources(conditioning(), *sources))}
-        attachment.announce(executor, model, (1, 16, 8, 8), conds)
-        return model.model.memory_required(seen[-1]) - model.model.memory_required((1, 16, 8, 8))
+    attachment = patch().attachment_of(applied(model, bank))
+    shape = (batch, 16, 64, 64)
 
-    exact = 2 * 4 * 16 * 256 * 4  # K and V, 4 blocks, 16 tokens, width 256, fp32
-    assert announced() == 0
-    assert announced(source()) >= exact
-    assert (
-        attachment.kv_bytes(model.model, (1, 16, 8, 8), {"p": [with_sources(conditioning(), source())[0][1]]}) == exact
-    )
+    def estimate(*sources):
+        conds = {"positive": comfy.sampler_helpers.convert_cond(with_sources(conditioning(), *sources))}
+        return attachment.announce(comfy.sampler_helpers.estimate_memory, model, shape, conds)
+
+    (plain, plain_minimum), (found, minimum) = estimate(), estimate(source(height=64, width=64))
+    exact = 2 * 4 * 1024 * 256 * 4  # K and V, 4 blocks, 1024 tokens, width 256, fp32
+    column = model.model.memory_required([batch, 16, 64, 1])
+    assert exact <= minimum - plain_minimum <= exact + column
+    assert exact <= found - plain <= 2 * (exact + column)

@@ -74,8 +74,8 @@ def test_a_full_lean_always_wins_and_none_changes_nothing(given):
 def chosen(bank, one):
     flux, attachment = tiny_flux(), Attachment(bank)
     velocity(flux, *inputs(), attachment, [one])
-    (row,) = attachment.cache.rows.values()
-    return [(int(r.expert), float(r.gate)) for r in row.routes.values()]
+    (entry,) = attachment.cache.rows.values()
+    return [(int(r.expert), float(r.gate)) for r in entry.row.routes.values()]
 
 
 def test_knobs_of_a_source_reach_the_router():

@@ -46,7 +46,7 @@ def with_lora(model, strength):
     return clone
 
 
-def run(model, keep, prompt=4, guidance=3.5, override=None, batch=2, size=(8, 8), **knobs):
+def run(model, keep, prompt=4, guidance=3.5, override=None, batch=2, size=(8, 8), noise=7, **knobs):
     from cologen.prw.flux_patch import add_source
 
     positive = add_source(conditioning(prompt, guidance=guidance), source(keep=keep, **{**FIRST, **knobs}))
@@ -54,7 +54,7 @@ def run(model, keep, prompt=4, guidance=3.5, override=None, batch=2, size=(8, 8)
     options.pop("optimized_attention_override", None)
     if override:
         options["optimized_attention_override"] = override
-    return sample(model, positive, batch=batch, size=size, steps=2)
+    return sample(model, positive, batch=batch, size=size, steps=2, seed=noise)
 
 
 def halve(func, q, k, v, *args, **kwargs):
@@ -107,22 +107,71 @@ def test_changed_experts_give_what_a_fresh_process_gives(flux, keep, part):
     assert not torch.equal(changed, first)
 
 
-def test_a_kept_source_runs_once_for_two_seeds_and_is_dropped_when_another_comes(flux):
-    from cologen.prw.flux_patch import attachment_of
-
+def test_a_kept_source_runs_once_for_two_seeds(flux):
     used, calls = fresh(flux), []
-    block = used.model.diffusion_model.double_blocks[0].img_attn.qkv
-    hook = block.register_forward_hook(lambda *a: calls.append(1))
+    hook = used.model.diffusion_model.double_blocks[0].img_attn.qkv.register_forward_hook(lambda *a: calls.append(1))
     first = run(used, True)
     assert len(calls) == 2 + 1
-    assert torch.equal(run(used, True), first) and len(calls) == 2 + 1 + 2
-    kept = attachment_of(used).cache.kept
-    assert len(kept) == 1 and not attachment_of(used).cache.rows
-    run(used, True, seed=9)
-    assert len(attachment_of(used).cache.kept) == 1 and attachment_of(used).cache.kept.keys() != kept.keys()
-    run(used, False, seed=9)
-    assert not attachment_of(used).cache.kept
+    other = run(used, True, noise=8)
+    assert torch.equal(run(used, True), first) and not torch.equal(other, first)
+    assert len(calls) == 3 * 2 + 1
+    assert torch.equal(run(used, True, size=(12, 8)), run(fresh(flux), True, size=(12, 8)))
+    calls.clear()
+    for size in ((8, 8), (12, 8)):  # two samplers in one graph both find theirs
+        run(used, True, size=size)
     hook.remove()
+    assert len(calls) == 2 * 2
+
+
+def test_kept_sources_are_forgotten_after_some_runs_without_them(flux):
+    from cologen.prw.flux_patch import attachment_of
+    from cologen.prw.kv import KEPT_RUNS
+
+    used = fresh(flux)
+    run(used, True)
+    cache = attachment_of(used).cache
+    (kept,) = cache.kept.values()
+    assert not cache.rows and all(k.device.type == "cpu" for k, _ in kept.row.kv.values())
+    attachment_of(used).cleanup()  # the host cleans up every clone
+    for _ in range(KEPT_RUNS):
+        assert len(cache.kept) == 1
+        run(used, False, seed=9)
+    assert not cache.kept
+
+
+def test_a_source_that_cannot_be_kept_does_not_cost_the_picture(flux, monkeypatch, caplog):
+    import cologen.prw.kv as kv
+
+    def no_memory(x):
+        raise MemoryError("no room")
+
+    used = fresh(flux)
+    monkeypatch.setattr(kv, "to_cpu", no_memory)
+    assert torch.equal(run(used, True), run(fresh(flux), False))
+    assert "could not keep the source" in caplog.text
+
+
+def test_object_patches_and_injections_give_what_a_fresh_process_gives(flux):
+    """Bypass LoRAs inject forwards: no weight and no patches_uuid changes."""
+    import comfy.model_patcher
+
+    def injected(model, strength):
+        layer = model.model.diffusion_model.double_blocks[1].img_attn.qkv
+        clone, original = model.clone(), layer.forward
+
+        def inject(patcher):
+            layer.forward = lambda x: original(x) + strength * x.mean(-1, keepdim=True)
+
+        def eject(patcher):
+            layer.forward = original
+
+        clone.set_injections("bypass", [comfy.model_patcher.PatcherInjection(inject=inject, eject=eject)])
+        return clone
+
+    used = fresh(flux)
+    found = [run(injected(used, strength), True) for strength in (1.0, 0.2)]
+    assert torch.equal(found[1], run(injected(fresh(flux), 0.2), True))
+    assert not torch.allclose(found[0], found[1], atol=1e-3)
 
 
 def test_an_interrupted_run_leaves_nothing_behind(flux):

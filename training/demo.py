@@ -73,13 +73,13 @@ def _embedded(given: dict[str, Image.Image]) -> list[tuple[str, Image.Image, Ima
     for task, picture in given.items():
         attachment, source = Attachment(bank), Source(latent_of(picture), Routing(task=task))
 
-        def predict(x, timestep, _progress, attachment=attachment, source=source):
-            return velocity(flux, x, timestep, context, pooled, torch.full((1,), 3.5), attachment, [source])
+        def predict(x, timestep, progress, attachment=attachment, source=source):
+            return velocity(flux, x, timestep, context, pooled, torch.full((1,), 3.5), attachment, [source], progress)
 
         with torch.inference_mode():
             latent = euler(predict, noise, timesteps(STEPS, tokens=(SIDE // 16) ** 2)) / LATENT_SCALE + LATENT_SHIFT
-        (row,) = attachment.cache.rows.values()
-        routes = draw_routes([(task, columns_of(bank, source.routing)[1].experts, row.routes)])
+        (entry,) = attachment.cache.rows.values()
+        routes = draw_routes([(task, columns_of(bank, source.routing)[1].experts, entry.row.routes)])
         rows.append((task, picture, picture_of(latent), routes))
     return rows
 

@@ -74,7 +74,7 @@ def bench_steps(weights: dict[str, Tensor], dtype: torch.dtype, device: str, ban
         return lambda: model.model.apply_model(x, sigma, c_crossattn=context, **conds)
 
     def source_pass():
-        attachment_of(uncached)._appendix(model.model, [source], x, sigma, pooled, {})
+        attachment_of(uncached).appendix(model.model, [source], x, sigma, pooled, {})
 
     return {
         "plain": step(model),
