@@ -63,17 +63,14 @@ def add_source(conditioning: list, source: Source) -> list:
     """The conditioning with one more source in every entry."""
     out = []
     for embedding, options in conditioning:
-        conds = dict(options.get("model_conds", {}))
-        before = conds[COND].cond if COND in conds else ()
-        conds[COND] = SourceCond((*before, source))
+        conds = {**options.get("model_conds", {}), COND: SourceCond((*sources_of(options), source))}
         out.append([embedding, {**options, "model_conds": conds}])
     return out
 
 
 def sources_of(options: dict[str, Any]) -> Sequence[Source]:
     """The sources that a conditioning entry's options carry."""
-    cond = options.get("model_conds", {}).get(COND)
-    return cond.cond if cond is not None else ()
+    return getattr(options.get("model_conds", {}).get(COND), "cond", ())
 
 
 class ComfyHost:
