@@ -4,20 +4,21 @@ The same object serves both hosts. What differs between ComfyUI's FLUX and our o
 """
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .bank import Bank
+from .bank_info import BankError
 from .config import Base
 from .flux_math import rotary, timestep_embedding
 from .kv import KVCache, Row, rows_of
 from .pick import picker
 from .router import Route
 from .source import Grid, Routing, Source, fill_channels, hash_of, read_bias, source_ids, token_grid
-from .weaving import Attend, Pick, append_mask, append_positions, append_sources, source_stream
+from .weaving import Attend, BlockKV, Pick, append_mask, append_positions, append_sources, source_stream
 
 OPTION = "cologen"
 """The key under which a forward's Appendix travels in transformer_options."""
@@ -181,6 +182,7 @@ class Attachment:
 
     def _weave(self, host: Host, source: Source, batch: Batch, picks: list[int]) -> list[Row]:
         """Runs the source stream for some samples of the batch."""
+        self.bank.check_unchanged()
         flux, info = host.flux, self.bank.info.source
         latent = source.latent[[batch.image(source, i) for i in picks]]
         latent = fill_channels(host.latent_in(latent), batch.channels)
@@ -194,7 +196,7 @@ class Attachment:
         vec = source_vec(host, times[picks], batch.pooled[picks], info.guidance)
         h = flux.img_in(host.tokens(latent)[0])
         stream = source_stream(flux, h, vec, host.attend(pe), self.pick(source.routing))
-        return rows_of(stream, pe, source.placement)
+        return rows_of(_finite(stream), pe, source.placement)
 
     def pick(self, routing: Routing) -> Pick:
         return picker(self.bank, routing)
@@ -221,3 +223,15 @@ def source_vec(host: Host, times: Tensor, pooled: Tensor, guidance: float) -> Te
     if flux.params.guidance_embed:
         vec = vec + flux.guidance_in(timestep_embedding(torch.full_like(times, guidance)).to(host.dtype))
     return vec
+
+
+def _finite(stream: Iterator[BlockKV]) -> Iterator[BlockKV]:
+    """Passes a source stream on; what went wrong in any block shows in the last one's values."""
+    kv = None
+    for kv in stream:
+        yield kv
+    if kv is not None and not torch.isfinite(kv.v).all():
+        raise BankError(
+            "The source's values are not finite, expected numbers: check the bank with cologen bank verify, "
+            "or load FLUX in bf16 instead of fp16."
+        )

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .bank_info import BankError, BankInfo, RouterInfo, decode, encode
+from .bank_info import FINAL, BankError, BankInfo, RouterInfo, decode, encode, short
 from .experts import LowRank
 from .identity import state_of
 
@@ -31,18 +31,31 @@ class SafeFile(Mapping):
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
+        if not self.path.is_file():
+            raise BankError(f"There is no file {short(path)}: check the name.")
+        if not os.access(self.path, os.R_OK):
+            raise BankError(f"{self.path.name} may not be read by this user: change its permissions.")
         try:
             self._file = safe_open(self.path, framework="pt")
             self._names = dict.fromkeys(self._file.keys())
-        except FileNotFoundError:
-            raise BankError(f"There is no file {self.path}: check the name.") from None
         except (SafetensorError, OSError) as error:
             raise BankError(
                 f"{self.path.name} is not a whole safetensors file ({error}): download or save it again."
             ) from None
         self.metadata = self._file.metadata() or {}
+        self.stamp = self._stamp()
+
+    def _stamp(self) -> tuple:
         stat = self.path.stat()
-        self.stamp = (str(self.path.resolve()), stat.st_size, stat.st_mtime_ns)
+        return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+    def check_unchanged(self) -> None:
+        """Refuses a file that was written over in place: its mapped pages may be gone, which kills a process.
+
+        Replaced or deleted files stay whole for whoever has them open.
+        """
+        if self.path.exists() and (now := self._stamp()) != self.stamp and now[0] == self.stamp[0]:
+            raise BankError(f"{self.path.name} has changed since it was loaded: load the experts again.")
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -85,13 +98,23 @@ class Bank:
         mode = temporary.stat().st_mode  # what this user's files are; safetensors would write for the owner only
         try:
             tensors = {name: self.tensors[name].detach().contiguous() for name in sorted(self.tensors)}
-            save_file(tensors, temporary, {METADATA_KEY: encode(self.info)})
+            try:
+                save_file(tensors, temporary, {METADATA_KEY: encode(self.info)})
+            except (SafetensorError, OSError) as error:
+                raise BankError(
+                    f"{path.name} could not be written ({error}): free some space or choose another folder."
+                ) from None
             temporary.chmod(mode)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         return path
+
+    def check_unchanged(self) -> None:
+        for part in getattr(self.tensors, "maps", [self.tensors]):
+            if isinstance(part, SafeFile):
+                part.check_unchanged()
 
     def expert(self, name: str, block: str) -> dict[str, LowRank]:
         """What the expert adds in one block, by target."""
@@ -118,7 +141,7 @@ class Bank:
         """
         routers = self.info.routers
         stage = router or next((name for name, info in routers.items() if info.task == task), task)
-        if router == "final":
+        if router == FINAL:
             stage = max(routers, key=lambda name: len(routers[name].experts), default=task)
         if stage in routers:
             missing = [name for name in routers[stage].experts if name not in self.info.experts]
@@ -131,7 +154,7 @@ class Bank:
         if stage in self.info.experts and not router:
             return None, RouterInfo(experts=(stage,), task=task)
         raise BankError(
-            f"The bank has no router {stage}, expected one of {', '.join(routers) or 'none at all'}: "
+            f"The bank has no router {short(stage)}, expected one of {', '.join(routers) or 'none at all'}: "
             f"choose a task it was trained for, or load another bank."
         )
 
@@ -142,16 +165,26 @@ class Bank:
 
 def check_tensors(info: BankInfo, found: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> None:
     """Refuses a file whose tensors are not exactly those that its metadata promises."""
+    if (count := expected_count(info)) > 4 * len(found) + 4096:  # before a table is built of what a file may claim
+        raise BankError(f"{name} holds {len(found)} tensors, but its metadata promises {count}: it is no valid bank.")
     expected = expected_shapes(info)
     for key in expected.keys() - found.keys():
         raise BankError(f"{name} lacks the tensor {key} that its metadata promises: download or save it again.")
     for key in found.keys() - expected.keys():
-        raise BankError(f"{name} holds a tensor {key} that its metadata does not name: it is no valid bank.")
+        raise BankError(f"{name} holds a tensor {short(key)} that its metadata does not name: it is no valid bank.")
     for key, (shape, dtype) in found.items():
         if shape != expected[key]:
             raise BankError(f"{name}: {key} has shape {shape}, expected {expected[key]}: it is no valid bank.")
         if dtype not in DTYPES:
             raise BankError(f"{name}: {key} is of type {dtype}, expected one of {', '.join(sorted(DTYPES))}.")
+
+
+def expected_count(info: BankInfo) -> int:
+    """How many tensors `expected_shapes` would name, without naming them."""
+    sizes = {"double": info.base.double_blocks, "single": info.base.single_blocks}
+    sizes["all"] = sum(sizes.values())
+    pairs = sum(sizes[where] for expert in info.experts.values() for where in expert.targets.values())
+    return 2 * (pairs + len(info.routers) * sizes["all"])
 
 
 def expected_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
@@ -208,6 +241,11 @@ def split(bank: Bank, expert: str) -> Bank:
     info = replace(
         bank.info,
         experts={expert: bank.info.experts[expert]},
-        routers={name: router for name, router in bank.info.routers.items() if router.experts[-1] == expert},
+        routers={name: router for name, router in bank.info.routers.items() if _owner(bank, router) == expert},
     )
     return Bank(info, {name: bank.tensors[name] for name in expected_shapes(info)})
+
+
+def _owner(bank: Bank, router: RouterInfo) -> str:
+    """The expert that a router goes with: the last it knows, as far as the bank has it."""
+    return next((name for name in reversed(router.experts) if name in bank.info.experts), next(iter(bank.info.experts)))

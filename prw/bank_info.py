@@ -1,9 +1,8 @@
 """What a bank says of itself: dataclasses, and their strict JSON form in the file's metadata."""
 
 import json
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
@@ -15,6 +14,8 @@ FORMAT = "cologen-bank"
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SIZE_LIMIT = 1 << 20
+LARGEST = 1e6
+FINAL = "final"
 
 
 class BankError(ValueError):
@@ -41,8 +42,7 @@ class ExpertInfo:
     def __post_init__(self):
         if not 1 <= self.rank <= 16384:
             raise ValueError(f"rank is {self.rank}, expected 1 to 16384")
-        if not math.isfinite(self.alpha):
-            raise ValueError(f"alpha is {self.alpha}, expected a number")
+        _bounded("alpha", self.alpha)
         _one_of("role", self.role, ("concept", "localisation", ""))
         for target, where in self.targets.items():
             _one_of("target", target, TARGETS)
@@ -58,8 +58,9 @@ class RouterInfo:
 
     def __post_init__(self):
         _one_of("per", self.per, ROUTE_PER)
+        _check_names(self.experts)
         if not self.experts or len(set(self.experts)) != len(self.experts):
-            raise ValueError(f"a router chooses among {list(self.experts)}, expected one expert or more, each once")
+            raise ValueError(f"a router chooses among {short(self.experts)}, expected one expert or more, each once")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class SourceInfo:
 
     def __post_init__(self):
         _one_of("time", self.time, ("zero", "shared"))
+        _bounded("guidance", self.guidance)
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,30 @@ class BankInfo:
     licence: str = ""
 
     def __post_init__(self):
-        for name in (*self.experts, *self.routers):
-            if not NAME.fullmatch(name):
-                raise ValueError(f"the name {name[:80]!r} is not made of 1 to 64 letters, digits, _ and -")
+        _check_names((*self.experts, *self.routers))
+        if FINAL in self.routers:
+            raise ValueError(f"a router is named {FINAL}, which stands for the last one: rename it")
+
+
+def short(value: Any) -> str:
+    """Anything from a file or a user, fit for a sentence: on one line and not too long."""
+    try:
+        text = str(value)
+    except ValueError:  # an integer of more digits than Python prints
+        text = "a huge number"
+    text = text.encode("unicode_escape", "replace").decode()
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"the name {short(name)!r} is not made of 1 to 64 letters, digits, _ and -")
+
+
+def _bounded(where: str, value: float) -> None:
+    if not -LARGEST <= value <= LARGEST:  # false for nan, too
+        raise ValueError(f"{where} is {short(value)}, expected a number within {LARGEST:g}")
 
 
 def encode(info: BankInfo) -> str:
@@ -104,14 +127,16 @@ def decode(text: str | None, name: str) -> BankInfo:
             raise ValueError(f'it does not say "format": "{FORMAT}"')
         version = data.pop("version", None)
         if not isinstance(version, int) or version < 1:
-            raise ValueError(f"its version is {version!r}, expected a number")
+            raise ValueError(f"its version is {short(version)}, expected a number")
         if version > VERSION:
-            raise BankError(f"{name} is a bank of version {version}, this pack reads up to {VERSION}: update the pack.")
+            raise BankError(
+                f"{name} is a bank of version {short(version)}, this pack reads up to {VERSION}: update the pack."
+            )
         return _bank_info(data)
     except BankError:
         raise
-    except (ValueError, RecursionError) as error:
-        raise BankError(f"{name} has metadata that cannot be used ({error}): it is no valid bank.") from None
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise BankError(f"{name} has metadata that cannot be used ({short(error)}): it is no valid bank.") from None
 
 
 def _bank_info(data: dict[str, Any]) -> BankInfo:
@@ -119,7 +144,7 @@ def _bank_info(data: dict[str, Any]) -> BankInfo:
     whole = {"base": Base, "source": SourceInfo}
     for key, cls in named.items():
         entries = _typed(key, data.get(key, {}), dict)
-        data[key] = {name: _build(cls, entry, f"{key}.{name[:64]}") for name, entry in entries.items()}
+        data[key] = {name: _build(cls, entry, f"{key}.{short(name)}") for name, entry in entries.items()}
     for key, cls in whole.items():
         data[key] = _build(cls, data.get(key, {}), key)
     return _build(BankInfo, data, "metadata", nested=True)
@@ -130,7 +155,7 @@ def _build(cls: type, data: Any, where: str, nested: bool = False):
     data = dict(_typed(where, data, dict))
     known = {f.name: f for f in fields(cls)}
     for key in data.keys() - known.keys():
-        raise ValueError(f"{where} has an unknown entry {str(key)[:64]!r}")
+        raise ValueError(f"{where} has an unknown entry {short(key)!r}")
     if nested:
         _typed("licence", data.get("licence", ""), str)
         return cls(**data)
@@ -160,10 +185,10 @@ KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number"
 
 def _typed(where: str, value: Any, kind: type | tuple[type, ...]) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{where} is {str(value)[:64]!r}, expected {KINDS.get(kind, 'true or false')}")
+        raise ValueError(f"{where} is {short(value)!r}, expected {KINDS.get(kind, 'true or false')}")
     return value
 
 
 def _one_of(where: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
-        raise ValueError(f"{where} is {str(value)[:64]!r}, expected one of {', '.join(map(repr, options))}")
+        raise ValueError(f"{where} is {short(value)!r}, expected one of {', '.join(map(repr, options))}")

@@ -31,6 +31,8 @@ class Base:
             _within(field, getattr(self, field), low, high)
         for field in ("double_blocks", "single_blocks"):
             _within(field, getattr(self, field), 0, 1000)
+        if len(self.probe) not in (0, PROBE_LENGTH) or not all(abs(value) < 1e6 for value in self.probe):
+            raise ValueError(f"probe is not made of {PROBE_LENGTH} numbers")
 
     @classmethod
     def of(cls, flux: nn.Module) -> "Base":
@@ -88,7 +90,7 @@ def probe_of(flux: nn.Module) -> tuple[float, ...]:
 
 def _within(field: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{field} is {value}, expected {low} to {high}")
+        raise ValueError(f"{field} is {str(value)[:40]}, expected {low} to {high}")
 
 
 def _distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:

@@ -27,7 +27,7 @@ from .bank import Bank
 from .identity import Same
 from .pick import columns_of
 from .router import Route
-from .source import Source, token_grid
+from .source import LATENT_CHANNELS, Source, token_grid
 from .weaving import Attend, named_blocks
 
 COND = "cologen_sources"
@@ -189,14 +189,16 @@ def routes_of(model, conditioning: list, latent: Tensor) -> list[tuple[str, tupl
         raise ValueError("This MODEL has no CoLoGen bank: put CoLoGen Apply before this node.")
     comfy.model_management.load_models_gpu([model])
     transformer_options, found = model.model_options.get("transformer_options", {}), []
+    channels = model.model.diffusion_model.in_channels // model.model.diffusion_model.patch_size**2
     model.pre_run()
     try:
         for _, options in conditioning:
-            x = torch.zeros(1, *latent.shape[1:], device=model.load_device)
+            x = torch.zeros(1, LATENT_CHANNELS, *latent.shape[-2:], device=model.load_device)
             pooled = options.get("pooled_output")
             pooled = None if pooled is None else pooled[:1].to(x.device)
             for source in sources_of(options):
-                appendix = attachment.appendix(model.model, [source], x, x.new_zeros(1), pooled, transformer_options)
+                call = (model.model, [source], x, x.new_zeros(1), pooled, transformer_options, channels)
+                appendix = attachment.appendix(*call)
                 _, columns = columns_of(attachment.bank, source.routing)
                 found.append((f"{source.routing.task}, source {len(found) + 1}", columns.experts, appendix.routes()))
     finally:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .bank import Bank
-from .bank_info import BankError, RouterInfo
+from .bank_info import BankError, RouterInfo, short
 from .experts import Weave
 from .router import Steering, route
 from .source import Routing
@@ -42,7 +42,7 @@ def columns_of(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
         return bank.columns(routing.task, routing.router)
     if routing.expert not in bank.info.experts:
         raise BankError(
-            f"The bank has no expert {routing.expert}, expected one of {', '.join(bank.info.experts)}: "
+            f"The bank has no expert {short(routing.expert)}, expected one of {', '.join(bank.info.experts)}: "
             f"choose one of them or let the router choose."
         )
     try:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .tasks import TASKS
 
+LATENT_CHANNELS = 16
 PLACEMENTS = ("gpu", "cpu", "fp8")
 POSITIONS = ("auto", "aligned", "shifted")
 
@@ -40,6 +41,9 @@ class Routing:
     def __post_init__(self):
         _one_of("position", self.position, POSITIONS)
         _between("lean", self.lean, -1, 1)
+        _between("expert strength", self.strength, -100, 100)
+        for part in self.shift:
+            _between("shift", part, -1000, 1000)
 
     def is_shifted(self) -> bool:
         position = TASKS[self.task].position if self.position == "auto" and self.task in TASKS else self.position
@@ -70,12 +74,26 @@ class Source:
         _between("strength", self.strength, 0, 100)
         _between("start", self.start, 0, 1)
         _between("end", self.end, 0, 1)
-        if self.start > self.end:
+        if self.start >= self.end:
             raise ValueError(
                 f"The source starts at {self.start} and ends at {self.end}: let it end later than it starts."
             )
-        if self.latent.ndim != 4:
-            raise ValueError(f"The source latent has shape {tuple(self.latent.shape)}, expected four dimensions.")
+        shape = tuple(self.latent.shape)
+        if len(shape) != 4 or shape[1] != LATENT_CHANNELS or 0 in shape:
+            raise ValueError(
+                f"The source latent has shape {shape}, expected (batch, {LATENT_CHANNELS}, height, width): "
+                f"connect FLUX.1's VAE (ae.safetensors) and a picture."
+            )
+        if not torch.isfinite(self.latent).all():
+            raise ValueError("The source latent holds values that are not finite: check the picture and the VAE.")
+        if self.region is not None:
+            self._check_region(self.region)
+
+    def _check_region(self, region: Tensor) -> None:
+        if region.ndim != 2 or not region.numel():
+            raise ValueError(f"The region has shape {tuple(region.shape)}, expected (height, width): connect a mask.")
+        if not (0 <= region.min() and region.max() <= 1):  # false for nan, too
+            raise ValueError(f"The region runs from {region.min()} to {region.max()}, expected 0 to 1.")
 
     def is_on(self, progress: float) -> bool:
         """Whether it is read at this part of the sampling; the ends 0 and 1 are open."""
