@@ -1,11 +1,16 @@
 """Where banks live: models/cologen, and whatever extra_model_paths.yaml adds under that name."""
 
+import itertools
 import os
+import re
 from pathlib import Path
 
 import folder_paths
 
 FOLDER = "cologen"
+PART = re.compile(r"\w(?:[\w .-]{0,98}[\w-])?")
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+"""Device names of Windows: a pack travels."""
 
 
 def register_folder() -> None:
@@ -25,15 +30,19 @@ def bank_path(name: str) -> str:
 
 
 def new_bank_path(name: str) -> Path:
-    """A free path in the first folder for a name that a user typed; never outside it."""
+    """A free path in the first folder for a name that a user typed; never outside it, on no system."""
     register_folder()
-    root = Path(folder_paths.get_folder_paths(FOLDER)[0]).resolve()
-    wanted = (root / f"{name.removesuffix('.safetensors')}.safetensors").resolve()
-    if not wanted.is_relative_to(root) or wanted.stem.strip(". ") == "":
-        raise ValueError(f"The name {name!r} leads outside {root}, expected a name or sub-folder/name within it.")
-    count = 1
-    path = wanted
-    while path.exists():
-        count += 1
-        path = wanted.with_stem(f"{wanted.stem}_{count:02}")
-    return path
+    *folders, stem = name.removesuffix(".safetensors").split("/")
+    for part in (*folders, stem):
+        if not PART.fullmatch(part) or part.split(".")[0].lower() in RESERVED:
+            raise ValueError(
+                f"The name {name[:80]!r} cannot be used, expected a name or sub-folder/name of letters, digits, "
+                f"spaces, dots, _ and -: type another."
+            )
+    root = Path(folder_paths.get_folder_paths(FOLDER)[0])
+    folder = root.joinpath(*folders)
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"The folder {'/'.join(folders)} leads outside {root}: choose another.")
+    numbered = (f"{stem}_{count:02}" for count in itertools.count(2))
+    names = itertools.chain([stem], numbered)
+    return next(path for path in (folder / f"{one}.safetensors" for one in names) if not path.exists())

@@ -121,6 +121,8 @@ class CoLoGenSource(io.ComfyNode):
             position=position,
             shift=(shift_down, shift_right),
         )
+        if vae is None:
+            raise ValueError("There is no VAE: connect FLUX.1's (ae.safetensors), from Load VAE or Load FLUX.")
         source = Source(
             latent=vae.encode(fit(image, size)).detach().clone(),
             routing=routing,
@@ -136,7 +138,12 @@ class CoLoGenSource(io.ComfyNode):
 
 def fit(image: Tensor, longest: int) -> Tensor:
     """IMAGE (batch, height, width, 3+) at most `longest` (0: any), both sides multiples of 16, without alpha."""
-    image = image[..., :3].movedim(-1, 1)
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(
+            f"The image has shape {tuple(image.shape)}, expected (batch, height, width, 3): connect a picture."
+        )
+    image = image.float()[..., :3].movedim(-1, 1)
+    image = image if image.shape[1] == 3 else image[:, :1].expand(-1, 3, -1, -1)
     height, width = image.shape[-2:]
     scale = min(1.0, longest / max(height, width)) if longest else 1.0
     rounded = [max(GRID, round(side * scale / GRID) * GRID) for side in (height, width)]
@@ -150,6 +157,11 @@ def one_mask(region: Tensor) -> Tensor:
     masks = region.reshape(-1, *region.shape[-2:])
     if len(masks) != 1:
         raise ValueError(f"The region holds {len(masks)} masks, expected one: give each its own CoLoGen Source.")
+    if not masks.any():
+        raise ValueError(
+            "The region is empty, expected some white: paint it, or disconnect it (Load Image gives an empty mask "
+            "for a picture without transparency)."
+        )
     return masks[0].clone()
 
 

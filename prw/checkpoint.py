@@ -12,6 +12,8 @@ from .flux import Flux, FluxParams
 
 PREFIX = "model.diffusion_model."
 AXES = (16, 56, 56)
+READ = [f"{key}.weight" for key in ("img_in", "txt_in", "final_layer.linear", "vector_in.in_layer")]
+READ.append("double_blocks.0.img_mlp.0.weight")
 DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 
 
@@ -37,6 +39,10 @@ def flux_from(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype | Non
             f"ComfyUI, or use a bf16, fp16, fp32 or plain fp8 file (no scaled fp8, GGUF or NF4)."
         )
     tensors = {key: weights[full] for key, full in found.items()}
+    for key, like in flux.state_dict().items():
+        if tensors[key].shape != like.shape:
+            shape, wanted = tuple(tensors[key].shape), tuple(like.shape)
+            raise BankError(f"{name}: {key} has shape {shape}, expected {wanted}: it is no whole FLUX.1 file.")
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise BankError(f"{name}: {key} is {tensor.dtype}, expected bf16, fp16, fp32 or fp8: use another file.")
@@ -52,6 +58,9 @@ def params_of(shapes: Mapping[str, tuple[int, ...]], name: str) -> FluxParams:
             f"{name} looks like {kind}, expected FLUX.1 in Black Forest Labs' layout (double_blocks, single_blocks): "
             f"use the single-file version of the weights."
         )
+    for key in READ:
+        if len(shapes.get(key, ())) != 2 or min(shapes[key]) < 1:
+            raise BankError(f"{name} lacks a whole {key}, expected a whole FLUX.1 file: download it again.")
     hidden, in_channels = shapes["img_in.weight"]
     return FluxParams(
         in_channels=in_channels,

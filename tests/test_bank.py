@@ -47,7 +47,7 @@ def test_a_failed_save_leaves_the_old_file(flux, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cologen.prw.bank.save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(BankError, match="could not be written .*No space.*: free some space"):
         tiny_bank(flux, seed=9).save(path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
@@ -160,6 +160,16 @@ BROKEN = {
     "endless blocks": (lambda p: rewrite(p, change(base={"double_blocks": 10**9})), "expected 0 to 1000"),
     "rank 0": (lambda p: rewrite(p, change(experts={"a": {"rank": 0}})), "rank is 0"),
     "nan alpha": (lambda p: rewrite(p, change(experts={"a": {"alpha": float("nan")}})), "alpha is nan"),
+    "endless experts": (
+        lambda p: rewrite(p, change(experts={str(i): {} for i in range(20000)})),
+        r"holds \d+ tensors, but its metadata promises 320024",
+    ),
+    "endless alpha": (lambda p: rewrite(p, change(experts={"a": {"alpha": 10**400}})), "cannot be used"),
+    "endless guidance": (lambda p: rewrite(p, change(source={"guidance": float("inf")})), "guidance is inf"),
+    "short probe": (lambda p: rewrite(p, change(base={"probe": [1.0]})), "probe is not made of 32 numbers"),
+    "reserved name": (lambda p: rewrite(p, change(routers={"final": {"experts": ["inpaint"]}})), "is named final"),
+    "lines in a name": (lambda p: rewrite(p, change(routers={"a": {"experts": ["x\n\x1b[31m"]}})), "the name"),
+    "a folder": (lambda p: (p.unlink(), p.mkdir()), "There is no file"),
     "bool rank": (lambda p: rewrite(p, change(experts={"a": {"rank": True}})), "expected a number"),
 }
 
@@ -199,3 +209,32 @@ def test_no_metadata_does_more_than_a_sentence(flux, tmp_path_factory, data):
         Bank.open(path)
     except BankError:
         pass
+
+
+def test_a_bank_written_over_while_loaded_is_a_sentence_and_a_replaced_one_is_not(flux, tmp_path):
+    path = tiny_bank(flux).save(tmp_path / "bank.safetensors")
+    loaded, expected = Bank.open(path), run(flux, tiny_bank(flux), source())
+    tiny_bank(flux, seed=9).save(path)  # by name: whoever has the old file open keeps it
+    assert torch.equal(run(flux, loaded, source()), expected)
+    again = Bank.open(path)
+    with path.open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(BankError, match="has changed since it was loaded"):
+        run(flux, again, source())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("part", ["experts.inpaint.double_blocks.0.k.up", "routers.inpaint.double_blocks.0.weight"])
+def test_values_that_are_not_finite_are_a_sentence(flux, part, value):
+    bank = tiny_bank(flux)
+    bank.tensors[part][0, 0] = value
+    with pytest.raises(BankError, match="not finite, expected numbers: check the bank"):
+        run(flux, bank, source("inpaint", seed=3))
+
+
+def test_an_expert_and_its_router_part_and_meet_again_in_any_order(flux):
+    bank = tiny_bank(flux, names=("edit", "inpaint", "ground"))
+    parts = [split(bank, name) for name in reversed(list(bank.info.experts))]
+    assert merge(parts).info == bank.info
+    with pytest.raises(BankError, match="modulate their sources differently"):
+        merge([parts[0], split(tiny_bank(flux, names=("subject",), time="shared"), "subject")])

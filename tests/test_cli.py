@@ -80,11 +80,31 @@ def test_verify_finds_values_that_are_not_finite(capsys, bank):
         (["bank", "new", "x.safetensors", "--base", "sdxl"], "There is no base sdxl, expected flux1, tiny or"),
         (["bank", "new", "x.safetensors", "--experts", "a/b"], "not made of 1 to 64 letters"),
         (["bank", "new", "x.safetensors", "--rank", "0"], "rank is 0"),
+        (["bank", "new", "x.safetensors", "--rank", "16384"], "GiB are free: lower --rank"),
+        (["bank", "new", "x.safetensors", "--base", "tiny", "--up", "nan"], "--up is nan"),
+        (["bank", "new", "x.safetensors", "--base", "tiny", "--alpha", "1e308"], "alpha is 1e+308"),
+        (["bank", "new", ".", "--base", "tiny"], "is there already"),
+        (["bank", "inspect", "."], "There is no file ."),
     ],
 )
 def test_mistakes_are_one_sentence(capsys, argv, sentence):
     code, _, error = run(capsys, *argv)
     assert code == 1 and sentence in error and "\n" not in error
+
+
+def test_nothing_is_written_over(capsys, bank, tmp_path):
+    before = bank.read_bytes()
+    for argv in (["bank", "new", bank, "--base", "tiny"], ["bank", "merge", bank, "--out", bank]):
+        code, _, error = run(capsys, *argv)
+        assert code == 1 and "is there already, expected a new file" in error
+    assert bank.read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [["--width", 100], ["--double", 0], ["--repeats", -1], ["--device", "banana"]])
+def test_bench_refuses_shapes_it_cannot_build(capsys, wrong):
+    with pytest.raises(SystemExit):
+        main(["bench", "inference", *map(str, wrong)])
+    assert "is no positive multiple of" in (said := capsys.readouterr().err) or "cannot be used on this machine" in said
 
 
 SMALL = ["--width", 128, "--double", 1, "--single", 1, "--target", 64, "--source", 64, "--text", 8, "--repeats", 1]

@@ -48,3 +48,109 @@ def test_a_source_of_any_size_fits_the_token_grid(height, width, longest, expect
     assert 0 <= found.min() and found.max() <= 1
     if expected == (height, width):
         assert torch.equal(found, image[..., :3])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_grey_and_transparent_images_become_rgb(channels):
+    from cologen.nodes.source import fit
+
+    image = torch.rand(1, 16, 16, channels).half()
+    found = fit(image, 0)
+    assert torch.equal(found, (image[..., :3] if channels >= 3 else image[..., :1].expand(-1, -1, -1, 3)).float())
+
+
+@pytest.mark.parametrize("shape", [(0, 16, 16, 3), (1, 0, 16, 3), (16, 16, 3), (1, 2, 16, 16, 3)])
+def test_images_of_other_shapes_are_a_sentence(shape):
+    from cologen.nodes.source import fit
+
+    with pytest.raises(ValueError, match=r"The image has shape .* expected \(batch, height, width, 3\)"):
+        fit(torch.zeros(shape), 0)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (dict(latent=torch.zeros(1, 4, 8, 8)), "connect FLUX.1's VAE"),
+        (dict(latent=torch.zeros(1, 16, 1, 8, 8)), "connect FLUX.1's VAE"),
+        (dict(latent=torch.zeros(0, 16, 8, 8)), "connect FLUX.1's VAE"),
+        (dict(latent=torch.full((1, 16, 8, 8), torch.nan)), "not finite"),
+        (dict(region=torch.zeros(8)), "expected .height, width.: connect a mask"),
+        (dict(region=torch.full((8, 8), -1.0)), "expected 0 to 1"),
+        (dict(region=torch.full((8, 8), torch.nan)), "expected 0 to 1"),
+        (dict(strength=torch.nan), "strength is nan, expected 0 to 100"),
+        (dict(start=0.5, end=0.5), "let it end later than it starts"),
+        (dict(placement="disk"), "placement is 'disk', expected one of"),
+        (dict(routing=dict(strength=float("inf"))), "expert strength is inf"),
+        (dict(routing=dict(shift=(float("nan"), 0.0))), "shift is nan"),
+        (dict(routing=dict(lean=2.0)), "lean is 2.0, expected -1 to 1"),
+        (dict(routing=dict(position="left")), "position is 'left', expected one of"),
+    ],
+)
+def test_a_source_that_cannot_be_is_a_sentence(change, sentence):
+    from cologen.prw.source import Routing, Source
+
+    with pytest.raises(ValueError, match=sentence):
+        fields = {"latent": torch.zeros(1, 16, 8, 8), **change}
+        Source(**{**fields, "routing": Routing(**fields.get("routing", {}))})
+
+
+@pytest.mark.parametrize(
+    "region, sentence", [(torch.zeros(1, 64, 64), "The region is empty"), (torch.ones(2, 8, 8), "holds 2 masks")]
+)
+def test_regions_that_say_nothing_are_a_sentence(region, sentence):
+    from cologen.nodes.source import one_mask
+
+    with pytest.raises(ValueError, match=sentence):
+        one_mask(region)
+
+
+BAD_NAMES = [
+    "",
+    "sub/",
+    ".safetensors",
+    "../x",
+    "/etc/x",
+    "a/../../x",
+    "a\0b",
+    "a\nb",
+    "con",
+    "nul.txt",
+    "a:b",
+    "x" * 300,
+]
+BAD_NAMES += ["..", ".", " ", "trailing.", "trailing ", "..\\x", "a*b", "\ud800"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_cannot_be_files_are_a_sentence(name):
+    from cologen.nodes.folders import new_bank_path
+
+    with pytest.raises(ValueError, match="cannot be used, expected a name"):
+        new_bank_path(name)
+
+
+def test_a_new_bank_gets_a_free_name_and_stays_inside(tmp_path, monkeypatch):
+    import folder_paths
+    from cologen.nodes.folders import new_bank_path
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "cologen", ([str(tmp_path)], {".safetensors"}))
+    assert new_bank_path("über/mine v1.2.safetensors") == tmp_path / "über" / "mine v1.2.safetensors"
+    for expected in ("a", "a_02", "a_03"):
+        path = new_bank_path("a")
+        assert path == tmp_path / f"{expected}.safetensors"
+        path.touch()
+    (tmp_path / "out").symlink_to(tmp_path.parent)
+    with pytest.raises(ValueError, match="leads outside"):
+        new_bank_path("out/x")
+
+
+@pytest.mark.parametrize("channels", [64, 128, 384])
+def test_route_maps_of_every_flux(channels):
+    from cologen.prw.flux_patch import add_source, apply_bank, routes_of
+    from sampling import conditioning
+    from tiny import host_model, source, tiny_bank, tiny_flux
+
+    flux = tiny_flux(in_channels=channels)
+    model = apply_bank(host_model(flux), tiny_bank(flux))
+    ((title, experts, routes),) = routes_of(model, add_source(conditioning(), source()), torch.zeros(1, 16, 8, 8))
+    assert experts == ("inpaint", "ground", "control") and len(routes) == 4

@@ -1,12 +1,14 @@
 """`cologen bank ...`: make, look at, merge, split and check banks."""
 
 import json
+import math
+import shutil
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
 import torch
 
-from ..prw.bank import Bank, merge, random_bank, split
+from ..prw.bank import Bank, expected_shapes, merge, random_bank, split
 from ..prw.bank_info import BankError, encode
 from ..prw.checkpoint import load_flux
 from ..prw.config import Base
@@ -20,6 +22,7 @@ SHAPES = {
 
 
 def add_commands(commands: _SubParsersAction) -> None:
+    """Every command that writes refuses to write over a file."""
     new = commands.add_parser("new", help="write a bank of fresh experts and routers")
     new.add_argument("out", type=Path)
     new.add_argument("--base", default="flux1", help=f"{', '.join(SHAPES)}, or a FLUX.1 file")
@@ -65,11 +68,22 @@ def _base(name: str) -> Base:
 
 def _new(args: Namespace) -> str:
     info = bank_info(_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha)
-    bank = random_bank(info, args.seed, args.up)
+    needed, free = 4 * sum(map(math.prod, expected_shapes(info).values())), shutil.disk_usage(".").free
+    if needed > free:
+        raise BankError(f"This bank takes {needed / 2**30:.0f} GiB and {free / 2**30:.0f} GiB are free: lower --rank.")
+    if not 0 <= args.up <= 1000:
+        raise BankError(f"--up is {args.up}, expected 0 to 1000.")
+    bank = random_bank(info, args.seed % 2**63, args.up)
     dtype = getattr(torch, args.dtype)
     tensors = {name: t.to(dtype) if name.startswith("experts.") else t for name, t in bank.tensors.items()}
-    path = Bank(info, tensors).save(args.out)
+    path = Bank(info, tensors).save(_free(args.out))
     return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
+
+
+def _free(path: Path) -> Path:
+    if not path.name or path.exists():
+        raise BankError(f"{path} is there already, expected a new file: delete it first or choose another name.")
+    return path
 
 
 def _inspect(args: Namespace) -> str:
@@ -99,12 +113,13 @@ def _inspect(args: Namespace) -> str:
 
 
 def _merge(args: Namespace) -> str:
-    return str(merge(Bank.open(path) for path in args.files).save(args.out))
+    return str(merge(Bank.open(path) for path in args.files).save(_free(args.out)))
 
 
 def _split(args: Namespace) -> str:
     bank = Bank.open(args.file)
-    paths = [split(bank, name).save(args.out / f"{name}.safetensors") for name in bank.info.experts]
+    targets = {name: _free(args.out / f"{name}.safetensors") for name in bank.info.experts}
+    paths = [split(bank, name).save(path) for name, path in targets.items()]
     return "\n".join(map(str, paths))
 
 

@@ -1,5 +1,6 @@
 """`cologen bench ...`: figures as ratios, measured in one run on this machine."""
 
+import argparse
 import json
 from argparse import Namespace, _SubParsersAction
 
@@ -16,15 +17,15 @@ def add_commands(commands: _SubParsersAction) -> None:
     helps = dict(inference="what a source costs a sampler step", experts="what experts cost the source pass")
     for name, run in common.items():
         parser = commands.add_parser(name, help=helps[name])
-        parser.add_argument("--width", type=int, default=1024, help="hidden size, a multiple of 128")
-        parser.add_argument("--double", type=int, default=2, help="double blocks")
-        parser.add_argument("--single", type=int, default=4, help="single blocks")
-        parser.add_argument("--target", type=int, default=512, help="side of the picture in pixels")
-        parser.add_argument("--source", type=int, default=512, help="side of the source in pixels")
-        parser.add_argument("--text", type=int, default=256, help="text tokens")
+        parser.add_argument("--width", type=_counted(128), default=1024, help="hidden size, a multiple of 128")
+        parser.add_argument("--double", type=_counted(), default=2, help="double blocks")
+        parser.add_argument("--single", type=_counted(), default=4, help="single blocks")
+        parser.add_argument("--target", type=_counted(16), default=512, help="side of the picture in pixels")
+        parser.add_argument("--source", type=_counted(16), default=512, help="side of the source in pixels")
+        parser.add_argument("--text", type=_counted(), default=256, help="text tokens")
         parser.add_argument("--rank", type=int, default=0, help="0: as the paper's 128 is to width 3072")
         parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-        parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        parser.add_argument("--device", type=_device, default="cuda" if torch.cuda.is_available() else "cpu")
         parser.add_argument("--preset", choices=["flux1"], help="the real shapes of FLUX.1, bf16")
         _shared(parser, run)
         if name == "inference":
@@ -33,9 +34,28 @@ def add_commands(commands: _SubParsersAction) -> None:
 
 
 def _shared(parser, run) -> None:
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=_counted(), default=5)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
+
+
+def _counted(step: int = 1):
+    """A positive multiple of `step`, for argparse."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not (value := int(text)) or value % step:
+            raise argparse.ArgumentTypeError(f"{text} is no positive multiple of {step}")
+        return value
+
+    return parse
+
+
+def _device(text: str) -> str:
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError):
+        raise argparse.ArgumentTypeError(f"{text} cannot be used on this machine") from None
+    return text
 
 
 def _shapes(args: Namespace) -> Shapes:

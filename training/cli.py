@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         sys.stdout.write(args.run(args) + "\n")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"cologen: {error}\n")
         return 1
     return 0
