@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.flux_patch import add_source
+from ..prw.conditioning import add_source
 from ..prw.source import PLACEMENTS, POSITIONS, Routing, Source
 from ..prw.tasks import TASKS
 from .schema import CATEGORY, advanced, schema

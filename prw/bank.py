@@ -14,65 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .bank_info import FINAL, BankError, BankInfo, RouterInfo, decode, encode, short
 from .experts import LowRank
 from .identity import state_of
+from .safe_file import SafeFile
 
 METADATA_KEY = "cologen"
 DTYPES = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-
-
-class SafeFile(Mapping):
-    """The tensors of a safetensors file as a mapping; each look-up maps, none reads ahead."""
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise BankError(f"There is no file {short(path)}: check the name.")
-        if not os.access(self.path, os.R_OK):
-            raise BankError(f"{self.path.name} may not be read by this user: change its permissions.")
-        try:
-            self._file = safe_open(self.path, framework="pt")
-            self._names = dict.fromkeys(self._file.keys())
-        except (SafetensorError, OSError) as error:
-            raise BankError(
-                f"{self.path.name} is not a whole safetensors file ({error}): download or save it again."
-            ) from None
-        self.metadata = self._file.metadata() or {}
-        self.stamp = self._stamp()
-
-    def _stamp(self) -> tuple:
-        stat = self.path.stat()
-        return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-    def check_unchanged(self) -> None:
-        """Refuses a file that was written over in place: its mapped pages may be gone, which kills a process.
-
-        Replaced or deleted files stay whole for whoever has them open.
-        """
-        if self.path.exists() and (now := self._stamp()) != self.stamp and now[0] == self.stamp[0]:
-            raise BankError(f"{self.path.name} has changed since it was loaded: load the experts again.")
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._file.get_tensor(name)
-
-    def __iter__(self):
-        return iter(self._names)
-
-    def __len__(self):
-        return len(self._names)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._file.get_slice(name).get_shape())
-
-    def dtype(self, name: str) -> str:
-        return self._file.get_slice(name).get_dtype()
 
 
 class Bank:

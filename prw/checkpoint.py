@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .bank import SafeFile
 from .bank_info import BankError
 from .flux import Flux, FluxParams
+from .safe_file import SafeFile
 
 PREFIX = "model.diffusion_model."
 AXES = (16, 56, 56)

@@ -1,6 +1,6 @@
 """PRW on ComfyUI's FLUX, by the model patcher alone. The only file of prw/ that imports the host.
 
-Sources travel in CONDITIONING (`SourceCond`). An APPLY_MODEL wrapper takes them out of each call,
+Sources travel in CONDITIONING (conditioning.py). An APPLY_MODEL wrapper takes them out of each call,
 makes their K/V outside the blocks, and hands them on in transformer_options; the `attn1_patch`
 appends them in every block. A PREPARE_SAMPLING wrapper announces their memory. Nothing else of the
 host is touched, so samplers, LoRA, fp8, offloading and other patches behave as always.
@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import comfy.conds
 import comfy.ldm.flux.layers
 import comfy.ldm.flux.math
 import comfy.ldm.flux.model
@@ -24,53 +23,12 @@ from torch import Tensor
 
 from .attachment import OPTION, Appendix, Attachment
 from .bank import Bank
+from .conditioning import COND, sources_of
 from .identity import Same
 from .pick import columns_of
 from .router import Route
 from .source import LATENT_CHANNELS, Source, token_grid
 from .weaving import Attend, named_blocks
-
-COND = "cologen_sources"
-
-
-class SourceCond(comfy.conds.CONDConstant):
-    """The sources of one conditioning entry. Entries with other sources run in another batch."""
-
-    def can_concat(self, other: "SourceCond") -> bool:
-        return [s.identity for s in self.cond] == [s.identity for s in other.cond]
-
-    def process_cond(self, batch_size: int, **kwargs) -> "SourceCond":
-        return self
-
-    def concat(self, others: list["SourceCond"]) -> "Sources":
-        return Sources(self.cond)
-
-
-class Sources(tuple):
-    """Sources on their way into a model call; a model without our wrapper stumbles over them."""
-
-    @property
-    def dtype(self):
-        # The host asks every condition for its dtype. Where CoLoGen Apply is missing this is the only
-        # place that can keep it from ignoring the source without a word.
-        raise ValueError(
-            "This conditioning carries a CoLoGen source, but the MODEL has no CoLoGen bank: "
-            "put CoLoGen Apply between the model loader and the sampler."
-        )
-
-
-def add_source(conditioning: list, source: Source) -> list:
-    """The conditioning with one more source in every entry."""
-    out = []
-    for embedding, options in conditioning:
-        conds = {**options.get("model_conds", {}), COND: SourceCond((*sources_of(options), source))}
-        out.append([embedding, {**options, "model_conds": conds}])
-    return out
-
-
-def sources_of(options: dict[str, Any]) -> Sequence[Source]:
-    """The sources that a conditioning entry's options carry."""
-    return getattr(options.get("model_conds", {}).get(COND), "cond", ())
 
 
 class ComfyHost:

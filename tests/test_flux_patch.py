@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from cologen.prw.conditioning import add_source
 from naive import Naive
 from sampling import conditioning, naive_model, sample
 from tiny import host_model, latent, source, tiny_bank, tiny_flux
@@ -41,7 +42,7 @@ def applied(model, bank):
 
 def with_sources(positive, *sources):
     for one in sources:
-        positive = patch().add_source(positive, one)
+        positive = add_source(positive, one)
     return positive
 
 

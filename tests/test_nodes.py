@@ -146,7 +146,8 @@ def test_a_new_bank_gets_a_free_name_and_stays_inside(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("channels", [64, 128, 384])
 def test_route_maps_of_every_flux(channels):
-    from cologen.prw.flux_patch import add_source, apply_bank, routes_of
+    from cologen.prw.conditioning import add_source
+    from cologen.prw.flux_patch import apply_bank, routes_of
     from sampling import conditioning
     from tiny import host_model, source, tiny_bank, tiny_flux
 

@@ -47,7 +47,7 @@ def with_lora(model, strength):
 
 
 def run(model, keep, prompt=4, guidance=3.5, override=None, batch=2, size=(8, 8), noise=7, **knobs):
-    from cologen.prw.flux_patch import add_source
+    from cologen.prw.conditioning import add_source
 
     positive = add_source(conditioning(prompt, guidance=guidance), source(keep=keep, **{**FIRST, **knobs}))
     options = model.model_options["transformer_options"]

@@ -56,7 +56,8 @@ def bench_steps(weights: dict[str, Tensor], dtype: torch.dtype, device: str, ban
     import comfy.model_patcher
     import comfy.sampler_helpers
 
-    from ..prw.flux_patch import COND, Sources, apply_bank, attachment_of
+    from ..prw.conditioning import COND, Sources
+    from ..prw.flux_patch import apply_bank, attachment_of
 
     model = load_model(weights, dtype)
     patched, uncached = apply_bank(model, bank), apply_bank(model, bank)
