@@ -65,3 +65,28 @@ def test_the_shift_at_full_size_is_the_hosts(comfy):
     assert timesteps(4, tokens=4096) == pytest.approx(expected)
     assert timesteps(4, tokens=None) == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert timesteps(2, tokens=256)[1] == pytest.approx(torch.sigmoid(torch.tensor(0.5)).item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("batch, height, width", SIZES)
+def test_woven_forward_is_the_hosts(comfy, batch, height, width, guided, dtype):
+    """The same PRW object on both: the host's FLUX gets what ours appends."""
+    from cologen.prw.attachment import OPTION, Attachment
+    from cologen.prw.embedded import EmbeddedHost, velocity
+    from tiny import source, tiny_bank
+
+    flux = tiny_flux(dtype, guidance_embed=guided)
+    theirs = host_model(tiny_flux(guidance_embed=guided), dtype).model.diffusion_model
+    attachment = Attachment(tiny_bank(flux))
+    x, t, context, pooled, guidance = inputs(batch, height, width, dtype=dtype)
+    one = source(height=height, width=width)
+    with torch.inference_mode():
+        found = velocity(flux, x, t, context, pooled, guidance, attachment, [one]).float()
+        options = {
+            OPTION: attachment.prepare(EmbeddedHost(flux, dtype), [one], x, t, pooled),
+            "patches": {"attn1_patch": [attachment]},
+        }
+        expected = theirs(x, t, context, pooled, guidance, transformer_options=options).float()
+    size = expected.abs().max()
+    assert (found - expected).abs().max() < (1e-5 if dtype == torch.float32 else 0.05) * size
