@@ -1,0 +1,62 @@
+"""What training minimises: the flow-matching loss and the veteran loss (paper, eq. 8 to 10). Pure functions.
+
+U_t       = mean over blocks of 1[e_i = newest expert]       eq. 8
+L_veteran = alpha * |U_t - rho|                              eq. 9
+L_total   = L_task + L_veteran                               eq. 10
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..prw.router import Route
+
+
+def draw_times(count: int, generator: torch.Generator | None = None, device="cpu") -> Tensor:
+    """Timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal."""
+    return torch.randn(count, generator=generator, device=device).sigmoid()
+
+
+def noised(picture: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """x_t = (1 - t) x_0 + t e: the straight path from the picture to noise."""
+    t = times.view(-1, *[1] * (picture.ndim - 1)).to(picture)
+    return (1 - t) * picture + t * noise
+
+
+def task_loss(velocity: Tensor, picture: Tensor, noise: Tensor) -> Tensor:
+    """Mean squared error, in fp32, against the path's velocity e - x_0; one number a sample (batch,)."""
+    return F.mse_loss(velocity.float(), noise.float() - picture.float(), reduction="none").flatten(1).mean(1)
+
+
+def usage(routes: Iterable[Route], newest: int, across_ranks: bool = True) -> Tensor:
+    """Eq. 8, averaged over the batch (tokens, ranks) before anything is done to it.
+
+    The indicator has no gradient, so it is straight-through: its value counts what was chosen, its
+    gradient is that of the softmax (our choice; a soft count settles away from rho).
+    """
+    shares = []
+    for route in routes:
+        p = route.probs[..., newest]
+        chosen = (route.expert == newest).to(p)
+        shares.append((chosen + p - p.detach()).mean())
+    mine = torch.stack(shares).mean()
+    if not (across_ranks and torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return mine
+    # the value is the mean of all ranks; gradients stay local, because DDP averages them afterwards
+    everyone = mine.detach().clone()
+    torch.distributed.all_reduce(everyone)
+    return mine + (everyone / torch.distributed.get_world_size() - mine.detach())
+
+
+def veteran_loss(used: Tensor, rho: float, alpha: float) -> Tensor:
+    """Eq. 9: holds the newest expert's share of the blocks at rho."""
+    return alpha * (used - rho).abs()
+
+
+def usage_of_all(routes: Iterable[Route], experts: int) -> Tensor:
+    """Each expert's share of the choices (experts,), for logs: sums to 1."""
+    shares = [F.one_hot(route.expert, experts).float().flatten(0, -2).mean(0) for route in routes]
+    return torch.stack(shares).mean(0)
