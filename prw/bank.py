@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .bank_info import FINAL, BankError, BankInfo, RouterInfo, decode, encode, short
+from .bank_info import FINAL, BankError, BankInfo, RouterInfo, decode, encode
 from .experts import LowRank
 from .identity import state_of
 from .safe_file import SafeFile
+from .strict import short
 
 METADATA_KEY = "cologen"
 DTYPES = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}

@@ -3,18 +3,18 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .config import Base
 from .experts import TARGETS
 from .router import ROUTE_PER
+from .strict import between, build, known_only, one_of, short, typed
 
 FORMAT = "cologen-bank"
 VERSION = 1
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SIZE_LIMIT = 1 << 20
-LARGEST = 1e6
 FINAL = "final"
 
 
@@ -42,11 +42,11 @@ class ExpertInfo:
     def __post_init__(self):
         if not 1 <= self.rank <= 16384:
             raise ValueError(f"rank is {self.rank}, expected 1 to 16384")
-        _bounded("alpha", self.alpha)
-        _one_of("role", self.role, ("concept", "localisation", ""))
+        between("alpha", self.alpha)
+        one_of("role", self.role, ("concept", "localisation", ""))
         for target, where in self.targets.items():
-            _one_of("target", target, TARGETS)
-            _one_of("blocks", where, ("all", "double", "single"))
+            one_of("target", target, TARGETS)
+            one_of("blocks", where, ("all", "double", "single"))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RouterInfo:
     per: str = "sample"
 
     def __post_init__(self):
-        _one_of("per", self.per, ROUTE_PER)
+        one_of("per", self.per, ROUTE_PER)
         _check_names(self.experts)
         if not self.experts or len(set(self.experts)) != len(self.experts):
             raise ValueError(f"a router chooses among {short(self.experts)}, expected one expert or more, each once")
@@ -72,8 +72,8 @@ class SourceInfo:
     guidance: float = 1.0
 
     def __post_init__(self):
-        _one_of("time", self.time, ("zero", "shared"))
-        _bounded("guidance", self.guidance)
+        one_of("time", self.time, ("zero", "shared"))
+        between("guidance", self.guidance)
 
 
 @dataclass(frozen=True)
@@ -90,25 +90,10 @@ class BankInfo:
             raise ValueError(f"a router is named {FINAL}, which stands for the last one: rename it")
 
 
-def short(value: Any) -> str:
-    """Anything from a file or a user, fit for a sentence: on one line and not too long."""
-    try:
-        text = str(value)
-    except ValueError:  # an integer of more digits than Python prints
-        text = "a huge number"
-    text = text.encode("unicode_escape", "replace").decode()
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
 def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise ValueError(f"the name {short(name)!r} is not made of 1 to 64 letters, digits, _ and -")
-
-
-def _bounded(where: str, value: float) -> None:
-    if not -LARGEST <= value <= LARGEST:  # false for nan, too
-        raise ValueError(f"{where} is {short(value)}, expected a number within {LARGEST:g}")
 
 
 def encode(info: BankInfo) -> str:
@@ -143,52 +128,9 @@ def _bank_info(data: dict[str, Any]) -> BankInfo:
     named = {"experts": ExpertInfo, "routers": RouterInfo}
     whole = {"base": Base, "source": SourceInfo}
     for key, cls in named.items():
-        entries = _typed(key, data.get(key, {}), dict)
-        data[key] = {name: _build(cls, entry, f"{key}.{short(name)}") for name, entry in entries.items()}
+        entries = typed(key, data.get(key, {}), dict)
+        data[key] = {name: build(cls, entry, f"{key}.{short(name)}") for name, entry in entries.items()}
     for key, cls in whole.items():
-        data[key] = _build(cls, data.get(key, {}), key)
-    return _build(BankInfo, data, "metadata", nested=True)
-
-
-def _build(cls: type, data: Any, where: str, nested: bool = False):
-    """A dataclass from a JSON object: no unknown key, none missing, each value of its default's type."""
-    data = dict(_typed(where, data, dict))
-    known = {f.name: f for f in fields(cls)}
-    for key in data.keys() - known.keys():
-        raise ValueError(f"{where} has an unknown entry {short(key)!r}")
-    if nested:
-        _typed("licence", data.get("licence", ""), str)
-        return cls(**data)
-    for key, value in data.items():
-        default = known[key].default
-        default = known[key].default_factory() if default is MISSING else default
-        data[key] = _value(f"{where}.{key}", value, default)
-    return cls(**data)
-
-
-def _value(where: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple):
-        items = _typed(where, value, list)
-        kind = (int, float) if where.endswith(".probe") else str
-        return tuple(_typed(where, item, kind) for item in items)
-    if isinstance(default, dict):
-        return {key: _typed(where, item, str) for key, item in _typed(where, value, dict).items()}
-    if isinstance(default, bool) or not isinstance(default, (int, float)):
-        return _typed(where, value, type(default))
-    if isinstance(value, bool):
-        raise ValueError(f"{where} is {value!r}, expected a number")
-    return _typed(where, value, (int, float) if isinstance(default, float) else int)
-
-
-KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
-
-
-def _typed(where: str, value: Any, kind: type | tuple[type, ...]) -> Any:
-    if not isinstance(value, kind):
-        raise ValueError(f"{where} is {short(value)!r}, expected {KINDS.get(kind, 'true or false')}")
-    return value
-
-
-def _one_of(where: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise ValueError(f"{where} is {short(value)!r}, expected one of {', '.join(map(repr, options))}")
+        data[key] = build(cls, data.get(key, {}), key)
+    typed("licence", data.get("licence", ""), str)
+    return BankInfo(**known_only(BankInfo, data, "metadata"))

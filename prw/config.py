@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from .flux_math import timestep_embedding
+from .strict import between
 
 PROBE_LENGTH = 32
 
@@ -28,9 +29,9 @@ class Base:
 
     def __post_init__(self):
         for field, low, high in (("in_channels", 1, 1 << 16), ("hidden_size", 1, 1 << 16)):
-            _within(field, getattr(self, field), low, high)
+            between(field, getattr(self, field), low, high)
         for field in ("double_blocks", "single_blocks"):
-            _within(field, getattr(self, field), 0, 1000)
+            between(field, getattr(self, field), 0, 1000)
         if len(self.probe) not in (0, PROBE_LENGTH) or not all(abs(value) < 1e6 for value in self.probe):
             raise ValueError(f"probe is not made of {PROBE_LENGTH} numbers")
 
@@ -86,11 +87,6 @@ def probe_of(flux: nn.Module) -> tuple[float, ...]:
         like = torch.zeros(1, device=like.device)
     asked = timestep_embedding(torch.full((1,), 0.5, device=like.device)).to(like.dtype)
     return tuple(round(x, 6) for x in flux.time_in(asked)[0, :PROBE_LENGTH].float().tolist())
-
-
-def _within(field: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{field} is {str(value)[:40]}, expected {low} to {high}")
 
 
 def _distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:

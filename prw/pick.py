@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from .bank import Bank
-from .bank_info import BankError, RouterInfo, short
+from .bank_info import BankError, RouterInfo
 from .experts import Weave
 from .router import Steering, route
 from .source import Routing
+from .strict import short
 from .weaving import Pick
 
 LEANS = {"concept": -1.0, "localisation": 1.0}

@@ -7,7 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .bank_info import BankError, short
+from .bank_info import BankError
+from .strict import short
 
 
 class SafeFile(Mapping):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .strict import between, one_of
 from .tasks import TASKS
 
 LATENT_CHANNELS = 16
@@ -39,11 +40,11 @@ class Routing:
     """Down and right, in target sizes, when shifted (our choice: one width to the right)."""
 
     def __post_init__(self):
-        _one_of("position", self.position, POSITIONS)
-        _between("lean", self.lean, -1, 1)
-        _between("expert strength", self.strength, -100, 100)
+        one_of("position", self.position, POSITIONS)
+        between("lean", self.lean, -1, 1)
+        between("expert strength", self.strength, -100, 100)
         for part in self.shift:
-            _between("shift", part, -1000, 1000)
+            between("shift", part, -1000, 1000)
 
     def is_shifted(self) -> bool:
         position = TASKS[self.task].position if self.position == "auto" and self.task in TASKS else self.position
@@ -70,10 +71,10 @@ class Source:
     """Keep K/V on the CPU for the next run with the same source."""
 
     def __post_init__(self):
-        _one_of("placement", self.placement, PLACEMENTS)
-        _between("strength", self.strength, 0, 100)
-        _between("start", self.start, 0, 1)
-        _between("end", self.end, 0, 1)
+        one_of("placement", self.placement, PLACEMENTS)
+        between("strength", self.strength, 0, 100)
+        between("start", self.start, 0, 1)
+        between("end", self.end, 0, 1)
         if self.start >= self.end:
             raise ValueError(
                 f"The source starts at {self.start} and ends at {self.end}: let it end later than it starts."
@@ -190,13 +191,3 @@ def hash_of(tensor: Tensor) -> str:
     data = tensor.detach().cpu().contiguous()
     digest = hashlib.blake2b(data.view(-1).view(torch.uint8).numpy(), digest_size=16).hexdigest()
     return f"{digest}{tuple(data.shape)}{data.dtype}"
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}, expected {low} to {high}: set it within.")
-
-
-def _one_of(name: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(options)}.")

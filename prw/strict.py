@@ -1,0 +1,64 @@
+"""Dataclasses from untrusted objects (JSON, TOML), and the checks that they share: each ends in one sentence."""
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+LARGEST = 1e6
+KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
+
+
+def build(cls: type, data: Any, where: str) -> Any:
+    """A dataclass from an object: no unknown key, and each value of its default's type."""
+    data = known_only(cls, data, where)
+    for entry in fields(cls):
+        if entry.name in data:
+            default = entry.default_factory() if entry.default is MISSING else entry.default
+            data[entry.name] = _value(f"{where}.{entry.name}", data[entry.name], default)
+    return cls(**data)
+
+
+def known_only(cls: type, data: Any, where: str) -> dict[str, Any]:
+    data = dict(typed(where, data, dict))
+    for key in data.keys() - {entry.name for entry in fields(cls)}:
+        raise ValueError(f"{where} has an unknown entry {short(key)!r}")
+    return data
+
+
+def _value(where: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        items = typed(where, value, list)
+        kind = (int, float) if where.endswith(".probe") else str
+        return tuple(typed(where, item, kind) for item in items)
+    if isinstance(default, dict):
+        return {key: typed(where, item, str) for key, item in typed(where, value, dict).items()}
+    if isinstance(default, bool) or not isinstance(default, (int, float)):
+        return typed(where, value, type(default))
+    if isinstance(value, bool):
+        raise ValueError(f"{where} is {value!r}, expected a number")
+    return typed(where, value, (int, float) if isinstance(default, float) else int)
+
+
+def typed(where: str, value: Any, kind: type | tuple[type, ...]) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{where} is {short(value)!r}, expected {KINDS.get(kind, 'true or false')}")
+    return value
+
+
+def one_of(where: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise ValueError(f"{where} is {short(value)!r}, expected one of {', '.join(map(repr, options))}")
+
+
+def between(where: str, value: float, low: float = -LARGEST, high: float = LARGEST) -> None:
+    if not low <= value <= high:  # false for nan, too
+        raise ValueError(f"{where} is {short(value)}, expected {low:g} to {high:g}: set it within")
+
+
+def short(value: Any) -> str:
+    """Anything from a file or a user, fit for a sentence: on one line and not too long."""
+    try:
+        text = str(value)
+    except ValueError:  # an integer of more digits than Python prints
+        text = "a huge number"
+    text = text.encode("unicode_escape", "replace").decode()
+    return text if len(text) <= 120 else text[:117] + "..."
