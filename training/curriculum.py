@@ -1,0 +1,116 @@
+"""The curriculum: stages as data (paper, Table 1). One stage trains one expert and its router; older experts are frozen.
+
+"Step" has three meanings around here. In this code the paper's curriculum step is a Stage, an optimizer
+update is an iteration, and sampler steps stay the host's.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..prw.strict import between, build, one_of, short, typed
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = Path(__file__).parent / "recipes"
+OPTIMIZERS = ("adamw", "prodigy")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One expert's turn."""
+
+    name: str = ""
+    """Of the expert, its router and, unless `task` says otherwise, its task."""
+    task: str = ""
+    data: tuple[str, ...] = ()
+    iterations: int = 1
+    batch: int = 1
+    """Samples an optimizer update sees, over all ranks and accumulation."""
+    rho: float = 0.8
+    """The newest expert's share of the blocks that the veteran loss aims at (eq. 9)."""
+    veteran: float = 0.5
+    """The veteran loss's weight, the paper's alpha."""
+    replay: float = 0.0
+    """Share of samples from earlier stages; the veteran loss leaves them out."""
+
+    def __post_init__(self):
+        if not self.name:
+            raise ValueError("a stage has no name")
+        between(f"{self.name}.iterations", self.iterations, 1, 10**9)
+        between(f"{self.name}.batch", self.batch, 1, 10**6)
+        between(f"{self.name}.rho", self.rho, 0, 1)
+        between(f"{self.name}.veteran", self.veteran, 0, 1000)
+        between(f"{self.name}.replay", self.replay, 0, 1)
+        object.__setattr__(self, "task", self.task or self.name)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all stages share: the keys at the top of a recipe."""
+
+    rank: int = 128
+    alpha: float = 256.0
+    """Of the experts: their residual is scaled by alpha / rank."""
+    resolution: int = 512
+    optimizer: str = "adamw"
+    rate: float = 1e-4
+    router_rate: float = 1e-4
+    weight_decay: float = 1e-3
+    clip: float = 1.0
+    text_drop: float = 0.1
+    """Share of samples whose prompt is the empty text."""
+    source_drop: float = 0.1
+    """Share of samples without a source."""
+
+    def __post_init__(self):
+        one_of("optimizer", self.optimizer, OPTIMIZERS)
+        between("rank", self.rank, 1, 16384)
+        between("resolution", self.resolution, 16, 8192)
+        for name in ("rate", "router_rate", "weight_decay", "clip"):
+            between(name, getattr(self, name), 0, 1000)
+        for share in ("text_drop", "source_drop"):
+            between(share, getattr(self, share), 0, 1)
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    settings: Settings
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self):
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"the stages are named {short(names)}, expected one or more, each once")
+
+    def experts(self, stage: str) -> tuple[str, ...]:
+        """The columns of a stage's router: every expert trained so far, its own last."""
+        names = [each.name for each in self.stages]
+        return tuple(names[: names.index(stage) + 1])
+
+
+def recipes() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_curriculum(name: str | os.PathLike) -> Curriculum:
+    """A TOML file, or a built-in recipe by its bare name; a sixth stage is a sixth table."""
+    path = RECIPES / f"{name}.toml" if str(name) in recipes() else Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no recipe {short(name)}: give a TOML file or one of {', '.join(recipes())}.")
+    try:
+        return curriculum_of(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be used: {error}.") from None
+
+
+def curriculum_of(data: dict[str, Any]) -> Curriculum:
+    shared = {key: value for key, value in data.items() if key != "stages"}
+    tables = typed("stages", data.get("stages", []), list)
+    stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(tables))
+    return Curriculum(build(Settings, shared, "the recipe"), stages)
