@@ -70,7 +70,7 @@ def _inference(args: Namespace) -> str:
         path = find_host()
         if path is None:
             raise FileNotFoundError("No ComfyUI was found: set COMFYUI_PATH to its folder.")
-        enter_host(path, cpu=not args.device.startswith("cuda"))
+        enter_host(path, cpu=not args.device.startswith("cuda"), torch_attention=True)
     return _shown(args, inference(_shapes(args), getattr(torch, args.dtype), args.device, args.host, args.repeats))
 
 

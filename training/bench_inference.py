@@ -3,6 +3,7 @@
 `plain` is FLUX without a source. `cached` is a step that reads a source's K/V, `source_pass` makes them,
 `uncached` does both. `concat` is what others do: the source's tokens join the picture's as queries (in
 ComfyUI the host's own ReferenceLatent path; on the embedded FLUX a picture of that many more tokens).
+All of them use torch's attention, which is what the host takes on GPUs.
 
 The floor is arithmetic. With N text and image tokens, S source tokens and width d a block needs
 12 N d^2 multiplications for its layers and 2 N^2 d for attention; longer keys add 2 N S d. So

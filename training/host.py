@@ -20,13 +20,17 @@ def find_host() -> Path | None:
     return next((place for place in places if (place / "comfy" / "ldm" / "flux").is_dir()), None)
 
 
-def enter_host(path: Path, cpu: bool = True) -> None:
-    """Makes `import comfy` work outside ComfyUI's own main.py."""
+def enter_host(path: Path, cpu: bool = True, torch_attention: bool = False) -> None:
+    """Makes `import comfy` work outside ComfyUI's own main.py.
+
+    `torch_attention` asks for torch's attention, the host's choice on GPUs; on a CPU it takes a slower one.
+    """
     if str(path) not in sys.path:
         sys.path.insert(0, str(path))
     import comfy.cli_args
 
     comfy.cli_args.args.cpu = cpu
+    comfy.cli_args.args.use_pytorch_cross_attention = torch_attention
 
 
 def load_model(weights: dict[str, Tensor], dtype: torch.dtype):
