@@ -46,46 +46,7 @@ class CoLoGenSource(io.ComfyNode):
                     tooltip="Shrinks the source to this longest side in pixels; 0 never. 512 costs a quarter of 1024.",
                 ),
                 io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),
-                io.Combo.Input(
-                    "position",
-                    options=list(POSITIONS),
-                    tooltip="aligned lays the source over the picture, shifted puts it beside; auto follows the task.",
-                    **advanced(),
-                ),
-                _slider("shift_right", 1.0, -4, 4, "Where a shifted source lies, in picture widths.", **advanced()),
-                _slider("shift_down", 0.0, -4, 4, "Where a shifted source lies, in picture heights.", **advanced()),
-                _slider(
-                    "lean",
-                    0.0,
-                    -1,
-                    1,
-                    "-1 makes concept experts win (what things are), 1 localisation experts (where they are).",
-                    **advanced(),
-                ),
-                io.String.Input(
-                    "expert",
-                    default="",
-                    tooltip="Name an expert to use it in every block; empty lets the router choose.",
-                    **advanced(),
-                ),
-                io.String.Input(
-                    "router",
-                    default="",
-                    tooltip="Name a stage of the bank to use its router, or final for the last; empty follows the task.",
-                    **advanced(),
-                ),
-                io.Combo.Input(
-                    "keep_on",
-                    options=list(PLACEMENTS),
-                    tooltip="Where the source waits between steps: gpu is fastest, fp8 takes half, cpu almost no memory.",
-                    **advanced(),
-                ),
-                io.Boolean.Input(
-                    "keep_between_runs",
-                    default=False,
-                    tooltip="Remember the source in main memory, so that a new seed starts at once.",
-                    **advanced(),
-                ),
+                *_rare_inputs(),
             ],
             outputs=[io.Conditioning.Output(tooltip="For the sampler or the next source.")],
         )
@@ -163,6 +124,52 @@ def one_mask(region: Tensor) -> Tensor:
             "for a picture without transparency)."
         )
     return masks[0].clone()
+
+
+def _rare_inputs() -> list:
+    """Knobs that few need, folded away."""
+    return [
+        io.Combo.Input(
+            "position",
+            options=list(POSITIONS),
+            tooltip="aligned lays the source over the picture, shifted puts it beside; auto follows the task.",
+            **advanced(),
+        ),
+        _slider("shift_right", 1.0, -4, 4, "Where a shifted source lies, in picture widths.", **advanced()),
+        _slider("shift_down", 0.0, -4, 4, "Where a shifted source lies, in picture heights.", **advanced()),
+        _slider(
+            "lean",
+            0.0,
+            -1,
+            1,
+            "-1 makes concept experts win (what things are), 1 localisation experts (where they are).",
+            **advanced(),
+        ),
+        io.String.Input(
+            "expert",
+            default="",
+            tooltip="Name an expert to use it in every block; empty lets the router choose.",
+            **advanced(),
+        ),
+        io.String.Input(
+            "router",
+            default="",
+            tooltip="Name a stage of the bank to use its router, or final for the last; empty follows the task.",
+            **advanced(),
+        ),
+        io.Combo.Input(
+            "keep_on",
+            options=list(PLACEMENTS),
+            tooltip="Where the source waits between steps: gpu is fastest, fp8 takes half, cpu almost no memory.",
+            **advanced(),
+        ),
+        io.Boolean.Input(
+            "keep_between_runs",
+            default=False,
+            tooltip="Remember the source in main memory, so that a new seed starts at once.",
+            **advanced(),
+        ),
+    ]
 
 
 def _slider(name: str, default: float, low: float, high: float, tooltip: str, **rest):
