@@ -158,7 +158,7 @@ class Attachment:
         def place(row: Row) -> Row:
             return row if source.placement == "cpu" else row.moved(lambda x: x.to(batch.device))
 
-        rows = {slot: self.cache.find(slot, depends, place) for slot in slots}
+        rows = {slot: self.cache.find(slot, depends, place if source.keep else None) for slot in slots}
         missing = {slot: i for i, slot in enumerate(slots) if rows[slot] is None}
         if missing:
             made = self._weave(host, source, batch, list(missing.values()))

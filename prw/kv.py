@@ -114,10 +114,10 @@ class KVCache:
         self.kept: dict[Hashable, Entry] = {}
         self._unused: dict[Hashable, int] = {}
 
-    def find(self, slot: Hashable, depends: Any, place: Callable[[Row], Row]) -> Row | None:
-        """The row in a slot, if it still holds; a kept one comes back to where `place` puts it."""
+    def find(self, slot: Hashable, depends: Any, place: Callable[[Row], Row] | None) -> Row | None:
+        """The row in a slot, if it still holds; a kept one comes back to where `place` puts it (None: it stays)."""
         entry = self.rows.get(slot)
-        if entry is None and (kept := self.kept.get(slot)) is not None and kept.depends == depends:
+        if entry is None and place and (kept := self.kept.get(slot)) is not None and kept.depends == depends:
             entry = self.rows[slot] = kept._replace(row=place(kept.row))
         return entry.row if entry is not None and entry.depends == depends else None
 
