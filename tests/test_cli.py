@@ -27,7 +27,7 @@ def bank(capsys, tmp_path):
 def test_a_new_bank_of_the_real_shape_promises_what_the_paper_says():
     from cologen.prw.bank import expected_shapes
     from cologen.training.bank_commands import SHAPES
-    from cologen.training.toy import bank_info
+    from cologen.training.shapes import bank_info
 
     shapes = expected_shapes(bank_info(SHAPES["flux1"]))
     expert = sum(a * b for name, (a, b) in shapes.items() if name.startswith("experts.inpaint."))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cologen.training.masks import KINDS, Box, bezier, box_of, boxes, hole, iou, irregular, scene_hole, strokes
+from cologen.training.data.masks import KINDS, Box, bezier, box_of, boxes, hole, iou, irregular, scene_hole, strokes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

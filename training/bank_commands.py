@@ -13,7 +13,7 @@ from ..prw.bank_info import BankError, encode
 from ..prw.checkpoint import load_flux
 from ..prw.config import Base
 from ..prw.tasks import TASKS
-from .toy import TINY, bank_info
+from .shapes import TINY, bank_info
 
 SHAPES = {
     "flux1": Base(name="FLUX.1-dev"),

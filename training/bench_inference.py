@@ -22,7 +22,7 @@ from ..prw.bank import random_bank
 from ..prw.config import Base
 from ..prw.embedded import EmbeddedHost, velocity
 from ..prw.source import Routing, Source
-from .toy import FLUX1, bank_info, random_flux
+from .shapes import FLUX1, bank_info, random_flux
 
 PIXELS_A_TOKEN = 16
 VARIANTS = ("plain", "concat", "uncached", "cached", "source_pass")

@@ -21,7 +21,7 @@ from ..prw.source import Routing, Source
 from ..prw.tasks import TASKS
 from .pixels import latent_of, picture_of
 from .route_picture import draw_routes
-from .toy import bank_info, random_flux
+from .shapes import bank_info, random_flux
 
 SIDE, STEPS = 128, 8
 GREY = (128, 128, 128)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from ..prw.bank import random_bank
 from ..prw.config import Base
 from .host import ROOT, enter_host, find_host, random_vae
-from .toy import TINY, bank_info, random_flux
+from .shapes import TINY, bank_info, random_flux
 
 TEXT_NODE = f'''
 """Stands for a text encoder, which is too large for a test: a seed gives a CONDITIONING."""

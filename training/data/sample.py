@@ -1,0 +1,72 @@
+"""What a picture can bring to training, and what a task makes of it.
+
+A data set yields `Sample`, `Pair` or `Triple`; a recipe (inpaint.py, ground.py, control.py, pairs.py)
+turns one of these into an `Example`. Pictures are uint8 (height, width, 3), masks bool (height, width).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .masks import Box, box_of
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """An object in a picture."""
+
+    name: str
+    """As a person refers to it: "the red circle on the left"; unique in its picture."""
+    kind: str
+    """Its class, for detection: "circle"."""
+    mask: np.ndarray
+
+    @property
+    def box(self) -> Box:
+        return box_of(self.mask)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """An annotated picture."""
+
+    id: str
+    picture: np.ndarray
+    caption: str = ""
+    things: tuple[Thing, ...] = ()
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    """Control maps it brings: "depth" or "seg", uint8 (height, width, 3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two pictures of one subject."""
+
+    id: str
+    first: np.ndarray
+    second: np.ndarray
+    first_caption: str
+    second_caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class Triple:
+    """A picture before and after an instruction."""
+
+    id: str
+    before: np.ndarray
+    after: np.ndarray
+    instruction: str
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One training sample: read the source and the prompt, draw the target."""
+
+    id: str
+    task: str
+    prompt: str
+    source: np.ndarray
+    target: np.ndarray
+    kind: str = ""
+    """Which variety of the task it is: the kind of hole, answer or map."""
