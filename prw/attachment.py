@@ -11,14 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from .bank import Bank
-from .bank_info import BankError
+from .bank_info import BankError, SourceInfo
 from .config import Base
+from .flux import straight
 from .flux_math import rotary, timestep_embedding
 from .kv import KVCache, Row, rows_of
 from .pick import picker
 from .router import Route
 from .source import Grid, Routing, Source, fill_channels, hash_of, read_bias, source_ids, token_grid
-from .weaving import Attend, BlockKV, Pick, append_mask, append_positions, append_sources, source_stream
+from .weaving import (
+    Attend,
+    BlockKV,
+    Pick,
+    Run,
+    append_mask,
+    append_positions,
+    append_sources,
+    source_stream,
+)
 
 OPTION = "cologen"
 """The key under which a forward's Appendix travels in transformer_options."""
@@ -35,6 +45,9 @@ class Host(Protocol):
 
     def latent_in(self, latent: Tensor) -> Tensor:
         """VAE latent to the scale that FLUX was trained on."""
+
+    def latent_out(self, latent: Tensor) -> Tensor:
+        """And back."""
 
     def attend(self, pe: Tensor) -> Attend:
         """The host's attention with the given positions."""
@@ -183,36 +196,54 @@ class Attachment:
     def _weave(self, host: Host, source: Source, batch: Batch, picks: list[int]) -> list[Row]:
         """Runs the source stream for some samples of the batch."""
         self.bank.check_unchanged()
-        flux, info = host.flux, self.bank.info.source
         latent = source.latent[[batch.image(source, i) for i in picks]]
-        latent = fill_channels(host.latent_in(latent), batch.channels)
-        latent = latent.to(batch.device, host.dtype)
-        rows, columns = token_grid(latent, flux.patch_size)
-        ids = source_ids(rows, columns, batch.grid, source.routing, len(flux.params.axes_dim))
-        ids = ids.expand(len(picks), -1, -1)
-        pe = rotary(ids, flux.params.axes_dim, flux.params.theta).to(batch.device)
-
-        times = batch.times if info.time == "shared" else torch.zeros_like(batch.times)
-        vec = source_vec(host, times[picks], batch.pooled[picks], info.guidance)
-        h = flux.img_in(host.tokens(latent)[0])
-        stream = source_stream(flux, h, vec, host.attend(pe), self.pick(source.routing))
+        latent = fill_channels(host.latent_in(latent), batch.channels).to(batch.device, host.dtype)
+        times, pooled = batch.times[picks], batch.pooled[picks]
+        info, pick = self.bank.info.source, self.pick(source.routing)
+        stream, pe = source_pass(host, info, source.routing, pick, latent, batch.grid, times, pooled)
         return rows_of(_finite(stream), pe, source.placement)
 
     def pick(self, routing: Routing) -> Pick:
         return picker(self.bank, routing)
 
-    def __call__(self, q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
-        """The `attn1_patch` of both hosts."""
-        options = extra_options or {}
-        appendix: Appendix | None = options.get(OPTION)
-        if appendix is None:
-            return {}
-        block = f"{options['block_type']}_blocks.{options['block_index']}"
-        return appendix.append(block, q, k, v, pe, attn_mask, options["img_slice"][0])
+    def __call__(self, *args, **kwargs) -> dict:
+        return append_here(*args, **kwargs)
 
     def cleanup(self) -> None:
         """The end of a sampling run."""
         self.cache.end_run()
+
+
+def append_here(q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
+    """The `attn1_patch` of both hosts: what this forward's Appendix holds for this block."""
+    options = extra_options or {}
+    appendix: Appendix | None = options.get(OPTION)
+    if appendix is None:
+        return {}
+    block = f"{options['block_type']}_blocks.{options['block_index']}"
+    return appendix.append(block, q, k, v, pe, attn_mask, options["img_slice"][0])
+
+
+def source_pass(
+    host: Host,
+    info: SourceInfo,
+    routing: Routing,
+    pick: Pick,
+    latent: Tensor,
+    grid: Grid,
+    times: Tensor,
+    pooled: Tensor,
+    run: Run = straight,
+) -> tuple[Iterator[BlockKV], Tensor]:
+    """The source stream of latents (on FLUX's scale) beside a target's grid, and its rotary positions."""
+    flux = host.flux
+    rows, columns = token_grid(latent, flux.patch_size)
+    ids = source_ids(rows, columns, grid, routing, len(flux.params.axes_dim)).expand(len(latent), -1, -1)
+    pe = rotary(ids, flux.params.axes_dim, flux.params.theta).to(latent.device)
+    times = times if info.time == "shared" else torch.zeros_like(times)
+    vec = source_vec(host, times, pooled, info.guidance)
+    h = flux.img_in(host.tokens(latent)[0])
+    return source_stream(flux, h, vec, host.attend(pe), pick, run), pe
 
 
 def source_vec(host: Host, times: Tensor, pooled: Tensor, guidance: float) -> Tensor:

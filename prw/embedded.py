@@ -28,6 +28,9 @@ class EmbeddedHost:
     def latent_in(self, latent: Tensor) -> Tensor:
         return (latent - LATENT_SHIFT) * LATENT_SCALE
 
+    def latent_out(self, latent: Tensor) -> Tensor:
+        return latent / LATENT_SCALE + LATENT_SHIFT
+
     def attend(self, pe: Tensor) -> Attend:
         return partial(attention, pe=pe)
 

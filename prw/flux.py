@@ -5,6 +5,7 @@ It has the block names and the `attn1_patch` hook of ComfyUI's own FLUX, so the 
 image tokens, text tokens, modulation vector, rotary positions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .flux_math import ModulationOut, attention, modulate, rotary, split_heads, timestep_embedding
+
+RUN_BLOCK = "run_block"
+"""An option: how blocks are called, so that training can give up their activations."""
+
+
+def straight(call: Callable, *args):
+    return call(*args)
 
 
 @dataclass(frozen=True)
@@ -218,12 +226,13 @@ class Flux(nn.Module):
         if self.params.guidance_embed and guidance is not None:
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(img))
 
+        run = options.pop(RUN_BLOCK, straight)
         for i, block in enumerate(self.double_blocks):
-            img, txt = block(img, txt, vec, pe, options | {"block_type": "double", "block_index": i})
+            img, txt = run(block, img, txt, vec, pe, options | {"block_type": "double", "block_index": i})
         img = torch.cat((txt, img), dim=1)
         options["img_slice"] = [txt.shape[1], img.shape[1]]
         for i, block in enumerate(self.single_blocks):
-            img = block(img, vec, pe, options | {"block_type": "single", "block_index": i})
+            img = run(block, img, vec, pe, options | {"block_type": "single", "block_index": i})
         out = self.final_layer(img[:, txt.shape[1] :], vec)
 
         rows = (x.shape[-2] + 1) // 2

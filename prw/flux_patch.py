@@ -45,6 +45,9 @@ class ComfyHost:
     def latent_in(self, latent: Tensor) -> Tensor:
         return self.base.process_latent_in(latent)
 
+    def latent_out(self, latent: Tensor) -> Tensor:
+        return self.base.process_latent_out(latent)
+
     def attend(self, pe: Tensor) -> Attend:
         override = self.options.get("optimized_attention_override")
         options = {} if override is None else {"optimized_attention_override": override}

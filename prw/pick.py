@@ -1,5 +1,6 @@
 """From a bank and a source's routing to the experts of each block."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -13,25 +14,30 @@ from .source import Routing
 from .strict import short
 from .weaving import Pick
 
+BlockNoise = Callable[[str, Tensor], Tensor]
+"""The router's noise in a block, shaped like the logits it is given."""
 LEANS = {"concept": -1.0, "localisation": 1.0}
 
 
-def picker(bank: Bank, routing: Routing, noisy: bool = False) -> Pick:
-    """Answers for every block which experts bend it; `noisy` in training only."""
+def picker(bank: Bank, routing: Routing, noise: BlockNoise | None = None) -> Pick:
+    """Answers for every block which experts bend it; `noise` in training only."""
     stage, columns = columns_of(bank, routing)
     steering = Steering(
         lean=_lean(bank, columns, routing.lean),
         forced=columns.experts.index(routing.expert) if routing.expert else None,
     )
-    return partial(_pick, bank, stage, columns, steering, routing.strength, noisy)
+    return partial(_pick, bank, stage, columns, steering, routing.strength, noise)
 
 
-def _pick(bank, stage, columns, steering, strength, noisy, block: str, h: Tensor) -> Weave:
+def _pick(bank, stage, columns, steering, strength, noise, block: str, h: Tensor) -> Weave:
     if stage is None:
-        weight, noise = h.new_zeros(h.shape[-1], 1), None
+        weight, spread = h.new_zeros(h.shape[-1], 1), None
     else:
-        weight, noise = (w.to(h.device) for w in bank.router(stage, block))
-    answer = route(h, weight, noise if noisy else None, columns.per, steering)
+        weight, spread = (w.to(h.device) for w in bank.router(stage, block))
+    if noise is None:
+        answer = route(h, weight, None, columns.per, steering)
+    else:
+        answer = route(h, weight, spread, columns.per, steering, partial(noise, block))
     if strength == 0:
         return Weave(answer, {})
     chosen = [0] if len(columns.experts) == 1 else answer.expert.unique().tolist()

@@ -1,11 +1,14 @@
 """The noisy top-1 router (paper, eq. 2 and 3): which expert bends a block's keys and values, and how much."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Noise = Callable[[Tensor], Tensor]
+"""Standard normal numbers shaped like the logits it is given."""
 ROUTE_PER = ("sample", "token")
 
 
@@ -35,6 +38,7 @@ def route(
     noise_weight: Tensor | None = None,
     per: str = "sample",
     steering: Steering | None = None,
+    noise: Noise = torch.randn_like,
 ) -> Route:
     """Routes modulated source tokens h (batch, tokens, dim); weights are (dim, experts).
 
@@ -46,7 +50,7 @@ def route(
     pooled = h.mean(dim=1) if per == "sample" else h
     w = pooled @ weight.float()  # eq. 2, without noise: (batch, experts)
     if noise_weight is not None:
-        w = w + torch.randn_like(w) * F.softplus(pooled @ noise_weight.float())
+        w = w + noise(w) * F.softplus(pooled @ noise_weight.float())
 
     steering = steering or Steering()
     if steering.forced is not None:

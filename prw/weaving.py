@@ -7,13 +7,14 @@ offloading of the base keep working.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from .experts import Weave
+from .flux import straight
 from .flux_math import modulate
 from .router import Route
 
@@ -21,6 +22,10 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """q, k, v before rotation (batch, heads, tokens, head_dim) -> (batch, tokens, dim)."""
 Pick = Callable[[str, Tensor], Weave]
 """Block name and modulated source tokens -> the route and its experts."""
+
+
+Run = Callable[..., Any]
+"""How a block's step is called: straight, or by training with its activations given up."""
 
 
 class BlockKV(NamedTuple):
@@ -38,11 +43,13 @@ def named_blocks(flux: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield f"{kind}.{i}", block
 
 
-def source_stream(flux: nn.Module, h: Tensor, vec: Tensor, attend: Attend, pick: Pick) -> Iterator[BlockKV]:
+def source_stream(
+    flux: nn.Module, h: Tensor, vec: Tensor, attend: Attend, pick: Pick, run: Run = straight
+) -> Iterator[BlockKV]:
     """Runs source tokens h (batch, tokens, dim) through all blocks."""
     for name, block in named_blocks(flux):
         step = double_step if name.startswith("double") else single_step
-        h, kv = step(name, block, h, vec, attend, pick)
+        h, kv = run(step, name, block, h, vec, attend, pick)
         if h.dtype == torch.float16:  # as the host does: fp16 can overflow in FLUX
             h = h.nan_to_num(nan=0.0, posinf=65504, neginf=-65504)
         yield kv

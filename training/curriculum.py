@@ -6,11 +6,12 @@ update is an iteration, and sampler steps stay the host's.
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..prw.strict import between, build, one_of, short, typed
+from .schedule import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,6 +20,7 @@ else:
 
 RECIPES = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("adamw", "prodigy")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -61,27 +63,63 @@ class Settings:
     optimizer: str = "adamw"
     rate: float = 1e-4
     router_rate: float = 1e-4
+    schedule: str = "constant"
+    warmup: int = 0
+    """Iterations at a stage's start over which the rates rise."""
     weight_decay: float = 1e-3
     clip: float = 1.0
+    """Longest gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of the weights' running average, which is what a stage then leaves; 0: the weights themselves."""
     text_drop: float = 0.1
     """Share of samples whose prompt is the empty text."""
-    source_drop: float = 0.1
-    """Share of samples without a source."""
+    guidance: float = 1.0
+    """What a distilled base (dev) is told while it trains, and its source always."""
+    noise_end: float = 1.0
+    """From this part of a stage on the router's noise fades to 0, so that usage stays what it was when it is gone."""
+    micro: int = 0
+    """Samples a forward sees; 0: the whole batch. Smaller takes less memory and changes no result."""
+    precision: str = "fp32"
+    """In which the base is loaded and computes; experts and routers are always trained in fp32."""
+    checkpointing: bool = False
+    """Compute blocks twice instead of remembering them."""
+    compile: bool = False
+    """torch.compile the frozen base's blocks."""
+    save_every: int = 500
+    keep: int = 2
+    """Checkpoints that are kept."""
+    validate_every: int = 500
+    sample_every: int = 1000
+    sample_steps: int = 20
 
     def __post_init__(self):
-        one_of("optimizer", self.optimizer, OPTIMIZERS)
+        for name, options in (("optimizer", OPTIMIZERS), ("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS)):
+            one_of(name, getattr(self, name), options)
         between("rank", self.rank, 1, 16384)
+        between("alpha", self.alpha, 0, 1e6)
         between("resolution", self.resolution, 16, 8192)
-        for name in ("rate", "router_rate", "weight_decay", "clip"):
+        for name in ("rate", "router_rate", "weight_decay", "clip", "guidance"):
             between(name, getattr(self, name), 0, 1000)
-        for share in ("text_drop", "source_drop"):
+        for share in ("text_drop", "ema", "noise_end"):
             between(share, getattr(self, share), 0, 1)
+        for name, least in (("warmup", 0), ("micro", 0), ("keep", 1), ("sample_steps", 1)):
+            between(name, getattr(self, name), least, 10**6)
+        for name in ("save_every", "validate_every", "sample_every"):
+            between(name, getattr(self, name), 0, 10**9)
+
+
+BUDGETS = {"tiny": 0.01, "small": 0.1, "full": 1.0}
+"""Shares of a recipe's iterations."""
 
 
 @dataclass(frozen=True)
 class Curriculum:
     settings: Settings
     stages: tuple[Stage, ...]
+    base: str = ""
+    """"toy": the built-in world; else a FLUX.1 file. A node brings its own."""
+    toy: dict[str, Any] = field(default_factory=dict)
+    """The built-in world's own recipe (toy/make.py)."""
 
     def __post_init__(self):
         names = [stage.name for stage in self.stages]
@@ -110,7 +148,14 @@ def load_curriculum(name: str | os.PathLike) -> Curriculum:
 
 
 def curriculum_of(data: dict[str, Any]) -> Curriculum:
-    shared = {key: value for key, value in data.items() if key != "stages"}
+    shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy")}
     tables = typed("stages", data.get("stages", []), list)
     stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(tables))
-    return Curriculum(build(Settings, shared, "the recipe"), stages)
+    base, toy = typed("base", data.get("base", ""), str), typed("toy", data.get("toy", {}), dict)
+    return Curriculum(build(Settings, shared, "the recipe"), stages, base, toy)
+
+
+def scaled(curriculum: Curriculum, share: float) -> Curriculum:
+    """The same curriculum with a share of its iterations, at least one a stage."""
+    stages = [replace(stage, iterations=max(1, round(stage.iterations * share))) for stage in curriculum.stages]
+    return replace(curriculum, stages=tuple(stages))

@@ -1,0 +1,78 @@
+"""A stage's beginning and end: a bank gets one more expert and one more router, and what is older stays as it is."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..prw.bank import Bank, expected_shapes
+from ..prw.bank_info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
+from ..prw.config import Base
+from ..prw.tasks import TASKS
+from .curriculum import Settings, Stage
+
+NUDGE = 0.01
+"""A new router column is a copy of the dominant one, this much off (our choice): it starts with about half."""
+FRESH = 0.02
+"""Size of the first router's weights."""
+
+
+def empty_bank(base: Base, settings: Settings) -> Bank:
+    return Bank(BankInfo(base=base, experts={}, routers={}, source=SourceInfo(guidance=settings.guidance)), {})
+
+
+def grown(bank: Bank, stage: Stage, settings: Settings, seed: int, dominant: Mapping[str, int] | None = None) -> Bank:
+    """The bank with the stage's expert, which adds nothing yet, and its router.
+
+    The router starts from the last stage's; its new column from that block's `dominant` one (0 if not given).
+    """
+    refuse_trained(bank, stage)
+    last = max(bank.info.routers, key=lambda name: len(bank.info.routers[name].experts), default=None)
+    info = with_stage(bank.info, stage, settings, last)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = dict(bank.tensors)
+    for name, shape in expected_shapes(info).items():
+        if name in tensors:
+            continue
+        *_, kind = name.rsplit(".", 1)
+        if kind in ("down", "up"):
+            tensors[name] = torch.randn(shape, generator=generator) * (shape[1] ** -0.5 if kind == "down" else 0.0)
+        else:
+            block = name.removeprefix(f"routers.{stage.name}.").rsplit(".", 1)[0]
+            old = None if last is None else bank.tensors[f"routers.{last}.{block}.{kind}"].float()
+            tensors[name] = widened(old, shape, (dominant or {}).get(block, 0), generator)
+    return Bank(info, tensors)
+
+
+def widened(old: Tensor | None, shape: tuple[int, ...], dominant: int, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(shape, generator=generator)
+    if old is None:
+        return noise * FRESH
+    column = old[:, dominant]
+    return torch.cat((old, (column + NUDGE * column.std() * noise[:, -1])[:, None]), dim=1)
+
+
+def with_stage(info: BankInfo, stage: Stage, settings: Settings, last: str | None) -> BankInfo:
+    role = TASKS[stage.task].role if stage.task in TASKS else ""
+    expert = ExpertInfo(
+        rank=settings.rank, alpha=float(settings.alpha), task=stage.task, role=role, stage=len(info.experts)
+    )
+    known = info.routers[last].experts if last else ()
+    router = RouterInfo(experts=(*known, stage.name), task=stage.task)
+    return replace(info, experts={**info.experts, stage.name: expert}, routers={**info.routers, stage.name: router})
+
+
+def refuse_trained(bank: Bank, stage: Stage) -> None:
+    if stage.name in bank.info.experts or stage.name in bank.info.routers:
+        raise ValueError(
+            f"The bank has an expert {stage.name} already ({', '.join(bank.info.experts)}): give the new stage another "
+            f"name, or start from a bank without it."
+        )
+
+
+def own_tensors(bank: Bank, stage: Stage) -> list[str]:
+    """What the stage trains: its expert and its router, nothing else."""
+    return sorted(
+        name for name in bank.tensors if name.startswith((f"experts.{stage.name}.", f"routers.{stage.name}."))
+    )

@@ -1,0 +1,169 @@
+"""Encoded examples of one task, and the order in which training sees them.
+
+Nothing here remembers where it is: what iteration k sees follows from the seed and k alone, on any number of
+ranks. That is what makes a resumed run equal to an uninterrupted one.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .curriculum import Stage
+from .data.sample import Example
+
+LEAST_HELD_OUT, MOST_HELD_OUT = 1, 64
+
+
+class Codec(Protocol):
+    """What turns pictures and words into what FLUX reads, and latents back into pictures."""
+
+    def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        """uint8 (height, width, 3) each, all of one size, to latents as the VAE gives them."""
+
+    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Context (batch, tokens, width) and pooled (batch, width)."""
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """uint8 (batch, height, width, 3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """The last few are held out of training, for validation and samples."""
+
+    task: str
+    ids: tuple[str, ...]
+    prompts: tuple[str, ...]
+    target: Tensor
+    source: Tensor
+    context: Tensor
+    pooled: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def held_out(self) -> int:
+        return min(max(LEAST_HELD_OUT, len(self) // 10), MOST_HELD_OUT)
+
+    @property
+    def taught(self) -> int:
+        """How many are for training: the first of them."""
+        return max(1, len(self) - self.held_out)
+
+    def save(self, path: str | os.PathLike) -> None:
+        tensors = {"target": self.target, "source": self.source, "context": self.context, "pooled": self.pooled}
+        texts = {"task": self.task, "ids": "\n".join(self.ids), "prompts": "\n".join(self.prompts)}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, texts)
+
+
+def encode(codec: Codec, task: str, examples: Sequence[Example], chunk: int = 32, progress=None) -> Lessons:
+    """Examples through the encoders, a few at a time."""
+    if len(examples) < 2:
+        raise ValueError(f"{task} has {len(examples)} examples, expected two or more: add data.")
+    parts = []
+    for start in range(0, len(examples), chunk):
+        some = examples[start : start + chunk]
+        with torch.no_grad():
+            target = codec.encode([example.target for example in some])
+            source = codec.encode([example.source for example in some])
+            parts.append((target, source, *codec.texts([example.prompt for example in some])))
+        if progress is not None:
+            progress(min(start + chunk, len(examples)), len(examples))
+    target, source, context, pooled = zip(*parts)
+    return Lessons(
+        task,
+        tuple(example.id for example in examples),
+        tuple(example.prompt.replace("\n", " ") for example in examples),
+        torch.cat(target),
+        torch.cat(source),
+        torch.cat([padded(part, max(each.shape[1] for each in context)) for part in context]),
+        torch.cat(pooled),
+    )
+
+
+def padded(context: Tensor, tokens: int) -> Tensor:
+    """Longer prompts have more tokens; shorter ones get zeros behind."""
+    return torch.nn.functional.pad(context, (0, 0, 0, tokens - context.shape[1]))
+
+
+class Slot(NamedTuple):
+    """One sample of an iteration."""
+
+    task: str
+    index: int
+    """Into the task's lessons."""
+    seed: int
+    """Of all that is random about it."""
+
+
+def slots(seed: int, number: int, iteration: int, stage: Stage, taught: Mapping[str, int]) -> list[Slot]:
+    """What an iteration of the `number`-th stage sees, over all ranks: its task's lessons, each once an epoch.
+
+    With replay some slots are filled from the earlier tasks instead.
+    """
+    rng = np.random.default_rng((seed, number, iteration))
+    seeds = rng.integers(2**62, size=stage.batch)
+    replayed = rng.random(stage.batch) < stage.replay
+    earlier = [task for task in taught if task != stage.task]
+    out = []
+    for j in range(stage.batch):
+        if replayed[j] and earlier:
+            task = earlier[rng.integers(len(earlier))]
+            out.append(Slot(task, int(rng.integers(taught[task])), int(seeds[j])))
+        else:
+            epoch, place = divmod(iteration * stage.batch + j, taught[stage.task])
+            out.append(Slot(stage.task, int(_order(seed, number, epoch, taught[stage.task])[place]), int(seeds[j])))
+    return out
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, number: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, number, epoch, count)).permutation(count)
+
+
+class Batch(NamedTuple):
+    """Samples of one task, ready for FLUX."""
+
+    task: str
+    ids: tuple[str, ...]
+    target: Tensor
+    source: Tensor
+    context: Tensor
+    pooled: Tensor
+    times: Tensor
+    noise: Tensor
+    seeds: tuple[int, ...]
+
+
+def batch_of(lessons: Lessons, some: Sequence[Slot], empty: tuple[Tensor, Tensor], text_drop: float) -> Batch:
+    """The slots' lessons with their times and noise; some prompts become the empty one."""
+    rows = torch.tensor([slot.index for slot in some])
+    context, pooled = lessons.context[rows], lessons.pooled[rows]
+    times, noise = torch.empty(len(some)), torch.empty_like(lessons.target[rows], dtype=torch.float32)
+    for j, slot in enumerate(some):
+        generator = torch.Generator().manual_seed(slot.seed)
+        times[j] = torch.randn((), generator=generator).sigmoid()
+        dropped = torch.rand((), generator=generator) < text_drop
+        noise[j] = torch.randn(noise.shape[1:], generator=generator)
+        if dropped:
+            context[j], pooled[j] = padded(empty[0], context.shape[1])[0, : context.shape[1]], empty[1][0]
+    ids = tuple(lessons.ids[slot.index] for slot in some)
+    seeds = tuple(slot.seed for slot in some)
+    return Batch(lessons.task, ids, lessons.target[rows], lessons.source[rows], context, pooled, times, noise, seeds)
+
+
+def load_lessons(path: str | os.PathLike) -> Lessons:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata()
+    ids, prompts = (tuple(texts[name].split("\n")) for name in ("ids", "prompts"))
+    return Lessons(texts["task"], ids, prompts, **load_file(path))

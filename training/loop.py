@@ -1,0 +1,259 @@
+"""The one loop that trains every stage: they differ in data, not in code.
+
+An iteration: draw the batch, weave, take the velocity's error (objective.py), hold the newest expert's usage at rho,
+step. Everything random follows from the seed and the iteration, so that neither a resume nor the number of ranks
+changes a result.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..prw.attachment import Host
+from ..prw.bank import Bank
+from ..prw.router import Route
+from ..prw.source import Routing
+from . import ranks
+from .checkpoints import TrainingError
+from .curriculum import Settings, Stage
+from .forward import SlotNoise, velocity, weave
+from .growing import own_tensors
+from .lessons import Batch, Lessons, Slot, batch_of, slots
+from .objective import noised, task_loss, usage, usage_of_all
+from .optimizers import load_tensors, make_optimizer, tensors_of
+from .schedule import factor
+
+MOST_MISSES = 3
+"""Iterations in a row that may run out of memory."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an iteration says of itself."""
+
+    iteration: int
+    task: float
+    """Mean velocity error."""
+    veteran: float
+    used: float
+    """U_t of eq. 8, with noise."""
+    usage: tuple[float, ...]
+    """Every expert's share of the blocks, in the router's order."""
+    norm: float
+    """Of the gradient, before clipping."""
+
+
+class StageTrainer:
+    """One expert's turn. `bank` holds it already (growing.py); everything else in it stays as it is."""
+
+    def __init__(
+        self,
+        host: Host,
+        bank: Bank,
+        stage: Stage,
+        number: int,
+        settings: Settings,
+        lessons: Mapping[str, Lessons],
+        empty: tuple[Tensor, Tensor],
+        seed: int = 0,
+        spare: dict | None = None,
+    ):
+        self.host, self.stage, self.number, self.settings = host, stage, number, settings
+        self.lessons, self.empty, self.seed = lessons, empty, seed
+        self.spare = spare if settings.checkpointing else None
+        self.device = next(host.flux.parameters()).device
+        self.newest = len(bank.info.routers[stage.name].experts) - 1
+        names = own_tensors(bank, stage)
+        own = {name: bank.tensors[name].detach().float().to(self.device).clone() for name in names}
+        self.trained = {name: tensor.requires_grad_(True) for name, tensor in own.items()}
+        self.average = {name: tensor.detach().clone() for name, tensor in own.items()} if settings.ema else {}
+        older = {name: tensor for name, tensor in bank.tensors.items() if name not in own}
+        self.bank = Bank(bank.info, {**older, **self.trained})
+        experts = [tensor for name, tensor in self.trained.items() if name.startswith("experts.")]
+        routers = [tensor for name, tensor in self.trained.items() if name.startswith("routers.")]
+        self.optimizer = make_optimizer(experts, routers, settings)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.iteration = 0
+        self.missed, self.misses_in_a_row = 0, 0
+        if stage.batch % ranks.count():
+            raise TrainingError(
+                f"The batch of {stage.name} is {stage.batch}, which {ranks.count()} processes cannot share equally: "
+                f"set a multiple."
+            )
+
+    @property
+    def finished(self) -> bool:
+        return self.iteration >= self.stage.iterations
+
+    def step(self) -> Step | None:
+        """One iteration; None if it did not fit into memory."""
+        try:
+            step = self._step()
+            self.misses_in_a_row = 0
+        except torch.OutOfMemoryError as error:
+            step = None
+            self._missed(error)
+        self.iteration += 1
+        return step
+
+    def _missed(self, error: Exception) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.missed += 1
+        self.misses_in_a_row += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.misses_in_a_row >= MOST_MISSES:
+            raise TrainingError(
+                f"{MOST_MISSES} iterations in a row did not fit into memory (micro is {self.settings.micro or 'the batch'}): "
+                f"set micro smaller, checkpointing = true, or a smaller resolution, then resume."
+            ) from error
+
+    def _step(self) -> Step:
+        batches = self.batches()
+        own = sum(len(batch.ids) for batch in batches if batch.task == self.stage.task)
+        total = ranks.total(own, self.device)
+        known = None
+        if len(batches) > 1:  # the whole batch's usage must be known before the first gradient
+            with torch.no_grad():
+                known = self._usage_ahead(batches, total)
+
+        task, used, shares = torch.zeros((), device=self.device), torch.zeros((), device=self.device), 0.0
+        for batch in batches:
+            errors, routes = self.errors(batch, noise=self.noise(batch))
+            loss = errors.sum() / self.stage.batch
+            if batch.task == self.stage.task:
+                part = usage(routes.values(), self.newest) * (len(batch.ids) / total)
+                reached = ranks.total(part.detach(), self.device) if known is None else known
+                loss = loss + self.stage.veteran * (reached - self.stage.rho).sign() * part
+                used = used + part.detach()
+                shares = shares + usage_of_all(routes.values(), self.newest + 1) * (len(batch.ids) / total)
+            self._refuse_nan(loss, batch)
+            loss.backward()
+            task = task + errors.detach().sum() / self.stage.batch
+        norm = self._update()
+        task, used = (ranks.total(value, self.device).item() for value in (task, used))
+        shares = ranks.total(torch.as_tensor(shares, device=self.device), self.device)
+        veteran = self.stage.veteran * abs(used - self.stage.rho)
+        return Step(self.iteration, task, veteran, used, tuple(shares.flatten().tolist()), norm)
+
+    def batches(self) -> list[Batch]:
+        """This rank's share of the iteration, in pieces of one task and at most `micro` samples."""
+        taught = {task: lessons.taught for task, lessons in self.lessons.items()}
+        mine = slots(self.seed, self.number, self.iteration, self.stage, taught)[ranks.rank() :: ranks.count()]
+        by_task: dict[str, list[Slot]] = {}
+        for slot in mine:
+            by_task.setdefault(slot.task, []).append(slot)
+        size = self.settings.micro or self.stage.batch
+        pieces = [some[i : i + size] for some in by_task.values() for i in range(0, len(some), size)]
+        return [batch_of(self.lessons[piece[0].task], piece, self.empty, self.settings.text_drop) for piece in pieces]
+
+    def routing(self, task: str) -> Routing:
+        """The stage's own router, also for replayed tasks: it shall not forget them."""
+        return Routing(task=task, router=self.stage.name)
+
+    def noise(self, batch: Batch) -> SlotNoise:
+        """Fades to nothing over the end of the stage, where the recipe says so."""
+        share = self.iteration / self.stage.iterations
+        fading = 1.0 if share <= self.settings.noise_end else (1 - share) / (1 - self.settings.noise_end)
+        return SlotNoise(batch.seeds, fading)
+
+    def errors(self, batch: Batch, noise=None) -> tuple[Tensor, dict[str, Route]]:
+        """The velocity's error of every sample, and its routes; without noise, as at inference."""
+        target = self.host.latent_in(batch.target.to(self.device)).float()
+        times, eps, context, pooled = (
+            part.to(self.device) for part in (batch.times, batch.noise, batch.context, batch.pooled)
+        )
+        x = noised(target, eps, times)
+        woven = weave(
+            self.host,
+            self.bank,
+            self.routing(batch.task),
+            batch.source.to(self.device),
+            x,
+            times,
+            pooled,
+            noise,
+            self.spare,
+        )
+        found = velocity(self.host, woven, x, times, context, pooled, self.settings.guidance)
+        return task_loss(found, target, eps), woven.routes
+
+    def _usage_ahead(self, batches: Iterable[Batch], total: Tensor) -> Tensor:
+        used = torch.zeros((), device=self.device)
+        for batch in batches:
+            if batch.task == self.stage.task:
+                routes = self.routes(batch, self.noise(batch))
+                used = used + usage(routes.values(), self.newest) * (len(batch.ids) / total)
+        return ranks.total(used, self.device)
+
+    def routes(self, batch: Batch, noise=None) -> dict[str, Route]:
+        """Routes alone: the source's pass, without FLUX's."""
+        x = self.host.latent_in(batch.target.to(self.device)).float()
+        times, pooled = batch.times.to(self.device), batch.pooled.to(self.device)
+        source = batch.source.to(self.device)
+        return weave(self.host, self.bank, self.routing(batch.task), source, x, times, pooled, noise).routes
+
+    def _refuse_nan(self, loss: Tensor, batch: Batch) -> None:
+        if torch.isfinite(loss):
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        raise NotFinite(self.stage.name, self.iteration, batch)
+
+    def _update(self) -> float:
+        parameters = list(self.trained.values())
+        for parameter in parameters:  # an expert that no sample took has no gradient
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        ranks.add_up([parameter.grad for parameter in parameters])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf).item()
+        scale = factor(self.settings.schedule, self.iteration, self.stage.iterations, self.settings.warmup)
+        for group, rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = rate * scale
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self._follow()
+        return norm
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        # young averages forget faster, or they would remember the start for long
+        decay = min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration))
+        for name, tensor in self.trained.items():
+            self.average[name].lerp_(tensor, 1 - decay)
+
+    def result(self) -> Bank:
+        """The bank as it would be left now."""
+        own = self.average or self.trained
+        experts = dict(self.bank.info.experts)
+        experts[self.stage.name] = replace(experts[self.stage.name], iterations=self.iteration)
+        tensors = {name: own.get(name, tensor).detach().cpu().clone() for name, tensor in self.bank.tensors.items()}
+        return Bank(replace(self.bank.info, experts=experts), tensors)
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        tensors, rest = tensors_of(self.optimizer)
+        named = {"optimizer": tensors, "trained": self.trained, "average": self.average}
+        flat = {f"{kind}/{name}": tensor for kind, group in named.items() for name, tensor in group.items()}
+        return flat, {"iteration": self.iteration, "missed": self.missed, "optimizer": rest, "seed": self.seed}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], state: dict) -> None:
+        for kind, group in (("trained", self.trained), ("average", self.average)):
+            for name, tensor in group.items():
+                tensor.copy_(tensors[f"{kind}/{name}"])
+        optimizer = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith("optimizer/")}
+        load_tensors(self.optimizer, optimizer, state["optimizer"])
+        self.iteration, self.missed, self.seed = state["iteration"], state["missed"], state["seed"]
+
+
+class NotFinite(TrainingError):
+    """Carries the ids of the batch that it happened with."""
+
+    def __init__(self, stage: str, iteration: int, batch: Batch):
+        self.ids = batch.ids
+        super().__init__(
+            f"The loss of {stage} is not finite at iteration {iteration}: look at the samples named in the file beside "
+            f"the checkpoints, lower the rate, or train in fp32."
+        )

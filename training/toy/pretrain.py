@@ -1,0 +1,116 @@
+"""The toy FLUX, trained from nothing: pictures from words, as FLUX.1 was, before any expert exists.
+
+Data is drawn as it is needed and depends only on seed and iteration, so that a stopped run goes on as if nothing
+had happened.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...prw.flux import Flux, FluxParams
+from ..objective import draw_times, noised, task_loss
+from ..schedule import factor
+from .render import render
+from .scene import draw_scene, with_mark
+from .text import POOLED, WIDTH, TextEncoder
+from .vae import Components, pixels
+from .words import facts_of, tell_all
+
+SHAPE = dict(
+    hidden_size=256,
+    num_heads=2,
+    depth=2,
+    depth_single_blocks=4,
+    context_in_dim=WIDTH,
+    vec_in_dim=POOLED,
+    guidance_embed=False,
+)
+TEXT_DROP = 0.1
+KEEP = (0.5, 0.9, 1.0)
+"""How much of the truth captions tell: always all of it would leave nothing to imagine."""
+
+
+def fresh_flux(seed: int, **shape) -> Flux:
+    """Usual starting weights; modulations and the last layer start at zero, so that blocks begin as identities."""
+    torch.manual_seed(seed)
+    flux = Flux(FluxParams(**{**SHAPE, **shape}))
+    for name, parameter in flux.named_parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.xavier_uniform_(parameter)
+        if (
+            name.endswith("bias")
+            or "mod.lin" in name
+            or "modulation.lin" in name
+            or "adaLN" in name
+            or name == "final_layer.linear.weight"
+        ):
+            torch.nn.init.zeros_(parameter)
+    return flux
+
+
+def draw_captioned(rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
+    """Pictures and what is said of them."""
+    scenes = [with_mark(rng, draw_scene(rng), 0.25) for _ in range(count)]
+    texts = [
+        "" if rng.random() < TEXT_DROP else tell_all(rng, facts_of(rng, scene, rng.choice(KEEP))) for scene in scenes
+    ]
+    return np.stack([render(scene) for scene in scenes]), texts
+
+
+class Pretraining:
+    """Everything a run is made of; `state` and `load` make it resumable."""
+
+    def __init__(
+        self, text: TextEncoder, components: Components, iterations: int, batch: int, rate: float, seed: int = 0
+    ):
+        self.text, self.components = text, components
+        self.iterations, self.batch, self.rate, self.seed = iterations, batch, rate, seed
+        self.flux = fresh_flux(seed)
+        self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
+        self.optimizer = torch.optim.AdamW(self.flux.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+        self.done = 0
+
+    def step(self) -> float:
+        rng = np.random.default_rng((self.seed, self.done))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        pictures, texts = draw_captioned(rng, self.batch)
+        with torch.no_grad():
+            context, pooled = self.text.encode(texts)
+        loss = self.loss(self.components.encode(pixels(pictures)), context, pooled, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.flux.parameters(), 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor("cosine", self.done, self.iterations, min(300, self.iterations // 10))
+        self.optimizer.step()
+        self.done += 1
+        self._follow()
+        return loss.item()
+
+    def loss(self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator) -> Tensor:
+        times = draw_times(len(latents), generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        velocity = self.flux(noised(latents, noise, times), times, context, pooled)
+        return task_loss(velocity, latents, noise).mean()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The weights' running average: what is kept in the end."""
+        slow = min(0.999, (1 + self.done) / (10 + self.done))
+        for name, parameter in self.flux.named_parameters():
+            self.average[name].lerp_(parameter, 1 - slow)
+
+    def state(self) -> dict:
+        return {
+            "flux": self.flux.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "done": self.done,
+        }
+
+    def load(self, state: dict) -> None:
+        self.flux.load_state_dict(state["flux"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done = state["done"]

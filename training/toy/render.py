@@ -1,0 +1,97 @@
+"""Scenes as pictures, masks and control maps; all uint8 or bool arrays of SIDE x SIDE."""
+
+import numpy as np
+
+from .scene import COLOURS, CORNER, GROUNDS, MARKERS, PLACES, SHAPES, SIDE, SIZES, Item, Scene
+
+STRIPE = 4
+"""Height of a stripe in pixels; stripes keep to the canvas, not to the thing."""
+DARK = 0.5
+"""What a dark stripe keeps of its colour."""
+LINE = 2
+GAP = 1
+"""A box is LINE wide and leaves GAP pixels round its thing."""
+NEARNESS = {"big": 230, "small": 130}
+FAR = 20
+CLASSES = {"circle": (255, 120, 0), "square": (0, 200, 120), "triangle": (120, 80, 255), "cross": (255, 0, 120)}
+"""The segmentation palette, over black."""
+
+
+def coverage(shape: str, radius: float, cy: float, cx: float, side: int = SIDE) -> np.ndarray:
+    """How much of each pixel the shape covers (its edge is one pixel soft), 0..1."""
+    y, x = np.mgrid[0:side, 0:side] + 0.5
+    return np.clip(0.5 - distance(shape, radius, y - cy, x - cx), 0, 1)
+
+
+def distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Signed distance to the outline, negative inside."""
+    if shape == "circle":
+        return np.hypot(y, x) - r
+    if shape == "square":
+        return np.maximum(abs(y), abs(x)) - 0.88 * r
+    if shape == "cross":
+        long, short = np.maximum(abs(y), abs(x)), np.minimum(abs(y), abs(x))
+        return np.maximum(long - r, short - 0.36 * r)
+    slant = np.maximum(y - 0.8 * r, (abs(x) * 1.8 - (y + r)) / np.hypot(1.8, 1))  # triangle: its tip at -r
+    return slant
+
+
+def centre(item: Item) -> tuple[float, float]:
+    row, column = PLACES[item.place]
+    return CORNER * (row + 0.5) + item.down, CORNER * (column + 0.5) + item.right
+
+
+def item_coverage(item: Item) -> np.ndarray:
+    return coverage(item.shape, SIZES[item.size], *centre(item))
+
+
+def item_mask(item: Item) -> np.ndarray:
+    return item_coverage(item) > 0.5
+
+
+def shading(texture: str, side: int = SIDE) -> np.ndarray:
+    """Brightness of each row of a thing, (side, 1, 1)."""
+    dark = (np.arange(side) // STRIPE) % 2 == 1
+    return np.where(dark & (texture == "striped"), DARK, 1.0)[:, None, None]
+
+
+def paint(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    return picture * (1 - cover[..., None]) + cover[..., None] * colour
+
+
+def frame(mask: np.ndarray) -> np.ndarray:
+    """The box round a mask, as drawn."""
+    ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    out, box = GAP + LINE, np.zeros_like(mask)
+    y0, y1, x0, x1 = ys[0] - out, ys[-1] + 1 + out, xs[0] - out, xs[-1] + 1 + out
+    box[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    box[max(y0 + LINE, 0) : y1 - LINE, max(x0 + LINE, 0) : x1 - LINE] = False
+    return box
+
+
+def render(scene: Scene) -> np.ndarray:
+    picture = np.full((SIDE, SIDE, 3), GROUNDS[scene.ground], float)
+    for item in scene.items:
+        picture = paint(picture, item_coverage(item), np.array(COLOURS[item.colour]) * shading(item.texture))
+    for mark in scene.marks:
+        item, colour = scene.items[mark.item], np.array(MARKERS[mark.colour])
+        cover = frame(item_mask(item)).astype(float) if mark.form == "box" else item_coverage(item)
+        picture = paint(picture, cover, colour)
+    return np.rint(picture).astype(np.uint8)
+
+
+def depth_map(scene: Scene) -> np.ndarray:
+    picture = np.full((SIDE, SIDE, 3), FAR, np.uint8)
+    for item in scene.items:
+        picture[item_mask(item)] = NEARNESS[item.size]
+    return picture
+
+
+def seg_map(scene: Scene) -> np.ndarray:
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    for item in scene.items:
+        picture[item_mask(item)] = CLASSES[item.shape]
+    return picture
+
+
+assert set(CLASSES) == set(SHAPES)

@@ -1,0 +1,155 @@
+"""The toy world's text encoder: a sentence becomes one token a fact, and a pooled vector.
+
+It is trained to understand before FLUX sees a word: from its tokens, and from the pooled vector alone, linear
+heads must read off the facts that the sentence states (words.py).
+"""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..schedule import factor
+from .scene import draw_scene, pick, with_mark
+from .words import (
+    ADD,
+    ARTICLES,
+    AT,
+    CHANGES,
+    EMPTY,
+    GROUND,
+    MOST,
+    PHRASES,
+    REGROUND,
+    VALUES,
+    Fact,
+    facts_of,
+    tell,
+    tell_added,
+    tell_change,
+)
+
+WIDTH = 96
+POOLED = 128
+LONGEST = 80
+"""Words that are read; the rest of a longer text is ignored."""
+UNKNOWN = 1
+"""What a word outside the vocabulary becomes; 0 is padding."""
+
+
+def vocabulary() -> list[str]:
+    templates = [*ARTICLES, *AT, *GROUND, *EMPTY, *ADD, *REGROUND, "thing object"]
+    templates += [phrase for group in (PHRASES, CHANGES) for phrases in group.values() for phrase in phrases]
+    values = [value for values in list(VALUES.values())[1:] for value in values]
+    text = re.sub(r"{\w*}", " ", " ".join([*templates, *values]))
+    return sorted(set(words_of(text)))
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", text.lower())
+
+
+class TextEncoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.index = {word: i + 2 for i, word in enumerate(vocabulary())}
+        self.embed = nn.Embedding(len(self.index) + 2, WIDTH)
+        self.position = nn.Parameter(torch.randn(LONGEST, WIDTH) * 0.02)
+        self.slots = nn.Parameter(torch.randn(MOST, WIDTH) * 0.02)
+        layer = dict(d_model=WIDTH, nhead=4, dim_feedforward=4 * WIDTH, dropout=0.0, batch_first=True, norm_first=True)
+        self.reader = nn.TransformerEncoder(nn.TransformerEncoderLayer(**layer), 3, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(WIDTH, elementwise_affine=False)
+        self.pool = nn.Linear(MOST * WIDTH, POOLED)
+        self.pool_norm = nn.LayerNorm(POOLED, elementwise_affine=False)
+
+    def tokenize(self, texts: Iterable[str]) -> Tensor:
+        rows = [[self.index.get(word, UNKNOWN) for word in words_of(text)[:LONGEST]] for text in texts]
+        longest = max(1, max(map(len, rows)))
+        return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (batch, words) -> context (batch, MOST, WIDTH), pooled (batch, POOLED)."""
+        words = self.embed(tokens) + self.position[: tokens.shape[1]]
+        x = torch.cat((self.slots.expand(len(tokens), -1, -1), words), dim=1)
+        padding = torch.cat((tokens.new_zeros(len(tokens), MOST, dtype=torch.bool), tokens == 0), dim=1)
+        facts = self.norm(self.reader(x, src_key_padding_mask=padding)[:, :MOST])
+        return facts, self.pool_norm(self.pool(facts.flatten(1)))
+
+    def encode(self, texts: Iterable[str]) -> tuple[Tensor, Tensor]:
+        return self(self.tokenize(texts).to(self.slots.device))
+
+
+class Heads(nn.Module):
+    """Reads facts off context tokens and off the pooled vector; thrown away after training."""
+
+    def __init__(self):
+        super().__init__()
+        count = sum(map(len, VALUES.values()))
+        self.context = nn.Linear(WIDTH, count)
+        self.pooled = nn.Linear(POOLED, MOST * count)
+
+    def forward(self, context: Tensor, pooled: Tensor) -> list[list[Tensor]]:
+        sizes = [len(values) for values in VALUES.values()]
+        both = self.context(context), self.pooled(pooled).unflatten(1, (MOST, -1))
+        return [list(out.split(sizes, dim=-1)) for out in both]
+
+
+def labels_of(facts: list[Fact]) -> list[list[int]]:
+    """(MOST, fields): which value each fact has in each field."""
+    padded = [*facts, *[Fact()] * (MOST - len(facts))]
+    return [[values.index(getattr(fact, name)) for name, values in VALUES.items()] for fact in padded]
+
+
+def draw_text(rng: np.random.Generator) -> tuple[str, list[Fact]]:
+    """A caption, an instruction, or nothing, and what it states."""
+    if rng.random() < 0.05:
+        return "", []
+    facts = facts_of(rng, with_mark(rng, draw_scene(rng), 0.4), keep=rng.choice([0.4, 0.7, 1.0]))
+    joint = pick(rng, (", ", " and ", ". ", "; "))
+    return joint.join(_voiced(rng, fact) for fact in facts), facts
+
+
+def _voiced(rng: np.random.Generator, fact: Fact) -> str:
+    details = [name for name in CHANGES if getattr(fact, name)] if fact.kind in ("thing", "ground") else []
+    if not details or rng.random() < 0.6:
+        return tell(rng, fact)
+    if fact.kind == "thing" and rng.random() < 0.3:
+        return tell_added(rng, fact)
+    return tell_change(rng, fact, pick(rng, details))
+
+
+def train_text(iterations: int, batch: int = 256, seed: int = 0, rate: float = 1e-3, report=None) -> TextEncoder:
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    encoder, heads = TextEncoder(), Heads()
+    parameters = [*encoder.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
+    for i in range(iterations):
+        texts, facts = zip(*(draw_text(rng) for _ in range(batch)))
+        labels = torch.tensor([labels_of(each) for each in facts])
+        outs = heads(*encoder.encode(texts))
+        losses = [
+            [F.cross_entropy(part.flatten(0, 1), labels[..., k].flatten()) for k, part in enumerate(out)]
+            for out in outs
+        ]
+        loss = sum(map(sum, losses))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * factor("cosine", i, iterations, iterations // 20)
+        optimizer.step()
+        if report and i % 100 == 0:
+            right = [
+                torch.stack([part.argmax(-1) == labels[..., k] for k, part in enumerate(out)])
+                .all(0)
+                .float()
+                .mean()
+                .item()
+                for out in outs
+            ]
+            report(i, loss.item(), right)
+    return encoder.eval().requires_grad_(False)

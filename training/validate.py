@@ -1,0 +1,85 @@
+"""How a stage is doing on lessons it never trained on: loss at fixed timesteps, usage without noise, pictures."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..prw.sampling import timesteps
+from .forward import velocity, weave
+from .lessons import Batch, Lessons
+from .loop import StageTrainer
+from .objective import usage_of_all
+
+TIMES = tuple((i + 0.5) / 8 for i in range(8))
+"""The middles of eight equal parts."""
+SEED = 0
+MOST = 16
+"""Lessons that a validation looks at."""
+
+
+class Validation(NamedTuple):
+    loss: float
+    usage: tuple[float, ...]
+    """Every expert's share of the blocks, as at inference."""
+
+
+def held_out(lessons: Lessons, most: int = MOST) -> Batch:
+    """The first of those held out, each with noise of its own that never changes."""
+    rows = torch.arange(lessons.taught, len(lessons))[:most] if len(lessons) > lessons.taught else torch.tensor([0])
+    generator = torch.Generator().manual_seed(SEED)
+    noise = torch.randn(lessons.target[rows].shape, generator=generator)
+    ids = tuple(lessons.ids[row] for row in rows)
+    parts = (lessons.target, lessons.source, lessons.context, lessons.pooled)
+    return Batch(lessons.task, ids, *(part[rows] for part in parts), torch.zeros(len(rows)), noise, (0,) * len(rows))
+
+
+@torch.no_grad()
+def validate(trainer: StageTrainer) -> dict[str, Validation]:
+    """Every task so far, with the router being trained: what it forgets shows here."""
+    found = {}
+    for task, lessons in trainer.lessons.items():
+        batch = held_out(lessons)
+        losses, routes = [], {}
+        for time in TIMES:
+            errors, routes = trainer.errors(batch._replace(times=torch.full((len(batch.ids),), time)))
+            losses.append(errors.mean().item())
+        shares = usage_of_all(routes.values(), trainer.newest + 1)
+        found[task] = Validation(float(np.mean(losses)), tuple(shares.tolist()))
+    return found
+
+
+@torch.no_grad()
+def draw(trainer: StageTrainer, task: str, count: int = 4) -> tuple[Tensor, Batch]:
+    """Latents (as the VAE gives them) that the bank draws for held-out lessons of a task."""
+    batch, host = held_out(trainer.lessons[task], count), trainer.host
+    source, context, pooled, x = (
+        part.to(trainer.device) for part in (batch.source, batch.context, batch.pooled, batch.noise)
+    )
+    start = torch.zeros(len(x), device=trainer.device)
+    woven = weave(host, trainer.bank, trainer.routing(task), source, x, start, pooled)
+    steps = timesteps(trainer.settings.sample_steps)
+    for time, following in zip(steps, steps[1:]):
+        asked = torch.full_like(start, float(time))
+        found = velocity(host, woven, x, asked, context, pooled, trainer.settings.guidance)
+        x = x + (float(following) - float(time)) * found
+    return host.latent_out(x), batch
+
+
+def sample_grid(trainer: StageTrainer, codec) -> np.ndarray:
+    """A row a task so far: source, drawn and target, side by side, for a few lessons."""
+    rows = []
+    for task in trainer.lessons:
+        drawn, batch = draw(trainer, task)
+        source, made, target = (codec.decode(part) for part in (batch.source, drawn, batch.target))
+        cells = [fit(picture, made.shape[1:3]) for trio in zip(source, made, target) for picture in trio]
+        rows.append(np.concatenate(cells, axis=1))
+    widest = max(row.shape[1] for row in rows)
+    return np.concatenate([np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows])
+
+
+def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    from PIL import Image
+
+    return picture if picture.shape[:2] == size else np.array(Image.fromarray(picture).resize(size[::-1]))
