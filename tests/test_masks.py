@@ -84,14 +84,25 @@ def test_equal_seeds_draw_equal_holes():
     objects = [disc((96, 96), 40, 40, 15)]
     for seed in range(5):
         a, b = (hole(np.random.default_rng(seed), objects, (96, 96)) for _ in range(2))
-        assert a[0] == b[0] and np.array_equal(a[1], b[1])
-    assert hole(np.random.default_rng(0), [], (96, 96))[0] == "random"
+        assert a.kind == b.kind and np.array_equal(a.mask, b.mask)
+    assert hole(np.random.default_rng(0), [], (96, 96)).kind == "random"
+
+
+def test_a_hole_names_the_object_that_made_it():
+    objects = [disc((96, 96), 25, 25, 10), disc((96, 96), 70, 70, 15)]
+    middles, seen = [(25, 25), (70, 70)], set()
+    for seed in range(40):
+        kind, mask, of = hole(np.random.default_rng(seed), objects, (96, 96))
+        seen.add((kind, of))
+        if of is not None:
+            assert mask[middles[of]] and not mask[middles[1 - of]]
+    assert seen == {("random", None), *((kind, of) for kind in ("object", "irregular") for of in (0, 1))}
 
 
 def test_an_object_hole_is_the_object_and_a_copy():
     object_ = disc((64, 64), 30, 30, 10)
-    masks = [hole(np.random.default_rng(i), [object_], (64, 64)) for i in range(20)]
-    (exact, *_) = [mask for kind, mask in masks if kind == "object"]
+    holes = [hole(np.random.default_rng(i), [object_], (64, 64)) for i in range(20)]
+    (exact, *_) = [each.mask for each in holes if each.kind == "object"]
     assert np.array_equal(exact, object_)
     exact[:] = False
     assert object_.any()

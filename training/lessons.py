@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -61,7 +62,11 @@ class Lessons:
     def save(self, path: str | os.PathLike) -> None:
         tensors = {"target": self.target, "source": self.source, "context": self.context, "pooled": self.pooled}
         texts = {"task": self.task, "ids": "\n".join(self.ids), "prompts": "\n".join(self.prompts)}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, texts)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.part")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, texts)
+        partial.replace(path)
 
 
 def encode(codec: Codec, task: str, examples: Sequence[Example], chunk: int = 32, progress=None) -> Lessons:

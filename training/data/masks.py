@@ -31,6 +31,13 @@ class Box(NamedTuple):
     y1: int
 
 
+class Hole(NamedTuple):
+    kind: str
+    mask: np.ndarray
+    of: int | None
+    """Which of the objects made it; a random hole is made by none."""
+
+
 def box_of(mask: np.ndarray) -> Box:
     ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     return Box(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
@@ -41,13 +48,14 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return np.count_nonzero(a & b) / union if union else 0.0
 
 
-def hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> tuple[str, np.ndarray]:
-    """A mask of a kind drawn from KINDS, and the kind; a picture without objects gets a random one."""
-    kind = rng.choice(list(KINDS), p=list(KINDS.values())) if objects else "random"
+def hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> Hole:
+    """A mask of a kind drawn from KINDS; a picture without objects gets a random one."""
+    kind = str(rng.choice(list(KINDS), p=list(KINDS.values()))) if objects else "random"
     if kind == "random":
-        return "random", scene_hole(rng, objects, size)
-    mask = objects[rng.integers(len(objects))]
-    return str(kind), mask.copy() if kind == "object" else irregular(rng, box_of(mask), size)
+        return Hole(kind, scene_hole(rng, objects, size), None)
+    of = int(rng.integers(len(objects)))
+    mask = objects[of]
+    return Hole(kind, mask.copy() if kind == "object" else irregular(rng, box_of(mask), size), of)
 
 
 def scene_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> np.ndarray:

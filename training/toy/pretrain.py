@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...prw.embedded import LATENT_SCALE, LATENT_SHIFT
 from ...prw.flux import Flux, FluxParams
 from ..objective import draw_times, noised, task_loss
+from ..optimizers import load_tensors, tensors_of
 from ..schedule import factor
+from .codec import ToyCodec
 from .render import render
 from .scene import draw_scene, with_mark
-from .text import POOLED, WIDTH, TextEncoder
-from .vae import Components, pixels
+from .text import POOLED, WIDTH
 from .words import facts_of, tell_all
 
 SHAPE = dict(
@@ -61,10 +63,8 @@ def draw_captioned(rng: np.random.Generator, count: int) -> tuple[np.ndarray, li
 class Pretraining:
     """Everything a run is made of; `state` and `load` make it resumable."""
 
-    def __init__(
-        self, text: TextEncoder, components: Components, iterations: int, batch: int, rate: float, seed: int = 0
-    ):
-        self.text, self.components = text, components
+    def __init__(self, codec: ToyCodec, iterations: int, batch: int, rate: float, seed: int = 0):
+        self.codec = codec
         self.iterations, self.batch, self.rate, self.seed = iterations, batch, rate, seed
         self.flux = fresh_flux(seed)
         self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
@@ -75,9 +75,8 @@ class Pretraining:
         rng = np.random.default_rng((self.seed, self.done))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         pictures, texts = draw_captioned(rng, self.batch)
-        with torch.no_grad():
-            context, pooled = self.text.encode(texts)
-        loss = self.loss(self.components.encode(pixels(pictures)), context, pooled, generator)
+        latents = (self.codec.encode(pictures) - LATENT_SHIFT) * LATENT_SCALE
+        loss = self.loss(latents, *self.codec.texts(texts), generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.flux.parameters(), 1.0)
@@ -101,16 +100,18 @@ class Pretraining:
         for name, parameter in self.flux.named_parameters():
             self.average[name].lerp_(parameter, 1 - slow)
 
-    def state(self) -> dict:
-        return {
-            "flux": self.flux.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "done": self.done,
-        }
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        tensors, rest = tensors_of(self.optimizer)
+        groups = {"flux": self.flux.state_dict(), "average": self.average, "optimizer": tensors}
+        flat = {f"{kind}/{name}": tensor for kind, group in groups.items() for name, tensor in group.items()}
+        return flat, {"done": self.done, "optimizer": rest}
 
-    def load(self, state: dict) -> None:
-        self.flux.load_state_dict(state["flux"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
+    def load(self, tensors: dict[str, Tensor], state: dict) -> None:
+        groups: dict[str, dict[str, Tensor]] = {"flux": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            kind, rest = name.split("/", 1)
+            groups[kind][rest] = tensor
+        self.flux.load_state_dict(groups["flux"])
+        self.average = groups["average"]
+        load_tensors(self.optimizer, groups["optimizer"], state["optimizer"])
         self.done = state["done"]

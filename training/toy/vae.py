@@ -129,6 +129,17 @@ def principal_encoder(components: Components) -> nn.Sequential:
     return layers
 
 
+@torch.no_grad()
+def linear_of(vae: ToyVAE) -> tuple[Tensor, Tensor]:
+    """The matrix (192, 16) and offset that `principal_encoder` amounts to, up to the VAE's scale and shift."""
+    last, out = vae.taesd_encoder[10].weight, vae.taesd_encoder[14].bias
+    weight = torch.zeros(3 * PATCH**2, CHANNELS, device=out.device)
+    for dy, dx in QUARTERS:
+        for channel in range(48):
+            weight[_place(channel, dy, dx)] = last[:CHANNELS, channel, 1 + dy, 1 + dx]
+    return weight / vae.vae_scale, out / vae.vae_scale + vae.vae_shift
+
+
 QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 

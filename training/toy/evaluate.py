@@ -1,0 +1,84 @@
+"""The curriculum's result, measured: every task asked on held-out scenes, every picture read by the oracle."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from ...prw.attachment import Host
+from ...prw.bank import Bank
+from ...prw.sampling import timesteps
+from ...prw.source import Routing
+from ..forward import velocity, weave
+from .codec import ToyCodec
+from .tasks import ASK, SCORE, Question, questions
+
+APART = 10**6
+"""Added to an evaluation's seed, so that no training run has seen its scenes."""
+STEPS = 12
+CFG = 1.5
+
+
+@torch.no_grad()
+def answer(
+    host: Host, codec: ToyCodec, bank: Bank, asked: Sequence[Question], seed: int, router: str = "", steps: int = STEPS
+) -> np.ndarray:
+    """Pictures uint8 (batch, height, width, 3), one a question; all of one task."""
+    examples = [question.example for question in asked]
+    source = codec.encode([example.source for example in examples])
+    context, pooled = codec.texts([example.prompt for example in examples])
+    empty = [part.expand(len(asked), *part.shape[1:]) for part in codec.texts([""])]
+    x = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
+    routing = Routing(task=examples[0].task, router=router)
+    start = torch.zeros(len(x))
+    told, untold = (weave(host, bank, routing, source, x, start, text) for text in (pooled, empty[1]))
+    times = timesteps(steps)
+    for time, following in zip(times, times[1:]):
+        t = torch.full_like(start, float(time))
+        found = velocity(host, told, x, t, context, pooled, 1.0)
+        without = velocity(host, untold, x, t, *empty, 1.0)
+        x = x + (float(following) - float(time)) * (without + CFG * (found - without)).float()
+    return codec.decode(host.latent_out(x))
+
+
+def evaluate(
+    host: Host,
+    codec: ToyCodec,
+    bank: Bank,
+    count: int = 256,
+    seed: int = 0,
+    tasks: Sequence[str] = tuple(ASK),
+    router: str = "",
+    chunk: int = 64,
+    say: Callable[[str], None] | None = None,
+) -> dict:
+    """{"inpaint": {"hit": ..., "hit_ci": [low, high], ...}, ..., "n": count}"""
+    report: dict = {"n": count, "seed": seed}
+    for task in tasks:
+        scores = []
+        asked = questions(task, count, APART + seed)
+        for start in range(0, count, chunk):
+            some = asked[start : start + chunk]
+            pictures = answer(host, codec, bank, some, seed + start, router)
+            scores += [SCORE[task](question, picture) for question, picture in zip(some, pictures)]
+        report[task] = summary(scores)
+        if say is not None:
+            say(f"{task}: {report[task]}")
+    return report
+
+
+def summary(scores: Sequence[dict[str, float]]) -> dict:
+    """The mean of each measure over the pictures that have it, with its 95 % interval."""
+    found = {}
+    for name in sorted({name for score in scores for name in score}):
+        values = np.array([score[name] for score in scores if name in score])
+        found[name] = round(float(values.mean()), 4)
+        found[f"{name}_ci"] = [round(float(bound), 4) for bound in interval(values)]
+    return found
+
+
+def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """By bootstrap: the middle 95 % of means of resampled values."""
+    rng = np.random.default_rng(0)
+    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
+    return tuple(np.quantile(means, [0.025, 0.975]))

@@ -1,0 +1,134 @@
+"""The toy world's models from nothing: components, text encoder, decoder, FLUX. Each is kept as soon as it is done,
+and FLUX's training goes on where it was stopped."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...prw.strict import between
+from ..checkpoints import Folder, read
+from ..data.control import canny
+from ..data.inpaint import GREY
+from ..data.sample import Example
+from .pretrain import Pretraining
+from .render import depth_map, render, seg_map
+from .scene import draw_scene, with_mark
+from .store import FLUX, TEXT, VAE, ToySet, open_codec, open_set, save_module, save_weights
+from .tasks import questions
+from .text import train_text
+from .vae import Components, ToyVAE, pixels, principal_encoder, train_decoder
+
+Say = Callable[[str, int, int], None]
+"""Hears what is being made, how much is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class ToyRecipe:
+    """The numbers of the set; stages and experts are the curriculum's."""
+
+    rebuild: bool = False
+    """Train the base from nothing; else the one that ships is used."""
+    examples: int = 6000
+    """Lessons of each task."""
+    text_iterations: int = 1500
+    text_batch: int = 128
+    text_rate: float = 2e-3
+    decoder_iterations: int = 3000
+    decoder_batch: int = 16
+    decoder_rate: float = 1e-3
+    flux_iterations: int = 3000
+    flux_batch: int = 64
+    flux_rate: float = 1e-3
+
+    def __post_init__(self):
+        for name in ("examples", "text_iterations", "decoder_iterations", "flux_iterations"):
+            between(name, getattr(self, name), 2, 10**7)
+
+
+def shortened(recipe: ToyRecipe, share: float) -> ToyRecipe:
+    """A budget's share of everything, examples included."""
+    names = ("examples", "text_iterations", "decoder_iterations", "flux_iterations")
+    return replace(recipe, **{name: max(2, round(getattr(recipe, name) * share)) for name in names})
+
+
+def make_set(recipe: ToyRecipe, folder: Path, seed: int, say: Say) -> ToySet:
+    """Everything the recipe asks for that is not in the folder yet."""
+    if not (folder / TEXT).exists():
+        encoder = train_text(
+            recipe.text_iterations,
+            recipe.text_batch,
+            seed,
+            recipe.text_rate,
+            _report(say, "text", recipe.text_iterations),
+        )
+        save_module(encoder, folder / TEXT)
+    if not (folder / VAE).exists():
+        save_module(make_vae(recipe, seed, say), folder / VAE)
+    if not (folder / FLUX).exists():
+        make_flux(recipe, folder, seed, say)
+    return open_set(folder)
+
+
+def make_vae(recipe: ToyRecipe, seed: int, say: Say) -> ToyVAE:
+    rng = np.random.default_rng((seed, 1))
+    torch.manual_seed(seed)
+    components, vae = Components.of(pixels(typical(rng))), ToyVAE()
+    vae.taesd_encoder = principal_encoder(components)
+
+    def crops(count: int):
+        """Quarters of scenes: more iterations in the same time."""
+        y, x = rng.integers(0, 5, 2) * 8
+        pictures = np.stack([render(with_mark(rng, draw_scene(rng), 0.3)) for _ in range(count)])
+        return pixels(pictures[:, y : y + 32, x : x + 32])
+
+    train_decoder(
+        vae,
+        components,
+        crops,
+        recipe.decoder_iterations,
+        recipe.decoder_batch,
+        recipe.decoder_rate,
+        _report(say, "decoder", recipe.decoder_iterations),
+    )
+    return vae
+
+
+def typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
+    """What the VAE must be able to say: scenes, now and then a control map or a hole."""
+    pictures = []
+    for i in range(count):
+        scene = with_mark(rng, draw_scene(rng), 0.4)
+        picture = render(scene)
+        pictures.append(picture)
+        if i % 8 == 0:
+            pictures += [depth_map(scene), seg_map(scene), canny(picture)]
+        if i % 8 == 1:
+            y, x = rng.integers(0, 40, 2)
+            pictures.append(picture.copy())
+            pictures[-1][y : y + 24, x : x + 24] = GREY
+    return np.stack(pictures)
+
+
+def make_flux(recipe: ToyRecipe, folder: Path, seed: int, say: Say, every: int = 200) -> None:
+    run = Pretraining(open_codec(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed)
+    checkpoints = Folder(folder, "flux-training", keep=1)
+    if latest := checkpoints.latest():
+        run.load(*read(latest))
+    while run.done < run.iterations:
+        run.step()
+        say("flux", run.done, run.iterations)
+        if run.done % every == 0:
+            checkpoints.save(run.done, *run.state())
+    save_weights(run.average, folder / FLUX)
+
+
+def toy_examples(task: str, count: int, seed: int) -> list[Example]:
+    """What stages are trained on; held-out questions have seeds of their own (evaluate.py)."""
+    return [question.example for question in questions(task, count, seed)]
+
+
+def _report(say: Say, what: str, total: int) -> Callable:
+    return lambda i, *rest: say(what, i, total)

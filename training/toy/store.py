@@ -1,0 +1,49 @@
+"""The toy world's models as files: FLUX and VAE in the public layouts, the text encoder, a bank."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ...prw.checkpoint import load_flux
+from ...prw.flux import Flux
+from ...prw.safe_file import SafeFile
+from .codec import ToyCodec
+from .text import TextEncoder
+from .vae import ToyVAE
+
+SHIPPED = Path(__file__).parent / "weights"
+FLUX, VAE, TEXT, BANK = "flux.safetensors", "vae.safetensors", "text.safetensors", "bank.safetensors"
+NAME = "CoLoGen toy FLUX"
+
+
+class ToySet(NamedTuple):
+    flux: Flux
+    codec: ToyCodec
+
+
+def open_set(folder: Path = SHIPPED, device: str = "cpu") -> ToySet:
+    return ToySet(load_flux(folder / FLUX, torch.float32, device), open_codec(folder, device))
+
+
+def open_codec(folder: Path = SHIPPED, device: str = "cpu") -> ToyCodec:
+    text, vae = TextEncoder(), ToyVAE()
+    for module, name in ((text, TEXT), (vae, VAE)):
+        file = SafeFile(folder / name)
+        module.load_state_dict({key: file[key].float() for key in file})
+        module.eval().requires_grad_(False).to(device)
+    return ToyCodec(text, vae)
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    save_weights(module.state_dict(), path)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """In half precision, and whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    save_file({name: tensor.detach().to(torch.float16).contiguous() for name, tensor in weights.items()}, partial)
+    partial.replace(path)
