@@ -7,6 +7,9 @@ from .flux import CoLoGenLoadFlux
 from .folders import register_folder
 from .route_map import CoLoGenRouteMap
 from .source import CoLoGenSource
+from .training import CoLoGenTrainCurriculum, CoLoGenTrainStage
+from .training_data import CoLoGenTrainingData
+from .usage_plot import CoLoGenUsagePlot
 
 NODES: list[type[io.ComfyNode]] = [
     CoLoGenLoadFlux,
@@ -15,6 +18,10 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenSource,
     CoLoGenSaveExperts,
     CoLoGenRouteMap,
+    CoLoGenTrainingData,
+    CoLoGenTrainStage,
+    CoLoGenTrainCurriculum,
+    CoLoGenUsagePlot,
 ]
 
 

@@ -23,7 +23,7 @@ class CoLoGenLoadExperts(io.ComfyNode):
                 io.Combo.Input(
                     "bank_name",
                     options=bank_files(),
-                    tooltip="A bank from models/cologen. It must be made for the FLUX you load.",
+                    tooltip="A bank from models/cologen. It must be made for the FLUX you load; the toy world has its own.",
                 ),
             ],
             outputs=[BankType.Output(display_name="experts", tooltip="For CoLoGen Apply.")],

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from .schema import CATEGORY, schema
+from .toy import TOY, toy_clip, toy_model, toy_vae
 
 DTYPES = {
     "default": {},
@@ -30,8 +31,9 @@ class CoLoGenLoadFlux(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "unet_name",
-                    options=folder_paths.get_filename_list("diffusion_models"),
-                    tooltip="The FLUX.1 weights, from models/diffusion_models.",
+                    options=[*folder_paths.get_filename_list("diffusion_models"), TOY],
+                    tooltip="The FLUX.1 weights, from models/diffusion_models. The toy world brings its own text "
+                    "encoder and VAE, draws pictures of 64 x 64 pixels, and needs no download.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
@@ -50,7 +52,7 @@ class CoLoGenLoadFlux(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "vae_name",
-                    options=folder_paths.get_filename_list("vae"),
+                    options=[*folder_paths.get_filename_list("vae"), TOY],
                     tooltip="FLUX's VAE (ae.safetensors), from models/vae.",
                 ),
             ],
@@ -63,6 +65,8 @@ class CoLoGenLoadFlux(io.ComfyNode):
 
     @classmethod
     def execute(cls, unet_name: str, weight_dtype: str, clip_name1: str, clip_name2: str, vae_name: str):
+        if unet_name == TOY:
+            return io.NodeOutput(toy_model(dict(DTYPES[weight_dtype])), toy_clip(), toy_vae())
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))
         return io.NodeOutput(model, _load_clip(clip_name1, clip_name2), _load_vae(vae_name))
@@ -83,6 +87,8 @@ def _load_clip(*names: str):
 
 
 def _load_vae(name: str):
+    if name == TOY:
+        raise ValueError("The VAE is the toy world's, but the model is not: choose FLUX's VAE (ae.safetensors).")
     weights = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("vae", name))
     vae = comfy.sd.VAE(sd=weights)
     vae.throw_exception_if_invalid()

@@ -1,4 +1,4 @@
-"""Where banks live: models/cologen, and whatever extra_model_paths.yaml adds under that name."""
+"""Where banks live (models/cologen, and whatever extra_model_paths.yaml adds under that name), training pictures and runs."""
 
 import itertools
 import os
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import folder_paths
+
+from .toy import BANK_PATH, TOY
 
 FOLDER = "cologen"
 PART = re.compile(r"\w(?:[\w .-]{0,98}[\w-])?")
@@ -22,27 +24,46 @@ def register_folder() -> None:
 
 def bank_files() -> list[str]:
     register_folder()
-    return folder_paths.get_filename_list(FOLDER)
+    return [*folder_paths.get_filename_list(FOLDER), TOY]
 
 
 def bank_path(name: str) -> str:
-    return folder_paths.get_full_path_or_raise(FOLDER, name)
+    return str(BANK_PATH) if name == TOY else folder_paths.get_full_path_or_raise(FOLDER, name)
 
 
 def new_bank_path(name: str) -> Path:
     """A free path in the first folder for a name that a user typed; never outside it, on no system."""
     register_folder()
-    *folders, stem = name.removesuffix(".safetensors").split("/")
+    path = within(Path(folder_paths.get_folder_paths(FOLDER)[0]), name.removesuffix(".safetensors"))
+    numbered = (f"{path.name}_{count:02}" for count in itertools.count(2))
+    names = itertools.chain([path.name], numbered)
+    return next(path for path in (path.with_name(f"{one}.safetensors") for one in names) if not path.exists())
+
+
+def run_folder(name: str) -> Path:
+    """Where a training run of this name lives: output/cologen/NAME."""
+    return within(Path(folder_paths.get_output_directory()) / FOLDER, name)
+
+
+def data_folder(name: str) -> Path:
+    """A folder of training pictures: input/cologen/NAME, which may be named as its owner likes."""
+    root = Path(folder_paths.get_input_directory()) / FOLDER
+    folder = root / name.strip()
+    if "\0" in name or not folder.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"The folder {name[:80]!r} leads outside {root}: put the pictures into a folder there.")
+    return folder
+
+
+def within(root: Path, name: str) -> Path:
+    """A path below `root` for a name that a user typed."""
+    *folders, stem = name.split("/")
     for part in (*folders, stem):
         if not PART.fullmatch(part) or part.split(".")[0].lower() in RESERVED:
             raise ValueError(
                 f"The name {name[:80]!r} cannot be used, expected a name or sub-folder/name of letters, digits, "
                 f"spaces, dots, _ and -: type another."
             )
-    root = Path(folder_paths.get_folder_paths(FOLDER)[0])
     folder = root.joinpath(*folders)
     if not folder.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"The folder {'/'.join(folders)} leads outside {root}: choose another.")
-    numbered = (f"{stem}_{count:02}" for count in itertools.count(2))
-    names = itertools.chain([stem], numbered)
-    return next(path for path in (folder / f"{one}.safetensors" for one in names) if not path.exists())
+    return folder / stem

@@ -7,7 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 BankType = io.Custom("COLOGEN_BANK")
+DataType = io.Custom("COLOGEN_DATA")
+LossType = io.Custom("LOSS_MAP")
+"""The host's own: its Plot Loss Graph takes it, too."""
 CATEGORY = "CoLoGen"
+TRAINING = "CoLoGen/training"
 
 _known = {field.name for field in fields(io.Schema)}
 _advanced = "advanced" in inspect.signature(io.Float.Input.__init__).parameters

@@ -20,7 +20,7 @@ class Route(NamedTuple):
     gate: Tensor
     """How much of the expert is added: its softmax value (eq. 4)."""
     probs: Tensor
-    """softmax(w) over all columns, for the veteran loss and for plots."""
+    """softmax(w) over all columns, for the veteran loss and for plots; its gradient stays in the router."""
 
 
 class Steering(NamedTuple):
@@ -49,8 +49,8 @@ def route(
     h = h.float()
     pooled = h.mean(dim=1) if per == "sample" else h
     w = pooled @ weight.float()  # eq. 2, without noise: (batch, experts)
-    if noise_weight is not None:
-        w = w + noise(w) * F.softplus(pooled @ noise_weight.float())
+    drawn = None if noise_weight is None else noise(w)
+    w = w if drawn is None else noisy(w, drawn, pooled, noise_weight)
 
     steering = steering or Steering()
     if steering.forced is not None:
@@ -62,7 +62,17 @@ def route(
 
     probs = w.softmax(dim=-1)
     gate, expert = probs.max(dim=-1)  # eq. 3
+    if drawn is not None:
+        # Our choice: the veteran loss, which reads these, moves the router alone. Through the tokens it would
+        # reach the experts, where its steady push drowns what they learn of the task.
+        still = pooled.detach()
+        probs = noisy(still @ weight.float(), drawn, still, noise_weight).softmax(dim=-1)
     return Route(expert, gate, probs)
+
+
+def noisy(w: Tensor, drawn: Tensor, pooled: Tensor, noise_weight: Tensor) -> Tensor:
+    """Eq. 2's second term: noise of a size that the router has learned."""
+    return w + drawn * F.softplus(pooled @ noise_weight.float())
 
 
 def _forced(w: Tensor, column: int) -> Route:

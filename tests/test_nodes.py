@@ -16,6 +16,17 @@ INPUTS = {
     ],
     "CoLoGenSaveExperts": ["experts", "name"],
     "CoLoGenRouteMap": ["model", "conditioning", "latent"],
+    "CoLoGenTrainingData": ["vae", "clip", "source", "folder", "task", "size", "count", "cut_seed", "data"],
+    "CoLoGenTrainStage": [
+        "model", "data", "experts", "task", "run", "iterations", "batch", "rank", "alpha", "rate", "rho", "veteran",
+        "name", "optimizer", "schedule", "warmup", "router_rate", "replay", "text_drop", "guidance", "ema", "noise_end",
+        "micro", "checkpointing", "save_every", "validate_every", "sample_every", "sample_steps", "run_seed",
+    ],
+    "CoLoGenTrainCurriculum": [
+        "model", "data", "experts", "recipe", "budget", "run",
+        "micro", "checkpointing", "save_every", "validate_every", "sample_every", "sample_steps", "run_seed",
+    ],
+    "CoLoGenUsagePlot": ["loss"],
 }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.multiprocessing
 from cologen.prw.router import route
 from cologen.training.objective import (
     draw_times,
@@ -86,16 +85,3 @@ def test_times_are_the_sigmoid_of_a_normal():
     for z in (-1.0, 0.0, 1.0):
         below = (times < torch.tensor(z).sigmoid()).float().mean()
         assert float(below) == pytest.approx(float(torch.distributions.Normal(0, 1).cdf(torch.tensor(z))), abs=5e-3)
-
-
-def test_two_ranks_are_one_process_with_twice_the_batch(tmp_path):
-    import ranks
-
-    torch.multiprocessing.spawn(ranks.main, (str(tmp_path), BLOCKS, L, D, N), nprocs=2)
-    weights, routes = given(batch=4)
-    used = usage(routes, 1)
-    expected = torch.autograd.grad(veteran_loss(used, 0.8, 0.5), weights)
-    for rank in range(2):
-        value, grads = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert value == pytest.approx(float(used))
-        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(grads, expected))

@@ -13,8 +13,12 @@ from .host import enter_host, find_host
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    common = dict(inference=_inference, experts=_experts)
-    helps = dict(inference="what a source costs a sampler step", experts="what experts cost the source pass")
+    common = dict(inference=_inference, experts=_experts, training=_training)
+    helps = dict(
+        inference="what a source costs a sampler step",
+        experts="what experts cost the source pass",
+        training="what an iteration costs against a LoRA on concatenated tokens",
+    )
     for name, run in common.items():
         parser = commands.add_parser(name, help=helps[name])
         parser.add_argument("--width", type=_counted(128), default=1024, help="hidden size, a multiple of 128")
@@ -30,6 +34,9 @@ def add_commands(commands: _SubParsersAction) -> None:
         _shared(parser, run)
         if name == "inference":
             parser.add_argument("--host", default="embedded", choices=["embedded", "comfyui"])
+        if name == "training":
+            parser.add_argument("--batch", type=_counted(), default=1)
+            parser.add_argument("--checkpointing", action="store_true", help="compute blocks twice")
     _shared(commands.add_parser("import", help="what the pack adds to ComfyUI's start"), _import)
 
 
@@ -76,6 +83,13 @@ def _inference(args: Namespace) -> str:
 
 def _experts(args: Namespace) -> str:
     return _shown(args, experts(_shapes(args), getattr(torch, args.dtype), args.device, args.repeats))
+
+
+def _training(args: Namespace) -> str:
+    from .bench_training import training
+
+    dtype = getattr(torch, args.dtype)
+    return _shown(args, training(_shapes(args), dtype, args.device, args.repeats, args.batch, args.checkpointing))
 
 
 def _import(args: Namespace) -> str:

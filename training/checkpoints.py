@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..prw.strict import short
+from .whole import PART
 
 SUFFIX = ".safetensors"
-PART = ".part"
 KEY = "cologen_training"
 VERSION = 1
 
@@ -45,10 +45,10 @@ def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None
 
 def _why(path: Path, error: Exception) -> str:
     full = getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower()
-    found = "its disk is full" if full else f"it cannot be written to ({short(error)})"
+    found = "the disk is full" if full else short(error)
     return (
-        f"The checkpoint did not fit into {path.parent}: {found}; the last good one is intact: make room or choose "
-        f"another folder, then resume."
+        f"The checkpoint could not be written to {path.parent}: {found}; the last good one is intact: make room there, "
+        f"then resume."
     )
 
 
@@ -89,6 +89,11 @@ class Folder:
         for stray in self.path.glob(f".{self.name}-*{PART}"):
             _discard(stray)
         return sorted(self.path.glob(f"{self.name}-*{SUFFIX}"))
+
+    def clear(self) -> None:
+        """Once the stage is over."""
+        for path in self.all():
+            _discard(path)
 
     def latest(self) -> Path | None:
         return next(reversed(self.all()), None)

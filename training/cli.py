@@ -1,4 +1,4 @@
-"""The terminal: `cologen bank ...`, `cologen bench ...`, `cologen demo`."""
+"""The terminal: `cologen train ...`, `cologen bank|bench|eval ...`, `cologen demo`."""
 
 import argparse
 import logging
@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import bank_commands, bench_commands
+from . import bank_commands, bench_commands, eval_commands, reproduce_commands
 from .demo import demo
+from .mishaps import Stopped
+from .train_commands import add_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,19 +21,40 @@ def main(argv: list[str] | None = None) -> int:
     bank_commands.add_commands(bank.add_subparsers(required=True, metavar="ACTION"))
     bench = commands.add_parser("bench", help="measure on this machine")
     bench_commands.add_commands(bench.add_subparsers(required=True, metavar="FIGURE"))
-    shown = commands.add_parser("demo", help="run the five tasks on the embedded FLUX")
+    judged = commands.add_parser("eval", help="measure what a bank can do")
+    eval_commands.add_commands(judged.add_subparsers(required=True, metavar="WORLD"))
+    shown = commands.add_parser("demo", help="the five tasks with the toy set that ships")
     shown.add_argument("--out", type=Path, default=Path("out"))
     shown.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
     shown.set_defaults(run=lambda args: str(demo(args.out, args.comfy)))
 
-    args = parser.parse_args(argv)
+    add_command(commands)
+    reproduce_commands.add_command(commands)
+
+    args = parsed(parser, argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        sys.stdout.write(args.run(args) + "\n")
+        if said := args.run(args):
+            sys.stdout.write(said + "\n")
+    except Stopped as stopped:
+        if str(stopped):
+            sys.stderr.write(f"cologen: {stopped}\n")
+        return 128 + stopped.signal
     except (ValueError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"cologen: {error}\n")
         return 1
     return 0
+
+
+def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """With KEY=VALUE anywhere in a command that takes them; argparse itself wants them in one place."""
+    args, rest = parser.parse_known_args(argv)
+    changes = [word for word in rest if "=" in word and not word.startswith("-")]
+    if rest and (len(changes) < len(rest) or not hasattr(args, "changes")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if changes:
+        args.changes = [*args.changes, *changes]
+    return args
 
 
 if __name__ == "__main__":

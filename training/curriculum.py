@@ -5,18 +5,15 @@ update is an iteration, and sampler steps stay the host's.
 """
 
 import os
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..prw.bank_info import FINAL, NAME
 from ..prw.strict import between, build, one_of, short, typed
+from .recipe_text import tables
 from .schedule import SCHEDULES
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 RECIPES = Path(__file__).parent / "recipes"
 OPTIMIZERS = ("adamw", "prodigy")
@@ -40,10 +37,19 @@ class Stage:
     """The veteran loss's weight, the paper's alpha."""
     replay: float = 0.0
     """Share of samples from earlier stages; the veteran loss leaves them out."""
+    start: str = ""
+    """An older expert that the new one begins as a copy of; empty: it begins as nothing, adding 0 (our choice: the
+    paper does not say)."""
+    along: tuple[str, ...] = ()
+    """Older experts that are trained along: co-training, what the paper compares its curriculum with."""
 
     def __post_init__(self):
         if not self.name:
             raise ValueError("a stage has no name")
+        if not NAME.fullmatch(self.name) or self.name == FINAL:
+            raise ValueError(
+                f"a stage is named {short(self.name)!r}, expected 1 to 64 letters, digits, _ and -, and not {FINAL}"
+            )
         between(f"{self.name}.iterations", self.iterations, 1, 10**9)
         between(f"{self.name}.batch", self.batch, 1, 10**6)
         between(f"{self.name}.rho", self.rho, 0, 1)
@@ -136,21 +142,28 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def load_curriculum(name: str | os.PathLike) -> Curriculum:
-    """A TOML file, or a built-in recipe by its bare name; a sixth stage is a sixth table."""
-    path = RECIPES / f"{name}.toml" if str(name) in recipes() else Path(name)
+def load_curriculum(name: str | os.PathLike, changes: Sequence[str] = ()) -> Curriculum:
+    """A TOML file, or a built-in recipe by its name; a sixth stage is a sixth table. `changes`: recipe_text.py."""
+    path = Path(name)
+    if str(name) in recipes() or (not path.exists() and str(name).removesuffix(".toml") in recipes()):
+        path = RECIPES / f"{str(name).removesuffix('.toml')}.toml"
     if not path.is_file():
         raise FileNotFoundError(f"There is no recipe {short(name)}: give a TOML file or one of {', '.join(recipes())}.")
+    return read_curriculum(path.read_text(encoding="utf-8"), path.name, changes)
+
+
+def read_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curriculum:
+    """A recipe's text; `name` is for the sentence, if it cannot be used."""
     try:
-        return curriculum_of(tomllib.loads(path.read_text(encoding="utf-8")))
+        return curriculum_of(tables(text, changes))
     except ValueError as error:
-        raise ValueError(f"{path.name} cannot be used: {error}.") from None
+        raise ValueError(f"{name} cannot be used: {error}.") from None
 
 
 def curriculum_of(data: dict[str, Any]) -> Curriculum:
     shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy")}
-    tables = typed("stages", data.get("stages", []), list)
-    stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(tables))
+    found = typed("stages", data.get("stages", []), list)
+    stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(found))
     base, toy = typed("base", data.get("base", ""), str), typed("toy", data.get("toy", {}), dict)
     return Curriculum(build(Settings, shared, "the recipe"), stages, base, toy)
 

@@ -1,99 +1,104 @@
-"""`cologen demo`: the five tasks from picture to picture, on a machine with nothing but Python.
-
-The weights are random until a trained set ships, so what comes out is noise of the right shape; every
-step on the way is the real one. Sources are drawn here.
-"""
+"""`cologen demo`: the five tasks with the toy set that ships, each picture judged by the toy world's oracle."""
 
 import tempfile
 from functools import partial
 from pathlib import Path
 
-import torch
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from ..prw.attachment import Attachment
-from ..prw.bank import random_bank
-from ..prw.config import Base
-from ..prw.embedded import LATENT_SCALE, LATENT_SHIFT, velocity
-from ..prw.pick import columns_of
-from ..prw.sampling import euler, timesteps
-from ..prw.source import Routing, Source
+from ..prw.bank import Bank
+from ..prw.embedded import EmbeddedHost
 from ..prw.tasks import TASKS
-from .pixels import latent_of, picture_of
-from .route_picture import draw_routes
-from .shapes import bank_info, random_flux
+from .toy.evaluate import answer
+from .toy.store import BANK, SHIPPED, open_set
+from .toy.tasks import ASK, SCORE, Question, questions
 
-SIDE, STEPS = 128, 8
-GREY = (128, 128, 128)
-
-
-def scene() -> Image.Image:
-    picture = Image.new("RGB", (SIDE, SIDE), (96, 148, 196))
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, 84, SIDE, SIDE), (92, 138, 76))
-    draw.ellipse((18, 40, 62, 84), (214, 72, 62))
-    draw.polygon([(72, 84), (94, 36), (116, 84)], (236, 186, 66))
-    return picture
-
-
-def sources() -> dict[str, Image.Image]:
-    """What each task is given, drawn from one scene."""
-    whole = scene()
-    hole = whole.copy()
-    ImageDraw.Draw(hole).rectangle((66, 30, 120, 90), GREY)
-    subject = Image.new("RGB", (SIDE, SIDE), (255, 255, 255))
-    subject.paste(whole.crop((14, 36, 66, 88)), (38, 38))
-    edges = whole.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda value: 255 * (value > 40)).convert("RGB")
-    given = {"inpaint": hole, "ground": whole, "control": edges, "subject": subject, "edit": whole}
-    return {task: given.get(task, whole) for task in TASKS}
+EACH = 4
+"""Questions of each task."""
+SEED = 7
+SHOWN = 128
+"""Side of a picture on the sheet: twice the toy world's."""
+HEADS = ("source", "result", "truth")
+PAPER, INK, FAINT = (24, 26, 31), (222, 226, 232), (150, 156, 166)
+RIGHT, WRONG = (120, 220, 140), (240, 120, 110)
 
 
 def demo(out: Path, comfy: bool = False) -> Path:
-    """Runs all tasks and returns the path of one sheet: source, result and route for each."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
+    asked = [question for task in ASK for question in questions(task, EACH, SEED)]
     if comfy:
         from .server import demo_pictures
 
         with tempfile.TemporaryDirectory() as folder:
-            rows = demo_pictures(Path(folder), sources())
+            pictures = demo_pictures(Path(folder), [question.example for question in asked])
     else:
-        rows = _embedded(sources())
+        pictures = embedded(asked)
+    out.mkdir(parents=True, exist_ok=True)
     path = out / ("demo-comfy.png" if comfy else "demo.png")
-    _sheet(rows).save(path)
+    sheet(list(zip(asked, pictures))).save(path)
     return path.resolve()
 
 
-def _embedded(given: dict[str, Image.Image]) -> list[tuple[str, Image.Image, Image.Image, Image.Image]]:
-    flux = random_flux(gain=1.0)
-    bank = random_bank(bank_info(Base.of(flux), rank=8), up=0.3, router=0.3)
-    generator = torch.Generator().manual_seed(0)
-    context, pooled = torch.randn(1, 8, 32, generator=generator), torch.randn(1, 16, generator=generator)
-    noise = torch.randn(1, 16, SIDE // 8, SIDE // 8, generator=generator)
-    rows = []
-    for task, picture in given.items():
-        attachment, source = Attachment(bank), Source(latent_of(picture), Routing(task=task))
-
-        def predict(x, timestep, progress, attachment=attachment, source=source):
-            return velocity(flux, x, timestep, context, pooled, torch.full((1,), 3.5), attachment, [source], progress)
-
-        with torch.inference_mode():
-            latent = euler(predict, noise, timesteps(STEPS, tokens=(SIDE // 16) ** 2)) / LATENT_SCALE + LATENT_SHIFT
-        (entry,) = attachment.cache.rows.values()
-        routes = draw_routes([(task, columns_of(bank, source.routing)[1].experts, entry.row.routes)])
-        rows.append((task, picture, picture_of(latent), routes))
-    return rows
+def embedded(asked: list[Question]) -> list[np.ndarray]:
+    toy, bank = open_set(), Bank.open(SHIPPED / BANK)
+    host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
+    of = {task: [question for question in asked if question.example.task == task] for task in ASK}
+    return [picture for some in of.values() for picture in answer(host, toy.codec, bank, some, SEED)]
 
 
-def _sheet(rows) -> Image.Image:
-    margin, label = 12, 24
-    widest = max(routes.width for *_, routes in rows)
-    height = max(SIDE, *(routes.height for *_, routes in rows)) + label + margin
-    sheet = Image.new("RGB", (2 * SIDE + widest + 4 * margin, height * len(rows) + margin), (24, 26, 31))
-    write = partial(ImageDraw.Draw(sheet).text, fill=(222, 226, 232), font=ImageFont.load_default(size=14))
-    for i, (task, source, result, routes) in enumerate(rows):
-        top = margin + i * height
-        write((margin, top), f"{TASKS[task].label}: source, result with random weights, chosen experts")
-        for x, picture in ((margin, source), (SIDE + 2 * margin, result.resize((SIDE, SIDE)))):
-            sheet.paste(picture, (x, top + label))
-        sheet.paste(routes, (2 * SIDE + 3 * margin, top + label))
-    return sheet
+def verdict(question: Question, picture: np.ndarray) -> tuple[str, bool]:
+    """What the oracle says of it, and whether that is good."""
+    scores = SCORE[question.example.task](question, picture)
+    words = ", ".join(f"{name} {WORD[name](value)}" for name, value in scores.items())
+    return words, all(GOOD[name](value) for name, value in scores.items())
+
+
+def _yes(value: float) -> str:
+    return "yes" if value else "no"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}"
+
+
+MEASURES = {
+    "hit": (_yes, bool),
+    "outside": (_number, lambda value: value <= 0.03),
+    "iou": (_number, lambda value: value >= 0.75),
+    "kept": (_yes, bool),
+    "done": (_yes, bool),
+    "rest": (_number, lambda value: value <= 0.04),
+    **{kind: (_number, lambda value: value >= 0.8) for kind in ("canny", "lineart", "hed", "depth", "seg")},
+}
+"""How a measure is said, and when it is good."""
+WORD = {name: word for name, (word, _) in MEASURES.items()}
+GOOD = {name: good for name, (_, good) in MEASURES.items()}
+
+
+def sheet(answers: list[tuple[Question, np.ndarray]]) -> Image.Image:
+    """A row a task: its questions side by side."""
+    margin, text, cell = 14, 20, 3 * (SHOWN + 4)
+    height = SHOWN + 3 * text + margin
+    tasks = list(dict.fromkeys(question.example.task for question, _ in answers))
+    columns = max(sum(q.example.task == task for q, _ in answers) for task in tasks)
+    size = (columns * (cell + margin) + margin, len(tasks) * (height + text) + margin)
+    canvas = Image.new("RGB", size, PAPER)
+    write = partial(ImageDraw.Draw(canvas).text, font=ImageFont.load_default(size=13))
+    for row, task in enumerate(tasks):
+        top = margin + row * (height + text)
+        write((margin, top), f"{TASKS[task].label}: {' | '.join(HEADS)}", fill=FAINT)
+        some = [entry for entry in answers if entry[0].example.task == task]
+        for column, (question, picture) in enumerate(some):
+            left = margin + column * (cell + margin)
+            for i, image in enumerate((question.example.source, picture, question.example.target)):
+                big = Image.fromarray(image).resize((SHOWN, SHOWN), Image.Resampling.NEAREST)
+                canvas.paste(big, (left + i * (SHOWN + 4), top + text))
+            words, good = verdict(question, picture)
+            write((left, top + text + SHOWN + 2), fitted(question.example.prompt, 58), fill=INK)
+            write((left, top + text + SHOWN + text), words, fill=RIGHT if good else WRONG)
+    return canvas
+
+
+def fitted(words: str, most: int) -> str:
+    return words if len(words) <= most else words[: most - 3] + "..."

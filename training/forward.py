@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..prw.attachment import OPTION, Appendix, Host, append_here, source_pass
@@ -13,7 +13,12 @@ from ..prw.flux import RUN_BLOCK, straight
 from ..prw.pick import BlockNoise, picker
 from ..prw.router import Route
 from ..prw.source import Grid, Routing, Source, fill_channels, token_grid
-from ..prw.weaving import BlockKV
+from ..prw.weaving import BlockKV, named_blocks
+
+
+def device_of(host: Host) -> torch.device:
+    """Where it computes; weights that a host has put aside may lie elsewhere."""
+    return getattr(host, "device", None) or next(host.flux.parameters()).device
 
 
 class Woven(NamedTuple):
@@ -48,16 +53,16 @@ def weave(
 ) -> Woven:
     """Runs source latents (as the VAE gives them) beside targets x.
 
-    `spare`, options that make the host give up its blocks' activations, does so for the source, too.
+    `spare`, options that make the host give up its blocks' activations, does so for the source, too: by RUN_BLOCK.
     """
     grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
     inner = fill_channels(host.latent_in(latents), x.shape[1]).to(x.device, host.dtype)
     pick = picker(bank, routing, noise)
-    run = rerun if spare else straight
+    run = (spare or {}).get(RUN_BLOCK, straight)
     stream, pe = source_pass(host, bank.info.source, routing, pick, inner, grid, times, pooled, run)
     stream = list(stream)
     appendix = Appendix([LivePart(stream, pe, Source(latents[:1], routing))], grid)
-    options = {OPTION: appendix, "patches": {"attn1_patch": [append_here]}, **(spare or {})}
+    options = {OPTION: appendix, "patches": {"attn1_patch": [append]}, **(spare or {})}
     return Woven(options, {kv.block: kv.route for kv in stream})
 
 
@@ -73,6 +78,18 @@ def velocity(
 def rerun(step: Callable, *args):
     """Calls it now and, for the gradient, once more: its activations need not wait in memory."""
     return checkpoint(step, *args, use_reentrant=False)
+
+
+def compile_blocks(flux: nn.Module, backend: str = "inductor") -> None:
+    """torch.compile for our own FLUX; the source's pass calls the blocks' layers one by one and stays as it is."""
+    for _, block in named_blocks(flux):
+        block.compile(backend=backend)
+
+
+@torch.compiler.disable()
+def append(*args, **kwargs) -> dict:
+    # a traced hook would go on with the sources of the forward that traced it
+    return append_here(*args, **kwargs)
 
 
 SPARE_EMBEDDED = {RUN_BLOCK: rerun}

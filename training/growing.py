@@ -23,11 +23,12 @@ def empty_bank(base: Base, settings: Settings) -> Bank:
 
 
 def grown(bank: Bank, stage: Stage, settings: Settings, seed: int, dominant: Mapping[str, int] | None = None) -> Bank:
-    """The bank with the stage's expert, which adds nothing yet, and its router.
+    """The bank with the stage's expert, which adds nothing yet or what the one adds that it starts as, and its router.
 
     The router starts from the last stage's; its new column from that block's `dominant` one (0 if not given).
     """
     refuse_trained(bank, stage)
+    refuse_start(bank, stage, settings)
     last = max(bank.info.routers, key=lambda name: len(bank.info.routers[name].experts), default=None)
     info = with_stage(bank.info, stage, settings, last)
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +37,9 @@ def grown(bank: Bank, stage: Stage, settings: Settings, seed: int, dominant: Map
         if name in tensors:
             continue
         *_, kind = name.rsplit(".", 1)
-        if kind in ("down", "up"):
+        if kind in ("down", "up") and stage.start:
+            tensors[name] = bank.tensors[name.replace(f"experts.{stage.name}.", f"experts.{stage.start}.", 1)].clone()
+        elif kind in ("down", "up"):
             tensors[name] = torch.randn(shape, generator=generator) * (shape[1] ** -0.5 if kind == "down" else 0.0)
         else:
             block = name.removeprefix(f"routers.{stage.name}.").rsplit(".", 1)[0]
@@ -71,8 +74,21 @@ def refuse_trained(bank: Bank, stage: Stage) -> None:
         )
 
 
+def refuse_start(bank: Bank, stage: Stage, settings: Settings) -> None:
+    found = bank.info.experts.get(stage.start)
+    if stage.start and (
+        found is None or (found.rank, dict(found.targets)) != (settings.rank, {"k": "all", "v": "all"})
+    ):
+        raise ValueError(
+            f"The stage {stage.name} starts as {stage.start}, but the bank has no such expert of rank {settings.rank} on "
+            f"k and v: name another, or leave start out."
+        )
+
+
 def own_tensors(bank: Bank, stage: Stage) -> list[str]:
-    """What the stage trains: its expert and its router, nothing else."""
-    return sorted(
-        name for name in bank.tensors if name.startswith((f"experts.{stage.name}.", f"routers.{stage.name}."))
-    )
+    """What the stage trains: its expert and its router, and older experts only where it says so."""
+    missing = [name for name in stage.along if name not in bank.info.experts]
+    if missing:
+        raise ValueError(f"The stage {stage.name} trains {missing[0]} along, which the bank lacks: train it first.")
+    own = (f"routers.{stage.name}.", *(f"experts.{name}." for name in (stage.name, *stage.along)))
+    return sorted(name for name in bank.tensors if name.startswith(own))

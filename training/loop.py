@@ -5,7 +5,8 @@ step. Everything random follows from the seed and the iteration, so that neither
 changes a result.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,15 +19,13 @@ from ..prw.source import Routing
 from . import ranks
 from .checkpoints import TrainingError
 from .curriculum import Settings, Stage
-from .forward import SlotNoise, velocity, weave
+from .forward import SlotNoise, device_of, velocity, weave
 from .growing import own_tensors
 from .lessons import Batch, Lessons, Slot, batch_of, slots
-from .objective import noised, task_loss, usage, usage_of_all
+from .mishaps import MOST_MISSES, NotFinite, OutOfMemory
+from .objective import noised, side, task_loss, usage, usage_of_all, veteran_loss
 from .optimizers import load_tensors, make_optimizer, tensors_of
 from .schedule import factor
-
-MOST_MISSES = 3
-"""Iterations in a row that may run out of memory."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class StageTrainer:
         self.host, self.stage, self.number, self.settings = host, stage, number, settings
         self.lessons, self.empty, self.seed = lessons, empty, seed
         self.spare = spare if settings.checkpointing else None
-        self.device = next(host.flux.parameters()).device
+        self.device = device_of(host)
         self.newest = len(bank.info.routers[stage.name].experts) - 1
         names = own_tensors(bank, stage)
         own = {name: bank.tensors[name].detach().float().to(self.device).clone() for name in names}
@@ -71,6 +70,7 @@ class StageTrainer:
         self.average = {name: tensor.detach().clone() for name, tensor in own.items()} if settings.ema else {}
         older = {name: tensor for name, tensor in bank.tensors.items() if name not in own}
         self.bank = Bank(bank.info, {**older, **self.trained})
+        self.left = Bank(bank.info, {**older, **(self.average or self.trained)})
         experts = [tensor for name, tensor in self.trained.items() if name.startswith("experts.")]
         routers = [tensor for name, tensor in self.trained.items() if name.startswith("routers.")]
         self.optimizer = make_optimizer(experts, routers, settings)
@@ -90,11 +90,13 @@ class StageTrainer:
     def step(self) -> Step | None:
         """One iteration; None if it did not fit into memory."""
         try:
-            step = self._step()
-            self.misses_in_a_row = 0
+            sums = self._gradients()
         except torch.OutOfMemoryError as error:
             step = None
             self._missed(error)
+        else:
+            self.misses_in_a_row = 0
+            step = self._told(sums, self._update())
         self.iteration += 1
         return step
 
@@ -104,39 +106,51 @@ class StageTrainer:
         self.misses_in_a_row += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.misses_in_a_row >= MOST_MISSES:
-            raise TrainingError(
-                f"{MOST_MISSES} iterations in a row did not fit into memory (micro is {self.settings.micro or 'the batch'}): "
-                f"set micro smaller, checkpointing = true, or a smaller resolution, then resume."
-            ) from error
+        # other ranks wait for this one in the middle of the iteration: they cannot skip it
+        if self.misses_in_a_row >= MOST_MISSES or ranks.count() > 1:
+            raise OutOfMemory(self.misses_in_a_row, self.settings.micro) from error
 
-    def _step(self) -> Step:
+    def _gradients(self) -> Tensor:
+        """Leaves this rank's gradients; gives its parts of the task loss, of U_t and of every expert's usage."""
         batches = self.batches()
-        own = sum(len(batch.ids) for batch in batches if batch.task == self.stage.task)
-        total = ranks.total(own, self.device)
-        known = None
-        if len(batches) > 1:  # the whole batch's usage must be known before the first gradient
-            with torch.no_grad():
-                known = self._usage_ahead(batches, total)
-
-        task, used, shares = torch.zeros((), device=self.device), torch.zeros((), device=self.device), 0.0
+        own = sum(len(batch.ids) for batch in batches if self._counts(batch))
+        total, cut = ranks.total([own, len(batches) > 1], self.device)
+        known = self._usage_ahead(batches, total) if cut else None
+        task, used, shares = (torch.zeros(size, device=self.device) for size in ((), (), self.newest + 1))
         for batch in batches:
-            errors, routes = self.errors(batch, noise=self.noise(batch))
-            loss = errors.sum() / self.stage.batch
-            if batch.task == self.stage.task:
+            errors, routes = self.errors(batch, self.noise(batch))
+            loss, part = errors.sum() / self.stage.batch, torch.zeros_like(used)
+            task = task + loss.detach()
+            if self._counts(batch):
                 part = usage(routes.values(), self.newest) * (len(batch.ids) / total)
-                reached = ranks.total(part.detach(), self.device) if known is None else known
-                loss = loss + self.stage.veteran * (reached - self.stage.rho).sign() * part
-                used = used + part.detach()
                 shares = shares + usage_of_all(routes.values(), self.newest + 1) * (len(batch.ids) / total)
-            self._refuse_nan(loss, batch)
+            reached = ranks.total(part, self.device) if known is None else known
+            used = used + part.detach()
+            loss = loss + self.stage.veteran * side(reached - self.stage.rho) * part
+            if not torch.isfinite(loss):
+                raise NotFinite(self.stage.name, self.iteration, batch.ids)
             loss.backward()
-            task = task + errors.detach().sum() / self.stage.batch
-        norm = self._update()
-        task, used = (ranks.total(value, self.device).item() for value in (task, used))
-        shares = ranks.total(torch.as_tensor(shares, device=self.device), self.device)
-        veteran = self.stage.veteran * abs(used - self.stage.rho)
-        return Step(self.iteration, task, veteran, used, tuple(shares.flatten().tolist()), norm)
+        return torch.cat((task[None], used[None], shares))
+
+    def _counts(self, batch: Batch) -> bool:
+        """The veteran loss leaves replayed tasks out."""
+        return batch.task == self.stage.task
+
+    def _usage_ahead(self, batches: Sequence[Batch], total: Tensor) -> Tensor:
+        """U_t of the whole batch: where a rank has several pieces, it must be known before the first gradient."""
+        used = torch.zeros_like(total)
+        if self.stage.veteran == 0:
+            return used
+        with torch.no_grad():
+            for batch in filter(self._counts, batches):
+                routes = self.routes(batch, self.noise(batch))
+                used = used + usage(routes.values(), self.newest) * (len(batch.ids) / total)
+        return ranks.total(used, self.device)
+
+    def _told(self, sums: Tensor, norm: float) -> Step:
+        task, used, *shares = ranks.total(sums, self.device).tolist()
+        veteran = veteran_loss(used, self.stage.rho, self.stage.veteran) if sum(shares) else 0.0
+        return Step(self.iteration, task, veteran, used, tuple(shares), norm)
 
     def batches(self) -> list[Batch]:
         """This rank's share of the iteration, in pieces of one task and at most `micro` samples."""
@@ -160,33 +174,16 @@ class StageTrainer:
         return SlotNoise(batch.seeds, fading)
 
     def errors(self, batch: Batch, noise=None) -> tuple[Tensor, dict[str, Route]]:
-        """The velocity's error of every sample, and its routes; without noise, as at inference."""
+        """The velocity's error of every sample, and its routes; without noise, of the bank that would be left now."""
         target = self.host.latent_in(batch.target.to(self.device)).float()
         times, eps, context, pooled = (
             part.to(self.device) for part in (batch.times, batch.noise, batch.context, batch.pooled)
         )
         x = noised(target, eps, times)
-        woven = weave(
-            self.host,
-            self.bank,
-            self.routing(batch.task),
-            batch.source.to(self.device),
-            x,
-            times,
-            pooled,
-            noise,
-            self.spare,
-        )
+        bank, source = self.left if noise is None else self.bank, batch.source.to(self.device)
+        woven = weave(self.host, bank, self.routing(batch.task), source, x, times, pooled, noise, self.spare)
         found = velocity(self.host, woven, x, times, context, pooled, self.settings.guidance)
         return task_loss(found, target, eps), woven.routes
-
-    def _usage_ahead(self, batches: Iterable[Batch], total: Tensor) -> Tensor:
-        used = torch.zeros((), device=self.device)
-        for batch in batches:
-            if batch.task == self.stage.task:
-                routes = self.routes(batch, self.noise(batch))
-                used = used + usage(routes.values(), self.newest) * (len(batch.ids) / total)
-        return ranks.total(used, self.device)
 
     def routes(self, batch: Batch, noise=None) -> dict[str, Route]:
         """Routes alone: the source's pass, without FLUX's."""
@@ -195,12 +192,6 @@ class StageTrainer:
         source = batch.source.to(self.device)
         return weave(self.host, self.bank, self.routing(batch.task), source, x, times, pooled, noise).routes
 
-    def _refuse_nan(self, loss: Tensor, batch: Batch) -> None:
-        if torch.isfinite(loss):
-            return
-        self.optimizer.zero_grad(set_to_none=True)
-        raise NotFinite(self.stage.name, self.iteration, batch)
-
     def _update(self) -> float:
         parameters = list(self.trained.values())
         for parameter in parameters:  # an expert that no sample took has no gradient
@@ -208,6 +199,8 @@ class StageTrainer:
                 parameter.grad = torch.zeros_like(parameter)
         ranks.add_up([parameter.grad for parameter in parameters])
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf).item()
+        if not math.isfinite(norm):
+            raise NotFinite(self.stage.name, self.iteration, sum((batch.ids for batch in self.batches()), ()))
         scale = factor(self.settings.schedule, self.iteration, self.stage.iterations, self.settings.warmup)
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * scale
@@ -226,10 +219,9 @@ class StageTrainer:
 
     def result(self) -> Bank:
         """The bank as it would be left now."""
-        own = self.average or self.trained
         experts = dict(self.bank.info.experts)
         experts[self.stage.name] = replace(experts[self.stage.name], iterations=self.iteration)
-        tensors = {name: own.get(name, tensor).detach().cpu().clone() for name, tensor in self.bank.tensors.items()}
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.left.tensors.items()}
         return Bank(replace(self.bank.info, experts=experts), tensors)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
@@ -246,14 +238,3 @@ class StageTrainer:
         optimizer = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith("optimizer/")}
         load_tensors(self.optimizer, optimizer, state["optimizer"])
         self.iteration, self.missed, self.seed = state["iteration"], state["missed"], state["seed"]
-
-
-class NotFinite(TrainingError):
-    """Carries the ids of the batch that it happened with."""
-
-    def __init__(self, stage: str, iteration: int, batch: Batch):
-        self.ids = batch.ids
-        super().__init__(
-            f"The loss of {stage} is not finite at iteration {iteration}: look at the samples named in the file beside "
-            f"the checkpoints, lower the rate, or train in fp32."
-        )

@@ -8,11 +8,13 @@ L_total   = L_task + L_veteran                               eq. 10
 from collections.abc import Iterable
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..prw.router import Route
+
+ROUNDING = 1e-6
+"""Of a usage."""
 
 
 def draw_times(count: int, generator: torch.Generator | None = None, device="cpu") -> Tensor:
@@ -31,8 +33,8 @@ def task_loss(velocity: Tensor, picture: Tensor, noise: Tensor) -> Tensor:
     return F.mse_loss(velocity.float(), noise.float() - picture.float(), reduction="none").flatten(1).mean(1)
 
 
-def usage(routes: Iterable[Route], newest: int, across_ranks: bool = True) -> Tensor:
-    """Eq. 8, averaged over the batch (tokens, ranks) before anything is done to it.
+def usage(routes: Iterable[Route], newest: int) -> Tensor:
+    """Eq. 8, averaged over the batch (and tokens) before anything is done to it.
 
     The indicator has no gradient, so it is straight-through: its value counts what was chosen, its
     gradient is that of the softmax (our choice; a soft count settles away from rho).
@@ -42,18 +44,20 @@ def usage(routes: Iterable[Route], newest: int, across_ranks: bool = True) -> Te
         p = route.probs[..., newest]
         chosen = (route.expert == newest).to(p)
         shares.append((chosen + p - p.detach()).mean())
-    mine = torch.stack(shares).mean()
-    if not (across_ranks and torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return mine
-    # the value is the mean of all ranks; gradients stay local, because DDP averages them afterwards
-    everyone = mine.detach().clone()
-    torch.distributed.all_reduce(everyone)
-    return mine + (everyone / torch.distributed.get_world_size() - mine.detach())
+    return torch.stack(shares).mean()
 
 
-def veteran_loss(used: Tensor, rho: float, alpha: float) -> Tensor:
+def veteran_loss(used: Tensor | float, rho: float, alpha: float) -> Tensor | float:
     """Eq. 9: holds the newest expert's share of the blocks at rho."""
-    return alpha * (used - rho).abs()
+    return alpha * abs(used - rho)
+
+
+def side(gap: Tensor) -> Tensor:
+    """The gradient of |gap|: -1 or 1, and 0 at 0, as far as rounding can tell.
+
+    Or how a batch was cut into pieces would decide where a usage that has reached rho is pushed.
+    """
+    return torch.where(gap.abs() < ROUNDING, torch.zeros_like(gap), gap.sign())
 
 
 def usage_of_all(routes: Iterable[Route], experts: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The optimizers that a recipe can name, and their state as tensors and numbers for a checkpoint."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ def prodigy(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
     # it keeps one step size for all groups, so all must have one rate
     for group in groups:
         group["lr"] = settings.rate
-    return Prodigy(groups, weight_decay=settings.weight_decay, safeguard_warmup=True, use_bias_correction=True)
+    with redirect_stdout(None):  # it prints how it decays weights
+        return Prodigy(groups, weight_decay=settings.weight_decay, safeguard_warmup=True, use_bias_correction=True)
 
 
 MAKE = {"adamw": adamw, "prodigy": prodigy}

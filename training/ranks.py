@@ -1,6 +1,9 @@
 """Several processes (torchrun) as one: sums over all of them. With one process everything is as it was."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -15,8 +18,42 @@ def rank() -> int:
     return dist.get_rank() if count() > 1 else 0
 
 
-def total(value: Tensor | float, device) -> Tensor:
-    """The sum of every rank's value; no gradient passes."""
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Joins the processes that torchrun has started, if it has; gives this one's device."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield device
+        return
+    cuda = device.startswith("cuda")
+    if cuda:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    # one rank may make a base for hours while the others wait; torchrun sees it if one is gone
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=7))
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def wait() -> None:
+    """Until every rank is here."""
+    if count() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """The first rank goes in alone, the others when it is out: they find what it has written."""
+    if rank() > 0:
+        wait()
+    yield
+    if rank() == 0:
+        wait()
+
+
+def total(value: Tensor | Sequence[float] | float, device) -> Tensor:
+    """The sum of every rank's value, of each if there are several; no gradient passes."""
     value = torch.as_tensor(value, dtype=torch.float32, device=device).detach().clone()
     if count() > 1:
         dist.all_reduce(value)

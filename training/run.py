@@ -2,38 +2,36 @@
 
 bank.safetensors           the result so far
 stages/N-NAME.safetensors  the bank as it stood after each stage
+stages/start.safetensors   the bank that the first stage was given, if any
 checkpoints/               where the running stage can go on
 log.jsonl, samples/        what happened
-run.json                   what this folder is of: another recipe is refused
+run.json                   what this folder is of (run_folder.py)
 """
 
-import hashlib
-import json
-import os
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..prw.attachment import Host
 from ..prw.bank import Bank
-from ..prw.config import Base, probe_of
+from ..prw.config import Base
+from ..prw.source import Routing
 from . import ranks
 from .checkpoints import Folder, TrainingError, read
 from .curriculum import Curriculum, Stage
-from .forward import weave
+from .forward import device_of, weave
 from .growing import empty_bank, grown, refuse_trained
 from .lessons import Codec, Lessons
 from .listeners import Listener
-from .loop import NotFinite, StageTrainer
-from .validate import held_out, sample_grid, validate
-
-BANK = "bank.safetensors"
-
-
-class Stopped(Exception):
-    """Someone asked to stop; everything is saved."""
+from .loop import StageTrainer
+from .mishaps import NotFinite, Stopped
+from .run_folder import BANK, RunFolder
+from .validate import held_out, pieces, sample_grid, validate
 
 
 @dataclass
@@ -50,76 +48,103 @@ class Run:
     listeners: Sequence[Listener] = ()
     spare: dict | None = None
     """What makes this host give up activations (checkpointing)."""
+    breaks: tuple[type[BaseException], ...] = ()
+    """What this host raises, anywhere within an iteration, to stop: everything before it is saved."""
     done: list[Stage] = field(default_factory=list)
+    broken: list[Listener] = field(default_factory=list)
+    """Those that could not write."""
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.out)
 
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """All stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
-        self._claim(bank)
-        bank = bank or empty_bank(Base.of(self.host.flux).probed(self.host.flux, self.name), self.curriculum.settings)
+        base = Base.of(self.host.flux).probed(self.host.flux, self.name)
+        bank = self.folder.begun(self.curriculum, self.seed, base, bank) or empty_bank(base, self.curriculum.settings)
         for number, stage in enumerate(self.curriculum.stages):
-            path = self.out / "stages" / f"{number}-{stage.name}.safetensors"
+            path = self.folder.stage(label(stage, number))
             if path.exists():
-                bank = Bank.open(path)
-            elif only in ("", stage.name):
+                bank = following(bank, path)
+            elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)
-                self._save(bank, path)
-                self._save(bank, self.out / BANK)
-                for listener in self.listeners:
-                    listener.stage_ended(stage, bank)
+                self.folder.save(bank, self.out / BANK)
+                self.folder.save(bank, path)  # last: it says that the stage is over
+                self._checkpoints(stage, number).clear()
+                self._tell("stage_ended", stage, bank)
             self.done.append(stage)
             if stage.name == only:
                 break
         return bank
 
     def train_stage(self, bank: Bank, stage: Stage, number: int) -> Bank:
+        if self._asked_to_stop():
+            raise Stopped
         settings = self.curriculum.settings
         refuse_trained(bank, stage)
-        lessons = self._lessons(stage)
+        with ranks.first_alone():
+            lessons = self._lessons(stage)
         bank = grown(bank, stage, settings, self.seed + number, self.dominant(bank, lessons[stage.task]))
         empty = self.codec.texts([""])
         trainer = StageTrainer(self.host, bank, stage, number, settings, lessons, empty, self.seed, self.spare)
-        folder = Folder(self.out / "checkpoints", f"{number}-{stage.name}", settings.keep)
+        folder = self._checkpoints(stage, number)
         if latest := folder.latest():
             trainer.load(*read(latest))
-        for listener in self.listeners:
-            listener.stage_began(trainer)
-        self._iterate(trainer, folder)
+        self._tell("stage_began", trainer)
+        try:
+            self._iterate(trainer, folder)
+        except (TrainingError, *self.breaks) as error:
+            self._rescue(trainer, folder, error)
+            raise
         return trainer.result()
 
     def _iterate(self, trainer: StageTrainer, folder: Folder) -> None:
         settings = trainer.settings
         while not trainer.finished:
-            try:
-                step = trainer.step()
-            except NotFinite as error:
-                self._note(f"not-finite-{trainer.stage.name}.json", {"iteration": trainer.iteration, "ids": error.ids})
-                raise
+            step = trainer.step()
             if step is not None:
                 self._tell("stepped", trainer, step)
             if due(trainer, settings.validate_every):
                 self._tell("validated", trainer, validate(trainer))
             if ranks.rank() == 0 and due(trainer, settings.sample_every):
                 self._tell("sampled", trainer, sample_grid(trainer, self.codec))
-            stop = ranks.total(float(any(one.wants_stop() for one in self.listeners)), trainer.device) > 0
+            stop = self._asked_to_stop()
             if ranks.rank() == 0 and (stop or due(trainer, settings.save_every)):
                 self._tell("saved", trainer, folder.save(trainer.iteration, *trainer.state()))
             if stop and not trainer.finished:
+                ranks.wait()  # the first process to leave ends the others
                 raise Stopped
+
+    def _rescue(self, trainer: StageTrainer, folder: Folder, error: BaseException) -> None:
+        """The weights are still those of the last good iteration."""
+        if isinstance(error, NotFinite):
+            self.folder.note(error.file, {"iteration": trainer.iteration, "ids": error.ids})
+        if ranks.rank() == 0:
+            with suppress(TrainingError):
+                folder.save(trainer.iteration, *trainer.state())
+
+    def _asked_to_stop(self) -> bool:
+        asked = any(listener.wants_stop() for listener in self.listeners)
+        return bool(ranks.total(float(asked), device_of(self.host)))
+
+    def _checkpoints(self, stage: Stage, number: int) -> Folder:
+        return Folder(self.out / "checkpoints", label(stage, number), self.curriculum.settings.keep)
 
     def dominant(self, bank: Bank, lessons: Lessons) -> dict[str, int]:
         """Which column of the last router most samples of the new task take in each block."""
         last = max(bank.info.routers, key=lambda name: len(bank.info.routers[name].experts), default=None)
         if last is None:
             return {}
-        from ..prw.source import Routing
-
-        batch, device = held_out(lessons), next(self.host.flux.parameters()).device
-        target, source, pooled = (part.to(device) for part in (batch.target, batch.source, batch.pooled))
-        with torch.no_grad():
-            x, times = self.host.latent_in(target).float(), torch.zeros(len(target), device=device)
-            routing = Routing(task=lessons.task, router=last)
-            routes = weave(self.host, bank, routing, source, x, times, pooled).routes
-        return {block: int(route.expert.flatten().mode().values) for block, route in routes.items()}
+        device, routing = device_of(self.host), Routing(task=lessons.task, router=last)
+        votes: dict[str, list[Tensor]] = {}
+        for batch in pieces(held_out(lessons), self.curriculum.settings.micro):
+            target, source, pooled = (part.to(device) for part in (batch.target, batch.source, batch.pooled))
+            with torch.no_grad():
+                x, times = self.host.latent_in(target).float(), torch.zeros(len(target), device=device)
+                routes = weave(self.host, bank, routing, source, x, times, pooled).routes
+            for block, route in routes.items():
+                votes.setdefault(block, []).append(route.expert.flatten())
+        return {block: int(torch.cat(found).mode().values) for block, found in votes.items()}
 
     def _lessons(self, stage: Stage) -> dict[str, Lessons]:
         """The stage's own and the earlier ones', for replay and validation."""
@@ -132,39 +157,24 @@ class Run:
             )
         return {task: self.lessons[task] for task in wanted if task in self.lessons}
 
-    def _claim(self, bank: Bank | None) -> None:
-        """Refuses a folder that holds another run."""
-        mine = {"recipe": fingerprint(self.curriculum, self.seed), "base": list(probe_of(self.host.flux))}
-        path = self.out / "run.json"
-        if path.exists():
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            if theirs != mine:
-                raise TrainingError(
-                    f"The folder {self.out} holds a run of another recipe, seed or base: choose another folder, or "
-                    f"delete this one."
-                )
-        elif ranks.rank() == 0:
-            self._note("run.json", mine)
-
-    def _note(self, name: str, data) -> None:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            partial = self.out / f".{name}.part"
-            partial.write_text(json.dumps(data), encoding="utf-8")
-            os.replace(partial, self.out / name)
-        except OSError as error:
-            raise TrainingError(
-                f"The folder {self.out} cannot be written to ({error.strerror}): choose another."
-            ) from None
-
-    def _save(self, bank: Bank, path: Path) -> None:
-        if ranks.rank() == 0:
-            bank.save(path)
-
     def _tell(self, event: str, *args) -> None:
         if ranks.rank() == 0:
             for listener in self.listeners:
-                getattr(listener, event)(*args)
+                try:
+                    getattr(listener, event)(*args)
+                except OSError as error:  # training is worth more than what is told of it
+                    self._warn(listener, error)
+
+    def _warn(self, listener: Listener, error: OSError) -> None:
+        if listener not in self.broken:
+            self.broken.append(listener)
+            said = "%s cannot write (%s): training goes on without it; make room or mend the folder."
+            logging.getLogger(__name__).warning(said, type(listener).__name__, error.strerror or error)
+
+
+def label(stage: Stage, number: int) -> str:
+    """Counted from 1, as people do."""
+    return f"{number + 1}-{stage.name}"
 
 
 def due(trainer: StageTrainer, every: int) -> bool:
@@ -172,12 +182,12 @@ def due(trainer: StageTrainer, every: int) -> bool:
     return every > 0 and (trainer.iteration % every == 0 or trainer.finished)
 
 
-def fingerprint(curriculum: Curriculum, seed: int) -> str:
-    """Of everything that decides the result."""
-    settings = {key: value for key, value in asdict(curriculum.settings).items() if key not in FREE}
-    stages = [asdict(stage) for stage in curriculum.stages]
-    return hashlib.blake2b(json.dumps([settings, stages, seed]).encode(), digest_size=16).hexdigest()
-
-
-FREE = ("micro", "checkpointing", "compile", "save_every", "keep", "validate_every", "sample_every", "sample_steps")
-"""Settings that may change between two parts of a run."""
+def following(bank: Bank, path: Path) -> Bank:
+    """What a stage left, unless an earlier one was trained only after it."""
+    later = Bank.open(path)
+    if lost := bank.info.experts.keys() - later.info.experts.keys():
+        raise TrainingError(
+            f"{path.name} was trained without {', '.join(sorted(lost))}: delete it to train its stage again, or choose "
+            f"another folder."
+        )
+    return later

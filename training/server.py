@@ -10,14 +10,21 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import save_file
 
 from ..prw.bank import random_bank
 from ..prw.config import Base
+from ..prw.tasks import TASKS
+from .data.sample import Example
 from .host import ROOT, enter_host, find_host, random_vae
 from .shapes import TINY, bank_info, random_flux
 
+TOY = "toy world (built in)"
+"""The nodes' name for it (nodes/toy.py)."""
+SIDE = 128
+GREY = (128, 128, 128)
 TEXT_NODE = f'''
 """Stands for a text encoder, which is too large for a test: a seed gives a CONDITIONING."""
 import torch
@@ -41,6 +48,27 @@ class TinyText:
 
 NODE_CLASS_MAPPINGS = {{"TinyText": TinyText}}
 '''
+
+
+def scene() -> Image.Image:
+    picture = Image.new("RGB", (SIDE, SIDE), (96, 148, 196))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 84, SIDE, SIDE), (92, 138, 76))
+    draw.ellipse((18, 40, 62, 84), (214, 72, 62))
+    draw.polygon([(72, 84), (94, 36), (116, 84)], (236, 186, 66))
+    return picture
+
+
+def sources() -> dict[str, Image.Image]:
+    """What each task is given, drawn from one scene."""
+    whole = scene()
+    hole = whole.copy()
+    ImageDraw.Draw(hole).rectangle((66, 30, 120, 90), GREY)
+    subject = Image.new("RGB", (SIDE, SIDE), (255, 255, 255))
+    subject.paste(whole.crop((14, 36, 66, 88)), (38, 38))
+    edges = whole.convert("L").filter(ImageFilter.FIND_EDGES).point(lambda value: 255 * (value > 40)).convert("RGB")
+    given = {"inpaint": hole, "ground": whole, "control": edges, "subject": subject, "edit": whole}
+    return {task: given.get(task, whole) for task in TASKS}
 
 
 def base_directory(root: Path, pictures: dict[str, Image.Image]) -> Path:
@@ -152,20 +180,43 @@ def prompt(task: str = "control", strength: float = 1.0, loader: str = "CoLoGenL
     }  # fmt: skip
 
 
-def demo_pictures(folder: Path, pictures: dict[str, Image.Image]) -> list[tuple]:
-    """Each task through the server: (task, source, result, route map)."""
+def toy_prompt(name: str, text: str, task: str, seed: int = 7) -> dict:
+    """The built-in toy world through stock nodes: words and a source in, a picture out."""
+    loaders = dict(weight_dtype="default", clip_name1="none", clip_name2="none", vae_name=TOY)
+    knobs = dict(task=task, strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=0, keep_between_runs=False)
+    hidden = dict(position="auto", shift_right=1.0, shift_down=0.0, lean=0.0, expert="", router="", keep_on="gpu")
+    source = dict(vae=["flux", 2], image=["image", 0], **knobs, **hidden)
+    sampler = dict(seed=seed, steps=12, cfg=1.5, sampler_name="euler", scheduler="simple", denoise=1.0)
+    return {
+        "flux": node("CoLoGenLoadFlux", unet_name=TOY, **loaders),
+        "bank": node("CoLoGenLoadExperts", bank_name=TOY),
+        "apply": node("CoLoGenApply", model=["flux", 0], experts=["bank", 0]),
+        "image": node("LoadImage", image=f"{name}.png"),
+        "text": node("CLIPTextEncode", clip=["flux", 1], text=text),
+        "empty": node("CLIPTextEncode", clip=["flux", 1], text=""),
+        "source": node("CoLoGenSource", conditioning=["text", 0], **source),
+        "without": node("CoLoGenSource", conditioning=["empty", 0], **source),
+        "latent": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        "sample": node(
+            "KSampler", model=["apply", 0], positive=["source", 0], negative=["without", 0],
+            latent_image=["latent", 0], **sampler,
+        ),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["flux", 2]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix=name),
+    }  # fmt: skip
+
+
+def demo_pictures(folder: Path, asked: list[Example]) -> list[np.ndarray]:
+    """What the built-in toy world answers through a server."""
     host = find_host()
     if host is None:
         raise FileNotFoundError("No ComfyUI was found: set COMFYUI_PATH to its folder.")
     enter_host(host)
-    base = base_directory(folder, pictures)
+    base = base_directory(folder, {example.id: Image.fromarray(example.source) for example in asked})
     server = Server(host, base)
     try:
-        rows = []
-        for task, picture in pictures.items():
-            entry = server.run(prompt(task))
-            rows.append((task, picture, shown(base, entry, "save"), shown(base, entry, "map")))
-        return rows
+        entries = [server.run(toy_prompt(example.id, example.prompt, example.task)) for example in asked]
+        return [np.array(shown(base, entry, "save")) for entry in entries]
     finally:
         server.stop()
 

@@ -1,5 +1,6 @@
 """How a stage is doing on lessons it never trained on: loss at fixed timesteps, usage without noise, pictures."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..prw.sampling import timesteps
+from ..prw.source import token_grid
 from .forward import velocity, weave
 from .lessons import Batch, Lessons
 from .loop import StageTrainer
@@ -35,17 +37,25 @@ def held_out(lessons: Lessons, most: int = MOST) -> Batch:
     return Batch(lessons.task, ids, *(part[rows] for part in parts), torch.zeros(len(rows)), noise, (0,) * len(rows))
 
 
+def pieces(batch: Batch, size: int) -> Iterator[Batch]:
+    """At most so many samples at once (0: all), for where training fits, this shall fit, too."""
+    for start in range(0, len(batch.ids), size or len(batch.ids)):
+        end = start + (size or len(batch.ids))
+        yield Batch(batch.task, *(part[start:end] for part in batch[1:]))
+
+
 @torch.no_grad()
 def validate(trainer: StageTrainer) -> dict[str, Validation]:
     """Every task so far, with the router being trained: what it forgets shows here."""
     found = {}
     for task, lessons in trainer.lessons.items():
         batch = held_out(lessons)
-        losses, routes = [], {}
-        for time in TIMES:
-            errors, routes = trainer.errors(batch._replace(times=torch.full((len(batch.ids),), time)))
-            losses.append(errors.mean().item())
-        shares = usage_of_all(routes.values(), trainer.newest + 1)
+        losses, shares = [], 0.0
+        for piece in pieces(batch, trainer.settings.micro):
+            for time in TIMES:
+                errors, routes = trainer.errors(piece._replace(times=torch.full((len(piece.ids),), time)))
+                losses += errors.tolist()
+            shares = shares + usage_of_all(routes.values(), trainer.newest + 1) * (len(piece.ids) / len(batch.ids))
         found[task] = Validation(float(np.mean(losses)), tuple(shares.tolist()))
     return found
 
@@ -53,18 +63,24 @@ def validate(trainer: StageTrainer) -> dict[str, Validation]:
 @torch.no_grad()
 def draw(trainer: StageTrainer, task: str, count: int = 4) -> tuple[Tensor, Batch]:
     """Latents (as the VAE gives them) that the bank draws for held-out lessons of a task."""
-    batch, host = held_out(trainer.lessons[task], count), trainer.host
+    batch = held_out(trainer.lessons[task], count)
+    return torch.cat([_drawn(trainer, piece) for piece in pieces(batch, trainer.settings.micro)]), batch
+
+
+def _drawn(trainer: StageTrainer, batch: Batch) -> Tensor:
+    host = trainer.host
     source, context, pooled, x = (
         part.to(trainer.device) for part in (batch.source, batch.context, batch.pooled, batch.noise)
     )
     start = torch.zeros(len(x), device=trainer.device)
-    woven = weave(host, trainer.bank, trainer.routing(task), source, x, start, pooled)
-    steps = timesteps(trainer.settings.sample_steps)
+    woven = weave(host, trainer.left, trainer.routing(batch.task), source, x, start, pooled)
+    rows, columns = token_grid(x, host.flux.patch_size)
+    steps = timesteps(trainer.settings.sample_steps, rows * columns)
     for time, following in zip(steps, steps[1:]):
         asked = torch.full_like(start, float(time))
         found = velocity(host, woven, x, asked, context, pooled, trainer.settings.guidance)
         x = x + (float(following) - float(time)) * found
-    return host.latent_out(x), batch
+    return host.latent_out(x)
 
 
 def sample_grid(trainer: StageTrainer, codec) -> np.ndarray:

@@ -14,7 +14,7 @@ from .scene import COLOURS, CORNER, GROUNDS, PLACES, SHAPES, SIZES, TEXTURES, It
 
 REACH = 3
 """Pixels off its centre at which a thing is still looked for: one more than scenes are drawn with."""
-DOUBT = 0.3
+DOUBT = 0.2
 """What is left unexplained, relative to the thing itself, from which on a finding does not count."""
 
 

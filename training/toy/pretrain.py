@@ -1,8 +1,14 @@
 """The toy FLUX, trained from nothing: pictures from words, as FLUX.1 was, before any expert exists.
 
+A part of its pictures are diptychs: one thing on both sides, and words for the left side only, which say little of its
+looks. FLUX.1 has seen such pictures, and its Fill version such with one side given; without them a model this small
+never looks from one part of a picture to another for what a thing is like. No expert is involved.
+
 Data is drawn as it is needed and depends only on seed and iteration, so that a stopped run goes on as if nothing
 had happened.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,9 +21,9 @@ from ..optimizers import load_tensors, tensors_of
 from ..schedule import factor
 from .codec import ToyCodec
 from .render import render
-from .scene import draw_scene, with_mark
+from .scene import GROUNDS, PLACES, Item, Scene, draw_item, draw_scene, pick, with_mark
 from .text import POOLED, WIDTH
-from .words import facts_of, tell_all
+from .words import Fact, facts_of, tell_all, thing_of
 
 SHAPE = dict(
     hidden_size=256,
@@ -29,6 +35,10 @@ SHAPE = dict(
     guidance_embed=False,
 )
 TEXT_DROP = 0.1
+DIPTYCHS, GIVEN, UNTOLD = 0.25, 0.7, 0.8
+"""Share of iterations with diptychs, of these with the right half given, and of captions that leave looks open."""
+MARKED = 0.5
+"""Share of pictures with a box or a painted thing: drawn answers must be as familiar as things are."""
 KEEP = (0.5, 0.9, 1.0)
 """How much of the truth captions tell: always all of it would leave nothing to imagine."""
 
@@ -53,11 +63,30 @@ def fresh_flux(seed: int, **shape) -> Flux:
 
 def draw_captioned(rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
     """Pictures and what is said of them."""
-    scenes = [with_mark(rng, draw_scene(rng), 0.25) for _ in range(count)]
-    texts = [
-        "" if rng.random() < TEXT_DROP else tell_all(rng, facts_of(rng, scene, rng.choice(KEEP))) for scene in scenes
-    ]
-    return np.stack([render(scene) for scene in scenes]), texts
+    scenes = [with_mark(rng, draw_scene(rng), MARKED) for _ in range(count)]
+    return np.stack([render(scene) for scene in scenes]), [told(rng, scene) for scene in scenes]
+
+
+def told(rng: np.random.Generator, scene: Scene) -> str:
+    return "" if rng.random() < TEXT_DROP else tell_all(rng, facts_of(rng, scene, rng.choice(KEEP)))
+
+
+def draw_diptychs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
+    """Two pictures side by side: what words tell of the left one's first thing, the right one shows."""
+    pictures, texts = [], []
+    for _ in range(count):
+        left = draw_scene(rng)
+        thing = left.items[0]
+        right = Scene(pick(rng, GROUNDS), (replace(draw_item(rng, pick(rng, PLACES)), **looks(thing)),))
+        pictures.append(np.concatenate((render(left), render(right)), axis=1))
+        facts = [thing_of(item) for item in left.items]
+        facts[0] = replace(facts[0], colour="", texture="") if rng.random() < UNTOLD else facts[0]
+        texts.append(tell_all(rng, [*facts, Fact("ground", colour=left.ground)]))
+    return np.stack(pictures), texts
+
+
+def looks(item: Item) -> dict[str, str]:
+    return {name: getattr(item, name) for name in ("shape", "colour", "texture")}
 
 
 class Pretraining:
@@ -74,9 +103,11 @@ class Pretraining:
     def step(self) -> float:
         rng = np.random.default_rng((self.seed, self.done))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        pictures, texts = draw_captioned(rng, self.batch)
+        twofold = rng.random() < DIPTYCHS
+        given = twofold and rng.random() < GIVEN
+        pictures, texts = (draw_diptychs if twofold else draw_captioned)(rng, self.batch)
         latents = (self.codec.encode(pictures) - LATENT_SHIFT) * LATENT_SCALE
-        loss = self.loss(latents, *self.codec.texts(texts), generator)
+        loss = self.loss(latents, *self.codec.texts(texts), generator, given)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.flux.parameters(), 1.0)
@@ -87,10 +118,18 @@ class Pretraining:
         self._follow()
         return loss.item()
 
-    def loss(self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator) -> Tensor:
+    def loss(
+        self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator, given: bool = False
+    ) -> Tensor:
+        """`given`: the right half is shown without noise, and only the left half counts."""
         times = draw_times(len(latents), generator)
         noise = torch.randn(latents.shape, generator=generator)
-        velocity = self.flux(noised(latents, noise, times), times, context, pooled)
+        x, half = noised(latents, noise, times), latents.shape[-1] // 2
+        if given:
+            x[..., half:] = latents[..., half:]
+        velocity = self.flux(x, times, context, pooled)
+        if given:
+            velocity, latents, noise = (part[..., :half] for part in (velocity, latents, noise))
         return task_loss(velocity, latents, noise).mean()
 
     @torch.no_grad()

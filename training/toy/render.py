@@ -8,9 +8,9 @@ STRIPE = 4
 """Height of a stripe in pixels; stripes keep to the canvas, not to the thing."""
 DARK = 0.5
 """What a dark stripe keeps of its colour."""
-LINE = 2
-GAP = 1
-"""A box is LINE wide and leaves GAP pixels round its thing."""
+LINE = 3
+GAP = 0
+"""A box is LINE wide and leaves at least GAP pixels round its thing."""
 NEARNESS = {"big": 230, "small": 130}
 FAR = 20
 CLASSES = {"circle": (255, 120, 0), "square": (0, 200, 120), "triangle": (120, 80, 255), "cross": (255, 0, 120)}
@@ -60,13 +60,18 @@ def paint(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndar
 
 
 def frame(mask: np.ndarray) -> np.ndarray:
-    """The box round a mask, as drawn."""
-    ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    out, box = GAP + LINE, np.zeros_like(mask)
-    y0, y1, x0, x1 = ys[0] - out, ys[-1] + 1 + out, xs[0] - out, xs[-1] + 1 + out
-    box[max(y0, 0) : y1, max(x0, 0) : x1] = True
-    box[max(y0 + LINE, 0) : y1 - LINE, max(x0 + LINE, 0) : x1 - LINE] = False
+    """The box round a mask, as drawn: its outer edge keeps to a grid of STRIPE pixels."""
+    (y0, y1), (x0, x1) = (_outer(np.nonzero(mask.any(axis))[0]) for axis in (1, 0))
+    box = np.zeros_like(mask)
+    box[y0:y1, x0:x1] = True
+    box[y0 + LINE : y1 - LINE, x0 + LINE : x1 - LINE] = False
     return box
+
+
+def _outer(covered: np.ndarray) -> tuple[int, int]:
+    """Where a box begins and ends along one axis."""
+    first, end = covered[0] - GAP - LINE, covered[-1] + 1 + GAP + LINE
+    return max(first // STRIPE * STRIPE, 0), min(-(-end // STRIPE) * STRIPE, SIDE)
 
 
 def render(scene: Scene) -> np.ndarray:

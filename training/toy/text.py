@@ -41,6 +41,7 @@ UNKNOWN = 1
 
 
 def vocabulary() -> list[str]:
+    """Every word of the sentences of words.py, but for "and" between them, which says nothing."""
     templates = [*ARTICLES, *AT, *GROUND, *EMPTY, *ADD, *REGROUND, "thing object"]
     templates += [phrase for group in (PHRASES, CHANGES) for phrases in group.values() for phrase in phrases]
     values = [value for values in list(VALUES.values())[1:] for value in values]

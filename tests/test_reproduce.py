@@ -1,0 +1,53 @@
+"""The experiments: equal iterations in every row, the right stages, tables of the right means."""
+
+import pack  # noqa: F401
+import pytest
+from cologen.training.curriculum import load_curriculum
+from cologen.training.reproduce import EXPERIMENTS, mean_and_sd
+from cologen.training.reproduce_commands import draw_rows, forgetting_table, summary, table
+
+CURRICULUM = load_curriculum("toy")
+TOTAL = sum(stage.iterations for stage in CURRICULUM.stages)
+
+
+@pytest.mark.parametrize("name", list(EXPERIMENTS))
+def test_every_row_trains_as_long(name):
+    for row, curriculum in EXPERIMENTS[name].rows(CURRICULUM).items():
+        assert abs(sum(stage.iterations for stage in curriculum.stages) - TOTAL) <= len(curriculum.stages), row
+        assert curriculum.stages[0].rho == 1 and curriculum.stages[0].veteran == 0
+
+
+def test_rows_differ_in_what_they_say():
+    rows = EXPERIMENTS["table5"].rows(CURRICULUM)
+    names = {row: [stage.name for stage in curriculum.stages] for row, curriculum in rows.items()}
+    assert names["neither"] == ["control", "subject", "edit"]
+    assert names["localisation only"] == ["ground", "control", "subject", "edit"]
+    assert names["concept only"] == ["inpaint", "control", "subject", "edit"]
+    assert names["curriculum"] == names["co-training"] == ["inpaint", "ground", "control", "subject", "edit"]
+    *begun, mixed = rows["co-training"].stages
+    assert {stage.iterations for stage in begun} == {1} and set(mixed.along) == {stage.name for stage in begun}
+    assert mixed.replay == pytest.approx(4 / 5) and mixed.veteran == 0
+    assert [c.stages[2].rho for c in EXPERIMENTS["rho"].rows(CURRICULUM).values()] == [0.5, 0.65, 0.8, 0.95]
+    assert [c.stages[2].veteran for c in EXPERIMENTS["alpha"].rows(CURRICULUM).values()] == [0, 0.25, 0.5, 1, 2]
+    assert {c.settings.alpha / c.settings.rank for c in EXPERIMENTS["rank"].rows(CURRICULUM).values()} == {2}
+
+
+def a_report(value):
+    return {"usage": {"inpaint": 1.0, "edit": value}, "subject": {"kept": value}, "edit": {"done": value, "rest": 0.0}}
+
+
+def test_tables_show_means_over_seeds():
+    rows = summary({"this": {0: a_report(0.2), 1: a_report(0.4), 2: a_report(0.9)}})
+    assert rows["this"]["edit done"] == pytest.approx((0.5, 0.36055512754639896))
+    assert rows["this"]["usage"][0] == pytest.approx(0.5)
+    assert "| this | 0.500 ± 0.361 | 0.500 ± 0.361 | 0.000 ± 0.000 | 0.500 ± 0.361 |" in table(rows)
+    assert draw_rows(rows).size[0] > 100
+    assert mean_and_sd([3.0]) == (3.0, 0.0)
+
+
+def test_forgetting_has_a_row_a_stage():
+    inpaint, ground = {"inpaint": {"hit": 0.5}}, {"inpaint": {"hit": 0.5}, "ground": {"iou": 0.25}}
+    after = {"inpaint": {"own": inpaint, "final": inpaint}, "ground": {"own": ground, "final": ground}}
+    lines = forgetting_table({0: {"after": after}}).splitlines()
+    assert len(lines) == 4
+    assert lines[3].startswith("| ground | 0.500 ± 0.000 (0.500 ± 0.000) | 0.250 ± 0.000 (0.250 ± 0.000) |")

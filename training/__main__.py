@@ -1,0 +1,8 @@
+"""`python -m cologen.training train ...` is `cologen train ...`: what torchrun starts."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

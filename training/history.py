@@ -1,0 +1,81 @@
+"""What log.jsonl tells of a whole run, stage after stage along one axis, as curves and tables."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from .plots import Curve, chart
+
+SMOOTH = 50
+"""The loss's mean goes over this part of a stage."""
+
+
+@dataclass
+class History:
+    loss: dict[str, Curve] = field(default_factory=dict)
+    """By stage."""
+    usage: dict[str, Curve] = field(default_factory=dict)
+    """By expert: its share of the blocks in whatever stage was trained."""
+    newest: dict[str, Curve] = field(default_factory=dict)
+    """By stage: its own expert's share."""
+    validation: dict[str, Curve] = field(default_factory=dict)
+    """By task: what later stages do to earlier tasks shows here."""
+    last: dict[str, dict[str, tuple[float, dict[str, float]]]] = field(default_factory=dict)
+    """A stage's last validation: loss and usage of every task."""
+    starts: dict[str, int] = field(default_factory=dict)
+    """Where each stage begins on the axis."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    missed: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, lines: Iterable[Mapping[str, Any]]) -> "History":
+        """From the log's lines; one that lacks something is passed over."""
+        history, end = cls(), 0
+        for line in lines:
+            stage = line["stage"]
+            start = history.starts.setdefault(stage, end)
+            end = max(end, start + line["iteration"])
+            try:
+                history._add(stage, start + line["iteration"], line)
+            except (KeyError, TypeError, AttributeError, ValueError):
+                continue
+        return history
+
+    def _add(self, stage: str, x: int, line: Mapping[str, Any]) -> None:
+        if "validation" in line:
+            losses = {task: (float(found["loss"]), dict(found["usage"])) for task, found in line["validation"].items()}
+            for task, (loss, _) in losses.items():
+                _append(self.validation, task, x, loss)
+            self.last[stage] = losses
+            return
+        loss, used, seconds, missed = (float(line[key]) for key in ("task", "used", "seconds", "missed"))
+        for expert, share in line["usage"].items():
+            _append(self.usage, expert, x, float(share))
+        _append(self.loss, stage, x, loss)
+        _append(self.newest, stage, x, used)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.missed[stage] = int(missed)
+
+    @property
+    def marks(self) -> dict[str, float]:
+        """Where stages begin, if there is more than one."""
+        return dict(self.starts) if len(self.starts) > 1 else {}
+
+    def pictures(self) -> dict[str, Image.Image]:
+        longest = max((len(curve.x) for curve in self.loss.values()), default=1)
+        smooth = max(1, longest // SMOOTH)
+        return {
+            "loss": chart("training loss, by stage", self.loss, smooth=smooth),
+            "validation": chart("loss on what is held out, by task", self.validation, marks=self.marks),
+            "usage": chart(
+                "share of the blocks that takes each expert", self.usage, smooth=smooth, low=0, high=1, marks=self.marks
+            ),
+        }
+
+
+def _append(curves: dict[str, Curve], name: str, x: int, y: float) -> None:
+    curve = curves.setdefault(name, Curve([], []))
+    curve.x.append(x)
+    curve.y.append(y)

@@ -1,0 +1,103 @@
+"""The folder of a run: what it is of, the bank it began with, and files that are there whole or not at all."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ..prw.bank import Bank
+from ..prw.config import Base
+from . import ranks
+from .checkpoints import TrainingError
+from .curriculum import Curriculum
+from .whole import PART, whole
+
+BANK, START, RUN = "bank.safetensors", "start", "run.json"
+FREE = ("micro", "checkpointing", "compile", "save_every", "keep", "validate_every", "sample_every", "sample_steps")
+"""Settings that may change between two parts of a run."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    out: Path
+
+    def stage(self, label: str) -> Path:
+        return self.out / "stages" / f"{label}.safetensors"
+
+    def begun(self, curriculum: Curriculum, seed: int, base: Base, bank: Bank | None) -> Bank | None:
+        """The bank that the first stage is given, kept here so that the run goes on without being told again.
+
+        Refuses what belongs to another run.
+        """
+        if bank is not None and (refusal := bank.info.base.refusal(base)):
+            raise TrainingError(refusal)
+        mine, start = {"recipe": fingerprint(curriculum, seed), "base": asdict(base)}, self.stage(START)
+        if (self.out / RUN).exists():
+            self._refuse_other(mine)
+            known = Bank.open(start) if start.exists() else None
+            if bank is not None and (known is None or not equal(bank, known)):
+                raise TrainingError(
+                    f"The run in {self.out} did not begin with this bank: leave the bank out, or choose another folder."
+                )
+            bank = known
+        elif ranks.rank() == 0:
+            if bank is not None:
+                self.save(bank, start)
+            self.note(RUN, mine)
+        if ranks.rank() == 0:
+            self._clear()
+        return bank
+
+    def _refuse_other(self, mine: dict) -> None:
+        try:
+            theirs = json.loads((self.out / RUN).read_text(encoding="utf-8"))
+            base, found = (Base(**{**each, "probe": tuple(each["probe"])}) for each in (theirs["base"], mine["base"]))
+            # the probe not to the last bit: a run may go on on another device
+            same = theirs["recipe"] == mine["recipe"] and not base.refusal(found) and not base.doubt(found)
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise TrainingError(
+                f"The folder {self.out} holds a run of another recipe, seed or base: choose another folder, or delete "
+                f"this one."
+            )
+
+    def _clear(self) -> None:
+        """What a kill left half written."""
+        for folder in (self.out, self.out / "stages", self.out / "samples"):
+            for stray in folder.glob(f".*{PART}"):
+                stray.unlink(missing_ok=True)
+
+    def note(self, name: str, data) -> None:
+        try:
+            with whole(self.out / name) as partial:
+                partial.write_text(json.dumps(data), encoding="utf-8")
+        except OSError as error:
+            raise self._unwritable(name, error) from None
+
+    def save(self, bank: Bank, path: Path) -> None:
+        """By the first rank alone."""
+        if ranks.rank() == 0:
+            try:
+                bank.save(path)
+            except OSError as error:
+                raise self._unwritable(path.name, error) from None
+
+    def _unwritable(self, name: str, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"{name} cannot be written into {self.out} ({error.strerror}): make room or choose another folder."
+        )
+
+
+def equal(one: Bank, other: Bank) -> bool:
+    return one.info == other.info and all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
+
+
+def fingerprint(curriculum: Curriculum, seed: int) -> str:
+    """Of everything that decides the result."""
+    settings = {key: value for key, value in asdict(curriculum.settings).items() if key not in FREE}
+    stages = [asdict(stage) for stage in curriculum.stages]
+    decides = json.dumps([settings, stages, curriculum.toy, seed], default=str)
+    return hashlib.blake2b(decides.encode(), digest_size=16).hexdigest()

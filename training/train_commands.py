@@ -1,0 +1,131 @@
+"""`cologen train ...`: a curriculum in a folder, also under torchrun."""
+
+import argparse
+import signal
+from argparse import Namespace, _SubParsersAction
+from pathlib import Path
+
+import torch
+
+from ..prw.bank import Bank
+from . import ranks
+from .checkpoints import TrainingError
+from .curriculum import BUDGETS, Curriculum, load_curriculum, recipes, scaled
+from .mishaps import Stopped
+
+AGAIN = "Stopped, and everything is saved: give the same command with --resume to go on."
+
+
+def add_command(commands: _SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a bank by a recipe",
+        description="Trains the stages of a recipe. Ctrl-C saves; --resume goes on.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
+    parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="a setting, or STAGE.FIELD=VALUE")
+    parser.add_argument("--stage", default="", help="only this one: its name, or its number from 1")
+    parser.add_argument("--budget", choices=list(BUDGETS), default="full", help="share of the recipe's iterations")
+    parser.add_argument("--out", type=Path, help="a folder; out/train/RECIPE if not given")
+    parser.add_argument("--device", help="cuda if there is one, else cpu, if not given")
+    parser.add_argument("--seed", type=_seed, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on in a folder that is not empty")
+    parser.add_argument("--bank", type=Path, help="experts to begin with; their stages are passed over")
+    parser.set_defaults(run=_train)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 2^63 - 1")
+    return int(text)
+
+
+def _train(args: Namespace) -> str:
+    curriculum = scaled(load_curriculum(args.config, args.changes), BUDGETS[args.budget])
+    only = stage_of(curriculum, args.stage)
+    recipe = Path(args.config).name.removesuffix(".toml")
+    out = args.out or Path("out") / "train" / recipe
+    with ranks.joined(usable(args.device)) as device:
+        first = ranks.rank() == 0
+        with ranks.first_alone():
+            if first and not args.resume:
+                refuse_used(out)
+        try:
+            said = _run(args, curriculum, only, recipe, out, device)
+        except KeyboardInterrupt:  # before the first stage
+            raise Stopped(AGAIN, signal.SIGINT) from None
+        except Stopped as stopped:
+            raise Stopped(AGAIN if first else "", stopped.signal) from None
+    return said if first else ""
+
+
+def _run(args: Namespace, curriculum: Curriculum, only: str, recipe: str, out: Path, device: str) -> str:
+    from .report import Report
+    from .run import Run
+    from .run_folder import BANK
+    from .stop import Signals
+    from .terminal import Line
+    from .world import open_world
+
+    bank = None if args.bank is None else Bank.open(args.bank)
+    line, signals, report = Line(), Signals(), Report(out, curriculum, args.seed, recipe)
+    say = line.progress if ranks.rank() == 0 else lambda *_: None
+    with ranks.first_alone():
+        world = open_world(curriculum, out, device, args.seed, BUDGETS[args.budget], say)
+    compile_world(curriculum, world)
+    listeners = [*watching(out, curriculum, line, report), signals]
+    run = Run(world.host, curriculum, world.lessons, world.codec, out, args.seed, world.name, listeners, world.spare)
+    try:
+        with signals.listening():
+            run.train(bank, only)
+    except Stopped:
+        raise Stopped(signal=signals.heard) from None
+    finally:
+        line.leave()
+        if report.began:  # else the folder may be another run's
+            report.write()
+    return f"{out / BANK}\n{report.path}"
+
+
+def watching(out: Path, curriculum: Curriculum, line, report) -> list:
+    """Who listens, besides signals: with several processes the first one's alone are told anything."""
+    from .log import Log
+    from .samples import Samples
+    from .tensorboard import TensorBoard
+    from .terminal import Terminal
+
+    return [Log(out), Terminal(curriculum.stages, line), TensorBoard(out), Samples(out), report]
+
+
+def compile_world(curriculum: Curriculum, world) -> None:
+    from ..prw.embedded import EmbeddedHost
+    from .forward import compile_blocks
+
+    if curriculum.settings.compile and isinstance(world.host, EmbeddedHost):
+        compile_blocks(world.host.flux)
+
+
+def stage_of(curriculum: Curriculum, text: str) -> str:
+    """A stage's name from its name or its number, counted from 1; "" stays that: all of them."""
+    names = [stage.name for stage in curriculum.stages]
+    if text.isdecimal() and text not in names and 1 <= int(text) <= len(names):
+        return names[int(text) - 1]
+    if text and text not in names:
+        raise ValueError(f"There is no stage {text}, expected one of {', '.join(names)}, or 1 to {len(names)}.")
+    return text
+
+
+def refuse_used(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file, expected a folder: choose another with --out.")
+    if out.exists() and any(out.iterdir()):
+        raise TrainingError(f"The folder {out} is not empty: go on there with --resume, or choose another with --out.")
+
+
+def usable(device: str | None) -> str:
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"{device} cannot be used on this machine, expected cpu, cuda or cuda:N.") from None
+    return device
