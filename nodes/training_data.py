@@ -6,6 +6,7 @@ from dataclasses import replace
 import comfy.model_management
 import comfy.utils
 import numpy as np
+import torch
 from comfy_api.latest import io, ui
 
 from ..prw.tasks import TASKS
@@ -95,9 +96,10 @@ class CoLoGenTrainingData(io.ComfyNode):
             raise ValueError("There is no VAE or no CLIP: connect FLUX.1's, from the stock loaders or Load FLUX.")
         codec = HostCodec(vae, clip)
         example, count, note = SOURCES[source](folder, task, size, count, cut_seed)
-        lessons = encoded(codec, task, example, count, progress())
-        codec = replace(codec, empty=codec.texts([""]))
-        data = TrainingData(codec, data.lessons if data else {}).plus(lessons)
+        with torch.inference_mode(False):  # training takes ordinary tensors
+            lessons = encoded(codec, task, example, count, progress())
+            codec = replace(codec, empty=codec.texts([""]))
+            data = TrainingData(codec, data.lessons if data else {}).plus(lessons)
         return io.NodeOutput(data, ui=ui.PreviewText(f"{data}\n{note}".strip()))
 
 

@@ -13,7 +13,7 @@ from cologen.training.checkpoints import TrainingError
 from cologen.training.forward import compile_blocks
 from cologen.training.lessons import slots
 from cologen.training.mishaps import NotFinite
-from cologen.training.objective import side
+from cologen.training.objective import side, usage
 from cologen.training.validate import TIMES, draw, validate
 from naive import Naive
 from tiny_run import REAL_HEADS, TASKS, gradients, tiny_curriculum, tiny_host, tiny_run, tiny_trainer
@@ -147,6 +147,19 @@ def test_pieces_of_any_size_give_the_whole_batchs_gradients(host, micro, replay)
     sizes = [(batch.task, len(batch.ids)) for batch in batches]
     assert sum(size for _, size in sizes) == 5 and max(size for _, size in sizes) <= micro
     assert ("inpaint" in dict(sizes)) == (replay > 0)
+
+
+def test_pieces_are_pushed_as_the_whole_batchs_usage_with_noise_says(host):
+    trainer = tiny_trainer(host, batch=5)
+    noisy = gradients(trainer)[1].used
+    with torch.no_grad():
+        still = float(usage(trainer.routes(whole_batch(trainer)).values(), trainer.newest))
+    assert abs(noisy - still) > 0.05
+    # above what any piece alone adds up to, and on the other side of usage without noise
+    for rho in (noisy - 0.01, (noisy + still) / 2):
+        changes = dict(batch=5, rho=rho, veteran=5.0, clip=0.0)
+        whole, _ = gradients(tiny_trainer(host, **changes))
+        assert close(gradients(tiny_trainer(host, micro=2, **changes))[0], whole, 1e-5)
 
 
 def test_a_usage_that_has_reached_rho_is_pushed_nowhere_however_the_batch_is_cut(host):

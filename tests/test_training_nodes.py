@@ -26,10 +26,11 @@ from tiny import host_model, source, tiny_flux
 pytestmark = pytest.mark.usefixtures("comfy")
 
 TEXT, POOLED = 32, 16
+BLOCKS = dict(depth=1, depth_single_blocks=1)
 SETTINGS = Settings(
-    rank=4, alpha=8.0, rate=1e-3, router_rate=1e-2, sample_every=4, sample_steps=2, save_every=0, micro=2
+    rank=4, alpha=8.0, rate=1e-3, router_rate=1e-2, sample_every=0, validate_every=0, save_every=0, micro=2
 )
-STAGES = tuple(Stage(name=n, iterations=4, batch=3, rho=0.5, replay=0.3) for n in ("inpaint", "ground"))
+STAGES = tuple(Stage(name=n, iterations=3, batch=3, rho=0.5, replay=0.3) for n in ("inpaint", "ground"))
 TWO = Curriculum(SETTINGS, STAGES)
 
 
@@ -77,7 +78,7 @@ def data(*tasks: str) -> TrainingData:
 def model(comfy):
     """As a loader node makes it: with weights that autograd refuses."""
     with torch.inference_mode():
-        return host_model(tiny_flux())
+        return host_model(tiny_flux(**BLOCKS))
 
 
 def train(model, out, curriculum=TWO, given=None, **options) -> Bank:
@@ -95,7 +96,7 @@ def farthest(one: Bank, other: Bank) -> float:
 def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path):
     given = data()
     headless = Run(
-        EmbeddedHost(tiny_flux(), torch.float32),
+        EmbeddedHost(tiny_flux(**BLOCKS), torch.float32),
         TWO,
         given.lessons,
         given.codec,
@@ -111,7 +112,9 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path):
     assert min(ups) > 1e-4, "every expert should have learned"
 
 
-def test_checkpointing_and_the_size_of_pieces_change_nothing(model, tmp_path):
+def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path):
+    with torch.inference_mode():
+        model = host_model(tiny_flux())  # two blocks of each kind, so that one may be taken for another
     plain = train(model, tmp_path / "a")
     twice = train(model, tmp_path / "b", replace(TWO, settings=replace(SETTINGS, checkpointing=True)))
     assert farthest(plain, twice) == 0
@@ -135,7 +138,7 @@ def test_the_model_is_left_as_it_was(model, tmp_path):
 def test_what_was_trained_bends_the_picture_through_the_other_nodes(model, tmp_path):
     from cologen.prw.flux_patch import apply_bank
 
-    stage = replace(STAGES[1], iterations=12)
+    stage = replace(STAGES[1], iterations=9)
     bank = train(model, tmp_path, replace(TWO, stages=(STAGES[0], stage)))
     applied = apply_bank(model, bank)
     with_expert = sample(applied, add_source(conditioning(), source("ground")))
@@ -148,7 +151,7 @@ def test_small_weights_train_with_a_finite_loss(dtype, tmp_path):
     from cologen.training.log import LOG, read_log
 
     with torch.inference_mode():
-        model = host_model(tiny_flux(gain=1.0), dtype)
+        model = host_model(tiny_flux(gain=1.0, **BLOCKS), dtype)
     bank = train(model, tmp_path, replace(TWO, stages=STAGES[:1]))
     assert all(torch.isfinite(tensor).all() for tensor in bank.tensors.values())
     assert all(np.isfinite(line["task"]) for line in read_log(tmp_path / LOG) if "task" in line)
@@ -210,7 +213,7 @@ def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, mo
 
     def weight_of(module, like):
         """Cancel in the middle of the third iteration's gradient."""
-        if torch._C._current_graph_task_id() >= 0 and log.read_text().count("norm") == 2:
+        if torch._C._current_graph_task_id() >= 0 and log.exists() and log.read_text().count("norm") == 2:
             comfy.model_management.interrupt_current_processing()
             comfy.model_management.throw_exception_if_processing_interrupted()
         return real(module, like)
@@ -218,7 +221,7 @@ def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(host_training, "weight_of", weight_of)
         cancelled()
-    cancelled(listeners=[Cancel(3)])  # after an iteration: in the next one's first layer
+    cancelled(listeners=[Cancel(2)])  # after an iteration: in the next one's first layer
     assert farthest(train(model, tmp_path / "b", curriculum), whole) == 0
 
 
@@ -265,7 +268,7 @@ def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
 
 def test_models_that_cannot_be_trained_are_a_sentence(model, tmp_path):
     with pytest.raises(ValueError, match="takes 96 latent channels, expected 16"):
-        train(host_model(tiny_flux(in_channels=384)), tmp_path)
+        train(host_model(tiny_flux(in_channels=384, **BLOCKS)), tmp_path)
     model.injections = {"bypass": []}
     with pytest.raises(ValueError, match="adapters in bypass mode"):
         train(model, tmp_path)
@@ -428,7 +431,7 @@ def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
         watch.stepped(stage, SimpleNamespace(task=1.0 / (i + 1)))
         watch.sampled(stage, np.zeros((8, 8, 3), dtype=np.uint8))
         stage.iteration += 1
-    assert [(value, total) for value, total, _ in sent] == [(5, 8), (6, 8), (7, 8)]
+    assert [(value, total) for value, total, _ in sent] == [(4, 6), (5, 6), (6, 6)]
     assert [picture[1].size for _, _, picture in sent] == [(720, 360), (8, 8), (720, 360)]
 
 
@@ -521,7 +524,7 @@ def test_cancel_saves_and_queuing_again_goes_on(server, base):
     log = base / "output/cologen/stopped/log.jsonl"
     body = json.dumps({"prompt": graph}).encode()
     number = json.load(post(server, "/prompt", body))["prompt_id"]
-    lines = wait_for(lambda: log.exists() and log.read_text().count('"norm"') >= 3)
+    lines = wait_for(lambda: log.exists() and log.exists() and log.read_text().count('"norm"') >= 3)
     assert lines
     post(server, "/interrupt", b"{}")
     wait_for(lambda: number in server.get(f"/history/{number}"))

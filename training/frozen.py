@@ -6,14 +6,14 @@ watches a copy of its input, because the host's blocks add to that input in plac
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WeightOf = Callable[[nn.Module, Tensor], Tensor]
-"""A layer's weight as it computes with it, on the device and in the type of the tensor given."""
+WeightOf = Callable[[nn.Module, Tensor], AbstractContextManager[Tensor]]
+"""A layer's weight as it computes with it, on the device and in the type of the tensor given; good only within."""
 
 
 @contextmanager
@@ -75,9 +75,11 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         module, weight_of = ctx.layer
-        return grad @ weight_of(module, grad), None, None, None
+        with weight_of(module, grad) as weight:
+            return grad @ weight, None, None, None
 
 
 def _normed(x: Tensor, out: list[Tensor], module: nn.Module, weight_of: WeightOf) -> Tensor:
     """Once more, with a weight of its own: it is small."""
-    return F.rms_norm(x, module.normalized_shape, weight_of(module, x).clone(), module.eps)
+    with weight_of(module, x) as weight:
+        return F.rms_norm(x, module.normalized_shape, weight.clone(), module.eps)

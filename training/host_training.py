@@ -116,20 +116,20 @@ def exact_attention(chosen: Callable, *args, **kwargs) -> Tensor:
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
-def weight_of(module: nn.Module, like: Tensor) -> Tensor:
+@contextmanager
+def weight_of(module: nn.Module, like: Tensor) -> Iterator[Tensor]:
     """A layer's weight as the host would compute with it now: loaded, cast, with its LoRAs."""
     if hasattr(module, "cast_bias_weight"):  # GGUF's layers bring their own
-        return module.cast_bias_weight(like)[0]
+        yield module.cast_bias_weight(like)[0]
+        return
     weight, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
-    if hasattr(weight, "_layout_cls"):  # quantised, whatever its type says
-        weight = weight.dequantize()
-    if (scale := getattr(module, "pre_quant_scale", None)) is not None:
-        weight = weight * scale.to(weight)
-    if stream is None:
-        return weight
-    weight = weight.clone()  # it lies where the next layer's will
-    comfy.ops.uncast_bias_weight(module, weight, bias, stream)
-    return weight
+    try:
+        # quantised weights may say that they are of the type asked for
+        usable = weight.dequantize() if hasattr(weight, "_layout_cls") else weight
+        scale = getattr(module, "pre_quant_scale", None)
+        yield usable if scale is None else usable * scale.to(usable)
+    finally:
+        comfy.ops.uncast_bias_weight(module, weight, bias, stream)
 
 
 def spare(flux: nn.Module) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class StageTrainer:
         self.newest = len(bank.info.routers[stage.name].experts) - 1
         names = own_tensors(bank, stage)
         own = {name: bank.tensors[name].detach().float().to(self.device).clone() for name in names}
+        ranks.spread(own.values())
         self.trained = {name: tensor.requires_grad_(True) for name, tensor in own.items()}
         self.average = {name: tensor.detach().clone() for name, tensor in own.items()} if settings.ema else {}
         older = {name: tensor for name, tensor in bank.tensors.items() if name not in own}

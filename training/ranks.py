@@ -1,7 +1,7 @@
 """Several processes (torchrun) as one: sums over all of them. With one process everything is as it was."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -50,6 +50,13 @@ def first_alone() -> Iterator[None]:
     yield
     if rank() == 0:
         wait()
+
+
+def spread(tensors: Iterable[Tensor]) -> None:
+    """In place: the first rank's, for all."""
+    if count() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def total(value: Tensor | Sequence[float] | float, device) -> Tensor:

@@ -46,7 +46,7 @@ class Report(Listener):
         try:
             write_report(self.path, self.curriculum, self.seed, self.recipe)
         except OSError as error:  # the bank is worth more
-            logging.getLogger(__name__).warning("%s was not written (%s).", self.path, error.strerror)
+            logging.getLogger(__name__).warning("%s was not written (%s).", self.path, error.strerror or error)
 
 
 def write_report(path: Path, curriculum: Curriculum, seed: int, recipe: str) -> None:

@@ -68,9 +68,10 @@ class Run:
                 bank = following(bank, path)
             elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)
-                self.folder.save(bank, self.out / BANK)
-                self.folder.save(bank, path)  # last: it says that the stage is over
-                self._checkpoints(stage, number).clear()
+                if ranks.rank() == 0:
+                    self.folder.save(bank, self.out / BANK)
+                    self.folder.save(bank, path)  # last: it says that the stage is over
+                    self._checkpoints(stage, number).clear()
                 self._tell("stage_ended", stage, bank)
             self.done.append(stage)
             if stage.name == only:

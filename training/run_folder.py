@@ -78,12 +78,10 @@ class RunFolder:
             raise self._unwritable(name, error) from None
 
     def save(self, bank: Bank, path: Path) -> None:
-        """By the first rank alone."""
-        if ranks.rank() == 0:
-            try:
-                bank.save(path)
-            except OSError as error:
-                raise self._unwritable(path.name, error) from None
+        try:
+            bank.save(path)
+        except OSError as error:
+            raise self._unwritable(path.name, error) from None
 
     def _unwritable(self, name: str, error: OSError) -> TrainingError:
         return TrainingError(

@@ -45,7 +45,9 @@ def _train(args: Namespace) -> str:
     only = stage_of(curriculum, args.stage)
     recipe = Path(args.config).name.removesuffix(".toml")
     out = args.out or Path("out") / "train" / recipe
-    with ranks.joined(usable(args.device)) as device:
+    wanted = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with ranks.joined(wanted) as device:
+        refuse_device(device)
         first = ranks.rank() == 0
         with ranks.first_alone():
             if first and not args.resume:
@@ -122,10 +124,8 @@ def refuse_used(out: Path) -> None:
         raise TrainingError(f"The folder {out} is not empty: go on there with --resume, or choose another with --out.")
 
 
-def usable(device: str | None) -> str:
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+def refuse_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
         raise ValueError(f"{device} cannot be used on this machine, expected cpu, cuda or cuda:N.") from None
-    return device

@@ -35,8 +35,9 @@ SHAPE = dict(
     guidance_embed=False,
 )
 TEXT_DROP = 0.1
-DIPTYCHS, GIVEN, UNTOLD = 0.25, 0.7, 0.8
-"""Share of iterations with diptychs, of these with the right half given, and of captions that leave looks open."""
+DIPTYCHS, GIVEN, UNTOLD, SAME_PLACE = 0.4, 0.7, 0.9, 0.5
+"""Share of iterations with diptychs, of these with the right half given; of diptychs whose words leave looks open, and
+whose thing is at the same place on both sides, which is the easier thing to learn and leads to the other."""
 MARKED = 0.5
 """Share of pictures with a box or a painted thing: drawn answers must be as familiar as things are."""
 KEEP = (0.5, 0.9, 1.0)
@@ -77,7 +78,8 @@ def draw_diptychs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, lis
     for _ in range(count):
         left = draw_scene(rng)
         thing = left.items[0]
-        right = Scene(pick(rng, GROUNDS), (replace(draw_item(rng, pick(rng, PLACES)), **looks(thing)),))
+        place = thing.place if rng.random() < SAME_PLACE else pick(rng, PLACES)
+        right = Scene(pick(rng, GROUNDS), (replace(draw_item(rng, place), **looks(thing)),))
         pictures.append(np.concatenate((render(left), render(right)), axis=1))
         facts = [thing_of(item) for item in left.items]
         facts[0] = replace(facts[0], colour="", texture="") if rng.random() < UNTOLD else facts[0]
