@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attachment import OPTION, Attachment
+from .appendix import OPTION
+from .attachment import Attachment
 from .flux import Flux
 from .flux_math import attention
 from .identity import versions

@@ -21,7 +21,8 @@ import comfyui_version
 import torch
 from torch import Tensor
 
-from .attachment import OPTION, Appendix, Attachment
+from .appendix import OPTION, Appendix
+from .attachment import Attachment
 from .bank import Bank
 from .conditioning import COND, sources_of
 from .identity import Same

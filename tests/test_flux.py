@@ -72,7 +72,8 @@ def test_the_shift_at_full_size_is_the_hosts(comfy):
 @pytest.mark.parametrize("batch, height, width", SIZES)
 def test_woven_forward_is_the_hosts(comfy, batch, height, width, guided, dtype):
     """The same PRW object on both: the host's FLUX gets what ours appends."""
-    from cologen.prw.attachment import OPTION, Attachment
+    from cologen.prw.appendix import OPTION
+    from cologen.prw.attachment import Attachment
     from cologen.prw.embedded import EmbeddedHost, velocity
     from tiny import source, tiny_bank
 

@@ -9,7 +9,8 @@ from cologen.training.toy.evaluate import interval
 from cologen.training.toy.oracle import read
 from cologen.training.toy.render import depth_map, frame, item_mask, render
 from cologen.training.toy.scene import COLOURS, CORNER, PLACES, SIZES, draw_scene, with_mark
-from cologen.training.toy.tasks import ASK, SCORE, depth_order, edge_f1, mean_iou, questions
+from cologen.training.toy.score import SCORE, depth_order, edge_f1, mean_iou
+from cologen.training.toy.tasks import ASK, questions
 from cologen.training.toy.text import UNKNOWN, TextEncoder, draw_text, words_of
 from cologen.training.toy.vae import Components, ToyVAE, linear_of, patches_of, pixels, principal_encoder, to_vae
 from cologen.training.toy.words import facts_of

@@ -67,7 +67,7 @@ def inference(shapes: Shapes, dtype: torch.dtype, device: str, host: str, repeat
     """Times the variants; returns seconds, ratios and what they were measured on."""
     steps = (_embedded if host == "embedded" else _comfyui)(shapes, dtype, device)
     with torch.inference_mode():
-        seconds = interleaved(steps, repeats, device)
+        seconds, memory = interleaved(steps, repeats, device), peaks(steps, device)
     return {
         **seconds,
         "floor": shapes.floor(),
@@ -76,7 +76,7 @@ def inference(shapes: Shapes, dtype: torch.dtype, device: str, host: str, repeat
         "concat_over_cached": seconds["concat"] / seconds["cached"],
         "source_pass_over_plain": seconds["source_pass"] / seconds["plain"],
         "kv_mib": shapes.kv_bytes(dtype) / 2**20,
-        "peak_mib": peaks(steps, device),
+        "peak_mib": memory,
         "device": device_name(device),
         "host": host,
         "dtype": str(dtype).removeprefix("torch."),
@@ -107,8 +107,7 @@ def peaks(steps: dict[str, Callable[[], object]], device: str) -> dict[str, floa
     for name, step in steps.items():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        with torch.inference_mode():
-            step()
+        step()
         found[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
     return found
 

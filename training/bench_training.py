@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..prw.config import Base
 from ..prw.embedded import EmbeddedHost
-from .bench_inference import Shapes, device_name, interleaved
+from .bench_inference import Shapes, device_name, interleaved, peaks
 from .curriculum import Settings, Stage
 from .forward import SPARE_EMBEDDED
 from .growing import empty_bank, grown
@@ -149,15 +149,3 @@ def counting(left_out: set[int]):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         yield found
-
-
-def peaks(steps: dict[str, Callable[[], object]], device: str) -> dict[str, float]:
-    if not device.startswith("cuda"):
-        return {}
-    found = {}
-    for name, step in steps.items():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        found[name] = (torch.cuda.max_memory_allocated() - before) / 2**20
-    return found

@@ -11,8 +11,9 @@ from ..prw.bank import Bank
 from ..prw.embedded import EmbeddedHost
 from ..prw.tasks import TASKS
 from .toy.evaluate import answer
+from .toy.score import SCORE
 from .toy.store import BANK, SHIPPED, open_set
-from .toy.tasks import ASK, SCORE, Question, questions
+from .toy.tasks import ASK, Question, questions
 
 EACH = 4
 """Questions of each task."""

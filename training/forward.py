@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..prw.attachment import OPTION, Appendix, Host, append_here, source_pass
+from ..prw.appendix import OPTION, Appendix, append_here
+from ..prw.attachment import Host, source_pass
 from ..prw.bank import Bank
 from ..prw.flux import RUN_BLOCK, straight
 from ..prw.pick import BlockNoise, picker

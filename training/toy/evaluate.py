@@ -11,7 +11,8 @@ from ...prw.sampling import timesteps
 from ...prw.source import Routing
 from ..forward import velocity, weave
 from .codec import ToyCodec
-from .tasks import ASK, SCORE, Question, questions
+from .score import SCORE
+from .tasks import ASK, Question, questions
 
 APART = 10**6
 """Added to an evaluation's seed, so that no training run has seen its scenes."""
