@@ -9,6 +9,6 @@ picks one low-rank expert that bends the source's keys and values; text and nois
     K, V       = [K_x; K_y; K^], [V_x; V_y; V^]                 eq. 5-6 weaving.py: append_sources
     Out_{x,y}  = Attention([Q_x; Q_y], K, V)                    eq. 7   FLUX's own attention
 
-Reading order: tasks, router, experts, weaving, source, pick, kv, attachment, bank, then the hosts: flux and
+Reading order: tasks, router, experts, weaving, source, pick, kv, appendix, attachment, bank, then the hosts: flux and
 embedded (ours), conditioning and flux_patch (ComfyUI's; flux_patch alone imports the host).
 """
