@@ -79,6 +79,11 @@ def test_the_path_runs_from_picture_to_noise_with_the_velocity_that_is_learned()
     assert task_loss(torch.zeros_like(x).bfloat16(), x.bfloat16(), e.bfloat16()).dtype == torch.float32
 
 
+def test_a_shift_multiplies_the_odds_of_noise():
+    plain, shifted = (draw_times(1000, torch.Generator().manual_seed(0), shift=s).double() for s in (1.0, 3.0))
+    assert torch.allclose(shifted / (1 - shifted), 3 * plain / (1 - plain), rtol=1e-3)
+
+
 def test_times_are_the_sigmoid_of_a_normal():
     times = draw_times(200_000, torch.Generator().manual_seed(0))
     assert 0 < times.min() and times.max() < 1

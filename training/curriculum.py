@@ -79,6 +79,8 @@ class Settings:
     """Decay of the weights' running average, which is what a stage then leaves; 0: the weights themselves."""
     text_drop: float = 0.1
     """Share of samples whose prompt is the empty text."""
+    time_shift: float = 1.0
+    """Above 1: more training near pure noise, where it is decided what goes where."""
     guidance: float = 1.0
     """What a distilled base (dev) is told while it trains, and its source always."""
     noise_end: float = 1.0
@@ -106,6 +108,7 @@ class Settings:
         between("resolution", self.resolution, 16, 8192)
         for name in ("rate", "router_rate", "weight_decay", "clip", "guidance"):
             between(name, getattr(self, name), 0, 1000)
+        between("time_shift", self.time_shift, 0.01, 100)
         for share in ("text_drop", "ema", "noise_end"):
             between(share, getattr(self, share), 0, 1)
         for name, least in (("warmup", 0), ("micro", 0), ("keep", 1), ("sample_steps", 1)):

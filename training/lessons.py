@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .curriculum import Stage
 from .data.sample import Example
+from .objective import draw_times
 
 LEAST_HELD_OUT, MOST_HELD_OUT = 1, 64
 
@@ -148,14 +149,16 @@ class Batch(NamedTuple):
     seeds: tuple[int, ...]
 
 
-def batch_of(lessons: Lessons, some: Sequence[Slot], empty: tuple[Tensor, Tensor], text_drop: float) -> Batch:
+def batch_of(
+    lessons: Lessons, some: Sequence[Slot], empty: tuple[Tensor, Tensor], text_drop: float, shift: float = 1.0
+) -> Batch:
     """The slots' lessons with their times and noise; some prompts become the empty one."""
     rows = torch.tensor([slot.index for slot in some])
     context, pooled = lessons.context[rows], lessons.pooled[rows]
     times, noise = torch.empty(len(some)), torch.empty_like(lessons.target[rows], dtype=torch.float32)
     for j, slot in enumerate(some):
         generator = torch.Generator().manual_seed(slot.seed)
-        times[j] = torch.randn((), generator=generator).sigmoid()
+        times[j] = draw_times(1, generator, shift=shift)[0]
         dropped = torch.rand((), generator=generator) < text_drop
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
         if dropped:

@@ -162,7 +162,8 @@ class StageTrainer:
             by_task.setdefault(slot.task, []).append(slot)
         size = self.settings.micro or self.stage.batch
         pieces = [some[i : i + size] for some in by_task.values() for i in range(0, len(some), size)]
-        return [batch_of(self.lessons[piece[0].task], piece, self.empty, self.settings.text_drop) for piece in pieces]
+        knobs = (self.empty, self.settings.text_drop, self.settings.time_shift)
+        return [batch_of(self.lessons[piece[0].task], piece, *knobs) for piece in pieces]
 
     def routing(self, task: str) -> Routing:
         """The stage's own router, also for replayed tasks: it shall not forget them."""

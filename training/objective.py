@@ -17,9 +17,13 @@ ROUNDING = 1e-6
 """Of a usage."""
 
 
-def draw_times(count: int, generator: torch.Generator | None = None, device="cpu") -> Tensor:
-    """Timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal."""
-    return torch.randn(count, generator=generator, device=device).sigmoid()
+def draw_times(count: int, generator: torch.Generator | None = None, device="cpu", shift: float = 1.0) -> Tensor:
+    """Timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal.
+
+    A shift above 1 moves them towards noise, where it is decided what goes where: s t / (1 + (s - 1) t).
+    """
+    times = torch.randn(count, generator=generator, device=device).sigmoid()
+    return times if shift == 1 else shift * times / (1 + (shift - 1) * times)
 
 
 def noised(picture: Tensor, noise: Tensor, times: Tensor) -> Tensor:
