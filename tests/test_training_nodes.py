@@ -3,6 +3,7 @@
 import json
 import time
 import urllib.request
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -158,6 +159,26 @@ def test_small_weights_train_with_a_finite_loss(dtype, tmp_path):
     assert next(model.model.diffusion_model.parameters()).dtype == dtype
 
 
+def test_scaled_fp8_weights_train_as_what_they_stand_for(tmp_path):
+    import comfy.sd
+
+    stored, plain = {}, {}
+    for name, value in tiny_flux(gain=1.0, **BLOCKS).state_dict().items():
+        stored[name] = plain[name] = value
+        if value.ndim == 2 and "_blocks." in name:
+            scale = value.abs().max() / 448
+            stored[name] = (value / scale).to(torch.float8_e4m3fn)
+            plain[name] = stored[name].float() * scale
+            prefix = name.removesuffix("weight")
+            stored[f"{prefix}weight_scale"] = scale
+            stored[f"{prefix}comfy_quant"] = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    with torch.inference_mode():
+        quantised = comfy.sd.load_diffusion_model_state_dict(stored)
+        whole = comfy.sd.load_diffusion_model_state_dict(plain, model_options={"dtype": torch.float32})
+    assert hasattr(quantised.model.diffusion_model.single_blocks[0].linear1.weight, "_layout_cls")
+    assert farthest(train(quantised, tmp_path / "a"), train(whole, tmp_path / "b")) < 1e-4
+
+
 def test_weights_that_share_a_buffer_give_the_same_gradients(model, tmp_path, monkeypatch):
     """As with offloading: every layer's weight is put where the last one's was."""
     import comfy.ops
@@ -187,6 +208,9 @@ class Cancel(Listener):
 
     def __init__(self, after: int):
         self.left = after
+
+    def stage_began(self, trainer):
+        self.trainer = weakref.ref(trainer)
 
     def stepped(self, trainer, step):
         import comfy.model_management
@@ -221,7 +245,9 @@ def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(host_training, "weight_of", weight_of)
         cancelled()
-    cancelled(listeners=[Cancel(2)])  # after an iteration: in the next one's first layer
+    cancel = Cancel(2)
+    cancelled(listeners=[cancel])  # after an iteration: in the next one's first layer
+    assert cancel.trainer() is None, "its memory should be free again"
     assert farthest(train(model, tmp_path / "b", curriculum), whole) == 0
 
 
@@ -328,6 +354,11 @@ def test_what_is_held_out_stays_held_out_when_data_are_joined():
     assert both.ids[both.taught :] == ("18", "19", "j")
     with pytest.raises(ValueError, match="is 64 x 64 and 32 x 32 pixels, expected one size"):
         joined(a, replace(b, target=b.target[..., :4, :4]))
+
+
+def test_the_built_in_world_becomes_lessons(folders):
+    found = read(source="built-in world", task="ground", count=3).result[0].lessons["ground"]
+    assert len(found) == 3 and all(found.prompts) and not torch.equal(found.target, found.source)
 
 
 @pytest.mark.parametrize("folder", ["..", "../../x", "/etc", "a\0b", "out"])

@@ -89,7 +89,7 @@ def compile_blocks(flux: nn.Module, backend: str = "inductor") -> None:
 
 @torch.compiler.disable()
 def append(*args, **kwargs) -> dict:
-    # a traced hook would go on with the sources of the forward that traced it
+    # traced, it would make every block a graph of its own, until torch gives up
     return append_here(*args, **kwargs)
 
 

@@ -7,6 +7,7 @@ LoRAs count; wrappers and attention overrides do not, for training calls FLUX it
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from traceback import clear_frames
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -70,6 +71,9 @@ class TrainingHost(ComfyHost):
             comfy.model_management.in_training = True
             try:
                 yield
+            except BaseException as error:
+                clear_frames(error.__traceback__)  # or the error would hold what training held on the card
+                raise
             finally:
                 comfy.model_management.in_training = before
                 comfy.model_management.soft_empty_cache()

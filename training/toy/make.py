@@ -42,6 +42,8 @@ class ToyRecipe:
     flux_iterations: int = 3000
     flux_batch: int = 64
     flux_rate: float = 1e-3
+    flux_shift: float = 1.0
+    """Above 1: more training near pure noise."""
 
     def __post_init__(self):
         for name in ("examples", "text_iterations", "decoder_iterations", "flux_iterations"):
@@ -113,7 +115,9 @@ def typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
 
 
 def make_flux(recipe: ToyRecipe, folder: Path, seed: int, say: Say, every: int = 200) -> None:
-    run = Pretraining(open_codec(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed)
+    run = Pretraining(
+        open_codec(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed, recipe.flux_shift
+    )
     checkpoints = Folder(folder, "flux-training", keep=1)
     if latest := checkpoints.latest():
         run.load(*read(latest))

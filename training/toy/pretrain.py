@@ -94,9 +94,9 @@ def looks(item: Item) -> dict[str, str]:
 class Pretraining:
     """Everything a run is made of; `state` and `load` make it resumable."""
 
-    def __init__(self, codec: ToyCodec, iterations: int, batch: int, rate: float, seed: int = 0):
+    def __init__(self, codec: ToyCodec, iterations: int, batch: int, rate: float, seed: int = 0, shift: float = 1.0):
         self.codec = codec
-        self.iterations, self.batch, self.rate, self.seed = iterations, batch, rate, seed
+        self.iterations, self.batch, self.rate, self.seed, self.shift = iterations, batch, rate, seed, shift
         self.flux = fresh_flux(seed)
         self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
         self.optimizer = torch.optim.AdamW(self.flux.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
@@ -124,7 +124,7 @@ class Pretraining:
         self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator, given: bool = False
     ) -> Tensor:
         """`given`: the right half is shown without noise, and only the left half counts."""
-        times = draw_times(len(latents), generator)
+        times = draw_times(len(latents), generator, shift=self.shift)
         noise = torch.randn(latents.shape, generator=generator)
         x, half = noised(latents, noise, times), latents.shape[-1] // 2
         if given:
