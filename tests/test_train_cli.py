@@ -412,6 +412,10 @@ def test_ticks_are_few_round_numbers_within(low, high):
     assert len(steps) == 1 and steps.pop()[:5] in ("1.000", "2.000", "5.000")
 
 
+def test_iterations_on_an_axis_are_whole():
+    assert ticks(1, 5, 8, least=1) == [1, 2, 3, 4, 5] and ticks(4.5, 5.5, 8, least=1) == [5]
+
+
 def test_numbers_on_axes_are_short():
     assert [label(value) for value in (0, 0.25, 1500, 20_000, 2.5e6, -3e8, 7e9)] == [
         "0", "0.25", "1500", "20k", "2.5M", "-300M", "7G",

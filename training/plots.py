@@ -113,10 +113,11 @@ def span(values: Sequence[Sequence[float]], low: float | None = None, high: floa
     return low, high
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers within: steps of 1, 2 or 5."""
+def ticks(low: float, high: float, most: int = 6, least: float = 0.0) -> list[float]:
+    """Round numbers within: steps of 1, 2 or 5, and no smaller than `least`."""
     size = 10 ** math.floor(math.log10((high - low) / most))
     step = next(size * times for times in (1, 2, 5, 10, 20) if (high - low) / (size * times) <= most)
+    step = max(step, least)
     first = math.ceil(low / step - 1e-9)
     return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -134,7 +135,7 @@ def _axes(draw, frame: Frame, title: str, across: str, marks: Mapping[str, float
         (x, y), (end, _) = frame.place(left, value), frame.place(right, value)
         draw.line((x, y, end, y), EMPTY, FINER)
         draw.text((x - 8 * FINER, y), label(value), INK, _font(12), anchor="rm")
-    for value in ticks(left, right, 8):
+    for value in ticks(left, right, 8, least=1):  # iterations are whole
         x, y = frame.place(value, low)
         draw.line((x, y, x, y + 5 * FINER), DIM, FINER)
         draw.text((x, y + 8 * FINER), label(value), INK, _font(12), anchor="ma")
