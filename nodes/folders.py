@@ -1,4 +1,4 @@
-"""Where banks live (models/cologen, and whatever extra_model_paths.yaml adds under that name), training pictures and runs."""
+"""Where banks live (models/cologen, and what extra_model_paths.yaml adds under that name), training pictures and runs."""
 
 import itertools
 import os

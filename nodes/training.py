@@ -75,7 +75,7 @@ class CoLoGenTrainStage(io.ComfyNode):
     def execute(
         cls, model, data: TrainingData, task: str, run: str, run_seed: int, experts: Bank | None = None, **knobs
     ) -> io.NodeOutput:
-        name = knobs.pop("name").strip() or task
+        name, knobs["start"] = knobs.pop("name").strip() or task, knobs["start"].strip()
         settings = with_last_sample(Settings(**chosen(Settings, knobs)), knobs["iterations"])
         stage = Stage(name=name, task=task, **chosen(Stage, knobs))
         return trained(cls, model, data, after(experts, stage, settings), run, run_seed, experts, only=name)
@@ -88,7 +88,7 @@ class CoLoGenTrainCurriculum(io.ComfyNode):
             node_id="CoLoGenTrainCurriculum",
             display_name="CoLoGen Train Curriculum",
             category=TRAINING,
-            description="Trains all stages of a recipe, one expert each, on the loaded FLUX. Cancel saves; queue again to go on.",
+            description="Trains all stages of a recipe on the loaded FLUX, an expert each. Cancel saves; queue again to go on.",
             search_aliases=["train all", "trainer", "recipe", "progressive training"],
             is_output_node=True,
             inputs=[

@@ -51,8 +51,8 @@ class CoLoGenTrainingData(io.ComfyNode):
                     min=64,
                     max=2048,
                     step=16,
-                    tooltip="Pictures are cut to squares of this side. Larger learns finer detail; twice the size takes "
-                    "four times the time and memory. The built-in world has a size of its own.",
+                    tooltip="Pictures are cut to squares of this side. Larger learns finer detail; twice the size "
+                    "takes four times the time and memory. The built-in world has a size of its own.",
                 ),
                 io.Int.Input(
                     "count",

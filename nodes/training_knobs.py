@@ -11,8 +11,8 @@ from .schema import BankType, DataType, LossType, advanced
 RUN = io.String.Input(
     "run",
     default="my_run",
-    tooltip="The run's folder in output/cologen. The same name goes on where it was stopped, and gives a finished run at "
-    "once; training anew needs another name.",
+    tooltip="The run's folder in output/cologen. The same name goes on where it was stopped, and gives a finished run "
+    "at once; training anew needs another name.",
 )
 MODEL = io.Model.Input(
     "model",
@@ -33,8 +33,8 @@ def outputs() -> list:
         LossType.Output(display_name="loss", tooltip="For Plot Loss Graph and CoLoGen Usage Plot."),
         io.Image.Output(
             display_name="samples",
-            tooltip="What the run drew on the way, oldest first: for pictures it never trained on a row a task, each with "
-            "source, drawn and target.",
+            tooltip="What the run drew on the way, oldest first: a row a task for pictures it never trained on, each "
+            "with source, drawn and target.",
         ),
     ]
 
@@ -78,6 +78,12 @@ def rare_stage_knobs() -> list:
         io.String.Input(
             "name", default="", tooltip="The new expert's name, if it shall not be the task's.", **advanced()
         ),
+        io.String.Input(
+            "start",
+            default="",
+            tooltip="Name an older expert, and the new one begins as its copy; empty begins as nothing.",
+            **advanced(),
+        ),
         io.Combo.Input(
             "optimizer",
             options=list(OPTIMIZERS),
@@ -85,33 +91,102 @@ def rare_stage_knobs() -> list:
             **advanced(),
         ),
         io.Combo.Input(
-            "schedule", options=list(SCHEDULES), tooltip="How the rate falls towards the end; cosine ends calmly.", **advanced()
+            "schedule",
+            options=list(SCHEDULES),
+            tooltip="How the rate falls towards the end; cosine ends calmly.",
+            **advanced(),
         ),
         _int("warmup", 0, 0, 10**6, "Iterations over which the rate rises at the start.", **advanced()),
-        _float("router_rate", 1e-3, 0, 10, 1e-6, "The router's own rate: larger finds its share of blocks sooner.", **advanced()),
-        _float("replay", 0.0, 0, 1, 0.01, "Share of pictures from earlier tasks in the data, against forgetting.", **advanced()),
-        _float("text_drop", 0.1, 0, 1, 0.01, "Share of pictures whose prompt is left empty, for cfg above 1.", **advanced()),
-        _float("guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; 1 is what the paper's relatives use.", **advanced()),
-        _float("ema", 0.0, 0, 1, 0.001, "0.99 or so leaves the running average of the weights: calmer results.", **advanced()),
-        _float("noise_end", 1.0, 0, 1, 0.01, "From this part on the router decides ever more as it will in use.", **advanced()),
-    ]  # fmt: skip
+        _float(
+            "router_rate",
+            1e-3,
+            0,
+            10,
+            1e-6,
+            "The router's own rate: larger finds its share of blocks sooner.",
+            **advanced(),
+        ),
+        _float(
+            "replay",
+            0.0,
+            0,
+            1,
+            0.01,
+            "Share of pictures from earlier tasks in the data, against forgetting.",
+            **advanced(),
+        ),
+        _float(
+            "text_drop", 0.1, 0, 1, 0.01, "Share of pictures whose prompt is left empty, for cfg above 1.", **advanced()
+        ),
+        _float(
+            "guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()
+        ),
+        _float(
+            "time_shift",
+            1.0,
+            0.01,
+            100,
+            0.1,
+            "Above 1 it trains more on near noise: where things go, not how they look.",
+            **advanced(),
+        ),
+        _float(
+            "ema",
+            0.0,
+            0,
+            1,
+            0.001,
+            "0.99 or so leaves the running average of the weights: calmer results.",
+            **advanced(),
+        ),
+        _float(
+            "noise_end",
+            1.0,
+            0,
+            1,
+            0.01,
+            "From this part on the router decides ever more as it will in use.",
+            **advanced(),
+        ),
+    ]
 
 
 def run_knobs() -> list:
     """What never changes a result, and may differ when a run goes on."""
     return [
-        _int("micro", 1, 0, 4096, "Pictures at once: 1 takes the least memory, 0 the whole batch. Results are the same.", **advanced()),
+        _int(
+            "micro",
+            1,
+            0,
+            4096,
+            "Pictures at once: 1 takes the least memory, 0 the whole batch. Results are the same.",
+            **advanced(),
+        ),
         io.Boolean.Input(
             "checkpointing",
             default=True,
             tooltip="Computes blocks twice instead of remembering them: a third slower, a fraction of the memory.",
             **advanced(),
         ),
-        _int("save_every", 100, 0, 10**6, "Iterations between two savings; Cancel saves, too. 0: only then.", **advanced()),
-        _int("validate_every", 100, 0, 10**6, "Iterations between two measurements on kept-out pictures. 0: none.", **advanced()),
+        _int(
+            "save_every",
+            100,
+            0,
+            10**6,
+            "Iterations between two savings; Cancel saves, too. 0: only then.",
+            **advanced(),
+        ),
+        _int(
+            "validate_every",
+            100,
+            0,
+            10**6,
+            "Iterations between two measurements on kept-out pictures. 0: none.",
+            **advanced(),
+        ),
         _int("sample_every", 250, 0, 10**6, "Iterations between two samples. 0: only at the end.", **advanced()),
         _int("sample_steps", 12, 1, 100, "Sampler steps of a sample: fewer are quicker and rougher.", **advanced()),
-    ]  # fmt: skip
+    ]
 
 
 def seed_knob():

@@ -17,14 +17,14 @@ class CoLoGenUsagePlot(io.ComfyNode):
             node_id="CoLoGenUsagePlot",
             display_name="CoLoGen Usage Plot",
             category=TRAINING,
-            description="Draws a training run: each expert's share of FLUX's blocks, the loss, and the loss on what was kept out.",
+            description="Draws a training run: each expert's share of FLUX's blocks, and the loss, also on what was kept out.",
             search_aliases=["training chart", "plot usage", "router balance", "plot loss", "validation loss"],
             is_output_node=True,
             inputs=[LossType.Input("loss", tooltip="From CoLoGen Train Stage or CoLoGen Train Curriculum.")],
             outputs=[
                 io.Image.Output(
-                    tooltip="Three pictures: a curve an expert from 0 (no block takes it) to 1 (all do); the loss of each "
-                    "stage; and of each task on pictures that were kept out: where it rises, something is forgotten."
+                    tooltip="Three pictures: a curve an expert from 0 (no block takes it) to 1 (all do); the loss of "
+                    "each stage; and of each task on pictures that were kept out: where it rises, it is forgotten."
                 )
             ],
         )

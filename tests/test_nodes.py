@@ -19,7 +19,8 @@ INPUTS = {
     "CoLoGenTrainingData": ["vae", "clip", "source", "folder", "task", "size", "count", "cut_seed", "data"],
     "CoLoGenTrainStage": [
         "model", "data", "experts", "task", "run", "iterations", "batch", "rank", "alpha", "rate", "rho", "veteran",
-        "name", "optimizer", "schedule", "warmup", "router_rate", "replay", "text_drop", "guidance", "ema", "noise_end",
+        "name", "start", "optimizer", "schedule", "warmup", "router_rate", "replay", "text_drop", "guidance", "time_shift",
+        "ema", "noise_end",
         "micro", "checkpointing", "save_every", "validate_every", "sample_every", "sample_steps", "run_seed",
     ],
     "CoLoGenTrainCurriculum": [

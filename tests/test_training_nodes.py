@@ -1,4 +1,4 @@
-"""Training on the host's FLUX: the same bank as headless, MODEL untouched, Cancel and queue again, in process and served."""
+"""Training on the host's FLUX: the same bank as headless, MODEL untouched, Cancel and queue again, also in a server."""
 
 import json
 import time
@@ -276,7 +276,7 @@ def test_a_stage_after_a_bank_is_the_curriculum_s_next_stage(model, tmp_path):
     "curriculum, given, sentence",
     [
         (TWO, data("inpaint"), "The stage ground needs data of the task ground, there is inpaint: 5"),
-        (TWO, TrainingData(data().codec, {t: replace(lessons(t), context=torch.zeros(5, 5, 8)) for t in ("inpaint", "ground")}),
+        (TWO, TrainingData(data().codec, {s.task: replace(lessons(s.task), context=torch.zeros(5, 5, 8)) for s in STAGES}),
          "text is 8 and 16 numbers wide, the model reads 32 and 16: connect this FLUX's own CLIP"),
     ],
 )  # fmt: skip
@@ -530,8 +530,8 @@ def workflow(run: str, iterations: int) -> dict:
         "flux": node("UNETLoader", unet_name="tiny_flux.safetensors", weight_dtype="default"),
         "clip": node("LoadTinyClip"),
         "data": node(
-            "CoLoGenTrainingData", vae=["vae", 0], clip=["clip", 0], source="folder", folder="mine", task="edit", size=64,
-            count=0, cut_seed=0,
+            "CoLoGenTrainingData", vae=["vae", 0], clip=["clip", 0], source="folder", folder="mine", task="edit",
+            size=64, count=0, cut_seed=0,
         ),
         "bank": node("CoLoGenTrainStage", **knobs),
         "image": node("EmptyImage", width=128, height=128, batch_size=1, color=255),

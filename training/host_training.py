@@ -99,7 +99,7 @@ class TrainingHost(ComfyHost):
 
 
 WITHIN, BETWEEN = 16, 3
-"""Activations a token that a block keeps for its gradient (measured), and that are left of it if it is computed twice."""
+"""Activations a token that a block keeps for its gradient (measured), and what is left if it is computed twice."""
 
 
 class Called:

@@ -35,7 +35,7 @@ SHAPE = dict(
     guidance_embed=False,
 )
 TEXT_DROP = 0.1
-DIPTYCHS, GIVEN, UNTOLD, SAME_PLACE = 0.4, 0.7, 0.9, 0.5
+DIPTYCHS, GIVEN, UNTOLD, SAME_PLACE = 0.25, 0.7, 0.9, 0.5
 """Share of iterations with diptychs, of these with the right half given; of diptychs whose words leave looks open, and
 whose thing is at the same place on both sides, which is the easier thing to learn and leads to the other."""
 MARKED = 0.5
