@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from .appendix import Appendix, Part, append_here
 from .bank import Bank
-from .bank_info import BankError, SourceInfo
+from .bank_info import BankError
 from .config import Base
 from .flux import straight
 from .flux_math import rotary, timestep_embedding
 from .kv import KVCache, Row, rows_of
-from .pick import picker
-from .source import Grid, Routing, Source, fill_channels, hash_of, source_ids, token_grid
+from .pick import habits_of, picker
+from .positions import Grid, source_ids, token_grid
+from .source import Routing, Source, fill_channels, hash_of
 from .weaving import Attend, BlockKV, Pick, Run, source_stream
 
 
@@ -55,6 +56,8 @@ class Batch(NamedTuple):
     """Samples in each cond's share of the batch."""
     channels: int
     """Of the latents that img_in takes: 16, more for Fill and control models."""
+    guidance: Tensor | None = None
+    """What the picture's own tokens are told, sample by sample; None: nothing."""
 
     def image(self, source: Source, sample: int) -> int:
         """Which of the source's images a sample uses: they repeat as the host repeats conditions."""
@@ -70,6 +73,7 @@ class Attachment:
         """False recomputes the source at every step: same result, for tests and benchmarks."""
         self.cache = KVCache()
         self._doubted = False
+        self._surprised: set[str] = set()
 
     def prepare(
         self,
@@ -80,6 +84,7 @@ class Attachment:
         pooled: Tensor | None,
         chunks: int = 1,
         channels: int = 0,
+        guidance: Tensor | None = None,
     ) -> Appendix:
         """K/V of all sources for a forward on latents x; `chunks` conds of equal size share the batch.
 
@@ -89,7 +94,8 @@ class Attachment:
         if pooled is None:
             pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)
         grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
-        batch = Batch(grid, timestep, pooled, x.device, len(x) // chunks, channels or x.shape[1])
+        guidance = None if guidance is None else guidance.to(timestep).expand(len(x))
+        batch = Batch(grid, timestep, pooled, x.device, len(x) // chunks, channels or x.shape[1], guidance)
         return Appendix([self._part(host, source, batch) for source in sources], grid)
 
     def check(self, host: Host) -> None:
@@ -129,9 +135,11 @@ class Attachment:
         """Which picture, prompt and size each sample's row belongs to."""
         size = (batch.grid.rows, batch.grid.columns, batch.channels, str(batch.device), host.dtype)
         times = batch.times.tolist() if self._follows_time() else [0.0] * len(batch.pooled)
-        samples = enumerate(zip(map(hash_of, batch.pooled), times, strict=True))
+        live = habits_of(self.bank, source.routing).guidance and batch.guidance is not None
+        told = batch.guidance.tolist() if live else [None] * len(batch.pooled)
+        samples = enumerate(zip(map(hash_of, batch.pooled), times, told, strict=True))
         common = (source.digest, source.placement, size)
-        return [(common, batch.image(source, i), text, time) for i, (text, time) in samples]
+        return [(common, batch.image(source, i), *depends) for i, depends in samples]
 
     def _weave(self, host: Host, source: Source, batch: Batch, picks: list[int]) -> list[Row]:
         """Runs the source stream for some samples of the batch."""
@@ -139,9 +147,19 @@ class Attachment:
         latent = source.latent[[batch.image(source, i) for i in picks]]
         latent = fill_channels(host.latent_in(latent), batch.channels).to(batch.device, host.dtype)
         times, pooled = batch.times[picks], batch.pooled[picks]
-        info, pick = self.bank.info.source, self.pick(source.routing)
-        stream, pe = source_pass(host, info, source.routing, pick, latent, batch.grid, times, pooled)
+        guidance = None if batch.guidance is None else batch.guidance[picks]
+        self._wonder(source)
+        stream, pe = source_pass(
+            host, self.bank, source.routing, self.pick(source.routing), latent, batch.grid, times, pooled, guidance
+        )
         return rows_of(_finite(stream), pe, source.placement)
+
+    def _wonder(self, source: Source) -> None:
+        """Says once what an imported expert was not trained on."""
+        strange = habits_of(self.bank, source.routing).strange(source.latent)
+        if strange and strange not in self._surprised:
+            self._surprised.add(strange)
+            logging.getLogger(__name__).warning(strange)
 
     def pick(self, routing: Routing) -> Pick:
         return picker(self.bank, routing)
@@ -156,33 +174,37 @@ class Attachment:
 
 def source_pass(
     host: Host,
-    info: SourceInfo,
+    bank: Bank,
     routing: Routing,
     pick: Pick,
     latent: Tensor,
     grid: Grid,
     times: Tensor,
     pooled: Tensor,
+    guidance: Tensor | None = None,
     run: Run = straight,
 ) -> tuple[Iterator[BlockKV], Tensor]:
-    """The source stream of latents (on FLUX's scale) beside a target's grid, and its rotary positions."""
-    flux = host.flux
-    rows, columns = token_grid(latent, flux.patch_size)
-    ids = source_ids(rows, columns, grid, routing, len(flux.params.axes_dim)).expand(len(latent), -1, -1)
-    pe = rotary(ids, flux.params.axes_dim, flux.params.theta).to(latent.device)
+    """The source stream of latents (on FLUX's scale) beside a target's grid, and its rotary positions.
+
+    `times` and `guidance` are the target's: a source has them only where the bank or an expert's habits ask for it.
+    """
+    flux, info, habits = host.flux, bank.info.source, habits_of(bank, routing)
+    size, axes = token_grid(latent, flux.patch_size), flux.params.axes_dim
+    ids = source_ids(*size, grid, routing.place(habits.position), routing.shift, len(axes))
+    pe = rotary(ids.expand(len(latent), -1, -1), axes, flux.params.theta).to(latent.device)
     times = times if info.time == "shared" else torch.zeros_like(times)
-    vec = source_vec(host, times, pooled, info.guidance)
+    guidance = guidance if habits.guidance else torch.full_like(times, info.guidance)
     h = flux.img_in(host.tokens(latent)[0])
-    return source_stream(flux, h, vec, host.attend(pe), pick, run), pe
+    return source_stream(flux, h, source_vec(host, times, pooled, guidance), host.attend(pe), pick, run), pe
 
 
-def source_vec(host: Host, times: Tensor, pooled: Tensor, guidance: float) -> Tensor:
-    """The source's own modulation: a clean picture (time 0), constant guidance, the prompt's pooled vector."""
+def source_vec(host: Host, times: Tensor, pooled: Tensor, guidance: Tensor | None) -> Tensor:
+    """The source's modulation: a clean picture's (time 0) with the prompt's pooled vector, constant over the steps."""
     flux = host.flux
     pooled = pooled[:, : flux.params.vec_in_dim].to(times.device, host.dtype)
     vec = flux.time_in(timestep_embedding(times).to(host.dtype)) + flux.vector_in(pooled)
-    if flux.params.guidance_embed:
-        vec = vec + flux.guidance_in(timestep_embedding(torch.full_like(times, guidance)).to(host.dtype))
+    if flux.params.guidance_embed and guidance is not None:
+        vec = vec + flux.guidance_in(timestep_embedding(guidance).to(host.dtype))
     return vec
 
 

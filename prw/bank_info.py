@@ -8,11 +8,13 @@ from typing import Any
 
 from .config import Base
 from .experts import TARGETS
+from .habits import Habits
 from .router import ROUTE_PER
 from .strict import between, build, known_only, one_of, short, typed
 
 FORMAT = "cologen-bank"
-VERSION = 1
+VERSION = 2
+"""2: habits, the target proj, scales, shared down matrices, usage."""
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SIZE_LIMIT = 1 << 20
 FINAL = "final"
@@ -38,6 +40,11 @@ class ExpertInfo:
     licence: str = ""
     triggers: tuple[str, ...] = ()
     """Words that a prompt should hold."""
+    habits: Habits = field(default_factory=Habits)
+    scaled: bool = False
+    """Each pair of matrices has a scale of its own beside it: fp8 keeps its digits that way."""
+    shared: str = ""
+    """Its down matrices are those of this group, which other experts use as well."""
 
     def __post_init__(self):
         if not 1 <= self.rank <= 16384:
@@ -47,6 +54,10 @@ class ExpertInfo:
         for target, where in self.targets.items():
             one_of("target", target, TARGETS)
             one_of("blocks", where, ("all", "double", "single"))
+            if target == "proj" and where != "double":
+                raise ValueError(
+                    f"proj bends {where} blocks, expected double: only they have a projection of their own"
+                )
 
 
 @dataclass(frozen=True)
@@ -55,9 +66,17 @@ class RouterInfo:
     """Expert names in column order; the stage's own comes last."""
     task: str = ""
     per: str = "sample"
+    usage: tuple[float, ...] = ()
+    """Each expert's share of the blocks, without noise, when the stage was over; empty: not known."""
 
     def __post_init__(self):
         one_of("per", self.per, ROUTE_PER)
+        for share in self.usage:
+            between("usage", share, 0, 1)
+        if len(self.usage) not in (0, len(self.experts)):
+            raise ValueError(
+                f"usage has {len(self.usage)} numbers, expected one for each of {len(self.experts)} experts"
+            )
         _check_names(self.experts)
         if not self.experts or len(set(self.experts)) != len(self.experts):
             raise ValueError(f"a router chooses among {short(self.experts)}, expected one expert or more, each once")

@@ -57,6 +57,6 @@ def velocity(
     options = {}
     sources = [source for source in sources if source.is_on(progress)]
     if attachment is not None and sources:
-        appendix = attachment.prepare(EmbeddedHost(flux, x.dtype), sources, x, timestep, pooled)
+        appendix = attachment.prepare(EmbeddedHost(flux, x.dtype), sources, x, timestep, pooled, guidance=guidance)
         options = {OPTION: appendix, "patches": {"attn1_patch": [attachment]}}
     return flux(x, timestep, context, pooled, guidance, transformer_options=options)

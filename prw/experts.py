@@ -1,7 +1,8 @@
 """Experts: low-rank corrections of the source's projections, and their gated sum (paper, eq. 4).
 
-An expert is a table target -> LowRank for each block. The paper's experts have the targets k and v;
-imported ones may also have q and out.
+An expert is a table target -> LowRank for each block. The paper's experts have the targets k and v.
+Imported ones may also have q, out (which reads attention's output, as the projection behind it does) and proj (which
+reads what that projection made of it).
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from .router import Route
 
-TARGETS = ("q", "k", "v", "out")
+TARGETS = ("q", "k", "v", "out", "proj")
 
 
 class LowRank(NamedTuple):
@@ -21,10 +22,11 @@ class LowRank(NamedTuple):
 
     down: Tensor
     up: Tensor
-    scale: float
+    scale: float | Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(F.linear(x, self.down.to(x)) * self.scale, self.up.to(x))
+        scale = self.scale.to(x) if isinstance(self.scale, Tensor) else self.scale
+        return F.linear(F.linear(x, self.down.to(x)) * scale, self.up.to(x))
 
 
 Expert = Mapping[str, LowRank]

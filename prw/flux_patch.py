@@ -27,8 +27,9 @@ from .bank import Bank
 from .conditioning import COND, sources_of
 from .identity import Same
 from .pick import columns_of
+from .positions import token_grid
 from .router import Route
-from .source import LATENT_CHANNELS, Source, token_grid
+from .source import LATENT_CHANNELS, Source
 from .weaving import Attend, named_blocks
 
 
@@ -73,17 +74,18 @@ class HostAttachment(Attachment):
         sources = [source for source in conds.pop(COND, ()) if _is_on(source, base, options)]
         if sources:
             channels = x.shape[1] + (0 if c_concat is None else c_concat.shape[1])
-            options[OPTION] = self.appendix(base, sources, x, t, conds.get("y"), options, channels)
+            pooled, guidance = conds.get("y"), conds.get("guidance")
+            options[OPTION] = self.appendix(base, sources, x, t, pooled, options, channels, guidance)
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
     @torch.compiler.disable()
-    def appendix(self, base, sources, x, t, pooled, options, channels: int = 0) -> Appendix:
+    def appendix(self, base, sources, x, t, pooled, options, channels: int = 0, guidance=None) -> Appendix:
         check_flux(base.diffusion_model)
         host = ComfyHost(base, options)
         chunks = len(options.get("cond_or_uncond", [0]))
         time = base.model_sampling.timestep(t).float()
         with _long_lived(), torch.no_grad():
-            return self.prepare(host, sources, x, time, pooled, chunks, channels)
+            return self.prepare(host, sources, x, time, pooled, chunks, channels, guidance)
 
     def announce(self, executor, model, noise_shape, conds, *args, **kwargs):
         """PREPARE_SAMPLING wrapper: asks the host for room for K/V by a larger picture."""

@@ -30,9 +30,9 @@ def versions(tensors: Iterable[Tensor]) -> tuple[Same, tuple[int, ...]]:
 
 
 def state_of(tensors: Mapping[str, Tensor]) -> Any:
-    """Of a bank's tensors: a file is what it was when it was opened, a merged bank what its parts are."""
-    if hasattr(tensors, "stamp"):
-        return tensors.stamp
+    """Of a bank's tensors: those of a file know it themselves, a merged bank is what its parts are."""
+    if hasattr(tensors, "state"):
+        return tensors.state()
     if isinstance(tensors, ChainMap):
         return tuple(state_of(part) for part in tensors.maps)
     return versions(tensors.values())

@@ -9,6 +9,7 @@ from torch import Tensor
 from .bank import Bank
 from .bank_info import BankError, RouterInfo
 from .experts import Weave
+from .habits import Habits
 from .router import Steering, route
 from .source import Routing
 from .strict import short
@@ -62,6 +63,13 @@ def columns_of(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
         # an expert that the task's router does not know still runs, alone
         return None, RouterInfo(experts=(routing.expert,), task=routing.task)
     return stage, columns
+
+
+def habits_of(bank: Bank, routing: Routing) -> Habits:
+    """The habits of an expert that works alone: forced by the user, or without a router."""
+    stage, columns = columns_of(bank, routing)
+    alone = routing.expert or (columns.experts[0] if stage is None else "")
+    return bank.info.experts[alone].habits if alone else Habits()
 
 
 def _lean(bank: Bank, columns: RouterInfo, amount: float) -> Tensor | None:

@@ -28,7 +28,7 @@ class SafeFile(Mapping):
                 f"{self.path.name} is not a whole safetensors file ({error}): download or save it again."
             ) from None
         self.metadata = self._file.metadata() or {}
-        self.stamp = self._stamp()
+        self._opened = self._stamp()
 
     def _stamp(self) -> tuple:
         stat = self.path.stat()
@@ -39,7 +39,7 @@ class SafeFile(Mapping):
 
         Replaced or deleted files stay whole for whoever has them open.
         """
-        if self.path.exists() and (now := self._stamp()) != self.stamp and now[0] == self.stamp[0]:
+        if self.path.exists() and (now := self._stamp()) != self._opened and now[0] == self._opened[0]:
             raise BankError(f"{self.path.name} has changed since it was loaded: load the experts again.")
 
     def __getitem__(self, name: str) -> Tensor:
@@ -52,6 +52,10 @@ class SafeFile(Mapping):
 
     def __len__(self):
         return len(self._names)
+
+    def state(self) -> tuple:
+        """What a cache compares: a file is what it was when it was opened."""
+        return self._opened
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())

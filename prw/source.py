@@ -7,12 +7,12 @@ a cache must know; those that only change how it is read (strength, window, regi
 import hashlib
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .positions import Grid
 from .strict import between, one_of
 from .tasks import TASKS
 
@@ -46,9 +46,11 @@ class Routing:
         for part in self.shift:
             between("shift", part, -1000, 1000)
 
-    def is_shifted(self) -> bool:
-        position = TASKS[self.task].position if self.position == "auto" and self.task in TASKS else self.position
-        return position == "shifted"
+    def place(self, habit: str = "") -> str:
+        """A row of POSITION: the user's, else the expert's habit, else the task's."""
+        if self.position != "auto":
+            return self.position
+        return habit or (TASKS[self.task].position if self.task in TASKS else "aligned")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,53 +113,6 @@ class Source:
         """Of everything: two conditionings may run in one batch if their sources agree in this."""
         rest = (self.strength, self.start, self.end, self.placement, self.keep)
         return self.digest + repr(rest) + ("" if self.region is None else hash_of(self.region))
-
-
-class Grid(NamedTuple):
-    """Token positions along two axes: start and step of each, and how many."""
-
-    y: float
-    x: float
-    step_y: float
-    step_x: float
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, ids: Tensor, rows: int, columns: int) -> "Grid":
-        """Reads the target's grid off its ids (tokens, axes), as other extensions left it."""
-        (y, x), (last_y, last_x) = ids[0, 1:3].tolist(), ids[-1, 1:3].tolist()
-        return cls(
-            y, x, (last_y - y) / max(rows - 1, 1) or 1.0, (last_x - x) / max(columns - 1, 1) or 1.0, rows, columns
-        )
-
-
-def token_grid(latent: Tensor, patch: int) -> tuple[int, int]:
-    """Rows and columns of image tokens; odd sizes are padded up."""
-    return -(-latent.shape[-2] // patch), -(-latent.shape[-1] // patch)
-
-
-def source_ids(rows: int, columns: int, target: Grid, routing: Routing, axes: int) -> Tensor:
-    """Positions (1, tokens, axes) of a source of rows x columns tokens.
-
-    Aligned sources are stretched so that their picture covers the target's (our choice: pixel
-    centres map to pixel centres; equal sizes give equal ids). Axis 0 stays 0, never a text position.
-    """
-    if routing.is_shifted():
-        down, right = routing.shift
-        ys = target.y + target.step_y * (torch.arange(rows) + down * target.rows)
-        xs = target.x + target.step_x * (torch.arange(columns) + right * target.columns)
-    else:
-        ys = target.y + target.step_y * stretched(rows, target.rows)
-        xs = target.x + target.step_x * stretched(columns, target.columns)
-    ids = torch.zeros(rows, columns, axes)
-    ids[..., 1] = ys[:, None]
-    ids[..., 2] = xs
-    return ids.reshape(1, rows * columns, axes)
-
-
-def stretched(count: int, target: int) -> Tensor:
-    return (torch.arange(count, dtype=torch.float64) + 0.5) * (target / count) - 0.5
 
 
 def fill_channels(latent: Tensor, channels: int) -> Tensor:

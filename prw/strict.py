@@ -1,9 +1,11 @@
 """Dataclasses from untrusted objects (JSON, TOML), and the checks that they share: each ends in one sentence."""
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 LARGEST = 1e6
+NUMBERS = (".probe", ".usage")
+"""Lists of numbers; all others are of texts."""
 KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
 
 
@@ -25,9 +27,11 @@ def known_only(cls: type, data: Any, where: str) -> dict[str, Any]:
 
 
 def _value(where: str, value: Any, default: Any) -> Any:
+    if is_dataclass(default):
+        return build(type(default), value, where)
     if isinstance(default, tuple):
         items = typed(where, value, list)
-        kind = (int, float) if where.endswith(".probe") else str
+        kind = (int, float) if where.endswith(NUMBERS) else str
         return tuple(typed(where, item, kind) for item in items)
     if isinstance(default, dict):
         return {key: typed(where, item, str) for key, item in typed(where, value, dict).items()}

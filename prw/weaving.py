@@ -64,7 +64,9 @@ def double_step(name, block, h, vec, attend, pick) -> tuple[Tensor, BlockKV]:
     q, k = block.img_attn.norm(q, k, v)
 
     attn = attend(q, k, v)
-    h = h + mod1.gate * plus(block.img_attn.proj(attn), weave.residual(attn, "out"))
+    out = block.img_attn.proj(attn)
+    out = plus(plus(out, weave.residual(attn, "out")), weave.residual(out, "proj"))
+    h = h + mod1.gate * out
     h = h + mod2.gate * block.img_mlp(modulate(block.img_norm2(h), mod2))
     return h, BlockKV(name, k, v, weave.route)
 

@@ -116,6 +116,19 @@ class Naive:
         self.routes[block] = chosen
         return add
 
+    def bent(self, bank, source, block, h, q, k, v):
+        knobs = source.get("per", "sample"), source.get("strength", 1.0)
+        add = self.bend(bank, source["stage"], source["names"], block, h, *knobs)
+        return q, k + add["k"], v + add["v"]
+
+    def projected(self, bank, source, block, y):
+        """What a double block's output projection gave."""
+        return y
+
+    def told(self, source, guidance):
+        """The guidance in a source's modulation."""
+        return None if guidance is None else torch.ones_like(guidance)
+
     def vec(self, t, guidance, pooled):
         vec = embed(self.w, "time_in", sinusoid(t)) + embed(self.w, "vector_in", pooled)
         if guidance is not None and "guidance_in.in_layer.weight" in self.w:
@@ -160,7 +173,7 @@ class Naive:
             positions.append(s.get("positions", grid))
             streams.append(linear(w, "img_in", s_tokens).expand(b, -1, -1))
             time = torch.zeros(b) if source_time is None else source_time
-            vecs.append(self.vec(time, torch.ones(b) if guidance is not None else None, pooled))
+            vecs.append(self.vec(time, self.told(s, guidance), pooled))
         lengths = [txt.shape[1]] + [s.shape[1] for s in streams]
         owner = torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)])
         positions = torch.cat(positions)
@@ -190,16 +203,7 @@ class Naive:
         def project(qkv, norm, h, source, block):
             q, k, v = qkv.chunk(3, -1)
             if source is not None and bank is not None:
-                add = self.bend(
-                    bank,
-                    source["stage"],
-                    source["names"],
-                    block,
-                    h,
-                    source.get("per", "sample"),
-                    source.get("strength", 1.0),
-                )
-                k, v = k + add["k"], v + add["v"]
+                q, k, v = self.bent(bank, source, block, h, q, k, v)
             q, k, v = heads(q), heads(k), heads(v)
             return rms(q, w[norm + ".query_norm.scale"]), rms(k, w[norm + ".key_norm.scale"]), v
 
@@ -223,13 +227,13 @@ class Naive:
             out = attend(*(torch.cat([part[i] for part in parts], 2) for i in range(3)))
             outs = unheads(out).split(lengths, 1)
 
-            def finish(side, x, m, attn, p=p):
-                x = x + m[2] * linear(w, f"{p}.{side}_attn.proj", attn)
+            def finish(side, x, m, attn, source=None, p=p):
+                x = x + m[2] * self.projected(bank, source, p, linear(w, f"{p}.{side}_attn.proj", attn))
                 h = (1 + m[4]) * layer_norm(x) + m[3]
                 return x + m[5] * linear(w, f"{p}.{side}_mlp.2", gelu(linear(w, f"{p}.{side}_mlp.0", h)))
 
             txt = finish("txt", txt, tm, outs[0])
-            streams = [finish("img", s, m, o) for s, m, o in zip(streams, ims, outs[1:])]
+            streams = [finish("img", *each) for each in zip(streams, ims, outs[1:], who)]
 
             if control is not None:
                 streams[0] = streams[0] + control["input"][n]

@@ -7,8 +7,9 @@ import struct
 import pytest
 import torch
 from cologen.prw.attachment import Attachment
-from cologen.prw.bank import METADATA_KEY, Bank, merge, random_bank, split
+from cologen.prw.bank import METADATA_KEY, Bank
 from cologen.prw.bank_info import BankError, encode
+from cologen.prw.bank_work import merge, random_bank, split
 from cologen.prw.embedded import velocity
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,17 +39,23 @@ def test_saved_is_loaded(flux, tmp_path):
     assert written.stat().st_mode == (tmp_path / "plain").stat().st_mode, "readable for whom other files are"
 
 
-def test_a_failed_save_leaves_the_old_file(flux, tmp_path, monkeypatch):
+class FullDisk(dict):
+    """Tensors whose writing ends half-way."""
+
+    reads = 0
+
+    def __getitem__(self, name):
+        self.reads += 1
+        if self.reads > 1.5 * len(self):
+            raise OSError(28, "No space left on device")
+        return super().__getitem__(name)
+
+
+def test_a_failed_save_leaves_the_old_file(flux, tmp_path):
     path = tiny_bank(flux).save(tmp_path / "bank.safetensors")
-    before = path.read_bytes()
-
-    def full_disk(tensors, target, metadata):
-        open(target, "wb").write(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("cologen.prw.bank.save_file", full_disk)
+    before, other = path.read_bytes(), tiny_bank(flux, seed=9)
     with pytest.raises(BankError, match="could not be written .*No space.*: free some space"):
-        tiny_bank(flux, seed=9).save(path)
+        Bank(other.info, FullDisk(other.tensors)).save(path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
@@ -147,7 +154,7 @@ BROKEN = {
     "extra key": (lambda p: rewrite(p, tensors=lambda t: {**t, "x": torch.ones(1)}), "holds a tensor x"),
     "wrong dtype": (lambda p: rewrite(p, tensors=lambda t: {**t, KEY: t[KEY].to(torch.int8)}), "is of type I8"),
     "wrong shape": (lambda p: rewrite(p, tensors=lambda t: {**t, KEY: t[KEY][:-1].clone()}), r"has shape \(255, 4\)"),
-    "newer": (lambda p: rewrite(p, change(version=2)), "is a bank of version 2, this pack reads up to 1: update"),
+    "newer": (lambda p: rewrite(p, change(version=3)), "is a bank of version 3, this pack reads up to 2: update"),
     "no version": (lambda p: rewrite(p, change(version=None)), "its version is None"),
     "other format": (lambda p: rewrite(p, change(format="zip")), 'does not say "format"'),
     "not json": (lambda p: rewrite(p, lambda text: text[:-5]), "metadata that cannot be used"),

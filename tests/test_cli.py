@@ -25,7 +25,7 @@ def bank(capsys, tmp_path):
 
 
 def test_a_new_bank_of_the_real_shape_promises_what_the_paper_says():
-    from cologen.prw.bank import expected_shapes
+    from cologen.prw.bank_shapes import expected_shapes
     from cologen.training.bank_commands import SHAPES
     from cologen.training.shapes import bank_info
 

@@ -1,8 +1,9 @@
 """A seeded tiny FLUX, banks and inputs, on both hosts. Heads have 128 channels because the host insists."""
 
 import torch
-from cologen.prw.bank import Bank, random_bank
+from cologen.prw.bank import Bank
 from cologen.prw.bank_info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
+from cologen.prw.bank_work import random_bank
 from cologen.prw.config import Base
 from cologen.prw.flux import Flux
 from cologen.prw.source import Routing, Source

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
-from ..prw.bank import Bank, expected_shapes, merge, random_bank, split
+from ..prw.bank import Bank
 from ..prw.bank_info import BankError, encode
+from ..prw.bank_shapes import expected_shapes
+from ..prw.bank_work import merge, random_bank, split
 from ..prw.checkpoint import load_flux
 from ..prw.config import Base
 from ..prw.tasks import TASKS

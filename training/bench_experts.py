@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from ..prw.attachment import Attachment
-from ..prw.bank import Bank, expected_shapes
+from ..prw.bank import Bank
+from ..prw.bank_shapes import expected_shapes
 from ..prw.embedded import EmbeddedHost
 from ..prw.experts import Weave
 from ..prw.router import Route

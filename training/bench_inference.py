@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from ..prw.attachment import Attachment
-from ..prw.bank import random_bank
+from ..prw.bank_work import random_bank
 from ..prw.config import Base
 from ..prw.embedded import EmbeddedHost, velocity
 from ..prw.source import Routing, Source

@@ -12,8 +12,9 @@ from ..prw.attachment import Host, source_pass
 from ..prw.bank import Bank
 from ..prw.flux import RUN_BLOCK, straight
 from ..prw.pick import BlockNoise, picker
+from ..prw.positions import Grid, token_grid
 from ..prw.router import Route
-from ..prw.source import Grid, Routing, Source, fill_channels, token_grid
+from ..prw.source import Routing, Source, fill_channels
 from ..prw.weaving import BlockKV, named_blocks
 
 
@@ -60,7 +61,7 @@ def weave(
     inner = fill_channels(host.latent_in(latents), x.shape[1]).to(x.device, host.dtype)
     pick = picker(bank, routing, noise)
     run = (spare or {}).get(RUN_BLOCK, straight)
-    stream, pe = source_pass(host, bank.info.source, routing, pick, inner, grid, times, pooled, run)
+    stream, pe = source_pass(host, bank, routing, pick, inner, grid, times, pooled, run=run)
     stream = list(stream)
     appendix = Appendix([LivePart(stream, pe, Source(latents[:1], routing))], grid)
     options = {OPTION: appendix, "patches": {"attn1_patch": [append]}, **(spare or {})}

@@ -6,8 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..prw.bank import Bank, expected_shapes
+from ..prw.bank import Bank
 from ..prw.bank_info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
+from ..prw.bank_shapes import expected_shapes
 from ..prw.config import Base
 from ..prw.tasks import TASKS
 from .curriculum import Settings, Stage

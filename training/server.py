@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import save_file
 
-from ..prw.bank import random_bank
+from ..prw.bank_work import random_bank
 from ..prw.config import Base
 from ..prw.tasks import TASKS
 from .data.sample import Example

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..prw.positions import token_grid
 from ..prw.sampling import timesteps
-from ..prw.source import token_grid
 from .forward import velocity, weave
 from .lessons import Batch, Lessons
 from .loop import StageTrainer

@@ -1,0 +1,77 @@
+"""Where a source lies: its tokens' places on the target's grid, before rotation.
+
+Axis 0 of an id stays 0 for pictures; axes 1 and 2 are rows and columns, in tokens.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+BELOW = 64
+"""Tokens down to where EasyControl lays its subjects: the height of a picture of 1024 pixels, whatever the target's."""
+
+
+class Grid(NamedTuple):
+    """Token positions along two axes: start and step of each, and how many."""
+
+    y: float
+    x: float
+    step_y: float
+    step_x: float
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, ids: Tensor, rows: int, columns: int) -> "Grid":
+        """Reads the target's grid off its ids (tokens, axes), as other extensions left it."""
+        (y, x), (last_y, last_x) = ids[0, 1:3].tolist(), ids[-1, 1:3].tolist()
+        return cls(
+            y, x, (last_y - y) / max(rows - 1, 1) or 1.0, (last_x - x) / max(columns - 1, 1) or 1.0, rows, columns
+        )
+
+
+def token_grid(latent: Tensor, patch: int) -> tuple[int, int]:
+    """Rows and columns of image tokens; odd sizes are padded up."""
+    return -(-latent.shape[-2] // patch), -(-latent.shape[-1] // patch)
+
+
+def aligned(count: int, target: int, shift: float) -> Tensor:
+    """Stretched so that the picture covers the target's: pixel centres map to pixel centres, equal sizes to equal ids."""
+    return (torch.arange(count, dtype=torch.float64) + 0.5) * (target / count) - 0.5
+
+
+def shifted(count: int, target: int, shift: float) -> Tensor:
+    """Beside the target, by `shift` of its sizes."""
+    return torch.arange(count) + shift * target
+
+
+def corner(count: int, target: int, shift: float) -> Tensor:
+    """Stretched from the first token's corner, as EasyControl does it."""
+    return torch.arange(count, dtype=torch.float64) * (target / count)
+
+
+def below(count: int, target: int, shift: float) -> Tensor:
+    """Neither stretched nor beside: `shift` is in tokens."""
+    return torch.arange(count) + shift
+
+
+POSITION: dict[str, Callable[[int, int, float], Tensor]] = {
+    "aligned": aligned,
+    "shifted": shifted,
+    "corner": corner,
+    "below": below,
+}
+"""Tokens of the source and of the target along one axis, and a shift -> places, in steps of the target's grid."""
+
+
+def source_ids(
+    rows: int, columns: int, target: Grid, position: str, shift: tuple[float, float], axes: int = 3
+) -> Tensor:
+    """Positions (1, tokens, axes) of a source of rows x columns tokens."""
+    place, (down, right) = POSITION[position], (BELOW, 0.0) if position == "below" else shift
+    ids = torch.zeros(rows, columns, axes)
+    ids[..., 1] = (target.y + target.step_y * place(rows, target.rows, down))[:, None]
+    ids[..., 2] = target.x + target.step_x * place(columns, target.columns, right)
+    return ids.reshape(1, rows * columns, axes)

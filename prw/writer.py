@@ -1,0 +1,69 @@
+"""A safetensors file written tensor by tensor, whole or not at all.
+
+The library's own writer holds a second copy of everything in memory. Here one tensor at a time is: the header, whose
+length is known beforehand only roughly, is written last into room kept for it (the format allows spaces behind it).
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .bank_info import BankError
+
+NAMES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+ENTRY = 160
+"""Bytes that the header needs for a tensor, besides its name: more than two offsets, a type and a shape can take."""
+
+
+def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Writes to a temporary name beside `path` and renames: a reader sees the old file or the new."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                _write(file, tensors, dict(metadata))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise BankError(
+                f"{path.name} could not be written ({error}): free some space or choose another folder."
+            ) from None
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _write(file, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    header = {"__metadata__": metadata}
+    room = len(json.dumps(header)) + sum(len(json.dumps(name)) + ENTRY for name in tensors)
+    room += -room % 8  # data begins where any number type may
+    file.seek(8 + room)
+    end = 0
+    for name in _by_width(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    file.seek(0)
+    file.write(room.to_bytes(8, "little"))
+    file.write(json.dumps(header).encode().ljust(room))
+
+
+def _by_width(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Wide numbers first, as the library orders them, so that each tensor begins at a multiple of its width."""
+    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))

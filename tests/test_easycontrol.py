@@ -1,0 +1,111 @@
+"""EasyControl's files as experts: equal to their own design, beside each other and beside routed experts."""
+
+import pytest
+import torch
+from cologen.prw.attachment import Attachment
+from cologen.prw.bank import Bank
+from cologen.prw.bank_work import merge
+from cologen.prw.embedded import velocity
+from cologen.prw.importers import open_experts
+from naive_easycontrol import NaiveEasyControl, below, over, random_file
+from safetensors.torch import save_file
+from tiny import inputs, latent, source, tiny_bank, tiny_flux
+
+
+@pytest.fixture(scope="module")
+def flux():
+    return tiny_flux()
+
+
+def bank_of(folder, name="canny", seed=0, **layout) -> Bank:
+    path = folder / f"{name}.safetensors"
+    save_file(random_file(seed, **layout), path)
+    return open_experts(path)
+
+
+def naive_source(name, seed, size, target, weight=1.0, pixels=3):
+    rows, columns = size[0] // 2, size[1] // 2
+    positions = below(rows, columns) if name == "subject" else over(rows, columns, *(-(-side // 2) for side in target))
+    return dict(latent=latent(1, *size, pixels), positions=positions, file=random_file(seed), weight=weight)
+
+
+def close(found, expected):
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("target", [(8, 8), (6, 12), (10, 4)], ids=str)
+@pytest.mark.parametrize("name, weight", [("canny", 1.0), ("canny", 0.4), ("depth", 0.0), ("subject", 1.0)])
+def test_an_imported_expert_is_the_peer_s_own_design(flux, tmp_path, name, weight, target):
+    bank = bank_of(tmp_path, name, seed=5)
+    args, size = inputs(2, *target), (8, 8)
+    task = bank.info.experts[name].task
+    found = velocity(flux, *args, Attachment(bank), [source(task, 1, *size, strength=weight)])
+    expected = NaiveEasyControl(flux.state_dict())(*args, [naive_source(name, 5, size, target, weight)], bank)
+    close(found, expected)
+    assert (found - flux(*args)).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.5, 30.0])
+def test_subject_and_spatial_together_at_several_guidances(flux, tmp_path, guidance):
+    bank = merge([bank_of(tmp_path, "subject", 5), bank_of(tmp_path, "seg", 6)])
+    *args, _ = inputs(2, 6, 10)
+    args.append(torch.full((2,), guidance))
+    sources = [source("subject", seed=3), source("control", seed=9, strength=0.7)]
+    naive = [naive_source("subject", 5, (8, 8), (6, 10)), naive_source("seg", 6, (8, 8), (6, 10), 0.7, 9)]
+    close(velocity(flux, *args, Attachment(bank), sources), NaiveEasyControl(flux.state_dict())(*args, naive, bank))
+
+
+def test_two_guidances_in_a_batch_have_rows_of_their_own(flux, tmp_path):
+    bank = bank_of(tmp_path)
+    x, t, context, pooled, _ = inputs(2)
+    pooled = pooled[:1].expand(2, -1)
+    together = velocity(flux, x, t, context, pooled, torch.tensor([1.0, 30.0]), Attachment(bank), [source()])
+    for i, guidance in enumerate((1.0, 30.0)):
+        one = (x[i : i + 1], t[i : i + 1], context[i : i + 1], pooled[:1], torch.tensor([guidance]))
+        close(together[i : i + 1], velocity(flux, *one, Attachment(bank), [source()]))
+
+
+def test_a_second_control_changes_nothing_in_the_first_one_s_keys_and_values(flux, tmp_path):
+    bank = merge([bank_of(tmp_path, "canny", 5), bank_of(tmp_path, "depth", 6)])
+    alone, both = Attachment(bank), Attachment(bank)
+    first, second = source(expert="canny", seed=3), source(expert="depth", seed=9)
+    velocity(flux, *inputs(), alone, [first])
+    velocity(flux, *inputs(), both, [first, second])
+    (row,) = [entry.row for entry in alone.cache.rows.values()]
+    (same,) = [entry.row for slot, entry in both.cache.rows.items() if slot in alone.cache.rows]
+    for block in row.kv:
+        assert all(torch.equal(a, b) for a, b in zip(row.kv[block], same.kv[block]))
+    assert len(both.cache.rows) == 2
+    assert torch.equal(velocity(flux, *inputs(), both, []), flux(*inputs())), "none: the plain picture"
+
+
+def test_imported_stands_beside_routed(flux, tmp_path):
+    routed, imported = tiny_bank(flux), bank_of(tmp_path, "pose", 6)
+    bank = merge([routed, imported])
+    for task, expert, parent in (("control", "", routed), ("ground", "", routed), ("control", "pose", imported)):
+        one = [source(task, expert=expert)]
+        assert torch.equal(
+            velocity(flux, *inputs(), Attachment(bank), one), velocity(flux, *inputs(), Attachment(parent), one)
+        )
+
+
+def test_import_saved_as_a_bank_is_the_import(flux, tmp_path):
+    bank = bank_of(tmp_path, "hedsketch")
+    saved = Bank.open(bank.save(tmp_path / "bank.safetensors"))
+    assert saved.info == bank.info and saved.info.experts["hedsketch"].habits.position == "corner"
+    assert all(torch.equal(saved.tensors[name], bank.tensors[name]) for name in bank.tensors)
+
+
+@pytest.mark.parametrize("renamed", ["processor.", "transformer.", "cond_"])
+def test_other_spellings_of_the_same_file(flux, tmp_path, renamed):
+    tensors = random_file(5)
+    spell = {
+        "processor.": lambda key: key.replace("processor.", ""),
+        "transformer.": lambda key: f"transformer.{key}",
+        "cond_": lambda key: key.replace("processor.", "processor.cond_"),
+    }[renamed]
+    save_file({spell(key): tensor for key, tensor in tensors.items()}, tmp_path / "canny.safetensors")
+    found, expected = open_experts(tmp_path / "canny.safetensors"), bank_of(tmp_path / "..", "canny_again", 5)
+    names = zip(sorted(found.tensors), sorted(expected.tensors))
+    assert all(torch.equal(found.tensors[a], expected.tensors[b]) for a, b in names)
+    assert len(found.tensors) == len(expected.tensors)
