@@ -50,6 +50,7 @@ class ExpertInfo:
         if not 1 <= self.rank <= 16384:
             raise ValueError(f"rank is {self.rank}, expected 1 to 16384")
         between("alpha", self.alpha)
+        _check_names((self.shared,) if self.shared else ())
         one_of("role", self.role, ("concept", "localisation", ""))
         for target, where in self.targets.items():
             one_of("target", target, TARGETS)

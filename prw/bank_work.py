@@ -96,12 +96,13 @@ def rename(bank: Bank, names: Mapping[str, str]) -> Bank:
     for name in names.keys() - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {short(name)}, expected one of {', '.join(bank.info.experts)}.")
     experts = {names.get(name, name): expert for name, expert in bank.info.experts.items()}
+    stages = {names.get(stage, stage) for stage in bank.info.routers}
+    if len(experts) < len(bank.info.experts) or len(stages) < len(bank.info.routers):
+        raise BankError(f"Two would have one name ({', '.join(map(short, names.values()))}): choose another.")
     routers = {
         names.get(stage, stage): replace(router, experts=tuple(names.get(name, name) for name in router.experts))
         for stage, router in bank.info.routers.items()
     }
-    if len(experts) < len(bank.info.experts) or len(routers) < len(bank.info.routers):
-        raise BankError(f"Two would have one name ({', '.join(map(short, names.values()))}): choose another.")
     old = {new: name for name, new in names.items()}
     info = replace(bank.info, experts=experts, routers=routers)
     return Bank(info, Renamed(bank.tensors, {name: _old_key(name, old) for name in expected_shapes(info)}))

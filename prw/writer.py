@@ -54,7 +54,7 @@ def _write(file, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Non
     room += -room % 8  # data begins where any number type may
     file.seek(8 + room)
     end = 0
-    for name in _by_width(tensors):
+    for name in _wide_first(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         start, end = end, end + tensor.nbytes
         header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
@@ -64,6 +64,7 @@ def _write(file, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Non
     file.write(json.dumps(header).encode().ljust(room))
 
 
-def _by_width(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Wide numbers first, as the library orders them, so that each tensor begins at a multiple of its width."""
-    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+def _wide_first(tensors: Mapping[str, Tensor]) -> list[str]:
+    """As the library orders them, so that each tensor begins at a multiple of its numbers' width."""
+    width = getattr(tensors, "width", lambda name: tensors[name].dtype.itemsize)
+    return sorted(tensors, key=width, reverse=True)
