@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from ..bank import METADATA_KEY, Bank
 from ..bank_info import BankError
 from ..safe_file import SafeFile
-from . import easycontrol, lora
+from . import easycontrol, lora, peft
 
 
 class Importer(NamedTuple):
@@ -33,7 +34,9 @@ STRANGERS = {
 
 
 def open_experts(path: str | os.PathLike, name: str = "", kind: str = "auto") -> Bank:
-    """A bank file, or another pack's file as a bank; nothing of it is read yet but its header."""
+    """A bank file, another pack's file, or a PEFT adapter's folder as a bank; only headers are read."""
+    if os.path.isdir(path):
+        return peft.read(Path(path), name, kind)
     file = SafeFile(path)
     if METADATA_KEY in file.metadata:
         return Bank.open(path)
