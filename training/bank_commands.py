@@ -1,4 +1,4 @@
-"""`cologen bank ...`: make, look at, merge, split and check banks."""
+"""`cologen bank ...`: make, look at, merge, split, import, export and check banks; reshape_commands.py changes them."""
 
 import json
 import math
@@ -14,7 +14,10 @@ from ..prw.bank_shapes import expected_shapes
 from ..prw.bank_work import merge, random_bank, split
 from ..prw.checkpoint import load_flux
 from ..prw.config import Base
+from ..prw.importers import CHOICES, open_experts
+from ..prw.importers.peft import SPELLINGS, export
 from ..prw.tasks import TASKS
+from .bank_table import described
 from .shapes import TINY, bank_info
 
 SHAPES = {
@@ -53,6 +56,21 @@ def add_commands(commands: _SubParsersAction) -> None:
     parts.add_argument("--out", type=Path, required=True, help="a folder")
     parts.set_defaults(run=_split)
 
+    taken = commands.add_parser("import", help="write a bank from EasyControl, OmniConsistency, LoRA or PEFT files")
+    taken.add_argument("files", type=Path, nargs="+")
+    taken.add_argument("--out", type=Path, required=True)
+    taken.add_argument(
+        "--kind", default="auto", help=f"what they are for, if their names do not say: {', '.join(CHOICES)}"
+    )
+    taken.add_argument("--name", default="", help="the expert's; one file only")
+    taken.set_defaults(run=_import)
+
+    given = commands.add_parser("export", help="write a PEFT adapter folder for each expert")
+    given.add_argument("file", type=Path)
+    given.add_argument("--peft", type=Path, required=True, help="a folder")
+    given.add_argument("--names", default="diffusers", choices=list(SPELLINGS), help="of the layers")
+    given.set_defaults(run=lambda args: "\n".join(map(str, export(open_experts(args.file), args.peft, args.names))))
+
     verify = commands.add_parser("verify", help="read every tensor; with --base also check that it fits a FLUX file")
     verify.add_argument("file", type=Path)
     verify.add_argument("--base", type=Path)
@@ -78,55 +96,44 @@ def _new(args: Namespace) -> str:
     bank = random_bank(info, args.seed % 2**63, args.up)
     dtype = getattr(torch, args.dtype)
     tensors = {name: t.to(dtype) if name.startswith("experts.") else t for name, t in bank.tensors.items()}
-    path = Bank(info, tensors).save(_free(args.out))
+    path = Bank(info, tensors).save(free_path(args.out))
     return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
-def _free(path: Path) -> Path:
+def free_path(path: Path) -> Path:
     if not path.name or path.exists():
         raise BankError(f"{path} is there already, expected a new file: delete it first or choose another name.")
     return path
 
 
 def _inspect(args: Namespace) -> str:
-    bank = Bank.open(args.file)
+    bank = open_experts(args.file)
     if args.json:
         return json.dumps(json.loads(encode(bank.info)), indent=2)
-    base = bank.info.base
-    lines = [
-        f"{args.file.name}: {len(bank.info.experts)} experts, {len(bank.info.routers)} routers",
-        f"base     {base.name or 'unnamed'}: width {base.hidden_size}, {base.double_blocks} double and "
-        f"{base.single_blocks} single blocks, {base.in_channels} channels in",
-        f"source   time {bank.info.source.time}, guidance {bank.info.source.guidance:g}",
-        f"licence  {bank.info.licence or 'not stated'}",
-        "",
-        f"{'expert':<16}{'task':<12}{'role':<14}{'rank':>5}{'alpha':>7}  {'bends':<28}iterations",
-    ]
-    for name, expert in bank.info.experts.items():
-        bends = ", ".join(f"{target} ({where})" for target, where in expert.targets.items())
-        lines.append(
-            f"{name:<16}{expert.task or '-':<12}{expert.role or '-':<14}{expert.rank:>5}{expert.alpha:>7g}  "
-            f"{bends:<28}{expert.iterations}"
-        )
-    lines += ["", f"{'router':<16}{'task':<12}{'per':<8}chooses among"]
-    for stage, router in bank.info.routers.items():
-        lines.append(f"{stage:<16}{router.task or '-':<12}{router.per:<8}{', '.join(router.experts)}")
-    return "\n".join(lines)
+    return described(bank, args.file.name)
 
 
 def _merge(args: Namespace) -> str:
-    return str(merge(Bank.open(path) for path in args.files).save(_free(args.out)))
+    return str(merge(open_experts(path) for path in args.files).save(free_path(args.out)))
+
+
+def _import(args: Namespace) -> str:
+    if args.name and len(args.files) > 1:
+        raise BankError(f"--name is {args.name} for {len(args.files)} files, expected one: import them one by one.")
+    bank = merge(open_experts(path, args.name, args.kind) for path in args.files)
+    path = bank.save(free_path(args.out))
+    return f"{described(bank, path.name)}\n\n{path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
 def _split(args: Namespace) -> str:
-    bank = Bank.open(args.file)
-    targets = {name: _free(args.out / f"{name}.safetensors") for name in bank.info.experts}
+    bank = open_experts(args.file)
+    targets = {name: free_path(args.out / f"{name}.safetensors") for name in bank.info.experts}
     paths = [split(bank, name).save(path) for name, path in targets.items()]
     return "\n".join(map(str, paths))
 
 
 def _verify(args: Namespace) -> str:
-    bank = Bank.open(args.file)
+    bank = open_experts(args.file)
     for name in bank.tensors:
         if not torch.isfinite(bank.tensors[name].float()).all():
             raise BankError(f"{args.file.name}: {name} holds values that are not finite: train or download it again.")

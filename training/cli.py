@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import bank_commands, bench_commands, eval_commands, reproduce_commands
+from . import bank_commands, bench_commands, eval_commands, reproduce_commands, reshape_commands
 from .demo import demo
 from .mishaps import Stopped
 from .train_commands import add_command
@@ -17,8 +17,10 @@ def main(argv: list[str] | None = None) -> int:
         prog="cologen", description="CoLoGen: experts that let FLUX.1 read a source image."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    bank = commands.add_parser("bank", help="make, look at, merge, split and check banks")
-    bank_commands.add_commands(bank.add_subparsers(required=True, metavar="ACTION"))
+    bank = commands.add_parser("bank", help="make, look at, change, import and export banks")
+    actions = bank.add_subparsers(required=True, metavar="ACTION")
+    bank_commands.add_commands(actions)
+    reshape_commands.add_commands(actions)
     bench = commands.add_parser("bench", help="measure on this machine")
     bench_commands.add_commands(bench.add_subparsers(required=True, metavar="FIGURE"))
     judged = commands.add_parser("eval", help="measure what a bank can do")

@@ -24,6 +24,9 @@ IMPORTERS = {
     "lora": Importer("a LoRA", lora.claims, lora.read),
 }
 
+CHOICES = ("auto", *easycontrol.KINDS, lora.PARTIAL)
+"""Kinds that a user can tell an importer."""
+
 STRANGERS = {
     ".lora_route.": "ICEdit's mixture of LoRAs, which routes every token of the picture itself in layers that no source "
     "passes; use its normal LoRA with the stock LoRA loader",
