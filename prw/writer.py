@@ -65,6 +65,10 @@ def _write(file, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Non
 
 
 def _wide_first(tensors: Mapping[str, Tensor]) -> list[str]:
-    """As the library orders them, so that each tensor begins at a multiple of its numbers' width."""
-    width = getattr(tensors, "width", lambda name: tensors[name].dtype.itemsize)
-    return sorted(tensors, key=width, reverse=True)
+    """As the library orders them, so that each tensor begins at a multiple of its numbers' width; then by name.
+
+    Tensors that are computed on the way know their widths, and the order in which they are cheap.
+    """
+    if hasattr(tensors, "width"):
+        return sorted(tensors, key=tensors.width, reverse=True)
+    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))

@@ -14,24 +14,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ..prw.attachment import Host
 from ..prw.bank import Bank
 from ..prw.config import Base
-from ..prw.source import Routing
 from . import ranks
 from .checkpoints import Folder, TrainingError, read
 from .curriculum import Curriculum, Stage
-from .forward import device_of, weave
+from .forward import device_of
 from .growing import empty_bank, grown, refuse_trained
 from .lessons import Codec, Lessons
 from .listeners import Listener
 from .loop import StageTrainer
 from .mishaps import NotFinite, Stopped
+from .quiet import dominant, with_usage
 from .run_folder import BANK, RunFolder
-from .validate import held_out, pieces, sample_grid, validate
+from .validate import sample_grid, validate
 
 
 @dataclass
@@ -85,7 +82,8 @@ class Run:
         refuse_trained(bank, stage)
         with ranks.first_alone():
             lessons = self._lessons(stage)
-        bank = grown(bank, stage, settings, self.seed + number, self.dominant(bank, lessons[stage.task]))
+        before = dominant(self.host, bank, lessons[stage.task], settings.micro)
+        bank = grown(bank, stage, settings, self.seed + number, before)
         empty = self.codec.texts([""])
         trainer = StageTrainer(self.host, bank, stage, number, settings, lessons, empty, self.seed, self.spare)
         folder = self._checkpoints(stage, number)
@@ -97,7 +95,7 @@ class Run:
         except (TrainingError, *self.breaks) as error:
             self._rescue(trainer, folder, error)
             raise
-        return trainer.result()
+        return with_usage(self.host, trainer.result(), stage.name, lessons[stage.task], settings.micro)
 
     def _iterate(self, trainer: StageTrainer, folder: Folder) -> None:
         settings = trainer.settings
@@ -130,22 +128,6 @@ class Run:
 
     def _checkpoints(self, stage: Stage, number: int) -> Folder:
         return Folder(self.out / "checkpoints", label(stage, number), self.curriculum.settings.keep)
-
-    def dominant(self, bank: Bank, lessons: Lessons) -> dict[str, int]:
-        """Which column of the last router most samples of the new task take in each block."""
-        last = max(bank.info.routers, key=lambda name: len(bank.info.routers[name].experts), default=None)
-        if last is None:
-            return {}
-        device, routing = device_of(self.host), Routing(task=lessons.task, router=last)
-        votes: dict[str, list[Tensor]] = {}
-        for batch in pieces(held_out(lessons), self.curriculum.settings.micro):
-            target, source, pooled = (part.to(device) for part in (batch.target, batch.source, batch.pooled))
-            with torch.no_grad():
-                x, times = self.host.latent_in(target).float(), torch.zeros(len(target), device=device)
-                routes = weave(self.host, bank, routing, source, x, times, pooled).routes
-            for block, route in routes.items():
-                votes.setdefault(block, []).append(route.expert.flatten())
-        return {block: int(torch.cat(found).mode().values) for block, found in votes.items()}
 
     def _lessons(self, stage: Stage) -> dict[str, Lessons]:
         """The stage's own and the earlier ones', for replay and validation."""
