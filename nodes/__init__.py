@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .flux import CoLoGenLoadFlux
 from .folders import register_folder
+from .library import CoLoGenImportExperts, CoLoGenInspectExperts, CoLoGenMergeExperts
 from .route_map import CoLoGenRouteMap
 from .source import CoLoGenSource
 from .training import CoLoGenTrainCurriculum, CoLoGenTrainStage
@@ -22,6 +23,9 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenTrainStage,
     CoLoGenTrainCurriculum,
     CoLoGenUsagePlot,
+    CoLoGenImportExperts,
+    CoLoGenMergeExperts,
+    CoLoGenInspectExperts,
 ]
 
 

@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..prw.bank import Bank
 from ..prw.flux_patch import apply_bank
+from ..prw.importers import open_experts
 from .folders import bank_files, bank_path, new_bank_path
 from .schema import CATEGORY, BankType, schema
 
@@ -23,7 +24,8 @@ class CoLoGenLoadExperts(io.ComfyNode):
                 io.Combo.Input(
                     "bank_name",
                     options=bank_files(),
-                    tooltip="A bank from models/cologen. It must be made for the FLUX you load; the toy world has its own.",
+                    tooltip="A bank from models/cologen, or an EasyControl file from models/loras. It must be made for the "
+                    "FLUX you load; the toy world has its own.",
                 ),
             ],
             outputs=[BankType.Output(display_name="experts", tooltip="For CoLoGen Apply.")],
@@ -36,7 +38,7 @@ class CoLoGenLoadExperts(io.ComfyNode):
 
     @classmethod
     def execute(cls, bank_name: str) -> io.NodeOutput:
-        return io.NodeOutput(Bank.open(bank_path(bank_name)))
+        return io.NodeOutput(open_experts(bank_path(bank_name)))
 
 
 class CoLoGenApply(io.ComfyNode):

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import folder_paths
 
+from ..prw.importers.easycontrol import looks_like_easycontrol
 from .toy import BANK_PATH, TOY
 
 FOLDER = "cologen"
+LORAS = "loras/"
+"""Before the name of a file from models/loras."""
 PART = re.compile(r"\w(?:[\w .-]{0,98}[\w-])?")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 """Device names of Windows: a pack travels."""
@@ -23,12 +26,27 @@ def register_folder() -> None:
 
 
 def bank_files() -> list[str]:
+    """Banks, the toy world's, and what EasyControl left among the LoRAs."""
     register_folder()
-    return [*folder_paths.get_filename_list(FOLDER), TOY]
+    banks = folder_paths.get_filename_list(FOLDER)
+    found = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
+    return [*banks, TOY, *(name for name, path in found if name not in banks and path and looks_like_easycontrol(path))]
 
 
 def bank_path(name: str) -> str:
-    return str(BANK_PATH) if name == TOY else folder_paths.get_full_path_or_raise(FOLDER, name)
+    if name == TOY:
+        return str(BANK_PATH)
+    if name.startswith(LORAS) and name not in folder_paths.get_filename_list(FOLDER):
+        return lora_path(name.removeprefix(LORAS))
+    return folder_paths.get_full_path_or_raise(FOLDER, name)
+
+
+def lora_files() -> list[str]:
+    return folder_paths.get_filename_list(LORAS[:-1])
+
+
+def lora_path(name: str) -> str:
+    return folder_paths.get_full_path_or_raise(LORAS[:-1], name)
 
 
 def new_bank_path(name: str) -> Path:

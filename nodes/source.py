@@ -1,16 +1,16 @@
 """The general source node: any task, all knobs."""
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..prw.bank import Bank
 from ..prw.conditioning import add_source
+from ..prw.fitting import FIT, GRID, filled, rgb
+from ..prw.habits import Habits
+from ..prw.pick import habits_of
 from ..prw.source import PLACEMENTS, POSITIONS, Routing, Source
 from ..prw.tasks import TASKS
-from .schema import CATEGORY, advanced, schema
-
-GRID = 16
-"""Pixels a token covers: sizes are rounded to it, because FLUX would fill up the rest by wrapping round."""
+from .schema import CATEGORY, BankType, advanced, schema
 
 
 class CoLoGenSource(io.ComfyNode):
@@ -47,6 +47,16 @@ class CoLoGenSource(io.ComfyNode):
                 ),
                 io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),
                 *_rare_inputs(),
+                BankType.Input(
+                    "experts",
+                    optional=True,
+                    tooltip="Connect it for imported experts: the picture is then fitted, and holes filled, as they know it.",
+                ),
+                io.Mask.Input(
+                    "hole",
+                    optional=True,
+                    tooltip="White is painted over, as the task's experts know holes: to be filled.",
+                ),
             ],
             outputs=[io.Conditioning.Output(tooltip="For the sampler or the next source.")],
         )
@@ -72,6 +82,8 @@ class CoLoGenSource(io.ComfyNode):
         keep_on: str,
         keep_between_runs: bool,
         region: Tensor | None = None,
+        experts: Bank | None = None,
+        hole: Tensor | None = None,
     ) -> io.NodeOutput:
         routing = Routing(
             task=task,
@@ -84,8 +96,10 @@ class CoLoGenSource(io.ComfyNode):
         )
         if vae is None:
             raise ValueError("There is no VAE: connect FLUX.1's (ae.safetensors), from Load VAE or Load FLUX.")
+        habits = Habits() if experts is None else habits_of(experts, routing)
+        image = rgb(image) if hole is None else filled(rgb(image), holes(hole, len(image)), habits.hole)
         source = Source(
-            latent=vae.encode(fit(image, size)).detach().clone(),
+            latent=vae.encode(FIT[habits.fit](image, habits.side or size)).detach().clone(),
             routing=routing,
             strength=strength,
             start=start,
@@ -97,20 +111,12 @@ class CoLoGenSource(io.ComfyNode):
         return io.NodeOutput(add_source(conditioning, source))
 
 
-def fit(image: Tensor, longest: int) -> Tensor:
-    """IMAGE (batch, height, width, 3+) at most `longest` (0: any), both sides multiples of 16, without alpha."""
-    if image.ndim != 4 or 0 in image.shape:
-        raise ValueError(
-            f"The image has shape {tuple(image.shape)}, expected (batch, height, width, 3): connect a picture."
-        )
-    image = image.float()[..., :3].movedim(-1, 1)
-    image = image if image.shape[1] == 3 else image[:, :1].expand(-1, 3, -1, -1)
-    height, width = image.shape[-2:]
-    scale = min(1.0, longest / max(height, width)) if longest else 1.0
-    rounded = [max(GRID, round(side * scale / GRID) * GRID) for side in (height, width)]
-    if rounded != [height, width]:
-        image = torch.nn.functional.interpolate(image, rounded, mode="bicubic", antialias=True).clamp(0, 1)
-    return image.movedim(1, -1)
+def holes(hole: Tensor, images: int) -> Tensor:
+    """A MASK as (batch or 1, height, width)."""
+    masks = hole.reshape(-1, *hole.shape[-2:])
+    if len(masks) not in (1, images):
+        raise ValueError(f"The hole holds {len(masks)} masks for {images} images, expected one, or one an image.")
+    return masks
 
 
 def one_mask(region: Tensor) -> Tensor:

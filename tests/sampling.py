@@ -31,11 +31,11 @@ def sample(
         )
 
 
-def naive_model(model, weights, bank, sources, shared_time=False, **options):
+def naive_model(model, weights, bank, sources, shared_time=False, formula=Naive, **options):
     """A clone whose FLUX is the naive formula; `sources`: conditioning seed -> naive sources of that prompt."""
     import comfy.patcher_extension
 
-    naive = Naive(weights)
+    naive = formula(weights)
     by_text = {float(conditioning(seed)[0][0][0, 0, 0]): found for seed, found in sources.items()}
 
     def forward(

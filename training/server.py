@@ -145,7 +145,7 @@ class Server:
         self.process.wait(20)
 
 
-def node(kind: str, **inputs) -> dict:
+def node(kind: str, /, **inputs) -> dict:
     return {"class_type": kind, "inputs": inputs}
 
 

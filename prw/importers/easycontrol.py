@@ -6,6 +6,7 @@ projection's own output). There is no alpha: the scale is 1. The condition is to
 square of 512 pixels, and lies over the target from the corner, or, as a subject, 64 tokens below.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,11 +55,24 @@ KEY = re.compile(
     r"(?:transformer\.)?(single_)?transformer_blocks\.(\d{1,3})\.attn\.(?:processor\.)?"
     r"(?:cond_)?([qkv]|proj)_loras\.(\d{1,2})\.(down|up)\.weight"
 )
+MARK, LOOKED_AT = (
+    re.compile(rb"transformer_blocks\.\d+\.attn\.[\w.]*(?:[qkv]|proj)_loras\.\d+\.(?:down|up)\.weight"),
+    1 << 16,
+)
 TARGETS = {"q": "all", "k": "all", "v": "all", "proj": "double"}
 
 
 def claims(names: Iterable[str]) -> bool:
     return any(KEY.fullmatch(name) for name in names)
+
+
+def looks_like_easycontrol(path: str | os.PathLike) -> bool:
+    """By the beginning of its header alone, for lists of many files."""
+    try:
+        with open(path, "rb") as file:
+            return MARK.search(file.read(LOOKED_AT)) is not None
+    except OSError:
+        return False
 
 
 def read(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
