@@ -25,7 +25,7 @@ class SafeFile(Mapping):
             self._names = dict.fromkeys(self._file.keys())
         except (SafetensorError, OSError) as error:
             raise BankError(
-                f"{self.path.name} is not a whole safetensors file ({error}): download or save it again."
+                f"{self.path.name} is not a whole safetensors file ({short(error)}): download or save it again."
             ) from None
         self.metadata = self._file.metadata() or {}
         self._opened = self._stamp()
