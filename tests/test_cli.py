@@ -6,6 +6,7 @@ import pytest
 import torch
 from cologen.prw.bank import Bank
 from cologen.training.cli import main
+from naive_easycontrol import random_file
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import tiny_flux
@@ -49,6 +50,29 @@ def test_split_and_merge_give_the_bank_back(capsys, bank, tmp_path):
     again, whole = Bank.open(tmp_path / "again.safetensors"), Bank.open(bank)
     assert again.info == whole.info
     assert all(torch.equal(again.tensors[name], whole.tensors[name]) for name in whole.tensors)
+
+
+def test_import_change_export_and_import_again(capsys, bank, tmp_path):
+    save_file(random_file(), tmp_path / "canny.safetensors")
+    save_file(random_file(1), tmp_path / "subject.safetensors")
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("all", "less", "named", "low", "one", "fp8", "back")}
+    code, shown, _ = run(capsys, "bank", "import", *sorted(tmp_path.glob("[cs]*")), "--out", files["all"])
+    assert code == 0 and "canny: sources of 512 x 512, stretch" in shown and "prompt with: SKS" in shown
+    assert "expert subject" in run(capsys, "bank", "merge", files["all"], bank, "--out", tmp_path / "both.st")[2]
+    run(capsys, "bank", "drop", bank, "subject", "--out", files["less"])
+    run(capsys, "bank", "rename", files["less"], "edit=mine", "--out", files["named"])
+    for action, file, word in (("rerank", "low", "--rank"), ("share", "one", "--rank"), ("convert", "fp8", "--dtype")):
+        value = "fp8" if action == "convert" else 2
+        code, shown, _ = run(capsys, "bank", action, files["named"], word, value, "--out", files[file])
+        assert code == 0 and "error " in shown and "MiB, before" in shown
+    table = run(capsys, "bank", "inspect", files["one"])[1]
+    assert "down shared in shared" in table and "inpaint, ground, control, mine" in table
+    folders = run(capsys, "bank", "export", files["named"], "--peft", tmp_path / "peft")[1].splitlines()
+    assert len(folders) == 4
+    run(capsys, "bank", "import", folders[-1], "--out", files["back"])
+    found, whole = Bank.open(files["back"]), Bank.open(files["named"])
+    assert list(found.info.experts) == ["mine"] and found.info.experts["mine"] == whole.info.experts["mine"]
+    assert all(torch.equal(found.tensors[name], whole.tensors[name]) for name in found.tensors)
 
 
 def test_verify_against_a_base(capsys, bank, tmp_path):
@@ -149,3 +173,10 @@ def test_demo_runs_the_five_tasks(capsys, tmp_path):
     code, path, _ = run(capsys, "demo", "--out", tmp_path)
     assert code == 0
     assert Image.open(path).height > 5 * 128
+
+
+def test_bench_controls_prints_one_object(capsys):
+    small = "--width 256 --double 1 --single 1 --target 64 --source 64 --text 4 --repeats 1".split()
+    found = json.loads(run(capsys, "bench", "controls", *small, "--json")[1])
+    assert found["over_plain"].keys() == {"plain", "peer", *found["floor"]}
+    assert found["floor"]["three"] - 1 == pytest.approx(3 * (found["floor"]["one"] - 1))

@@ -6,6 +6,7 @@ from argparse import Namespace, _SubParsersAction
 
 import torch
 
+from .bench_controls import controls
 from .bench_experts import experts
 from .bench_import import imports
 from .bench_inference import Shapes, inference
@@ -13,9 +14,10 @@ from .host import enter_host, find_host
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    common = dict(inference=_inference, experts=_experts, training=_training)
+    common = dict(inference=_inference, controls=_controls, experts=_experts, training=_training)
     helps = dict(
         inference="what a source costs a sampler step",
+        controls="what each added control costs a step, and as the peers' cache has it",
         experts="what experts cost the source pass",
         training="what an iteration costs against a LoRA on concatenated tokens",
     )
@@ -85,6 +87,10 @@ def _experts(args: Namespace) -> str:
     return _shown(args, experts(_shapes(args), getattr(torch, args.dtype), args.device, args.repeats))
 
 
+def _controls(args: Namespace) -> str:
+    return _shown(args, controls(_shapes(args), getattr(torch, args.dtype), args.device, args.repeats))
+
+
 def _training(args: Namespace) -> str:
     from .bench_training import training
 
@@ -99,5 +105,8 @@ def _import(args: Namespace) -> str:
 def _shown(args: Namespace, result: dict) -> str:
     if args.json:
         return json.dumps(result)
-    width = max(map(len, result))
-    return "\n".join(f"{key:<{width}}  {f'{v:.4g}' if isinstance(v, float) else v}" for key, v in result.items())
+    flat = {}
+    for key, value in result.items():
+        flat |= {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+    width = max(map(len, flat))
+    return "\n".join(f"{key:<{width}}  {f'{v:.4g}' if isinstance(v, float) else v}" for key, v in flat.items())
