@@ -8,6 +8,7 @@ from .folders import register_folder
 from .library import CoLoGenImportExperts, CoLoGenInspectExperts, CoLoGenMergeExperts
 from .route_map import CoLoGenRouteMap
 from .source import CoLoGenSource
+from .toy_question import CoLoGenToyQuestion
 from .training import CoLoGenTrainCurriculum, CoLoGenTrainStage
 from .training_data import CoLoGenTrainingData
 from .usage_plot import CoLoGenUsagePlot
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenImportExperts,
     CoLoGenMergeExperts,
     CoLoGenInspectExperts,
+    CoLoGenToyQuestion,
 ]
 
 

@@ -35,6 +35,7 @@ INPUTS = {
     "CoLoGenImportExperts": ["file", "kind", "name", "experts"],
     "CoLoGenMergeExperts": ["experts_1", "experts_2", "experts_3", "experts_4"],
     "CoLoGenInspectExperts": ["experts"],
+    "CoLoGenToyQuestion": ["task", "question_seed"],
 }  # fmt: skip
 
 

@@ -1,0 +1,49 @@
+"""Something to ask the toy world: a picture, what is wanted of it, and the answer."""
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..prw.tasks import TASKS
+from ..training.toy.evaluate import APART
+from ..training.toy.tasks import questions
+from .schema import CATEGORY, schema
+
+
+class CoLoGenToyQuestion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenToyQuestion",
+            display_name="Toy Question (CoLoGen)",
+            category=CATEGORY,
+            description="Draws a question of the built-in toy world: what to give it, what to ask, and the right answer.",
+            search_aliases=["example", "demo", "test picture", "toy world"],
+            inputs=[
+                io.Combo.Input("task", options=list(TASKS), tooltip="What shall be asked for."),
+                io.Int.Input(
+                    "question_seed",
+                    default=0,
+                    min=0,
+                    max=999_999,
+                    control_after_generate=True,
+                    tooltip="Another number is another scene; none of them was in the training.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="source", tooltip="For CoLoGen Source: 64 x 64 pixels."),
+                io.String.Output(display_name="prompt", tooltip="For the text encode node."),
+                io.Image.Output(display_name="answer", tooltip="What a perfect answer looks like, to compare."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, task: str, question_seed: int) -> io.NodeOutput:
+        (question,) = questions(task, 1, APART + question_seed)
+        example = question.example
+        return io.NodeOutput(_image(example.source), example.prompt, _image(example.target))
+
+
+def _image(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.astype(np.float32) / 255)[None]

@@ -1,0 +1,76 @@
+"""The example workflows: as they are written, and run in a real server to their picture."""
+
+import json
+
+import numpy as np
+import pytest
+from cologen.prw.tasks import TASKS
+from cologen.training.server import Server, base_directory, shown
+from make_workflows import FILES, FOLDER, WORKFLOWS, drawn, text_of
+from pack import HOST
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, comfy):
+    return base_directory(tmp_path_factory.mktemp("comfy"), {})
+
+
+@pytest.fixture(scope="module")
+def server(base):
+    running = Server(HOST, base)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    return server.get("/object_info")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_file_is_what_the_graph_says(info, name):
+    """After a change to nodes: `python tests/make_workflows.py`."""
+    assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == text_of(drawn(name, info))
+
+
+def test_every_file_has_its_graph():
+    assert {path.stem for path in FOLDER.glob("*.json")} == WORKFLOWS.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in WORKFLOWS if name.startswith("flux_dev")])
+def test_files_to_fetch_are_named_with_link_and_folder(name):
+    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    wanted = {model["name"]: model for node in saved["nodes"] for model in node["properties"].get("models", [])}
+    chosen = {
+        value
+        for node in saved["nodes"]
+        for value in node.get("widgets_values", [])
+        if isinstance(value, str) and value.endswith(".safetensors")
+    }
+    assert wanted.keys() == chosen
+    for model in wanted.values():
+        assert (model["directory"], model["url"]) == FILES[model["name"]]
+
+
+def saved_picture(base, graph, entry):
+    (node,) = [number for number, node in graph.items() if node["class_type"] == "SaveImage"]
+    return np.asarray(shown(base, entry, node), dtype=float)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_toy_world_s_workflows_run_to_their_picture(server, base, info, task):
+    graph = drawn(f"toy_{task}", info).prompt()
+    picture = saved_picture(base, graph, server.run(graph))
+    assert picture.shape == (64, 64, 3) and picture.std() > 5
+
+
+def test_the_training_workflow_trains_and_draws(server, base, info):
+    graph = drawn("toy_train_stage", info).prompt()
+    (stage,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainStage"]
+    (data,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainingData"]
+    stage |= {"iterations": 3, "batch": 4, "sample_every": 3}
+    data["count"] = 24
+    assert saved_picture(base, graph, server.run(graph)).std() > 5
+    assert (base / "output/cologen/toy_edit/bank.safetensors").is_file()
