@@ -73,38 +73,37 @@ def test_peft_loads_it_on_our_flux(flux, tmp_path, what):
         assert torch.allclose(found, expected, atol=1e-5), block
 
 
+def diffusers_flux():
+    from diffusers import FluxTransformer2DModel
+
+    torch.manual_seed(0)
+    return FluxTransformer2DModel(
+        patch_size=1, in_channels=64, num_layers=2, num_single_layers=2, attention_head_dim=128, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=True, axes_dims_rope=(16, 56, 56),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("what", WITH)
-def test_peft_loads_it_on_diffusers_names(flux, tmp_path, what):
-    """A skeleton with exactly the module names and sizes of diffusers' FluxTransformer2DModel."""
+def test_peft_loads_it_on_diffusers_flux(flux, tmp_path, what):
     from peft import PeftModel
 
-    class Block(torch.nn.Module):
-        def __init__(self, single):
-            super().__init__()
-            self.attn = torch.nn.Module()
-            for target in "qkv":
-                setattr(self.attn, f"to_{target}", torch.nn.Linear(WIDTH, WIDTH))
-            if single:
-                self.proj_out = torch.nn.Linear(5 * WIDTH, WIDTH)
-            else:
-                self.attn.to_out = torch.nn.ModuleList([torch.nn.Linear(WIDTH, WIDTH), torch.nn.Dropout(0.0)])
-
-    model = torch.nn.Module()
-    model.transformer_blocks = torch.nn.ModuleList([Block(False), Block(False)])
-    model.single_transformer_blocks = torch.nn.ModuleList([Block(True), Block(True)])
     bank = bank_with(flux, what)
     (_, folder) = export(bank, tmp_path, "diffusers")
-    adapted, x = PeftModel.from_pretrained(model, folder).base_model.model, torch.randn(3, WIDTH)
+    adapted = PeftModel.from_pretrained(diffusers_flux(), folder).base_model.model
+    bent = {name for name, layer in adapted.named_modules() if hasattr(layer, "lora_A")}
+    assert len(bent) == sum(len(bank.expert("control", block)) for block in bank.info.base.blocks())
     for block in bank.info.base.blocks():
         kind, index = block.split(".")
-        layer = getattr(adapted, {"double_blocks": "transformer_blocks"}.get(kind, "single_transformer_blocks"))
-        for target in "qkv":
-            to = getattr(layer[int(index)].attn, f"to_{target}")
-            if target not in bank.expert("control", block):
-                assert isinstance(to, torch.nn.Linear)
-                continue
-            expected = to.base_layer(x) + bank.expert("control", block)[target](x)
-            assert torch.allclose(to(x), expected, atol=1e-5)
+        layer = (adapted.transformer_blocks if kind == "double_blocks" else adapted.single_transformer_blocks)[
+            int(index)
+        ]
+        for target, pair in bank.expert("control", block).items():
+            if target == "out":
+                to = layer.attn.to_out[0] if kind == "double_blocks" else layer.proj_out
+            else:
+                to = getattr(layer.attn, f"to_{target}")
+            given = torch.randn(3, to.in_features)  # a single block's output reads its MLP, too
+            assert torch.allclose(to(given), to.base_layer(given) + pair(given[:, :WIDTH]), atol=1e-5)
 
 
 @pytest.mark.parametrize("spelling", ["flux", "diffusers"])
