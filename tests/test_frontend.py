@@ -1,0 +1,115 @@
+"""The example workflows in the real frontend: opened in a browser, kept through a save, and queued from the page.
+
+Screenshots are left in out/frontend/ to be looked at.
+"""
+
+import json
+import shutil
+import urllib.request
+
+import pytest
+from cologen.training.server import Server, base_directory
+from make_workflows import FOLDER, WORKFLOWS, drawn
+from pack import HOST, ROOT
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SHOTS = ROOT / "out" / "frontend"
+HARMLESS = ("Failed to load resource", "favicon", "user.css", "WebSocket")
+"""What the page says in a fresh ComfyUI without a network or any pack."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, comfy):
+    running = Server(HOST, base_directory(tmp_path_factory.mktemp("comfy"), {}))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    return server.get("/object_info")
+
+
+@pytest.fixture(scope="module")
+def page(server):
+    playwright = pytest.importorskip("playwright.sync_api")
+    if BROWSER is None:
+        pytest.skip("no chromium found")
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.ShowMissingModelsWarning": False}
+    post(server, "/api/settings", settings)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1920, "height": 1200})
+        page.said = []
+        page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.goto(f"http://127.0.0.1:{server.port}", timeout=120_000)
+        page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
+        page.wait_for_timeout(2500)
+        yield page
+        browser.close()
+
+
+def post(server, path: str, data: dict) -> None:
+    body = json.dumps(data).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}{path}", body, {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def opened(page, name: str) -> dict:
+    """The workflow on the canvas; gives what the page would send to the host."""
+    page.said.clear()
+    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
+    page.wait_for_timeout(700)
+    return page.evaluate("async () => (await app.graphToPrompt()).output")
+
+
+def problems(page) -> list[str]:
+    return [line for line in page.said if not any(word in line for word in HARMLESS)]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_opens_whole_and_keeps_its_values(page, info, name):
+    sent = opened(page, name)
+    page.evaluate("() => app.canvas.ds && app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(600)
+    page.screenshot(path=SHOTS / f"{name}.png")
+    assert all(node["class_type"] for node in sent.values()), "a node is missing"
+    expected = drawn(name, info).prompt()
+    assert sent.keys() == expected.keys()
+    for number, node in expected.items():
+        assert sent[number]["class_type"] == node["class_type"]
+        assert sent[number]["inputs"] == node["inputs"], node["class_type"]
+    before = page.evaluate("() => app.graph.serialize().nodes.map((n) => [n.id, n.type, n.widgets_values])")
+    page.evaluate("() => app.loadGraphData(app.graph.serialize(), true, true, 'again')")
+    page.wait_for_timeout(500)
+    after = page.evaluate("() => app.graph.serialize().nodes.map((n) => [n.id, n.type, n.widgets_values])")
+    assert before == after
+    assert not problems(page)
+    assert not page.locator(".p-toast-message-error").count()
+
+
+def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
+    opened(page, "toy_edit")
+    before = set(server.get("/history"))
+    page.evaluate("() => app.queuePrompt(0, 1)")
+    for _ in range(120):
+        done = [entry for number, entry in server.get("/history").items() if number not in before]
+        if done and done[0]["status"]["completed"]:
+            break
+        page.wait_for_timeout(500)
+    assert done[0]["status"]["status_str"] == "success"
+    page.wait_for_timeout(1500)
+    page.screenshot(path=SHOTS / "toy_edit_done.png")
+    assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 3, "drawn, given and answer"
+
+
+def test_the_templates_dialog_has_them_all(server):
+    (listed,) = [names for pack, names in server.get("/api/workflow_templates").items() if pack == "CoLoGen"]
+    assert set(listed) == set(WORKFLOWS)
