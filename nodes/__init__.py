@@ -5,9 +5,13 @@ from comfy_api.latest import ComfyExtension, io
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .flux import CoLoGenLoadFlux
 from .folders import register_folder
+from .grounding import CoLoGenGround, CoLoGenReadGrounding
+from .inpaint import CoLoGenInpaint, CoLoGenPasteBack
 from .library import CoLoGenImportExperts, CoLoGenInspectExperts, CoLoGenMergeExperts
+from .options import CoLoGenExpertSchedule, CoLoGenRouting, CoLoGenSourceOptions
 from .route_map import CoLoGenRouteMap
 from .source import CoLoGenSource
+from .tasks import CoLoGenControl, CoLoGenEdit, CoLoGenSubject
 from .toy_question import CoLoGenToyQuestion
 from .training import CoLoGenTrainCurriculum, CoLoGenTrainStage
 from .training_data import CoLoGenTrainingData
@@ -28,6 +32,16 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenMergeExperts,
     CoLoGenInspectExperts,
     CoLoGenToyQuestion,
+    CoLoGenInpaint,
+    CoLoGenPasteBack,
+    CoLoGenControl,
+    CoLoGenSubject,
+    CoLoGenEdit,
+    CoLoGenGround,
+    CoLoGenReadGrounding,
+    CoLoGenSourceOptions,
+    CoLoGenRouting,
+    CoLoGenExpertSchedule,
 ]
 
 

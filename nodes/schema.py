@@ -8,6 +8,9 @@ from comfy_api.latest import io
 
 BankType = io.Custom("COLOGEN_BANK")
 DataType = io.Custom("COLOGEN_DATA")
+OptionsType = io.Custom("COLOGEN_OPTIONS")
+BoxType = io.Custom("BOUNDING_BOX")
+"""The host's own; named here because older hosts do not."""
 LossType = io.Custom("LOSS_MAP")
 """The host's own: its Plot Loss Graph takes it, too."""
 CATEGORY = "CoLoGen"
@@ -24,3 +27,7 @@ def schema(**wanted: Any) -> io.Schema:
 def advanced() -> dict[str, bool]:
     """For knobs that few need: folded away where the host can fold."""
     return {"advanced": True} if _advanced else {}
+
+
+def slider(name: str, default: float, low: float, high: float, tooltip: str, **rest):
+    return io.Float.Input(name, default=default, min=low, max=high, step=0.01, tooltip=tooltip, **rest)

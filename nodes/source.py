@@ -5,12 +5,11 @@ from torch import Tensor
 
 from ..prw.bank import Bank
 from ..prw.conditioning import add_source
-from ..prw.fitting import FIT, GRID, filled, rgb
-from ..prw.habits import Habits
-from ..prw.pick import habits_of
-from ..prw.source import PLACEMENTS, POSITIONS, Routing, Source
+from ..prw.fitting import GRID
+from ..prw.source import PLACEMENTS, POSITIONS
 from ..prw.tasks import TASKS
-from .schema import CATEGORY, BankType, advanced, schema
+from .schema import CATEGORY, BankType, advanced, schema, slider
+from .sourcing import Options, one_mask, source_of
 
 
 class CoLoGenSource(io.ComfyNode):
@@ -27,16 +26,16 @@ class CoLoGenSource(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="FLUX's VAE."),
                 io.Image.Input("image", tooltip="The source. A batch gives each picture of a latent batch its own."),
                 io.Combo.Input("task", options=list(TASKS), tooltip="\n".join(map(_line, TASKS.items()))),
-                _slider(
+                slider(
                     "strength", 1.0, 0, 4, "How strongly the picture reads the source. 0 switches it off; 1 is free."
                 ),
-                _slider(
+                slider(
                     "expert_strength", 1.0, -2, 4, "How far the experts bend the source. 0: FLUX's own reading of it."
                 ),
-                _slider(
+                slider(
                     "start", 0.0, 0, 1, "From this part of the sampling on the source is read (0 is the first step)."
                 ),
-                _slider("end", 1.0, 0, 1, "From here on the source is left out: lower gives the prompt the last word."),
+                slider("end", 1.0, 0, 1, "From here on the source is left out: lower gives the prompt the last word."),
                 io.Int.Input(
                     "size",
                     default=1024,
@@ -46,7 +45,7 @@ class CoLoGenSource(io.ComfyNode):
                     tooltip="Shrinks the source to this longest side in pixels; 0 never. 512 costs a quarter of 1024.",
                 ),
                 io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),
-                *_rare_inputs(),
+                *rare_inputs(),
                 BankType.Input(
                     "experts",
                     optional=True,
@@ -85,54 +84,25 @@ class CoLoGenSource(io.ComfyNode):
         experts: Bank | None = None,
         hole: Tensor | None = None,
     ) -> io.NodeOutput:
-        routing = Routing(
-            task=task,
-            router=router.strip(),
-            expert=expert.strip(),
-            lean=lean,
-            strength=expert_strength,
-            position=position,
-            shift=(shift_down, shift_right),
-        )
-        if vae is None:
-            raise ValueError("There is no VAE: connect FLUX.1's (ae.safetensors), from Load VAE or Load FLUX.")
-        habits = Habits() if experts is None else habits_of(experts, routing)
-        image = rgb(image) if hole is None else filled(rgb(image), holes(hole, len(image)), habits.hole)
-        source = Source(
-            latent=vae.encode(FIT[habits.fit](image, habits.side or size)).detach().clone(),
-            routing=routing,
+        options = Options(
             strength=strength,
+            expert_strength=expert_strength,
             start=start,
             end=end,
+            size=size,
             region=None if region is None else one_mask(region),
+            position=position,
+            shift=(shift_down, shift_right),
             placement=keep_on,
             keep=keep_between_runs,
+            lean=lean,
+            expert=expert.strip(),
+            router=router.strip(),
         )
-        return io.NodeOutput(add_source(conditioning, source))
+        return io.NodeOutput(add_source(conditioning, source_of(vae, image, task, options, experts, hole)))
 
 
-def holes(hole: Tensor, images: int) -> Tensor:
-    """A MASK as (batch or 1, height, width)."""
-    masks = hole.reshape(-1, *hole.shape[-2:])
-    if len(masks) not in (1, images):
-        raise ValueError(f"The hole holds {len(masks)} masks for {images} images, expected one, or one an image.")
-    return masks
-
-
-def one_mask(region: Tensor) -> Tensor:
-    """A MASK as (height, width); one for all pictures of a batch."""
-    masks = region.reshape(-1, *region.shape[-2:])
-    if len(masks) != 1:
-        raise ValueError(f"The region holds {len(masks)} masks, expected one: give each its own CoLoGen Source.")
-    if not masks.any():
-        raise ValueError(
-            "The region is empty, expected some white: paint it, or disconnect it (Load Image gives an empty mask "
-            "for a picture without transparency)."
-        )
-    return masks[0].clone()
-
-
-def _rare_inputs() -> list:
+def rare_inputs() -> list:
     """Knobs that few need, folded away."""
     return [
         io.Combo.Input(
@@ -141,9 +111,9 @@ def _rare_inputs() -> list:
             tooltip="aligned lays the source over the picture, shifted puts it beside; auto follows the task.",
             **advanced(),
         ),
-        _slider("shift_right", 1.0, -4, 4, "Where a shifted source lies, in picture widths.", **advanced()),
-        _slider("shift_down", 0.0, -4, 4, "Where a shifted source lies, in picture heights.", **advanced()),
-        _slider(
+        slider("shift_right", 1.0, -4, 4, "Where a shifted source lies, in picture widths.", **advanced()),
+        slider("shift_down", 0.0, -4, 4, "Where a shifted source lies, in picture heights.", **advanced()),
+        slider(
             "lean",
             0.0,
             -1,
@@ -176,10 +146,6 @@ def _rare_inputs() -> list:
             **advanced(),
         ),
     ]
-
-
-def _slider(name: str, default: float, low: float, high: float, tooltip: str, **rest):
-    return io.Float.Input(name, default=default, min=low, max=high, step=0.01, tooltip=tooltip, **rest)
 
 
 def _line(item) -> str:

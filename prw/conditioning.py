@@ -1,6 +1,7 @@
 """Sources on their way through ComfyUI's CONDITIONING: as a condition of their own beside the text's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .source import Source
@@ -49,6 +50,19 @@ def add_source(conditioning: list, source: Source) -> list:
     for embedding, options in conditioning:
         conds = {**options.get("model_conds", {}), COND: SourceCond((*sources_of(options), source))}
         out.append([embedding, {**options, "model_conds": conds}])
+    return out
+
+
+def change_source(conditioning: list, number: int, **knobs: Any) -> list:
+    """The conditioning with other knobs for its source of that number, in every entry that has one."""
+    out = []
+    for embedding, options in conditioning:
+        sources = list(sources_of(options))
+        if number < len(sources):
+            sources[number] = replace(sources[number], **knobs)
+            conds = {**options["model_conds"], COND: SourceCond(tuple(sources))}
+            options = {**options, "model_conds": conds}
+        out.append([embedding, options])
     return out
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,10 +28,20 @@ def picker(bank: Bank, routing: Routing, noise: BlockNoise | None = None) -> Pic
         lean=_lean(bank, columns, routing.lean),
         forced=columns.experts.index(routing.expert) if routing.expert else None,
     )
-    return partial(_pick, bank, stage, columns, steering, routing.strength, noise)
+    return partial(_pick, bank, stage, columns, steering, strengths(bank, routing), noise)
 
 
-def _pick(bank, stage, columns, steering, strength, noise, block: str, h: Tensor) -> Weave:
+def strengths(bank: Bank, routing: Routing) -> dict[str, float]:
+    """The experts' strength in each block."""
+    blocks = bank.info.base.blocks()
+    if not routing.curve:
+        return dict.fromkeys(blocks, routing.strength)
+    places = np.linspace(0, len(routing.curve) - 1, len(blocks))
+    factors = np.interp(places, range(len(routing.curve)), routing.curve)
+    return {block: routing.strength * float(factor) for block, factor in zip(blocks, factors)}
+
+
+def _pick(bank, stage, columns, steering, strengths, noise, block: str, h: Tensor) -> Weave:
     if stage is None:
         weight, spread = h.new_zeros(h.shape[-1], 1), None
     else:
@@ -39,6 +50,7 @@ def _pick(bank, stage, columns, steering, strength, noise, block: str, h: Tensor
         answer = route(h, weight, None, columns.per, steering)
     else:
         answer = route(h, weight, spread, columns.per, steering, partial(noise, block))
+    strength = strengths[block]
     if strength == 0:
         return Weave(answer, {})
     chosen = [0] if len(columns.experts) == 1 else answer.expert.unique().tolist()

@@ -38,6 +38,8 @@ class Routing:
     """"aligned": over the target, stretched to it; "shifted": beside it; "auto": as the task was trained."""
     shift: tuple[float, float] = (0.0, 1.0)
     """Down and right, in target sizes, when shifted (our choice: one width to the right)."""
+    curve: tuple[float, ...] = ()
+    """Factors of `strength` from the first block to the last, straight lines between them; empty: 1 in all."""
 
     def __post_init__(self):
         one_of("position", self.position, POSITIONS)
@@ -45,6 +47,8 @@ class Routing:
         between("expert strength", self.strength, -100, 100)
         for part in self.shift:
             between("shift", part, -1000, 1000)
+        for part in self.curve:
+            between("curve", part, -100, 100)
 
     def place(self, habit: str = "") -> str:
         """A row of POSITION: the user's, else the expert's habit, else the task's."""

@@ -117,7 +117,8 @@ class Naive:
         return add
 
     def bent(self, bank, source, block, h, q, k, v):
-        knobs = source.get("per", "sample"), source.get("strength", 1.0)
+        strength = source.get("strength", 1.0)
+        knobs = source.get("per", "sample"), strength[block] if isinstance(strength, dict) else strength
         add = self.bend(bank, source["stage"], source["names"], block, h, *knobs)
         return q, k + add["k"], v + add["v"]
 

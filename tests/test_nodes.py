@@ -36,6 +36,19 @@ INPUTS = {
     "CoLoGenMergeExperts": ["experts_1", "experts_2", "experts_3", "experts_4"],
     "CoLoGenInspectExperts": ["experts"],
     "CoLoGenToyQuestion": ["task", "question_seed"],
+    "CoLoGenInpaint": ["positive", "vae", "image", "mask", "grow", "keep_rest", "negative", "options", "experts"],
+    "CoLoGenPasteBack": ["drawn", "original", "mask", "grow", "feather"],
+    "CoLoGenControl": ["positive", "vae", "map", "kind", "negative", "options", "experts"],
+    "CoLoGenSubject": ["positive", "vae", "image", "mask", "negative", "options", "experts"],
+    "CoLoGenEdit": ["positive", "vae", "image", "negative", "options", "experts"],
+    "CoLoGenGround": ["clip", "vae", "image", "phrase", "form", "colour", "options", "experts"],
+    "CoLoGenReadGrounding": ["drawn", "original", "form", "colour"],
+    "CoLoGenSourceOptions": [
+        "strength", "expert_strength", "start", "end", "size", "region", "position", "shift_right", "shift_down",
+        "keep_on", "keep_between_runs", "options",
+    ],
+    "CoLoGenRouting": ["lean", "expert", "router", "curve", "options"],
+    "CoLoGenExpertSchedule": ["conditioning", "windows"],
 }  # fmt: skip
 
 
@@ -139,7 +152,7 @@ def test_a_source_that_cannot_be_is_a_sentence(change, sentence):
     "region, sentence", [(torch.zeros(1, 64, 64), "The region is empty"), (torch.ones(2, 8, 8), "holds 2 masks")]
 )
 def test_regions_that_say_nothing_are_a_sentence(region, sentence):
-    from cologen.nodes.source import one_mask
+    from cologen.nodes.sourcing import one_mask
 
     with pytest.raises(ValueError, match=sentence):
         one_mask(region)

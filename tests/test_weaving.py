@@ -72,6 +72,20 @@ def test_zero_experts_leave_the_base_keys_and_values(flux):
     close(run(flux, random, [source(strength=0.0)]), expected)
 
 
+@pytest.mark.parametrize("curve", [(1.0, 0.0), (0.5, 2.0, -1.0), (0.3,)])
+def test_a_curve_scales_each_block_s_residual(flux, curve):
+    bank = tiny_bank(flux)
+    blocks = bank.info.base.blocks()
+    factors = []
+    for i in range(len(blocks)):  # straight lines between the points
+        place = i / (len(blocks) - 1) * (len(curve) - 1)
+        left = min(int(place), max(len(curve) - 2, 0))
+        right = min(left + 1, len(curve) - 1)
+        factors.append(0.8 * (curve[left] + (place - left) * (curve[right] - curve[left])))
+    expected = Naive(flux.state_dict())(*inputs(), [naive_source(strength=dict(zip(blocks, factors)))], bank)
+    close(run(flux, bank, [source(strength=0.8, curve=curve)]), expected)
+
+
 def test_expert_strength_scales_the_residual(flux):
     bank = tiny_bank(flux)
     expected = Naive(flux.state_dict())(*inputs(), [naive_source(strength=0.37)], bank)

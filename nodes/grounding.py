@@ -1,0 +1,127 @@
+"""Grounding: a phrase in, a picture with the answer drawn on it out; and that answer as mask, box and text."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..prw.bank import Bank
+from ..prw.fitting import rgb
+from ..training.data.ground import COLOURS, FORMS
+from ..training.data.read_ground import Found, found_in, overlay
+from .schema import BankType, BoxType, OptionsType, schema
+from .sourcing import Options, alone
+from .task_schema import TASKS, both, latent
+
+
+class CoLoGenGround(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenGround",
+            display_name="CoLoGen Ground",
+            category=TASKS,
+            description="Finds what a phrase names and draws a box round it, or paints it. CoLoGen Read Grounding reads that.",
+            search_aliases=[
+                "grounding",
+                "detect",
+                "find",
+                "segment",
+                "bounding box",
+                "refcoco",
+                "grounding dino",
+                "sam",
+            ],
+            inputs=[
+                io.Clip.Input("clip", tooltip="FLUX's text encoders: the phrase becomes an instruction."),
+                io.Vae.Input("vae", tooltip="FLUX's VAE."),
+                io.Image.Input("image", tooltip="The picture in which something is to be found."),
+                io.String.Input("phrase", default="the person on the left", tooltip="What to find."),
+                io.Combo.Input(
+                    "form",
+                    options=list(FORMS),
+                    tooltip="box: round it. mask: painted over. detect: boxes round all of a kind.",
+                ),
+                io.Combo.Input(
+                    "colour", options=list(COLOURS), tooltip="Of the answer: choose one that the thing does not have."
+                ),
+                OptionsType.Input("options", optional=True, tooltip="From CoLoGen Source Options."),
+                BankType.Input("experts", optional=True, tooltip="Connect it for imported experts."),
+            ],
+            outputs=[*both(), latent()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip,
+        vae,
+        image: Tensor,
+        phrase: str,
+        form: str,
+        colour: str,
+        options: Options | None = None,
+        experts: Bank | None = None,
+    ):
+        if not phrase.strip():
+            raise ValueError("The phrase is empty, expected what to find: type it, such as the red car.")
+        prompt = FORMS[form].templates[0].format(thing=phrase.strip(), kind=phrase.strip(), colour=colour)
+        positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
+        return alone("ground", positive, negative, vae, image, options, experts)
+
+
+class CoLoGenReadGrounding(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenReadGrounding",
+            display_name="CoLoGen Read Grounding",
+            category=TASKS,
+            description="Reads the answer of CoLoGen Ground off the drawn picture: a mask, a box, a clean picture of both.",
+            search_aliases=["mask from box", "bounding box", "segmentation mask", "detections"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("drawn", tooltip="From VAE Decode."),
+                io.Image.Input("original", tooltip="The picture that was asked about: what changed is the answer."),
+                io.Combo.Input("form", options=list(FORMS), tooltip="As in CoLoGen Ground."),
+                io.Combo.Input(
+                    "colour", options=list(COLOURS), tooltip="As in CoLoGen Ground. A drift of it is allowed for."
+                ),
+            ],
+            outputs=[
+                io.Mask.Output(
+                    display_name="mask", tooltip="White where it is; a box's whole inside. Black: nothing found."
+                ),
+                BoxType.Output(display_name="box", tooltip="Round the largest answer, in pixels of the original."),
+                io.Image.Output(display_name="overlay", tooltip="The original with the answer drawn cleanly."),
+                io.String.Output(display_name="text", tooltip="How many were found, and where."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, drawn: Tensor, original: Tensor, form: str, colour: str) -> io.NodeOutput:
+        original, picture = _pixels(original), _pixels(drawn, original.shape[1:3])
+        pairs = [(picture[i], original[i % len(original)]) for i in range(len(picture))]
+        answers = [found_in(one, source, form, colour) for one, source in pairs]
+        masks = torch.from_numpy(np.stack([answer.mask for answer in answers]).astype(np.float32))
+        clean = np.stack([overlay(source, answer, form, colour) for (_, source), answer in zip(pairs, answers)])
+        text = "\n".join(map(told_of, answers))
+        box = dict(zip(("x", "y", "width", "height"), answers[0].largest))
+        image = torch.from_numpy(clean.astype(np.float32) / 255)
+        return io.NodeOutput(masks, box, image, text, ui=ui.PreviewImage(image, cls=cls))
+
+
+def _pixels(image: Tensor, size=None) -> np.ndarray:
+    """IMAGE to bytes (batch, height, width, 3), perhaps resized."""
+    image = rgb(image)
+    if size is not None and tuple(image.shape[1:3]) != tuple(size):
+        image = F.interpolate(image.movedim(-1, 1), tuple(size), mode="bicubic", antialias=True).movedim(1, -1)
+    return (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def told_of(answer: Found) -> str:
+    if not answer.boxes:
+        return "Nothing was found: try another colour, a shorter phrase, or the other form."
+    places = "; ".join(f"x {box.x0} to {box.x1}, y {box.y0} to {box.y1}" for box in answer.boxes)
+    return f"{len(answer.boxes)} found: {places}"

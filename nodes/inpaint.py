@@ -1,0 +1,126 @@
+"""Inpainting: a hole as the experts know it, and every pixel outside it as it was."""
+
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..prw.bank import Bank
+from ..prw.fitting import keep, rgb
+from .schema import schema
+from .sourcing import Options, empty_latent, masks, resized, source_of, told
+from .task_schema import TASKS, both, latent, prompts, rest
+
+
+class CoLoGenInpaint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenInpaint",
+            display_name="CoLoGen Inpaint",
+            category=TASKS,
+            description="Fills what is masked with what the prompt says. CoLoGen Paste Back then restores every other pixel.",
+            search_aliases=["inpaint", "fill", "outpaint", "mask", "remove object", "generative fill"],
+            inputs=[
+                *prompts(),
+                io.Image.Input("image", tooltip="The picture."),
+                io.Mask.Input("mask", tooltip="White is to be new."),
+                io.Int.Input(
+                    "grow",
+                    default=6,
+                    min=0,
+                    max=512,
+                    tooltip="Makes the hole larger by so many pixels: hides old outlines.",
+                ),
+                io.Boolean.Input(
+                    "keep_rest",
+                    default=True,
+                    tooltip="The sampler leaves everything outside the hole alone. Off: all of it is drawn anew.",
+                ),
+                *rest(),
+            ],
+            outputs=[*both(), latent("The picture with its hole as noise mask, for the sampler.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive,
+        vae,
+        image: Tensor,
+        mask: Tensor,
+        grow: int,
+        keep_rest: bool,
+        negative=None,
+        options: Options | None = None,
+        experts: Bank | None = None,
+    ):
+        options = options or Options()
+        image = keep(rgb(image), options.size)
+        hole = grown(resized(masks(mask, len(image)), image.shape[1:3]), grow)
+        if not hole.any():
+            raise ValueError("The mask is empty, expected some white: paint what shall be new in the mask editor.")
+        prompts = told(positive, negative, source_of(vae, image, "inpaint", options, experts, hole))
+        picture = {"samples": vae.encode(image)} if keep_rest else empty_latent(len(image), *image.shape[1:3])
+        return io.NodeOutput(*prompts, {**picture, "noise_mask": hole[:, None]} if keep_rest else picture)
+
+
+class CoLoGenPasteBack(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenPasteBack",
+            display_name="CoLoGen Paste Back",
+            category=TASKS,
+            description="Puts what was drawn into the original picture, at its size. Unmasked pixels stay exactly as they were.",
+            search_aliases=["composite", "stitch", "restore", "uncrop", "seamless"],
+            inputs=[
+                io.Image.Input("drawn", tooltip="From VAE Decode."),
+                io.Image.Input("original", tooltip="The picture that was given to CoLoGen Inpaint."),
+                io.Mask.Input("mask", tooltip="The same mask."),
+                io.Int.Input("grow", default=6, min=0, max=512, tooltip="As in CoLoGen Inpaint."),
+                io.Int.Input(
+                    "feather",
+                    default=8,
+                    min=0,
+                    max=512,
+                    tooltip="Blends so many pixels inside the mask's edge; 0 cuts sharply.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The original with its hole filled.")],
+        )
+
+    @classmethod
+    def execute(cls, drawn: Tensor, original: Tensor, mask: Tensor, grow: int, feather: int) -> io.NodeOutput:
+        original = rgb(original)
+        size = original.shape[1:3]
+        hole = grown(resized(masks(mask, len(original)), size), grow)
+        weight = feathered(hole, feather)[..., None].to(original.device)
+        drawn = (
+            F.interpolate(rgb(drawn).movedim(-1, 1), size, mode="bicubic", antialias=True).clamp(0, 1).movedim(1, -1)
+        )
+        if len(drawn) % len(original):
+            raise ValueError(
+                f"There are {len(drawn)} drawn pictures for {len(original)} originals, expected a multiple."
+            )
+        originals, weights = (part.repeat(len(drawn) // len(part), 1, 1, 1) for part in (original, weight))
+        return io.NodeOutput(torch.where(weights > 0, weights * drawn + (1 - weights) * originals, originals))
+
+
+def grown(mask: Tensor, pixels: int) -> Tensor:
+    """A bool mask (batch, height, width), larger by so many pixels to all sides."""
+    return mask if not pixels else _most(mask, pixels) > 0.5
+
+
+def feathered(mask: Tensor, pixels: int) -> Tensor:
+    """From 0 just outside the mask to 1 so many pixels within it."""
+    weight = mask.float()
+    for inner in range(1, pixels + 1):  # how often a pixel survives when the mask shrinks
+        weight = weight + (_most(~mask, inner) < 0.5).float()
+    return weight / (pixels + 1)
+
+
+def _most(mask: Tensor, pixels: int) -> Tensor:
+    """The largest value within a square of so many pixels to all sides, one axis after the other."""
+    wide = F.max_pool2d(mask[:, None].float(), (2 * pixels + 1, 1), 1, (pixels, 0))
+    return F.max_pool2d(wide, (1, 2 * pixels + 1), 1, (0, pixels))[:, 0]

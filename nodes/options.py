@@ -1,0 +1,181 @@
+"""The knobs of a source for the task nodes, and when each source acts."""
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..prw.conditioning import change_source, sources_of
+from ..prw.fitting import GRID
+from ..prw.source import PLACEMENTS, POSITIONS
+from .schema import CATEGORY, OptionsType, advanced, schema, slider
+from .sourcing import Options, one_mask
+
+OUTPUT = "For a CoLoGen task."
+MORE = OptionsType.Input("options", optional=True, tooltip="Other options that these are added to.")
+
+
+class CoLoGenSourceOptions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenSourceOptions",
+            display_name="CoLoGen Source Options",
+            category=CATEGORY,
+            description="How strongly, when and where a task's source acts, how large it is and where it waits.",
+            search_aliases=["strength", "start end", "region", "timestep range", "controlnet advanced"],
+            inputs=[
+                slider(
+                    "strength", 1.0, 0, 4, "How strongly the picture reads the source. 0 switches it off; 1 is free."
+                ),
+                slider("expert_strength", 1.0, -2, 4, "How far experts bend the source. 0: FLUX's own reading of it."),
+                slider(
+                    "start", 0.0, 0, 1, "From this part of the sampling on the source is read (0 is the first step)."
+                ),
+                slider("end", 1.0, 0, 1, "From here on it is left out: lower gives the prompt the last word."),
+                io.Int.Input(
+                    "size",
+                    default=1024,
+                    min=0,
+                    max=4096,
+                    step=GRID,
+                    tooltip="Shrinks the source to this longest side in pixels; 0 never. 512 costs a quarter of 1024.",
+                ),
+                io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),
+                io.Combo.Input(
+                    "position",
+                    options=list(POSITIONS),
+                    tooltip="aligned lays the source over the picture, shifted puts it beside; auto follows the task.",
+                    **advanced(),
+                ),
+                slider("shift_right", 1.0, -4, 4, "Where a shifted source lies, in picture widths.", **advanced()),
+                slider("shift_down", 0.0, -4, 4, "Where a shifted source lies, in picture heights.", **advanced()),
+                io.Combo.Input(
+                    "keep_on",
+                    options=list(PLACEMENTS),
+                    tooltip="Where it waits between steps: gpu is fastest, fp8 takes half, cpu almost no memory.",
+                    **advanced(),
+                ),
+                io.Boolean.Input(
+                    "keep_between_runs",
+                    default=False,
+                    tooltip="Remember the source in main memory, so that a new seed starts at once.",
+                    **advanced(),
+                ),
+                MORE,
+            ],
+            outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        strength: float,
+        expert_strength: float,
+        start: float,
+        end: float,
+        size: int,
+        position: str,
+        shift_right: float,
+        shift_down: float,
+        keep_on: str,
+        keep_between_runs: bool,
+        region: Tensor | None = None,
+        options: Options | None = None,
+    ) -> io.NodeOutput:
+        knobs = dict(strength=strength, expert_strength=expert_strength, start=start, end=end, size=size)
+        where = dict(position=position, shift=(shift_down, shift_right), placement=keep_on, keep=keep_between_runs)
+        region = None if region is None else one_mask(region)
+        return io.NodeOutput(replace(options or Options(), **knobs, **where, region=region))
+
+
+class CoLoGenRouting(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenRouting",
+            display_name="CoLoGen Routing",
+            category=CATEGORY,
+            description="Steers which expert reads the source: towards what things are or where they are, or one by name.",
+            search_aliases=["router", "expert", "block weight", "concept", "localization", "lora block weight"],
+            inputs=[
+                slider(
+                    "lean", 0.0, -1, 1, "-1: concept experts win (what things are), 1: localisation experts (where)."
+                ),
+                io.String.Input(
+                    "expert",
+                    default="",
+                    tooltip="Name an expert to use it in every block; empty lets the router choose.",
+                ),
+                io.String.Input(
+                    "router",
+                    default="",
+                    tooltip="Name a stage of the bank to use its router, or final for the last; empty follows the task.",
+                ),
+                io.String.Input(
+                    "curve",
+                    default="",
+                    tooltip="How strong experts are from FLUX's first block to its last, such as 1, 1, 0: early blocks lay "
+                    "things out, late ones finish surfaces. Empty: as strong in all.",
+                ),
+                MORE,
+            ],
+            outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
+        )
+
+    @classmethod
+    def execute(
+        cls, lean: float, expert: str, router: str, curve: str, options: Options | None = None
+    ) -> io.NodeOutput:
+        steered = dict(lean=lean, expert=expert.strip(), router=router.strip(), curve=numbers(curve))
+        return io.NodeOutput(replace(options or Options(), **steered))
+
+
+class CoLoGenExpertSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenExpertSchedule",
+            display_name="CoLoGen Expert Schedule",
+            category=CATEGORY,
+            description="Says when each source of a prompt acts: one lays things out, another takes over for the details.",
+            search_aliases=["timestep range", "start end", "keyframes", "prompt scheduling"],
+            inputs=[
+                io.Conditioning.Input(
+                    "conditioning", tooltip="A prompt with sources, in the order in which they were added."
+                ),
+                io.String.Input(
+                    "windows",
+                    default="0 to 0.5, 0.5 to 1",
+                    tooltip="From and to for each source, as parts of the sampling. Sources beyond the list keep theirs.",
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="For the sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, conditioning, windows: str) -> io.NodeOutput:
+        spans, count = spans_of(windows), max((len(sources_of(options)) for _, options in conditioning), default=0)
+        if len(spans) > count:
+            raise ValueError(f"There are {len(spans)} windows for {count} sources, expected one a source at most.")
+        for i, (start, end) in enumerate(spans):
+            conditioning = change_source(conditioning, i, start=start, end=end)
+        return io.NodeOutput(conditioning)
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.replace(";", ",").split(",") if word.strip())
+    except ValueError:
+        raise ValueError(f"The curve is {text[:60]!r}, expected numbers with commas, such as 1, 0.5, 0.") from None
+
+
+def spans_of(text: str) -> list[tuple[float, float]]:
+    spans = []
+    for part in filter(str.strip, text.replace(";", ",").split(",")):
+        try:
+            start, end = (float(word) for word in part.split("to"))
+        except ValueError:
+            raise ValueError(f"A window is {part.strip()[:40]!r}, expected from and to, such as 0 to 0.5.") from None
+        spans.append((start, end))
+    return spans

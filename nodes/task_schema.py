@@ -1,0 +1,42 @@
+"""What the nodes of all tasks have in common: their inputs and outputs."""
+
+from comfy_api.latest import io
+
+from .schema import BankType, OptionsType
+
+TASKS = "CoLoGen/tasks"
+
+
+def prompts() -> list:
+    return [
+        io.Conditioning.Input("positive", tooltip="The prompt, or the positive output of another CoLoGen task."),
+        io.Vae.Input("vae", tooltip="FLUX's VAE."),
+    ]
+
+
+def rest() -> list:
+    """What every task takes beside; all of it can be left open."""
+    return [
+        io.Conditioning.Input(
+            "negative",
+            optional=True,
+            tooltip="The negative prompt, which then reads the source, too. Open: the prompt without its words.",
+        ),
+        OptionsType.Input(
+            "options", optional=True, tooltip="From CoLoGen Source Options: strength, window, region, size."
+        ),
+        BankType.Input(
+            "experts", optional=True, tooltip="Connect it for imported experts, which want pictures of their own size."
+        ),
+    ]
+
+
+def both() -> list:
+    return [
+        io.Conditioning.Output(display_name="positive", tooltip="For the sampler or the next task."),
+        io.Conditioning.Output(display_name="negative", tooltip="For the sampler or the next task."),
+    ]
+
+
+def latent(what: str = "An empty latent of the picture's size, for the sampler.") -> io.Latent.Output:
+    return io.Latent.Output(display_name="latent", tooltip=what)

@@ -1,0 +1,124 @@
+"""Edit, control and subject: from what a person has to prompts that carry the source.
+
+Each gives both prompts and, where the picture's size follows from what it was given, an empty latent. Sources add up:
+the prompts of one node are the next one's. Inpainting and grounding have files of their own.
+"""
+
+from dataclasses import replace
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..prw.bank import Bank
+from ..prw.fitting import rgb
+from .schema import schema
+from .sourcing import Options, alone, masks, resized, source_of, told
+from .task_schema import TASKS, both, latent, prompts, rest
+
+KINDS = ("canny", "lineart", "hed", "depth", "seg", "pose", "other")
+"""Of control maps. Where a bank has imported experts, they are found by these names."""
+
+
+class CoLoGenEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenEdit",
+            display_name="CoLoGen Edit",
+            category=TASKS,
+            description="Changes a picture as the prompt says: make the car blue, remove the hat.",
+            search_aliases=["kontext edit", "instruction", "instruct pix2pix", "omniedit", "image editing"],
+            inputs=[*prompts(), io.Image.Input("image", tooltip="The picture to change."), *rest()],
+            outputs=[*both(), latent()],
+        )
+
+    @classmethod
+    def execute(
+        cls, positive, vae, image: Tensor, negative=None, options: Options | None = None, experts: Bank | None = None
+    ):
+        return alone("edit", positive, negative, vae, image, options, experts)
+
+
+class CoLoGenControl(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenControl",
+            display_name="CoLoGen Control",
+            category=TASKS,
+            description="Follows a map: edges, lines, depth or a segmentation. CoLoGen Control Map makes one from a picture.",
+            search_aliases=["controlnet", "canny", "depth", "lineart", "hed", "segmentation", "pose", "easycontrol"],
+            inputs=[
+                *prompts(),
+                io.Image.Input("map", tooltip="The map, as a picture."),
+                io.Combo.Input(
+                    "kind",
+                    options=list(KINDS),
+                    tooltip="What the map shows. A bank with an imported expert of that name uses it; else it changes nothing.",
+                ),
+                *rest(),
+            ],
+            outputs=[*both(), latent()],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive,
+        vae,
+        map: Tensor,
+        kind: str,
+        negative=None,
+        options: Options | None = None,
+        experts: Bank | None = None,
+    ):
+        options = options or Options()
+        return alone("control", positive, negative, vae, map, by_kind(options, kind, experts), experts)
+
+
+class CoLoGenSubject(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenSubject",
+            display_name="CoLoGen Subject",
+            category=TASKS,
+            description="Keeps someone or something from a picture in the new one. Chain it for several, each with its region.",
+            search_aliases=["reference", "ip adapter", "face", "character", "redux", "subject200k", "uno"],
+            inputs=[
+                *prompts(),
+                io.Image.Input("image", tooltip="The subject. A batch gives each picture of a latent batch its own."),
+                io.Mask.Input("mask", optional=True, tooltip="White is the subject; all else becomes white paper."),
+                *rest(),
+            ],
+            outputs=both(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive,
+        vae,
+        image: Tensor,
+        mask: Tensor | None = None,
+        negative=None,
+        options: Options | None = None,
+        experts: Bank | None = None,
+    ):
+        image = rgb(image) if mask is None else cut_out(rgb(image), masks(mask, len(image)))
+        source = source_of(vae, image, "subject", options or Options(), experts)
+        return io.NodeOutput(*told(positive, negative, source))
+
+
+def by_kind(options: Options, kind: str, experts: Bank | None) -> Options:
+    """With the imported expert for a kind of map, if the bank has one and the user named none."""
+    if experts is None or options.expert:
+        return options
+    names = [name for name, expert in experts.info.experts.items() if kind in name.lower() and expert.habits.side]
+    return replace(options, expert=names[0]) if len(names) == 1 else options
+
+
+def cut_out(image: Tensor, mask: Tensor) -> Tensor:
+    """The subject on white paper (our choice)."""
+    return torch.where(resized(mask, image.shape[1:3])[..., None].to(image.device), image, 1.0)
