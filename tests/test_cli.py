@@ -108,7 +108,7 @@ def test_verify_finds_values_that_are_not_finite(capsys, bank):
         (["bank", "new", "x.safetensors", "--base", "tiny", "--up", "nan"], "--up is nan"),
         (["bank", "new", "x.safetensors", "--base", "tiny", "--alpha", "1e308"], "alpha is 1e+308"),
         (["bank", "new", ".", "--base", "tiny"], "is there already"),
-        (["bank", "inspect", "."], "There is no file ."),
+        (["bank", "inspect", "."], ". is a folder without adapter_model.safetensors"),
     ],
 )
 def test_mistakes_are_one_sentence(capsys, argv, sentence):
