@@ -10,9 +10,13 @@ from ..prw.bank import Bank
 from ..prw.fitting import rgb
 from ..training.data.ground import COLOURS, FORMS
 from ..training.data.read_ground import Found, found_in, overlay
+from ..training.toy.scene import MARKERS
 from .schema import BankType, BoxType, OptionsType, schema
 from .sourcing import Options, alone
 from .task_schema import TASKS, both, latent
+
+NAMED = {**COLOURS, **MARKERS}
+"""The toy world answers in colours of its own."""
 
 
 class CoLoGenGround(io.ComfyNode):
@@ -44,7 +48,9 @@ class CoLoGenGround(io.ComfyNode):
                     tooltip="box: round it. mask: painted over. detect: boxes round all of a kind.",
                 ),
                 io.Combo.Input(
-                    "colour", options=list(COLOURS), tooltip="Of the answer: choose one that the thing does not have."
+                    "colour",
+                    options=list(NAMED),
+                    tooltip="Of the answer: choose one that the thing does not have. The toy set knows lime and pink.",
                 ),
                 OptionsType.Input("options", optional=True, tooltip="From CoLoGen Source Options."),
                 BankType.Input("experts", optional=True, tooltip="Connect it for imported experts."),
@@ -86,7 +92,7 @@ class CoLoGenReadGrounding(io.ComfyNode):
                 io.Image.Input("original", tooltip="The picture that was asked about: what changed is the answer."),
                 io.Combo.Input("form", options=list(FORMS), tooltip="As in CoLoGen Ground."),
                 io.Combo.Input(
-                    "colour", options=list(COLOURS), tooltip="As in CoLoGen Ground. A drift of it is allowed for."
+                    "colour", options=list(NAMED), tooltip="As in CoLoGen Ground. A drift of it is allowed for."
                 ),
             ],
             outputs=[
@@ -103,9 +109,10 @@ class CoLoGenReadGrounding(io.ComfyNode):
     def execute(cls, drawn: Tensor, original: Tensor, form: str, colour: str) -> io.NodeOutput:
         original, picture = _pixels(original), _pixels(drawn, original.shape[1:3])
         pairs = [(picture[i], original[i % len(original)]) for i in range(len(picture))]
-        answers = [found_in(one, source, form, colour) for one, source in pairs]
+        colours = COLOURS if colour in COLOURS else MARKERS
+        answers = [found_in(one, source, form, colour, colours) for one, source in pairs]
         masks = torch.from_numpy(np.stack([answer.mask for answer in answers]).astype(np.float32))
-        clean = np.stack([overlay(source, answer, form, colour) for (_, source), answer in zip(pairs, answers)])
+        clean = np.stack([overlay(source, answer, form, NAMED[colour]) for (_, source), answer in zip(pairs, answers)])
         text = "\n".join(map(told_of, answers))
         box = dict(zip(("x", "y", "width", "height"), answers[0].largest))
         image = torch.from_numpy(clean.astype(np.float32) / 255)

@@ -62,7 +62,7 @@ class CoLoGenInpaint(io.ComfyNode):
             raise ValueError("The mask is empty, expected some white: paint what shall be new in the mask editor.")
         prompts = told(positive, negative, source_of(vae, image, "inpaint", options, experts, hole))
         picture = {"samples": vae.encode(image)} if keep_rest else empty_latent(len(image), *image.shape[1:3])
-        return io.NodeOutput(*prompts, {**picture, "noise_mask": hole[:, None]} if keep_rest else picture)
+        return io.NodeOutput(*prompts, {**picture, "noise_mask": hole[:, None].float()} if keep_rest else picture)
 
 
 class CoLoGenPasteBack(io.ComfyNode):

@@ -32,9 +32,10 @@ class CoLoGenToyQuestion(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="source", tooltip="For CoLoGen Source: 64 x 64 pixels."),
+                io.Image.Output(display_name="source", tooltip="For the task's node: 64 x 64 pixels."),
                 io.String.Output(display_name="prompt", tooltip="For the text encode node."),
                 io.Image.Output(display_name="answer", tooltip="What a perfect answer looks like, to compare."),
+                io.Mask.Output(display_name="mask", tooltip="What is to change: the hole of an inpainting question."),
             ],
         )
 
@@ -42,7 +43,8 @@ class CoLoGenToyQuestion(io.ComfyNode):
     def execute(cls, task: str, question_seed: int) -> io.NodeOutput:
         (question,) = questions(task, 1, APART + question_seed)
         example = question.example
-        return io.NodeOutput(_image(example.source), example.prompt, _image(example.target))
+        change = torch.from_numpy((example.source != example.target).any(-1).astype(np.float32))[None]
+        return io.NodeOutput(_image(example.source), example.prompt, _image(example.target), change)
 
 
 def _image(pixels: np.ndarray) -> Tensor:

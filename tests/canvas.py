@@ -59,7 +59,7 @@ class Canvas:
         self.info, self.nodes, self.groups = info, [], []
 
     def add(
-        self, kind: str, at: tuple[float, float], title: str = "", box=(300, 0), models=(), after="fixed", **values
+        self, kind: str, at: tuple[float, float], title: str = "", /, box=(300, 0), models=(), after="fixed", **values
     ) -> Node:
         """`at` in columns and rows; `models` are (name, folder, url) of files that the node wants."""
         place = dict(pos=[at[0] * COLUMN, at[1] * ROW], size=list(box), title=title, models=models)

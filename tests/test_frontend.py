@@ -107,7 +107,9 @@ def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
     assert done[0]["status"]["status_str"] == "success"
     page.wait_for_timeout(1500)
     page.screenshot(path=SHOTS / "toy_edit_done.png")
-    assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 3, "drawn, given and answer"
+    assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 4, (
+        "drawn, given, answer and route"
+    )
 
 
 def test_the_templates_dialog_has_them_all(server):

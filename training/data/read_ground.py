@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .ground import COLOURS, OUTLINE, painted, read_box, read_mask, rings
+from .ground import COLOURS, OUTLINE, Colours, painted, read_box, read_mask, rings
 from .masks import Box, Size, box_of
 from .sample import Thing
 
@@ -29,8 +29,9 @@ class Found:
         return box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0
 
 
-def found_in(picture: np.ndarray, source: np.ndarray, form: str, colour: str) -> Found:
-    boxes, mask = READ[form](picture, source, colour)
+def found_in(picture: np.ndarray, source: np.ndarray, form: str, colour: str, colours: Colours = COLOURS) -> Found:
+    """`colours` are all that the answer could have been drawn in."""
+    boxes, mask = READ[form](picture, source, colour, colours)
     boxes = sorted(boxes, key=lambda box: (box.x0 - box.x1) * (box.y1 - box.y0))
     return Found(inside(boxes, source.shape[:2]) if mask is None else mask, tuple(boxes))
 
@@ -42,23 +43,23 @@ def inside(boxes: Sequence[Box], size: Size) -> np.ndarray:
     return mask
 
 
-def one_box(picture: np.ndarray, source: np.ndarray, colour: str):
-    box = read_box(picture, colour, source)
+def one_box(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
+    box = read_box(picture, colour, source, colours)
     return ([] if box is None else [box]), None
 
 
-def one_mask(picture: np.ndarray, source: np.ndarray, colour: str):
+def one_mask(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
     """Without specks, and one box round all of it."""
     mask = np.zeros(source.shape[:2], bool)
-    for spot in spots(read_mask(picture, source, colour)):
+    for spot in spots(read_mask(picture, source, colour, colours=colours)):
         mask |= spot
     return ([box_of(mask)] if mask.any() else []), mask
 
 
-def boxes_of_all(picture: np.ndarray, source: np.ndarray, colour: str):
+def boxes_of_all(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
     """Every painted spot that is an outline."""
     found = []
-    for spot in spots(read_mask(picture, source, colour)):
+    for spot in spots(read_mask(picture, source, colour, colours=colours)):
         box = box_of(spot)
         cut = spot[box.y0 : box.y1, box.x0 : box.x1]
         if np.concatenate([cut[0], cut[-1], cut[:, 0], cut[:, -1]]).mean() >= OUTLINE:
@@ -77,11 +78,11 @@ def spots(mask: np.ndarray) -> list[np.ndarray]:
     return [part for part in parts if part.sum() >= SPECK * mask.size]
 
 
-def overlay(source: np.ndarray, answer: Found, form: str, colour: str) -> np.ndarray:
+def overlay(source: np.ndarray, answer: Found, form: str, rgb: Sequence[int]) -> np.ndarray:
     """The original with the answer drawn as the training data draws it."""
     if not answer.boxes:
         return source
     if form == "mask":
-        return painted(source, answer.mask, COLOURS[colour], SHEER)
+        return painted(source, answer.mask, rgb, SHEER)
     things = [Thing("", "", inside([box], source.shape[:2])) for box in answer.boxes]
-    return painted(source, rings(things, source.shape[:2]), COLOURS[colour], 1.0)
+    return painted(source, rings(things, source.shape[:2]), rgb, 1.0)

@@ -1,0 +1,167 @@
+"""Example workflows for FLUX.1-dev: files that are not there yet show their link and folder."""
+
+from canvas import Canvas, Node, Output
+
+HUB = "https://huggingface.co"
+EASY = f"{HUB}/Xiaojiu-z/EasyControl/resolve/main/models"
+ENCODERS = f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"
+FILES = {
+    "flux1-dev.safetensors": ("diffusion_models", f"{HUB}/Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors"),
+    "clip_l.safetensors": ("text_encoders", f"{ENCODERS}/clip_l.safetensors"),
+    "t5xxl_fp16.safetensors": ("text_encoders", f"{ENCODERS}/t5xxl_fp16.safetensors"),
+    "ae.safetensors": (
+        "vae",
+        f"{HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors",
+    ),
+    "canny.safetensors": ("loras", f"{EASY}/canny.safetensors"),
+    "subject.safetensors": ("loras", f"{EASY}/subject.safetensors"),
+    "inpainting.safetensors": ("loras", f"{EASY}/inpainting.safetensors"),
+}
+OWN = "my_experts.safetensors"
+"""A bank that the user trained; none is public."""
+LICENCES = (
+    "\n\nThe files go into `models/loras`. FLUX.1-dev and these files are for non-commercial or research use: read their "
+    "licences."
+)
+TRAINED = (
+    "\n\nNo trained bank of this task is public for FLUX.1-dev. Train yours (README, *Training*), put it into "
+    "`models/cologen` and choose it in *Load Experts*."
+)
+
+
+class Dev:
+    """FLUX.1-dev by stock loaders, and experts for it."""
+
+    def __init__(self, canvas: Canvas, *imported: str):
+        self.canvas = canvas
+        self.flux = self._file("UNETLoader", 0, "flux1-dev.safetensors", "unet_name", weight_dtype="default")
+        self.clip = canvas.add(
+            "DualCLIPLoader", (0, 3), clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux",
+            models=wants("clip_l.safetensors", "t5xxl_fp16.safetensors"),
+        )  # fmt: skip
+        self.vae = self._file("VAELoader", 7, "ae.safetensors", "vae_name")["VAE"]
+        bank = None if imported else canvas.add("CoLoGenLoadExperts", (0, 10), bank_name=OWN)
+        for i, name in enumerate(imported):
+            more = {} if bank is None else {"experts": bank["experts"]}
+            bank = self._file(
+                "CoLoGenImportExperts", 10 + 4 * i, f"{name}.safetensors", "file", f"EasyControl {name}", **more
+            )
+        self.experts = bank["experts"]
+        self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=self.experts)
+
+    def _file(self, kind: str, row: float, name: str, field: str, title: str = "", **more) -> Node:
+        return self.canvas.add(kind, (0, row), title, models=wants(name), **{field: name}, **more)
+
+    def words(self, text: str) -> Output:
+        text = self.canvas.add("CLIPTextEncode", (1, 3), "Prompt", box=(300, 160), clip=self.clip["CLIP"], text=text)
+        return self.canvas.add("FluxGuidance", (1, 7), conditioning=text[0], guidance=3.5)[0]
+
+    def picture(self, title: str, row: float = 10) -> Node:
+        return self.canvas.add("LoadImage", (1, row), title, image="example.png")
+
+    def task(self, node: str, row: float, prompts: Node | Output, title: str = "", **given) -> Node:
+        chained = isinstance(prompts, Node)
+        told = dict(positive=prompts["positive"], negative=prompts["negative"]) if chained else dict(positive=prompts)
+        return self.canvas.add(node, (2, row), title, vae=self.vae, experts=self.experts, **told, **given)
+
+    def square(self) -> Output:
+        return self.canvas.add("EmptySD3LatentImage", (3, 7), width=1024, height=1024)[0]
+
+    def drawn(self, told: Node, latent: Output | None = None) -> Output:
+        sampled = self.canvas.add(
+            "KSampler", (3, 0), model=self.model[0], positive=told["positive"], negative=told["negative"],
+            latent_image=latent or told["latent"], seed=7, steps=25, cfg=1.0, sampler_name="euler", scheduler="simple",
+            after="randomize",
+        )  # fmt: skip
+        return self.canvas.add("VAEDecode", (4, 0), samples=sampled[0], vae=self.vae)[0]
+
+    def saved(self, image: Output, name: str) -> None:
+        self.canvas.add("SaveImage", (4, 2), box=(400, 420), images=image, filename_prefix=name)
+
+    def note(self, text: str) -> None:
+        self.canvas.note(text, (-1, 0))
+
+
+def wants(*names: str) -> list[tuple[str, str, str]]:
+    return [(name, *FILES[name]) for name in names]
+
+
+def inpaint(canvas: Canvas) -> None:
+    dev = Dev(canvas, "inpainting")
+    picture = dev.picture("Picture: paint the hole in the mask editor")
+    hole = dict(mask=picture["MASK"], grow=6)
+    told = dev.task("CoLoGenInpaint", 0, dev.words("A wooden toy boat"), image=picture["IMAGE"], **hole)
+    whole = canvas.add("CoLoGenPasteBack", (4, 10), drawn=dev.drawn(told), original=picture["IMAGE"], **hole)
+    dev.saved(whole[0], "inpaint")
+    dev.note(
+        "## Inpaint on FLUX.1-dev\n\nRight-click the picture, *Open in MaskEditor*, paint what shall be new, say what it "
+        "shall be. *Paste Back* returns every other pixel as it was." + LICENCES
+    )
+
+
+def control(canvas: Canvas) -> None:
+    dev = Dev(canvas, "canny")
+    picture = dev.picture("What to follow")
+    lines = canvas.add("Canny", (1, 16), image=picture["IMAGE"], low_threshold=0.2, high_threshold=0.5)
+    words = dev.words("A house of gingerbread in the snow, photograph")
+    dev.saved(dev.drawn(dev.task("CoLoGenControl", 0, words, map=lines[0], kind="canny")), "control")
+    dev.note("## Control on FLUX.1-dev\n\nThe picture's edges say what is where, the words say what it is." + LICENCES)
+
+
+def subject(canvas: Canvas) -> None:
+    dev = Dev(canvas, "subject")
+    words = dev.words("A SKS on a wooden bridge in the rain, photograph")
+    told = dev.task("CoLoGenSubject", 0, words, image=dev.picture("Whom to keep")["IMAGE"])
+    dev.saved(dev.drawn(told, dev.square()), "subject")
+    dev.note("## Subject on FLUX.1-dev\n\nThis expert was trained with the word **SKS** for the subject." + LICENCES)
+
+
+def control_subject(canvas: Canvas) -> None:
+    dev = Dev(canvas, "canny", "subject")
+    lines = canvas.add(
+        "Canny", (1, 16), image=dev.picture("What to follow")["IMAGE"], low_threshold=0.2, high_threshold=0.5
+    )
+    words = dev.words("A SKS on a wooden bridge in the rain, photograph")
+    followed = dev.task("CoLoGenControl", 0, words, "Follow these edges", map=lines[0], kind="canny")
+    whom = dev.picture("Whom to keep", 19)["IMAGE"]
+    told = dev.task("CoLoGenSubject", 8, followed, "Keep this subject", image=whom)
+    dev.saved(dev.drawn(told, dev.square()), "control_subject")
+    canvas.add("CoLoGenSaveExperts", (4, 10), "Both as one bank", experts=dev.experts, name="easycontrol")
+    dev.note(
+        "## EasyControl, several at once\n\nTask nodes chain, and each may have a strength, a window and a region of its own "
+        "(*CoLoGen Source Options*). Saved as one bank, both load at once." + LICENCES
+    )
+
+
+def edit(canvas: Canvas) -> None:
+    dev = Dev(canvas)
+    told = dev.task("CoLoGenEdit", 0, dev.words("Make it winter"), image=dev.picture("What to change")["IMAGE"])
+    dev.saved(dev.drawn(told), "edit")
+    dev.note("## Edit on FLUX.1-dev\n\nAn instruction changes one thing and leaves the rest." + TRAINED)
+
+
+def ground(canvas: Canvas) -> None:
+    dev = Dev(canvas)
+    picture, answer = dev.picture("Where to look")["IMAGE"], dict(form="mask", colour="magenta")
+    told = canvas.add(
+        "CoLoGenGround",
+        (2, 0),
+        clip=dev.clip["CLIP"],
+        vae=dev.vae,
+        image=picture,
+        phrase="the dog on the left",
+        **answer,
+    )
+    found = canvas.add("CoLoGenReadGrounding", (4, 10), drawn=dev.drawn(told), original=picture, **answer)
+    dev.saved(found["overlay"], "ground")
+    dev.note("## Find on FLUX.1-dev\n\nThe answer is drawn on the picture, then read as a mask and a box." + TRAINED)
+
+
+WORKFLOWS = {
+    "flux_dev_inpaint": inpaint,
+    "flux_dev_ground": ground,
+    "flux_dev_control": control,
+    "flux_dev_subject": subject,
+    "flux_dev_edit": edit,
+    "flux_dev_control_and_subject": control_subject,
+}
