@@ -2,13 +2,16 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .dual_branch import CoLoGenBranchMap, CoLoGenDualBranch
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .flux import CoLoGenLoadFlux
 from .folders import register_folder
 from .grounding import CoLoGenGround, CoLoGenReadGrounding
 from .inpaint import CoLoGenInpaint, CoLoGenPasteBack
 from .library import CoLoGenImportExperts, CoLoGenInspectExperts, CoLoGenMergeExperts
+from .marked_prompt import CoLoGenMarkedPrompt
 from .options import CoLoGenExpertSchedule, CoLoGenRouting, CoLoGenSourceOptions
+from .personal import CoLoGenPersonalGuider
 from .route_map import CoLoGenRouteMap
 from .source import CoLoGenSource
 from .tasks import CoLoGenControl, CoLoGenEdit, CoLoGenSubject
@@ -42,6 +45,10 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenSourceOptions,
     CoLoGenRouting,
     CoLoGenExpertSchedule,
+    CoLoGenMarkedPrompt,
+    CoLoGenDualBranch,
+    CoLoGenBranchMap,
+    CoLoGenPersonalGuider,
 ]
 
 

@@ -15,6 +15,7 @@ LossType = io.Custom("LOSS_MAP")
 """The host's own: its Plot Loss Graph takes it, too."""
 CATEGORY = "CoLoGen"
 TRAINING = "CoLoGen/training"
+SAMPLING = "CoLoGen/sampling"
 
 _known = {field.name for field in fields(io.Schema)}
 _advanced = "advanced" in inspect.signature(io.Float.Input.__init__).parameters

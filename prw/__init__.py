@@ -10,5 +10,6 @@ picks one low-rank expert that bends the source's keys and values; text and nois
     Out_{x,y}  = Attention([Q_x; Q_y], K, V)                    eq. 7   FLUX's own attention
 
 Reading order: tasks, router, experts, weaving, source, pick, kv, appendix, attachment, bank, then the hosts: flux and
-embedded (ours), conditioning and flux_patch (ComfyUI's; flux_patch alone imports the host).
+embedded (ours), conditioning and flux_patch (ComfyUI's; flux_patch alone imports the host). Beside the paper, sampling
+for a subject: marked_words, watch, dual_branch, personal.
 """

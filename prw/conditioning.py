@@ -66,6 +66,15 @@ def change_source(conditioning: list, number: int, **knobs: Any) -> list:
     return out
 
 
+def without_sources(conditioning: list) -> list:
+    """The prompt as it was before any source."""
+    out = []
+    for embedding, options in conditioning:
+        conds = {key: cond for key, cond in options.get("model_conds", {}).items() if key != COND}
+        out.append([embedding, {**options, "model_conds": conds}])
+    return out
+
+
 def sources_of(options: dict[str, Any]) -> Sequence[Source]:
     """The sources that a conditioning entry's options carry."""
     return getattr(options.get("model_conds", {}).get(COND), "cond", ())

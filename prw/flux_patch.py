@@ -32,6 +32,9 @@ from .router import Route
 from .source import LATENT_CHANNELS, Source
 from .weaving import Attend, named_blocks
 
+ROUNDED = 1 + 1e-6
+"""A step on the bound between two parts is the later one's first, however its sigma was rounded."""
+
 
 class ComfyHost:
     """One model call of the host, as the method sees it."""
@@ -91,10 +94,7 @@ class HostAttachment(Attachment):
         """PREPARE_SAMPLING wrapper: asks the host for room for K/V by a larger picture."""
         self.cache.rows.clear()
         needed = self.kv_bytes(model.model, noise_shape, conds)
-        if needed:
-            per_column = model.model.memory_required([*noise_shape[:-1], 1])
-            noise_shape = [*noise_shape[:-1], noise_shape[-1] + int(needed / max(per_column, 1)) + 1]
-        return executor(model, noise_shape, conds, *args, **kwargs)
+        return executor(model, with_room(model.model, noise_shape, needed), conds, *args, **kwargs)
 
     def kv_bytes(self, base, noise_shape: Sequence[int], conds: dict[str, list]) -> int:
         """K and V of every block, for each cond's sources that wait on the GPU (one block for those on the CPU)."""
@@ -203,13 +203,25 @@ def check_flux(flux: torch.nn.Module) -> None:
         )
 
 
+def with_room(base, noise_shape: Sequence[int], needed: int) -> Sequence[int]:
+    """The shape of a larger picture, whose memory by the host's estimate holds that many bytes more."""
+    if not needed:
+        return noise_shape
+    per_column = base.memory_required([*noise_shape[:-1], 1])
+    return [*noise_shape[:-1], noise_shape[-1] + int(needed / max(per_column, 1)) + 1]
+
+
+def within(start: float, end: float, sigma: float, base) -> bool:
+    """Whether the sampler is in that part of the sampling; some samplers go past both ends of the schedule."""
+    to_sigma = base.model_sampling.percent_to_sigma
+    begun = start <= 0 or sigma <= to_sigma(start) * ROUNDED
+    return begun and (end >= 1 or sigma > to_sigma(end) * ROUNDED)
+
+
 def _is_on(source: Source, base, options: dict[str, Any]) -> bool:
-    """Whether the sampler is within the source's window; some samplers go past both ends of the schedule."""
     if source.strength == 0 or (source.start <= 0 and source.end >= 1):
         return source.strength > 0
-    sigma, to_sigma = float(options["sigmas"].max()), base.model_sampling.percent_to_sigma
-    begun = source.start <= 0 or sigma <= to_sigma(source.start)
-    return begun and (source.end >= 1 or sigma > to_sigma(source.end))
+    return within(source.start, source.end, float(options["sigmas"].max()), base)
 
 
 def _long_lived():

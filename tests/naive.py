@@ -130,6 +130,10 @@ class Naive:
         """The guidance in a source's modulation."""
         return None if guidance is None else torch.ones_like(guidance)
 
+    def attention(self, q, k, v, bias, text, picture):
+        """Of one block; the first rows are the text's, the next the picture's."""
+        return softmax_attention(q, k, v, bias)
+
     def vec(self, t, guidance, pooled):
         vec = embed(self.w, "time_in", sinusoid(t)) + embed(self.w, "vector_in", pooled)
         if guidance is not None and "guidance_in.in_layer.weight" in self.w:
@@ -198,7 +202,7 @@ class Naive:
                 more = extra_mask if torch.is_tensor(extra_mask) else extra_mask[len(asked)]
                 bias[: len(more), : len(more)] += more
             asked.append(1)
-            out = softmax_attention(turn(q, positions), turn(k, positions), v, bias)
+            out = self.attention(turn(q, positions), turn(k, positions), v, bias, txt.shape[1], wanted)
             return 0.5 * out if halve_attention else out
 
         def project(qkv, norm, h, source, block):

@@ -49,6 +49,12 @@ INPUTS = {
     ],
     "CoLoGenRouting": ["lean", "expert", "router", "curve", "options"],
     "CoLoGenExpertSchedule": ["conditioning", "windows"],
+    "CoLoGenMarkedPrompt": ["clip", "text"],
+    "CoLoGenDualBranch": [
+        "model", "auxiliary", "auxiliary_seed", "strength", "end", "first_block", "last_block", "blend_sources",
+    ],
+    "CoLoGenBranchMap": ["model", "latent"],
+    "CoLoGenPersonalGuider": ["model", "positive", "switch", "weight", "area", "cfg", "superclass", "negative"],
 }  # fmt: skip
 
 

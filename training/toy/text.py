@@ -21,6 +21,7 @@ from .words import (
     CHANGES,
     EMPTY,
     GROUND,
+    JOINTS,
     MOST,
     PHRASES,
     REGROUND,
@@ -51,6 +52,12 @@ def vocabulary() -> list[str]:
 
 def words_of(text: str) -> list[str]:
     return re.findall(r"[a-z]+", text.lower())
+
+
+def facts_told(text: str) -> list[int]:
+    """For each word the number, from 1, of the fact that it helps to tell: that of its context token."""
+    parts = re.split(f"({'|'.join(map(re.escape, JOINTS))})", text)
+    return [min(1 + i // 2, MOST) for i, part in enumerate(parts) for _ in words_of(part)]
 
 
 class TextEncoder(nn.Module):
@@ -109,7 +116,7 @@ def draw_text(rng: np.random.Generator) -> tuple[str, list[Fact]]:
     if rng.random() < 0.05:
         return "", []
     facts = facts_of(rng, with_mark(rng, draw_scene(rng), 0.4), keep=rng.choice([0.4, 0.7, 1.0]))
-    joint = pick(rng, (", ", " and ", ". ", "; "))
+    joint = pick(rng, JOINTS)
     return joint.join(_voiced(rng, fact) for fact in facts), facts
 
 

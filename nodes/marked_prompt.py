@@ -1,0 +1,41 @@
+"""A prompt whose subject is marked, so that its words can be found in FLUX's attention."""
+
+from functools import partial
+
+from comfy_api.latest import io
+
+from ..prw.marked_words import WORDS, marked, without_marks
+from .schema import SAMPLING, schema
+
+
+class CoLoGenMarkedPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenMarkedPrompt",
+            display_name="CoLoGen Marked Prompt",
+            category=SAMPLING,
+            description="Encodes a prompt as the stock node does, and remembers which words name its subject.",
+            search_aliases=["clip text encode", "prompt", "subject words", "token", "noun"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="FLUX.1's text encoders."),
+                io.String.Input(
+                    "text",
+                    default="a [dog] on the beach",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The prompt, with its subject in brackets. FLUX does not see the brackets.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(tooltip="For the sampler, CoLoGen Dual Branch or CoLoGen Personal Guider.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip, text: str) -> io.NodeOutput:
+        if clip is None:
+            raise ValueError("There is no CLIP: connect FLUX's text encoders (CLIP-L and T5-XXL).")
+        words = marked(text, partial(clip.tokenize, return_word_ids=True))
+        tokens = clip.tokenize(without_marks(text))
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={WORDS: words}))
