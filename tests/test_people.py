@@ -124,7 +124,7 @@ def test_an_empty_mask_is_a_sentence(server, info):
 
 
 def test_a_negative_without_a_source_is_the_plain_model_s(server, base, info):
-    """At cfg 1.5 with the source on one side only: a picture, and another one than with both."""
+    """With cfg, and the source on one side only: a picture, and another one than with both."""
     both = edited(info, "colour").prompt()
     alone = edited(info, "colour").prompt()
     (sampler,) = [entry["inputs"] for entry in alone.values() if entry["class_type"] == "KSampler"]

@@ -3,10 +3,10 @@
 from canvas import Canvas, Node, Output
 from cologen.prw.tasks import TASKS
 from cologen.training.server import TOY
+from cologen.training.toy.evaluate import CFG, STEPS
 
 SCENES = {"inpaint": 3, "ground": 3, "control": 3, "subject": 3, "edit": 3}
 """Which question each task's workflow asks."""
-CFG = 1.5
 PHRASE = "the red cross"
 LEANS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
@@ -37,7 +37,7 @@ class Toy:
         """From prompts to a picture."""
         sampled = self.canvas.add(
             "KSampler", (column, row), model=self.model[0], positive=told["positive"], negative=told["negative"],
-            latent_image=latent or told["latent"], seed=seed, steps=12, cfg=CFG, sampler_name="euler", scheduler="simple",
+            latent_image=latent or told["latent"], seed=seed, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="simple",
         )  # fmt: skip
         return self.canvas.add("VAEDecode", (column, row + 6), samples=sampled[0], vae=self.flux["VAE"])
 

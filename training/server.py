@@ -20,6 +20,7 @@ from ..prw.tasks import TASKS
 from .data.sample import Example
 from .host import ROOT, enter_host, find_host, random_vae
 from .shapes import TINY, bank_info, random_flux
+from .toy.evaluate import CFG, STEPS
 
 TOY = "toy world (built in)"
 """The nodes' name for it (nodes/toy.py)."""
@@ -186,7 +187,7 @@ def toy_prompt(name: str, text: str, task: str, seed: int = 7) -> dict:
     knobs = dict(task=task, strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=0, keep_between_runs=False)
     hidden = dict(position="auto", shift_right=1.0, shift_down=0.0, lean=0.0, expert="", router="", keep_on="gpu")
     source = dict(vae=["flux", 2], image=["image", 0], **knobs, **hidden)
-    sampler = dict(seed=seed, steps=12, cfg=1.5, sampler_name="euler", scheduler="simple", denoise=1.0)
+    sampler = dict(seed=seed, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="simple", denoise=1.0)
     return {
         "flux": node("CoLoGenLoadFlux", unet_name=TOY, **loaders),
         "bank": node("CoLoGenLoadExperts", bank_name=TOY),
