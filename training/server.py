@@ -110,13 +110,14 @@ class Server:
         self._wait()
 
     def _wait(self):
-        for _ in range(240):
+        for _ in range(1200):
             if self.process.poll() is not None:
                 break
             try:
                 return self.get("/system_stats")
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.5)
+        self.stop()
         raise RuntimeError("ComfyUI did not start:\n" + self.log.read_text()[-4000:])
 
     def get(self, path: str):
