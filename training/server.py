@@ -124,7 +124,7 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
             return json.load(answer)
 
-    def run(self, prompt: dict) -> dict:
+    def run(self, prompt: dict, seconds: float = 120) -> dict:
         """Queues an API prompt and returns its history entry."""
         data = json.dumps({"prompt": prompt}).encode()
         request = urllib.request.Request(
@@ -135,7 +135,7 @@ class Server:
                 number = json.load(answer)["prompt_id"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(error.read().decode()) from None
-        for _ in range(1200):
+        for _ in range(int(seconds / 0.1)):
             history = self.get(f"/history/{number}")
             if number in history:
                 return history[number]
