@@ -39,6 +39,7 @@ class Stream:
             else:
                 yield found
         self.epoch, self.place, self._rows = self.epoch + 1, None, None
+        self.tally.judge()
 
     def _opened(self):
         """The epoch's rows that are this process's."""

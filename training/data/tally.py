@@ -8,6 +8,8 @@ MOST = 0.01
 """Share of broken samples that is put up with."""
 FAIR = 200
 """Samples that must have been looked at before that is judged."""
+CHANCE = 3.0
+"""Standard deviations by which a sound set may look worse on the way."""
 NAMED = 20
 
 
@@ -29,7 +31,11 @@ class Tally:
         self.broken += 1
         if len(self.reasons) < NAMED:
             self.reasons[short(id)] = short(why)
-        if self.seen >= FAIR and self.broken > MOST * self.seen:
+        self.judge(CHANCE * (MOST * self.seen) ** 0.5)
+
+    def judge(self, room: float = 0.0) -> None:
+        """At an epoch's end without room for chance, on the way with some."""
+        if self.seen >= FAIR and self.broken > MOST * self.seen + room:
             raise TooManyBroken(
                 f"{self.name}: {self.summary()}, expected {MOST:.0%} at most: mend the files, or download them again."
             )
