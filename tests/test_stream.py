@@ -44,7 +44,7 @@ def ids(stream) -> list[str]:
     return [found.id for found in stream]
 
 
-@SMALL
+@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 9), st.integers(0, 5))
 def test_the_shares_of_all_processes_are_the_set(count, world, seed):
     shares = [ids(Stream(Numbers("", count), rank=rank, world=world, seed=seed)) for rank in range(world)]

@@ -36,6 +36,7 @@ class Dataset(NamedTuple):
 ANY = ("inpaint", "ground", "control", "subject", "edit")
 REFER = "https://github.com/lichengunc/refer"
 COCO_TERMS = "annotations CC BY 4.0, pictures by Flickr's terms"
+REFER_TERMS = "not stated for the references; pictures by Flickr's terms"
 DATASETS = {
     "ade20k": Dataset(
         ("inpaint", "control"),
@@ -53,9 +54,9 @@ DATASETS = {
         "https://huggingface.co/datasets/JourneyDB/JourneyDB",
         "for research alone, on request",
     ),
-    "refcoco": Dataset(("ground",), (RefCoco,), REFER, COCO_TERMS),
-    "refcoco+": Dataset(("ground",), (RefCocoPlus,), REFER, COCO_TERMS),
-    "refcocog": Dataset(("ground",), (RefCocoG,), REFER, COCO_TERMS),
+    "refcoco": Dataset(("ground",), (RefCoco,), REFER, REFER_TERMS),
+    "refcoco+": Dataset(("ground",), (RefCocoPlus,), REFER, REFER_TERMS),
+    "refcocog": Dataset(("ground",), (RefCocoG,), REFER, REFER_TERMS),
     "lvis": Dataset(("ground", "inpaint"), (Lvis,), "https://www.lvisdataset.org", COCO_TERMS),
     "multigen-20m": Dataset(
         ("control",),
