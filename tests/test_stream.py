@@ -137,6 +137,26 @@ def test_one_in_a_hundred_may_be_broken_and_no_more():
     assert FAIR <= stream.tally.seen < 300
 
 
+def test_a_record_that_nobody_thought_of_costs_itself_alone(tmp_path):
+    lines = [
+        {"id": i, "picture": f"{i}.png", "caption": "c", "things": things}
+        for i, things in enumerate([[], 7, [{}], {"a": 1}])
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for i in range(4):
+        layouts.put(tmp_path / f"{i}.png", encoded(drawn(i), "PNG"))
+    reader = open_source("json-lines", {"path": str(tmp_path)}).reader
+    stream = Stream(reader)
+    assert ids(stream) == ["0"] and stream.tally.broken == 3
+    layouts.coco_stuff(tmp_path / "coco")
+    odd = [layouts.annotation(1, 9, [18]), layouts.annotation(2, 25, 18) | {"segmentation": None}]
+    lists = {"images": [], "annotations": odd, "categories": layouts.CATEGORIES}
+    layouts.put(tmp_path / "coco/annotations/instances_train2017.json", lists)
+    stream = Stream(open_source("coco-stuff", {"path": str(tmp_path / "coco")}).reader)
+    assert ids(stream) == ["000000000030"]
+    assert stream.tally.reasons["000000000009"] == "TypeError: unhashable type: 'list'"
+
+
 def test_few_samples_are_not_judged_and_few_names_are_kept():
     tally = Tally("x")
     for i in range(FAIR - 1):
@@ -239,7 +259,7 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE])
-@pytest.mark.parametrize("size", [MAX_BYTES + 1, 2**40])
+@pytest.mark.parametrize("size", [MAX_BYTES + 1, 2**40, -512])
 def test_a_header_that_claims_too_much_ends_the_file_before_anything_is_unpacked(tmp_path, kind, size):
     path = tmp_path / "bomb.tar.gz"
     packer = zlib.compressobj(9, wbits=31)

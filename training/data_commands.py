@@ -23,12 +23,35 @@ def add_commands(commands: _SubParsersAction) -> None:
     checked.add_argument("--seed", type=int, default=0)
     checked.add_argument("--out", type=Path, help="a folder for the sheets; out/data/RECIPE if not given")
     checked.set_defaults(run=_check)
+    label = commands.add_parser(
+        "label",
+        help="masks and phrases for pictures that have only captions",
+        description="GroundingDINO finds what captions name, SAM its masks; the result is a folder for data.SET.labels.",
+    )
+    label.add_argument("config", metavar="CONFIG", help="a recipe with a table for the set")
+    label.add_argument("set", metavar="SET", help="the table's name")
+    label.add_argument("changes", metavar="KEY=VALUE", nargs="*")
+    label.add_argument("--detector", type=Path, required=True, help="a folder with GroundingDINO")
+    label.add_argument("--segmenter", type=Path, required=True, help="a folder with SAM")
+    label.add_argument("--out", type=Path, required=True, help="a folder; what is there already is not done again")
+    label.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th of N shares, from 0")
+    label.add_argument("--batch", type=_positive, default=8)
+    label.add_argument("--threshold", type=float, default=0.35, help="least confidence in a box")
+    label.add_argument("--device", help="cuda if there is one, else cpu, if not given")
+    label.set_defaults(run=_label)
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no positive number")
     return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    rank, slash, world = text.partition("/")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise argparse.ArgumentTypeError(f"{text} is no share, expected I/N with I from 0 to N - 1, as in 0/8")
+    return int(rank), int(world)
 
 
 def _list(args: Namespace) -> str:
@@ -63,3 +86,26 @@ def _check(args: Namespace) -> str:
     if troubled:
         raise ValueError(f"{troubled} of the recipe's sets cannot be used as they are: see above.")
     return "\n".join(map(str, paths)) or "The recipe names no data set: all its data is the built-in world's."
+
+
+def _label(args: Namespace) -> str:
+    import torch
+
+    from .data.labeller import open_labeller
+    from .data.labels import write_labels
+    from .data.sets import open_source
+    from .data.stream import Stream
+    from .terminal import Line
+
+    curriculum = load_curriculum(args.config, args.changes)
+    if args.set not in curriculum.data:
+        raise ValueError(f"{args.config} has no table [data.{args.set}], expected one with the set's path: add it.")
+    source = open_source(args.set, curriculum.data[args.set])
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    labeller = open_labeller(args.detector, args.segmenter, device, args.threshold)
+    stream, line = Stream(source.reader, args.set, *args.shard), Line()
+    whole_set = (source.reader.count() or 0) // args.shard[1]
+    for done in write_labels(stream, labeller.label, labeller.by, args.out, args.batch):
+        line.progress(f"labels for {args.set}", done, whole_set)
+    line.leave()
+    return f"{args.out}\n{stream.tally.summary()}; phrases by {labeller.by}"

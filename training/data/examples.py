@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
@@ -14,6 +15,7 @@ from .folder import Entry, Look, fitted, layout_of
 from .geometry import View, draw_view, view_pair, view_sample, view_triple
 from .ground import FORMS, ground
 from .inpaint import inpaint
+from .labels import Labels
 from .pairs import edit, subject
 from .sample import Example, Found, Pair, Sample, Triple, Unfit
 from .sets import Source
@@ -57,6 +59,7 @@ class Examples:
         for kind in self.kinds:
             one_of(f"data.{source.name}.kinds", kind, self.recipe.kinds)
         self.kinds = self.kinds or tuple(kind for kind in source.dataset.kinds if kind in self.recipe.kinds)
+        self.labels = Labels(Path(source.knobs.labels)) if source.knobs.labels else None
         self.stream = Stream(source.reader, source.name, rank, world, seed)
 
     def epoch(self) -> Iterator[Example]:
@@ -102,4 +105,7 @@ class Examples:
             raise Broken(
                 f"it is a {type(found).__name__.lower()}, {self.task} takes a {self.recipe.takes.__name__.lower()}"
             )
+        if self.labels and isinstance(found, Sample):
+            things = self.labels.things(found.id, found.picture.shape[:2])
+            found = replace(found, things=(*found.things, *things))
         return self.recipe.make(rng, look_at(found, look), self.kinds)

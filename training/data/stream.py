@@ -15,6 +15,9 @@ from .reader import Reader, Row
 from .sample import Found
 from .tally import Tally
 
+DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""What a record that is not as it should be makes its reader raise; `Broken` is the first of them."""
+
 
 class Stream:
     def __init__(self, reader: Reader, name: str = "data", rank: int = 0, world: int = 1, seed: int = 0):
@@ -34,8 +37,8 @@ class Stream:
                 if "broken" in row:
                     raise Broken(row["broken"])
                 found = self.reader.read(row)
-            except Broken as error:
-                self.tally.broke(row["id"], error)
+            except DAMAGE as error:
+                self.tally.broke(row["id"], error if isinstance(error, Broken) else f"{type(error).__name__}: {error}")
             else:
                 yield found
         self.epoch, self.place, self._rows = self.epoch + 1, None, None

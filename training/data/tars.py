@@ -35,7 +35,7 @@ def members_in(path: Path) -> Iterator[tuple[str, bytes]]:
     try:
         with opener(path)(path, "rb") as file, tarfile.open(fileobj=Sparing(file, path.name), mode="r:") as tar:
             for member in tar:
-                if member.size > MAX_BYTES:
+                if not 0 <= member.size <= MAX_BYTES:
                     raise Broken(f"{path.name}: {short(member.name)} has {member.size} bytes")
                 if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     data = tar.extractfile(member).read(member.size)

@@ -96,6 +96,8 @@ class Knobs:
     """How many are taken; 0: each sample once."""
     kinds: tuple[str, ...] = ()
     """Of the task: control maps, or forms of answers. Empty: the set's, or all."""
+    labels: str = ""
+    """A folder that `cologen data label` wrote: things, for pictures that come without."""
     flip: float = 0.0
     """Share that is mirrored, which spoils lettering and faces that one knows."""
 

@@ -33,15 +33,14 @@ class Subjects200k(Parquet):
     LAYOUT: ClassVar[str] = "*.parquet with image, collection, quality_assessment, description"
 
     def keeps(self, record: Mapping[str, Any]) -> bool:
-        words = record.get("description") or {}
-        scores = record.get("quality_assessment") or {}
+        words, scores = (table(record.get(name)) for name in ("description", "quality_assessment"))
         if self.collection not in ("", record.get("collection")) or words.get("description_valid") is False:
             return False
         return self.score <= 0 or all((scores.get(name) or 0) >= self.score for name in SCORES)
 
     def found(self, id: str, record: Mapping[str, Any]) -> Pair:
         both = picture_from(record.get("image"), "image", no_files)
-        words = record.get("description") or {}
+        words = table(record.get("description"))
         captions = [words.get(f"description_{i}") for i in (0, 1)]
         if not all(isinstance(caption, str) and caption for caption in captions):
             raise Broken("it has no two descriptions")
@@ -56,3 +55,8 @@ class Subjects200k(Parquet):
                 f"{self.padding}"
             )
         return both[self.padding : end, left : left + self.tile]
+
+
+def table(value: Any) -> Mapping[str, Any]:
+    """Empty, where the set has nothing."""
+    return value if isinstance(value, Mapping) else {}
