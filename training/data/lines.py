@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...prw.strict import short
 from .files import Broken
-from .reader import Row
+from .reader import Row, id_of
 
 PART = 4 * 2**20
 LONGEST = 2**20
@@ -55,4 +55,4 @@ def row_of(id: str, line: bytes) -> Row:
         return {"id": id, "broken": f"its line is no JSON ({short(error)})"}
     if not isinstance(record, dict):
         return {"id": id, "broken": "its line is no JSON object"}
-    return {"id": short(record.get("id") or id), "record": record}
+    return {"id": id_of(record.get("id"), id), "record": record}

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ...prw.strict import short
 from .folder import Entry
 from .sample import Found
 
@@ -18,6 +19,11 @@ PART = 64
 """Entries of a list that make a shard."""
 Row = dict[str, Any]
 """At least an "id"; "broken" says why there is no more."""
+
+
+def id_of(value: Any, place: str) -> str:
+    """What a record calls itself, which may be 0; else where it lies."""
+    return place if value is None or value == "" else short(value)
 
 
 @dataclass(frozen=True)

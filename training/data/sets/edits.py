@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from zlib import crc32
 
 from ..files import Broken
+from ..reader import id_of
 from ..records import found_in
 from ..sample import Found
 from .own import Parquet
@@ -25,7 +26,7 @@ class OmniEdit(Parquet):
 
     def found(self, id: str, record: Mapping[str, Any]) -> Found:
         """Several wordings, short and long: which one is taken follows from the id, so that all are seen."""
-        id, wordings = str(record.get("omni_edit_id") or id), record.get("edited_prompt_list")
+        id, wordings = id_of(record.get("omni_edit_id"), id), record.get("edited_prompt_list")
         if not isinstance(wordings, list) or not wordings:
             raise Broken("it has no instruction")
         words = {**record, "instruction": wordings[crc32(id.encode()) % len(wordings)]}
@@ -39,6 +40,5 @@ class MagicBrush(Parquet):
     LAYOUT: ClassVar[str] = "*.parquet with img_id, turn_index, source_img, target_img, instruction"
 
     def found(self, id: str, record: Mapping[str, Any]) -> Found:
-        if record.get("img_id"):
-            id = f"{record['img_id']}-{record.get('turn_index')}"
-        return found_in(id, record, self.words)
+        picture = id_of(record.get("img_id"), id)
+        return found_in(f"{picture}-{record.get('turn_index')}", record, self.words)

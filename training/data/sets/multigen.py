@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..files import below, contents
+from ..reader import id_of
 from ..records import found_in
 from ..sample import Found
 from .own import JsonLines, Parquet
@@ -32,7 +33,7 @@ class MultiGen(JsonLines):
     def found(self, id: str, record: Mapping[str, Any]) -> Found:
         own = {"caption": record.get("prompt"), "picture": self.file("images", record.get("source"))}
         own |= {kind: self.file("conditions", record.get(f"control_{kind}")) for kind in self.BRINGS}
-        return found_in(str(record.get("source") or id).removeprefix("./"), own)
+        return found_in(id_of(record.get("source"), id).removeprefix("./"), own)
 
     def file(self, folder: str, name: Any) -> bytes | None:
         return contents(below(self.root / folder, name)) if isinstance(name, str) else None

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from .. import lines, parquet, tars
 from ..files import below, contents
 from ..folder import Entry, Files, listing
-from ..reader import Listed, Reader, Row
+from ..reader import Listed, Reader, Row, id_of
 from ..records import WORDS, found_in, record_of
 from ..sample import Found
 from .listing import some
@@ -107,7 +107,7 @@ class Parquet(Records):
         return True
 
     def found(self, id: str, record: Mapping[str, Any]) -> Found:
-        return found_in(str(record.get("id") or id), record, self.words)
+        return found_in(id_of(record.get("id"), id), record, self.words)
 
     def count(self) -> int | None:
         return parquet.count_in(self.files)
