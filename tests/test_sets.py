@@ -335,6 +335,7 @@ def test_both_pictures_of_an_edit_are_seen_alike(tmp_path):
         ("refcoco", {"path": "hf://datasets/a/b", "download": True}, "is not laid out as expected"),
         ("folder", {"path": ".", "size": 3}, "data.folder has an unknown entry 'size'"),
         ("folder", {"path": ".", "flip": 2.0}, "flip is 2.0, expected 0 to 1"),
+        ("../up", {"set": "folder", "path": "."}, "data.../up is no name for a set, expected letters"),
         ("folder", {"path": 3}, "data.folder.path is '3', expected a text"),
         ("folder", {"path": ".", "examples": "all"}, "data.folder.examples is 'all', expected a whole number"),
     ],

@@ -58,16 +58,17 @@ def parts_of(curriculum: Curriculum, count: int, codec: Codec, seed: int) -> dic
     """By task: what its stage names, or the toy world; `count` is how many of that."""
     found, said = {}, {}
     for stage in curriculum.stages:
-        if said.setdefault(stage.task, stage.data) != stage.data:
+        names = stage.data or (TOY,)
+        if said.setdefault(stage.task, names) != names:
             raise ValueError(
                 f"Two stages of the task {stage.task} name different data ({', '.join(said[stage.task])}, and "
-                f"{', '.join(stage.data)}): a run keeps one collection a task, so name the same, or train them in two runs."
+                f"{', '.join(names)}): a run keeps one collection a task, so name the same, or train them in two runs."
             )
         found[stage.task] = [
             toy_part(stage.task, count, codec, seed)
             if name == TOY
             else set_part(stage, source_of(curriculum, stage, name), codec, curriculum.settings.resolution, seed)
-            for name in stage.data or (TOY,)
+            for name in names
         ]
     return found
 

@@ -3,11 +3,12 @@
 Nothing is downloaded, but what the user asks for by name (own.Parquet). Links and licences: look there before use.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from ....prw.strict import between, build, one_of, typed
+from ....prw.strict import between, build, one_of, short, typed
 from ..reader import Reader
 from .ade20k import Ade20k
 from .captioned import Captioned
@@ -33,6 +34,8 @@ class Dataset(NamedTuple):
     """Control maps that the paper takes from it."""
 
 
+NAME = re.compile(r"\w[\w.+-]{0,63}")
+"""Of a table: it becomes part of file names."""
 ANY = ("inpaint", "ground", "control", "subject", "edit")
 REFER = "https://github.com/lichengunc/refer"
 COCO_TERMS = "annotations CC BY 4.0, pictures by Flickr's terms"
@@ -118,6 +121,10 @@ class Source:
 
 def open_source(name: str, table: Mapping[str, Any]) -> Source:
     """A table [data.NAME] of a recipe."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"data.{short(name)} is no name for a set, expected letters, digits, _, -, + and dots: rename it"
+        )
     where = f"data.{name}"
     common = {entry.name for entry in fields(Knobs)}
     knobs = build(Knobs, {key: value for key, value in table.items() if key in common}, where)
