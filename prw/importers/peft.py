@@ -131,9 +131,7 @@ def adapter(pairs: Mapping[str, tuple[Tensor, Tensor]], layer: Layer) -> tuple[T
 def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
     """An adapter folder as a bank: exactly if we wrote it, else as a LoRA."""
     if not (folder / WEIGHTS).is_file():
-        raise BankError(
-            f"{short(folder)} is a folder without {WEIGHTS}: name a bank's file or a PEFT adapter's folder."
-        )
+        raise BankError(f"{short(folder)} is a folder without {WEIGHTS}: name a bank's file or a PEFT adapter's folder.")
     file = SafeFile(folder / WEIGHTS)
     if (folder / OURS).is_file():
         return _read_ours(folder, file)
