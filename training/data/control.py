@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .sample import Example, Sample
+from .sample import Example, Sample, Unfit
 
 LOW, HIGH = 0.1, 0.2
 SIDE = 512
@@ -62,7 +62,7 @@ def control(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] | Non
     kinds = tuple(MAPS if kinds is None else kinds)
     possible = [kind for kind in kinds if kind in sample.maps or MAPS.get(kind)]
     if not possible:
-        raise ValueError(
+        raise Unfit(
             f"The picture {sample.id!r} has no map of the kinds {', '.join(kinds)} (it brings "
             f"{', '.join(sample.maps) or 'none'}): ask for canny, lineart or hed, or bring the map with the picture."
         )
