@@ -49,6 +49,7 @@ INPUTS = {
     ],
     "CoLoGenRouting": ["lean", "expert", "router", "curve", "options"],
     "CoLoGenExpertSchedule": ["conditioning", "windows"],
+    "CoLoGenControlMap": ["image", "kind", "model", "low_threshold", "high_threshold"],
 }  # fmt: skip
 
 
