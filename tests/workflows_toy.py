@@ -96,14 +96,14 @@ def ground(canvas: Canvas) -> None:
 def control(canvas: Canvas) -> None:
     toy = Toy(canvas)
     question = toy.question("control", (0, 8))
-    told = toy.task(
-        "CoLoGenControl", (2, 0), toy.words(question["prompt"], (1, 6))[0], map=question["source"], kind="canny"
-    )
+    edges = canvas.add("CoLoGenControlMap", (1, 9), box=(300, 420), image=question["answer"], kind="canny")
+    told = toy.task("CoLoGenControl", (2, 0), toy.words(question["prompt"], (1, 6))[0], map=edges[0], kind="canny")
     toy.saved(toy.drawn(told, 3)[0], (4, 0), "toy_control")
-    beside(toy, question, 4, 6)
+    toy.shown(edges[0], (4, 6), "The map")
+    toy.shown(question["answer"], (4, 11), "Where it comes from")
     canvas.note(
-        "## Control\n\nThe map says what is where, the words say colours. *Toy Question* asks with edges, lines, depth or a "
-        "segmentation, by its number.",
+        "## Control\n\n*Control Map* takes a picture's edges; the drawing follows them. The words say colours, the edges say "
+        "what is where. Lines, depth and segmentations work alike.",
         (0, 13),
     )
 
