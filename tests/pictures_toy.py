@@ -173,7 +173,8 @@ def curriculum(toy: Toy) -> Node:
 
 
 def curriculum_samples(toy: Toy) -> None:
-    samples(toy, curriculum(toy)["samples"], [(0, 0), (1, 0), (0, 1), (1, 1)])
+    last = toy.canvas.add("ImageFromBatch", AT, image=curriculum(toy)["samples"], batch_index=1, length=1)
+    samples(toy, last[0], [(0, 0), (1, 0), (0, 1), (1, 1)])
 
 
 def usage(toy: Toy) -> None:
@@ -187,7 +188,7 @@ PICTURES: dict[str, Callable[[Toy], None]] = {
     "CoLoGenReadGrounding": read,
     "CoLoGenControl": answers("CoLoGenControl", 3, 8),
     "CoLoGenSubject": answers("CoLoGenSubject", 3, 4),
-    "CoLoGenEdit": answers("CoLoGenEdit", 12, 5),
+    "CoLoGenEdit": answers("CoLoGenEdit", 12, 7),
     "CoLoGenSource": with_and_without,
     "CoLoGenSourceOptions": strengths,
     "CoLoGenRouting": leans,

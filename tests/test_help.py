@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 from make_pictures import FOLDER as PICTURES
@@ -75,6 +76,13 @@ def test_a_page_leads_to_workflows_with_its_node(name):
     saved = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in WORKFLOWS.glob("*.json")}
     using = [workflow for workflow, graph in saved.items() if any(node["type"] == name for node in graph["nodes"])]
     assert named and set(named) <= set(using or saved)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
+def test_the_registry_s_archive_has_pages_and_translations():
+    """.comfyignore is read as git reads .gitignore."""
+    listing = ["git", "-C", str(ROOT), "ls-files", "-i", "-c", "--exclude-from=.comfyignore", "web", "locales"]
+    assert subprocess.run(listing, check=True, capture_output=True, text=True).stdout == ""
 
 
 def test_the_recipe_that_a_page_shows_is_one(comfy):
