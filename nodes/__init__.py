@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .control_map import CoLoGenControlMap
 from .dual_branch import CoLoGenBranchMap, CoLoGenDualBranch
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .flux import CoLoGenLoadFlux
@@ -45,6 +46,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenSourceOptions,
     CoLoGenRouting,
     CoLoGenExpertSchedule,
+    CoLoGenControlMap,
     CoLoGenMarkedPrompt,
     CoLoGenDualBranch,
     CoLoGenBranchMap,

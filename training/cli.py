@@ -1,4 +1,4 @@
-"""The terminal: `cologen train ...`, `cologen bank|bench|eval ...`, `cologen demo`."""
+"""The terminal: `cologen train ...`, `cologen bank|bench|eval|data ...`, `cologen demo`."""
 
 import argparse
 import logging
@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import bank_commands, bench_commands, eval_commands, reproduce_commands, reshape_commands
+from . import bank_commands, bench_commands, data_commands, eval_commands, reproduce_commands, reshape_commands
 from .demo import demo
 from .mishaps import Stopped
 from .train_commands import add_command
@@ -25,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     bench_commands.add_commands(bench.add_subparsers(required=True, metavar="FIGURE"))
     judged = commands.add_parser("eval", help="measure what a bank can do")
     eval_commands.add_commands(judged.add_subparsers(required=True, metavar="WORLD"))
+    data = commands.add_parser("data", help="look at training data")
+    data_commands.add_commands(data.add_subparsers(required=True, metavar="ACTION"))
     shown = commands.add_parser("demo", help="the five tasks with the toy set that ships")
     shown.add_argument("--out", type=Path, default=Path("out"))
     shown.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
