@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .evaluate import CoLoGenEvaluate
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .flux import CoLoGenLoadFlux
 from .folders import register_folder
@@ -42,6 +43,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenSourceOptions,
     CoLoGenRouting,
     CoLoGenExpertSchedule,
+    CoLoGenEvaluate,
 ]
 
 

@@ -49,6 +49,7 @@ INPUTS = {
     ],
     "CoLoGenRouting": ["lean", "expert", "router", "curve", "options"],
     "CoLoGenExpertSchedule": ["conditioning", "windows"],
+    "CoLoGenEvaluate": ["results", "references", "sources", "prompts"],
 }  # fmt: skip
 
 

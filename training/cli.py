@@ -6,7 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import bank_commands, bench_commands, eval_commands, reproduce_commands, reshape_commands
+from . import (
+    bank_commands,
+    bench_commands,
+    eval_commands,
+    evaluation_commands,
+    reproduce_commands,
+    reshape_commands,
+)
 from .demo import demo
 from .mishaps import Stopped
 from .train_commands import add_command
@@ -24,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     bench = commands.add_parser("bench", help="measure on this machine")
     bench_commands.add_commands(bench.add_subparsers(required=True, metavar="FIGURE"))
     judged = commands.add_parser("eval", help="measure what a bank can do")
-    eval_commands.add_commands(judged.add_subparsers(required=True, metavar="WORLD"))
+    worlds = judged.add_subparsers(required=True, metavar="WORLD")
+    eval_commands.add_commands(worlds)
+    evaluation_commands.add_commands(worlds)
     shown = commands.add_parser("demo", help="the five tasks with the toy set that ships")
     shown.add_argument("--out", type=Path, default=Path("out"))
     shown.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
