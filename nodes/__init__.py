@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .control_map import CoLoGenControlMap
 from .evaluate import CoLoGenEvaluate
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .flux import CoLoGenLoadFlux
@@ -43,6 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenSourceOptions,
     CoLoGenRouting,
     CoLoGenExpertSchedule,
+    CoLoGenControlMap,
     CoLoGenEvaluate,
 ]
 

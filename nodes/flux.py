@@ -77,7 +77,7 @@ def _load_clip(*names: str):
         return None
     if NONE in names:
         raise ValueError(
-            "FLUX needs two text encoders and one of them is none: choose CLIP-L and T5-XXL, or none twice."
+            "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice."
         )
     return comfy.sd.load_clip(
         ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
@@ -88,7 +88,7 @@ def _load_clip(*names: str):
 
 def _load_vae(name: str):
     if name == TOY:
-        raise ValueError("The VAE is the toy world's, but the model is not: choose FLUX's VAE (ae.safetensors).")
+        raise ValueError("The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors.")
     weights = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("vae", name))
     vae = comfy.sd.VAE(sd=weights)
     vae.throw_exception_if_invalid()

@@ -68,7 +68,7 @@ def data_folder(name: str) -> Path:
     root = Path(folder_paths.get_input_directory()) / FOLDER
     folder = root / name.strip()
     if "\0" in name or not folder.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"The folder {name[:80]!r} leads outside {root}: put the pictures into a folder there.")
+        raise ValueError(f"The folder {name[:80]!r} leads outside {root}, expected one in it: put the pictures there.")
     return folder
 
 
@@ -83,5 +83,5 @@ def within(root: Path, name: str) -> Path:
             )
     folder = root.joinpath(*folders)
     if not folder.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"The folder {'/'.join(folders)} leads outside {root}: choose another.")
+        raise ValueError(f"The folder {'/'.join(folders)} leads outside {root}, expected one in it: choose another.")
     return folder / stem

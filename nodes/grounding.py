@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.bank import Bank
-from ..prw.fitting import rgb
+from ..prw.fitting import as_bytes, rgb
 from ..training.data.ground import COLOURS, FORMS
 from ..training.data.read_ground import Found, found_in, overlay
 from ..training.toy.scene import MARKERS
@@ -124,7 +124,7 @@ def _pixels(image: Tensor, size=None) -> np.ndarray:
     image = rgb(image)
     if size is not None and tuple(image.shape[1:3]) != tuple(size):
         image = F.interpolate(image.movedim(-1, 1), tuple(size), mode="bicubic", antialias=True).movedim(1, -1)
-    return (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return as_bytes(image)
 
 
 def told_of(answer: Found) -> str:

@@ -157,7 +157,9 @@ class CoLoGenExpertSchedule(io.ComfyNode):
     def execute(cls, conditioning, windows: str) -> io.NodeOutput:
         spans, count = spans_of(windows), max((len(sources_of(options)) for _, options in conditioning), default=0)
         if len(spans) > count:
-            raise ValueError(f"There are {len(spans)} windows for {count} sources, expected one a source at most.")
+            raise ValueError(
+                f"There are {len(spans)} windows for {count} sources, expected one a source at most: remove the others."
+            )
         for i, (start, end) in enumerate(spans):
             conditioning = change_source(conditioning, i, start=start, end=end)
         return io.NodeOutput(conditioning)
@@ -167,7 +169,7 @@ def numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.replace(";", ",").split(",") if word.strip())
     except ValueError:
-        raise ValueError(f"The curve is {text[:60]!r}, expected numbers with commas, such as 1, 0.5, 0.") from None
+        raise ValueError(f"The curve is {text[:60]!r}, expected numbers with commas: type it as 1, 0.5, 0.") from None
 
 
 def spans_of(text: str) -> list[tuple[float, float]]:
@@ -176,6 +178,6 @@ def spans_of(text: str) -> list[tuple[float, float]]:
         try:
             start, end = (float(word) for word in part.split("to"))
         except ValueError:
-            raise ValueError(f"A window is {part.strip()[:40]!r}, expected from and to, such as 0 to 0.5.") from None
+            raise ValueError(f"A window is {part.strip()[:40]!r}, expected from and to: type it as 0 to 0.5.") from None
         spans.append((start, end))
     return spans

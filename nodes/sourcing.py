@@ -52,7 +52,7 @@ def source_of(
     vae, image: Tensor, task: str, options: Options, experts: Bank | None, hole: Tensor | None = None
 ) -> Source:
     if vae is None:
-        raise ValueError("There is no VAE: connect FLUX's (ae.safetensors), from Load VAE or Load FLUX.")
+        raise ValueError("There is no VAE, expected FLUX's (ae.safetensors): connect it from Load VAE or Load FLUX.")
     routing = options.routing(task)
     habits = Habits() if experts is None else habits_of(experts, routing)
     image = rgb(image) if hole is None else filled(rgb(image), masks(hole, len(image)), habits.hole)
@@ -72,7 +72,9 @@ def masks(mask: Tensor, images: int) -> Tensor:
     """A MASK as (batch or 1, height, width)."""
     rows = mask.reshape(-1, *mask.shape[-2:])
     if len(rows) not in (1, images):
-        raise ValueError(f"There are {len(rows)} masks for {images} images, expected one, or one an image.")
+        raise ValueError(
+            f"There are {len(rows)} masks for {images} images, expected one, or one an image: connect others."
+        )
     return rows
 
 

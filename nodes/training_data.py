@@ -93,7 +93,9 @@ class CoLoGenTrainingData(io.ComfyNode):
     @classmethod
     def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None) -> io.NodeOutput:
         if vae is None or clip is None:
-            raise ValueError("There is no VAE or no CLIP: connect FLUX.1's, from the stock loaders or Load FLUX.")
+            raise ValueError(
+                "There is no VAE or no CLIP, expected FLUX.1's: connect those of the stock loaders or Load FLUX."
+            )
         codec = HostCodec(vae, clip)
         example, count, note = SOURCES[source](folder, task, size, count, cut_seed)
         with torch.inference_mode(False):  # training takes ordinary tensors

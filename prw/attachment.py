@@ -143,7 +143,6 @@ class Attachment:
 
     def _weave(self, host: Host, source: Source, batch: Batch, picks: list[int]) -> list[Row]:
         """Runs the source stream for some samples of the batch."""
-        self.bank.check_unchanged()
         latent = source.latent[[batch.image(source, i) for i in picks]]
         latent = fill_channels(host.latent_in(latent), batch.channels).to(batch.device, host.dtype)
         times, pooled = batch.times[picks], batch.pooled[picks]

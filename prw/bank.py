@@ -12,10 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from .bank_info import FINAL, BankError, BankInfo, ExpertInfo, RouterInfo, decode, encode
-from .bank_shapes import check_tensors, down_key
+from .bank_shapes import check_bank, down_key
 from .experts import LowRank
 from .identity import state_of
-from .renamed import check_unchanged
 from .safe_file import SafeFile
 from .strict import short
 from .writer import write
@@ -34,30 +33,25 @@ class Bank:
     def open(cls, path: str | os.PathLike) -> "Bank":
         file = SafeFile(path)
         info = decode(file.metadata.get(METADATA_KEY), file.path.name)
-        check_tensors(info, {name: (file.shape(name), file.dtype(name)) for name in file}, file.path.name)
+        check_bank(info, {name: (file.shape(name), file.dtype(name)) for name in file}, file.path.name)
         return cls(info, file)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes to a temporary name beside `path` and renames: a reader sees the old file or the new."""
         return write(path, self.tensors, {METADATA_KEY: encode(self.info)})
 
-    def check_unchanged(self) -> None:
-        check_unchanged(self.tensors)
-
     def expert(self, name: str, block: str) -> dict[str, LowRank]:
         """What the expert adds in one block, by target."""
         info = self.info.experts[name]
-        return {
-            target: self._pair(name, info, f"{block}.{target}")
-            for target, where in info.targets.items()
-            if where == "all" or block.startswith(where)
-        }
+        return {target: self._pair(name, info, f"{block}.{target}") for target in info.targets_in(block)}
 
     def _pair(self, name: str, info: ExpertInfo, place: str) -> LowRank:
-        scale = info.alpha / info.rank
-        if info.scaled:
-            scale = scale * self.tensors[f"experts.{name}.{place}.scale"]
-        return LowRank(self.tensors[down_key(name, info, place)], self.tensors[f"experts.{name}.{place}.up"], scale)
+        down, up = self.tensors[down_key(name, info, place)], self.tensors[f"experts.{name}.{place}.up"]
+        return LowRank(down, up, info.alpha / info.rank * self.own_scale(name, place))
+
+    def own_scale(self, name: str, place: str) -> float | Tensor:
+        """What a pair is multiplied by besides alpha / rank."""
+        return self.tensors[f"experts.{name}.{place}.scale"] if self.info.experts[name].scaled else 1.0
 
     def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
         """W_r and W_n of eq. 2, each (dim, experts)."""
@@ -86,9 +80,14 @@ class Bank:
         alone = "" if router else self._alone(task)
         if alone:
             return None, RouterInfo(experts=(alone,), task=task)
+        if not routers:
+            raise BankError(
+                f"The bank has no router and no expert for {short(stage)}, expected the name of one of its experts "
+                f"({short(', '.join(self.info.experts))}): type it as CoLoGen Source's expert."
+            )
         raise BankError(
-            f"The bank has no router {short(stage)}, expected one of {', '.join(routers) or 'none at all'}: "
-            f"choose a task it was trained for, or load another bank."
+            f"The bank has no router {short(stage)}, expected one of {', '.join(routers)}: choose a task it was "
+            f"trained for, or load another bank."
         )
 
     def _alone(self, task: str) -> str:

@@ -52,6 +52,8 @@ class ExpertInfo:
         between("alpha", self.alpha)
         _check_names((self.shared,) if self.shared else ())
         one_of("role", self.role, ("concept", "localisation", ""))
+        if not self.targets:
+            raise ValueError(f"an expert has no targets, expected one or more of {', '.join(TARGETS)}")
         for target, where in self.targets.items():
             one_of("target", target, TARGETS)
             one_of("blocks", where, ("all", "double", "single"))
@@ -59,6 +61,10 @@ class ExpertInfo:
                 raise ValueError(
                     f"proj bends {where} blocks, expected double: only they have a projection of their own"
                 )
+
+    def targets_in(self, block: str) -> list[str]:
+        """What it bends of a block."""
+        return [target for target, where in self.targets.items() if where == "all" or block.startswith(where)]
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,15 @@ class BankInfo:
         _check_names((*self.experts, *self.routers))
         if FINAL in self.routers:
             raise ValueError(f"a router is named {FINAL}, which stands for the last one: rename it")
+        ranks: dict[str, int] = {}
+        for name, expert in self.experts.items():
+            if not any(map(self.base.count, expert.targets.values())):
+                raise ValueError(f"expert {name} bends {dict(expert.targets)}, but the base has no such block")
+            if expert.shared and ranks.setdefault(expert.shared, expert.rank) != expert.rank:
+                raise ValueError(
+                    f"expert {name} has rank {expert.rank}, expected {ranks[expert.shared]} as all that share down "
+                    f"matrices in {expert.shared}"
+                )
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -117,7 +132,12 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def encode(info: BankInfo) -> str:
-    return json.dumps({"format": FORMAT, "version": VERSION, **asdict(info)})
+    text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(info)})
+    if len(text) > SIZE_LIMIT:
+        raise BankError(
+            f"The bank's metadata is {len(text)} characters long, expected at most {SIZE_LIMIT}: split the bank."
+        )
+    return text
 
 
 def decode(text: str | None, name: str) -> BankInfo:

@@ -5,6 +5,7 @@ experts of one down matrix; `routers.<stage>.<block>.<weight|noise>`.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from .bank_info import BankError, BankInfo, ExpertInfo
 from .strict import short
@@ -12,29 +13,33 @@ from .strict import short
 DTYPES = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 
 
-def check_tensors(info: BankInfo, found: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> None:
+def check_bank(info: BankInfo, found: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> None:
     """Refuses a file whose tensors are not exactly those that its metadata promises."""
     if (count := expected_count(info)) > 4 * len(found) + 4096:  # before a table is built of what a file may claim
         raise BankError(f"{name} holds {len(found)} tensors, but its metadata promises {count}: it is no valid bank.")
-    expected = expected_shapes(info)
+    check_tensors(expected_shapes(info), found, name)
+
+
+def check_tensors(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[tuple[int, ...], str]], name: str
+) -> None:
     for key in expected.keys() - found.keys():
         raise BankError(f"{name} lacks the tensor {key} that its metadata promises: download or save it again.")
     for key in found.keys() - expected.keys():
         raise BankError(f"{name} holds a tensor {short(key)} that its metadata does not name: it is no valid bank.")
     for key, (shape, dtype) in found.items():
         if shape != expected[key]:
-            raise BankError(f"{name}: {key} has shape {shape}, expected {expected[key]}: it is no valid bank.")
+            raise BankError(f"{name}: {key} has shape {shape}, expected {expected[key]}: download or save it again.")
         if dtype not in DTYPES:
             raise BankError(f"{name}: {key} is of type {dtype}, expected one of {', '.join(sorted(DTYPES))}.")
 
 
 def expected_count(info: BankInfo) -> int:
     """How many tensors `expected_shapes` would name, without naming them."""
-    sizes = {"double": info.base.double_blocks, "single": info.base.single_blocks}
-    sizes["all"] = sum(sizes.values())
-    parts = {name: 3 if expert.scaled else 2 for name, expert in info.experts.items()}
-    pairs = sum(parts[name] * sizes[where] for name, e in info.experts.items() for where in e.targets.values())
-    return pairs + 2 * len(info.routers) * sizes["all"]
+    pairs = sum(
+        (3 if e.scaled else 2) * info.base.count(where) for e in info.experts.values() for where in e.targets.values()
+    )
+    return pairs + 2 * len(info.routers) * info.base.count()
 
 
 def expected_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
@@ -53,6 +58,16 @@ def expected_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
             for kind in ("weight", "noise"):
                 shapes[f"routers.{stage}.{block}.{kind}"] = (dim, len(router.experts))
     return shapes
+
+
+def keys_of(info: BankInfo, name: str) -> list[str]:
+    """The tensors of one expert, shared down matrices among them."""
+    return list(expected_shapes(replace(info, experts={name: info.experts[name]}, routers={})))
+
+
+def place_of(key: str) -> str:
+    """double_blocks.0.k of experts.NAME.double_blocks.0.k.down"""
+    return key.split(".", 2)[2].rsplit(".", 1)[0]
 
 
 def down_key(name: str, expert: ExpertInfo, place: str) -> str:

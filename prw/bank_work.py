@@ -1,13 +1,14 @@
-"""Banks as people handle them: fresh, merged, split, with experts dropped or renamed. No tensor is read here."""
+"""Banks as people handle them: fresh, merged, split, with experts dropped or renamed. Tensors stay where they are."""
 
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from .bank import Bank
-from .bank_info import BankError, BankInfo, RouterInfo
+from .bank_info import BankError, BankInfo, RouterInfo, SourceInfo
 from .bank_shapes import expected_shapes
 from .renamed import Renamed
 from .strict import short
@@ -16,36 +17,57 @@ from .strict import short
 def random_bank(info: BankInfo, seed: int = 0, up: float = 0.0, router: float = 0.02) -> Bank:
     """Fresh weights: `down` as a linear layer starts, `up` normal of the given size (0: adds nothing yet)."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = {"down": info.base.hidden_size**-0.5, "up": up, "weight": router, "noise": router, "scale": 1.0}
-    return Bank(
-        info,
-        {
-            name: torch.randn(shape, generator=generator) * sizes[name.rsplit(".", 1)[1]]
-            for name, shape in expected_shapes(info).items()
-        },
-    )
+    sizes = {"down": info.base.hidden_size**-0.5, "up": up, "weight": router, "noise": router}
+
+    def fresh(kind: str, shape: tuple[int, ...]) -> Tensor:
+        return torch.ones(shape) if kind == "scale" else torch.randn(shape, generator=generator) * sizes[kind]
+
+    return Bank(info, {name: fresh(name.rsplit(".", 1)[1], shape) for name, shape in expected_shapes(info).items()})
 
 
 def merge(banks: Iterable[Bank]) -> Bank:
     """One bank with the experts and routers of all; equal names must not mean different things."""
     banks = list(banks)
-    experts, routers = {}, {}
+    experts, routers, shared = {}, {}, {}
     for bank in banks:
         if bank.info.base.refusal(banks[0].info.base):
             raise BankError("These banks are for FLUX models of different shapes: merge banks for the same base.")
-        if bank.info.source != banks[0].info.source:
-            raise BankError(
-                f"These banks modulate their sources differently ({bank.info.source}, {banks[0].info.source}): "
-                f"merge banks that were trained alike."
-            )
+        _share(shared, bank)
         for kind, mine, theirs in (("expert", experts, bank.info.experts), ("router", routers, bank.info.routers)):
             for name in mine.keys() & theirs.keys():
                 raise BankError(f"Two banks have {kind} {name}: rename or split one of them first.")
             mine.update(theirs)
     licences = dict.fromkeys(bank.info.licence for bank in banks if bank.info.licence)
     base = next((bank.info.base for bank in banks if bank.info.base.probe), banks[0].info.base)
-    info = replace(banks[0].info, base=base, experts=experts, routers=routers, licence="; ".join(licences))
+    info = BankInfo(base, experts, routers, _common_source([bank.info for bank in banks]), "; ".join(licences))
     return Bank(info, ChainMap(*(bank.tensors for bank in banks)))
+
+
+def _share(shared: dict[str, Tensor], bank: Bank) -> None:
+    """Parts of one bank may share down matrices; banks that only call theirs alike may not."""
+    for key in (key for key in expected_shapes(bank.info) if key.startswith("shared.")):
+        if not torch.equal(shared.setdefault(key, bank.tensors[key]), bank.tensors[key]):
+            raise BankError(
+                f"Two banks have different matrices for the group {key.split('.')[1]}, expected one name a group: make "
+                f"one of them again with cologen bank share --group."
+            )
+
+
+def _common_source(infos: list[BankInfo]) -> SourceInfo:
+    """How all modulate their sources; where every expert is told the picture's guidance, the bank's own says nothing."""
+    common = next((info for info in infos if _needs_guidance(info)), infos[0]).source
+    for info in infos:
+        source = info.source if _needs_guidance(info) else replace(info.source, guidance=common.guidance)
+        if source != common:
+            raise BankError(
+                f"These banks modulate their sources differently ({source}, {common}): merge banks that were trained "
+                f"alike."
+            )
+    return common
+
+
+def _needs_guidance(info: BankInfo) -> bool:
+    return bool(info.routers) or any(not expert.habits.guidance for expert in info.experts.values())
 
 
 def split(bank: Bank, expert: str) -> Bank:
@@ -55,7 +77,11 @@ def split(bank: Bank, expert: str) -> Bank:
         experts={expert: bank.info.experts[expert]},
         routers={name: router for name, router in bank.info.routers.items() if _owner(bank, router) == expert},
     )
-    return Bank(info, {name: bank.tensors[name] for name in expected_shapes(info)})
+    return _part(bank, info)
+
+
+def _part(bank: Bank, info: BankInfo, change: Callable[[str, Tensor], Tensor] | None = None) -> Bank:
+    return Bank(info, Renamed(bank.tensors, {name: name for name in expected_shapes(info)}, change))
 
 
 def _owner(bank: Bank, router: RouterInfo) -> str:
@@ -84,21 +110,22 @@ def drop(bank: Bank, names: Iterable[str]) -> Bank:
     info = replace(bank.info, experts=experts, routers=routers)
     columns = {stage: torch.tensor(chosen) for stage, chosen in kept.items()}
 
-    def cut(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    def cut(name: str, tensor: Tensor) -> Tensor:
         kind, stage, _ = name.split(".", 2)
         return tensor[:, columns[stage]] if kind == "routers" else tensor
 
-    return Bank(info, Renamed(bank.tensors, {name: name for name in expected_shapes(info)}, cut))
+    return _part(bank, info, cut)
 
 
 def rename(bank: Bank, names: Mapping[str, str]) -> Bank:
     """Experts under other names; a router that has its expert's name goes along."""
     for name in names.keys() - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {short(name)}, expected one of {', '.join(bank.info.experts)}.")
-    experts = {names.get(name, name): expert for name, expert in bank.info.experts.items()}
-    stages = {names.get(stage, stage) for stage in bank.info.routers}
-    if len(experts) < len(bank.info.experts) or len(stages) < len(bank.info.routers):
+    routed = {name for router in bank.info.routers.values() for name in router.experts}
+    taken = (bank.info.experts.keys() | bank.info.routers.keys() | routed) - names.keys()
+    if taken & set(names.values()) or len(set(names.values())) < len(names):
         raise BankError(f"Two would have one name ({', '.join(map(short, names.values()))}): choose another.")
+    experts = {names.get(name, name): expert for name, expert in bank.info.experts.items()}
     routers = {
         names.get(stage, stage): replace(router, experts=tuple(names.get(name, name) for name in router.experts))
         for stage, router in bank.info.routers.items()

@@ -48,11 +48,17 @@ class Base:
     def probed(self, flux: nn.Module, name: str = "") -> "Base":
         return replace(self, name=name, probe=probe_of(flux))
 
+    def count(self, where: str = "all") -> int:
+        """How many blocks "all", "double" or "single" stands for."""
+        return sum(count for kind, count in self._counts().items() if where in ("all", kind))
+
     def blocks(self, where: str = "all") -> list[str]:
-        """The block names that "all", "double" or "single" stands for."""
-        kinds = {"double": self.double_blocks, "single": self.single_blocks}
-        chosen = kinds if where == "all" else {where: kinds[where]}
-        return [f"{kind}_blocks.{i}" for kind, count in chosen.items() for i in range(count)]
+        """Their names."""
+        counts = self._counts().items()
+        return [f"{kind}_blocks.{i}" for kind, count in counts if where in ("all", kind) for i in range(count)]
+
+    def _counts(self) -> dict[str, int]:
+        return {"double": self.double_blocks, "single": self.single_blocks}
 
     def refusal(self, flux: "Base") -> str:
         """Why experts made for this base cannot run on `flux`, or "" if they can."""

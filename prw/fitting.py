@@ -53,11 +53,16 @@ FIT: dict[str, Callable[[Tensor, int], Tensor]] = {"": keep, "stretch": stretch,
 FITS = tuple(FIT)
 
 
+def as_bytes(image: Tensor) -> np.ndarray:
+    """IMAGE as pictures are kept on disk: 0 to 255."""
+    return (image.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
 def lanczos(image: Tensor, height: int, width: int) -> Tensor:
     """Pillow's, on bytes, which is what the imported experts were trained on."""
-    pictures = (image.clamp(0, 1) * 255).round().byte().cpu().numpy()
     resized = [
-        np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)) for picture in pictures
+        np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
+        for picture in as_bytes(image)
     ]
     return torch.from_numpy(np.stack(resized)).to(image) / 255
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .fitting import FITS, HOLES
+from .fitting import FITS, GRID, HOLES
 from .positions import POSITION
 from .strict import between, one_of
 
@@ -36,6 +36,8 @@ class Habits:
         one_of("fit", self.fit, FITS)
         one_of("hole", self.hole, tuple(HOLES))
         between("side", self.side, 0, 8192)
+        if self.side % GRID:
+            raise ValueError(f"side is {self.side}, expected a multiple of {GRID}")
 
     def strange(self, latent: Tensor) -> str:
         """What is unusual about a source, or ""."""

@@ -1,5 +1,6 @@
 """Tensors of another mapping under other names, read when they are asked for."""
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ from .identity import Same, state_of
 
 
 class Renamed(Mapping):
-    """`names` maps ours to theirs; `change(name, tensor)`, if given, is what becomes of a tensor on its way."""
+    """`names` maps ours to theirs; `change(name, tensor)`, if given, is what becomes of a tensor on its way; it
+    keeps the type."""
 
     def __init__(
         self,
@@ -24,6 +26,9 @@ class Renamed(Mapping):
         tensor = self._tensors[self._names[name]]
         return tensor if self._change is None else self._change(name, tensor)
 
+    def __contains__(self, name):
+        return name in self._names
+
     def __iter__(self):
         return iter(self._names)
 
@@ -33,12 +38,12 @@ class Renamed(Mapping):
     def state(self) -> Any:
         return (self._self, state_of(self._tensors))
 
-    def check_unchanged(self) -> None:
-        check_unchanged(self._tensors)
+    def width(self, name: str) -> int:
+        return width_of(self._tensors, self._names[name])
 
 
-def check_unchanged(tensors: Mapping[str, Tensor]) -> None:
-    """Refuses files that were written over since they were opened (safe_file.py)."""
-    for part in getattr(tensors, "maps", [tensors]):
-        if hasattr(part, "check_unchanged"):
-            part.check_unchanged()
+def width_of(tensors: Mapping[str, Tensor], name: str) -> int:
+    """Bytes that a number of a tensor takes, without computing it."""
+    if isinstance(tensors, ChainMap):
+        return width_of(next(part for part in tensors.maps if name in part), name)
+    return tensors.width(name) if hasattr(tensors, "width") else tensors[name].dtype.itemsize

@@ -6,16 +6,17 @@ one pair, and an `Error` that is complete once all were read.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from .bank import Bank
 from .bank_info import BankError, BankInfo
-from .bank_shapes import down_key, expected_shapes
+from .bank_shapes import down_key, expected_shapes, keys_of, place_of
 from .experts import LowRank
 from .identity import Same
-from .renamed import check_unchanged
+from .renamed import width_of
 from .strict import short
 
 FP8_MAX = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
@@ -50,10 +51,10 @@ class Computed(Mapping):
     """A bank's tensors, those of `fresh` experts made place by place; the last place is remembered for its other parts."""
 
     def __init__(
-        self, old: Bank, info: BankInfo, fresh: set[str], make: Callable[[str], dict[str, Tensor]], dtype: torch.dtype
+        self, old: Bank, info: BankInfo, fresh: list[str], make: Callable[[str], dict[str, Tensor]], dtype: torch.dtype
     ):
         self._old, self._names, self._make, self._dtype = old, expected_shapes(info), make, dtype
-        self._kept = {key for name in info.experts.keys() - fresh for key in _keys(info, name)}
+        self._kept = {key for name in info.experts.keys() - fresh for key in keys_of(info, name)}
         self._place, self._parts, self._self = "", {}, Same(self)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -65,6 +66,9 @@ class Computed(Mapping):
             self._place, self._parts = place, self._make(place)
         return self._parts[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._names, key=lambda name: (place_of(name), name)))
 
@@ -74,7 +78,7 @@ class Computed(Mapping):
     def width(self, name: str) -> int:
         """Bytes a number takes, without computing it."""
         if self._is_old(name):
-            return self._old.tensors[name].dtype.itemsize
+            return width_of(self._old.tensors, name)
         return 4 if name.endswith(".scale") else self._dtype.itemsize
 
     def _is_old(self, name: str) -> bool:
@@ -82,14 +86,6 @@ class Computed(Mapping):
 
     def state(self) -> Same:
         return self._self
-
-    def check_unchanged(self) -> None:
-        check_unchanged(self._old.tensors)
-
-
-def place_of(name: str) -> str:
-    """double_blocks.0.k, with the expert's name before it unless experts are made together."""
-    return name.split(".", 2)[2].rsplit(".", 1)[0]
 
 
 def pairs_at(bank: Bank, names: Iterable[str], place: str) -> dict[str, LowRank]:
@@ -103,9 +99,9 @@ def reranked(bank: Bank, rank: int, names: Iterable[str] = ()) -> tuple[Bank, Er
     """Experts of lower rank: what the largest singular values of up @ down keep."""
     chosen = _chosen(bank, names)
     for name in chosen:
-        if not 1 <= rank <= bank.info.experts[name].rank:
-            found = bank.info.experts[name].rank
-            raise BankError(f"The rank is {rank}, expected 1 to {found}, which expert {name} has: choose a lower one.")
+        most = min(bank.info.experts[name].rank, bank.info.base.hidden_size)
+        if not 1 <= rank <= most:
+            raise BankError(f"The rank is {rank}, expected 1 to {most}, the most that expert {name} has: lower it.")
     experts = {
         name: replace(expert, rank=rank, alpha=expert.alpha / expert.rank * rank, shared="", scaled=False)
         if name in chosen
@@ -118,9 +114,10 @@ def reranked(bank: Bank, rank: int, names: Iterable[str] = ()) -> tuple[Bank, Er
         made = {}
         for name, pair in pairs_at(bank, chosen, place).items():
             down, up, singular = truncated(pair, rank)
+            singular = singular * pair.scale
             error.note(f"{name} {place}", (singular[rank:] ** 2).sum(), (singular**2).sum())
-            made[f"experts.{name}.{place}.down"] = down.to(dtype)
-            made[f"experts.{name}.{place}.up"] = (up * _own_scale(bank, name, place)).to(dtype)
+            made[f"experts.{name}.{place}.down"] = _stored(down, dtype, name)
+            made[f"experts.{name}.{place}.up"] = _stored(up * bank.own_scale(name, place), dtype, name)
         return made
 
     return Bank(info, Computed(bank, info, chosen, make, dtype)), error
@@ -140,6 +137,8 @@ def sharing(bank: Bank, rank: int, group: str = "shared", names: Iterable[str] =
     chosen = _chosen(bank, names)
     if not 1 <= rank <= (all_ranks := sum(bank.info.experts[name].rank for name in chosen)):
         raise BankError(f"The shared rank is {rank}, expected 1 to {all_ranks}, what these experts have together.")
+    if users := [name for name, e in bank.info.experts.items() if e.shared == group and name not in chosen]:
+        raise BankError(f"The group {group} is used by {', '.join(users)}, too: choose another name with --group.")
     experts = {
         name: replace(expert, rank=rank, alpha=float(rank), shared=group, scaled=False) if name in chosen else expert
         for name, expert in bank.info.experts.items()
@@ -155,7 +154,8 @@ def sharing(bank: Bank, rank: int, group: str = "shared", names: Iterable[str] =
         down[: min(rank, len(v))] = v[:rank]
         made[f"shared.{group}.{place}.down"] = down.to(dtype)
         for name, pair in pairs.items():
-            made[f"experts.{name}.{place}.up"] = (pair.up.float() @ (pair.down.float() @ down.T) * pair.scale).to(dtype)
+            up = pair.up.float() @ (pair.down.float() @ down.T) * pair.scale
+            made[f"experts.{name}.{place}.up"] = _stored(up, dtype, name)
         return made
 
     return Bank(info, Computed(bank, info, chosen, make, dtype)), error
@@ -171,54 +171,56 @@ def cast(bank: Bank, dtype: torch.dtype) -> tuple[Bank, Error]:
         made = {}
         for name, pair in pairs_at(bank, bank.info.experts, place).items():
             expert = info.experts[name]
-            (down, by_down), (up, by_up) = (_fitted(part, dtype) for part in (pair.down, pair.up))
+            (down, by_down), (up, by_up) = (_fitted(part, dtype, name) for part in (pair.down, pair.up))
             made[down_key(name, expert, place)] = down
             made[f"experts.{name}.{place}.up"] = up
             if expert.scaled:
-                made[f"experts.{name}.{place}.scale"] = by_down * by_up * _own_scale(bank, name, place)
-            _compare(error, f"{name} {place}", pair, LowRank(down.float() * by_down, up.float() * by_up, 1.0))
+                made[f"experts.{name}.{place}.scale"] = by_down * by_up * bank.own_scale(name, place)
+            _compare(error, f"{name} {place}", pair, LowRank(down.float() * by_down, up.float() * by_up, pair.scale))
         return made
 
-    return Bank(info, Computed(bank, info, set(experts), make, dtype)), error
+    return Bank(info, Computed(bank, info, list(experts), make, dtype)), error
 
 
-def _fitted(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _fitted(x: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, Tensor]:
     """A tensor in another type, and what it must be multiplied by to be itself again."""
-    if dtype not in FP8_MAX:
-        return x.to(dtype), torch.ones(())
-    by = x.float().abs().amax().clamp(min=1e-12) / FP8_MAX[dtype]
-    return (x.float() / by).to(dtype), by
+    by = x.float().abs().amax().clamp(min=1e-12) / FP8_MAX[dtype] if dtype in FP8_MAX else torch.ones(())
+    return _stored(x.float() / by, dtype, name), by
+
+
+def _stored(x: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """In a type that can hold it."""
+    stored = x.to(dtype)
+    if not torch.isfinite(stored.float()).all():
+        kind = str(dtype).removeprefix("torch.")
+        raise BankError(
+            f"Expert {name} has numbers that {kind} cannot hold, expected finite ones within it: convert to bfloat16, or "
+            f"check the bank with cologen bank verify."
+        )
+    return stored
 
 
 def _compare(error: Error, place: str, old: LowRank, new: LowRank) -> None:
-    """Of the products, by way of their small factors: ||UD - U'D'||."""
+    """Of the products, by way of their small factors: s ||UD - U'D'||, both of the scale s."""
     ups, downs = torch.cat((old.up.float(), -new.up), 1), torch.cat((old.down.float(), new.down))
     whole = torch.linalg.qr(old.up.float())[1] @ torch.linalg.qr(old.down.float().T)[1].T
     off = torch.linalg.qr(ups)[1] @ torch.linalg.qr(downs.T)[1].T
-    error.note(place, (off**2).sum(), (whole**2).sum())
+    error.note(place, (off * old.scale).square().sum(), (whole * old.scale).square().sum())
 
 
-def _keys(info: BankInfo, name: str) -> list[str]:
-    """The tensors of one expert, a shared down matrix among them."""
-    return list(expected_shapes(replace(info, experts={name: info.experts[name]}, routers={})))
-
-
-def _own_scale(bank: Bank, name: str, place: str) -> Tensor:
-    return bank.tensors[f"experts.{name}.{place}.scale"] if bank.info.experts[name].scaled else torch.ones(())
-
-
-def _chosen(bank: Bank, names: Iterable[str]) -> set[str]:
+def _chosen(bank: Bank, names: Iterable[str]) -> list[str]:
+    """In the bank's order."""
     names = set(names) or set(bank.info.experts)
     for name in names - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {short(name)}, expected one of {', '.join(bank.info.experts)}.")
-    return names
+    return [name for name in bank.info.experts if name in names]
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
+def wide(tensor: Tensor) -> torch.dtype:
     """What results of a computation are kept in: fp8 has too few digits for them."""
     return torch.bfloat16 if tensor.dtype in FP8_MAX else tensor.dtype
 
 
-def _widest(bank: Bank, names: set[str]) -> torch.dtype:
-    keys = (key for key in bank.tensors if key.startswith("experts.") and key.split(".")[1] in names)
-    return max({_wide(bank.tensors[key]) for key in keys}, key=lambda dtype: dtype.itemsize)
+def _widest(bank: Bank, names: list[str]) -> torch.dtype:
+    keys = (key for name in names for key in keys_of(bank.info, name) if not key.endswith(".scale"))
+    return reduce(torch.promote_types, {wide(bank.tensors[key]) for key in keys})

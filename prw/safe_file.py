@@ -14,8 +14,10 @@ from .strict import short
 class SafeFile(Mapping):
     """The tensors of a safetensors file as a mapping; each look-up maps, none reads ahead."""
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, called: str = ""):
         self.path = Path(path)
+        self.name = called or self.path.name
+        """What people call it."""
         if not self.path.is_file():
             raise BankError(f"There is no file {short(path)}: check the name.")
         if not os.access(self.path, os.R_OK):
@@ -34,18 +36,26 @@ class SafeFile(Mapping):
         stat = self.path.stat()
         return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
-    def check_unchanged(self) -> None:
+    def _check_unchanged(self) -> None:
         """Refuses a file that was written over in place: its mapped pages may be gone, which kills a process.
 
         Replaced or deleted files stay whole for whoever has them open.
         """
-        if self.path.exists() and (now := self._stamp()) != self._opened and now[0] == self._opened[0]:
+        try:
+            now = self._stamp()
+        except OSError:
+            return
+        if now != self._opened and now[0] == self._opened[0]:
             raise BankError(f"{self.path.name} has changed since it was loaded: load the experts again.")
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
+        self._check_unchanged()
         return self._file.get_tensor(name)
+
+    def __contains__(self, name):
+        return name in self._names
 
     def __iter__(self):
         return iter(self._names)

@@ -8,12 +8,15 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .bank_info import BankError
+from .renamed import width_of
+from .strict import short
 
 NAMES = {
     torch.float32: "F32",
@@ -29,22 +32,21 @@ ENTRY = 160
 def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Writes to a temporary name beside `path` and renames: a reader sees the old file or the new."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        try:
-            with open(temporary, "wb") as file:
-                _write(file, tensors, dict(metadata))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise BankError(
-                f"{path.name} could not be written ({error}): free some space or choose another folder."
-            ) from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            _write(file, tensors, dict(metadata))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise BankError(
+            f"{path.name} could not be written ({short(error)}): free some space or choose another folder."
+        ) from None
+    finally:
+        with suppress(OSError):  # renamed, or never begun
+            temporary.unlink()
     return path
 
 
@@ -67,8 +69,7 @@ def _write(file, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> Non
 def _wide_first(tensors: Mapping[str, Tensor]) -> list[str]:
     """As the library orders them, so that each tensor begins at a multiple of its numbers' width; then by name.
 
-    Tensors that are computed on the way know their widths, and the order in which they are cheap.
+    Tensors that are computed on the way know the order in which they are cheap.
     """
-    if hasattr(tensors, "width"):
-        return sorted(tensors, key=tensors.width, reverse=True)
-    return sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    names = tensors if hasattr(tensors, "width") else sorted(tensors)
+    return sorted(names, key=lambda name: -width_of(tensors, name))

@@ -3,6 +3,7 @@
 import json
 import pickle
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,23 @@ def test_a_failed_save_leaves_the_old_file(flux, tmp_path):
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_stands_in_the_way_of_a_file_is_a_sentence(flux, tmp_path):
+    bank = tiny_bank(flux)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.safetensors").mkdir()
+    for path in (tmp_path / "file" / "bank.safetensors", tmp_path / "folder.safetensors"):
+        with pytest.raises(BankError, match=f"{path.name} could not be written .*: free some space or choose another"):
+            bank.save(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.safetensors"]
+
+
+def test_metadata_that_no_reader_takes_is_not_written(flux, tmp_path):
+    bank = tiny_bank(flux)
+    with pytest.raises(BankError, match="characters long, expected at most 1048576: split the bank"):
+        Bank(replace(bank.info, licence="x" * 2**20), bank.tensors).save(tmp_path / "bank.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_experts_this_code_does_not_know_load_and_run(flux, tmp_path):
     bank = tiny_bank(flux, names=("inpaint", "ground", "control", "subject", "edit", "relight"))
     loaded = Bank.open(bank.save(tmp_path / "six.safetensors"))
@@ -88,11 +106,11 @@ def test_merge_of_split_parts_is_the_bank(flux, tmp_path):
 
 def test_an_expert_without_a_router_runs_alone_with_gate_one(flux):
     bank = tiny_bank(flux)
-    from dataclasses import replace
-
     fixed = Bank(replace(bank.info, routers={}), {k: v for k, v in bank.tensors.items() if k.startswith("experts")})
     assert torch.equal(run(flux, fixed, source("ground")), run(flux, bank, source("ground", expert="ground")))
-    with pytest.raises(BankError, match="no router edit, expected one of none"):
+    with pytest.raises(
+        BankError, match=r"no router and no expert for edit, .*\(inpaint, ground, control\): type it as"
+    ):
         run(flux, fixed, source("edit"))
 
 
@@ -112,8 +130,6 @@ def test_a_bank_for_another_base_is_a_sentence(flux):
 
 
 def test_another_training_of_the_same_shape_is_a_warning(flux, caplog):
-    from dataclasses import replace
-
     base = tiny_info(flux).base
     own = Bank(replace(tiny_info(flux), base=base.probed(flux)), tiny_bank(flux).tensors)
     run(flux, own, source())
@@ -177,6 +193,20 @@ BROKEN = {
     "reserved name": (lambda p: rewrite(p, change(routers={"final": {"experts": ["inpaint"]}})), "is named final"),
     "lines in a name": (lambda p: rewrite(p, change(routers={"a": {"experts": ["x\n\x1b[31m"]}})), "the name"),
     "a folder": (lambda p: (p.unlink(), p.mkdir()), "There is no file"),
+    "no targets": (lambda p: rewrite(p, change(experts={"a": {"targets": {}}})), "an expert has no targets, expected"),
+    "no such blocks": (
+        lambda p: rewrite(p, change(base={"single_blocks": 0}, experts={"a": {"targets": {"k": "single"}}})),
+        "expert a bends .*, but the base has no such block",
+    ),
+    "two ranks in a group": (
+        lambda p: rewrite(p, change(experts={"a": {"rank": 4, "shared": "g"}, "b": {"rank": 8, "shared": "g"}})),
+        "expert b has rank 8, expected 4 as all that share down matrices in g",
+    ),
+    "odd side": (
+        lambda p: rewrite(p, change(experts={"a": {"habits": {"side": 8}}})),
+        "side is 8, expected a multiple",
+    ),
+    "side below 0": (lambda p: rewrite(p, change(experts={"a": {"habits": {"side": -16}}})), "side is -16, expected 0"),
     "bool rank": (lambda p: rewrite(p, change(experts={"a": {"rank": True}})), "expected a number"),
 }
 

@@ -8,7 +8,7 @@ from pack import ROOT
 MAY_IMPORT = {"prw": {"prw"}, "training": {"training", "prw"}, "nodes": {"nodes", "training", "prw"}}
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "comfyui_version", "folder_paths", "nodes", "server", "execution"}
 HOST_FILES = {"prw/flux_patch.py", "training/host.py", "training/host_training.py"}
-FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).glob("*.py"))
+FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
 
 
 def imported(path):
@@ -22,10 +22,10 @@ def imported(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_follow_the_arrow(path):
-    folder = path.parent.name
+    folder, *below = path.relative_to(ROOT).parts[:-1]
     for level, module in imported(path):
         first = module.split(".")[0]
-        if level == 2:
+        if level == 2 + len(below):
             assert first in MAY_IMPORT[folder], f"{path.name} imports {module}"
         if level == 0:
             assert first not in {"prw", "training", "cologen"}, f"{path.name} imports {module} absolutely"

@@ -1,6 +1,8 @@
 """The terminal, end to end in this process."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -104,7 +106,6 @@ def test_verify_finds_values_that_are_not_finite(capsys, bank):
         (["bank", "new", "x.safetensors", "--base", "sdxl"], "There is no base sdxl, expected flux1, tiny or"),
         (["bank", "new", "x.safetensors", "--experts", "a/b"], "not made of 1 to 64 letters"),
         (["bank", "new", "x.safetensors", "--rank", "0"], "rank is 0"),
-        (["bank", "new", "x.safetensors", "--rank", "16384"], "GiB are free: lower --rank"),
         (["bank", "new", "x.safetensors", "--base", "tiny", "--up", "nan"], "--up is nan"),
         (["bank", "new", "x.safetensors", "--base", "tiny", "--alpha", "1e308"], "alpha is 1e+308"),
         (["bank", "new", ".", "--base", "tiny"], "is there already"),
@@ -114,6 +115,26 @@ def test_verify_finds_values_that_are_not_finite(capsys, bank):
 def test_mistakes_are_one_sentence(capsys, argv, sentence):
     code, _, error = run(capsys, *argv)
     assert code == 1 and sentence in error and "\n" not in error
+
+
+def test_room_is_looked_for_where_the_file_shall_lie(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**29 if path == tmp_path else 2**60))
+    code, _, error = run(capsys, "bank", "new", tmp_path / "a" / "b" / "x.safetensors")  # 5 experts of 179 MB in bf16
+    assert code == 1 and error == "cologen: This bank takes 0.9 GiB and 0.5 GiB are free: lower --rank."
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_expert_gets_one_new_name(capsys, bank, tmp_path):
+    for names in (["edit=a", "edit=b"], ["edit"], ["edit=a=b"]):
+        code, _, error = run(capsys, "bank", "rename", bank, *names, "--out", tmp_path / "x.safetensors")
+        assert code == 1 and "expected OLD=NEW, each expert once" in error
+
+
+def test_the_size_of_an_adapter_s_folder_is_that_of_its_weights(capsys, bank, tmp_path):
+    folder = run(capsys, "bank", "export", bank, "--peft", tmp_path / "peft")[1].splitlines()[0]
+    _, shown, _ = run(capsys, "bank", "convert", folder, "--dtype", "float32", "--out", tmp_path / "x.safetensors")
+    weights = Path(folder) / "adapter_model.safetensors"
+    assert shown.endswith(f"before {weights.stat().st_size / 2**20:.1f}")
 
 
 def test_nothing_is_written_over(capsys, bank, tmp_path):

@@ -1,13 +1,17 @@
 """EasyControl's files as experts: equal to their own design, beside each other and beside routed experts."""
 
+import time
+
 import pytest
 import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.bank import Bank
+from cologen.prw.bank_info import BankError
 from cologen.prw.bank_work import merge
 from cologen.prw.embedded import velocity
 from cologen.prw.importers import open_experts
-from naive_easycontrol import NaiveEasyControl, below, over, random_file
+from cologen.prw.importers.easycontrol import KINDS, LOOKED_AT, looks_like_easycontrol
+from naive_easycontrol import RANK, WIDTH, NaiveEasyControl, below, over, random_file
 from safetensors.torch import save_file
 from tiny import inputs, latent, source, tiny_bank, tiny_flux
 
@@ -109,3 +113,68 @@ def test_other_spellings_of_the_same_file(flux, tmp_path, renamed):
     names = zip(sorted(found.tensors), sorted(expected.tensors))
     assert all(torch.equal(found.tensors[a], expected.tensors[b]) for a, b in names)
     assert len(found.tensors) == len(expected.tensors)
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("my-Depth_v2", "depth"), ("OmniConsistency", "omniconsistency"), ("seg512", "seg")]
+)
+def test_a_whole_word_of_the_name_says_what_a_file_is_for(tmp_path, name, kind):
+    (expert,) = bank_of(tmp_path, name).info.experts.values()
+    assert (expert.task, expert.habits) == (KINDS[kind].task, KINDS[kind].habits)
+
+
+@pytest.mark.parametrize("name", ["purpose", "segmented", "inpainting_or_subject"])
+def test_a_part_of_a_word_and_two_words_say_nothing(tmp_path, name):
+    with pytest.raises(BankError, match="does not say what it is for"):
+        bank_of(tmp_path, name)
+
+
+ONE = "transformer_blocks.1.attn.processor.q_loras.0.down.weight"
+PROJ = f"single_{ONE}".replace("q_loras", "proj_loras")
+SPOILT = {
+    "gone": ({ONE: None}, f"canny.safetensors lacks {ONE}: download it again"),
+    "far block": ({ONE.replace(".1.", ".999."): torch.ones(RANK, WIDTH)}, "lacks transformer_blocks.2.attn"),
+    "far condition": (
+        {ONE.replace("s.0.", "s.7."): torch.ones(RANK, WIDTH)},
+        "lacks transformer_blocks.0.attn.*_loras.7",
+    ),
+    "twice": ({f"transformer.{ONE}": torch.ones(RANK, WIDTH)}, f"holds transformer.{ONE} and {ONE}, expected one of"),
+    "twice, by number": ({ONE.replace(".1.", ".01."): torch.ones(RANK, WIDTH)}, "both are the same matrix"),
+    "other rank": ({ONE: torch.ones(2, WIDTH)}, rf"{ONE} has shape \(2, 256\), expected \(4, 256\): download"),
+    "whole numbers": (
+        {ONE: torch.ones(RANK, WIDTH, dtype=torch.int8)},
+        f"{ONE} is I8 of shape .*, expected a matrix of num",
+    ),
+    "no rank": (
+        {key: torch.ones(0, WIDTH) for key in random_file()},
+        r"shape \(0, 256\), expected a matrix of numbers",
+    ),
+    "single proj": ({PROJ: torch.ones(RANK, WIDTH)}, f"holds {PROJ} beside EasyControl's tensors"),
+    "wide": (random_file(width=65537, rank=1), "hidden_size is 65537, expected 1 to 65536"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_what_is_wrong_with_a_file_is_said_in_the_file_s_own_words(tmp_path, what):
+    change, sentence = SPOILT[what]
+    tensors = {key: tensor for key, tensor in {**random_file(), **change}.items() if tensor is not None}
+    save_file(tensors, tmp_path / "canny.safetensors")
+    with pytest.raises(BankError, match=sentence) as caught:
+        open_experts(tmp_path / "canny.safetensors")
+    assert "canny.safetensors" in str(caught.value) and "experts." not in str(caught.value)
+
+
+def test_no_header_keeps_the_list_of_files_waiting(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"transformer_blocks.0.attn." * (LOOKED_AT // 26))
+    began = time.perf_counter()
+    assert not looks_like_easycontrol(tmp_path / "x.safetensors")
+    assert time.perf_counter() - began < 0.5  # it was seconds
+
+
+def test_a_listed_file_is_read_again_only_when_it_changes(tmp_path, monkeypatch):
+    path, read = tmp_path / "x.safetensors", []
+    monkeypatch.setattr("builtins.open", lambda *args, plain=open: read.append(args) or plain(*args))
+    path.write_bytes(b"nothing")
+    assert [looks_like_easycontrol(path) for _ in range(3)] == [False] * 3 and len(read) == 1
+    save_file(random_file(), path)
+    assert [looks_like_easycontrol(path) for _ in range(3)] == [True] * 3 and len(read) == 2

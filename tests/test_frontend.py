@@ -42,15 +42,19 @@ def page(server):
     SHOTS.mkdir(parents=True, exist_ok=True)
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1920, "height": 1200})
-        page.said = []
-        page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.goto(f"http://127.0.0.1:{server.port}", timeout=120_000)
-        page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
-        page.wait_for_timeout(2500)
-        yield page
+        yield visited(browser, server)
         browser.close()
+
+
+def visited(browser, server):
+    page = browser.new_page(viewport={"width": 1920, "height": 1200})
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(f"http://127.0.0.1:{server.port}", timeout=120_000)
+    page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
+    page.wait_for_timeout(2500)
+    return page
 
 
 def post(server, path: str, data: dict) -> None:
@@ -115,3 +119,38 @@ def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
 def test_the_templates_dialog_has_them_all(server):
     (listed,) = [names for pack, names in server.get("/api/workflow_templates").items() if pack == "CoLoGen"]
     assert set(listed) == set(WORKFLOWS)
+
+
+def test_the_help_page_of_a_node_opens_with_its_picture(page):
+    opened(page, "toy_edit")
+    page.evaluate("() => app.canvas.selectNode(app.graph._nodes.find((node) => node.type === 'CoLoGenEdit'))")
+    page.get_by_test_id("info-button").click(timeout=30_000)
+    shown = page.locator(".node-help-content")
+    shown.get_by_role("heading", name="CoLoGen Edit").wait_for(timeout=30_000)
+    page.wait_for_function("document.querySelector('.node-help-content img')?.complete", timeout=30_000)
+    page.screenshot(path=SHOTS / "help.png")
+    picture = page.evaluate(
+        "(({src, naturalWidth}) => [src, naturalWidth])(document.querySelector('.node-help-content img'))"
+    )
+    assert picture[0].endswith("/extensions/CoLoGen/docs/pictures/CoLoGenEdit.png") and picture[1] > 0
+    assert shown.locator("td", has_text="positive").count()
+    assert not problems(page)
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_nodes_speak_the_language_that_is_set(page, server, language):
+    said = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))["CoLoGenEdit"]
+    post(server, "/api/settings", {"Comfy.Locale": language})
+    try:
+        foreign = visited(page.context.browser, server)
+    finally:
+        post(server, "/api/settings", {"Comfy.Locale": "en"})
+    opened(foreign, "toy_edit")
+    foreign.screenshot(path=SHOTS / f"{language}.png")
+    node = "app.graph._nodes.find((node) => node.type === 'CoLoGenEdit')"
+    assert foreign.evaluate(f"() => {node}.title") == said["display_name"]
+    for sockets in ("inputs", "outputs"):
+        names = foreign.evaluate(f"() => {node}.{sockets}.map((socket) => socket.localized_name)")
+        assert names == [socket["name"] for socket in said[sockets].values()]
+    assert not problems(foreign)
+    foreign.close()

@@ -153,7 +153,7 @@ def test_easycontrol_files_among_the_loras_are_banks_at_once(server, base):
     "file, kind, sentence",
     [
         ("plain.safetensors", "auto", "is neither a CoLoGen bank nor a file that can be imported"),
-        ("easy/canny.safetensors", "partial", "The kind is 'partial', expected auto or one of canny"),
+        ("easy/canny.safetensors", "partial", "kind is 'partial', expected one of 'auto', 'canny'"),
     ],
 )
 def test_what_cannot_be_imported_is_a_sentence(server, file, kind, sentence):

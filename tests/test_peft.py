@@ -1,6 +1,7 @@
-"""PEFT adapters: peft itself loads what we export, and it comes back equal; LoRAs of others become experts."""
+"""PEFT adapters: peft itself loads what we export, and it comes back equal."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -108,10 +109,11 @@ def test_peft_loads_it_on_diffusers_flux(flux, tmp_path, what):
 
 @pytest.mark.parametrize("spelling", ["flux", "diffusers"])
 def test_without_our_note_it_is_a_lora_of_the_same_effect(flux, tmp_path, spelling):
-    bank = bank_with(flux, "q, k, v and out" if spelling == "nobody" else "k and v")
+    bank = bank_with(flux, "k and v")
     (_, folder) = export(bank, tmp_path, spelling)
     (folder / "cologen.json").unlink()
     back = open_experts(folder)
+    assert back.info.experts["control"].data == "control"
     assert (picture(flux, back, "control") - picture(flux, bank, "control")).abs().max() < 1e-5
 
 
@@ -125,66 +127,94 @@ def test_smaller_banks_export_what_they_are(flux, tmp_path, smaller):
     assert torch.allclose(found(x), expected(x), atol=0.02 * float(expected(x).abs().max()))
 
 
-def kohya(alpha, dim=WIDTH, rank=RANK, **more):
-    generator = torch.Generator().manual_seed(3)
-    tensors = {}
-    for layer, rows in (("double_blocks_{}_img_attn_qkv", 3 * dim), ("single_blocks_{}_linear1", 7 * dim)):
-        for i in range(2):
-            stem = f"lora_unet_{layer.format(i)}"
-            up = torch.randn(rows, rank, generator=generator)
-            up[3 * dim :] = 0
-            tensors[f"{stem}.lora_down.weight"] = torch.randn(rank, dim, generator=generator) * dim**-0.5
-            tensors[f"{stem}.lora_up.weight"] = up
-            tensors[f"{stem}.alpha"] = torch.tensor(float(alpha))
-    return {**tensors, **more}
+def test_down_and_up_keep_their_own_types(flux, tmp_path):
+    bank = bank_with(flux, "k and v")
+    for key in bank.tensors:
+        if key.endswith(".down") or key.endswith(".v.up"):
+            bank.tensors[key] = bank.tensors[key].bfloat16()
+    for spelling in ("flux", "diffusers"):
+        (_, folder) = export(bank, tmp_path / spelling, spelling)
+        back = open_experts(folder)
+        assert all(torch.equal(back.tensors[key].float(), bank.tensors[key].float()) for key in back.tensors)
+        assert back.tensors["experts.control.double_blocks.0.k.down"].dtype == torch.bfloat16
+        assert back.tensors["experts.control.double_blocks.0.k.up"].dtype == torch.float32
 
 
-def test_a_fused_lora_with_alphas_does_to_a_source_what_it_does_to_a_picture(flux, tmp_path):
-    save_file(kohya(2.0), tmp_path / "style.safetensors")
-    bank, tensors = open_experts(tmp_path / "style.safetensors"), kohya(2.0)
-    assert bank.info.experts["style"].alpha == 2.0 and bank.info.experts["style"].targets == dict.fromkeys("kqv", "all")
-    x = torch.randn(5, WIDTH)
-    for block, stem in (
-        ("double_blocks.1", "lora_unet_double_blocks_1_img_attn_qkv"),
-        ("single_blocks.0", "lora_unet_single_blocks_0_linear1"),
+def adapter_of(flux, folder, **changes):
+    """An exported adapter, the first tensor of each name made another."""
+    (folder,) = export(tiny_bank(flux, names=("ground",)), folder, "flux")
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    for name, change in changes.items():
+        key = next(key for key in tensors if key.endswith(f"{name}.weight"))
+        tensors[key] = change(tensors.pop(key))
+    save_file(tensors, file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (dict(lora_A=lambda t: t[:, :-1].contiguous()), r"lora_A.weight has shape \(8, 255\), expected \(8, 256\)"),
+        (dict(lora_B=lambda t: t[:, :4].contiguous()), r"lora_B.weight has shape \(768, 4\), expected \(768, 8\)"),
+        (dict(lora_A=lambda t: t[0].clone()), r"lora_A.weight has shape \(256,\), expected \(8, 256\)"),
+        (dict(lora_B=lambda t: t.to(torch.int8)), "is of type I8"),
+    ],
+)
+def test_a_folder_of_ours_with_other_tensors_is_refused(flux, tmp_path, change, sentence):
+    with pytest.raises(BankError, match=f"ground: base_model.*{sentence}"):
+        open_experts(adapter_of(flux, tmp_path, **change))
+
+
+def test_a_folder_of_ours_with_more_or_fewer_tensors_is_refused(flux, tmp_path):
+    folder = adapter_of(flux, tmp_path)
+    whole, file = load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.safetensors"
+    for more, sentence in (
+        (dict(x=torch.ones(1)), "ground holds a tensor x"),
+        ({next(iter(whole)): None}, "ground lacks"),
     ):
-        delta = x @ (2.0 / RANK * tensors[f"{stem}.lora_up.weight"] @ tensors[f"{stem}.lora_down.weight"]).T
-        for i, target in enumerate("qkv"):
-            found = bank.expert("style", block)[target](x)
-            assert torch.allclose(found, delta[:, i * WIDTH : (i + 1) * WIDTH], atol=1e-5)
-    picture(flux, bank, "style")
+        save_file({key: t for key, t in {**whole, **more}.items() if t is not None}, file)
+        with pytest.raises(BankError, match=sentence):
+            open_experts(folder)
 
 
-def test_layers_of_other_ranks_and_scales_and_missing_layers(tmp_path):
-    tensors = kohya(2.0)
-    for key in [key for key in tensors if "double_blocks_0" in key]:
-        del tensors[key]
-    small = "lora_unet_single_blocks_0_linear1"
-    tensors[f"{small}.alpha"] = torch.tensor(8.0)
-    for part, cut in (("down", lambda t: t[:2]), ("up", lambda t: t[:, :2])):
-        tensors[f"{small}.lora_{part}.weight"] = cut(tensors[f"{small}.lora_{part}.weight"]).contiguous()
-    save_file(tensors, tmp_path / "odd.safetensors")
-    bank, x = open_experts(tmp_path / "odd.safetensors"), torch.randn(5, WIDTH)
-    assert not bank.expert("odd", "double_blocks.0")["k"](x).any()
-    delta = x @ (4.0 * tensors[f"{small}.lora_up.weight"] @ tensors[f"{small}.lora_down.weight"]).T
-    assert torch.allclose(bank.expert("odd", "single_blocks.0")["v"](x), delta[:, 2 * WIDTH : 3 * WIDTH], atol=1e-4)
-    assert torch.equal(
-        bank.save(tmp_path / "b.safetensors") and bank.tensors["experts.odd.double_blocks.0.k.up"],
-        torch.zeros(WIDTH, RANK),
-    )
+def test_a_folder_of_ours_can_be_given_another_name_but_no_kind(flux, tmp_path):
+    folder = adapter_of(flux, tmp_path)
+    assert list(open_experts(folder, "my ground").info.experts) == ["my_ground"]
+    with pytest.raises(BankError, match="ground cannot be read as experts: kind is 'partial', expected one of 'auto'"):
+        open_experts(folder, kind="partial")
 
 
-def test_what_a_lora_does_elsewhere_is_said_or_left_out(tmp_path):
-    more = {"lora_unet_double_blocks_0_img_mlp_0.lora_down.weight": torch.ones(RANK, WIDTH)}
-    save_file(kohya(2.0, **more), tmp_path / "more.safetensors")
-    with pytest.raises(BankError, match="also changes 1 tensors that no expert can .*choose the kind partial"):
-        open_experts(tmp_path / "more.safetensors")
-    assert open_experts(tmp_path / "more.safetensors", kind="partial").info.experts.keys() == {"more"}
-    tensors = kohya(2.0)
-    tensors["lora_unet_single_blocks_1_linear1.lora_up.weight"][-1] = 1.0
-    save_file(tensors, tmp_path / "mlp.safetensors")
-    with pytest.raises(BankError, match="also changes the MLP in .*partial"):
-        open_experts(tmp_path / "mlp.safetensors")
+NOTES = {
+    "spelling is a list": lambda note, info: note.update(spelling=["flux"]),
+    "no spelling": lambda note, info: note.update(spelling=None),
+    "no bank": lambda note, info: note.update(bank={}),
+    "no expert": lambda note, info: info.update(experts={}),
+    "two experts": lambda note, info: info["experts"].update(other={}),
+    "endless experts": lambda note, info: info.update(experts={str(i): {} for i in range(20000)}),
+    "a router": lambda note, info: info.update(routers={"a": {"experts": ["ground"]}}),
+    "proj": lambda note, info: info["experts"]["ground"].update(targets={"proj": "double"}),
+    "scaled": lambda note, info: info["experts"]["ground"].update(scaled=True),
+    "shared": lambda note, info: info["experts"]["ground"].update(shared="g"),
+}
+
+
+@pytest.mark.parametrize("what", NOTES)
+def test_a_note_that_we_would_not_write_is_a_sentence(flux, tmp_path, what):
+    note_file = adapter_of(flux, tmp_path) / "cologen.json"
+    note = json.loads(note_file.read_text())
+    info = json.loads(note["bank"])
+    NOTES[what](note, info)
+    note_file.write_text(json.dumps({**note, "bank": json.dumps(info) if note["bank"] else note["bank"]}))
+    with pytest.raises(BankError, match="ground/cologen.json .* delete it, and the folder is read as a LoRA"):
+        open_experts(note_file.parent)
+
+
+def test_an_export_without_peft_says_what_is_missing(flux, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(BankError, match="takes peft, which is not installed: pip install peft"):
+        export(tiny_bank(flux), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_exported_or_read_is_a_sentence(flux, tmp_path):
@@ -203,10 +233,27 @@ def test_what_cannot_be_exported_or_read_is_a_sentence(flux, tmp_path):
     config = json.loads((folder / "adapter_config.json").read_text())
     for change, sentence in (
         ({"use_dora": True}, "is a DoRA"),
-        ({"r": "x"}, "expected numbers"),
+        ({"r": "x"}, "r x and lora_alpha .* expected numbers"),
+        ({"r": True}, "expected numbers"),
+        ({"lora_alpha": 10**400}, "r 4 and lora_alpha 1.*, expected numbers"),
+        ({"lora_alpha": float("nan")}, "expected numbers"),
         ({"use_rslora": True}, "ranks or scales"),
     ):
         (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(BankError, match=sentence):
             open_experts(folder)
-    assert len(load_file(folder / "adapter_model.safetensors")) == 16
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file({"base_model.model.x.lora_A.weight": torch.ones(2, 2)}, folder / "adapter_model.safetensors")
+    with pytest.raises(BankError, match="^ground changes no layer that an expert can"):
+        open_experts(folder)
+
+
+def test_a_peft_scale_is_what_its_config_says(flux, tmp_path):
+    folder = adapter_of(flux, tmp_path)
+    before = open_experts(folder).expert("ground", "double_blocks.0")["k"]
+    (folder / "cologen.json").unlink()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 3 * config["lora_alpha"]}))
+    after = open_experts(folder).expert("ground", "double_blocks.0")["k"]
+    found, expected = (pair.up @ pair.down * pair.scale for pair in (after, before))
+    assert torch.allclose(found, 3 * expected, rtol=1e-5)

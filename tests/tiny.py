@@ -35,6 +35,17 @@ def tiny_bank(flux: Flux, seed=1, up=0.3, **changes) -> Bank:
     return random_bank(tiny_info(flux, **changes), seed=seed, up=up, router=0.3)
 
 
+def products(bank):
+    """Every expert's dense matrix in every place, one after the other."""
+    pairs = [
+        pair
+        for name in bank.info.experts
+        for block in bank.info.base.blocks()
+        for pair in bank.expert(name, block).values()
+    ]
+    return torch.cat([(pair.up.float() @ pair.down.float() * pair.scale).flatten() for pair in pairs])
+
+
 def latent(batch=1, height=8, width=8, seed=2, channels=16):
     return torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed))
 

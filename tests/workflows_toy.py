@@ -3,10 +3,10 @@
 from canvas import Canvas, Node, Output
 from cologen.prw.tasks import TASKS
 from cologen.training.server import TOY
+from cologen.training.toy.evaluate import CFG, STEPS
 
 SCENES = {"inpaint": 3, "ground": 3, "control": 3, "subject": 3, "edit": 3}
 """Which question each task's workflow asks."""
-CFG = 1.5
 PHRASE = "the red cross"
 LEANS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
@@ -37,7 +37,7 @@ class Toy:
         """From prompts to a picture."""
         sampled = self.canvas.add(
             "KSampler", (column, row), model=self.model[0], positive=told["positive"], negative=told["negative"],
-            latent_image=latent or told["latent"], seed=seed, steps=12, cfg=CFG, sampler_name="euler", scheduler="simple",
+            latent_image=latent or told["latent"], seed=seed, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="simple",
         )  # fmt: skip
         return self.canvas.add("VAEDecode", (column, row + 6), samples=sampled[0], vae=self.flux["VAE"])
 
@@ -96,14 +96,14 @@ def ground(canvas: Canvas) -> None:
 def control(canvas: Canvas) -> None:
     toy = Toy(canvas)
     question = toy.question("control", (0, 8))
-    told = toy.task(
-        "CoLoGenControl", (2, 0), toy.words(question["prompt"], (1, 6))[0], map=question["source"], kind="canny"
-    )
+    edges = canvas.add("CoLoGenControlMap", (1, 9), box=(300, 420), image=question["answer"], kind="canny")
+    told = toy.task("CoLoGenControl", (2, 0), toy.words(question["prompt"], (1, 6))[0], map=edges[0], kind="canny")
     toy.saved(toy.drawn(told, 3)[0], (4, 0), "toy_control")
-    beside(toy, question, 4, 6)
+    toy.shown(edges[0], (4, 6), "The map")
+    toy.shown(question["answer"], (4, 11), "Where it comes from")
     canvas.note(
-        "## Control\n\nThe map says what is where, the words say colours. *Toy Question* asks with edges, lines, depth or a "
-        "segmentation, by its number.",
+        "## Control\n\n*Control Map* takes a picture's edges; the drawing follows them. The words say colours, the edges say "
+        "what is where. Lines, depth and segmentations work alike.",
         (0, 13),
     )
 

@@ -87,17 +87,23 @@ def _base(name: str) -> Base:
 
 
 def _new(args: Namespace) -> str:
-    info = bank_info(_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha)
-    needed, free = 4 * sum(map(math.prod, expected_shapes(info).values())), shutil.disk_usage(".").free
+    path, info = free_path(args.out), bank_info(_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha)
+    dtype, free = getattr(torch, args.dtype), _room(path)
+    shapes = expected_shapes(info).items()
+    needed = sum(math.prod(s) * (dtype.itemsize if name.startswith("experts.") else 4) for name, s in shapes)
     if needed > free:
-        raise BankError(f"This bank takes {needed / 2**30:.0f} GiB and {free / 2**30:.0f} GiB are free: lower --rank.")
+        raise BankError(f"This bank takes {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: lower --rank.")
     if not 0 <= args.up <= 1000:
         raise BankError(f"--up is {args.up}, expected 0 to 1000.")
     bank = random_bank(info, args.seed % 2**63, args.up)
-    dtype = getattr(torch, args.dtype)
     tensors = {name: t.to(dtype) if name.startswith("experts.") else t for name, t in bank.tensors.items()}
-    path = Bank(info, tensors).save(free_path(args.out))
+    Bank(info, tensors).save(path)
     return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
+
+
+def _room(path: Path) -> int:
+    """Bytes free where a file shall lie; its folders may not be there yet."""
+    return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
 
 
 def free_path(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from ..prw.bank import Bank
 from ..prw.bank_info import ExpertInfo
-from ..prw.bank_shapes import expected_shapes
+from ..prw.bank_shapes import keys_of
 
 
 def described(bank: Bank, title: str) -> str:
@@ -49,8 +49,7 @@ def _experts(bank: Bank) -> list[list[str]]:
 
 
 def _type(bank: Bank, name: str) -> str:
-    key = next(key for key in expected_shapes(bank.info) if key.startswith(f"experts.{name}."))
-    kind = str(bank.tensors[key].dtype).removeprefix("torch.")
+    kind = str(bank.tensors[keys_of(bank.info, name)[0]].dtype).removeprefix("torch.")
     return kind + (f", down shared in {shared}" if (shared := bank.info.experts[name].shared) else "")
 
 

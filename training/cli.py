@@ -1,4 +1,4 @@
-"""The terminal: `cologen train ...`, `cologen bank|bench|eval ...`, `cologen demo`."""
+"""The terminal: `cologen train ...`, `cologen bank|bench|eval|data ...`, `cologen demo`."""
 
 import argparse
 import logging
@@ -9,6 +9,7 @@ from pathlib import Path
 from . import (
     bank_commands,
     bench_commands,
+    data_commands,
     eval_commands,
     evaluation_commands,
     reproduce_commands,
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     worlds = judged.add_subparsers(required=True, metavar="WORLD")
     eval_commands.add_commands(worlds)
     evaluation_commands.add_commands(worlds)
+    data = commands.add_parser("data", help="look at training data")
+    data_commands.add_commands(data.add_subparsers(required=True, metavar="ACTION"))
     shown = commands.add_parser("demo", help="the five tasks with the toy set that ships")
     shown.add_argument("--out", type=Path, default=Path("out"))
     shown.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..prw.bank import Bank
 from ..prw.bank_info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
-from ..prw.bank_shapes import expected_shapes
+from ..prw.bank_shapes import expected_shapes, place_of
 from ..prw.config import Base
 from ..prw.tasks import TASKS
 from .curriculum import Settings, Stage
@@ -39,7 +39,7 @@ def grown(bank: Bank, stage: Stage, settings: Settings, seed: int, dominant: Map
             continue
         *_, kind = name.rsplit(".", 1)
         if kind in ("down", "up") and stage.start:
-            tensors[name] = bank.tensors[name.replace(f"experts.{stage.name}.", f"experts.{stage.start}.", 1)].clone()
+            tensors[name] = as_started(bank, stage.start, name, settings)
         elif kind in ("down", "up"):
             tensors[name] = torch.randn(shape, generator=generator) * (shape[1] ** -0.5 if kind == "down" else 0.0)
         else:
@@ -47,6 +47,15 @@ def grown(bank: Bank, stage: Stage, settings: Settings, seed: int, dominant: Map
             old = None if last is None else bank.tensors[f"routers.{last}.{block}.{kind}"].float()
             tensors[name] = widened(old, shape, (dominant or {}).get(block, 0), generator)
     return Bank(info, tensors)
+
+
+def as_started(bank: Bank, start: str, name: str, settings: Settings) -> Tensor:
+    """A matrix of the expert that the new one begins as, whatever its alpha and however it is stored."""
+    block, target, kind = place_of(name).rsplit(".", 1)[0], *name.rsplit(".", 2)[1:]
+    pair = bank.expert(start, block)[target]
+    if kind == "down":
+        return pair.down.float().clone()
+    return pair.up.float() * (pair.scale * settings.rank / settings.alpha)
 
 
 def widened(old: Tensor | None, shape: tuple[int, ...], dominant: int, generator: torch.Generator) -> Tensor:

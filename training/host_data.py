@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..prw.fitting import as_bytes
 from ..prw.source import LATENT_CHANNELS
 from .data.sample import Example
 from .lessons import Lessons, padded
@@ -59,7 +60,7 @@ class HostCodec:
         with torch.inference_mode():
             pictures = self.vae.decode(latents)
         self.after()
-        return (pictures.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return as_bytes(pictures)
 
 
 def plain(tensor: Tensor) -> Tensor:

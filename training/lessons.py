@@ -5,9 +5,10 @@ ranks. That is what makes a resumed run equal to an uninterrupted one.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -70,24 +71,25 @@ class Lessons:
         partial.replace(path)
 
 
-def encode(codec: Codec, task: str, examples: Sequence[Example], chunk: int = 32, progress=None) -> Lessons:
-    """Examples through the encoders, a few at a time."""
-    if len(examples) < 2:
-        raise ValueError(f"{task} has {len(examples)} examples, expected two or more: add data.")
-    parts = []
-    for start in range(0, len(examples), chunk):
-        some = examples[start : start + chunk]
+def encode(codec: Codec, task: str, examples: Iterable[Example], chunk: int = 32, progress=None) -> Lessons:
+    """Examples through the encoders, a few at a time: no more pictures than that are in memory."""
+    parts, ids, prompts, examples = [], [], [], iter(examples)
+    while some := list(islice(examples, chunk)):
         with torch.no_grad():
             target = codec.encode([example.target for example in some])
             source = codec.encode([example.source for example in some])
             parts.append((target, source, *codec.texts([example.prompt for example in some])))
+        ids += [example.id for example in some]
+        prompts += [example.prompt.replace("\n", " ") for example in some]
         if progress is not None:
-            progress(min(start + chunk, len(examples)), len(examples))
+            progress(len(ids))
+    if len(ids) < 2:
+        raise ValueError(f"{task} has {len(ids)} examples, expected two or more: add data.")
     target, source, context, pooled = zip(*parts)
     return Lessons(
         task,
-        tuple(example.id for example in examples),
-        tuple(example.prompt.replace("\n", " ") for example in examples),
+        tuple(ids),
+        tuple(prompts),
         torch.cat(target),
         torch.cat(source),
         torch.cat([padded(part, max(each.shape[1] for each in context)) for part in context]),

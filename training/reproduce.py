@@ -13,11 +13,11 @@ import numpy as np
 
 from ..prw.bank import Bank
 from .curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
+from .kept_lessons import KeptLessons, toy_part
 from .run import Run
 from .toy.evaluate import evaluate
 from .toy.make import ToyRecipe, shortened
 from .toy.store import NAME, SHIPPED, open_set
-from .world import ToyLessons
 
 Rows = Mapping[str, Curriculum]
 CONCEPT, LOCALISATION = "inpaint", "ground"
@@ -114,7 +114,9 @@ class Laboratory:
         examples = shortened(ToyRecipe(), max(BUDGETS[budget], 0.1)).examples
         self.flux, self.codec = open_set(SHIPPED)
         tasks = [stage.task for stage in whole.stages]
-        self.lessons = ToyLessons(tasks, examples, self.codec, out, 0, lambda *_: None)
+        self.lessons = KeptLessons(
+            {task: [toy_part(task, examples, self.codec, 0)] for task in tasks}, out / "lessons", lambda *_: None
+        )
 
     def perform(self, name: str, seeds: int) -> dict:
         """{row: {seed: report}}, also written to the folder."""

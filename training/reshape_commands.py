@@ -9,7 +9,9 @@ from ..prw.bank import Bank
 from ..prw.bank_info import BankError
 from ..prw.bank_work import drop, rename
 from ..prw.importers import open_experts
+from ..prw.importers.peft import WEIGHTS
 from ..prw.reshape import Error, cast, reranked, sharing
+from ..prw.strict import short
 from .bank_commands import free_path
 
 DTYPES = {
@@ -50,8 +52,10 @@ def _drop(args: Namespace) -> str:
 
 def _rename(args: Namespace) -> str:
     pairs = [word.split("=") for word in args.names]
-    if any(len(pair) != 2 for pair in pairs):
-        raise BankError(f"The names are {' '.join(args.names)[:80]}, expected OLD=NEW ...: put = between two names.")
+    if any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
+        raise BankError(
+            f"The names are {short(' '.join(args.names))}, expected OLD=NEW, each expert once: put one = between them."
+        )
     return str(rename(open_experts(args.file), dict(pairs)).save(free_path(args.out)))
 
 
@@ -73,5 +77,6 @@ def _names(args: Namespace) -> list[str]:
 
 def _smaller(args: Namespace, bank: Bank, error: Error) -> str:
     path = bank.save(free_path(args.out))
-    before, after = (one.stat().st_size / 2**20 for one in (args.file, path))
+    weights = args.file / WEIGHTS if args.file.is_dir() else args.file
+    before, after = (one.stat().st_size / 2**20 for one in (weights, path))
     return f"{path}: {error}; {after:.1f} MiB, before {before:.1f}"

@@ -97,5 +97,6 @@ def fingerprint(curriculum: Curriculum, seed: int) -> str:
     """Of everything that decides the result."""
     settings = {key: value for key, value in asdict(curriculum.settings).items() if key not in FREE}
     stages = [asdict(stage) for stage in curriculum.stages]
-    decides = json.dumps([settings, stages, curriculum.toy, seed], default=str)
+    sets = [curriculum.data] if curriculum.data else []  # runs of old had none
+    decides = json.dumps([settings, stages, curriculum.toy, seed, *sets], default=str)
     return hashlib.blake2b(decides.encode(), digest_size=16).hexdigest()

@@ -20,6 +20,7 @@ from ..prw.tasks import TASKS
 from .data.sample import Example
 from .host import ROOT, enter_host, find_host, random_vae
 from .shapes import TINY, bank_info, random_flux
+from .toy.evaluate import CFG, STEPS
 
 TOY = "toy world (built in)"
 """The nodes' name for it (nodes/toy.py)."""
@@ -109,20 +110,21 @@ class Server:
         self._wait()
 
     def _wait(self):
-        for _ in range(240):
+        for _ in range(1200):
             if self.process.poll() is not None:
                 break
             try:
                 return self.get("/system_stats")
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.5)
+        self.stop()
         raise RuntimeError("ComfyUI did not start:\n" + self.log.read_text()[-4000:])
 
     def get(self, path: str):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
             return json.load(answer)
 
-    def run(self, prompt: dict) -> dict:
+    def run(self, prompt: dict, seconds: float = 120) -> dict:
         """Queues an API prompt and returns its history entry."""
         data = json.dumps({"prompt": prompt}).encode()
         request = urllib.request.Request(
@@ -133,7 +135,7 @@ class Server:
                 number = json.load(answer)["prompt_id"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(error.read().decode()) from None
-        for _ in range(1200):
+        for _ in range(int(seconds / 0.1)):
             history = self.get(f"/history/{number}")
             if number in history:
                 return history[number]
@@ -186,7 +188,7 @@ def toy_prompt(name: str, text: str, task: str, seed: int = 7) -> dict:
     knobs = dict(task=task, strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=0, keep_between_runs=False)
     hidden = dict(position="auto", shift_right=1.0, shift_down=0.0, lean=0.0, expert="", router="", keep_on="gpu")
     source = dict(vae=["flux", 2], image=["image", 0], **knobs, **hidden)
-    sampler = dict(seed=seed, steps=12, cfg=1.5, sampler_name="euler", scheduler="simple", denoise=1.0)
+    sampler = dict(seed=seed, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="simple", denoise=1.0)
     return {
         "flux": node("CoLoGenLoadFlux", unet_name=TOY, **loaders),
         "bank": node("CoLoGenLoadExperts", bank_name=TOY),

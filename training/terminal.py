@@ -45,8 +45,8 @@ class Line:
         self.open = False
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """What is made before the first stage."""
-        self.show(f"{what}  {done}/{total}", last=done >= total)
+        """What is made before the first stage; a total of 0 is not known."""
+        self.show(f"{what}  {done}/{total}" if total else f"{what}  {done}", last=0 < total <= done)
 
     def leave(self) -> None:
         if self.open:

@@ -9,6 +9,8 @@ from ..bank import METADATA_KEY, Bank
 from ..bank_info import BankError
 from ..safe_file import SafeFile
 from . import easycontrol, lora, peft
+from .names import as_asked
+from .strangers import refuse_strangers
 
 
 class Importer(NamedTuple):
@@ -27,34 +29,29 @@ IMPORTERS = {
 CHOICES = ("auto", *easycontrol.KINDS, lora.PARTIAL)
 """Kinds that a user can tell an importer."""
 
-STRANGERS = {
-    ".lora_route.": "ICEdit's mixture of LoRAs, which routes every token of the picture itself in layers that no source "
-    "passes; use its normal LoRA with the stock LoRA loader",
-    ".norm1.linear.lora_": "an OminiControl file, whose condition reads the noise and so changes at every step; a source "
-    "here never does, and the weights would not mean the same",
-}
-"""Part of a tensor's name -> what such a file is, and why it cannot become an expert."""
-
 
 def open_experts(path: str | os.PathLike, name: str = "", kind: str = "auto") -> Bank:
     """A bank file, another pack's file, or a PEFT adapter's folder as a bank; only headers are read."""
-    if os.path.isdir(path):
-        return peft.read(Path(path), name, kind)
-    file = SafeFile(path)
-    if METADATA_KEY in file.metadata:
-        return Bank.open(path)
-    return imported(file, name, kind)
+    try:
+        if os.path.isdir(path):
+            return peft.read(Path(path), name, kind)
+        file = SafeFile(path)
+        if METADATA_KEY in file.metadata:
+            return as_asked(Bank.open(path), name, kind)
+        return imported(file, name, kind)
+    except BankError:
+        raise
+    except ValueError as error:
+        raise BankError(f"{Path(path).absolute().name} cannot be read as experts: {error}.") from None
 
 
 def imported(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
-    for part, what in STRANGERS.items():
-        if any(part in key for key in file):
-            raise BankError(f"{file.path.name} is {what}.")
+    refuse_strangers(file, file.name)
     family = family_of(file)
     if family is None:
         known = ", ".join(importer.label for importer in IMPORTERS.values())
         raise BankError(
-            f"{file.path.name} is neither a CoLoGen bank nor a file that can be imported ({known}): choose another."
+            f"{file.name} is neither a CoLoGen bank nor a file that can be imported ({known}): choose another."
         )
     return IMPORTERS[family].read(file, name, kind)
 

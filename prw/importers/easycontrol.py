@@ -6,19 +6,22 @@ projection's own output). There is no alpha: the scale is 1. The condition is to
 square of 512 pixels, and lies over the target from the corner, or, as a subject, 64 tokens below.
 """
 
+import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from ..bank import Bank
 from ..bank_info import BankError, BankInfo, ExpertInfo
-from ..bank_shapes import check_tensors
 from ..config import Base
 from ..habits import Habits
 from ..renamed import Renamed
 from ..safe_file import SafeFile
+from ..strict import one_of, short
+from .matrices import matrix, put
 from .names import expert_name
 
 SIDE = 512
@@ -56,7 +59,7 @@ KEY = re.compile(
     r"(?:cond_)?([qkv]|proj)_loras\.(\d{1,2})\.(down|up)\.weight"
 )
 MARK, LOOKED_AT = (
-    re.compile(rb"transformer_blocks\.\d+\.attn\.[\w.]*(?:[qkv]|proj)_loras\.\d+\.(?:down|up)\.weight"),
+    re.compile(rb"transformer_blocks\.\d{1,3}\.attn\.[\w.]{0,32}(?:[qkv]|proj)_loras\.\d{1,2}\.(?:down|up)\.weight"),
     1 << 16,
 )
 TARGETS = {"q": "all", "k": "all", "v": "all", "proj": "double"}
@@ -67,69 +70,104 @@ def claims(names: Iterable[str]) -> bool:
 
 
 def looks_like_easycontrol(path: str | os.PathLike) -> bool:
-    """By the beginning of its header alone, for lists of many files."""
+    """By the beginning of its header alone, and once for each state of a file: lists of many are asked for often."""
     try:
-        with open(path, "rb") as file:
-            return MARK.search(file.read(LOOKED_AT)) is not None
+        stat = os.stat(path)
+        return _begins_so(os.fspath(path), stat.st_size, stat.st_mtime_ns)
     except OSError:
         return False
 
 
+@lru_cache(4096)
+def _begins_so(path: str, size: int, changed: int) -> bool:
+    with open(path, "rb") as file:
+        return MARK.search(file.read(LOOKED_AT)) is not None
+
+
+class Place(NamedTuple):
+    """Where a matrix belongs; as text, the name that the public trainer gives it."""
+
+    number: int
+    """Of the condition; most files have one."""
+    kind: str
+    block: int
+    target: str
+    part: str
+
+    def __str__(self) -> str:
+        single = "single_" if self.kind == "single" else ""
+        return f"{single}transformer_blocks.{self.block}.attn.processor.{self.target}_loras.{self.number}.{self.part}.weight"
+
+
 def read(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
-    """One expert for each condition of the file, most have one."""
+    """One expert for each condition of the file."""
     what, name = _kind(file.path, kind), expert_name(name or file.path.stem)
-    names, counts, numbers = {}, {"double": 0, "single": 0}, set()
-    for key in file:
-        match = KEY.fullmatch(key)
-        if match is None:
-            raise BankError(
-                f"{file.path.name} holds {key[:80]!r} beside EasyControl's tensors: it is another kind of file."
-            )
-        single, block, target, number, part = match.groups()
-        where = "single" if single else "double"
-        counts[where] = max(counts[where], int(block) + 1)
-        numbers.add(int(number))
-        names[f"experts.{_named(name, int(number))}.{where}_blocks.{int(block)}.{target}.{part}"] = key
-    rank, dim = _shape(file)
+    found = _places(file)
+    counts = {kind: max((p.block + 1 for p in found if p.kind == kind), default=0) for kind in ("double", "single")}
+    numbers = sorted({place.number for place in found})
+    rank, dim = _whole(file, found, numbers, counts)
     expert = ExpertInfo(
         rank=rank,
         alpha=rank,
         targets=TARGETS,
         task=what.task,
-        data=file.path.name,
+        data=file.name,
         licence=what.licence,
         triggers=what.triggers,
         habits=what.habits,
     )
     base = Base(hidden_size=dim, double_blocks=counts["double"], single_blocks=counts["single"], name="FLUX.1-dev")
-    experts = {_named(name, number): expert for number in sorted(numbers)}
-    info = BankInfo(base=base, experts=experts, licence=what.licence)
-    found = {ours: (file.shape(key), file.dtype(key)) for ours, key in names.items()}
-    check_tensors(info, found, file.path.name)
+    called = {number: f"{name}_{number + 1}" if number else name for number in numbers}
+    info = BankInfo(base=base, experts={called[number]: expert for number in numbers}, licence=what.licence)
+    names = {
+        f"experts.{called[number]}.{kind}_blocks.{block}.{target}.{part}": key
+        for (number, kind, block, target, part), key in found.items()
+    }
     return Bank(info, Renamed(file, names))
 
 
-def _shape(file: SafeFile) -> tuple[int, int]:
-    """Rank and width, from the first down matrix; all others are held against them."""
-    shape = next((file.shape(key) for key in file if key.endswith("down.weight")), ())
-    if len(shape) != 2:
-        raise BankError(f"{file.path.name} has no down matrix of two sides: download it again.")
-    return shape
+def _places(file: SafeFile) -> dict[Place, str]:
+    found: dict[Place, str] = {}
+    for key in file:
+        match = KEY.fullmatch(key)
+        if match is None or (match[1] and match[3] == "proj"):
+            raise BankError(
+                f"{file.name} holds {short(key)} beside EasyControl's tensors: it is another kind of file, choose another."
+            )
+        single, block, target, number, part = match.groups()
+        put(found, Place(int(number), "single" if single else "double", int(block), target, part), key, file)
+    return found
+
+
+def _whole(file: SafeFile, found: dict[Place, str], numbers: list[int], counts: dict[str, int]) -> tuple[int, int]:
+    """Rank and width, if every matrix is there and of its size."""
+    for place in _expected(numbers, counts):  # ends at the first gap, however much a file's names may claim
+        if place not in found:
+            raise BankError(f"{file.name} lacks {place}: download it again.")
+    rank, dim = matrix(file, found[next(_expected(numbers, counts))])
+    for place, key in found.items():
+        shape = (rank, dim) if place.part == "down" else (dim, rank)
+        if matrix(file, key) != shape:
+            raise BankError(
+                f"{file.name}: {short(key)} has shape {file.shape(key)}, expected {shape}: download it again."
+            )
+    return rank, dim
+
+
+def _expected(numbers: list[int], counts: dict[str, int]) -> Iterator[Place]:
+    for number, (kind, count) in itertools.product(numbers, counts.items()):
+        targets = [target for target, where in TARGETS.items() if where in ("all", kind)]
+        for block, target, part in itertools.product(range(count), targets, ("down", "up")):
+            yield Place(number, kind, block, target, part)
 
 
 def _kind(path: Path, kind: str) -> Kind:
-    if kind != "auto":
-        if kind not in KINDS:
-            raise BankError(f"The kind is {kind[:80]!r}, expected auto or one of {', '.join(KINDS)}.")
-        return KINDS[kind]
-    for word, what in KINDS.items():
-        if word in path.stem.lower():
-            return what
-    raise BankError(
-        f"{path.name} does not say what it is for, expected a name with one of {', '.join(KINDS)}: import it with "
-        f"CoLoGen Import Experts, or cologen bank import, and choose a kind."
-    )
-
-
-def _named(name: str, number: int) -> str:
-    return f"{name}_{number + 1}" if number else name
+    one_of("kind", kind, ("auto", *KINDS))
+    words = re.findall("[a-z]+", path.stem.lower()) if kind == "auto" else [kind]
+    named = [what for word, what in KINDS.items() if word in words]
+    if len(named) != 1:
+        raise BankError(
+            f"{path.name} does not say what it is for, expected a name with one of {', '.join(KINDS)}: import it with "
+            f"CoLoGen Import Experts, or cologen bank import, and choose a kind."
+        )
+    return named[0]

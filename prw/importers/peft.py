@@ -8,23 +8,27 @@ An adapter bends every image token, an expert only a source's; that difference n
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..bank import Bank
 from ..bank_info import BankError, BankInfo, decode, encode
-from ..bank_shapes import check_tensors, expected_shapes
-from ..bank_work import split
+from ..bank_shapes import check_tensors
 from ..renamed import Renamed
+from ..reshape import wide
 from ..safe_file import SafeFile
-from ..strict import short
+from ..strict import LARGEST, short
 from ..writer import write
 from . import lora
+from .names import as_asked
+from .strangers import refuse_strangers
 
 WEIGHTS, CONFIG, OURS = "adapter_model.safetensors", "adapter_config.json", "cologen.json"
-PREFIX = "base_model.model."
+PREFIX, DOWN, UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 MLP = 4
 """FLUX.1's MLP is so many times as wide as the model."""
 
@@ -57,9 +61,35 @@ def flux_layers(block: str) -> list[Layer]:
 SPELLINGS: dict[str, Callable[[str], list[Layer]]] = {"diffusers": diffusers_layers, "flux": flux_layers}
 
 
+class Cut(NamedTuple):
+    """Where one of an expert's matrices lies in an adapter."""
+
+    key: str
+    rows: slice
+    columns: slice
+
+
+def layout(info: BankInfo, name: str, spelling: str) -> tuple[dict[str, tuple[int, int]], dict[str, Cut]]:
+    """The shapes of an adapter's tensors, and by our names what each matrix is of them; between them are zeros."""
+    expert, dim = info.experts[name], info.base.hidden_size
+    shapes, cuts = {}, {}
+    for block in info.base.blocks():
+        for layer in SPELLINGS[spelling](block):
+            held = [target for target in layer.targets if target in expert.targets_in(block)]
+            if not held:
+                continue
+            down, up = (f"{PREFIX}{layer.module}{part}" for part in (DOWN, UP))
+            rank = len(held) * expert.rank
+            shapes[down], shapes[up] = (rank, layer.inputs * dim), (layer.outputs * dim, rank)
+            for i, target in enumerate(held):
+                ranks, row = slice(i * expert.rank, (i + 1) * expert.rank), layer.targets.index(target) * dim
+                cuts[f"experts.{name}.{block}.{target}.down"] = Cut(down, ranks, slice(0, dim))
+                cuts[f"experts.{name}.{block}.{target}.up"] = Cut(up, slice(row, row + dim), ranks)
+    return shapes, cuts
+
+
 def export(bank: Bank, folder: Path, spelling: str = "diffusers") -> list[Path]:
     """Writes folder/EXPERT for each expert of the bank."""
-    written = []
     for name, expert in bank.info.experts.items():
         if "proj" in expert.targets:
             raise BankError(
@@ -70,24 +100,22 @@ def export(bank: Bank, folder: Path, spelling: str = "diffusers") -> list[Path]:
         target = folder / name
         if target.exists():
             raise BankError(f"{target} is there already, expected a new folder: delete it or choose another.")
-    for name in bank.info.experts:
-        written.append(_export_one(bank, name, folder / name, spelling))
-    return written
+    return [_export_one(bank, name, folder / name, spelling) for name in bank.info.experts]
 
 
 def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
-    from peft import LoraConfig
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise BankError("Exporting takes peft, which is not installed: pip install peft.") from None
 
-    expert, tensors, ranks = bank.info.experts[name], {}, {}
-    for block in bank.info.base.blocks():
-        pairs = _plain_pairs(bank, name, block)
-        for layer in SPELLINGS[spelling](block):
-            if any(target in pairs for target in layer.targets):
-                stem = f"{PREFIX}{layer.module}"
-                tensors[f"{stem}.lora_A.weight"], tensors[f"{stem}.lora_B.weight"] = adapter(pairs, layer)
-                ranks[layer.module] = len(tensors[f"{stem}.lora_A.weight"])
+    shapes, cuts = layout(bank.info, name, spelling)
+    ranks = {
+        key.removeprefix(PREFIX).removesuffix(DOWN): rows for key, (rows, _) in shapes.items() if key.endswith(DOWN)
+    }
     common = max(ranks.values())
     others = {module: rank for module, rank in ranks.items() if rank != common}
+    expert = bank.info.experts[name]
     scale = expert.alpha / expert.rank
     config = LoraConfig(
         r=common,
@@ -100,32 +128,30 @@ def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
     )
     folder.mkdir(parents=True)
     config.save_pretrained(folder)
-    part = split(bank, name).info
-    info = replace(part, experts={name: replace(expert, shared="", scaled=False)}, routers={})
+    info = replace(bank.info, experts={name: replace(expert, shared="", scaled=False)}, routers={})
     (folder / OURS).write_text(json.dumps({"spelling": spelling, "bank": encode(info)}), encoding="utf-8")
-    write(folder / WEIGHTS, tensors, {"format": "pt"})
+    write(folder / WEIGHTS, _adapter(bank, name, shapes, cuts), {"format": "pt"})
     return folder
 
 
-def _plain_pairs(bank: Bank, name: str, block: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """down and up by target, without scales of their own."""
-    pairs = {target: (pair.down, pair.up) for target, pair in bank.expert(name, block).items()}
-    if not bank.info.experts[name].scaled:
-        return pairs
-    scales = {target: bank.tensors[f"experts.{name}.{block}.{target}.scale"] for target in pairs}
-    return {target: (down.bfloat16(), (up.float() * scales[target]).bfloat16()) for target, (down, up) in pairs.items()}
-
-
-def adapter(pairs: Mapping[str, tuple[Tensor, Tensor]], layer: Layer) -> tuple[Tensor, Tensor]:
-    """A layer's A and B: the pairs of its targets one below the other, each on rows of its own."""
-    held = [target for target in layer.targets if target in pairs]
-    rank, dim = pairs[held[0]][0].shape
-    down = pairs[held[0]][0].new_zeros(len(held) * rank, layer.inputs * dim)
-    up = down.new_zeros(layer.outputs * dim, len(held) * rank)
-    for i, target in enumerate(held):
-        ranks, row = slice(i * rank, (i + 1) * rank), layer.targets.index(target) * dim
-        down[ranks, :dim], up[row : row + dim, ranks] = pairs[target]
-    return down, up
+def _adapter(
+    bank: Bank, name: str, shapes: Mapping[str, tuple[int, int]], cuts: Mapping[str, Cut]
+) -> dict[str, Tensor]:
+    parts: dict[str, list[tuple[Cut, Tensor]]] = {}
+    for block in bank.info.base.blocks():
+        for target, pair in bank.expert(name, block).items():
+            place = f"{block}.{target}"
+            up = (pair.up.float() * bank.own_scale(name, place)).to(wide(pair.up))
+            for part, tensor in (("down", pair.down.to(wide(pair.down))), ("up", up)):
+                cut = cuts[f"experts.{name}.{place}.{part}"]
+                parts.setdefault(cut.key, []).append((cut, tensor))
+    tensors = {}
+    for key, pieces in parts.items():
+        dtype = reduce(torch.promote_types, (tensor.dtype for _, tensor in pieces))
+        tensors[key] = torch.zeros(shapes[key], dtype=dtype)
+        for cut, tensor in pieces:
+            tensors[key][cut.rows, cut.columns] = tensor
+    return tensors
 
 
 def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
@@ -134,52 +160,37 @@ def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
         raise BankError(
             f"{short(folder)} is a folder without {WEIGHTS}: name a bank's file or a PEFT adapter's folder."
         )
-    file = SafeFile(folder / WEIGHTS)
+    file = SafeFile(folder / WEIGHTS, folder.absolute().name)
     if (folder / OURS).is_file():
-        return _read_ours(folder, file)
+        return as_asked(_read_ours(folder, file), name, kind)
+    refuse_strangers(file, file.name)
     config = _json(folder / CONFIG)
     if config.get("use_dora"):
-        raise BankError(f"{folder.name} is a DoRA, which divides by the base's weights, expected a LoRA.")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not all(isinstance(value, (int, float)) and value > 0 for value in (rank, alpha)):
-        raise BankError(
-            f"{folder.name}/{CONFIG} has r {str(rank)[:20]} and lora_alpha {str(alpha)[:20]}, expected numbers."
-        )
+        raise BankError(f"{file.name} is a DoRA, which divides by the base's weights, expected a LoRA: choose another.")
     if config.get("rank_pattern") or config.get("alpha_pattern") or config.get("use_rslora"):
-        raise BankError(f"{folder.name} gives its layers ranks or scales of their own, expected one of each.")
-    return lora.read(file, name or folder.name, kind, alpha)
+        raise BankError(f"{file.name} gives its layers ranks or scales of their own, expected one of each.")
+    rank, alpha = (config.get(key) for key in ("r", "lora_alpha"))
+    if not all(type(value) in (int, float) and 0 < value <= LARGEST for value in (rank, alpha)):
+        raise BankError(f"{file.name}/{CONFIG} has r {short(rank)} and lora_alpha {short(alpha)}, expected numbers.")
+    return lora.read(file, name or file.name, kind, alpha / rank)
 
 
 def _read_ours(folder: Path, file: SafeFile) -> Bank:
-    note = _json(folder / OURS)
-    if note.get("spelling") not in SPELLINGS or not isinstance(note.get("bank"), str):
-        raise BankError(f"{folder.name}/{OURS} is not as we wrote it: delete it, and the folder is read as a LoRA.")
-    info = decode(note["bank"], f"{folder.name}/{OURS}")
-    (name,), spelling = info.experts, SPELLINGS[note["spelling"]]
-    names = {key: _theirs(key, spelling) for key in expected_shapes(info)}
-    for theirs in set(names.values()) - set(file):
-        raise BankError(f"{folder.name} lacks the tensor {theirs}: export it again.")
-    bank = Bank(info, Renamed(file, names, lambda key, tensor: _cut(info, name, spelling, key, tensor)))
-    found = {key: (tuple(bank.tensors[key].shape), file.dtype(theirs)) for key, theirs in names.items()}
-    check_tensors(info, found, folder.name)
-    return bank
-
-
-def _theirs(key: str, spelling: Callable[[str], list[Layer]]) -> str:
-    _, _, kind, index, target, part = key.split(".")
-    layer = next(layer for layer in spelling(f"{kind}.{index}") if target in layer.targets)
-    return f"{PREFIX}{layer.module}.lora_{'A' if part == 'down' else 'B'}.weight"
-
-
-def _cut(info: BankInfo, name: str, spelling: Callable[[str], list[Layer]], key: str, tensor: Tensor) -> Tensor:
-    """One pair's matrix out of a layer's."""
-    _, _, kind, index, target, part = key.split(".")
-    expert, dim = info.experts[name], info.base.hidden_size
-    layer = next(layer for layer in spelling(f"{kind}.{index}") if target in layer.targets)
-    held = [one for one in layer.targets if expert.targets.get(one) in ("all", kind.removesuffix("_blocks"))]
-    i, row = held.index(target), layer.targets.index(target)
-    ranks = slice(i * expert.rank, (i + 1) * expert.rank)
-    return tensor[ranks, :dim] if part == "down" else tensor[row * dim : (row + 1) * dim, ranks]
+    note, title = _json(folder / OURS), f"{file.name}/{OURS}"
+    spelling, text = note.get("spelling"), note.get("bank")
+    if not isinstance(text, str) or spelling not in list(SPELLINGS):
+        raise BankError(f"{title} is not as we wrote it: delete it, and the folder is read as a LoRA.")
+    info = decode(text, title)
+    plain = [e for e in info.experts.values() if "proj" not in e.targets and not e.shared and not e.scaled]
+    if len(plain) != 1 or len(info.experts) != 1 or info.routers:
+        raise BankError(
+            f"{title} names {len(info.experts)} experts and {len(info.routers)} routers, expected one expert as an adapter "
+            f"can hold it: delete it, and the folder is read as a LoRA."
+        )
+    shapes, cuts = layout(info, next(iter(info.experts)), spelling)
+    check_tensors(shapes, {key: (file.shape(key), file.dtype(key)) for key in file}, file.name)
+    names = {ours: cut.key for ours, cut in cuts.items()}
+    return Bank(info, Renamed(file, names, lambda ours, tensor: tensor[cuts[ours].rows, cuts[ours].columns]))
 
 
 def _json(path: Path) -> Mapping:
@@ -188,7 +199,9 @@ def _json(path: Path) -> Mapping:
             raise ValueError("it is too long")
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BankError(f"{path.parent.name}/{path.name} cannot be read ({error}): export the adapter again.") from None
+        raise BankError(
+            f"{path.parent.name}/{path.name} cannot be read ({short(error)}): export the adapter again."
+        ) from None
     if not isinstance(data, dict):
         raise BankError(f"{path.parent.name}/{path.name} holds no object: export the adapter again.")
     return data

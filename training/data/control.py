@@ -1,14 +1,16 @@
 """Control maps (paper, section 3.1): the source is a map of the picture, the prompt its caption.
 
 Canny as the paper's evaluation takes it. Its line art and HED come from learned networks; here stand two classical
-ones of the same look, so that nothing has to be downloaded. A sample that brings a map of its own keeps it.
+ones of the same look, so that nothing has to be downloaded. A sample that brings a map of its own keeps it; networks
+that draw such maps are in hed_network.py and learned_maps.py.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
-from .sample import Example, Sample
+from .sample import Example, Sample, Unfit
 
 LOW, HIGH = 0.1, 0.2
 SIDE = 512
@@ -22,13 +24,15 @@ CONTRAST = 4.0
 """Of soft edges: how soon a weak one is white."""
 
 
-def canny(picture: np.ndarray) -> np.ndarray:
-    """White edges on black."""
+def canny(picture: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray:
+    """White edges on black: from where they are steeper than `high`, on for as long as they are steeper than `low`."""
+    if min(picture.shape[:2]) < 3:  # nothing for kornia to mirror at the border
+        return np.zeros_like(picture)
     import torch
     from kornia import filters
 
     pixels = torch.tensor(picture).movedim(-1, 0)[None].float() / 255  # (1, 3, height, width)
-    return as_map(filters.canny(pixels, LOW, HIGH)[1][0, 0].numpy())
+    return as_map(filters.canny(pixels, low, high)[1][0, 0].numpy())
 
 
 def lineart(picture: np.ndarray) -> np.ndarray:
@@ -48,7 +52,7 @@ def hed(picture: np.ndarray) -> np.ndarray:
     edges = 0
     for scale in SCALES:
         width = max(0.5, scale * min(picture.shape[:2]) / SIDE)
-        slopes = [np.hypot(*np.gradient(blur(channel, width))) for channel in channels_of(picture)]
+        slopes = [steepness(blur(channel, width)) for channel in channels_of(picture)]
         edges += np.max(slopes, 0) * width * (2 * np.pi) ** 0.5 / len(SCALES)
     return as_map(1 - np.exp(-CONTRAST * edges))
 
@@ -62,7 +66,7 @@ def control(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] | Non
     kinds = tuple(MAPS if kinds is None else kinds)
     possible = [kind for kind in kinds if kind in sample.maps or MAPS.get(kind)]
     if not possible:
-        raise ValueError(
+        raise Unfit(
             f"The picture {sample.id!r} has no map of the kinds {', '.join(kinds)} (it brings "
             f"{', '.join(sample.maps) or 'none'}): ask for canny, lineart or hed, or bring the map with the picture."
         )
@@ -84,6 +88,12 @@ def blur(plane: np.ndarray, width: float) -> np.ndarray:
         wide = np.pad(plane, ((reach, reach), (0, 0)), "symmetric")
         plane = sum(weight * wide[i : i + len(plane)] for i, weight in enumerate(weights)).T
     return plane
+
+
+def steepness(plane: np.ndarray) -> np.ndarray:
+    """Length of the gradient; along a side of one pixel there is none."""
+    slopes = (np.gradient(plane, axis=axis) for axis in (0, 1) if plane.shape[axis] > 1)
+    return reduce(np.hypot, slopes, np.zeros_like(plane))
 
 
 def as_map(plane: np.ndarray) -> np.ndarray:

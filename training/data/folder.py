@@ -39,14 +39,14 @@ class Folder:
         one_of("task", task, tuple(TASKS))
         between("size", size, 16, 8192)
         self.root, self.task, self.size, self.centre, self.flip = Path(path), task, size, centre, flip
-        self.layout = LAYOUTS.get(task) or LAYOUTS[TASKS[task].position]
+        self.layout = layout_of(task)
         self.skipped: dict[str, str] = {}
         """Name -> why. A file may turn out broken as late as when it is read."""
         self.entries: list[tuple[str, Files]] = []
         """Sorted by name, so that an index always means the same picture."""
         for name, files in listing(self.root).items():
             try:
-                self._check(name, files)
+                Entry(self.root, name, files).check(self.layout)
                 self.entries.append((name, files))
             except Broken as error:
                 self._skip(name, error)
@@ -63,30 +63,10 @@ class Folder:
         for step in range(len(self)):
             name, files = self.entries[(index + step) % len(self)]
             try:
-                bare, beside = self._read(name, files)
-                return self.layout.make(lambda pixels: self._look(rng, pixels), rng, bare, beside)
+                return Entry(self.root, name, files).example(self.task, lambda pixels: self._look(rng, pixels), rng)
             except Broken as error:
                 self._skip(name, error)
         raise ValueError(self._nothing())
-
-    def _check(self, name: str, files: Files) -> None:
-        beside = self.layout.beside
-        for role in ("target", "prompt", beside) if self.layout.needed else ("target", "prompt"):
-            if role not in files:
-                raise Broken(f"there is no {name}{ENDINGS[role]}")
-        if "twin" in files:
-            raise Broken(f"{files['twin'].name} has another suffix, but stands for the same as another file")
-        read_prompt(files["prompt"], self.root)
-        for role in ("target", beside):
-            if role in files:
-                opened(files[role], self.root).close()
-
-    def _read(self, name: str, files: Files) -> tuple[Example, np.ndarray | None]:
-        """An example with no source yet (its target stands there), and the file beside the picture."""
-        target = read_picture(files["target"], self.root)
-        path = files.get(self.layout.beside)
-        beside = read_picture(path, self.root) if path else None
-        return Example(name, self.task, read_prompt(files["prompt"], self.root), target, target), beside
 
     def _look(self, rng: np.random.Generator, pixels: np.ndarray) -> View:
         """As much as a square shows of the picture."""
@@ -103,6 +83,35 @@ class Folder:
         found = f"{len(self.skipped)} pictures, of which none can be used ({name}: {why})" if name else "no picture"
         beside = f" and NAME{ENDINGS[self.layout.beside]}" if self.layout.needed else ""
         return f"The folder {self.root} has {found}, expected NAME.png with NAME.txt{beside} for the task {self.task}."
+
+
+class Entry(NamedTuple):
+    """Files that belong together, which become an example once it is known of what task."""
+
+    root: Path
+    id: str
+    files: Files
+
+    def check(self, layout: "Layout") -> None:
+        beside = layout.beside
+        for role in ("target", "prompt", beside) if layout.needed else ("target", "prompt"):
+            if role not in self.files:
+                raise Broken(f"there is no {self.id}{ENDINGS[role]}")
+        if "twin" in self.files:
+            raise Broken(f"{self.files['twin'].name} has another suffix, but stands for the same as another file")
+        read_prompt(self.files["prompt"], self.root)
+        for role in ("target", beside):
+            if role in self.files:
+                opened(self.files[role], self.root).close()
+
+    def example(self, task: str, look: Look, rng: np.random.Generator) -> Example:
+        layout = layout_of(task)
+        target = read_picture(self.files["target"], self.root)
+        path = self.files.get(layout.beside)
+        beside = read_picture(path, self.root) if path else None
+        # no source yet: its target stands there
+        bare = Example(self.id, task, read_prompt(self.files["prompt"], self.root), target, target)
+        return layout.make(look, rng, bare, beside)
 
 
 def over(look: Look, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
@@ -152,6 +161,10 @@ LAYOUTS = {
 }
 """By task; else by where its source lies."""
 ENDINGS = {"target": ".png", "prompt": ".txt", "source": ".source.png", "mask": ".mask.png"}
+
+
+def layout_of(task: str) -> Layout:
+    return LAYOUTS.get(task) or LAYOUTS[TASKS[task].position]
 
 
 def listing(root: Path) -> dict[str, Files]:

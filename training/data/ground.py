@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .masks import Box, Size
-from .sample import Example, Sample, Thing
+from .sample import Example, Sample, Thing, Unfit
 
 Colours = dict[str, tuple[int, int, int]]
 COLOURS: Colours = {
@@ -106,7 +106,7 @@ def ground(
     phrases = {name: phrases_for(FORMS[name], sample.things) for name in (FORMS if forms is None else forms)}
     possible = [name for name, found in phrases.items() if found]
     if not possible:
-        raise ValueError(
+        raise Unfit(
             f"The picture {sample.id!r} has nothing to find ({len(sample.things)} things, asked for "
             f"{', '.join(phrases)}), expected a thing with a name or a class: leave it out of the grounding data."
         )

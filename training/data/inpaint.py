@@ -11,7 +11,8 @@ GREY = 128
 def inpaint(rng: np.random.Generator, sample: Sample) -> Example:
     """A hole that an object made asks for the object, a random one for the scene."""
     found = hole(rng, [thing.mask for thing in sample.things], sample.picture.shape[:2])
-    prompt = sample.caption if found.of is None else sample.things[found.of].name
+    thing = None if found.of is None else sample.things[found.of]
+    prompt = sample.caption if thing is None else thing.name or thing.kind
     return Example(sample.id, "inpaint", prompt, emptied(sample.picture, found.mask), sample.picture, found.kind)
 
 

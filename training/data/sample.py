@@ -70,3 +70,11 @@ class Example:
     target: np.ndarray
     kind: str = ""
     """Which variety of the task it is: the kind of hole, answer or map."""
+
+
+Found = Sample | Pair | Triple
+"""What a data set yields."""
+
+
+class Unfit(ValueError):
+    """Nothing is wrong with it, but it has nothing of what the task asks for."""

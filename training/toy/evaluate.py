@@ -17,7 +17,7 @@ from .tasks import ASK, Question, questions
 APART = 10**6
 """Added to an evaluation's seed, so that no training run has seen its scenes."""
 STEPS = 12
-CFG = 1.5
+CFG = 2.5
 
 
 @torch.no_grad()

@@ -64,9 +64,9 @@ def ask_ground(rng: np.random.Generator, name: str) -> Question:
 
 
 def referring(rng: np.random.Generator, scene: Scene, index: int, mark: Mark) -> Fact:
-    """A colour is enough (no two things share one); shape, or a place, may come with it."""
+    """Among several things it is the place that says which; shape and colour come with it."""
     item = scene.items[index]
-    place = item.place if rng.random() < 0.3 else ""
+    place = item.place if len(scene.items) > 1 or rng.random() < 0.3 else ""
     return Fact(mark.form, item.shape if rng.random() < 0.8 else "", item.colour, place=place, marker=mark.colour)
 
 

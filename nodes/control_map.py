@@ -1,0 +1,98 @@
+"""Control maps from pictures, drawn as the training data has them."""
+
+from functools import partial
+
+import comfy.model_management
+import comfy.utils
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..prw.fitting import as_bytes, rgb
+from ..training.data.control import HIGH, LOW, MAPS, canny
+from .map_models import AUTO, Draw, found_models, learned, model_for, stamp
+from .schema import schema, slider
+from .task_schema import TASKS
+
+
+class CoLoGenControlMap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenControlMap",
+            display_name="CoLoGen Control Map",
+            category=TASKS,
+            description="Draws a map from a picture, for CoLoGen Control: edges, lines, soft edges, depth or a segmentation.",
+            search_aliases=[
+                "preprocessor",
+                "annotator",
+                "controlnet aux",
+                "canny",
+                "lineart",
+                "hed",
+                "softedge",
+                "depth anything",
+                "midas",
+                "segmentation",
+                "ade20k",
+            ],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("image", tooltip="The picture, or a batch of them; a map has its size."),
+                io.Combo.Input(
+                    "kind",
+                    options=list(MAPS),
+                    tooltip="canny: white edges. lineart: dark lines on white. hed: soft white edges. depth: near is white. "
+                    "seg: a colour for each class (ADE20K's, or COCO's). Choose the same in CoLoGen Control.",
+                ),
+                io.Combo.Input(
+                    "model",
+                    options=[AUTO, *found_models()],
+                    tooltip="What draws depth and seg: a folder of transformers in models/geometry_estimation or "
+                    "models/detection; auto takes the first that fits. For hed auto needs no model; "
+                    "ControlNetHED.safetensors in models/detection draws finer ones. canny and lineart never need one.",
+                ),
+                threshold("low_threshold", LOW, "canny: an edge goes on while it is steeper than this."),
+                threshold("high_threshold", HIGH, "canny: an edge begins where it is steeper than this: less is more."),
+            ],
+            outputs=[io.Image.Output(display_name="map", tooltip="For CoLoGen Control, of the picture's size.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, kind: str, model: str, **rest):
+        return stamp(model_for(kind, model)) if is_learned(kind, model) else ""
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, kind: str, model: str, low_threshold: float, high_threshold: float
+    ) -> io.NodeOutput:
+        draw, maps = drawer(kind, model, low_threshold, high_threshold), []
+        pictures = as_bytes(rgb(image))
+        progress = comfy.utils.ProgressBar(len(pictures))
+        for picture in pictures:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            maps.append(draw(picture))
+            progress.update(1)
+        found = torch.from_numpy(np.stack(maps).astype(np.float32) / 255)
+        found = found.to(comfy.model_management.intermediate_device())
+        return io.NodeOutput(found, ui=ui.PreviewImage(found, cls=cls))
+
+
+def threshold(name: str, default: float, tooltip: str):
+    """As the host's own Canny has it."""
+    return slider(name, default, 0.01, 0.99, tooltip)
+
+
+def is_learned(kind: str, model: str) -> bool:
+    return MAPS[kind] is None or (kind == "hed" and model != AUTO)
+
+
+def drawer(kind: str, model: str, low: float, high: float) -> Draw:
+    if is_learned(kind, model):
+        return learned(kind, model)
+    if kind != "canny":
+        return MAPS[kind]
+    if low > high:
+        raise ValueError(f"low_threshold is {low:g}, expected at most high_threshold, {high:g}: lower it.")
+    return partial(canny, low=low, high=high)

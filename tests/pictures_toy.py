@@ -1,0 +1,201 @@
+"""The graphs of the help pages' pictures: what each previews, by the toy set, says what its node does."""
+
+from collections.abc import Callable
+
+from canvas import Node, Output
+from workflows_toy import PHRASE, Toy
+
+AT = (0, 0)
+"""Nobody sees these graphs."""
+TURN = 4
+"""The edit that knobs are shown on: turn the green thing at the bottom right into a circle."""
+RECIPE = """
+rank = 32
+alpha = 64.0
+rate = 2e-3
+time_shift = 4.0
+stages = [
+    { name = "inpaint", iterations = 60, batch = 16, rho = 1.0, veteran = 0.0 },
+    { name = "edit", iterations = 60, batch = 16, start = "inpaint" },
+]
+"""
+RUN = dict(micro=0, checkpointing=False, validate_every=20, sample_every=0)
+
+GIVEN: dict[str, Callable[[Node], dict[str, Output | str | int]]] = {
+    "CoLoGenEdit": lambda question: dict(image=question["source"]),
+    "CoLoGenControl": lambda question: dict(map=question["source"], kind="canny"),
+    "CoLoGenSubject": lambda question: dict(image=question["source"]),
+    "CoLoGenInpaint": lambda question: dict(image=question["source"], mask=question["mask"], grow=0),
+}
+
+
+def asked(toy: Toy, task: str, seed: int) -> Node:
+    return toy.canvas.add("CoLoGenToyQuestion", AT, task=task, question_seed=seed)
+
+
+def told(toy: Toy, node: str, seed: int, **more) -> tuple[Node, Node]:
+    """A question, and the prompts of the task's node that carry it."""
+    question = asked(toy, node.removeprefix("CoLoGen").lower(), seed)
+    words = toy.words(question["prompt"], AT)
+    return question, toy.task(node, AT, words[0], **GIVEN[node](question), **more)
+
+
+def picture(toy: Toy, prompts: Node) -> Output:
+    latent = None if "latent" in prompts.info["output_name"] else empty(toy)
+    return toy.drawn(prompts, 0, latent=latent)[0]
+
+
+def empty(toy: Toy) -> Output:
+    return toy.canvas.add("EmptySD3LatentImage", AT, width=64, height=64)[0]
+
+
+def answers(node: str, *seeds: int) -> Callable[[Toy], None]:
+    def build(toy: Toy) -> None:
+        for seed in seeds:
+            question, prompts = told(toy, node, seed)
+            toy.shown(question["source"], AT, "given")
+            toy.shown(picture(toy, prompts), AT, "drawn")
+
+    return build
+
+
+def paste_back(toy: Toy) -> None:
+    """Something else than the answer in the answer's place."""
+    question = asked(toy, "inpaint", 12)
+    original, hole = question["answer"], dict(mask=question["mask"], grow=0)
+    words = toy.words("big plain green triangle at the bottom right", AT)
+    drawn = picture(toy, toy.task("CoLoGenInpaint", AT, words[0], image=original, keep_rest=False, **hole))
+    whole = toy.canvas.add("CoLoGenPasteBack", AT, drawn=drawn, original=original, feather=0, **hole)
+    for image, title in ((original, "original"), (drawn, "drawn"), (whole[0], "pasted back")):
+        toy.shown(image, AT, title)
+
+
+def ground(toy: Toy, form: str = "mask") -> tuple[Output, Output, dict[str, str]]:
+    image, answer = asked(toy, "edit", 3)["source"], dict(form=form, colour="pink")
+    given = dict(clip=toy.flux["CLIP"], vae=toy.flux["VAE"], image=image, phrase=PHRASE)
+    return image, picture(toy, toy.canvas.add("CoLoGenGround", AT, **given, **answer)), answer
+
+
+def forms(toy: Toy) -> None:
+    for form in ("mask", "box"):
+        image, drawn, _ = ground(toy, form)
+        toy.shown(image, AT, "given")
+        toy.shown(drawn, AT, f"form {form}")
+
+
+def read(toy: Toy) -> None:
+    image, drawn, answer = ground(toy)
+    found = toy.canvas.add("CoLoGenReadGrounding", AT, drawn=drawn, original=image, **answer)
+    white = toy.canvas.add("MaskToImage", AT, mask=found["mask"])
+    for each, title in ((image, "original"), (drawn, "drawn"), (white[0], "mask"), (found["overlay"], "overlay")):
+        toy.shown(each, AT, title)
+
+
+def strengths(toy: Toy) -> None:
+    for strength in (0.0, 0.5, 1.0, 2.0):
+        options = toy.canvas.add("CoLoGenSourceOptions", AT, strength=strength)
+        toy.shown(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), AT, f"strength {strength:g}")
+
+
+def leans(toy: Toy) -> None:
+    for lean in (-1.0, 0.0, 1.0):
+        options = toy.canvas.add("CoLoGenRouting", AT, lean=lean)
+        toy.shown(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), AT, f"lean {lean:g}")
+
+
+def windows(toy: Toy) -> None:
+    question, prompts = told(toy, "CoLoGenEdit", TURN)
+    toy.shown(question["source"], AT, "given")
+    for span in ("0 to 1", "0 to 0.3", "0.3 to 1"):
+        positive, negative = (
+            toy.canvas.add("CoLoGenExpertSchedule", AT, conditioning=prompts[name], windows=span)[0]
+            for name in ("positive", "negative")
+        )
+        sampled = dict(positive=positive, negative=negative)
+        toy.shown(toy.drawn(sampled, 0, latent=prompts["latent"])[0], AT, span)
+
+
+def with_and_without(toy: Toy) -> None:
+    question = asked(toy, "edit", 12)
+    words = toy.words(question["prompt"], AT)[0]
+    source = dict(vae=toy.flux["VAE"], image=question["source"], task="edit")
+    positive, negative = (
+        toy.canvas.add("CoLoGenSource", AT, conditioning=prompt, **source)[0] for prompt in (words, toy.empty)
+    )
+    toy.shown(question["source"], AT, "image")
+    for title, pair in (("without", (words, toy.empty)), ("with the source", (positive, negative))):
+        sampled = dict(zip(("positive", "negative"), pair))
+        toy.shown(toy.drawn(sampled, 0, latent=empty(toy))[0], AT, title)
+
+
+def route_map(toy: Toy) -> None:
+    _, prompts = told(toy, "CoLoGenEdit", 3)
+    given = dict(conditioning=prompts["positive"], latent=prompts["latent"])
+    toy.shown(toy.canvas.add("CoLoGenRouteMap", AT, model=toy.model[0], **given)[0], AT, "")
+
+
+def questions(toy: Toy) -> None:
+    scenes = {"inpaint": 4, "ground": 6, "control": 3, "subject": 4, "edit": 4}
+    for task, seed in scenes.items():
+        question = asked(toy, task, seed)
+        toy.shown(question["source"], AT, f"{task}: source")
+        toy.shown(question["answer"], AT, "answer")
+
+
+def lessons(toy: Toy, *tasks: str) -> Output:
+    data = {}
+    for task in tasks:
+        coders = dict(vae=toy.flux["VAE"], clip=toy.flux["CLIP"])
+        node = toy.canvas.add(
+            "CoLoGenTrainingData", AT, source="built-in world", task=task, count=512, **coders, **data
+        )
+        data = dict(data=node["data"])
+    return data["data"]
+
+
+def samples(toy: Toy, grid: Output, places: list[tuple[int, int]]) -> None:
+    """Some trios of a run's sheet, whose rows are tasks."""
+    for trio, row in places:
+        for i, title in enumerate(("source", "drawn", "target")):
+            cut = dict(width=64, height=64, x=64 * (3 * trio + i), y=64 * row)
+            toy.shown(toy.canvas.add("ImageCrop", AT, image=grid, **cut)[0], AT, title)
+
+
+def stage(toy: Toy) -> None:
+    given = dict(model=toy.flux["MODEL"], data=lessons(toy, "inpaint"), task="inpaint", run="picture_stage")
+    knobs = dict(iterations=120, batch=16, rate=2e-3, time_shift=4.0, rho=1.0, veteran=0.0)
+    samples(toy, toy.canvas.add("CoLoGenTrainStage", AT, **given, **knobs, **RUN)["samples"], [(0, 0), (1, 0), (2, 0)])
+
+
+def curriculum(toy: Toy) -> Node:
+    given = dict(model=toy.flux["MODEL"], data=lessons(toy, "inpaint", "edit"), run="picture_curriculum")
+    return toy.canvas.add("CoLoGenTrainCurriculum", AT, recipe=RECIPE, budget="full", **given, **RUN)
+
+
+def curriculum_samples(toy: Toy) -> None:
+    last = toy.canvas.add("ImageFromBatch", AT, image=curriculum(toy)["samples"], batch_index=1, length=1)
+    samples(toy, last[0], [(0, 0), (1, 0), (0, 1), (1, 1)])
+
+
+def usage(toy: Toy) -> None:
+    toy.shown(toy.canvas.add("CoLoGenUsagePlot", AT, loss=curriculum(toy)["loss"])[0], AT, "")
+
+
+PICTURES: dict[str, Callable[[Toy], None]] = {
+    "CoLoGenInpaint": answers("CoLoGenInpaint", 4, 12),
+    "CoLoGenPasteBack": paste_back,
+    "CoLoGenGround": forms,
+    "CoLoGenReadGrounding": read,
+    "CoLoGenControl": answers("CoLoGenControl", 3, 8),
+    "CoLoGenSubject": answers("CoLoGenSubject", 3, 4),
+    "CoLoGenEdit": answers("CoLoGenEdit", 12, 7),
+    "CoLoGenSource": with_and_without,
+    "CoLoGenSourceOptions": strengths,
+    "CoLoGenRouting": leans,
+    "CoLoGenExpertSchedule": windows,
+    "CoLoGenRouteMap": route_map,
+    "CoLoGenToyQuestion": questions,
+    "CoLoGenTrainStage": stage,
+    "CoLoGenTrainCurriculum": curriculum_samples,
+    "CoLoGenUsagePlot": usage,
+}

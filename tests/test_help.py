@@ -1,0 +1,92 @@
+"""Help pages: every input and output by its name and no other, pictures that are there, workflows that show the node."""
+
+import json
+import re
+import subprocess
+
+import pytest
+from make_pictures import FOLDER as PICTURES
+from make_workflows import FOLDER as WORKFLOWS
+from pack import ROOT
+from pictures_toy import PICTURES as DRAWN
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+PAGES = ROOT / "web" / "docs"
+IDS = sorted(path.stem for path in PAGES.glob("*.md"))
+LARGEST = 60 * 1024
+
+
+@pytest.fixture(scope="module")
+def told(comfy) -> dict[str, dict]:
+    """The host's own description of each node."""
+    from cologen.nodes import NODES
+
+    return {cls.define_schema().node_id: cls.GET_NODE_INFO_V1() for cls in NODES}
+
+
+def page(name: str) -> str:
+    return (PAGES / f"{name}.md").read_text(encoding="utf-8")
+
+
+def section(name: str, heading: str) -> str:
+    parts = re.split(r"^## (.+)\n", page(name), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2])).get(heading, "")
+
+
+def listed(name: str, heading: str) -> list[str]:
+    """The names in the first column of a section's table."""
+    rows = [line.split("|")[1] for line in section(name, heading).splitlines() if line.startswith("| `")]
+    return [word for row in rows for word in re.findall(r"`(\w+)`", row)]
+
+
+def pictures(name: str) -> list[tuple[str, str]]:
+    return re.findall(r"!\[(.*?)\]\((.*?)\)", page(name))
+
+
+def test_every_node_has_a_page_and_every_page_a_node(told):
+    assert IDS == sorted(told)
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_page_names_what_its_node_takes_and_gives(name, told):
+    info = told[name]
+    assert page(name).startswith(f"# {info['display_name']}\n")
+    given = [key for group in ("required", "optional") for key in info["input_order"].get(group, [])]
+    assert sorted(listed(name, "Inputs")) == sorted(given)
+    assert listed(name, "Outputs") == list(info["output_name"])
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_page_shows_pictures_that_are_there_and_small(name):
+    for says, path in pictures(name):
+        assert says, "what it shows, for those who cannot see it"
+        assert 0 < (PAGES / path).stat().st_size <= LARGEST
+
+
+def test_every_picture_is_drawn_by_the_script_and_shown_by_its_page():
+    shown = {f"{name}: {path}" for name in IDS for _, path in pictures(name)}
+    assert shown == {f"{name}: pictures/{name}.png" for name in DRAWN}
+    assert {path.name for path in PICTURES.iterdir()} == {f"{name}.png" for name in DRAWN}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_a_page_leads_to_workflows_with_its_node(name):
+    named = re.findall(r"`(\w+)`", section(name, "Example"))
+    saved = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in WORKFLOWS.glob("*.json")}
+    using = [workflow for workflow, graph in saved.items() if any(node["type"] == name for node in graph["nodes"])]
+    assert named and set(named) <= set(using or saved)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
+def test_the_registry_s_archive_has_pages_and_translations():
+    """.comfyignore is read as git reads .gitignore."""
+    listing = ["git", "-C", str(ROOT), "ls-files", "-i", "-c", "--exclude-from=.comfyignore", "web", "locales"]
+    assert subprocess.run(listing, check=True, capture_output=True, text=True).stdout == ""
+
+
+def test_the_recipe_that_a_page_shows_is_one(comfy):
+    from cologen.nodes.training import recipe_of
+
+    (recipe,) = re.findall(r"```toml\n(.*?)```", page("CoLoGenTrainCurriculum"), flags=re.S)
+    assert [stage.name for stage in recipe_of(recipe).stages] == ["control", "edit"]

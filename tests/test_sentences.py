@@ -1,0 +1,111 @@
+"""Every sentence that the nodes themselves can say, provoked through a node: what was found, expected, and is to be done."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from cologen.training.host import random_vae
+from pack import ROOT
+from safetensors.torch import save_file
+from tiny import tiny_bank, tiny_flux
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+PROMPT = [[torch.zeros(1, 5, 32), {"pooled_output": torch.zeros(1, 16)}]]
+IMAGE, MASK = torch.rand(1, 16, 16, 3), torch.ones(1, 16, 16)
+FLUX = dict(unet_name="flux.safetensors", weight_dtype="default", vae_name="vae.safetensors")
+NO_TEXT = dict(clip_name1="none", clip_name2="none")
+CANNY = dict(image=IMAGE, kind="canny", model="auto", low_threshold=0.1, high_threshold=0.2)
+HOLE = dict(positive=PROMPT, vae=object(), image=IMAGE, mask=MASK, grow=0, keep_rest=False)
+BACK = dict(drawn=IMAGE, original=IMAGE, mask=MASK, grow=0, feather=0)
+OPTIONS = dict(
+    strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=0, position="auto", shift_right=1.0, shift_down=0.0,
+    keep_on="gpu", keep_between_runs=False,
+)  # fmt: skip
+DATA = dict(vae=object(), clip=object(), source="folder", folder="", task="edit", size=64, count=0, cut_seed=0)
+
+CASES = [
+    ("CoLoGenLoadFlux", {**FLUX, **NO_TEXT, "clip_name2": "t5.safetensors"}, "One of FLUX's two text encoders is none"),
+    ("CoLoGenLoadFlux", {**FLUX, **NO_TEXT, "vae_name": "toy world (built in)"}, "The VAE is the toy world's"),
+    ("CoLoGenControlMap", {**CANNY, "low_threshold": 0.5}, "low_threshold is 0.5"),
+    ("CoLoGenControlMap", {**CANNY, "kind": "depth"}, "There is no depth model in models/geometry_estimation"),
+    ("CoLoGenControlMap", {**CANNY, "kind": "depth", "model": "gone"}, "There is no gone among the models"),
+    ("CoLoGenControlMap", {**CANNY, "kind": "depth", "model": "seg"}, "seg draws seg, expected a model for depth"),
+    ("CoLoGenGround", dict(clip=None, vae=None, image=IMAGE, phrase=" ", form="box", colour="red"), "The phrase is empty"),
+    ("CoLoGenInpaint", {**HOLE, "mask": 0 * MASK}, "The mask is empty"),
+    ("CoLoGenInpaint", {**HOLE, "mask": MASK.repeat(3, 1, 1)}, "There are 3 masks for 1 images"),
+    ("CoLoGenPasteBack", {**BACK, "original": IMAGE.repeat(2, 1, 1, 1)}, "There are 1 drawn pictures for 2 originals"),
+    ("CoLoGenEdit", dict(positive=PROMPT, vae=None, image=IMAGE), "There is no VAE, expected FLUX's"),
+    ("CoLoGenExpertSchedule", dict(conditioning=PROMPT, windows="0 to 1"), "There are 1 windows for 0 sources"),
+    ("CoLoGenExpertSchedule", dict(conditioning=PROMPT, windows="half"), "A window is 'half'"),
+    ("CoLoGenRouting", dict(lean=0.0, expert="", router="", curve="steep"), "The curve is 'steep'"),
+    ("CoLoGenSourceOptions", {**OPTIONS, "region": MASK.repeat(2, 1, 1)}, "The region holds 2 masks"),
+    ("CoLoGenSourceOptions", {**OPTIONS, "region": 0 * MASK}, "The region is empty"),
+    ("CoLoGenSaveExperts", dict(name="../x"), "The name '../x' cannot be used"),
+    ("CoLoGenSaveExperts", dict(name="link/x"), "The folder link leads outside"),
+    ("CoLoGenTrainingData", {**DATA, "folder": "../.."}, "The folder '../..' leads outside"),
+    ("CoLoGenTrainingData", {**DATA, "vae": None}, "There is no VAE or no CLIP"),
+    ("CoLoGenUsagePlot", dict(loss={"loss": [1.0]}), "This loss tells nothing of experts"),
+]  # fmt: skip
+
+
+def raised() -> dict[str, re.Pattern]:
+    """Each raise of nodes/, and what its sentence looks like; parts that are filled in match anything."""
+    found = {}
+    for path in sorted(Path(ROOT, "nodes").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                (text,) = node.exc.args
+                parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+                fixed = (re.escape(part.value) if isinstance(part, ast.Constant) else ".*" for part in parts)
+                found[f"{path.name}:{node.lineno}"] = re.compile("".join(fixed))
+    return found
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory, comfy):
+    """The host's folders, with a tiny FLUX and its VAE, a model that draws no depth, and a link that leads out."""
+    import folder_paths
+    from tiny_maps import save_model, segformer
+
+    models = tmp_path_factory.mktemp("models")
+    names = ("diffusion_models", "vae", "geometry_estimation", "detection", "cologen")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            (models / name).mkdir()
+            _, extensions = folder_paths.folder_names_and_paths.get(name, ([], {".safetensors"}))
+            patch.setitem(folder_paths.folder_names_and_paths, name, ([str(models / name)], extensions))
+            patch.setattr(folder_paths, "filename_list_cache", {})
+        save_file(tiny_flux().state_dict(), models / "diffusion_models/flux.safetensors")
+        save_file(random_vae(), models / "vae/vae.safetensors")
+        save_model(models / "detection/seg", segformer)
+        (models / "cologen/link").symlink_to(models.parent)
+        yield models
+
+
+def provoked(name: str, inputs: dict) -> str:
+    import cologen.nodes
+
+    if name == "CoLoGenSaveExperts":
+        inputs = {"experts": tiny_bank(tiny_flux()), **inputs}
+    with pytest.raises(ValueError) as told:
+        getattr(cologen.nodes, name).execute(**inputs)
+    return str(told.value)
+
+
+@pytest.mark.parametrize("name, inputs, beginning", CASES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_mistake_is_told_in_one_sentence(host, name, inputs, beginning):
+    sentence = provoked(name, inputs)
+    assert sentence.startswith(beginning)
+    assert re.fullmatch(r"[^\n]+, expected [^\n]+: [^\n]+\.", sentence), "found, expected, what to do"
+    assert not re.search(r"[.!?] [A-Z]", sentence), "one sentence"
+
+
+def test_no_sentence_of_the_nodes_is_missing_here(host):
+    places = raised()
+    said = [provoked(name, inputs) for name, inputs, _ in CASES]
+    sayers = [[place for place, pattern in places.items() if pattern.fullmatch(sentence)] for sentence in said]
+    assert all(len(found) == 1 for found in sayers)
+    assert sorted(place for (place,) in sayers) == sorted(places)

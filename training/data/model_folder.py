@@ -1,0 +1,78 @@
+"""A folder of a transformers model (config.json, preprocessor_config.json, *.safetensors), opened without trust.
+
+Nothing is fetched and no code of the folder runs; weights that are missing are not made up.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+
+from ...prw.strict import short
+
+FETCHED = ("backbone", "attn_implementation", "_attn_implementation")
+"""Entries of a configuration by which transformers finds code or weights elsewhere; whole models have none."""
+UNUSED = "fusion_stage.layers.0.residual_layer1."
+"""Weights that DPT's first files lack, because nothing ever reads them."""
+
+
+def configuration(folder: Path) -> dict:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        (config["architecture"],) = config["architectures"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(
+            f"{folder.name} holds no config.json of a transformers model, expected one that names its architecture: "
+            f"download the folder again."
+        ) from None
+    return config
+
+
+def open_folder(folder: Path, opener: str) -> tuple[nn.Module, object]:
+    """The model, by one of transformers' Auto classes, and its image processor."""
+    import transformers
+
+    _check_weights(folder)
+    if elsewhere := next(_elsewhere(configuration(folder)), None):
+        raise ValueError(
+            f"The config.json of {folder.name} asks for {short(elsewhere)}, which would be fetched from the internet, "
+            f"expected a folder that holds all: choose another model."
+        )
+    local = dict(local_files_only=True, trust_remote_code=False)
+    try:
+        network, report = getattr(transformers, opener).from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **local
+        )
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, **local)
+    except Exception as error:  # whatever a foreign configuration can provoke
+        raise ValueError(
+            f"{folder.name} is no model that transformers can open ({short(str(error).partition(chr(10))[0])}), expected "
+            f"its whole folder with config.json, preprocessor_config.json and model.safetensors: download it again."
+        ) from None
+    if missing := [name for name in report["missing_keys"] if UNUSED not in name]:
+        raise ValueError(
+            f"{folder.name} lacks {len(missing)} of its weights (such as {short(missing[0])}), expected all of them: "
+            f"download it again."
+        )
+    return network.float().eval().requires_grad_(False), processor
+
+
+def _check_weights(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    others = ", ".join(sorted(path.name for path in folder.glob("*.bin"))) or "no weights"
+    raise ValueError(
+        f"{folder.name} holds {others}, expected model.safetensors (other formats can carry code): download that file of "
+        f"the same model, or choose one that has it."
+    )
+
+
+def _elsewhere(part) -> Iterator[str]:
+    """What transformers would look up by its name, in a part of a configuration."""
+    if isinstance(part, dict):
+        yield from (f"{key} {part[key]}" for key in FETCHED if isinstance(part.get(key), str))
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from _elsewhere(inner)

@@ -1,0 +1,60 @@
+"""Things that a caption names: spaCy's noun chunks where it and its English model are installed, else runs of words
+between those that never belong to a thing. The second is simple and takes some verbs along; labels say which it was."""
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+MOST = 12
+"""Phrases of a caption."""
+LONGEST = 4
+"""Words of a phrase; of longer ones the last."""
+MODEL = "en_core_web_sm"
+BETWEEN = frozenset(
+    """a an the this that these those some any each every no another its his her their our your my it he she they we you i
+    him them us me and or but nor so yet with without in into on onto at by for from of off to toward towards over under
+    above below behind beside between among through across along around near inside outside against during after before
+    while as like than then is are was were be been being am has have had having do does did can could will would shall
+    should may might must not very quite also just there here where when who whom which what whose how why all both either
+    neither one two three four five six seven eight nine ten several many few more most other such own same up down out
+    sitting standing walking holding wearing looking lying riding playing eating showing shown depicting depicted features
+    featuring image picture photo photograph painting illustration scene view background foreground style""".split()
+)
+Nouns = Callable[[str], list[str]]
+
+
+def finder() -> tuple[str, Nouns]:
+    """How phrases are found here, and the function that does it."""
+    chunks = spacy_chunks()
+    return ("spacy", chunks) if chunks else ("stop words", simple_phrases)
+
+
+@lru_cache(maxsize=1)
+def spacy_chunks() -> Nouns | None:
+    try:
+        import spacy
+
+        language = spacy.load(MODEL)
+    except (ImportError, OSError):
+        return None
+
+    def chunks(caption: str) -> list[str]:
+        found = language(caption).noun_chunks
+        return tidied([[token.text for token in chunk if not (token.is_stop or token.is_punct)] for chunk in found])
+
+    return chunks
+
+
+def simple_phrases(caption: str) -> list[str]:
+    runs: list[list[str]] = [[]]
+    for word in re.findall(r"[^\W_]+(?:['-][^\W_]+)*|[^\w\s]", caption):
+        if word.lower() in BETWEEN or not word[0].isalpha():
+            runs.append([])
+        else:
+            runs[-1].append(word)
+    return tidied(runs)
+
+
+def tidied(runs: list[list[str]]) -> list[str]:
+    phrases = (" ".join(run[-LONGEST:]).lower() for run in runs if run)
+    return list(dict.fromkeys(phrases))[:MOST]

@@ -1,0 +1,148 @@
+"""The data sets of the paper's Table 1, and four ways to bring one's own. A row is all that a new one needs.
+
+Nothing is downloaded, but what the user asks for by name (own.Parquet). Links and licences: look there before use.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+from ....prw.strict import between, build, one_of, short, typed
+from ..reader import Reader
+from .ade20k import Ade20k
+from .captioned import Captioned
+from .coco_stuff import CocoStuff
+from .edits import MagicBrush, OmniEdit
+from .journeydb import JourneyDb
+from .lvis import Lvis
+from .multigen import MultiGen, MultiGenDepth, MultiGenDepthParquet, MultiGenParquet
+from .own import JsonLines, OwnFolder, Parquet, WebDataset
+from .refcoco import RefCoco, RefCocoG, RefCocoPlus
+from .subjects200k import Subjects200k
+
+
+class Dataset(NamedTuple):
+    feeds: tuple[str, ...]
+    """Tasks."""
+    readers: tuple[type[Reader], ...]
+    """One for every layout in which the set is public: the first that fits the folder reads it."""
+    home: str
+    licence: str
+    """As its makers state it; of the pictures, where they say so."""
+    kinds: tuple[str, ...] = ()
+    """Control maps that the paper takes from it."""
+
+
+NAME = re.compile(r"\w[\w.+-]{0,63}")
+"""Of a table: it becomes part of file names."""
+ANY = ("inpaint", "ground", "control", "subject", "edit")
+REFER = "https://github.com/lichengunc/refer"
+COCO_TERMS = "annotations CC BY 4.0, pictures by Flickr's terms"
+REFER_TERMS = "not stated for the references; pictures by Flickr's terms"
+DATASETS = {
+    "ade20k": Dataset(
+        ("inpaint", "control"),
+        (Ade20k, Captioned),
+        "http://sceneparsing.csail.mit.edu",
+        "annotations BSD-3, pictures for research alone",
+        ("seg",),
+    ),
+    "coco-stuff": Dataset(
+        ("inpaint", "control"), (CocoStuff, Captioned), "https://github.com/nightrome/cocostuff", COCO_TERMS, ("seg",)
+    ),
+    "journeydb": Dataset(
+        ("inpaint",),
+        (JourneyDb,),
+        "https://huggingface.co/datasets/JourneyDB/JourneyDB",
+        "for research alone, on request",
+    ),
+    "refcoco": Dataset(("ground",), (RefCoco,), REFER, REFER_TERMS),
+    "refcoco+": Dataset(("ground",), (RefCocoPlus,), REFER, REFER_TERMS),
+    "refcocog": Dataset(("ground",), (RefCocoG,), REFER, REFER_TERMS),
+    "lvis": Dataset(("ground", "inpaint"), (Lvis,), "https://www.lvisdataset.org", COCO_TERMS),
+    "multigen-20m": Dataset(
+        ("control",),
+        (MultiGen, MultiGenParquet),
+        "https://huggingface.co/datasets/limingcv/MultiGen-20M_train",
+        "not stated; pictures from LAION",
+        ("canny", "hed", "lineart"),
+    ),
+    "multigen-20m-depth": Dataset(
+        ("control",),
+        (MultiGenDepth, MultiGenDepthParquet),
+        "https://huggingface.co/datasets/limingcv/MultiGen-20M_depth",
+        "not stated; pictures from LAION",
+        ("depth",),
+    ),
+    "subjects200k": Dataset(
+        ("subject",), (Subjects200k,), "https://huggingface.co/datasets/Yuanshi/Subjects200K", "Apache-2.0"
+    ),
+    "omniedit": Dataset(
+        ("edit",), (OmniEdit,), "https://huggingface.co/datasets/TIGER-Lab/OmniEdit-Filtered-1.2M", "MIT"
+    ),
+    "magicbrush": Dataset(("edit",), (MagicBrush,), "https://huggingface.co/datasets/osunlp/MagicBrush", "CC BY 4.0"),
+    "folder": Dataset(ANY, (OwnFolder,), "", "your own"),
+    "json-lines": Dataset(ANY, (JsonLines,), "", "your own"),
+    "parquet": Dataset(ANY, (Parquet,), "", "your own"),
+    "webdataset": Dataset(ANY, (WebDataset,), "", "your own"),
+}
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """What every table [data.NAME] may say, beside its reader's own settings."""
+
+    set: str = ""
+    """A row of DATASETS; empty: the table's own name."""
+    examples: int = 0
+    """How many are taken; 0: each sample once."""
+    kinds: tuple[str, ...] = ()
+    """Of the task: control maps, or forms of answers. Empty: the set's, or all."""
+    labels: str = ""
+    """A folder that `cologen data label` wrote: things, for pictures that come without."""
+    flip: float = 0.0
+    """Share that is mirrored, which spoils lettering and faces that one knows."""
+
+    def __post_init__(self):
+        between("examples", self.examples, 0, 10**8)
+        between("flip", self.flip, 0, 1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set, ready to be read."""
+
+    name: str
+    dataset: Dataset
+    reader: Reader
+    knobs: Knobs = field(default_factory=Knobs)
+
+
+def open_source(name: str, table: Mapping[str, Any]) -> Source:
+    """A table [data.NAME] of a recipe."""
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"data.{short(name)} is no name for a set, expected letters, digits, _, -, + and dots: rename it"
+        )
+    where = f"data.{name}"
+    common = {entry.name for entry in fields(Knobs)}
+    knobs = build(Knobs, {key: value for key, value in table.items() if key in common}, where)
+    one_of(f"{where}.set", knobs.set or name, tuple(DATASETS))
+    dataset = DATASETS[knobs.set or name]
+    own = {key: value for key, value in table.items() if key not in common}
+    reader = reader_for(dataset, typed(f"{where}.path", own.get("path", ""), str), where)
+    return Source(name, dataset, build(reader, own, where), knobs)
+
+
+def reader_for(dataset: Dataset, path: str, where: str) -> type[Reader]:
+    if not path:
+        raise ValueError(f"{where} has no path, expected the folder of the set: {layouts(dataset)}")
+    for reader in dataset.readers:
+        if reader.fits(path):
+            return reader
+    raise FileNotFoundError(f"{path} ({where}) is not laid out as expected, which is {layouts(dataset)}.")
+
+
+def layouts(dataset: Dataset) -> str:
+    return "; or ".join(reader.LAYOUT for reader in dataset.readers)

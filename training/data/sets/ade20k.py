@@ -1,0 +1,56 @@
+"""ADE20K, as the scene parsing challenge of 2016 packs it.
+
+images/SPLIT/ADE_train_00000001.jpg    annotations/SPLIT/ADE_train_00000001.png (0 other, 1 to 150)
+objectInfo150.txt                      names of classes, in the last column of a table
+sceneCategories.txt                    ADE_train_00000001 airport_terminal
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from ..files import Broken, contents, labels_of, picture_of
+from ..palettes import ADE20K
+from ..reader import Listed
+from ..regions import coloured, regions
+from ..sample import Sample
+from .listing import pictures_in, some
+
+
+@dataclass(frozen=True)
+class Ade20k(Listed):
+    split: str = "training"
+
+    MARK: ClassVar[str] = "images/*/*.jpg"
+    LAYOUT: ClassVar[str] = "ADEChallengeData2016: images/SPLIT/X.jpg, annotations/SPLIT/X.png, objectInfo150.txt"
+
+    def listed(self) -> Sequence[tuple[str, Path]]:
+        some(self.names, "table of classes objectInfo150.txt", self.root)
+        return list(some(pictures_in(self.root / "images" / self.split), "picture", self.root / "images").items())
+
+    @cached_property
+    def names(self) -> Mapping[int, str]:
+        """The first of a class's synonyms."""
+        lines = self.lines("objectInfo150.txt")
+        rows = [line.split("\t") for line in lines if line[:1].isdigit()]
+        return {int(row[0]): row[-1].split(",")[0].strip() for row in rows}
+
+    @cached_property
+    def scenes(self) -> Mapping[str, str]:
+        """Our choice of a caption: the set has no other words for a whole picture."""
+        pairs = (line.split(maxsplit=1) for line in self.lines("sceneCategories.txt") if len(line.split()) > 1)
+        return {name: scene.replace("_", " ").strip() for name, scene in pairs}
+
+    def lines(self, name: str) -> list[str]:
+        path = self.root / name
+        return contents(path).decode("utf-8", "replace").splitlines() if path.exists() else []
+
+    def sample(self, id: str, entry: Path) -> Sample:
+        labels = labels_of(contents(self.root / "annotations" / self.split / f"{id}.png"), f"{id}.png")
+        picture = picture_of(contents(entry), entry.name)
+        if labels.shape != picture.shape[:2]:
+            raise Broken(f"{id}.png is {labels.shape[::-1]}, the picture {picture.shape[1::-1]}")
+        maps = {"seg": coloured(labels, ADE20K, first=1)}
+        return Sample(id, picture, self.scenes.get(id, ""), regions(labels, self.names), maps)

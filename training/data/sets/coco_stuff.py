@@ -1,0 +1,89 @@
+"""COCO-Stuff 164k.
+
+images/SPLIT/000000000009.jpg
+annotations/SPLIT/000000000009.png                  classes less 1: 0 to 181, 255 nothing; or
+annotations/SPLIT/000000000009_labelTrainIds.png    the 171 that are used: 0 to 170, 255 nothing
+annotations/captions_SPLIT.json                     COCO's own captions, if there
+annotations/instances_SPLIT.json                    COCO's own masks, if there: else regions of a class
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from ..files import Broken, contents, labels_of, picture_of
+from ..palettes import COCO_STUFF, USED
+from ..reader import Listed
+from ..regions import coloured, regions
+from ..sample import Sample, Thing
+from .coco_json import CocoJson, load_coco, thing_of
+from .coco_labels import NAMES, THINGS
+from .listing import pictures_in, some
+
+TRAIN_IDS = "_labelTrainIds"
+NOTHING = 255
+
+
+@dataclass(frozen=True)
+class CocoStuff(Listed):
+    split: str = "train2017"
+
+    MARK: ClassVar[str] = "images/*/*.jpg"
+    LAYOUT: ClassVar[str] = "images/SPLIT/X.jpg, annotations/SPLIT/X.png or X_labelTrainIds.png, captions_SPLIT.json"
+
+    def listed(self) -> Sequence[tuple[str, Path]]:
+        return list(some(pictures_in(self.root / "images" / self.split), "picture", self.root / "images").items())
+
+    def _list(self, name: str) -> CocoJson | None:
+        path = self.root / "annotations" / f"{name}_{self.split}.json"
+        return load_coco(path) if path.exists() else None
+
+    @cached_property
+    def captions(self) -> dict[int, str]:
+        """The first of about five."""
+        found = self._list("captions")
+        return (
+            {image: str(some[0].get("caption", "")).strip() for image, some in found.annotations.items()}
+            if (found)
+            else {}
+        )
+
+    @cached_property
+    def instances(self) -> CocoJson | None:
+        return self._list("instances")
+
+    def sample(self, id: str, entry: Path) -> Sample:
+        labels = self.labels(id)
+        picture = picture_of(contents(entry), entry.name)
+        if labels.shape != picture.shape[:2]:
+            raise Broken(f"the labels of {id} are {labels.shape[::-1]}, the picture {picture.shape[1::-1]}")
+        image = int(id) if id.isdecimal() else 0
+        seg = coloured(labels, COCO_STUFF)
+        return Sample(id, picture, self.captions.get(image, ""), self.things(image, labels), {"seg": seg})
+
+    def labels(self, id: str) -> np.ndarray:
+        """0 to 181, whichever form the file has."""
+        folder = self.root / "annotations" / self.split
+        path = folder / f"{id}.png"
+        if path.exists():
+            return labels_of(contents(path), path.name)
+        path = folder / f"{id}{TRAIN_IDS}.png"
+        return train_ids()[labels_of(contents(path), path.name).astype(np.uint8)]
+
+    def things(self, image: int, labels: np.ndarray) -> tuple[Thing, ...]:
+        if self.instances is None:
+            return regions(labels, {number - 1: name for number, name in NAMES.items() if number <= THINGS})
+        names = self.instances.categories
+        known = [each for each in self.instances.annotations.get(image, []) if not each.get("iscrowd")]
+        things = [thing_of(each, labels.shape, "", names.get(each["category_id"], "")) for each in known]
+        return tuple(thing for thing in things if thing)
+
+
+def train_ids() -> np.ndarray:
+    table = np.full(256, NOTHING, np.uint8)
+    table[: len(USED)] = USED
+    return table

@@ -1,0 +1,44 @@
+"""Edited pictures: OmniEdit and MagicBrush, both Parquet."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from zlib import crc32
+
+from ..files import Broken
+from ..reader import id_of
+from ..records import found_in
+from ..sample import Found
+from .own import Parquet
+
+
+@dataclass(frozen=True)
+class OmniEdit(Parquet):
+    task: str = ""
+    """Only edits of this kind, as the set names it: "removal", "style", ..."""
+
+    COLUMNS: ClassVar[Mapping[str, str]] = {"before": "src_img", "after": "edited_img"}
+    MORE: ClassVar[Sequence[str]] = ("omni_edit_id", "task", "edited_prompt_list")
+    LAYOUT: ClassVar[str] = "*.parquet with src_img, edited_img, edited_prompt_list, task"
+
+    def keeps(self, record: Mapping[str, Any]) -> bool:
+        return self.task in ("", record.get("task"))
+
+    def found(self, id: str, record: Mapping[str, Any]) -> Found:
+        """Several wordings, short and long: which one is taken follows from the id, so that all are seen."""
+        id, wordings = id_of(record.get("omni_edit_id"), id), record.get("edited_prompt_list")
+        if not isinstance(wordings, list) or not wordings:
+            raise Broken("it has no instruction")
+        words = {**record, "instruction": wordings[crc32(id.encode()) % len(wordings)]}
+        return found_in(id, words, self.words)
+
+
+@dataclass(frozen=True)
+class MagicBrush(Parquet):
+    COLUMNS: ClassVar[Mapping[str, str]] = {"before": "source_img", "after": "target_img"}
+    MORE: ClassVar[Sequence[str]] = ("img_id", "turn_index")
+    LAYOUT: ClassVar[str] = "*.parquet with img_id, turn_index, source_img, target_img, instruction"
+
+    def found(self, id: str, record: Mapping[str, Any]) -> Found:
+        picture = id_of(record.get("img_id"), id)
+        return found_in(f"{picture}-{record.get('turn_index')}", record, self.words)

@@ -1,0 +1,73 @@
+"""JourneyDB: pictures in gzipped tars, and one list of what they show.
+
+    data/SPLIT/imgs/000.tgz                                 ./000/<uuid>.jpg
+    data/train/train_anno_realease_repath.jsonl.tgz         img_path "./000/<uuid>.jpg", prompt, Task2 {"Caption"}
+    data/valid/valid_anno_repath.jsonl.tgz
+
+The list of the training split takes about 2 GB of memory; a picture that is not in it is passed over.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+from ..files import picture_of
+from ..reader import Reader, Row
+from ..sample import Sample
+from ..tars import lines_in, members_in
+from .listing import some
+
+
+@dataclass(frozen=True)
+class JourneyDb(Reader):
+    split: str = "train"
+
+    MARK: ClassVar[str] = "data/*/imgs/*.tgz"
+    LAYOUT: ClassVar[str] = "data/SPLIT/imgs/000.tgz, data/SPLIT/SPLIT_anno_..._repath.jsonl.tgz"
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "data" / self.split
+
+    @cached_property
+    def captions(self) -> Mapping[str, str]:
+        files = sorted([*self.folder.glob("*anno*repath*.jsonl.tgz"), *self.folder.glob("*anno*repath*.jsonl")])
+        found = {}
+        for line in lines_in(some(files, "list *anno*repath*.jsonl.tgz", self.folder)[0]):
+            entry = parsed(line)
+            if entry is not None:
+                found[str(PurePosixPath(entry.get("img_path") or ""))] = caption_of(entry)
+        return found
+
+    def shards(self) -> list:
+        return [
+            str(path) for path in some(sorted((self.folder / "imgs").glob("*.tgz")), "file imgs/*.tgz", self.folder)
+        ]
+
+    def rows(self, shard) -> Iterator[Row]:
+        for name, data in members_in(Path(shard)):
+            name = str(PurePosixPath(name))
+            if name in self.captions:
+                yield {"id": name.removesuffix(".jpg"), "name": name, "data": data}
+
+    def read(self, row: Row) -> Sample:
+        return Sample(row["id"], picture_of(row["data"], row["name"]), self.captions[row["name"]])
+
+
+def parsed(line: bytes) -> dict[str, Any] | None:
+    """A line that is damaged costs one picture's words."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("img_path"), str) else None
+
+
+def caption_of(entry: Mapping[str, Any]) -> str:
+    """What the picture shows; else the words that it was made from."""
+    told = entry.get("Task2")
+    caption = told.get("Caption") if isinstance(told, Mapping) else None
+    return str(caption or entry.get("prompt") or "").strip()

@@ -1,0 +1,22 @@
+"""Finding the files of a set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..files import SUFFIXES
+
+
+def pictures_in(folder: Path) -> dict[str, Path]:
+    """Name without suffix -> file, sorted; hidden files are none."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {file.stem: file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")}
+
+
+def some(found: Sequence | dict, what: str, root: Path | str):
+    if not found:
+        raise FileNotFoundError(f"There is no {what} in {root}: check the path and the split (docs/data.md).")
+    return found
+
+
+def first_of(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_file()), None)

@@ -1,0 +1,101 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg, as their own API lays them out.
+
+    NAME/instances.json, NAME/refs(unc).p      NAME is refcoco, refcoco+ or refcocog
+    images/mscoco/images/train2014/COCO_train2014_000000000009.jpg
+
+A referred object's `file_name` is not its picture's; that stands in instances.json.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..files import Broken, below, contents, picture_of
+from ..plain_pickle import load_plain
+from ..reader import Listed
+from ..sample import Sample, Thing
+from .coco_json import CocoJson, kinds_of, load_coco, refuse_other_size, thing_of
+from .listing import some
+
+IMAGES = "images/mscoco/images/train2014"
+
+
+@dataclass(frozen=True)
+class RefCoco(Listed):
+    split: str = "train"
+    by: str = "unc"
+    """Who split it: unc, google or, for refcocog, umd; google's shares pictures between its splits."""
+    images: str = ""
+    """Where the pictures of train2014 lie, if not below the path."""
+
+    NAME: ClassVar[str] = "refcoco"
+    LAYOUT: ClassVar[str] = f"NAME/instances.json, NAME/refs(BY).p, {IMAGES}/COCO_train2014_X.jpg"
+
+    @classmethod
+    def fits(cls, path: str) -> bool:
+        return (Path(path) / cls.NAME / "instances.json").is_file()
+
+    @cached_property
+    def coco(self) -> CocoJson:
+        return load_coco(self.root / self.NAME / "instances.json")
+
+    @cached_property
+    def phrases(self) -> Mapping[int, Mapping[int, list[str]]]:
+        """Image -> annotation -> what is said of it, unless another one there is called the same."""
+        path = self.root / self.NAME / f"refs({self.by}).p"
+        said: dict[int, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+        try:
+            for ref in load_plain(path):
+                if ref["split"] == self.split:
+                    for sentence in ref["sentences"]:
+                        said[ref["image_id"]][str(sentence["sent"]).strip()].add(ref["ann_id"])
+        except (Broken, TypeError, KeyError) as error:
+            raise ValueError(
+                str(error)
+                if isinstance(error, Broken)
+                else f"{path.name} holds no list of references: download it again."
+            ) from None
+        found: dict[int, dict[int, list[str]]] = {}
+        for image, phrases in said.items():
+            found[image] = defaultdict(list)
+            for phrase, ids in phrases.items():
+                if len(ids) == 1 and phrase:
+                    found[image][ids.pop()].append(phrase)
+        return found
+
+    def listed(self) -> Sequence[tuple[str, int]]:
+        found = some(self.phrases, f"reference of the split {self.split}", self.root / self.NAME)
+        return [(str(image), image) for image in sorted(found)]
+
+    def sample(self, id: str, entry: int) -> Sample:
+        if entry not in self.coco.images:
+            raise Broken("instances.json does not know the picture")
+        name = str(self.coco.images[entry].get("file_name", ""))
+        folder = self.root / IMAGES if not self.images else self.root / self.images
+        picture = picture_of(contents(below(folder, name)), name)
+        refuse_other_size(self.coco.images[entry], picture.shape[:2])
+        return Sample(id, picture, "", self.things(entry, picture.shape[:2]))
+
+    def things(self, image: int, size: tuple[int, int]) -> tuple[Thing, ...]:
+        """A thing a phrase; what nobody refers to is there for its class alone."""
+        annotations = self.coco.annotations.get(image, [])
+        kinds, found = kinds_of(annotations, self.coco.categories), []
+        for each in annotations:
+            kind = kinds.get(each.get("category_id"), "")
+            names: list[Any] = self.phrases[image].get(each.get("id"), [] if not kind else [""])
+            found += [thing_of(each, size, name, kind) for name in names]
+        return tuple(thing for thing in found if thing)
+
+
+@dataclass(frozen=True)
+class RefCocoPlus(RefCoco):
+    NAME: ClassVar[str] = "refcoco+"
+
+
+@dataclass(frozen=True)
+class RefCocoG(RefCoco):
+    by: str = "umd"
+    NAME: ClassVar[str] = "refcocog"

@@ -1,0 +1,62 @@
+"""Subjects200K: two pictures of one subject side by side in one, both described, and judged by a model.
+
+Its three collections differ in size: the first two have tiles of 512, the third (a repository of its own) of 1024.
+How wide the border is, sources disagree about (8 or 16 pixels): both numbers are settings.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..files import Broken
+from ..records import no_files, picture_from
+from ..sample import Pair
+from .own import Parquet
+
+SCORES = ("compositeStructure", "objectConsistency", "imageQuality")
+
+
+@dataclass(frozen=True)
+class Subjects200k(Parquet):
+    tile: int = 512
+    padding: int = 8
+    """Before each tile."""
+    score: float = 5.0
+    """Least of three scores up to 5; 0 takes those without scores, too."""
+    collection: str = ""
+    """Only this one, as the set names it."""
+
+    COLUMNS: ClassVar[Mapping[str, str]] = {"picture": "image"}
+    MORE: ClassVar[Sequence[str]] = ("collection", "quality_assessment", "description")
+    LAYOUT: ClassVar[str] = "*.parquet with image, collection, quality_assessment, description"
+
+    def keeps(self, record: Mapping[str, Any]) -> bool:
+        words, scores = (table(record.get(name)) for name in ("description", "quality_assessment"))
+        if self.collection not in ("", record.get("collection")) or words.get("description_valid") is False:
+            return False
+        return self.score <= 0 or all((scores.get(name) or 0) >= self.score for name in SCORES)
+
+    def found(self, id: str, record: Mapping[str, Any]) -> Pair:
+        both = picture_from(record.get("image"), "image", no_files)
+        words = table(record.get("description"))
+        captions = [words.get(f"description_{i}") for i in (0, 1)]
+        if not all(isinstance(caption, str) and caption for caption in captions):
+            raise Broken("it has no two descriptions")
+        return Pair(id, self.cut(both, 0), self.cut(both, 1), *captions)
+
+    def cut(self, both: np.ndarray, place: int) -> np.ndarray:
+        """The left or the right tile: at 512 and 8 the columns 8 to 520 and 528 to 1040."""
+        left, end = self.padding + place * (self.tile + self.padding), self.padding + self.tile
+        if both.shape[0] < end or both.shape[1] < 2 * end:
+            raise Broken(
+                f"it is {both.shape[1]} x {both.shape[0]}, too small for two tiles of {self.tile} and a padding of "
+                f"{self.padding}"
+            )
+        return both[self.padding : end, left : left + self.tile]
+
+
+def table(value: Any) -> Mapping[str, Any]:
+    """Empty, where the set has nothing."""
+    return value if isinstance(value, Mapping) else {}

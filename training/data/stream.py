@@ -1,0 +1,96 @@
+"""A data set as a stream: every process has its share of it, and a place can be kept and found again.
+
+Hugging Face datasets does the counting. No buffer is shuffled, for what lies in one is lost with the place; shards
+come in another order every epoch instead.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .files import Broken
+from .folder import Entry
+from .reader import Reader, Row
+from .sample import Found
+from .tally import Tally
+
+DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""What a record that is not as it should be makes its reader raise; `Broken` is the first of them."""
+
+
+class Stream:
+    def __init__(self, reader: Reader, name: str = "data", rank: int = 0, world: int = 1, seed: int = 0):
+        self.reader, self.name, self.rank, self.world, self.seed = reader, name, rank, world, seed
+        self.shards = reader.shards()
+        self.tally, self.epoch, self.place = Tally(name), 0, None
+        self._rows = None
+
+    def __iter__(self) -> Iterator[Found | Entry]:
+        """What is left of this epoch: what its rows show; then the next epoch may be asked for."""
+        self._rows = self._opened()
+        if self.place is not None:
+            self._rows.load_state_dict(self.place)
+        for row in self._rows:
+            self.tally.seen += 1
+            try:
+                if "broken" in row:
+                    raise Broken(row["broken"])
+                found = self.reader.read(row)
+            except DAMAGE as error:
+                self.tally.broke(row["id"], error if isinstance(error, Broken) else f"{type(error).__name__}: {error}")
+            else:
+                yield found
+        self.epoch, self.place, self._rows = self.epoch + 1, None, None
+        self.tally.judge()
+
+    def _opened(self):
+        """The epoch's rows that are this process's."""
+        datasets = hugging_face()
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
+        shards = [self.shards[i] for i in order]
+        # not from_generator: that leaves a lock and a hash of everything in the user's cache
+        examples = datasets.iterable_dataset.ExamplesIterable(rows_of, {"reader": self.reader, "shards": shards})
+        rows = datasets.IterableDataset(examples)
+        if self.world == 1:
+            return rows
+        # whole shards if there are enough: else each process passes over the others' rows
+        strategy = "shards" if len(shards) >= self.world else "examples"
+        return datasets.distributed.split_dataset_by_node(rows, self.rank, self.world, strategy=strategy)
+
+    def state_dict(self) -> dict[str, Any]:
+        place = self.place if self._rows is None else self._rows.state_dict()
+        return {"of": self._of(), "epoch": self.epoch, "place": place, "tally": self.tally.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["of"] != self._of():
+            raise ValueError(
+                f"The place that was kept for {self.name} is of {state['of']}, this is {self._of()}: go on with the "
+                f"same data, seed and number of processes, or start anew."
+            )
+        self.epoch, self.place, self._rows = state["epoch"], state["place"], None
+        self.tally = Tally(**state["tally"])
+
+    def _of(self) -> dict[str, Any]:
+        return {"rank": self.rank, "world": self.world, "seed": self.seed, "shards": len(self.shards)}
+
+
+def rows_of(reader: Reader, shards: list) -> Iterator[tuple[str, Row]]:
+    """Does not raise: what is wrong with a shard becomes a row that says so."""
+    for shard in shards:
+        try:
+            yield from ((row["id"], row) for row in reader.rows(shard))
+        except Broken as error:
+            yield str(shard), {"id": str(shard), "broken": str(error)}
+
+
+def hugging_face():
+    try:
+        import datasets.distributed
+        import datasets.iterable_dataset
+    except ImportError:
+        raise ValueError(
+            "Data sets are read by the package datasets, which is not installed: pip install datasets, or train from "
+            "a folder of pictures in ComfyUI."
+        ) from None
+    return datasets
