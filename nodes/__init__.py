@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .control_map import CoLoGenControlMap
 from .dual_branch import CoLoGenBranchMap, CoLoGenDualBranch
+from .evaluate import CoLoGenEvaluate
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .flux import CoLoGenLoadFlux
 from .folders import register_folder
@@ -51,6 +52,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenDualBranch,
     CoLoGenBranchMap,
     CoLoGenPersonalGuider,
+    CoLoGenEvaluate,
 ]
 
 

@@ -6,7 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import bank_commands, bench_commands, data_commands, eval_commands, reproduce_commands, reshape_commands
+from . import (
+    bank_commands,
+    bench_commands,
+    data_commands,
+    eval_commands,
+    evaluation_commands,
+    reproduce_commands,
+    reshape_commands,
+)
 from .demo import demo
 from .mishaps import Stopped
 from .train_commands import add_command
@@ -24,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     bench = commands.add_parser("bench", help="measure on this machine")
     bench_commands.add_commands(bench.add_subparsers(required=True, metavar="FIGURE"))
     judged = commands.add_parser("eval", help="measure what a bank can do")
-    eval_commands.add_commands(judged.add_subparsers(required=True, metavar="WORLD"))
+    worlds = judged.add_subparsers(required=True, metavar="WORLD")
+    eval_commands.add_commands(worlds)
+    evaluation_commands.add_commands(worlds)
     data = commands.add_parser("data", help="look at training data")
     data_commands.add_commands(data.add_subparsers(required=True, metavar="ACTION"))
     shown = commands.add_parser("demo", help="the five tasks with the toy set that ships")

@@ -14,7 +14,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     toy = commands.add_parser("toy", help="the five tasks on held-out toy scenes, judged by the oracle")
     toy.add_argument("--bank", type=Path, help="a bank for the toy FLUX; the one that ships if not given")
     toy.add_argument("--base", type=Path, help="a folder with another toy FLUX, VAE and text encoder")
-    toy.add_argument("--n", type=_positive, default=256, help="scenes of each task")
+    toy.add_argument("--n", type=positive, default=256, help="scenes of each task")
     toy.add_argument("--seed", type=int, default=0, help="draws other scenes")
     toy.add_argument("--tasks", nargs="+", help="only these")
     toy.add_argument("--router", default="", help='a stage whose router answers everything, or "final"')
@@ -22,7 +22,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     toy.set_defaults(run=_toy)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no positive number")
     return int(text)

@@ -5,6 +5,7 @@ The only file of training/ that imports the host.
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -38,6 +39,17 @@ def load_model(weights: dict[str, Tensor], dtype: torch.dtype):
     import comfy.sd
 
     return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options={"dtype": dtype})
+
+
+def open_files(flux: Path, vae: Path, clips: Sequence[Path]):
+    """MODEL, VAE and CLIP from FLUX.1's public files, by the host's own loaders."""
+    import comfy.sd
+    import comfy.utils
+
+    model = comfy.sd.load_diffusion_model(str(flux))
+    decoder = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(vae), safe_load=True))
+    decoder.throw_exception_if_invalid()
+    return model, decoder, comfy.sd.load_clip([str(path) for path in clips], clip_type=comfy.sd.CLIPType.FLUX)
 
 
 def random_vae() -> dict[str, Tensor]:

@@ -25,12 +25,13 @@ class HostCodec:
     empty: tuple[Tensor, Tensor] | None = None
     """The empty prompt, kept so that training need not load the text encoders."""
     after: Callable[[], None] = lambda: None
-    """Called once the VAE has run, which may have taken FLUX's place."""
+    """Called once the VAE or CLIP has run, which may have taken FLUX's place."""
 
     def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
         pixels = torch.from_numpy(np.stack(pictures)).float() / 255
         with torch.inference_mode():
             latents = self.vae.encode(pixels)
+        self.after()
         if latents.ndim != 4 or latents.shape[1] != LATENT_CHANNELS:
             raise ValueError(
                 f"The VAE makes latents of shape {tuple(latents.shape)}, expected (batch, {LATENT_CHANNELS}, height, "
@@ -49,6 +50,7 @@ class HostCodec:
         """One by one, as the text encode node does it."""
         with torch.inference_mode():
             context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(prompt), return_pooled=True)
+        self.after()
         if pooled is None:
             raise ValueError("The CLIP gives no pooled text, expected FLUX.1's pair: load CLIP-L and T5-XXL as flux.")
         # FLUX computes in bf16 as a rule: T5 fills half the memory

@@ -1,9 +1,7 @@
 """report.html: a run on one page that needs nothing beside it. Whatever comes from outside is escaped."""
 
-import base64
-import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -16,19 +14,12 @@ from .history import History
 from .listeners import Listener
 from .log import LOG, read_log
 from .loop import StageTrainer
+from .page import image, table, whole_page
 from .samples import latest
 from .terminal import span
 from .whole import whole
 
 REPORT = "report.html"
-WIDEST = 1600
-"""Larger pictures are shrunk, or the page would be too large to open."""
-STYLE = """
-body { background: #181a1f; color: #dee2e8; font: 15px/1.5 system-ui, sans-serif; max-width: 760px; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .2em .9em .2em 0; text-align: left; vertical-align: top }
-th { color: #8b909b; font-weight: normal } td { font-variant-numeric: tabular-nums } img { max-width: 100%; display: block; margin: 1em 0 }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } .pixels { image-rendering: pixelated; min-width: 50% }
-"""
 
 
 class Report(Listener):
@@ -59,20 +50,16 @@ def page(out: Path, curriculum: Curriculum, seed: int, recipe: str) -> str:
     history = History.of(read_log(out / LOG))
     parts = [f"<h1>CoLoGen training: {escape(recipe)}</h1>", _stages(curriculum, history)]
     for title, picture in history.pictures().items():
-        parts.append(_image(picture, title))
+        parts.append(image(picture, title))
     parts += ["<h2>Held out</h2>", _validations(history), "<h2>Samples</h2>"]
     for stage in curriculum.stages:
         if path := latest(out, stage.name):
             with Image.open(path) as picture:
                 parts += [f"<p>{escape(stage.name)}: a row a task; source, drawn, target, in turn</p>"]
-                parts.append(_image(picture, f"samples of {stage.name}", "pixels"))
+                parts.append(image(picture, f"samples of {stage.name}", "pixels"))
     settings = {"seed": seed, **asdict(curriculum.settings), **{f"toy.{k}": v for k, v in curriculum.toy.items()}}
-    parts += ["<h2>Recipe</h2>", _table(("setting", "value"), settings.items())]
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(recipe)}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    parts += ["<h2>Recipe</h2>", table(("setting", "value"), settings.items())]
+    return whole_page(recipe, parts)
 
 
 def _stages(curriculum: Curriculum, history: History) -> str:
@@ -85,7 +72,7 @@ def _stages(curriculum: Curriculum, history: History) -> str:
             row += [f"{mean(curve.y):.4f}", f"{mean(history.newest[stage.name].y):.0%}"]
             row += [span(history.seconds[stage.name]), history.missed[stage.name]]
         rows.append(row)
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -100,7 +87,7 @@ def _validations(history: History) -> str:
     if not tasks:
         return "<p>No validation yet.</p>"
     rows = [(task, *(_validation(found.get(task)) for found in history.last.values())) for task in tasks]
-    return _table(("task", *(f"after {stage}" for stage in history.last)), rows)
+    return table(("task", *(f"after {stage}" for stage in history.last)), rows)
 
 
 def _validation(found: tuple[float, dict[str, float]] | None) -> str:
@@ -108,19 +95,3 @@ def _validation(found: tuple[float, dict[str, float]] | None) -> str:
         return ""
     loss, usage = found
     return f"{loss:.4f} ({' '.join(f'{name} {share:.0%}' for name, share in usage.items())})"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence]) -> str:
-    def line(tag: str, cells: Sequence) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-    return "\n".join(["<table>", line("th", heads), *(line("td", row) for row in rows), "</table>"])
-
-
-def _image(picture: Image.Image, title: str, kind: str = "") -> str:
-    buffer, form = io.BytesIO(), "jpeg" if picture.width > WIDEST else "png"
-    picture = picture.convert("RGB")
-    picture.thumbnail((WIDEST, picture.height))
-    picture.save(buffer, format=form)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="{kind}" alt="{escape(title)}" src="data:image/{form};base64,{data}">'

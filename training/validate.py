@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..prw.positions import token_grid
 from ..prw.sampling import timesteps
-from .forward import velocity, weave
+from .drawing import drawn
 from .lessons import Batch, Lessons
 from .loop import StageTrainer
 from .objective import usage_of_all
@@ -68,19 +68,13 @@ def draw(trainer: StageTrainer, task: str, count: int = 4) -> tuple[Tensor, Batc
 
 
 def _drawn(trainer: StageTrainer, batch: Batch) -> Tensor:
-    host = trainer.host
-    source, context, pooled, x = (
+    source, context, pooled, noise = (
         part.to(trainer.device) for part in (batch.source, batch.context, batch.pooled, batch.noise)
     )
-    start = torch.zeros(len(x), device=trainer.device)
-    woven = weave(host, trainer.left, trainer.routing(batch.task), source, x, start, pooled)
-    rows, columns = token_grid(x, host.flux.patch_size)
+    rows, columns = token_grid(noise, trainer.host.flux.patch_size)
     steps = timesteps(trainer.settings.sample_steps, rows * columns)
-    for time, following in zip(steps, steps[1:]):
-        asked = torch.full_like(start, float(time))
-        found = velocity(host, woven, x, asked, context, pooled, trainer.settings.guidance)
-        x = x + (float(following) - float(time)) * found
-    return host.latent_out(x)
+    routing, told = trainer.routing(batch.task), (context, pooled)
+    return drawn(trainer.host, trainer.left, routing, source, noise, told, steps, trainer.settings.guidance)
 
 
 def sample_grid(trainer: StageTrainer, codec) -> np.ndarray:

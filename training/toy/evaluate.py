@@ -9,7 +9,7 @@ from ...prw.attachment import Host
 from ...prw.bank import Bank
 from ...prw.sampling import timesteps
 from ...prw.source import Routing
-from ..forward import velocity, weave
+from ..drawing import drawn
 from .codec import ToyCodec
 from .score import SCORE
 from .tasks import ASK, Question, questions
@@ -27,19 +27,11 @@ def answer(
     """Pictures uint8 (batch, height, width, 3), one a question; all of one task."""
     examples = [question.example for question in asked]
     source = codec.encode([example.source for example in examples])
-    context, pooled = codec.texts([example.prompt for example in examples])
-    empty = [part.expand(len(asked), *part.shape[1:]) for part in codec.texts([""])]
-    x = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
+    told = codec.texts([example.prompt for example in examples])
+    untold = tuple(part.expand(len(asked), *part.shape[1:]) for part in codec.texts([""]))
+    noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
     routing = Routing(task=examples[0].task, router=router)
-    start = torch.zeros(len(x))
-    told, untold = (weave(host, bank, routing, source, x, start, text) for text in (pooled, empty[1]))
-    times = timesteps(steps)
-    for time, following in zip(times, times[1:]):
-        t = torch.full_like(start, float(time))
-        found = velocity(host, told, x, t, context, pooled, 1.0)
-        without = velocity(host, untold, x, t, *empty, 1.0)
-        x = x + (float(following) - float(time)) * (without + CFG * (found - without)).float()
-    return codec.decode(host.latent_out(x))
+    return codec.decode(drawn(host, bank, routing, source, noise, told, timesteps(steps), untold=untold, cfg=CFG))
 
 
 def evaluate(

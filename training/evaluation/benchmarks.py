@@ -1,0 +1,171 @@
+"""The paper's benchmarks, read from folders as their makers publish them. Nothing is decoded before it is asked for."""
+
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..data.control import canny
+from ..data.files import FORMATS, MAX_PIXELS, Broken, read_picture, to_rgb
+from .case import Case, resized
+from .lines import Lines
+from .segmentation import IGNORED
+from .shelf import Shelf, library
+
+FEW = 8
+"""Rows in memory at once."""
+LIVE = {"cat", "dog"}
+PROMPT = re.compile(r"'(a [^']*\{1\}[^']*)'\.format")
+SUBJECT = re.compile(r"^([\w]+),([\w ]+)$", re.MULTILINE)
+PROMPTS = 25
+"""Of each of DreamBench's two lists."""
+
+
+def magicbrush(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    captions = _json(next(iter(sorted(root.glob("local_*.json"))), root / "local_descriptions.json"))
+    for number, turns in _json(root / "edit_sessions.json").items():
+        for count, turn in enumerate(turns, 1):
+            before, after = (_picture(root / "images" / number / turn[name], root) for name in ("input", "output"))
+            caption = {"caption": captions[number][turn["output"]]}
+            yield Case(f"{number}-{count}", before, turn["instruction"], after, caption)
+
+
+def emuedit(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    columns = ("image", "instruction", "output_caption")
+    for i, row in enumerate(_rows(root, "test", columns)):
+        yield Case(f"{i:05}", _decoded(row["image"]), row["instruction"], None, {"caption": row["output_caption"]})
+
+
+def dreambench(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    folder = root / "dataset" if (root / "dataset").is_dir() else root
+    told = _text(folder / "prompts_and_classes.txt")
+    prompts = PROMPT.findall(told)
+    if len(prompts) != 2 * PROMPTS:
+        raise Broken(f"prompts_and_classes.txt in {folder} has {len(prompts)} prompts, expected {2 * PROMPTS}")
+    for subject, noun in SUBJECT.findall(told.partition("Prompts")[0]):
+        if subject == "subject_name":  # the table's head
+            continue
+        photos = [_picture(path, root) for path in sorted((folder / subject).glob("*.jpg"))]
+        if not photos:
+            raise Broken(f"{folder / subject} has no photograph *.jpg of the subject")
+        for i, prompt in enumerate(prompts[PROMPTS:] if noun in LIVE else prompts[:PROMPTS]):
+            words = prompt.replace("{0} ", "").replace("{1}", noun)
+            yield Case(f"{subject}-{i:02}", photos[0], words, None, {"photos": photos})
+
+
+def multigen_canny(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    for i, row in enumerate(_rows(root, "validation", ("image", "text"))):
+        photo = _decoded(row["image"])
+        yield Case(f"{i:05}", lambda photo=photo: canny(resized(photo(), (side, side))), row["text"], photo)
+
+
+def multigen_depth(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    for i, row in enumerate(_rows(root, "validation", ("image", "control_depth", "text"))):
+        yield Case(f"{i:05}", _decoded(row["control_depth"]), row["text"], _decoded(row["image"]))
+
+
+def multigen_lineart(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    """The network that measures draws the sources, too."""
+    lines = shelf.take("lines", Lines)
+    for i, row in enumerate(_rows(root, "validation", ("image", "text"))):
+        photo = _decoded(row["image"])
+
+        def source(photo=photo) -> np.ndarray:
+            return np.repeat(lines.map(resized(photo(), (side, side)))[..., None], 3, -1)
+
+        yield Case(f"{i:05}", source, row["text"], photo)
+
+
+def ade20k(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    def labels(value) -> np.ndarray:
+        found = _labels(value)  # 0 is what is no class, which the network does not know: 1 to 150 become 0 to 149
+        return np.where(found == 0, IGNORED, found - 1)
+
+    yield from _segmented(root, "seg_map", labels)
+
+
+def cocostuff(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    yield from _segmented(root, "panoptic_seg_map", _labels)
+
+
+def _segmented(root: Path, column: str, labels) -> Iterator[Case]:
+    for i, row in enumerate(_rows(root, "validation", ("image", "control_seg", column, "prompt"))):
+        extra = {"labels": partial(labels, row[column])}
+        yield Case(f"{i:05}", _decoded(row["control_seg"]), row["prompt"], _decoded(row["image"]), extra)
+
+
+def gedit(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
+    columns = ("key", "task_type", "instruction", "instruction_language", "input_image_raw")
+    for row in _rows(root, "train", columns):
+        if row["instruction_language"] == "en":
+            extra = {"group": row["task_type"]}
+            yield Case(str(row["key"]), _decoded(row["input_image_raw"]), row["instruction"], None, extra)
+
+
+def _rows(root: Path, split: str, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+    """Of the Parquet files of a split: their names begin with it, or they lie in a folder of its name."""
+    files = [path for path in sorted(root.rglob("*.parquet")) if _of_split(path.relative_to(root), split)]
+    if not files:
+        raise FileNotFoundError(f"{root} holds no {split}*.parquet, expected the benchmark as it is published.")
+    parquet = library("pyarrow.parquet")
+    for path in files:
+        with parquet.ParquetFile(path, memory_map=True) as table:
+            if lost := [name for name in columns if name not in table.schema_arrow.names]:
+                raise Broken(f"{path.name} has no column {lost[0]}, expected {', '.join(columns)}")
+            for batch in table.iter_batches(FEW, columns=list(columns)):
+                yield from batch.to_pylist()
+
+
+def _of_split(path: Path, split: str) -> bool:
+    return path.name.startswith(split) or split in path.parts
+
+
+def _picture(path: Path, root: Path) -> partial:
+    return partial(read_picture, path, root)
+
+
+def _decoded(value: Any) -> partial:
+    return partial(_image, value)
+
+
+def _image(value: Any) -> np.ndarray:
+    """From an object with bytes, as data sets on a hub have it."""
+    return np.array(to_rgb(_opened(value)))
+
+
+def _labels(value: Any) -> np.ndarray:
+    """Class numbers, from a picture of them or from nested lists."""
+    return np.array(_opened(value) if isinstance(value, Mapping) else value).astype(np.int64)
+
+
+def _opened(value: Any) -> Image.Image:
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    if not isinstance(data, bytes):
+        raise Broken("a picture of the benchmark has no bytes in its Parquet file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise Broken(f"a picture of the benchmark has more than {MAX_PIXELS} pixels")
+        image.load()
+        return image
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Broken(f"a picture of the benchmark cannot be read ({error})") from None
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path.name} in {path.parent}, expected the benchmark as it is published.")
+    return path.read_text(encoding="utf-8")
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(_text(path))
+    except (ValueError, RecursionError):
+        raise Broken(f"{path} is no whole JSON: unpack the benchmark again") from None

@@ -1,0 +1,40 @@
+"""How far pictures of one size are apart, pixel by pixel or by their structure."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .shelf import Unmeasured, library
+
+LEAST = 161
+"""Shorter side from which on a picture has all five scales of MS-SSIM, halved four times under a window of 11."""
+
+
+def l1(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference of values from 0 to 1."""
+    return float(np.abs(a.astype(np.float64) - b).mean() / 255)
+
+
+def rmse(a: np.ndarray, b: np.ndarray) -> float:
+    """On values from 0 to 255, as ControlNet++ has it."""
+    return float(np.sqrt(((a.astype(np.float64) - b) ** 2).mean()))
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """In percent; Gaussian window of 11 with sigma 1.5, mirrored at the border, as torchmetrics has it."""
+    image = library("torchmetrics.functional.image")
+    return 100 * float(image.structural_similarity_index_measure(_planes(a), _planes(b), data_range=1.0))
+
+
+def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """In percent."""
+    if min(a.shape[:2]) < LEAST:
+        raise Unmeasured(f"The pictures are {a.shape[1]} x {a.shape[0]}, MS-SSIM needs {LEAST} pixels a side or more.")
+    image = library("torchmetrics.functional.image")
+    found = image.multiscale_structural_similarity_index_measure(_planes(a), _planes(b), data_range=1.0)
+    return 100 * float(found)
+
+
+def _planes(picture: np.ndarray) -> Tensor:
+    """(1, channels, height, width), in double precision: differences of near-equal variances lose digits."""
+    return torch.from_numpy(np.atleast_3d(picture).astype(np.float64) / 255).movedim(-1, 0)[None]

@@ -1,0 +1,44 @@
+"""Frechet inception distance as clean-fid has it: resized in floats by Pillow, features of the network of 2015."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .looking import Looker
+from .shelf import Unmeasured, library
+
+
+class Inception(Looker):
+    def __init__(self, path: Path, device: str):
+        """TorchScript: a program of its own, which can compute but not reach files, network or Python."""
+        super().__init__()
+        module = library("cleanfid.inception_torchscript")
+        try:
+            # clean-fid opens this name in a folder, and would download it otherwise
+            self.network = module.InceptionV3W(str(path.parent), download=False).to(device).eval()
+        except (RuntimeError, AttributeError, OSError, ValueError):
+            raise Unmeasured(
+                f"{path.name} is no TorchScript of the Inception network, expected NVIDIA's file of that very name: "
+                f"download it again."
+            ) from None
+        self.resize = library("cleanfid.resize").build_resizer("clean")
+        self.device = device
+
+    @torch.no_grad()
+    def look(self, picture: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(self.resize(picture)).movedim(-1, 0)[None]
+        return self.network(pixels.to(self.device))[0].cpu().numpy()
+
+
+def frechet(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    """|m - n|^2 + tr(A + B - 2 sqrt(AB)) of the features' means and covariances."""
+    if min(len(a), len(b)) < 2:
+        raise Unmeasured(f"FID needs two pictures or more, there are {min(len(a), len(b))}.")
+    (m, left), (n, right) = (
+        (np.mean(part, 0, np.float64), np.cov(part, rowvar=False, dtype=np.float64)) for part in (a, b)
+    )
+    # the trace of a root is the sum of the roots of the eigenvalues; rounding makes some of them negative or complex
+    roots = np.sqrt(np.linalg.eigvals(left @ right).astype(complex)).real.sum()
+    return float(((m - n) ** 2).sum() + np.trace(left) + np.trace(right) - 2 * roots)

@@ -1,0 +1,98 @@
+"""Who draws the answers: a bank on the built-in toy FLUX, or on FLUX.1's own files through a ComfyUI on this machine."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...prw.attachment import Host
+from ...prw.bank import Bank
+from ...prw.embedded import EmbeddedHost
+from ...prw.positions import token_grid
+from ...prw.sampling import timesteps
+from ...prw.source import LATENT_CHANNELS, Routing
+from ...prw.strict import between
+from ..drawing import drawn
+from ..forward import device_of
+from ..host import enter_host, find_host, open_files
+from ..lessons import Codec
+from ..toy.evaluate import CFG, STEPS
+from ..toy.store import BANK, SHIPPED, open_set
+
+SHRUNK = 8
+"""Pixels that a latent's cell covers."""
+Paint = Callable[[str, np.ndarray, str, tuple[int, int], int], np.ndarray]
+"""Task, source, prompt, size and seed to a picture."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    steps: int = 28
+    guidance: float = 3.5
+    cfg: float = 1.0
+    """Above 1 every step takes a second pass, without the prompt."""
+    router: str = ""
+    """A stage whose router answers, or "final"; empty: the task's own."""
+    shifted: bool = True
+    """Time is shifted towards noise the more tokens there are, as FLUX.1-dev is sampled."""
+
+    def __post_init__(self):
+        between("--steps", self.steps, 1, 1000)
+        between("--guidance", self.guidance, 0, 100)
+        between("--cfg", self.cfg, 0, 100)
+
+
+TOY = Sampling(STEPS, 1.0, CFG, shifted=False)
+
+
+@dataclass(frozen=True)
+class Painter:
+    host: Host
+    codec: Codec
+    bank: Bank
+    sampling: Sampling
+
+    @torch.no_grad()
+    def __call__(self, task: str, source: np.ndarray, prompt: str, size: tuple[int, int], seed: int) -> np.ndarray:
+        """One at a time: what stands beside a picture in a batch would change its last bits."""
+        how, device = self.sampling, device_of(self.host)
+        shape = (1, LATENT_CHANNELS, size[0] // SHRUNK, size[1] // SHRUNK)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+        latent = self.codec.encode([source]).to(device)
+        texts = [self.codec.texts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
+        told, *untold = (tuple(part.to(device) for part in text) for text in texts)
+        rows, columns = token_grid(noise, self.host.flux.patch_size)
+        times = timesteps(how.steps, rows * columns) if how.shifted else timesteps(how.steps)
+        routing = Routing(task=task, router=how.router)
+        led = (how.guidance, *untold, *([how.cfg] if untold else []))
+        return self.codec.decode(drawn(self.host, self.bank, routing, latent, noise, told, times, *led))[0]
+
+
+def toy_painter(bank: Path | None, sampling: Sampling, device: str) -> Painter:
+    toy = open_set(SHIPPED, device)
+    host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
+    return Painter(host, toy.codec, Bank.open(bank or SHIPPED / BANK), sampling)
+
+
+def flux_painter(bank: Path, flux: Path, vae: Path, clips: Sequence[Path], sampling: Sampling, device: str) -> Painter:
+    comfy = find_host()
+    if comfy is None:
+        raise FileNotFoundError(
+            "No ComfyUI was found, whose loaders open FLUX.1's files: set COMFYUI_PATH to its folder."
+        )
+    for path in (flux, vae, *clips):
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path}: check the name.")
+    enter_host(comfy, cpu=device == "cpu", torch_attention=device != "cpu")
+    return host_painter(*open_files(flux, vae, clips), Bank.open(bank), sampling)
+
+
+def host_painter(model, vae, clip, bank: Bank, sampling: Sampling) -> Painter:
+    from ..host_data import HostCodec
+    from ..host_training import TrainingHost
+
+    host = TrainingHost(model)
+    host.load()
+    return Painter(host, HostCodec(vae, clip, after=host.pushed_out), bank, sampling)

@@ -1,0 +1,169 @@
+"""PROTOCOLS: the benchmarks of the paper, and how each is drawn and measured. A new one is a row."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import benchmarks
+from .case import Case, area, square
+from .shelf import Shelf
+
+Read = Callable[[Path, int, Shelf], Iterable[Case]]
+"""A folder as the benchmark is published, and the side at which maps are drawn from photographs."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    title: str
+    task: str
+    read: Read
+    layout: str
+    """What the folder holds."""
+    home: str
+    count: int
+    """Cases of the whole benchmark."""
+    paper: Mapping[str, tuple[float, str]]
+    """The paper's row: metric -> figure, and the table that it stands in. All of these are measured."""
+    also: tuple[str, ...] = ()
+    """Measured beside them: the benchmark's own script has these."""
+    each: int = 1
+    """Pictures a case."""
+    side: int = 512
+    """Of a square of the area at which is drawn; the paper is silent, ControlNet++ and GEdit-Bench say 512."""
+    fit: Callable[[tuple[int, ...], int], tuple[int, int]] = area
+    kind: str = ""
+    """Of control map."""
+    notes: tuple[str, ...] = field(default=())
+    """What to know before comparing."""
+
+
+HUB = "https://huggingface.co/datasets/"
+SOURCE = (
+    "the paper compares CLIP-I, L1 and DINO with the source, as Emu Edit does; MagicBrush's own script compares with the "
+    "reference"
+)
+CONTROL = "ControlNet++'s script: 512 x 512 by bicubic stretching, four pictures a case, PNG (its first version's JPG cost mIoU)"
+PHOTO = "FID: ControlNet++'s, each of the four groups against the photographs by clean-fid, and the mean"
+EDIT = ("clip_i_source", "clip_out", "l1_source", "dino_source")
+
+
+def rows(table: str, names: Iterable[str], values: Iterable[float]) -> dict[str, tuple[float, str]]:
+    return {name: (value, table) for name, value in zip(names, values)}
+
+
+PROTOCOLS = {
+    "magicbrush": Protocol(
+        "MagicBrush test, single turn",
+        "edit",
+        benchmarks.magicbrush,
+        "edit_sessions.json, local_descriptions.json, images/ID/*.png",
+        "https://github.com/OSU-NLP-Group/MagicBrush",
+        1053,
+        rows("Table 2", EDIT, (0.931, 0.301, 0.063, 0.932)),
+        also=("clip_i", "l1", "dino"),
+        notes=(SOURCE, "every turn starts from the true picture before it (all-turn); no turn builds on a drawn one"),
+    ),
+    "emuedit": Protocol(
+        "Emu Edit test",
+        "edit",
+        benchmarks.emuedit,
+        "test*.parquet with image, instruction, output_caption",
+        HUB + "facebook/emu_edit_test_set",
+        3589,
+        rows("Table 2", EDIT, (0.866, 0.301, 0.111, 0.843)),
+        notes=(
+            SOURCE,
+            "there are no references; some captions are wrong and taken as they are",
+            "the companion set of generations has its two splits' names swapped: this is the one of 3,589",
+        ),
+    ),
+    "dreambench": Protocol(
+        "DreamBench, one picture a subject",
+        "subject",
+        benchmarks.dreambench,
+        "dataset/prompts_and_classes.txt, dataset/SUBJECT/*.jpg",
+        "https://github.com/google/dreambooth",
+        750,
+        rows("Tables 4 and 7", ("clip_out", "clip_i_photos", "dino_photos"), (0.315, 0.825, 0.714)),
+        notes=(
+            "our choice, the paper is silent: the first photograph is the source, likeness is the mean over all photographs "
+            "of the subject, the prompt has the class's name and no rare token",
+            "some tools take DINO ViT-S/8 or DINOv2 here, or multiply CLIP by 100: compare figures of one kind",
+        ),
+    ),
+    "multigen-canny": Protocol(
+        "MultiGen-20M, canny",
+        "control",
+        benchmarks.multigen_canny,
+        "validation*.parquet with image, text",
+        HUB + "limingcv/MultiGen-20M_canny_eval",
+        5000,
+        {"clip_score": (33.31, "Tables 3 and 6"), "fid": (18.20, "Table 6")},
+        each=4,
+        fit=square,
+        kind="canny",
+        notes=(CONTROL, PHOTO),
+    ),
+    "multigen-depth": Protocol(
+        "MultiGen-20M, depth",
+        "control",
+        benchmarks.multigen_depth,
+        "validation*.parquet with image, control_depth, text",
+        HUB + "limingcv/MultiGen-20M_depth_eval",
+        5000,
+        {"depth_rmse": (31.79, "Table 3"), "depth_ssim": (40.1, "Table 6"), "fid": (19.56, "Table 6")},
+        each=4,
+        fit=square,
+        kind="depth",
+        notes=(CONTROL, PHOTO, "the paper does not say what its SSIM compares: here the depth of both, by DPT"),
+    ),
+    "multigen-lineart": Protocol(
+        "MultiGen-20M, line art",
+        "control",
+        benchmarks.multigen_lineart,
+        "validation*.parquet with image, text",
+        HUB + "limingcv/MultiGen-20M_canny_eval",
+        5000,
+        {"lines_ms_ssim": (77.96, "Table 3")},
+        each=4,
+        fit=square,
+        kind="lineart",
+        notes=(CONTROL, "SSIM is ControlNet++'s, over several scales"),
+    ),
+    "ade20k": Protocol(
+        "ADE20K validation",
+        "control",
+        benchmarks.ade20k,
+        "validation*.parquet with image, control_seg, seg_map, prompt",
+        HUB + "limingcv/Captioned_ADE20K",
+        2000,
+        {"miou_ade20k": (42.82, "Table 3")},
+        each=4,
+        fit=square,
+        kind="seg",
+        notes=(CONTROL, "0, for what is no class, does not count"),
+    ),
+    "cocostuff": Protocol(
+        "COCO-Stuff validation",
+        "control",
+        benchmarks.cocostuff,
+        "validation*.parquet with image, control_seg, panoptic_seg_map, prompt",
+        HUB + "limingcv/Captioned_COCOStuff",
+        5000,
+        {"miou_cocostuff": (29.43, "Table 3")},
+        each=4,
+        fit=square,
+        kind="seg",
+        notes=(CONTROL, "labels 0 to 170, 255 does not count"),
+    ),
+    "gedit": Protocol(
+        "GEdit-Bench, full set in English",
+        "edit",
+        benchmarks.gedit,
+        "train*.parquet with key, task_type, instruction, instruction_language, input_image_raw",
+        HUB + "stepfun-ai/GEdit-Bench",
+        606,
+        rows("Table 8", ("sc", "pq", "overall"), (8.03, 7.15, 7.31)),
+        notes=("the mean of each of the 11 kinds of edits, then of these",),
+    ),
+}

@@ -1,0 +1,131 @@
+"""The networks that measure, from folders that the user has; each is opened when first asked for, and kept."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
+
+from ...prw.strict import one_of, short
+
+T = TypeVar("T")
+
+
+class Unmeasured(ValueError):
+    """Why a metric cannot be had; the others can."""
+
+
+class Checkpoint(NamedTuple):
+    name: str
+    """Of its folder or file."""
+    home: str
+    note: str = ""
+    """Where it is not what the paper, or the benchmark's own script, measures with."""
+
+
+HUB = "https://huggingface.co/"
+UNSTATED = "the paper names none: this is what MagicBrush's script takes"
+CHECKPOINTS = {
+    "clip": Checkpoint("clip-vit-base-patch32", HUB + "openai/clip-vit-base-patch32", UNSTATED),
+    "clip_score": Checkpoint("clip-vit-base-patch16", HUB + "openai/clip-vit-base-patch16"),
+    # the same weights as torch.hub's dino_vits16; dino_vits8 or DINOv2 give other numbers
+    "dino": Checkpoint("dino-vits16", HUB + "facebook/dino-vits16", UNSTATED),
+    "depth": Checkpoint("dpt-large", HUB + "Intel/dpt-large"),
+    "ade20k": Checkpoint(
+        "mask2former-swin-large-ade-semantic",
+        HUB + "facebook/mask2former-swin-large-ade-semantic",
+        "ControlNet++ takes mmsegmentation's training of the same network",
+    ),
+    "cocostuff": Checkpoint(
+        "maskformer-resnet101-coco-stuff",
+        HUB + "facebook/maskformer-resnet101-coco-stuff",
+        "ControlNet++ takes mmsegmentation's DeepLabV3-R101-d8, which transformers cannot open: not comparable",
+    ),
+    "lines": Checkpoint("image-to-line-drawings.pth", HUB + "spaces/awacke1/Image-to-Line-Drawings (model.pth)"),
+    "inception": Checkpoint(
+        "inception-2015-12-05.pt",
+        "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+    ),
+    "judge": Checkpoint(
+        "Qwen2.5-VL-7B-Instruct",
+        HUB + "Qwen/Qwen2.5-VL-7B-Instruct",
+        "the benchmark's judges are GPT-4.1 and Qwen2.5-VL-72B, with VIEScore's own wording: not comparable",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Shelf:
+    root: Path
+    chosen: Mapping[str, Path] = field(default_factory=dict)
+    """Others than those of CHECKPOINTS, by their keys."""
+    device: str = "cpu"
+    opened: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for key in self.chosen:
+            one_of("--model", key, tuple(CHECKPOINTS))
+
+    def path(self, key: str) -> Path:
+        return self.chosen.get(key, self.root / CHECKPOINTS[key].name)
+
+    def found(self, key: str) -> Path:
+        if not (path := self.path(key)).exists():
+            raise Unmeasured(
+                f"There is no {path.name} in {path.parent}, which this needs: download it from "
+                f"{CHECKPOINTS[key].home}, or name another with --model {key}=PATH."
+            )
+        return path
+
+    def take(self, key: str, opener: Callable[[Path, str], T]) -> T:
+        if key not in self.opened:
+            self.opened[key] = opener(self.found(key), self.device)
+        return self.opened[key]
+
+
+def library(name: str) -> ModuleType:
+    """A module of one of the extra packages."""
+    try:
+        return import_module(name)
+    except ImportError:
+        raise Unmeasured(
+            f"{name.partition('.')[0]} is not installed: install what measures with pip install 'cologen[eval]'."
+        ) from None
+
+
+def network(folder: Path, kind: str, device: str = "cpu", **more):
+    """A network by a class of transformers: whole, from safetensors, and without running code of the folder."""
+    transformers = library("transformers")
+    try:
+        model, report = getattr(transformers, kind).from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **LOCAL, **more
+        )
+    except Exception as error:  # whatever a foreign configuration can provoke
+        raise broken(folder, error) from None
+    if missing := sorted(name for name in report["missing_keys"] if UNREAD not in name):
+        raise Unmeasured(f"{folder.name} lacks {missing[0]} ({len(missing)} weights in all): download it again.")
+    return model.eval().requires_grad_(False).to(device)
+
+
+def preparation(folder: Path, kind: str):
+    """A tokenizer, image processor or both, by a class of transformers."""
+    try:
+        return getattr(library("transformers"), kind).from_pretrained(folder, **LOCAL)
+    except Unmeasured:
+        raise
+    except Exception as error:
+        raise broken(folder, error) from None
+
+
+def broken(folder: Path, error: Exception) -> Unmeasured:
+    said = short(str(error).strip().partition("\n")[0])
+    return Unmeasured(
+        f"{folder.name} cannot be opened ({said}), expected the whole folder of a transformers model with its "
+        f"*.safetensors: download it again."
+    )
+
+
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+UNREAD = "fusion_stage.layers.0.residual_layer1."
+"""Weights that DPT's files lack, because nothing ever reads them."""
