@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 import torch
 from cologen.prw.bank import Bank
+from cologen.prw.bank_info import BankError
 from cologen.training.checkpoints import Folder, TrainingError, read
 from cologen.training.listeners import Listener
 from cologen.training.log import Log, read_log
 from cologen.training.mishaps import NotFinite, Stopped
-from cologen.training.run_folder import RunFolder
 from pack import ROOT
 from tiny_run import TASKS, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
 
@@ -149,26 +149,26 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
         tiny_run(tmp_path / "file/out", tiny_curriculum(1)).train()
     recipe = stopped_run(tmp_path / "run", "inpaint", 2)
     (tmp_path / "run/stages").write_text("in the way")
-    with pytest.raises(TrainingError, match="1-inpaint.safetensors cannot be written"):
+    with pytest.raises(BankError, match="1-inpaint.safetensors could not be written"):
         tiny_run(tmp_path / "run", recipe).train()
     (tmp_path / "run/stages").unlink()
     assert tiny_run(tmp_path / "run", recipe).train().info.experts.keys() == set(TASKS)
 
 
 def test_a_kill_between_a_stages_two_files_loses_nothing(tmp_path, monkeypatch):
-    recipe, save = tiny_curriculum(LONG), RunFolder.save
+    recipe, save = tiny_curriculum(LONG), Bank.save
 
-    def killed(folder, bank, path):
+    def killed(bank, path):
         if path.name == "3-edit.safetensors":
             raise KeyboardInterrupt
-        save(folder, bank, path)
+        return save(bank, path)
 
-    monkeypatch.setattr(RunFolder, "save", killed)
+    monkeypatch.setattr(Bank, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         tiny_run(tmp_path, recipe).train()
     before = (tmp_path / "bank.safetensors").read_bytes()
     assert "edit" in Bank.open(tmp_path / "bank.safetensors").info.experts
-    monkeypatch.setattr(RunFolder, "save", save)
+    monkeypatch.setattr(Bank, "save", save)
     (tmp_path / "stages/.0123.part").write_bytes(b"half a bank")
     tiny_run(tmp_path, recipe).train()
     assert (tmp_path / "bank.safetensors").read_bytes() == before

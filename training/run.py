@@ -66,8 +66,8 @@ class Run:
             elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)
                 if ranks.rank() == 0:
-                    self.folder.save(bank, self.out / BANK)
-                    self.folder.save(bank, path)  # last: it says that the stage is over
+                    bank.save(self.out / BANK)
+                    bank.save(path)  # last: it says that the stage is over
                     self._checkpoints(stage, number).clear()
                 self._tell("stage_ended", stage, bank)
             self.done.append(stage)

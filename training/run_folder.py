@@ -75,18 +75,9 @@ class RunFolder:
             with whole(self.out / name) as partial:
                 partial.write_text(json.dumps(data), encoding="utf-8")
         except OSError as error:
-            raise self._unwritable(name, error) from None
-
-    def save(self, bank: Bank, path: Path) -> None:
-        try:
-            bank.save(path)
-        except OSError as error:
-            raise self._unwritable(path.name, error) from None
-
-    def _unwritable(self, name: str, error: OSError) -> TrainingError:
-        return TrainingError(
-            f"{name} cannot be written into {self.out} ({error.strerror}): make room or choose another folder."
-        )
+            raise TrainingError(
+                f"{name} cannot be written into {self.out} ({error.strerror}): make room or choose another folder."
+            ) from None
 
 
 def equal(one: Bank, other: Bank) -> bool:
