@@ -6,6 +6,7 @@ Screenshots are left in out/frontend/ to be looked at.
 import json
 import shutil
 import urllib.request
+from pathlib import Path
 
 import pytest
 from cologen.training.server import Server, base_directory
@@ -116,9 +117,18 @@ def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
     )
 
 
-def test_the_templates_dialog_has_them_all(server):
+def test_the_templates_dialog_has_them_all_with_their_thumbnails(page, server):
     (listed,) = [names for pack, names in server.get("/api/workflow_templates").items() if pack == "CoLoGen"]
     assert set(listed) == set(WORKFLOWS)
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text("CoLoGen", exact=True).first.click(timeout=30_000)
+    page.wait_for_timeout(2000)
+    page.screenshot(path=SHOTS / "templates.png")
+    widths = page.evaluate(
+        "() => [...document.querySelectorAll('img[src*=\"workflow_templates/CoLoGen\"]')].map((i) => [i.src, i.naturalWidth])"
+    )
+    page.keyboard.press("Escape")
+    assert {Path(src).stem for src, width in widths if width} == set(WORKFLOWS)
 
 
 def test_the_help_page_of_a_node_opens_with_its_picture(page):

@@ -3,10 +3,10 @@
 import pack  # noqa: F401
 import pytest
 from cologen.training.curriculum import load_curriculum
-from cologen.training.reproduce import EXPERIMENTS, mean_and_sd
+from cologen.training.reproduce import EXPERIMENTS, fresh, mean_and_sd
 from cologen.training.reproduce_commands import draw_rows, forgetting_table, summary, table
 
-CURRICULUM = load_curriculum("toy")
+CURRICULUM = fresh(load_curriculum("toy"))
 TOTAL = sum(stage.iterations for stage in CURRICULUM.stages)
 
 
@@ -15,6 +15,7 @@ def test_every_row_trains_as_long(name):
     for row, curriculum in EXPERIMENTS[name].rows(CURRICULUM).items():
         assert abs(sum(stage.iterations for stage in curriculum.stages) - TOTAL) <= len(curriculum.stages), row
         assert curriculum.stages[0].rho == 1 and curriculum.stages[0].veteran == 0
+        assert not any(stage.start for stage in curriculum.stages)
 
 
 def test_rows_differ_in_what_they_say():

@@ -1,15 +1,28 @@
 """The example workflows: as they are written, and run in a real server to their picture."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from cologen.training.data.ground import read_mask
+from cologen.training.data.masks import iou
 from cologen.training.server import Server, base_directory, shown
+from cologen.training.toy.evaluate import APART
+from cologen.training.toy.render import item_mask
+from cologen.training.toy.scene import MARKERS
+from cologen.training.toy.score import SCORE
+from cologen.training.toy.tasks import Question, questions
 from make_workflows import FOLDER, WORKFLOWS, drawn, text_of
 from pack import HOST
 from workflows_flux import FILES, OWN
+from workflows_toy import PHRASE
 
 pytestmark = pytest.mark.usefixtures("comfy")
+
+
+GOOD, FAR = 0.75, 0.04
+"""A score's least and a difference's most, as wanted of the set on the mean."""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +81,33 @@ def test_the_toy_world_s_workflows_run_to_their_picture(server, base, info, name
     picture = saved_picture(base, graph, server.run(graph))
     width = 64 if name != "toy_routing" else 5 * 64 + 4 * 2
     assert picture.shape == (64, width, 3) and picture.std() > 5
+
+
+def asked(graph) -> Question:
+    (node,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenToyQuestion"]
+    (question,) = questions(node["task"], 1, APART + node["question_seed"])
+    return question
+
+
+@pytest.mark.parametrize("task", ["inpaint", "control", "subject", "edit"])
+def test_the_oracle_finds_each_task_s_answer_right(server, base, info, task):
+    graph = drawn(f"toy_{task}", info).prompt()
+    question = asked(graph)
+    if task == "control":
+        question = replace(question, example=replace(question.example, kind="canny"))  # whose edges the graph draws
+    scores = SCORE[task](question, saved_picture(base, graph, server.run(graph)))
+    for name, value in scores.items():
+        assert value <= FAR if name in ("outside", "rest") else value >= GOOD, scores
+
+
+def test_the_thing_that_is_asked_for_is_found(server, base, info):
+    canvas = drawn("toy_ground", info)
+    graph = canvas.prompt()
+    (preview,) = [str(node.number) for node in canvas.nodes if node.place["title"] == "Drawn"]
+    picture = np.asarray(shown(base, server.run(graph), preview))
+    question = asked(graph)
+    thing = next(thing for thing in question.scene.items if thing.place in PHRASE)
+    assert iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), item_mask(thing)) >= GOOD
 
 
 @pytest.mark.parametrize("name, run", [("toy_train_stage", "toy_edit"), ("toy_train_own_expert", "toy_own")])

@@ -8,6 +8,7 @@ import torch
 
 from .bench_controls import controls
 from .bench_experts import experts
+from .bench_graph import graph
 from .bench_import import imports
 from .bench_inference import Shapes, inference
 from .host import enter_host, find_host
@@ -40,6 +41,7 @@ def add_commands(commands: _SubParsersAction) -> None:
             parser.add_argument("--batch", type=_counted(), default=1)
             parser.add_argument("--checkpointing", action="store_true", help="compute blocks twice")
     _shared(commands.add_parser("import", help="what the pack adds to ComfyUI's start"), _import)
+    _shared(commands.add_parser("graph", help="what nodes take beside the sampling, and the first step"), _graph)
 
 
 def _shared(parser, run) -> None:
@@ -100,6 +102,10 @@ def _training(args: Namespace) -> str:
 
 def _import(args: Namespace) -> str:
     return _shown(args, imports(args.repeats))
+
+
+def _graph(args: Namespace) -> str:
+    return _shown(args, graph(args.repeats))
 
 
 def _shown(args: Namespace, result: dict) -> str:

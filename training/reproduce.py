@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ..prw.bank import Bank
+from ..prw.strict import build
 from .curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
 from .kept_lessons import KeptLessons, toy_part
 from .run import Run
+from .run_folder import fingerprint
 from .toy.evaluate import evaluate
 from .toy.make import ToyRecipe, shortened
 from .toy.store import NAME, SHIPPED, open_set
@@ -33,6 +35,11 @@ class Experiment:
     rows: Callable[[Curriculum], Rows]
     tasks: tuple[str, ...] = ("subject", "edit")
     """What is measured: the paper's ablations look at these two."""
+
+
+def fresh(curriculum: Curriculum) -> Curriculum:
+    """Every expert begins anew, as the paper's do: a row may lack what the recipe's stages begin as."""
+    return replace(curriculum, stages=tuple(replace(stage, start="") for stage in curriculum.stages))
 
 
 def without(curriculum: Curriculum, *names: str) -> Curriculum:
@@ -110,8 +117,8 @@ class Laboratory:
     def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
         self.out, self.count, self.say = out, count, say
         whole = load_curriculum("toy")
-        self.curriculum = scaled(whole, BUDGETS[budget])
-        examples = shortened(ToyRecipe(), max(BUDGETS[budget], 0.1)).examples
+        self.curriculum = fresh(scaled(whole, BUDGETS[budget]))
+        examples = shortened(build(ToyRecipe, whole.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
         self.flux, self.codec = open_set(SHIPPED)
         tasks = [stage.task for stage in whole.stages]
         self.lessons = KeptLessons(
@@ -121,14 +128,14 @@ class Laboratory:
     def perform(self, name: str, seeds: int) -> dict:
         """{row: {seed: report}}, also written to the folder."""
         experiment, found = EXPERIMENTS[name], {}
-        for row, curriculum in experiment.rows(self.curriculum).items():
-            for seed in range(seeds):
+        for seed in range(seeds):
+            for row, curriculum in experiment.rows(self.curriculum).items():
                 found.setdefault(row, {})[seed] = self._measured(name, experiment, row, curriculum, seed)
         return found
 
     def _measured(self, name: str, experiment: Experiment, row: str, curriculum: Curriculum, seed: int) -> dict:
-        folder = self.out / name / row.replace(" ", "-") / str(seed)
-        path = folder / "report.json"
+        folder = self.out / fingerprint(curriculum, seed)  # experiments share what they all contain
+        path = folder / f"{'forgetting' if name == 'forgetting' else 'report'}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{name}: {row}, seed {seed}")
