@@ -17,7 +17,7 @@ demo-comfy: $(VENV)/ready $(HOST_READY)
 	$(BIN)/cologen demo --comfy
 
 test: $(VENV)/ready $(HOST_READY)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 bench: $(VENV)/ready $(HOST_READY)
 	$(BIN)/cologen bench inference

@@ -1,10 +1,12 @@
 """The host, if there is one on this machine."""
 
+import os
+
 import pytest
 import torch
 from pack import HOST
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 def pytest_report_header(config):
