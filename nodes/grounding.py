@@ -2,12 +2,11 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.bank import Bank
-from ..prw.fitting import as_bytes, rgb
+from ..prw.fitting import as_bytes, rgb, stretched
 from ..training.data.ground import COLOURS, FORMS
 from ..training.data.read_ground import Found, found_in, overlay
 from ..training.toy.scene import MARKERS
@@ -122,9 +121,7 @@ class CoLoGenReadGrounding(io.ComfyNode):
 def _pixels(image: Tensor, size=None) -> np.ndarray:
     """IMAGE to bytes (batch, height, width, 3), perhaps resized."""
     image = rgb(image)
-    if size is not None and tuple(image.shape[1:3]) != tuple(size):
-        image = F.interpolate(image.movedim(-1, 1), tuple(size), mode="bicubic", antialias=True).movedim(1, -1)
-    return as_bytes(image)
+    return as_bytes(image if size is None else stretched(image, size))
 
 
 def told_of(answer: Found) -> str:

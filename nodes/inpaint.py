@@ -1,12 +1,13 @@
 """Inpainting: a hole as the experts know it, and every pixel outside it as it was."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..prw.bank import Bank
-from ..prw.fitting import keep, rgb
+from ..prw.fitting import keep, rgb, stretched
 from .schema import schema
 from .sourcing import Options, empty_latent, masks, resized, source_of, told
 from .task_schema import TASKS, both, latent, prompts, rest
@@ -96,9 +97,7 @@ class CoLoGenPasteBack(io.ComfyNode):
         size = original.shape[1:3]
         hole = grown(resized(masks(mask, len(original)), size), grow)
         weight = feathered(hole, feather)[..., None].to(original.device)
-        drawn = (
-            F.interpolate(rgb(drawn).movedim(-1, 1), size, mode="bicubic", antialias=True).clamp(0, 1).movedim(1, -1)
-        )
+        drawn = stretched(rgb(drawn), size)
         if len(drawn) % len(original):
             raise ValueError(
                 f"There are {len(drawn)} drawn pictures for {len(original)} originals, expected a multiple: draw as many for each."
@@ -114,10 +113,14 @@ def grown(mask: Tensor, pixels: int) -> Tensor:
 
 def feathered(mask: Tensor, pixels: int) -> Tensor:
     """From 0 just outside the mask to 1 so many pixels within it."""
-    weight = mask.float()
-    for inner in range(1, pixels + 1):  # how often a pixel survives when the mask shrinks
-        weight = weight + (_most(~mask, inner) < 0.5).float()
-    return weight / (pixels + 1)
+    from scipy import ndimage
+
+    # (a mask without an outside has no distance to it)
+    depths = [
+        np.where(hole.all(), pixels + 1, ndimage.distance_transform_cdt(hole, "chessboard"))
+        for hole in mask.cpu().numpy()
+    ]
+    return torch.from_numpy(np.stack(depths)).clamp(max=pixels + 1).float() / (pixels + 1)
 
 
 def _most(mask: Tensor, pixels: int) -> Tensor:

@@ -1,6 +1,6 @@
 """How a picture becomes a source: its size, its shape, and what stands in its holes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,10 +28,14 @@ def keep(image: Tensor, longest: int) -> Tensor:
     """Its own shape, at most `longest` pixels a side (0: any)."""
     height, width = image.shape[1:3]
     scale = min(1.0, longest / max(height, width)) if longest else 1.0
-    rounded = [max(GRID, round(side * scale / GRID) * GRID) for side in (height, width)]
-    if rounded == [height, width]:
+    return stretched(image, [max(GRID, round(side * scale / GRID) * GRID) for side in (height, width)])
+
+
+def stretched(image: Tensor, size: Sequence[int]) -> Tensor:
+    """To a height and width, bicubic; of that size already, it stays as it is."""
+    if list(image.shape[1:3]) == list(size):
         return image
-    resized = F.interpolate(image.movedim(-1, 1), rounded, mode="bicubic", antialias=True)
+    resized = F.interpolate(image.movedim(-1, 1), tuple(size), mode="bicubic", antialias=True)
     return resized.clamp(0, 1).movedim(1, -1)
 
 

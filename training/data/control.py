@@ -30,9 +30,15 @@ def canny(picture: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarr
         return np.zeros_like(picture)
     import torch
     from kornia import filters
+    from scipy import ndimage
 
     pixels = torch.tensor(picture).movedim(-1, 0)[None].float() / 255  # (1, 3, height, width)
-    return as_map(filters.canny(pixels, low, high)[1][0, 0].numpy())
+    steep = filters.canny(pixels, low, high, hysteresis=False)[1][0, 0].numpy()  # 1, or 0.5 between the thresholds
+    lines, count = ndimage.label(
+        steep, np.ones((3, 3))
+    )  # kornia's own hysteresis is the same, but a hundred times slower
+    kept = np.isin(np.arange(count + 1), lines[steep == 1])
+    return as_map(kept[lines])
 
 
 def lineart(picture: np.ndarray) -> np.ndarray:

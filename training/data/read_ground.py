@@ -73,9 +73,9 @@ READ = {"box": one_box, "mask": one_mask, "detect": boxes_of_all}
 
 def spots(mask: np.ndarray) -> list[np.ndarray]:
     """Connected parts of a mask that are no specks."""
-    labels, count = ndimage.label(mask, np.ones((3, 3)))
-    parts = [labels == i + 1 for i in range(count)]
-    return [part for part in parts if part.sum() >= SPECK * mask.size]
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel())[1:]
+    return [labels == i + 1 for i in np.flatnonzero(sizes >= SPECK * mask.size)]
 
 
 def overlay(source: np.ndarray, answer: Found, form: str, rgb: Sequence[int]) -> np.ndarray:
