@@ -41,7 +41,8 @@ class TwoBranches:
             )
         if "hooks" in auxiliary[0][1]:
             raise ValueError(
-                "The auxiliary prompt has hooks, expected none: only the sampler's own prompts can have them."
+                "The auxiliary prompt has hooks, expected none: leave them out, only the sampler's own prompts can have "
+                "any."
             )
         self.auxiliary, self.seed, self.blend = auxiliary, seed, blend
         self.maps: list[Tensor] = []
@@ -55,8 +56,8 @@ class TwoBranches:
             raise ValueError("This MODEL already has two branches, expected one: use a single CoLoGen Dual Branch.")
         if not block_names(model.model, self.blend.first, self.blend.last):
             raise ValueError(
-                f"Block {self.blend.first} is the first to blend and the model has {len(block_names(model.model))}: "
-                f"let it begin earlier."
+                f"The first block is {self.blend.first}, expected one of the model's {len(block_names(model.model))}, "
+                f"counted from 0: choose an earlier one."
             )
         patched = model.clone()
         if self.blend.end == 0:

@@ -82,7 +82,9 @@ class CoLoGenEvaluate(io.ComfyNode):
         }
         names = [name for kind, these in COMPARED.items() if given[kind] for name in these]
         if not names:
-            raise ValueError("There is nothing to compare with: connect references or sources, or type prompts.")
+            raise ValueError(
+                "There is nothing to compare with, expected references, sources or prompts: connect or type some."
+            )
         answers = [answer(i, picture, given) for i, picture in enumerate(drawn)]
         scores = measure(names, answers, Shelf(Path(folder_paths.models_dir) / NETWORKS), progress(len(drawn)))
         text = table(scores)
@@ -98,7 +100,10 @@ def pictures_of(batches: Sequence[Tensor] | None) -> list[np.ndarray]:
 def matched(name: str, given: list, count: int) -> list:
     """As many as there are results; one counts for all."""
     if given and len(given) not in (1, count):
-        raise ValueError(f"There are {count} results and {len(given)} {name}: give as many, or one for all.")
+        raise ValueError(
+            f"There are {count} results and {len(given)} {name}, expected as many, or one for all: add some, or leave "
+            f"some out."
+        )
     return given * count if len(given) == 1 else given
 
 

@@ -35,7 +35,10 @@ class CoLoGenMarkedPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, clip, text: str) -> io.NodeOutput:
         if clip is None:
-            raise ValueError("There is no CLIP: connect FLUX's text encoders (CLIP-L and T5-XXL).")
+            raise ValueError(
+                "There is no CLIP, expected FLUX's text encoders (CLIP-L and T5-XXL): connect them from DualCLIPLoader "
+                "or Load FLUX."
+            )
         words = marked(text, partial(clip.tokenize, return_word_ids=True))
         tokens = clip.tokenize(without_marks(text))
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={WORDS: words}))

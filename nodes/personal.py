@@ -93,7 +93,7 @@ class CoLoGenPersonalGuider(io.ComfyNode):
                     -10,
                     10,
                     "The subject's part of each step from then on. Above 1 it leads towards the "
-                    "sources, past them. Any but 0 and 1 takes two model calls a step.",
+                    "sources, past them. Any but 0 and 1 takes two model calls a step, and so does an area below 1.",
                 ),
                 slider(
                     "area",

@@ -14,7 +14,7 @@ FOLDER = ROOT / "locales"
 PHRASES = ROOT / "tests" / "phrases.json"
 LANGUAGES = ("en", "zh", "ja")
 CATEGORIES = ("tasks",)
-"""Ours; the host translates "training", and CoLoGen is a name."""
+"""Ours; the host translates "training" and "sampling", and CoLoGen is a name."""
 AFTER = "control_after_generate"
 """A widget that the frontend adds; its name in every language is the host's own."""
 

@@ -6,13 +6,14 @@ import tempfile
 from pathlib import Path
 
 import workflows_flux
+import workflows_sampling
 import workflows_toy
 from canvas import Canvas
 from cologen.training.server import Server, base_directory
 from pack import HOST, ROOT
 
 FOLDER = ROOT / "example_workflows"
-WORKFLOWS = {**workflows_toy.WORKFLOWS, **workflows_flux.WORKFLOWS}
+WORKFLOWS = {**workflows_toy.WORKFLOWS, **workflows_sampling.WORKFLOWS, **workflows_flux.WORKFLOWS}
 
 
 def drawn(name: str, info: dict) -> Canvas:

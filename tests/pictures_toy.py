@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from canvas import Node, Output
+from cologen.training.toy.evaluate import CFG
+from workflows_sampling import PLAIN, branch_map, branched, guided, marked, subject
 from workflows_toy import PHRASE, Toy
 
 AT = (0, 0)
@@ -19,6 +21,14 @@ stages = [
     { name = "edit", iterations = 60, batch = 16, start = "inpaint" },
 ]
 """
+WAYS = {
+    "concept alone": (0, 1, 1),
+    "switching": (0.14, 1, 1),
+    "mixed": (0, 0.5, 1),
+    "multi-stage": (0.2, 0.57, 1),
+    "masked": (0.06, 0.5, 0.3),
+}
+"""Switch, weight and area of the guider, as its authors have them."""
 RUN = dict(micro=0, checkpointing=False, validate_every=20, sample_every=0)
 
 GIVEN: dict[str, Callable[[Node], dict[str, Output | str | int]]] = {
@@ -181,12 +191,45 @@ def usage(toy: Toy) -> None:
     toy.shown(toy.canvas.add("CoLoGenUsagePlot", AT, loss=curriculum(toy)["loss"])[0], AT, "")
 
 
+def maps(toy: Toy) -> None:
+    image = asked(toy, "control", 3)["answer"]
+    toy.shown(image, AT, "image")
+    for kind in ("canny", "lineart", "hed"):
+        toy.shown(toy.canvas.add("CoLoGenControlMap", AT, image=image, kind=kind, model="auto")[0], AT, kind)
+
+
+def both_branches(toy: Toy) -> None:
+    question = asked(toy, "subject", 3)
+    prompts = subject(toy, question, AT)
+    toy.shown(question["source"], AT, "given")
+    toy.shown(picture(toy, prompts), AT, "alone")
+    branched(toy, AT)
+    toy.shown(picture(toy, prompts), AT, "with a branch")
+
+
+def branches(toy: Toy) -> None:
+    prompts = subject(toy, asked(toy, "subject", 3), AT)
+    branched(toy, AT)
+    toy.shown(branch_map(toy, toy.drawn(prompts, 0, latent=empty(toy)), AT)[0], AT, "")
+
+
+def ways(toy: Toy) -> None:
+    question = asked(toy, "subject", 3)
+    prompts, other = subject(toy, question, AT), marked(toy, PLAIN, AT, "")
+    toy.shown(question["source"], AT, "given")
+    for title, (switch, weight, area) in WAYS.items():
+        knobs = dict(superclass=other, negative=prompts["negative"], cfg=CFG)
+        knobs |= dict(switch=switch, weight=weight, area=area)
+        toy.shown(guided(toy, prompts, empty(toy), 0, **knobs)[0], AT, title)
+
+
 PICTURES: dict[str, Callable[[Toy], None]] = {
     "CoLoGenInpaint": answers("CoLoGenInpaint", 4, 12),
     "CoLoGenPasteBack": paste_back,
     "CoLoGenGround": forms,
     "CoLoGenReadGrounding": read,
     "CoLoGenControl": answers("CoLoGenControl", 3, 8),
+    "CoLoGenControlMap": maps,
     "CoLoGenSubject": answers("CoLoGenSubject", 3, 4),
     "CoLoGenEdit": answers("CoLoGenEdit", 12, 7),
     "CoLoGenSource": with_and_without,
@@ -194,6 +237,9 @@ PICTURES: dict[str, Callable[[Toy], None]] = {
     "CoLoGenRouting": leans,
     "CoLoGenExpertSchedule": windows,
     "CoLoGenRouteMap": route_map,
+    "CoLoGenDualBranch": both_branches,
+    "CoLoGenBranchMap": branches,
+    "CoLoGenPersonalGuider": ways,
     "CoLoGenToyQuestion": questions,
     "CoLoGenTrainStage": stage,
     "CoLoGenTrainCurriculum": curriculum_samples,

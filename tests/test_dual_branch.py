@@ -419,7 +419,7 @@ def test_a_second_auxiliary_branch_is_a_sentence(model):
 
 
 def test_blocks_that_are_not_there_are_a_sentence(model):
-    with pytest.raises(ValueError, match="Block 4 is the first to blend and the model has 4"):
+    with pytest.raises(ValueError, match="The first block is 4, expected one of the model's 4"):
         branched(model, blocks=(4, 9))
     with pytest.raises(ValueError, match="The blocks are 3 to 2, expected"):
         branched(model, blocks=(3, 2))

@@ -53,9 +53,9 @@ def test_what_is_missing_is_said_once_and_where_to_put_it():
 @pytest.mark.parametrize(
     "more, sentence",
     [
-        ({}, "There is nothing to compare with: connect references or sources, or type prompts"),
-        ({"references": [batch(2)]}, "There are 3 results and 2 references: give as many, or one for all"),
-        ({"prompts": "a\nb"}, "There are 3 results and 2 prompts: give as many"),
+        ({}, "There is nothing to compare with, expected references, sources or prompts"),
+        ({"references": [batch(2)]}, "There are 3 results and 2 references, expected as many, or one for all"),
+        ({"prompts": "a\nb"}, "There are 3 results and 2 prompts, expected as many"),
     ],
 )
 def test_mistakes_are_a_sentence(more, sentence):

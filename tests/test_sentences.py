@@ -1,4 +1,4 @@
-"""Every sentence that the nodes themselves can say, provoked through a node: what was found, expected, and is to be done."""
+"""Every sentence of the nodes, provoked through a node or the sampler after it: what was found, expected, to do."""
 
 import ast
 import re
@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from cologen.prw.marked_words import WORDS, Words
 from cologen.training.host import random_vae
 from pack import ROOT
 from safetensors.torch import save_file
-from tiny import tiny_bank, tiny_flux
+from sampling import sample
+from tiny import host_model, tiny_bank, tiny_flux
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
 PROMPT = [[torch.zeros(1, 5, 32), {"pooled_output": torch.zeros(1, 16)}]]
+MARKED = [[PROMPT[0][0], {**PROMPT[0][1], WORDS: Words((1,), 3)}]]
 IMAGE, MASK = torch.rand(1, 16, 16, 3), torch.ones(1, 16, 16)
 FLUX = dict(unet_name="flux.safetensors", weight_dtype="default", vae_name="vae.safetensors")
 NO_TEXT = dict(clip_name1="none", clip_name2="none")
@@ -24,7 +27,34 @@ OPTIONS = dict(
     strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=0, position="auto", shift_right=1.0, shift_down=0.0,
     keep_on="gpu", keep_between_runs=False,
 )  # fmt: skip
+GUIDED = dict(model=object(), positive=PROMPT, switch=0.0, weight=0.5, area=1.0, cfg=1.0)
 DATA = dict(vae=object(), clip=object(), source="folder", folder="", task="edit", size=64, count=0, cut_seed=0)
+
+
+def bank():
+    return tiny_bank(tiny_flux())
+
+
+def model():
+    return host_model(tiny_flux())
+
+
+BRANCH = dict(
+    model=model, auxiliary=MARKED, auxiliary_seed=1, strength=0.0, end=0.5, first_block=0, last_block=56,
+    blend_sources=False,
+)  # fmt: skip
+
+
+def branched():
+    from cologen.nodes import CoLoGenDualBranch
+
+    return CoLoGenDualBranch.execute(**{**BRANCH, "model": model()})[0]
+
+
+def with_option(**more):
+    ((words, options),) = MARKED
+    return [[words, {**options, **more}]]
+
 
 CASES = [
     ("CoLoGenLoadFlux", {**FLUX, **NO_TEXT, "clip_name2": "t5.safetensors"}, "One of FLUX's two text encoders is none"),
@@ -43,11 +73,23 @@ CASES = [
     ("CoLoGenRouting", dict(lean=0.0, expert="", router="", curve="steep"), "The curve is 'steep'"),
     ("CoLoGenSourceOptions", {**OPTIONS, "region": MASK.repeat(2, 1, 1)}, "The region holds 2 masks"),
     ("CoLoGenSourceOptions", {**OPTIONS, "region": 0 * MASK}, "The region is empty"),
-    ("CoLoGenSaveExperts", dict(name="../x"), "The name '../x' cannot be used"),
-    ("CoLoGenSaveExperts", dict(name="link/x"), "The folder link leads outside"),
+    ("CoLoGenSaveExperts", dict(experts=bank, name="../x"), "The name '../x' cannot be used"),
+    ("CoLoGenSaveExperts", dict(experts=bank, name="link/x"), "The folder link leads outside"),
     ("CoLoGenTrainingData", {**DATA, "folder": "../.."}, "The folder '../..' leads outside"),
     ("CoLoGenTrainingData", {**DATA, "vae": None}, "There is no VAE or no CLIP"),
     ("CoLoGenUsagePlot", dict(loss={"loss": [1.0]}), "This loss tells nothing of experts"),
+    ("CoLoGenMarkedPrompt", dict(clip=None, text="a [dog]"), "There is no CLIP"),
+    ("CoLoGenDualBranch", {**BRANCH, "auxiliary": PROMPT}, "The auxiliary prompt has 1 parts and 0 with marked words"),
+    ("CoLoGenDualBranch", {**BRANCH, "auxiliary": with_option(hooks=object())}, "The auxiliary prompt has hooks"),
+    ("CoLoGenDualBranch", {**BRANCH, "model": branched}, "This MODEL already has two branches"),
+    ("CoLoGenDualBranch", {**BRANCH, "first_block": 4}, "The first block is 4"),
+    ("KSampler", dict(model=branched, positive=PROMPT), "The prompt of the sampler has no marked words"),
+    ("KSampler", dict(model=branched, positive=with_option(area=(4, 8, 4, 0))), "A marked prompt has an area"),
+    ("CoLoGenBranchMap", dict(model=branched, latent={}), "There is no run with two branches to show"),
+    ("CoLoGenPersonalGuider", {**GUIDED, "area": 0.5}, "The superclass has no marked words"),
+    ("CoLoGenPersonalGuider", {**GUIDED, "cfg": 2.0}, "cfg is 2.0 without a negative prompt"),
+    ("CoLoGenEvaluate", dict(results=[IMAGE], prompts=[""]), "There is nothing to compare with"),
+    ("CoLoGenEvaluate", dict(results=[IMAGE], prompts=["a\nb"]), "There are 1 results and 2 prompts"),
 ]  # fmt: skip
 
 
@@ -88,10 +130,10 @@ def host(tmp_path_factory, comfy):
 def provoked(name: str, inputs: dict) -> str:
     import cologen.nodes
 
-    if name == "CoLoGenSaveExperts":
-        inputs = {"experts": tiny_bank(tiny_flux()), **inputs}
+    run = sample if name == "KSampler" else getattr(cologen.nodes, name).execute
+    inputs = {key: value() if callable(value) else value for key, value in inputs.items()}
     with pytest.raises(ValueError) as told:
-        getattr(cologen.nodes, name).execute(**inputs)
+        run(**inputs)
     return str(told.value)
 
 

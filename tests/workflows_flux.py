@@ -52,9 +52,9 @@ class Dev:
     def _file(self, kind: str, row: float, name: str, field: str, title: str = "", **more) -> Node:
         return self.canvas.add(kind, (0, row), title, models=wants(name), **{field: name}, **more)
 
-    def words(self, text: str) -> Output:
-        text = self.canvas.add("CLIPTextEncode", (1, 3), "Prompt", box=(300, 160), clip=self.clip["CLIP"], text=text)
-        return self.canvas.add("FluxGuidance", (1, 7), conditioning=text[0], guidance=3.5)[0]
+    def words(self, text: str, row: float = 3, title: str = "Prompt", kind: str = "CLIPTextEncode") -> Output:
+        text = self.canvas.add(kind, (1, row), title, box=(300, 160), clip=self.clip["CLIP"], text=text)
+        return self.canvas.add("FluxGuidance", (1, row + 4), conditioning=text[0], guidance=3.5)[0]
 
     def picture(self, title: str, row: float = 10) -> Node:
         return self.canvas.add("LoadImage", (1, row), title, image="example.png")
@@ -157,6 +157,24 @@ def ground(canvas: Canvas) -> None:
     dev.note("## Find on FLUX.1-dev\n\nThe answer is drawn on the picture, then read as a mask and a box." + TRAINED)
 
 
+def personal(canvas: Canvas) -> None:
+    dev = Dev(canvas, "subject")
+    marked = "CoLoGenMarkedPrompt"
+    words = dev.words("a [SKS] surfing a wave at sunset, photograph", 3, "The subject marked", marked)
+    other = dev.words("a [dog] surfing a wave at sunset, photograph", 9, "A noun that FLUX knows", marked)
+    told = dev.task("CoLoGenSubject", 9, words, image=dev.picture("Whom to keep", 15)["IMAGE"])
+    dev.model = canvas.add("CoLoGenDualBranch", (2, 0), model=dev.model[0], auxiliary=other)
+    image = dev.drawn(told, dev.square())
+    dev.saved(image, "personal")
+    canvas.add("CoLoGenBranchMap", (4, 10), box=(640, 300), model=dev.model[0], latent=image.node.values["samples"])
+    dev.note(
+        "## A subject in a scene of its noun\n\nFor the first third of the sampling a second picture is drawn beside, with a "
+        "common noun in place of **SKS**, and lends its scene. Say in the second prompt what kind of thing your subject is: "
+        "the two prompts differ in nothing else. `strength` above 0 takes more of the scene, below 0 keeps more of the "
+        "subject; *Branch Map* shows who was heard where." + LICENCES
+    )
+
+
 WORKFLOWS = {
     "flux_dev_inpaint": inpaint,
     "flux_dev_ground": ground,
@@ -164,4 +182,5 @@ WORKFLOWS = {
     "flux_dev_subject": subject,
     "flux_dev_edit": edit,
     "flux_dev_control_and_subject": control_subject,
+    "flux_dev_personal": personal,
 }
