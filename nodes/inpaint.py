@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -108,7 +107,10 @@ class CoLoGenPasteBack(io.ComfyNode):
 
 def grown(mask: Tensor, pixels: int) -> Tensor:
     """A bool mask (batch, height, width), larger by so many pixels to all sides."""
-    return mask if not pixels else _most(mask, pixels) > 0.5
+    from scipy import ndimage
+
+    side = 2 * pixels + 1
+    return torch.from_numpy(ndimage.maximum_filter(mask.cpu().numpy(), (1, side, side), mode="constant"))
 
 
 def feathered(mask: Tensor, pixels: int) -> Tensor:
@@ -121,9 +123,3 @@ def feathered(mask: Tensor, pixels: int) -> Tensor:
         for hole in mask.cpu().numpy()
     ]
     return torch.from_numpy(np.stack(depths)).clamp(max=pixels + 1).float() / (pixels + 1)
-
-
-def _most(mask: Tensor, pixels: int) -> Tensor:
-    """The largest value within a square of so many pixels to all sides, one axis after the other."""
-    wide = F.max_pool2d(mask[:, None].float(), (2 * pixels + 1, 1), 1, (pixels, 0))
-    return F.max_pool2d(wide, (1, 2 * pixels + 1), 1, (0, pixels))[:, 0]
