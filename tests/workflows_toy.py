@@ -5,9 +5,9 @@ from cologen.prw.tasks import TASKS
 from cologen.training.server import TOY
 from cologen.training.toy.evaluate import CFG, STEPS
 
-SCENES = {"inpaint": 3, "ground": 3, "control": 3, "subject": 3, "edit": 3}
+SCENES = {"inpaint": 3, "ground": 3, "control": 3, "subject": 3, "edit": 4}
 """Which question each task's workflow asks."""
-PHRASE = "the red cross"
+PHRASE = "the red square in the top right"
 LEANS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
@@ -88,7 +88,7 @@ def ground(canvas: Canvas) -> None:
     canvas.add("PreviewAny", (4, 8), "Where", box=(300, 120), source=found["text"])
     canvas.note(
         "## Ground: find it\n\nType what to find. FLUX draws the answer on the picture, *Read Grounding* reads it: as mask, "
-        "as box, as text. The toy world knows things by colour, shape and corner, and answers in lime or pink.",
+        "as box, as text. The toy world wants the corner named where there are several things, and answers in lime or pink.",
         (0, 13),
     )
 
@@ -206,7 +206,7 @@ def ground_inpaint(canvas: Canvas) -> None:
         "CoLoGenReadGrounding", (4, 0), box=(300, 420), drawn=toy.drawn(asked, 3)[0], original=picture, form="mask",
         colour="pink",
     )  # fmt: skip
-    words = toy.words("a plain blue square at the top right", (4, 9))
+    words = toy.words("a big plain yellow circle in the top right", (4, 9))
     told = toy.task("CoLoGenInpaint", (5, 0), words[0], image=picture, mask=found["mask"], grow=4)
     image = toy.drawn(told, 6)
     whole = canvas.add(

@@ -44,7 +44,7 @@ class RunFolder:
             bank = known
         elif ranks.rank() == 0:
             if bank is not None:
-                self.save(bank, start)
+                bank.save(start)
             self.note(RUN, mine)
         if ranks.rank() == 0:
             self._clear()
