@@ -13,7 +13,7 @@ from cologen.training.route_picture import INK, PAPER
 from cologen.training.server import Server, base_directory, shown
 from pack import HOST, ROOT
 from pictures_toy import PICTURES
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from workflows_toy import Toy
 
 FOLDER = ROOT / "web" / "docs" / "pictures"
@@ -44,7 +44,7 @@ def sheet(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     for i, (label, tile) in enumerate(tiles):
         x, y = GAP + i % columns * (SIDE + GAP), i // columns * (SIDE + LINE + GAP)
         draw.text((x, y), label, INK, font)
-        paper.paste(tile.resize((SIDE, SIDE), Image.Resampling.NEAREST), (x, y + LINE))
+        paper.paste(ImageOps.contain(tile, (SIDE, SIDE), Image.Resampling.NEAREST), (x, y + LINE))
     return paper
 
 

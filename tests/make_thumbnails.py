@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from cologen.training.server import Server, base_directory, shown
-from make_pictures import sheet
+from make_pictures import PATIENCE, sheet
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from pack import HOST
 from PIL import Image
@@ -23,7 +23,7 @@ GRAPH, WIDE = (120, 100, 1800, 1045), 600
 
 def ran(server: Server, base: Path, info: dict, name: str) -> Image.Image:
     canvas = drawn(name, info)
-    entry = server.run(canvas.prompt())
+    entry = server.run(canvas.prompt(), PATIENCE)
     nodes = sorted((node for node in canvas.nodes if node.kind in SHOWN), key=lambda node: SHOWN.index(node.kind))
     tiles = [(node.place["title"], shown(base, entry, str(node.number))) for node in nodes[:MOST]]
     return (

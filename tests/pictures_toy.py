@@ -81,7 +81,7 @@ def paste_back(toy: Toy) -> None:
 
 
 def ground(toy: Toy, form: str = "mask") -> tuple[Output, Output, dict[str, str]]:
-    image, answer = asked(toy, "edit", 3)["source"], dict(form=form, colour="pink")
+    image, answer = asked(toy, "edit", TURN)["source"], dict(form=form, colour="pink")
     given = dict(clip=toy.flux["CLIP"], vae=toy.flux["VAE"], image=image, phrase=PHRASE)
     return image, picture(toy, toy.canvas.add("CoLoGenGround", AT, **given, **answer)), answer
 

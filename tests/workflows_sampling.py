@@ -2,7 +2,7 @@
 
 from canvas import Canvas, Node, Output
 from cologen.training.toy.evaluate import CFG, STEPS
-from workflows_toy import Toy
+from workflows_toy import TOLD, Toy
 
 SUBJECT = "a [circle] at the top left"
 SCENE = "a big blue square at the bottom right, on a black ground"
@@ -47,7 +47,7 @@ def guided(toy: Toy, prompts: Node, latent: Output, column: float, **knobs) -> N
 
 def dual_branch(canvas: Canvas) -> None:
     toy = Toy(canvas)
-    question = toy.question("subject", (0, 8))
+    question = toy.question("subject", (0, 8), seed=TOLD)
     prompts = subject(toy, question, (2, 6))
     branched(toy, (2, 0))
     latent = canvas.add("EmptySD3LatentImage", (2, 13), width=64, height=64)
@@ -67,7 +67,7 @@ def dual_branch(canvas: Canvas) -> None:
 
 def personal_guider(canvas: Canvas) -> None:
     toy = Toy(canvas)
-    question = toy.question("subject", (0, 8))
+    question = toy.question("subject", (0, 8), seed=TOLD)
     prompts = subject(toy, question, (2, 0))
     other = marked(toy, PLAIN, (1, 10), "The plain noun in its scene")
     latent = canvas.add("EmptySD3LatentImage", (2, 8), width=64, height=64)

@@ -5,8 +5,10 @@ from cologen.prw.tasks import TASKS
 from cologen.training.server import TOY
 from cologen.training.toy.evaluate import CFG, STEPS
 
-SCENES = {"inpaint": 3, "ground": 3, "control": 3, "subject": 3, "edit": 4}
+SCENES = {"inpaint": 9, "control": 6, "subject": 6, "edit": 4}
 """Which question each task's workflow asks."""
+TOLD = 3
+"""The question of workflows whose own words tell of its things."""
 PHRASE = "the red square in the top right"
 LEANS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
@@ -21,8 +23,9 @@ class Toy:
         self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=bank["experts"])
         self.empty = self.words("", (1, 3), "No words")["CONDITIONING"]
 
-    def question(self, task: str, at: tuple[float, float], title: str = "") -> Node:
-        return self.canvas.add("CoLoGenToyQuestion", at, title, task=task, question_seed=SCENES[task])
+    def question(self, task: str, at: tuple[float, float], title: str = "", seed: int | None = None) -> Node:
+        seed = SCENES[task] if seed is None else seed
+        return self.canvas.add("CoLoGenToyQuestion", at, title, task=task, question_seed=seed)
 
     def words(self, text: str | Output, at: tuple[float, float], title: str = "Prompt") -> Node:
         return self.canvas.add("CLIPTextEncode", at, title, clip=self.flux["CLIP"], text=text)
@@ -149,7 +152,10 @@ assert list(BY_TASK) == list(TASKS)
 
 def inpaint_subject(canvas: Canvas) -> None:
     toy = Toy(canvas)
-    hole, thing = toy.question("inpaint", (0, 8), "A picture with a hole"), toy.question("subject", (0, 13), "A thing")
+    hole, thing = (
+        toy.question("inpaint", (0, 8), "A picture with a hole", TOLD),
+        toy.question("subject", (0, 13), "A thing", TOLD),
+    )
     words = toy.words("a circle at the bottom left", (1, 6))
     filled = toy.task(
         "CoLoGenInpaint", (2, 0), words[0], "What is round the hole", image=hole["source"], mask=hole["mask"], grow=0
@@ -172,7 +178,10 @@ def inpaint_subject(canvas: Canvas) -> None:
 
 def control_subject(canvas: Canvas) -> None:
     toy = Toy(canvas)
-    lines, thing = toy.question("control", (0, 8), "A map"), toy.question("subject", (0, 13), "A thing")
+    lines, thing = (
+        toy.question("control", (0, 8), "A map", TOLD),
+        toy.question("subject", (0, 13), "A thing", TOLD),
+    )
     words = toy.words("a circle at the bottom left and a yellow square at the top right", (1, 6))
     black = canvas.add("SolidMask", (1, 9), value=0.0, width=64, height=64)
     white = canvas.add("SolidMask", (1, 12), value=1.0, width=32, height=32)
