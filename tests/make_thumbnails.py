@@ -1,10 +1,11 @@
-"""Writes example_workflows/*.jpg: `python tests/make_thumbnails.py` after tests/test_frontend.py, with a ComfyUI at hand.
+"""Writes example_workflows/*.jpg: `python tests/make_thumbnails.py [WORKFLOW ...]` after tests/test_frontend.py, with a ComfyUI at hand.
 
 A toy workflow is run, and what it shows are the tiles. FLUX.1-dev's are shown as graphs, from the screenshots.
 """
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from cologen.training.server import Server, base_directory, shown
@@ -17,37 +18,41 @@ from test_frontend import SHOTS
 SHOWN = ("SaveImage", "PreviewImage")
 MOST = 3
 """Tiles: what was drawn, and what it was drawn from."""
-GRAPH, WIDE = (120, 100, 1800, 1045), 600
+CANVAS, WIDE = (120, 100, 1900, 1045), 600
 """The part of a screenshot without the page's own buttons."""
+BACKGROUND, MARGIN = 45, 20
+"""The canvas is no lighter than this."""
 
 
 def ran(server: Server, base: Path, info: dict, name: str) -> Image.Image:
     canvas = drawn(name, info)
     entry = server.run(canvas.prompt(), PATIENCE)
     nodes = sorted((node for node in canvas.nodes if node.kind in SHOWN), key=lambda node: SHOWN.index(node.kind))
-    tiles = [(node.place["title"], shown(base, entry, str(node.number))) for node in nodes[:MOST]]
-    return (
-        tiles[0][1].resize((WIDE, WIDE * tiles[0][1].height // tiles[0][1].width), 0) if wide(tiles) else sheet(tiles)
-    )
+    (_, first), *_ = tiles = [(node.place["title"], shown(base, entry, str(node.number))) for node in nodes]
+    if wide(first):
+        return first.resize((WIDE, WIDE * first.height // first.width), Image.Resampling.NEAREST)
+    return sheet([tile for tile in tiles if not wide(tile[1])][:MOST])
 
 
-def wide(tiles: list) -> bool:
-    """A row of pictures in one is shown alone."""
-    return tiles[0][1].width > 3 * tiles[0][1].height
+def wide(picture: Image.Image) -> bool:
+    """Several pictures in a row."""
+    return picture.width > 2 * picture.height
 
 
 def graph(name: str) -> Image.Image:
-    found = Image.open(SHOTS / f"{name}.png").convert("RGB").crop(GRAPH)
+    found = Image.open(SHOTS / f"{name}.png").convert("RGB").crop(CANVAS)
+    left, top, right, bottom = found.convert("L").point(lambda value: 255 * (value > BACKGROUND)).getbbox()
+    found = found.crop((left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN))
     return found.resize((WIDE, WIDE * found.height // found.width), Image.Resampling.LANCZOS)
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = base_directory(Path(folder) / "base", {})
         server = Server(HOST, base)
         try:
             info = server.get("/object_info")
-            for name in WORKFLOWS:
+            for name in names or WORKFLOWS:
                 picture = ran(server, base, info, name) if name.startswith("toy") else graph(name)
                 path = FOLDER / f"{name}.jpg"
                 picture.save(path, quality=88)
@@ -57,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
