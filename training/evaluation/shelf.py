@@ -73,8 +73,7 @@ class Shelf:
     def found(self, key: str) -> Path:
         if not (path := self.path(key)).exists():
             raise Unmeasured(
-                f"There is no {path.name} in {path.parent}, which this needs: download it from "
-                f"{CHECKPOINTS[key].home}, or name another with --model {key}=PATH."
+                f"There is no {path.name} in {path.parent}, which this needs: download it from {CHECKPOINTS[key].home}."
             )
         return path
 
