@@ -114,16 +114,22 @@ def test_a_workflow_opens_whole_and_keeps_its_values(page, info, name):
     assert not page.locator(".p-toast-message-error").count()
 
 
-def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
-    opened(page, "toy_edit")
-    before = set(server.get("/history"))
-    page.evaluate("() => app.queuePrompt(0, 1)")
+def finished(page, server, before: set[str]) -> str:
+    """How the one run ended that was queued since."""
     for _ in range(120):
         done = [entry for number, entry in server.get("/history").items() if number not in before]
         if done and done[0]["status"]["completed"]:
             break
         page.wait_for_timeout(500)
-    assert done[0]["status"]["status_str"] == "success"
+    (entry,) = done
+    return entry["status"]["status_str"]
+
+
+def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
+    opened(page, "toy_edit")
+    before = set(server.get("/history"))
+    page.evaluate("() => app.queuePrompt(0, 1)")
+    assert finished(page, server, before) == "success"
     page.wait_for_timeout(1500)
     page.screenshot(path=SHOTS / "toy_edit_done.png")
     assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 4, (
@@ -131,7 +137,7 @@ def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
     )
 
 
-def test_the_templates_dialog_has_them_all_with_their_thumbnails(page, server):
+def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
     (listed,) = [names for pack, names in server.get("/api/workflow_templates").items() if pack == "CoLoGen"]
     assert set(listed) == set(WORKFLOWS)
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
@@ -145,7 +151,11 @@ def test_the_templates_dialog_has_them_all_with_their_thumbnails(page, server):
             assert Image.open(thumbnail).width > 100
     widths = page.evaluate("() => [...document.querySelectorAll('[role=dialog] img')].map((i) => i.naturalWidth)")
     assert sum(width > 0 for width in widths) >= 8, "those in view show their thumbnails"
-    page.keyboard.press("Escape")
+    page.get_by_role("dialog").get_by_text("toy_edit", exact=True).first.click(timeout=30_000)
+    page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'CoLoGenEdit')", timeout=30_000)
+    before = set(server.get("/history"))
+    page.get_by_role("button", name="Run", exact=True).first.click(timeout=30_000)
+    assert finished(page, server, before) == "success"
 
 
 def test_the_help_page_of_a_node_opens_with_its_picture(page):
