@@ -17,8 +17,9 @@ from .host_training import INTERRUPTS, TrainingHost, spare
 from .lessons import Lessons
 from .listeners import Listener
 from .log import Log
-from .run import Run, label
+from .run import Run
 from .run_folder import RunFolder
+from .runner import label
 from .samples import Samples
 
 DATA = "data.json"

@@ -13,10 +13,10 @@ from .curriculum import Curriculum, Stage
 from .history import History
 from .listeners import Listener
 from .log import LOG, read_log
-from .loop import StageTrainer
 from .page import image, table, whole_page
 from .samples import latest
 from .terminal import span
+from .trainer import Trainer
 from .whole import whole
 
 REPORT = "report.html"
@@ -27,7 +27,7 @@ class Report(Listener):
         self.path, self.curriculum, self.seed, self.recipe = out / REPORT, curriculum, seed, recipe
         self.began = False
 
-    def stage_began(self, trainer: StageTrainer) -> None:
+    def stage_began(self, trainer: Trainer) -> None:
         self.began = True
 
     def stage_ended(self, stage: Stage, bank: Bank) -> None:
