@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from cologen.prw.concept import ConceptInfo
+from cologen.prw.config import Base
 from cologen.training.host import random_vae
+from cologen.training.subject_training import fresh_concept
 from pack import ROOT
 from safetensors.torch import save_file
-from tiny import tiny_bank, tiny_flux
+from tiny import host_model, tiny_bank, tiny_flux
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -24,6 +27,7 @@ OPTIONS = dict(
     strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=0, position="auto", shift_right=1.0, shift_down=0.0,
     keep_on="gpu", keep_between_runs=False,
 )  # fmt: skip
+CONCEPT = dict(conditioning=PROMPT, file="the one that is connected", strength=1.0)
 DATA = dict(vae=object(), clip=object(), source="folder", folder="", task="edit", size=64, count=0, cut_seed=0)
 
 CASES = [
@@ -47,6 +51,9 @@ CASES = [
     ("CoLoGenSaveExperts", dict(name="link/x"), "The folder link leads outside"),
     ("CoLoGenTrainingData", {**DATA, "folder": "../.."}, "The folder '../..' leads outside"),
     ("CoLoGenTrainingData", {**DATA, "vae": None}, "There is no VAE or no CLIP"),
+    ("CoLoGenConceptTokens", CONCEPT, "There is no concept, expected one"),
+    ("CoLoGenConceptTokens", {**CONCEPT, "concept": dict(width=8)}, "The prompt's vectors have 32 numbers"),
+    ("CoLoGenConceptTokens", {**CONCEPT, "concept": dict(base=Base(hidden_size=64)), "model": "tiny"}, "The MODEL is of another shape"),
     ("CoLoGenUsagePlot", dict(loss={"loss": [1.0]}), "This loss tells nothing of experts"),
 ]  # fmt: skip
 
@@ -90,6 +97,11 @@ def provoked(name: str, inputs: dict) -> str:
 
     if name == "CoLoGenSaveExperts":
         inputs = {"experts": tiny_bank(tiny_flux()), **inputs}
+    if "concept" in inputs:
+        info = ConceptInfo(**{"base": Base.of(tiny_flux()), "width": 32, "rank": 2, **inputs["concept"]})
+        inputs = {**inputs, "concept": fresh_concept(info, torch.zeros(2, info.width), 0)}
+    if "model" in inputs and name == "CoLoGenConceptTokens":
+        inputs = {**inputs, "model": host_model(tiny_flux())}
     with pytest.raises(ValueError) as told:
         getattr(cologen.nodes, name).execute(**inputs)
     return str(told.value)

@@ -13,8 +13,10 @@ from .data.folder import listing
 from .data.geometry import centre_view
 from .data.sample import Example
 from .lessons import Codec, Lessons, encode
-from .subject import OWN, PRIOR, Subject
+from .subject import OWN, PRIOR, Subject, SubjectRecipe
 
+TOY_PRIOR = 64
+"""Pictures of the class that the built-in world draws."""
 NUDGE = 0.01
 """Vectors that begin as the same word are this much apart (our choice), or they would stay one."""
 
@@ -47,6 +49,20 @@ def prior(codec: Codec, pictures: Mapping[str, tuple[np.ndarray, str]]) -> Lesso
     """Pictures of the class with their prompts."""
     told = pictures.items()
     return encode(codec, PRIOR, (Example(name, PRIOR, prompt, picture, picture) for name, (picture, prompt) in told))
+
+
+def recipe_lessons(recipe: SubjectRecipe, codec: Codec, seed: int) -> dict[str, Lessons]:
+    """What a recipe of the built-in world names: folders, or its own subject."""
+    from .toy.scene import SIDE
+    from .toy.subject import toy_photos, toy_prior
+
+    subject = recipe.subject
+    own = folder_pictures(Path(subject.photos), SIDE) if subject.photos else toy_photos(seed)
+    found: dict[str, Lessons] = {OWN: photos(codec, own, subject)}
+    if recipe.stage.replay:
+        told = folder_told(Path(subject.prior), SIDE) if subject.prior else toy_prior(TOY_PRIOR, seed)
+        found[PRIOR] = prior(codec, told)
+    return found
 
 
 def folder_pictures(root: Path, size: int) -> dict[str, np.ndarray]:
