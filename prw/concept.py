@@ -29,7 +29,7 @@ from .safe_file import SafeFile
 from .strict import between, build, known_only, one_of, short
 from .writer import write
 
-FORMAT, VERSION, KEY = "cologen-concept", 1, "cologen"
+FORMAT, VERSION, KEY = "cologen-concept", 1, "cologen_concept"
 TOKENS = "concept.tokens"
 WEIGHTS = "transformer."
 """What the LoRA's names begin with."""

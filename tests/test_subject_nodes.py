@@ -177,6 +177,21 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
     assert torch.equal(sample(stock, told(concept)), expected)
 
 
+def test_as_a_lora_it_can_become_an_expert(tmp_path):
+    """What it does to single blocks; double blocks' text is none of a source's."""
+    from cologen.prw.importers import open_experts
+
+    concept = loud()
+    bank = open_experts(concept.save(tmp_path / "mine.safetensors"), "mine", "partial")
+    for block in concept.info.base.blocks("single"):
+        for target, pair in bank.expert("mine", block).items():
+            name = f"transformer.single_transformer_blocks.{block.split('.')[1]}.attn.to_{target}"
+            down, up = (concept.tensors[f"{name}.lora_{part}.weight"] for part in "AB")
+            found = pair.up.float() @ pair.down.float() * pair.scale
+            assert torch.allclose(found, up @ down * 1.5, atol=1e-5)
+    assert set(bank.info.experts["mine"].targets) == {"k", "v"}
+
+
 def test_strength_0_is_the_plain_picture():
     from cologen.nodes import CoLoGenConceptTokens
     from cologen.nodes.concept import CONNECTED

@@ -263,15 +263,15 @@ def other_alpha(tensors, metadata):
 
 
 def newer(tensors, metadata):
-    metadata["cologen"] = metadata["cologen"].replace('"version": 1', '"version": 2')
+    metadata["cologen_concept"] = metadata["cologen_concept"].replace('"version": 1', '"version": 2')
 
 
 def nonsense(tensors, metadata):
-    metadata["cologen"] = metadata["cologen"].replace('"rank": 2', '"rank": "two"')
+    metadata["cologen_concept"] = metadata["cologen_concept"].replace('"rank": 2', '"rank": "two"')
 
 
 def bankish(tensors, metadata):
-    metadata["cologen"] = metadata["cologen"].replace("cologen-concept", "cologen-bank")
+    metadata["cologen_concept"] = metadata["cologen_concept"].replace("cologen-concept", "cologen-bank")
 
 
 def bare(tensors, metadata):

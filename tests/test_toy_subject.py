@@ -1,15 +1,18 @@
 """The toy world's own subject, what is asked about it, and two branches on our own FLUX as on the host's."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pack  # noqa: F401
 import pytest
 import torch
+from cologen.prw.concept import Concept
 from cologen.prw.dual_branch import Blend
 from cologen.prw.embedded import EmbeddedHost
 from cologen.prw.marked_words import WORDS, Words, without_marks
 from cologen.training.branches import Branch, drawn_beside
+from cologen.training.cli import main
 from cologen.training.curriculum import SUBJECT
 from cologen.training.reproduce_subject import ROWS, Exam, draw_curves, means, moments, summary
 from cologen.training.subject import OWN, PRIOR, SubjectRecipe, load_recipe
@@ -17,7 +20,7 @@ from cologen.training.subject_lessons import folder_pictures, folder_told, recip
 from cologen.training.toy.oracle import read
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import COLOURS, GROUNDS, PLACES, TEXTURES, Item, Scene, draw_scene
-from cologen.training.toy.store import open_codec
+from cologen.training.toy.store import NAME, open_codec
 from cologen.training.toy.subject import SEEN, UNSEEN, asked, drawn, likeness, score, toy_photos, toy_prior
 from cologen.training.toy.text import UNKNOWN, TextEncoder
 from PIL import Image
@@ -122,6 +125,33 @@ def test_two_branches_draw_what_the_host_s_samplers_draw(end):
     ]  # fmt: skip
     found = drawn_beside(host, *branches, times, blend, guidance=3.5)
     assert torch.allclose(found, expected, atol=2e-4)
+
+
+def test_the_terminal_trains_a_subject(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["mine.iterations=2", "mine.batch=2", "rank=1", "validate_every=0", "sample_steps=1", "--device", "cpu"]
+
+    def train(*words):
+        code = main(["train", "subject", *small, *words])
+        said = capsys.readouterr()
+        return code, said.out.splitlines(), said.err
+
+    code, said, error = train()
+    assert code == 0 and said[-2:] == ["out/train/subject/mine.safetensors", "out/train/subject/report.html"], error
+    made = Concept.open("out/train/subject/mine.safetensors")
+    assert made.info.noun == "circle" and made.info.iterations == 2 and made.info.base.name == NAME
+    page = Path("out/train/subject/report.html").read_text()
+    assert "some of the photos; below, what the prompts give" in page
+    assert train()[2].endswith("go on there with --resume, or choose another with --out.\n")
+    before = Path("out/train/subject/mine.safetensors").read_bytes()
+    assert train("--resume")[0] == 0 and Path("out/train/subject/mine.safetensors").read_bytes() == before
+    assert train("--resume", "subject.ico=false")[2].startswith(
+        "cologen: The folder out/train/subject holds a run of another"
+    )
+    assert train("--out", "b", "--bank", "x")[2].startswith(
+        "cologen: --bank is x, but a subject begins with no experts"
+    )
+    assert train("--out", "b", "subject.noun=[x]")[2].startswith("cologen: subject.toml cannot be used: ")
 
 
 class Answers:

@@ -13,7 +13,7 @@ from ..prw.strict import between, build, one_of, short
 from .curriculum import SUBJECT, Curriculum, Stage, curriculum_of, recipe_path, scaled
 from .recipe_text import tables
 
-OWN, PRIOR = "subject", "prior"
+OWN, PRIOR = "photos", "prior"
 """The tasks of its lessons."""
 SLOT = "{}"
 """Stands for the noun in a caption."""

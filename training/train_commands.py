@@ -45,6 +45,8 @@ def _train(args: Namespace) -> str:
     wanted = load_recipe(args.config, args.changes)
     subject = shortened(wanted, BUDGETS[args.budget]) if isinstance(wanted, SubjectRecipe) else None
     curriculum = scaled(wanted, BUDGETS[args.budget]) if subject is None else subject.curriculum
+    if subject is not None and args.bank is not None:
+        raise ValueError(f"--bank is {args.bank}, but a subject begins with no experts: leave it out.")
     only = stage_of(curriculum, args.stage)
     recipe = Path(args.config).name.removesuffix(".toml")
     out = args.out or Path("out") / "train" / recipe
