@@ -66,7 +66,6 @@ class SubjectLaboratory:
     def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
         self.out, self.count, self.say = out, count, say
         recipe = load_recipe(SUBJECT)
-        assert isinstance(recipe, SubjectRecipe)
         self.recipe = shortened(recipe, BUDGETS[budget])
         self.flux, self.codec = open_set(SHIPPED)
         self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
