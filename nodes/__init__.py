@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .concept import CoLoGenConceptTokens
 from .control_map import CoLoGenControlMap
 from .dual_branch import CoLoGenBranchMap, CoLoGenDualBranch
 from .evaluate import CoLoGenEvaluate
@@ -18,6 +19,7 @@ from .route_map import CoLoGenRouteMap
 from .source import CoLoGenSource
 from .tasks import CoLoGenControl, CoLoGenEdit, CoLoGenSubject
 from .toy_question import CoLoGenToyQuestion
+from .train_subject import CoLoGenTrainSubject
 from .training import CoLoGenTrainCurriculum, CoLoGenTrainStage
 from .training_data import CoLoGenTrainingData
 from .usage_plot import CoLoGenUsagePlot
@@ -53,6 +55,8 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenBranchMap,
     CoLoGenPersonalGuider,
     CoLoGenEvaluate,
+    CoLoGenTrainSubject,
+    CoLoGenConceptTokens,
 ]
 
 

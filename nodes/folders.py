@@ -7,12 +7,17 @@ from pathlib import Path
 
 import folder_paths
 
+from ..prw.concept import looks_like_concept
 from ..prw.importers.easycontrol import looks_like_easycontrol
 from .toy import BANK_PATH, TOY
 
 FOLDER = "cologen"
 LORAS = "loras/"
 """Before the name of a file from models/loras."""
+RUNS = "runs/"
+"""Before the name of a run that trained a subject."""
+SUBJECT = "subject"
+"""What a concept's file is called in its run's folder."""
 PART = re.compile(r"\w(?:[\w .-]{0,98}[\w-])?")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 """Device names of Windows: a pack travels."""
@@ -61,6 +66,21 @@ def new_bank_path(name: str) -> Path:
 def run_folder(name: str) -> Path:
     """Where a training run of this name lives: output/cologen/NAME."""
     return within(Path(folder_paths.get_output_directory()) / FOLDER, name)
+
+
+def concept_files() -> list[str]:
+    """Concepts among the LoRAs, and what runs have trained."""
+    register_folder()
+    loras = ((name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
+    runs = Path(folder_paths.get_output_directory()) / FOLDER
+    trained = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob(f"**/{SUBJECT}.safetensors"))
+    return [*(name for name, path in loras if path and looks_like_concept(path)), *(RUNS + name for name in trained)]
+
+
+def concept_path(name: str) -> str:
+    if name.startswith(RUNS):
+        return str(run_folder(name.removeprefix(RUNS)) / f"{SUBJECT}.safetensors")
+    return lora_path(name)
 
 
 def data_folder(name: str) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 BankType = io.Custom("COLOGEN_BANK")
+ConceptType = io.Custom("COLOGEN_CONCEPT")
 DataType = io.Custom("COLOGEN_DATA")
 OptionsType = io.Custom("COLOGEN_OPTIONS")
 BoxType = io.Custom("BOUNDING_BOX")

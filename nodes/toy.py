@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE
-from ..training.toy.text import TextEncoder, facts_told
+from ..training.toy.text import TextEncoder, tokens_told
 
 TOY = "toy world (built in)"
 """How it is chosen where a file is."""
@@ -27,18 +27,13 @@ def toy_clip():
 
 
 class ToyTokenizer:
-    """A text is a row of words; there are no weights to them, so "(word:1.2)" is read as word.
-
-    Word ids are facts', as the encoder gives a token a fact; 0 is padding.
-    """
+    """A text is a row of words; there are no weights to them, so "(word:1.2)" is read as word."""
 
     def __init__(self, embedding_directory=None, tokenizer_data=None):
         self.reader = TextEncoder()
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict:
-        words = self.reader.tokenize([text])[0].tolist()
-        facts = [*facts_told(text), 0]
-        return {"toy": [[(word, 1.0, fact) if return_word_ids else (word, 1.0) for word, fact in zip(words, facts)]]}
+        return tokens_told(self.reader, text, return_word_ids)
 
     def untokenize(self, pairs):
         names = {index: word for word, index in self.reader.index.items()}

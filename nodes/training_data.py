@@ -92,17 +92,21 @@ class CoLoGenTrainingData(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None) -> io.NodeOutput:
-        if vae is None or clip is None:
-            raise ValueError(
-                "There is no VAE or no CLIP, expected FLUX.1's: connect those of the stock loaders or Load FLUX."
-            )
-        codec = HostCodec(vae, clip)
+        codec = codec_of(vae, clip)
         example, count, note = SOURCES[source](folder, task, size, count, cut_seed)
         with torch.inference_mode(False):  # training takes ordinary tensors
             lessons = encoded(codec, task, example, count, progress())
             codec = replace(codec, empty=codec.texts([""]))
             data = TrainingData(codec, data.lessons if data else {}).plus(lessons)
         return io.NodeOutput(data, ui=ui.PreviewText(f"{data}\n{note}".strip()))
+
+
+def codec_of(vae, clip) -> HostCodec:
+    if vae is None or clip is None:
+        raise ValueError(
+            "There is no VAE or no CLIP, expected FLUX.1's: connect those of the stock loaders or Load FLUX."
+        )
+    return HostCodec(vae, clip)
 
 
 def folder_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:

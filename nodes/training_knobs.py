@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..training.curriculum import OPTIMIZERS, Settings, Stage
+from ..training.curriculum import OPTIMIZERS
 from ..training.schedule import SCHEDULES
 from .schema import BankType, DataType, LossType, advanced
 
@@ -41,16 +41,16 @@ def outputs() -> list:
 
 def stage_knobs() -> list:
     return [
-        _int(
+        int_knob(
             "iterations",
             1000,
             1,
             10**7,
             "How long to train. Few hundred show whether it works; thousands make it good.",
         ),
-        _int("batch", 4, 1, 4096, "Pictures that each update looks at. More trains calmer and takes longer."),
-        _int("rank", 32, 1, 1024, "Size of the expert: more can learn more and makes a larger file."),
-        _float(
+        int_knob("batch", 4, 1, 4096, "Pictures that each update looks at. More trains calmer and takes longer."),
+        int_knob("rank", 32, 1, 1024, "Size of the expert: more can learn more and makes a larger file."),
+        float_knob(
             "alpha",
             64.0,
             0,
@@ -58,7 +58,7 @@ def stage_knobs() -> list:
             1.0,
             "How strongly the expert acts: alpha / rank scales it. The paper keeps it at 2.",
         ),
-        _float(
+        float_knob(
             "rate",
             1e-4,
             0,
@@ -66,10 +66,10 @@ def stage_knobs() -> list:
             1e-6,
             "How far each update goes: too large forgets and flickers, too small learns nothing.",
         ),
-        _float(
+        float_knob(
             "rho", 0.8, 0, 1, 0.01, "Share of FLUX's blocks that the new expert should take; the others take the rest."
         ),
-        _float("veteran", 0.5, 0, 100, 0.01, "How firmly that share is held; 0 leaves it to the router."),
+        float_knob("veteran", 0.5, 0, 100, 0.01, "How firmly that share is held; 0 leaves it to the router."),
     ]
 
 
@@ -96,8 +96,8 @@ def rare_stage_knobs() -> list:
             tooltip="How the rate falls towards the end; cosine ends calmly.",
             **advanced(),
         ),
-        _int("warmup", 0, 0, 10**6, "Iterations over which the rate rises at the start.", **advanced()),
-        _float(
+        int_knob("warmup", 0, 0, 10**6, "Iterations over which the rate rises at the start.", **advanced()),
+        float_knob(
             "router_rate",
             1e-3,
             0,
@@ -106,7 +106,7 @@ def rare_stage_knobs() -> list:
             "The router's own rate: larger finds its share of blocks sooner.",
             **advanced(),
         ),
-        _float(
+        float_knob(
             "replay",
             0.0,
             0,
@@ -115,13 +115,13 @@ def rare_stage_knobs() -> list:
             "Share of pictures from earlier tasks in the data, against forgetting.",
             **advanced(),
         ),
-        _float(
+        float_knob(
             "text_drop", 0.1, 0, 1, 0.01, "Share of pictures whose prompt is left empty, for cfg above 1.", **advanced()
         ),
-        _float(
+        float_knob(
             "guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()
         ),
-        _float(
+        float_knob(
             "time_shift",
             1.0,
             0.01,
@@ -130,7 +130,7 @@ def rare_stage_knobs() -> list:
             "Above 1 it trains more on near noise: where things go, not how they look.",
             **advanced(),
         ),
-        _float(
+        float_knob(
             "ema",
             0.0,
             0,
@@ -139,7 +139,7 @@ def rare_stage_knobs() -> list:
             "0.99 or so leaves the running average of the weights: calmer results.",
             **advanced(),
         ),
-        _float(
+        float_knob(
             "noise_end",
             1.0,
             0,
@@ -154,7 +154,7 @@ def rare_stage_knobs() -> list:
 def run_knobs() -> list:
     """What never changes a result, and may differ when a run goes on."""
     return [
-        _int(
+        int_knob(
             "micro",
             1,
             0,
@@ -168,7 +168,7 @@ def run_knobs() -> list:
             tooltip="Computes blocks twice instead of remembering them: a third slower, a fraction of the memory.",
             **advanced(),
         ),
-        _int(
+        int_knob(
             "save_every",
             100,
             0,
@@ -176,7 +176,7 @@ def run_knobs() -> list:
             "Iterations between two savings; Cancel saves, too. 0: only then.",
             **advanced(),
         ),
-        _int(
+        int_knob(
             "validate_every",
             100,
             0,
@@ -184,26 +184,26 @@ def run_knobs() -> list:
             "Iterations between two measurements on kept-out pictures. 0: none.",
             **advanced(),
         ),
-        _int("sample_every", 250, 0, 10**6, "Iterations between two samples. 0: only at the end.", **advanced()),
-        _int("sample_steps", 12, 1, 100, "Sampler steps of a sample: fewer are quicker and rougher.", **advanced()),
+        int_knob("sample_every", 250, 0, 10**6, "Iterations between two samples. 0: only at the end.", **advanced()),
+        int_knob("sample_steps", 12, 1, 100, "Sampler steps of a sample: fewer are quicker and rougher.", **advanced()),
     ]
 
 
 def seed_knob():
     # not "seed": the host would change that one after each run
-    return _int(
+    return int_knob(
         "run_seed", 0, 0, 2**32 - 1, "Another number draws other batches and noise; it makes another run.", **advanced()
     )
 
 
-def chosen(cls: type[Stage] | type[Settings], knobs: dict[str, Any]) -> dict[str, Any]:
-    """Those that are fields of this class."""
+def chosen(cls: type, knobs: dict[str, Any]) -> dict[str, Any]:
+    """Those that are fields of this dataclass."""
     return {name: value for name, value in knobs.items() if name in cls.__dataclass_fields__}
 
 
-def _int(name: str, default: int, low: int, high: int, tooltip: str, **rest):
+def int_knob(name: str, default: int, low: int, high: int, tooltip: str, **rest):
     return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip, **rest)
 
 
-def _float(name: str, default: float, low: float, high: float, step: float, tooltip: str, **rest):
+def float_knob(name: str, default: float, low: float, high: float, step: float, tooltip: str, **rest):
     return io.Float.Input(name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip, **rest)

@@ -12,8 +12,8 @@ from PIL import Image
 from ..training.curriculum import Stage
 from ..training.history import SMOOTH
 from ..training.listeners import Listener
-from ..training.loop import StageTrainer, Step
 from ..training.plots import Curve, chart
+from ..training.trainer import Step, Trainer
 
 EVERY = 2.0
 """Seconds between two pictures."""
@@ -31,17 +31,17 @@ class Watch(Listener):
         self.grid: np.ndarray | None = None
         self.turn, self.shown = 0, 0.0
 
-    def stepped(self, trainer: StageTrainer, step: Step) -> None:
+    def stepped(self, trainer: Trainer, step: Step) -> None:
         self.losses.append(step.task)
         done = self.starts[trainer.stage.name] + trainer.iteration
         self.bar.update_absolute(done, preview=self._picture(trainer))
         # every iteration: the host itself looks only when a bar has moved enough
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    def sampled(self, trainer: StageTrainer, grid: np.ndarray) -> None:
+    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
         self.grid = grid
 
-    def _picture(self, trainer: StageTrainer) -> tuple[str, Image.Image, int] | None:
+    def _picture(self, trainer: Trainer) -> tuple[str, Image.Image, int] | None:
         now = time.monotonic()
         if now - self.shown < EVERY and not trainer.finished:
             return None

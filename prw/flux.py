@@ -110,13 +110,17 @@ class Modulation(nn.Module):
 
 
 def hooked(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, options: dict) -> Tensor:
-    """Attention after the host's `attn1_patch` hooks had their say: q and k before rotation."""
-    mask = None
-    for patch in options.get("patches", {}).get("attn1_patch", ()):
+    """Attention after the host's `attn1_patch` hooks had their say, q and k before rotation, and before those of its
+    output."""
+    mask, patches = None, options.get("patches", {})
+    for patch in patches.get("attn1_patch", ()):
         out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=options)
         q, k, v = out.get("q", q), out.get("k", k), out.get("v", v)
         pe, mask = out.get("pe", pe), out.get("attn_mask", mask)
-    return attention(q, k, v, pe, mask)
+    attn = attention(q, k, v, pe, mask)
+    for patch in patches.get("attn1_output_patch", ()):
+        attn = patch(attn, options)
+    return attn
 
 
 class DoubleStreamBlock(nn.Module):

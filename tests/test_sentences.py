@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from cologen.prw.concept import ConceptInfo
+from cologen.prw.config import Base
 from cologen.prw.marked_words import WORDS, Words
 from cologen.training.host import random_vae
+from cologen.training.subject_training import fresh_concept
 from pack import ROOT
 from safetensors.torch import save_file
 from sampling import sample
@@ -28,6 +31,7 @@ OPTIONS = dict(
     keep_on="gpu", keep_between_runs=False,
 )  # fmt: skip
 GUIDED = dict(model=object(), positive=PROMPT, switch=0.0, weight=0.5, area=1.0, cfg=1.0)
+CONCEPT = dict(conditioning=PROMPT, file="the one that is connected", strength=1.0)
 DATA = dict(vae=object(), clip=object(), source="folder", folder="", task="edit", size=64, count=0, cut_seed=0)
 
 
@@ -77,6 +81,9 @@ CASES = [
     ("CoLoGenSaveExperts", dict(experts=bank, name="link/x"), "The folder link leads outside"),
     ("CoLoGenTrainingData", {**DATA, "folder": "../.."}, "The folder '../..' leads outside"),
     ("CoLoGenTrainingData", {**DATA, "vae": None}, "There is no VAE or no CLIP"),
+    ("CoLoGenConceptTokens", CONCEPT, "There is no concept, expected one"),
+    ("CoLoGenConceptTokens", {**CONCEPT, "concept": dict(width=8)}, "The prompt's vectors have 32 numbers"),
+    ("CoLoGenConceptTokens", {**CONCEPT, "concept": dict(base=Base(hidden_size=64)), "model": "tiny"}, "The MODEL is of another shape"),
     ("CoLoGenUsagePlot", dict(loss={"loss": [1.0]}), "This loss tells nothing of experts"),
     ("CoLoGenMarkedPrompt", dict(clip=None, text="a [dog]"), "There is no CLIP"),
     ("CoLoGenDualBranch", {**BRANCH, "auxiliary": PROMPT}, "The auxiliary prompt has 1 parts and 0 with marked words"),
@@ -132,6 +139,13 @@ def provoked(name: str, inputs: dict) -> str:
 
     run = sample if name == "KSampler" else getattr(cologen.nodes, name).execute
     inputs = {key: value() if callable(value) else value for key, value in inputs.items()}
+    if name == "CoLoGenSaveExperts":
+        inputs = {"experts": tiny_bank(tiny_flux()), **inputs}
+    if "concept" in inputs:
+        info = ConceptInfo(**{"base": Base.of(tiny_flux()), "width": 32, "rank": 2, **inputs["concept"]})
+        inputs = {**inputs, "concept": fresh_concept(info, torch.zeros(2, info.width), 0)}
+    if "model" in inputs and name == "CoLoGenConceptTokens":
+        inputs = {**inputs, "model": host_model(tiny_flux())}
     with pytest.raises(ValueError) as told:
         run(**inputs)
     return str(told.value)

@@ -16,6 +16,8 @@ from .recipe_text import tables
 from .schedule import SCHEDULES
 
 RECIPES = Path(__file__).parent / "recipes"
+SUBJECT = "subject"
+"""The one recipe among them that is no curriculum (subject.py)."""
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
 
@@ -144,17 +146,22 @@ class Curriculum:
 
 
 def recipes() -> list[str]:
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+    return sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != SUBJECT)
 
 
 def load_curriculum(name: str | os.PathLike, changes: Sequence[str] = ()) -> Curriculum:
     """A TOML file, or a built-in recipe by its name; a sixth stage is a sixth table. `changes`: recipe_text.py."""
-    path = Path(name)
-    if str(name) in recipes() or (not path.exists() and str(name).removesuffix(".toml") in recipes()):
+    path = recipe_path(name)
+    return read_curriculum(path.read_text(encoding="utf-8"), path.name, changes)
+
+
+def recipe_path(name: str | os.PathLike) -> Path:
+    path, known = Path(name), [*recipes(), SUBJECT]
+    if str(name) in known or (not path.exists() and str(name).removesuffix(".toml") in known):
         path = RECIPES / f"{str(name).removesuffix('.toml')}.toml"
     if not path.is_file():
-        raise FileNotFoundError(f"There is no recipe {short(name)}: give a TOML file or one of {', '.join(recipes())}.")
-    return read_curriculum(path.read_text(encoding="utf-8"), path.name, changes)
+        raise FileNotFoundError(f"There is no recipe {short(name)}: give a TOML file or one of {', '.join(known)}.")
+    return path
 
 
 def read_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curriculum:

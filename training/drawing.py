@@ -1,4 +1,4 @@
-"""A picture for a source and a prompt: Euler's method over the same weaving that training and nodes use."""
+"""A picture for a prompt, with a source or without: Euler's method over the same weaving that training and nodes use."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from ..prw.attachment import Host
 from ..prw.bank import Bank
 from ..prw.source import Routing
-from .forward import velocity, weave
+from .forward import Woven, velocity, weave
 
 Text = tuple[Tensor, Tensor]
 """Context (batch, tokens, width) and pooled (batch, width)."""
@@ -31,10 +31,24 @@ def drawn(
     start = torch.zeros(len(noise), device=noise.device)
     texts = [told] if untold is None else [told, untold]
     woven = [weave(host, bank, routing, source, noise, start, pooled) for _, pooled in texts]
+    return followed(host, woven, noise, texts, times, guidance, cfg)
+
+
+@torch.no_grad()
+def followed(
+    host: Host,
+    woven: Sequence[Woven],
+    noise: Tensor,
+    texts: Sequence[Text],
+    times: Sequence[float],
+    guidance: float = 1.0,
+    cfg: float = 1.0,
+) -> Tensor:
+    """Latents as the VAE gives them; a second text is what cfg leads away from."""
     x = noise
     for time, following in zip(times, times[1:]):
-        t = torch.full_like(start, float(time))
+        t = torch.full((len(noise),), float(time), device=noise.device)
         found = [velocity(host, one, x, t, *text, guidance) for one, text in zip(woven, texts)]
-        led = found[0] if untold is None else found[1] + cfg * (found[0] - found[1])
+        led = found[0] if len(found) == 1 else found[1] + cfg * (found[0] - found[1])
         x = x + (float(following) - float(time)) * led.float()
     return host.latent_out(x)

@@ -31,6 +31,12 @@ class Woven(NamedTuple):
     routes: dict[str, Route]
 
 
+def unwoven(host: Host, x: Tensor, spare: dict[str, Any] | None = None) -> Woven:
+    """No source at all; a host hears here that a pass begins."""
+    host.tokens(x[:1])
+    return Woven(dict(spare or {}), {})
+
+
 class LivePart:
     """A source's K/V of a whole batch, still connected to what they were computed from."""
 

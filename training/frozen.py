@@ -27,6 +27,7 @@ def passing_gradients(flux: nn.Module, weight_of: WeightOf) -> Iterator[None]:
             elif unwatched := _unwatched(module, weight_of):
                 handles.append(module.register_forward_pre_hook(unwatched.before))
                 handles.append(module.register_forward_hook(unwatched.after))
+        handles.append(flux.txt_in.register_forward_hook(_owned))
         yield
     finally:
         for handle in handles:
@@ -35,6 +36,11 @@ def passing_gradients(flux: nn.Module, weight_of: WeightOf) -> Iterator[None]:
 
 def _copied(module: nn.Module, args: tuple) -> tuple:
     return (args[0].clone(), *args[1:]) if watched(args[0]) else args
+
+
+def _owned(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    """Blocks add to the text in place, too, which autograd refuses of a layer that was tied."""
+    return out.clone() if watched(out) else out
 
 
 def watched(x: Tensor) -> bool:

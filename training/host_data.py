@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..prw.fitting import as_bytes
+from ..prw.marked_words import Words, marked
 from ..prw.source import LATENT_CHANNELS
 from .data.sample import Example
 from .lessons import Lessons, padded
@@ -55,6 +57,9 @@ class HostCodec:
             raise ValueError("The CLIP gives no pooled text, expected FLUX.1's pair: load CLIP-L and T5-XXL as flux.")
         # FLUX computes in bf16 as a rule: T5 fills half the memory
         return plain(context.to(torch.bfloat16)), plain(pooled.float())
+
+    def words(self, prompt: str) -> Words:
+        return marked(prompt, partial(self.clip.tokenize, return_word_ids=True))
 
     def decode(self, latents: Tensor) -> np.ndarray:
         with torch.inference_mode():

@@ -17,8 +17,9 @@ from .host_training import INTERRUPTS, TrainingHost, spare
 from .lessons import Lessons
 from .listeners import Listener
 from .log import Log
-from .run import Run, label
+from .run import Run
 from .run_folder import RunFolder
+from .runner import label
 from .samples import Samples
 
 DATA = "data.json"
@@ -79,12 +80,16 @@ def refuse_data(host: TrainingHost, data: TrainingData, wanted: Sequence[Stage])
                 f"The stage {stage.name} needs data of the task {stage.task}, there is {data}: chain another "
                 f"CoLoGen Training Data."
             )
-    params, some = host.flux.params, data.lessons[wanted[0].task]
-    found, asked = (some.context.shape[-1], some.pooled.shape[-1]), (params.context_in_dim, params.vec_in_dim)
+    refuse_text(host, data.lessons[wanted[0].task])
+
+
+def refuse_text(host: TrainingHost, lessons: Lessons) -> None:
+    params = host.flux.params
+    found, asked = (lessons.context.shape[-1], lessons.pooled.shape[-1]), (params.context_in_dim, params.vec_in_dim)
     if found[0] != asked[0] or found[1] < asked[1]:
         raise TrainingError(
             f"The data's text is {found[0]} and {found[1]} numbers wide, the model reads {asked[0]} and {asked[1]}: "
-            f"connect this FLUX's own CLIP to CoLoGen Training Data."
+            f"connect this FLUX's own CLIP."
         )
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..prw.marked_words import Words
 from .curriculum import Stage
 from .data.sample import Example
 from .objective import draw_times
@@ -32,6 +33,9 @@ class Codec(Protocol):
 
     def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Context (batch, tokens, width) and pooled (batch, width)."""
+
+    def words(self, prompt: str) -> Words:
+        """Which rows of its context the words in brackets are: a [dog] on the beach."""
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """uint8 (batch, height, width, 3)."""

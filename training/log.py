@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .listeners import Listener
-from .loop import StageTrainer, Step
+from .trainer import Step, Trainer
 from .whole import whole
 
 LOG = "log.jsonl"
@@ -25,11 +25,11 @@ class Log(Listener):
         self.path = out / LOG
         self.since = 0.0
 
-    def stage_began(self, trainer: StageTrainer) -> None:
+    def stage_began(self, trainer: Trainer) -> None:
         cut(self.path, trainer.stage.name, trainer.iteration)
         self.since = time.monotonic()
 
-    def stepped(self, trainer: StageTrainer, step: Step) -> None:
+    def stepped(self, trainer: Trainer, step: Step) -> None:
         self._write(
             trainer,
             task=step.task,
@@ -41,24 +41,24 @@ class Log(Listener):
             seconds=round(time.monotonic() - self.since, 4),
         )
 
-    def validated(self, trainer: StageTrainer, found: Mapping) -> None:
+    def validated(self, trainer: Trainer, found: Mapping) -> None:
         each = {task: {"loss": one.loss, "usage": named(trainer, one.usage)} for task, one in found.items()}
         self._write(trainer, validation=each)
 
-    def saved(self, trainer: StageTrainer, path: Path) -> None:
+    def saved(self, trainer: Trainer, path: Path) -> None:
         self.since = time.monotonic()
 
     sampled = saved
 
-    def _write(self, trainer: StageTrainer, **values: Any) -> None:
+    def _write(self, trainer: Trainer, **values: Any) -> None:
         line = {"stage": trainer.stage.name, "iteration": trainer.iteration, **values}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         self.since = time.monotonic()
 
 
-def named(trainer: StageTrainer, usage: tuple[float, ...]) -> dict[str, float]:
-    return dict(zip(trainer.bank.info.routers[trainer.stage.name].experts, usage, strict=True))
+def named(trainer: Trainer, usage: tuple[float, ...]) -> dict[str, float]:
+    return dict(zip(trainer.columns, usage, strict=True))
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

@@ -67,4 +67,4 @@ def side(gap: Tensor) -> Tensor:
 def usage_of_all(routes: Iterable[Route], experts: int) -> Tensor:
     """Each expert's share of the choices (experts,), for logs: sums to 1."""
     shares = [F.one_hot(route.expert, experts).float().flatten(0, -2).mean(0) for route in routes]
-    return torch.stack(shares).mean(0)
+    return torch.stack(shares).mean(0) if shares else torch.zeros(experts)

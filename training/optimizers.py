@@ -1,6 +1,6 @@
 """The optimizers that a recipe can name, and their state as tensors and numbers for a checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 
 import torch
@@ -31,11 +31,7 @@ def prodigy(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
 MAKE = {"adamw": adamw, "prodigy": prodigy}
 
 
-def make_optimizer(experts: Sequence[Tensor], routers: Sequence[Tensor], settings: Settings) -> torch.optim.Optimizer:
-    groups = [
-        {"params": list(experts), "lr": settings.rate},
-        {"params": list(routers), "lr": settings.router_rate, "weight_decay": 0.0},
-    ]
+def make_optimizer(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
     return MAKE[settings.optimizer](groups, settings)
 
 

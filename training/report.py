@@ -13,13 +13,17 @@ from .curriculum import Curriculum, Stage
 from .history import History
 from .listeners import Listener
 from .log import LOG, read_log
-from .loop import StageTrainer
 from .page import image, table, whole_page
 from .samples import latest
+from .subject import OWN
 from .terminal import span
+from .trainer import Trainer
 from .whole import whole
 
 REPORT = "report.html"
+LEGEND = "a row a task; source, drawn, target, in turn"
+LEGENDS = {OWN: "some of the photos; below, what the prompts give"}
+"""What samples show: by task, where it is not the same."""
 
 
 class Report(Listener):
@@ -27,7 +31,7 @@ class Report(Listener):
         self.path, self.curriculum, self.seed, self.recipe = out / REPORT, curriculum, seed, recipe
         self.began = False
 
-    def stage_began(self, trainer: StageTrainer) -> None:
+    def stage_began(self, trainer: Trainer) -> None:
         self.began = True
 
     def stage_ended(self, stage: Stage, bank: Bank) -> None:
@@ -55,7 +59,7 @@ def page(out: Path, curriculum: Curriculum, seed: int, recipe: str) -> str:
     for stage in curriculum.stages:
         if path := latest(out, stage.name):
             with Image.open(path) as picture:
-                parts += [f"<p>{escape(stage.name)}: a row a task; source, drawn, target, in turn</p>"]
+                parts += [f"<p>{escape(stage.name)}: {LEGENDS.get(stage.task, LEGEND)}</p>"]
                 parts.append(image(picture, f"samples of {stage.name}", "pixels"))
     settings = {"seed": seed, **asdict(curriculum.settings), **{f"toy.{k}": v for k, v in curriculum.toy.items()}}
     parts += ["<h2>Recipe</h2>", table(("setting", "value"), settings.items())]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .curriculum import BUDGETS
+from .curriculum import BUDGETS, SUBJECT
 from .route_picture import COLOURS, EMPTY, INK, PAPER
 
 MEASURES = {"subject": ("kept",), "edit": ("done", "rest")}
@@ -17,7 +17,7 @@ MAIN = {"inpaint": "hit", "ground": "iou", "control": "seg", "subject": "kept", 
 
 
 def add_command(commands: _SubParsersAction) -> None:
-    names = ("table5", "rho", "alpha", "rank", "forgetting")
+    names = ("table5", "rho", "alpha", "rank", "forgetting", SUBJECT)
     parser = commands.add_parser("reproduce", help="the paper's experiments on the toy world")
     parser.add_argument("experiment", choices=names)
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="share of the toy recipe's iterations")
@@ -31,6 +31,8 @@ def add_command(commands: _SubParsersAction) -> None:
 def _reproduce(args: Namespace) -> str:
     from .reproduce import EXPERIMENTS, Laboratory
 
+    if args.experiment == SUBJECT:
+        return _reproduce_subject(args)
     out = args.out or Path("out") / "reproduce" / args.budget
     laboratory = Laboratory(out, args.budget, args.n, lambda line: sys.stderr.write(line + "\n"))
     found = laboratory.perform(args.experiment, args.seeds)
@@ -43,6 +45,20 @@ def _reproduce(args: Namespace) -> str:
     picture = out / f"{args.experiment}.png"
     draw_rows(rows).save(picture)
     return f"{head}\n\n{table(rows)}\n\n{picture}"
+
+
+def _reproduce_subject(args: Namespace) -> str:
+    from .reproduce_subject import SAYS, SubjectLaboratory, draw_curves, summary
+
+    out = args.out or Path("out") / "reproduce" / args.budget
+    laboratory = SubjectLaboratory(out, args.budget, args.n, lambda line: sys.stderr.write(line + "\n"))
+    found = laboratory.perform(args.seeds)
+    if args.json:
+        return json.dumps(found)
+    picture = out / f"{SUBJECT}.png"
+    draw_curves(found).save(picture)
+    head = f"{SAYS} Budget {args.budget}, {args.seeds} seeds, {args.n} questions."
+    return f"{head}\n\n{table(summary(found))}\n\n{picture}"
 
 
 def summary(found: dict) -> dict[str, dict[str, tuple[float, float]]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,14 +27,16 @@ class RunFolder:
     def stage(self, label: str) -> Path:
         return self.out / "stages" / f"{label}.safetensors"
 
-    def begun(self, curriculum: Curriculum, seed: int, base: Base, bank: Bank | None) -> Bank | None:
+    def begun(
+        self, curriculum: Curriculum, seed: int, base: Base, bank: Bank | None, more: Sequence = ()
+    ) -> Bank | None:
         """The bank that the first stage is given, kept here so that the run goes on without being told again.
 
-        Refuses what belongs to another run.
+        Refuses what belongs to another run; `more` is what else decides its result.
         """
         if bank is not None and (refusal := bank.info.base.refusal(base)):
             raise TrainingError(refusal)
-        mine, start = {"recipe": fingerprint(curriculum, seed), "base": asdict(base)}, self.stage(START)
+        mine, start = {"recipe": fingerprint(curriculum, seed, more), "base": asdict(base)}, self.stage(START)
         if (self.out / RUN).exists():
             self._refuse_other(mine)
             known = Bank.open(start) if start.exists() else None
@@ -84,10 +87,10 @@ def equal(one: Bank, other: Bank) -> bool:
     return one.info == other.info and all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
 
 
-def fingerprint(curriculum: Curriculum, seed: int) -> str:
+def fingerprint(curriculum: Curriculum, seed: int, more: Sequence = ()) -> str:
     """Of everything that decides the result."""
     settings = {key: value for key, value in asdict(curriculum.settings).items() if key not in FREE}
     stages = [asdict(stage) for stage in curriculum.stages]
     sets = [curriculum.data] if curriculum.data else []  # runs of old had none
-    decides = json.dumps([settings, stages, curriculum.toy, seed, *sets], default=str)
+    decides = json.dumps([settings, stages, curriculum.toy, seed, *sets, *more], default=str)
     return hashlib.blake2b(decides.encode(), digest_size=16).hexdigest()

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from .listeners import Listener
-from .loop import StageTrainer
+from .trainer import Trainer
 from .whole import whole
 
 FOLDER = "samples"
@@ -16,7 +16,7 @@ class Samples(Listener):
     def __init__(self, out: Path):
         self.folder = out / FOLDER
 
-    def sampled(self, trainer: StageTrainer, grid: np.ndarray) -> None:
+    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
         path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}-{trainer.iteration:09}.png"
         with whole(path) as partial:
             Image.fromarray(grid).save(partial, format="PNG")

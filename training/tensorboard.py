@@ -10,7 +10,7 @@ from ..prw.bank import Bank
 from .curriculum import Stage
 from .listeners import Listener
 from .log import named
-from .loop import StageTrainer, Step
+from .trainer import Step, Trainer
 
 FOLDER = "tensorboard"
 
@@ -21,7 +21,7 @@ class TensorBoard(Listener):
         self.writer = None
         self.missing = False
 
-    def stage_began(self, trainer: StageTrainer) -> None:
+    def stage_began(self, trainer: Trainer) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -33,24 +33,24 @@ class TensorBoard(Listener):
         # what a kill left beyond the checkpoint is dropped
         self.writer = SummaryWriter(str(path), purge_step=trainer.iteration + 1)
 
-    def stepped(self, trainer: StageTrainer, step: Step) -> None:
+    def stepped(self, trainer: Trainer, step: Step) -> None:
         rate = trainer.optimizer.param_groups[0]["lr"]
         values = {"task": step.task, "veteran": step.veteran, "gradient": step.norm, "rate": rate}
         usage = {f"usage/{name}": share for name, share in named(trainer, step.usage).items()}
         self._scalars(trainer, {f"train/{name}": value for name, value in values.items()} | usage)
 
-    def validated(self, trainer: StageTrainer, found: Mapping) -> None:
+    def validated(self, trainer: Trainer, found: Mapping) -> None:
         self._scalars(trainer, {f"validation/{task}": one.loss for task, one in found.items()})
 
-    def sampled(self, trainer: StageTrainer, grid: np.ndarray) -> None:
+    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
         if self.writer:
             self.writer.add_image("samples", grid, trainer.iteration, dataformats="HWC")
 
-    def _scalars(self, trainer: StageTrainer, values: Mapping[str, float]) -> None:
+    def _scalars(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         for name, value in values.items() if self.writer else ():
             self.writer.add_scalar(name, value, trainer.iteration)
 
-    def saved(self, trainer: StageTrainer, path: Path) -> None:
+    def saved(self, trainer: Trainer, path: Path) -> None:
         if self.writer:
             self.writer.flush()
 

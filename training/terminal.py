@@ -9,7 +9,7 @@ from typing import TextIO
 from ..prw.bank import Bank
 from .curriculum import Stage
 from .listeners import Listener
-from .loop import StageTrainer, Step
+from .trainer import Step, Trainer
 
 LIVE, QUIET = 0.1, 60.0
 """Seconds between two lines, for a person and for a file."""
@@ -57,29 +57,29 @@ class Terminal(Listener):
     def __init__(self, stages: Sequence[Stage], line: Line):
         self.names, self.line = [stage.name for stage in stages], line
 
-    def stage_began(self, trainer: StageTrainer) -> None:
+    def stage_began(self, trainer: Trainer) -> None:
         self.first, self.since = trainer.iteration, self.line.clock()
         self.loss, self.weight = 0.0, 0.0
 
-    def stepped(self, trainer: StageTrainer, step: Step) -> None:
+    def stepped(self, trainer: Trainer, step: Step) -> None:
         self.loss = MEMORY * self.loss + (1 - MEMORY) * step.task
         self.weight = MEMORY * self.weight + 1 - MEMORY
         self.line.show(self._progress(trainer, step), last=trainer.finished)
 
-    def _progress(self, trainer: StageTrainer, step: Step) -> str:
+    def _progress(self, trainer: Trainer, step: Step) -> str:
         stage, done = trainer.stage, trainer.iteration
         seconds = (self.line.clock() - self.since) / max(1, done - self.first)
-        experts = trainer.bank.info.routers[stage.name].experts
         parts = [
             f"{stage.name} ({self.names.index(stage.name) + 1} of {len(self.names)})",
             f"{done}/{stage.iterations}",
             f"{span(seconds * (stage.iterations - done))} left",
             f"loss {self.loss / self.weight:.4f}",
-            "usage " + " ".join(f"{name} {share:.0%}" for name, share in zip(experts, step.usage, strict=True)),
         ]
+        shares = [f"{name} {share:.0%}" for name, share in zip(trainer.columns, step.usage, strict=True)]
+        parts += [f"usage {' '.join(shares)}"] if shares else []
         return "  ".join(parts + [f"{trainer.missed} did not fit into memory"] * (trainer.missed > 0))
 
-    def validated(self, trainer: StageTrainer, found: Mapping) -> None:
+    def validated(self, trainer: Trainer, found: Mapping) -> None:
         losses = ", ".join(f"{task} {one.loss:.4f}" for task, one in found.items())
         self.line.say(f"{trainer.stage.name} {trainer.iteration}/{trainer.stage.iterations}  held out: {losses}")
 

@@ -1,4 +1,4 @@
-"""`cologen train ...`: a curriculum in a folder, also under torchrun."""
+"""`cologen train ...`: a curriculum, or one's own subject, in a folder, also under torchrun."""
 
 import argparse
 import signal
@@ -10,8 +10,9 @@ import torch
 from ..prw.bank import Bank
 from . import ranks
 from .checkpoints import TrainingError
-from .curriculum import BUDGETS, Curriculum, load_curriculum, recipes, scaled
+from .curriculum import BUDGETS, SUBJECT, Curriculum, recipes, scaled
 from .mishaps import Stopped
+from .subject import SubjectRecipe, load_recipe, shortened
 
 AGAIN = "Stopped, and everything is saved: give the same command with --resume to go on."
 
@@ -19,10 +20,10 @@ AGAIN = "Stopped, and everything is saved: give the same command with --resume t
 def add_command(commands: _SubParsersAction) -> None:
     parser = commands.add_parser(
         "train",
-        help="train a bank by a recipe",
-        description="Trains the stages of a recipe. Ctrl-C saves; --resume goes on.",
+        help="train a bank, or one's own subject, by a recipe",
+        description="Trains the stages of a recipe, or fine-tunes one's own subject. Ctrl-C saves; --resume goes on.",
     )
-    parser.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
+    parser.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join([*recipes(), SUBJECT])}")
     parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="a setting, or STAGE.FIELD=VALUE")
     parser.add_argument("--stage", default="", help="only this one: its name, or its number from 1")
     parser.add_argument("--budget", choices=list(BUDGETS), default="full", help="share of the recipe's iterations")
@@ -41,19 +42,23 @@ def _seed(text: str) -> int:
 
 
 def _train(args: Namespace) -> str:
-    curriculum = scaled(load_curriculum(args.config, args.changes), BUDGETS[args.budget])
+    wanted = load_recipe(args.config, args.changes)
+    subject = shortened(wanted, BUDGETS[args.budget]) if isinstance(wanted, SubjectRecipe) else None
+    curriculum = scaled(wanted, BUDGETS[args.budget]) if subject is None else subject.curriculum
+    if subject is not None and args.bank is not None:
+        raise ValueError(f"--bank is {args.bank}, but a subject begins with no experts: leave it out.")
     only = stage_of(curriculum, args.stage)
     recipe = Path(args.config).name.removesuffix(".toml")
     out = args.out or Path("out") / "train" / recipe
-    wanted = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with ranks.joined(wanted) as device:
+    asked = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with ranks.joined(asked) as device:
         refuse_device(device)
         first = ranks.rank() == 0
         with ranks.first_alone():
             if first and not args.resume:
                 refuse_used(out)
         try:
-            said = _run(args, curriculum, only, recipe, out, device)
+            said = _run(args, curriculum, only, recipe, out, device, subject)
         except KeyboardInterrupt:  # before the first stage
             raise Stopped(AGAIN, signal.SIGINT) from None
         except Stopped as stopped:
@@ -61,10 +66,16 @@ def _train(args: Namespace) -> str:
     return said if first else ""
 
 
-def _run(args: Namespace, curriculum: Curriculum, only: str, recipe: str, out: Path, device: str) -> str:
+def _run(
+    args: Namespace,
+    curriculum: Curriculum,
+    only: str,
+    recipe: str,
+    out: Path,
+    device: str,
+    subject: SubjectRecipe | None = None,
+) -> str:
     from .report import Report
-    from .run import Run
-    from .run_folder import BANK
     from .stop import Signals
     from .terminal import Line
     from .world import open_world
@@ -76,17 +87,38 @@ def _run(args: Namespace, curriculum: Curriculum, only: str, recipe: str, out: P
         world = open_world(curriculum, out, device, args.seed, BUDGETS[args.budget], say)
     compile_world(curriculum, world)
     listeners = [*watching(out, curriculum, line, report), signals]
-    run = Run(world.host, curriculum, world.lessons, world.codec, out, args.seed, world.name, listeners, world.spare)
     try:
         with signals.listening():
-            run.train(bank, only)
+            if subject is None:
+                made = train_stages(world, curriculum, out, args.seed, listeners, bank, only)
+            else:
+                made = train_subject(world, subject, out, args.seed, listeners)
     except Stopped:
         raise Stopped(signal=signals.heard) from None
     finally:
         line.leave()
         if report.began:  # else the folder may be another run's
             report.write()
-    return f"{out / BANK}\n{report.path}"
+    return f"{made}\n{report.path}"
+
+
+def train_stages(world, curriculum: Curriculum, out: Path, seed: int, listeners: list, bank: Bank | None, only: str):
+    from .run import Run
+    from .run_folder import BANK
+
+    run = Run(world.host, curriculum, world.lessons, world.codec, out, seed, world.name, listeners, world.spare)
+    run.train(bank, only)
+    return out / BANK
+
+
+def train_subject(world, recipe: SubjectRecipe, out: Path, seed: int, listeners: list) -> Path:
+    from .subject_lessons import recipe_lessons
+    from .subject_run import SubjectRun
+
+    lessons = recipe_lessons(recipe, world.codec, seed)
+    run = SubjectRun(world.host, recipe, lessons, world.codec, out, seed, world.name, listeners, world.spare)
+    run.train()
+    return run.path
 
 
 def watching(out: Path, curriculum: Curriculum, line, report) -> list:

@@ -1,6 +1,6 @@
 """How a stage is doing on lessons it never trained on: loss at fixed timesteps, usage without noise, pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +28,9 @@ class Validation(NamedTuple):
 
 
 def held_out(lessons: Lessons, most: int = MOST) -> Batch:
-    """The first of those held out, each with noise of its own that never changes."""
-    rows = torch.arange(lessons.taught, len(lessons))[:most] if len(lessons) > lessons.taught else torch.tensor([0])
+    """The first of those held out (of all, where none is), each with noise of its own that never changes."""
+    kept = lessons.taught if len(lessons) > lessons.taught else 0
+    rows = torch.arange(kept, len(lessons))[:most]
     generator = torch.Generator().manual_seed(SEED)
     noise = torch.randn(lessons.target[rows].shape, generator=generator)
     ids = tuple(lessons.ids[row] for row in rows)
@@ -85,6 +86,11 @@ def sample_grid(trainer: StageTrainer, codec) -> np.ndarray:
         source, made, target = (codec.decode(part) for part in (batch.source, drawn, batch.target))
         cells = [fit(picture, made.shape[1:3]) for trio in zip(source, made, target) for picture in trio]
         rows.append(np.concatenate(cells, axis=1))
+    return stacked(rows)
+
+
+def stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """One below the other; narrow ones get black behind."""
     widest = max(row.shape[1] for row in rows)
     return np.concatenate([np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows])
 

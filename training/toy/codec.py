@@ -1,12 +1,14 @@
 """The toy world's encoders as training and sampling ask for them (lessons.Codec)."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .text import TextEncoder
+from ...prw.marked_words import Words, marked
+from .text import TextEncoder, tokens_told
 from .vae import ToyVAE, linear_of, patches_of, pixels
 
 
@@ -24,6 +26,9 @@ class ToyCodec:
     @torch.no_grad()
     def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self.text.encode(prompts)
+
+    def words(self, prompt: str) -> Words:
+        return marked(prompt, partial(tokens_told, self.text, word_ids=True))
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:

@@ -90,6 +90,13 @@ class TextEncoder(nn.Module):
         return self(self.tokenize(texts).to(self.slots.device))
 
 
+def tokens_told(encoder: TextEncoder, text: str, word_ids: bool = False) -> dict[str, list]:
+    """As a host's tokenizer answers: a row of words without weights, their ids those of their facts, 0 for padding."""
+    words = encoder.tokenize([text])[0].tolist()
+    facts = [*facts_told(text), 0]
+    return {"toy": [[(word, 1.0, fact) if word_ids else (word, 1.0) for word, fact in zip(words, facts)]]}
+
+
 class Heads(nn.Module):
     """Reads facts off context tokens and off the pooled vector; thrown away after training."""
 

@@ -1,0 +1,148 @@
+"""Fine-tuning on the FLUX that is loaded: one's own subject from a few photos."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+
+from ..prw.concept import WHERE
+from ..prw.fitting import as_bytes, rgb
+from ..training.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
+from ..training.host_subject import subject_lessons, train_subject_on
+from ..training.schedule import SCHEDULES
+from ..training.subject import OWN, Subject, SubjectRecipe
+from .folders import SUBJECT, run_folder
+from .schema import TRAINING, ConceptType, LossType, advanced, schema
+from .training import loss_map, samples, sheet, with_last_sample
+from .training_data import codec_of
+from .training_knobs import MODEL, RUN, chosen, run_knobs, seed_knob
+from .training_knobs import float_knob as number
+from .training_knobs import int_knob as count
+from .training_watch import Watch
+
+
+class CoLoGenTrainSubject(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenTrainSubject",
+            display_name="CoLoGen Train Subject",
+            category=TRAINING,
+            description="Teaches the loaded FLUX one subject of your own from 3 to 10 photos. Cancel saves; queue again to go on.",
+            search_aliases=[
+                "dreambooth",
+                "train lora",
+                "textual inversion",
+                "ico",
+                "custom diffusion",
+                "personalization",
+            ],
+            is_output_node=True,
+            is_input_list=True,  # photos of different sizes come as a list
+            inputs=[
+                MODEL,
+                io.Vae.Input("vae", tooltip="FLUX's VAE."),
+                io.Clip.Input("clip", tooltip="FLUX's text encoders, CLIP-L and T5-XXL. They are not trained."),
+                io.Image.Input(
+                    "photos", tooltip="3 to 10 photos of it, in different places and poses. Each is cut to a square."
+                ),
+                io.String.Input("noun", default="dog", tooltip="What kind of thing it is, as prompts will say it."),
+                RUN,
+                *subject_knobs(),
+                *rare_knobs(),
+                *run_knobs(),
+                seed_knob(),
+                io.Image.Input(
+                    "class_photos",
+                    optional=True,
+                    tooltip="Pictures of others of its kind, so that FLUX does not forget them (prior preservation).",
+                ),
+            ],
+            outputs=[
+                ConceptType.Output(
+                    display_name="concept",
+                    tooltip="For CoLoGen Concept Tokens, which also finds it by the run's name. On disk it is a LoRA with more.",
+                ),
+                LossType.Output(display_name="loss", tooltip="For Plot Loss Graph."),
+                io.Image.Output(
+                    display_name="samples", tooltip="What the run drew on the way: photos above, the prompts below."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: list, vae: list, clip: list, photos: list, class_photos: list | None = None, **lists: list
+    ) -> io.NodeOutput:
+        knobs = {name: values[0] for name, values in lists.items()}
+        codec, out, others = codec_of(vae[0], clip[0]), run_folder(knobs["run"]), pictures(class_photos or [])
+        recipe = recipe_of(knobs, bool(others))
+        watch = Watch([recipe.stage], loss_map(out)["loss"])
+        with torch.inference_mode(False):  # training takes ordinary tensors
+            lessons = subject_lessons(codec, pictures(photos), others, recipe)
+        concept = train_subject_on(model[0], codec, lessons, recipe, out, knobs["run_seed"], [watch])
+        shown = sheet(samples(out))
+        return io.NodeOutput(concept, loss_map(out), shown, ui=ui.PreviewImage(shown, cls=cls))
+
+
+def pictures(images: list) -> list[np.ndarray]:
+    """Of IMAGE batches of any sizes."""
+    return [picture for image in images for picture in as_bytes(rgb(image))]
+
+
+def recipe_of(knobs: dict[str, Any], preserved: bool) -> SubjectRecipe:
+    settings = Settings(text_drop=0.0, **chosen(Settings, knobs))
+    share = knobs["class_share"] if preserved else 0.0
+    stage = Stage(name=SUBJECT, task=OWN, replay=share, **chosen(Stage, knobs))
+    prompts = tuple(line.strip() for line in knobs["prompts"].splitlines() if line.strip())
+    subject = Subject(**{**chosen(Subject, knobs), "noun": knobs["noun"].strip(), "prompts": prompts})
+    return SubjectRecipe(Curriculum(with_last_sample(settings, stage.iterations), (stage,)), subject)
+
+
+def subject_knobs() -> list:
+    return [
+        io.Boolean.Input(
+            "ico",
+            default=True,
+            tooltip="Each photo gets vectors of its own for its place, pose and light, so that these do not become part of "
+            "the subject: it then follows other prompts better. They are thrown away in the end.",
+        ),
+        count(
+            "iterations", 800, 1, 10**6, "How long to train. 600 to 900 as a rule; longer is truer and less free."
+        ),
+        count("batch", 1, 1, 4096, "Photos that each update looks at."),
+        count("rank", 16, 1, 1024, "Size of the LoRA."),
+        number("alpha", 16.0, 0, 4096, 1.0, "How strongly the LoRA acts while it learns: alpha / rank scales it."),
+        number("rate", 1e-4, 0, 10, 1e-6, "How far each update of the LoRA goes; vectors go faster by the factors below."),
+        count("resolution", 512, 64, 2048, "Photos are cut to squares of this side. Twice takes four times the time."),
+        io.String.Input(
+            "prompts",
+            default="photo of a dog on the beach",
+            multiline=True,
+            tooltip="A line each: what samples are drawn of on the way.",
+        ),
+    ]  # fmt: skip
+
+
+def rare_knobs() -> list:
+    return [
+        io.String.Input(
+            "caption", default="photo of a {}", tooltip="What the photos show, with {} for the noun.", **advanced()
+        ),
+        count("tokens", 2, 1, 256, "Vectors that the subject gets in the text.", **advanced()),
+        count("contexts", 4, 1, 256, "Vectors that each photo gets while training.", **advanced()),
+        number("token_rate", 1.0, 0, 1000, 0.1, "How much faster the subject's vectors learn than the LoRA.", **advanced()),
+        number("context_rate", 10.0, 0, 1000, 0.1, "How much faster the photos' own vectors learn.", **advanced()),
+        io.Combo.Input(
+            "where",
+            options=list(WHERE)[::-1],
+            tooltip="all bends keys and values of text, and in later blocks of the picture, too; text is gentler.",
+            **advanced(),
+        ),
+        number("class_share", 0.3, 0, 1, 0.01, "Share of updates with class_photos, where some are connected.", **advanced()),
+        io.Combo.Input("optimizer", options=list(OPTIMIZERS), tooltip="adamw is steady; prodigy finds its own rate.", **advanced()),
+        io.Combo.Input("schedule", options=list(SCHEDULES), tooltip="How the rate falls towards the end.", **advanced()),
+        number("guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()),
+        number("time_shift", 1.0, 0.01, 100, 0.1, "Above 1 it trains more on near noise.", **advanced()),
+    ]  # fmt: skip

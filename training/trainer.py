@@ -1,0 +1,180 @@
+"""What all training has in common: tensors, an optimizer, iterations that follow from a seed, and a state to go on from.
+
+A subclass says what an iteration's loss is: loop.py for experts, subject_training.py for one's own subject. Everything
+random follows from the seed and the iteration, so that neither a resume nor the number of ranks changes a result.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..prw.attachment import Host
+from . import ranks
+from .checkpoints import TrainingError
+from .curriculum import Settings, Stage
+from .forward import device_of
+from .lessons import Batch, Lessons, Slot, batch_of, slots
+from .mishaps import MOST_MISSES, NotFinite, OutOfMemory
+from .optimizers import load_tensors, make_optimizer, tensors_of
+from .schedule import factor
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an iteration says of itself."""
+
+    iteration: int
+    task: float
+    """Mean velocity error."""
+    veteran: float
+    used: float
+    """U_t of eq. 8, with noise."""
+    usage: tuple[float, ...]
+    """Every expert's share of the blocks, in the router's order."""
+    norm: float
+    """Of the gradient, before clipping."""
+
+
+class Group(NamedTuple):
+    """Tensors that are trained at one rate."""
+
+    tensors: Mapping[str, Tensor]
+    rate: float
+    decays: bool = False
+    """Whether weight decay pulls at them."""
+
+
+class Trainer(ABC):
+    columns: tuple[str, ...] = ()
+    """Names for a Step's usage."""
+
+    def __init__(
+        self,
+        host: Host,
+        stage: Stage,
+        number: int,
+        settings: Settings,
+        lessons: Mapping[str, Lessons],
+        empty: tuple[Tensor, Tensor],
+        groups: Sequence[Group],
+        seed: int = 0,
+        spare: dict | None = None,
+    ):
+        self.host, self.stage, self.number, self.settings = host, stage, number, settings
+        self.lessons, self.empty, self.seed = lessons, empty, seed
+        self.spare = spare if settings.checkpointing else None
+        self.device = device_of(host)
+        wanted = {name: tensor for group in groups for name, tensor in group.tensors.items()}
+        own = {name: tensor.detach().float().to(self.device).clone() for name, tensor in wanted.items()}
+        ranks.spread(own.values())
+        self.trained = {name: tensor.requires_grad_(True) for name, tensor in own.items()}
+        self.average = {name: tensor.detach().clone() for name, tensor in own.items()} if settings.ema else {}
+        self.optimizer = make_optimizer([self._optimised(group) for group in groups], settings)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.iteration = 0
+        self.missed, self.misses_in_a_row = 0, 0
+        if stage.batch % ranks.count():
+            raise TrainingError(
+                f"The batch of {stage.name} is {stage.batch}, which {ranks.count()} processes cannot share equally: "
+                f"set a multiple."
+            )
+
+    def _optimised(self, group: Group) -> dict:
+        calm = {} if group.decays else {"weight_decay": 0.0}
+        return {"params": [self.trained[name] for name in group.tensors], "lr": group.rate, **calm}
+
+    @property
+    def finished(self) -> bool:
+        return self.iteration >= self.stage.iterations
+
+    def step(self) -> Step | None:
+        """One iteration; None if it did not fit into memory."""
+        try:
+            sums = self._gradients()
+        except torch.OutOfMemoryError as error:
+            step = None
+            self._missed(error)
+        else:
+            self.misses_in_a_row = 0
+            step = self._told(sums, self._update())
+        self.iteration += 1
+        return step
+
+    @abstractmethod
+    def _gradients(self) -> Tensor:
+        """Leaves this rank's gradients, and gives its parts of what the iteration says."""
+
+    @abstractmethod
+    def _told(self, sums: Tensor, norm: float) -> Step:
+        """What the iteration says, from all ranks' parts."""
+
+    def _missed(self, error: Exception) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self.missed += 1
+        self.misses_in_a_row += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        # other ranks wait for this one in the middle of the iteration: they cannot skip it
+        if self.misses_in_a_row >= MOST_MISSES or ranks.count() > 1:
+            raise OutOfMemory(self.misses_in_a_row, self.settings.micro) from error
+
+    def batches(self) -> list[Batch]:
+        """This rank's share of the iteration, in pieces of one task and at most `micro` samples."""
+        taught = {task: lessons.taught for task, lessons in self.lessons.items()}
+        mine = slots(self.seed, self.number, self.iteration, self.stage, taught)[ranks.rank() :: ranks.count()]
+        by_task: dict[str, list[Slot]] = {}
+        for slot in mine:
+            by_task.setdefault(slot.task, []).append(slot)
+        size = self.settings.micro or self.stage.batch
+        pieces = [some[i : i + size] for some in by_task.values() for i in range(0, len(some), size)]
+        knobs = (self.empty, self.settings.text_drop, self.settings.time_shift)
+        return [batch_of(self.lessons[piece[0].task], piece, *knobs) for piece in pieces]
+
+    def _refuse_infinite(self, loss: Tensor, batch: Batch) -> None:
+        if not torch.isfinite(loss):
+            raise NotFinite(self.stage.name, self.iteration, batch.ids)
+
+    def _update(self) -> float:
+        parameters = list(self.trained.values())
+        for parameter in parameters:  # an expert that no sample took has no gradient
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        ranks.add_up([parameter.grad for parameter in parameters])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf).item()
+        if not math.isfinite(norm):
+            raise NotFinite(self.stage.name, self.iteration, sum((batch.ids for batch in self.batches()), ()))
+        scale = factor(self.settings.schedule, self.iteration, self.stage.iterations, self.settings.warmup)
+        for group, rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = rate * scale
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self._follow()
+        return norm
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        # young averages forget faster, or they would remember the start for long
+        decay = min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration))
+        for name, tensor in self.trained.items():
+            self.average[name].lerp_(tensor, 1 - decay)
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        tensors, rest = tensors_of(self.optimizer)
+        named = {"optimizer": tensors, "trained": self.trained, "average": self.average}
+        flat = {f"{kind}/{name}": tensor for kind, group in named.items() for name, tensor in group.items()}
+        return flat, {"iteration": self.iteration, "missed": self.missed, "optimizer": rest, "seed": self.seed}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], state: dict) -> None:
+        for kind, group in (("trained", self.trained), ("average", self.average)):
+            for name, tensor in group.items():
+                tensor.copy_(tensors[f"{kind}/{name}"])
+        optimizer = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith("optimizer/")}
+        load_tensors(self.optimizer, optimizer, state["optimizer"])
+        self.iteration, self.missed, self.seed = state["iteration"], state["missed"], state["seed"]
