@@ -102,7 +102,7 @@ class CoLoGenPasteBack(io.ComfyNode):
                 f"There are {len(drawn)} drawn pictures for {len(original)} originals, expected a multiple: draw as many for each."
             )
         originals, weights = (part.repeat(len(drawn) // len(part), 1, 1, 1) for part in (original, weight))
-        return io.NodeOutput(torch.where(weights > 0, weights * drawn + (1 - weights) * originals, originals))
+        return io.NodeOutput(torch.where(weights > 0, torch.lerp(originals, drawn, weights), originals))
 
 
 def grown(mask: Tensor, pixels: int) -> Tensor:

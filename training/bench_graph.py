@@ -1,7 +1,6 @@
 """What a person waits for beside the sampling, in a warm ComfyUI server with the toy set: nodes, and the first step.
 
-A node's own time is without its VAE's: the stock VAE Encode in the same graph is taken off once for each picture that the
-node encodes.
+Of the nodes, those that work on pixels alone; the others' time is their VAE's.
 """
 
 import asyncio
@@ -9,7 +8,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,25 +16,29 @@ from .host import enter_host, find_host
 from .server import Server, base_directory, node, sources, toy_prompt
 
 SIDE = 1024
-ENCODES = {"edit": 1, "inpaint": 2, "control": 1, "subject": 1, "ground": 1}
-"""Pictures that a task's node encodes: inpainting starts from one, too."""
+MAPS = ("canny", "lineart", "hed")
 
 
 def graph(repeats: int) -> dict:
+    """`source` is what the first step takes longer than with keys and values that were kept from the run before."""
     with running() as server:
-        plain, woven = ([first_step(server, kind, i) for i in range(repeats + 1)][1:] for kind in (False, True))
-        nodes = [own_times(server, i) for i in range(repeats + 1)][1:]
-    begun, step = (statistics.median(times) for times in zip(*plain))
-    with_source = statistics.median(first for first, _ in woven)
-    own = {name: statistics.median(times[name] for times in nodes) for name in nodes[0]}
+        first = {
+            kind: statistics.median(warm(repeats, first_step, server, kind)) for kind in ("plain", "woven", "kept")
+        }
+        nodes = warm(repeats, own_times, server)
+    source = first["woven"] - first["kept"]
+    own = {name: 1000 * statistics.median(times[name] for times in nodes) for name in nodes[0]}
     return {
-        "plain_first_step": begun,
-        "woven_first_step": with_source,
-        "plain_step": step,
-        "ratio_to_plain_and_a_pass": with_source / (begun + step),
-        "node_ms": {name: 1000 * seconds for name, seconds in own.items()},
-        "slowest_node_ms": 1000 * max(own.values()),
+        "first_step": first,
+        "source": source,
+        "ratio_to_plain_and_source": first["woven"] / (first["plain"] + source),
+        "node_ms": own,
     }
+
+
+def warm(repeats: int, measure: Callable, *given) -> list:
+    """The first time does not count."""
+    return [measure(*given, i) for i in range(repeats + 1)][1:]
 
 
 @contextmanager
@@ -52,53 +55,35 @@ def running() -> Iterator[Server]:
             server.stop()
 
 
-def first_step(server: Server, woven: bool, seed: int) -> tuple[float, float]:
-    """Seconds from the queue to the end of the first step, and of a step after it; each seed is sampled anew."""
+def first_step(server: Server, kind: str, seed: int) -> float:
+    """Seconds from the queue to the end of the first step; each seed is sampled anew."""
     prompt = toy_prompt("edit", "make the circle at the top left blue", "edit", seed)
-    if not woven:
+    if kind == "plain":
         prompt["sample"]["inputs"] |= {"positive": ["text", 0], "negative": ["empty", 0]}
-    told = [(data["value"], when) for kind, data, when in heard(server, prompt) if kind == "progress"]
-    (one, first), *_, (last, end) = told  # the server leaves some of them out
-    return first, (end - first) / (last - one)
+    for name in ("source", "without"):
+        prompt[name]["inputs"]["keep_between_runs"] = kind == "kept"
+    return next(when for event, _, when in heard(server, prompt) if event == "progress")
 
 
 def own_times(server: Server, i: int) -> dict[str, float]:
-    events = heard(server, tasks(i))
+    events = heard(server, on_pixels(i))
     begun = [(data["node"], when) for kind, data, when in events if kind == "executing"]
     took = {name: after - when for (name, when), (_, after) in zip(begun, begun[1:])}
-    return {
-        name: took[name] - ENCODES.get(name, 0) * took["encode"]
-        for name in (*ENCODES, "paste", "read", "canny", "lineart", "hed")
-    }
+    return {name: took[name] for name in ("paste", "read", *MAPS)}
 
 
-def tasks(colour: int) -> dict:
-    """Every task's node on one large picture of a colour that no run had before."""
-    flux = toy_prompt("edit", "", "edit")["flux"]
-    given = dict(positive=["text", 0], vae=["flux", 2])
+def on_pixels(colour: int) -> dict:
+    """Nodes on one large picture of a colour that no run had before."""
     maps = dict(model="auto", low_threshold=0.1, high_threshold=0.2)
-    prompt = {
-        "flux": flux,
-        "text": node("CLIPTextEncode", clip=["flux", 1], text=""),
+    picture, mask = ["picture", 0], ["mask", 0]
+    return {
         "picture": node("EmptyImage", width=SIDE, height=SIDE, batch_size=1, color=colour),
         "mask": node("SolidMask", value=1.0, width=SIDE, height=SIDE),
-        "encode": node("VAEEncode", pixels=["picture", 0], vae=["flux", 2]),
-        "edit": node("CoLoGenEdit", image=["picture", 0], **given),
-        "inpaint": node("CoLoGenInpaint", image=["picture", 0], mask=["mask", 0], grow=0, keep_rest=True, **given),
-        "control": node("CoLoGenControl", map=["picture", 0], kind="canny", **given),
-        "subject": node("CoLoGenSubject", image=["picture", 0], **given),
-        "ground": node(
-            "CoLoGenGround", clip=["flux", 1], vae=["flux", 2], image=["picture", 0], phrase="it", form="box",
-            colour="red",
-        ),
-        "paste": node(
-            "CoLoGenPasteBack", drawn=["picture", 0], original=["picture", 0], mask=["mask", 0], grow=6, feather=4
-        ),
-        "read": node("CoLoGenReadGrounding", drawn=["picture", 0], original=["picture", 0], form="box", colour="red"),
-        **{kind: node("CoLoGenControlMap", image=["picture", 0], kind=kind, **maps) for kind in ("canny", "lineart", "hed")},
-    }  # fmt: skip
-    ends = ("encode", *ENCODES, "paste", "read")
-    return prompt | {f"end_{name}": node("PreviewAny", source=[name, 0]) for name in ends}
+        "paste": node("CoLoGenPasteBack", drawn=picture, original=picture, mask=mask, grow=6, feather=4),
+        "end": node("PreviewAny", source=["paste", 0]),
+        "read": node("CoLoGenReadGrounding", drawn=picture, original=picture, form="box", colour="red"),
+        **{kind: node("CoLoGenControlMap", image=picture, kind=kind, **maps) for kind in MAPS},
+    }
 
 
 def heard(server: Server, prompt: dict) -> list[tuple[str, dict, float]]:
