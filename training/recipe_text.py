@@ -9,7 +9,7 @@ from ..prw.strict import short, typed
 
 
 def tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """`changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE (or toy.KEY=VALUE, data.SET.KEY=VALUE) for a line
+    """`changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE (or toy.KEY=VALUE, encoders.KEY=VALUE, data.SET.KEY=VALUE) for a line
     of a table."""
     data = parsed(text)
     for change in changes:
@@ -22,14 +22,14 @@ def tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def table_of(data: dict[str, Any], where: str) -> dict[str, Any]:
-    if where == "toy":
-        return typed("toy", data.setdefault("toy", {}), dict)
+    if where in ("toy", "encoders"):
+        return typed(where, data.setdefault(where, {}), dict)
     if where.startswith("data."):
         return typed(where, typed("data", data.setdefault("data", {}), dict).setdefault(where[5:], {}), dict)
     stages = [table for table in typed("stages", data.get("stages", []), list) if isinstance(table, dict)]
     names = [str(table.get("name")) for table in stages]
     if where not in names:
-        raise ValueError(f"{short(where)} is no stage, expected one of {', '.join(names)}, toy or data.SET")
+        raise ValueError(f"{short(where)} is no stage, expected one of {', '.join(names)}, toy, encoders or data.SET")
     return stages[names.index(where)]
 
 
