@@ -21,7 +21,7 @@ from .checkpoints import TrainingError
 from .curriculum import Settings, Stage
 from .forward import SlotNoise, device_of, velocity, weave
 from .growing import own_tensors
-from .lessons import Batch, Lessons, Slot, batch_of, slots
+from .lessons import Batch, Shelf, Slot, batch_of, slots
 from .mishaps import MOST_MISSES, NotFinite, OutOfMemory
 from .objective import noised, side, task_loss, usage, usage_of_all, veteran_loss
 from .optimizers import load_tensors, make_optimizer, tensors_of
@@ -54,7 +54,7 @@ class StageTrainer:
         stage: Stage,
         number: int,
         settings: Settings,
-        lessons: Mapping[str, Lessons],
+        lessons: Mapping[str, Shelf],
         empty: tuple[Tensor, Tensor],
         seed: int = 0,
         spare: dict | None = None,
@@ -154,14 +154,15 @@ class StageTrainer:
         return Step(self.iteration, task, veteran, used, tuple(shares), norm)
 
     def batches(self) -> list[Batch]:
-        """This rank's share of the iteration, in pieces of one task and at most `micro` samples."""
+        """This rank's share of the iteration, in pieces of one task, one bucket and at most `micro` samples."""
         taught = {task: lessons.taught for task, lessons in self.lessons.items()}
-        mine = slots(self.seed, self.number, self.iteration, self.stage, taught)[ranks.rank() :: ranks.count()]
-        by_task: dict[str, list[Slot]] = {}
-        for slot in mine:
-            by_task.setdefault(slot.task, []).append(slot)
+        buckets = self.lessons[self.stage.task].buckets
+        all_ranks = slots(self.seed, self.number, self.iteration, self.stage, taught, buckets)
+        alike: dict[tuple[str, int], list[Slot]] = {}
+        for slot in all_ranks[ranks.rank() :: ranks.count()]:
+            alike.setdefault((slot.task, self.lessons[slot.task].bucket(slot.index)), []).append(slot)
         size = self.settings.micro or self.stage.batch
-        pieces = [some[i : i + size] for some in by_task.values() for i in range(0, len(some), size)]
+        pieces = [some[i : i + size] for some in alike.values() for i in range(0, len(some), size)]
         knobs = (self.empty, self.settings.text_drop, self.settings.time_shift)
         return [batch_of(self.lessons[piece[0].task], piece, *knobs) for piece in pieces]
 

@@ -13,7 +13,7 @@ from .checkpoints import TrainingError
 from .curriculum import Curriculum
 from .forward import SPARE_EMBEDDED
 from .kept_lessons import KeptLessons, parts_of
-from .lessons import Codec, Lessons
+from .lessons import Codec, Shelf
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -21,7 +21,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class World(NamedTuple):
     host: Host
     codec: Codec
-    lessons: Mapping[str, Lessons]
+    lessons: Mapping[str, Shelf]
+    """By stage."""
     name: str
     spare: dict
 
