@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import layouts
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,25 @@ T5 = dict(d_ff=96, d_kv=8, d_model=32, num_heads=4, num_layers=2)
 CLIP = dict(hidden_size=128, intermediate_size=160, num_hidden_layers=2, num_attention_heads=2)
 PROMPTS = ["a red circle on the left", "", "Zwei grüne Quadrate; the (small) one, half hidden!", "a dog " * 60]
 LONG = "every " * 300
+RECIPE = """
+base = "flux.safetensors"
+rank = 2
+alpha = 4.0
+resolution = 32
+sample_every = 2
+sample_steps = 2
+validate_every = 0
+[[stages]]
+name = "inpaint"
+data = ["mine"]
+iterations = 2
+batch = 2
+rho = 1.0
+[data.mine]
+set = "json-lines"
+path = "mine"
+cache = "cache"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +178,29 @@ def test_tokenizers_lie_anywhere(models, tmp_path):
     places = dict(t5_tokenizer=str(tmp_path / "tokenizer_2"), clip_tokenizer=str(tmp_path / "tokenizer"))
     moved, here = ours(models[3], **places), ours(models[3])
     assert all(torch.equal(a, b) for a, b in zip(moved.texts(PROMPTS), here.texts(PROMPTS)))
+
+
+def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, monkeypatch, capsys):
+    from cologen.prw.bank import Bank
+    from cologen.training import cli
+    from cologen.training.shapes import random_flux
+
+    monkeypatch.chdir(tmp_path)
+    layouts.json_lines(tmp_path / "mine", 4)
+    flux = random_flux(context_in_dim=T5["d_model"], vec_in_dim=CLIP["hidden_size"], depth=1, depth_single_blocks=1)
+    save_file(flux.state_dict(), "flux.safetensors")
+    files = dict(t5="t5", clip="clip", vae="ae")
+    places = [f'encoders.{name}="{models[3] / file}.safetensors"' for name, file in files.items()]
+    (tmp_path / "r.toml").write_text(RECIPE)
+    words = ["r.toml", *places, "--device", "cpu"]
+    assert cli.main(["data", "cache", *words]) == 0, capsys.readouterr().err
+    monkeypatch.setattr(FluxEncoders, "hidden", None)  # training needs no T5
+    assert cli.main(["train", *words, "--out", "out"]) == 0, capsys.readouterr().err
+    assert list(Bank.open("out/bank.safetensors").info.experts) == ["inpaint"]
+    assert len(list((tmp_path / "out/samples").iterdir())) == 1
+    for base, found in (("", "is not named"), ("flux-x.safetensors", "is flux-x.safetensors, which is no file")):
+        assert cli.main(["train", *words, f"base={base}", "--out", "no"]) == 1
+        assert f"The recipe's base {found}, expected" in capsys.readouterr().err
 
 
 def test_another_file_is_another_identity(models, tmp_path):

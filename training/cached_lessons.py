@@ -48,12 +48,11 @@ class CachedSet:
         self.kind = np.repeat([self.kinds.index(kind) for _, kind, _ in runs], counts)
         sizes = [sum(count for _, count in entry.kinds) for entry in entries]
         self.place = np.concatenate([np.arange(size) for size in sizes])
-        empty = SafeFile(folder / EMPTY)
-        trimmed = read_json(folder / ABOUT)["trimmed"]
-        least = empty["context"].shape[1] if trimmed else 0
+        empty, trimmed = empty_of(folder)[0], read_json(folder / ABOUT)["trimmed"]
+        least = empty.shape[1] if trimmed else 0
         self.tokens = max(least, *(entry.tokens for entry in entries))
         # T5's padding was trimmed: in its place stands what it makes of the empty prompt's
-        self.padding = padded(empty["context"][:, :least], self.tokens)[0]
+        self.padding = padded(empty[:, :least], self.tokens)[0]
         self.open: OrderedDict[int, Shard] = OrderedDict()
 
     def __len__(self) -> int:
@@ -85,6 +84,12 @@ class CachedSet:
         if len(self.open) > OPEN:
             self.open.popitem(last=False)
         return shard
+
+
+def empty_of(folder: Path) -> tuple[Tensor, Tensor]:
+    """The empty prompt, as its encoders make it."""
+    file = SafeFile(folder / EMPTY)
+    return file["context"], file["pooled"]
 
 
 def open_shard(path: Path) -> Shard:

@@ -126,7 +126,7 @@ class Curriculum:
     settings: Settings
     stages: tuple[Stage, ...]
     base: str = ""
-    """"toy": the built-in world; else a FLUX.1 file. A node brings its own."""
+    """"toy": the built-in world; else a FLUX.1 file (with [encoders]). A node brings its own."""
     toy: dict[str, Any] = field(default_factory=dict)
     """The built-in world's own recipe (toy/make.py)."""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)

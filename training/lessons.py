@@ -127,6 +127,8 @@ def encode(codec: Codec, task: str, examples: Iterable[Example], chunk: int = 32
 
 def padded(context: Tensor, tokens: int) -> Tensor:
     """Longer prompts have more tokens; shorter ones get zeros behind."""
+    if tokens == context.shape[1]:
+        return context
     return torch.nn.functional.pad(context, (0, 0, 0, tokens - context.shape[1]))
 
 
