@@ -4,7 +4,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 LARGEST = 1e6
-NUMBERS = (".probe", ".usage")
+NUMBERS = (".probe", ".usage", ".resolutions")
 """Lists of numbers; all others are of texts."""
 KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
 

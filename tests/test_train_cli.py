@@ -143,7 +143,7 @@ def test_a_change_is_read_as_toml_and_words_need_no_quotes():
         (["compile=1"], "the recipe.compile is '1', expected true or false."),
         (["rates=1"], "the recipe has an unknown entry 'rates'."),
         (["ground.batch=0"], "ground.batch is 0, expected 1 to 1e+06: set it within."),
-        (["edit.batch=2"], "edit is no stage, expected one of inpaint, ground, toy or data.SET."),
+        (["edit.batch=2"], "edit is no stage, expected one of inpaint, ground, toy, encoders or data.SET."),
         (["=3"], "'=3' is no change, expected setting=value or stage.field=value."),
         (["fast"], "'fast' is no change, expected setting=value or stage.field=value."),
         (["--stage", "3"], "There is no stage 3, expected one of inpaint, ground, or 1 to 2."),

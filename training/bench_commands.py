@@ -42,6 +42,12 @@ def add_commands(commands: _SubParsersAction) -> None:
             parser.add_argument("--checkpointing", action="store_true", help="compute blocks twice")
     _shared(commands.add_parser("import", help="what the pack adds to ComfyUI's start"), _import)
     _shared(commands.add_parser("graph", help="what nodes take beside the sampling, and the first step"), _graph)
+    parser = commands.add_parser("loader", help="what lessons from a cache cost, and as datasets reads them")
+    parser.add_argument("--samples", type=_counted(), default=256)
+    parser.add_argument("--side", type=_counted(16), default=512, help="side of target and source in pixels")
+    parser.add_argument("--text", type=_counted(), default=40, help="tokens of a prompt, in the mean")
+    parser.add_argument("--batch", type=_counted(), default=16)
+    _shared(parser, _loader)
 
 
 def _shared(parser, run) -> None:
@@ -106,6 +112,12 @@ def _import(args: Namespace) -> str:
 
 def _graph(args: Namespace) -> str:
     return _shown(args, graph(args.repeats))
+
+
+def _loader(args: Namespace) -> str:
+    from .bench_loader import loader
+
+    return _shown(args, loader(args.samples, args.side, args.text, args.batch, args.repeats))
 
 
 def _shown(args: Namespace, result: dict) -> str:

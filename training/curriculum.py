@@ -128,11 +128,13 @@ class Curriculum:
     settings: Settings
     stages: tuple[Stage, ...]
     base: str = ""
-    """"toy": the built-in world; else a FLUX.1 file. A node brings its own."""
+    """"toy": the built-in world; else a FLUX.1 file (with [encoders]). A node brings its own."""
     toy: dict[str, Any] = field(default_factory=dict)
     """The built-in world's own recipe (toy/make.py)."""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Where the sets that stages name lie, and how they are read (data/sets)."""
+    encoders: dict[str, Any] = field(default_factory=dict)
+    """Files of FLUX.1's text encoders and VAE (encoders.py), for data that is cached without a host."""
 
     def __post_init__(self):
         names = [stage.name for stage in self.stages]
@@ -173,14 +175,15 @@ def read_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curric
 
 
 def curriculum_of(data: dict[str, Any]) -> Curriculum:
-    shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy", "data")}
+    shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy", "data", "encoders")}
     found = typed("stages", data.get("stages", []), list)
     stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(found))
     base, toy = typed("base", data.get("base", ""), str), typed("toy", data.get("toy", {}), dict)
     sets = {
         name: typed(f"data.{name}", table, dict) for name, table in typed("data", data.get("data", {}), dict).items()
     }
-    return Curriculum(build(Settings, shared, "the recipe"), stages, base, toy, sets)
+    encoders = typed("encoders", data.get("encoders", {}), dict)
+    return Curriculum(build(Settings, shared, "the recipe"), stages, base, toy, sets, encoders)
 
 
 def scaled(curriculum: Curriculum, share: float) -> Curriculum:

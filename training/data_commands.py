@@ -1,10 +1,11 @@
-"""`cologen data ...`: which sets there are, and whether those of a recipe can be read."""
+"""`cologen data ...`: which sets there are, whether those of a recipe can be read, and their encoding."""
 
 import argparse
 import sys
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
+from . import cache_commands
 from .curriculum import load_curriculum, recipes
 from .whole import whole
 
@@ -23,6 +24,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     checked.add_argument("--seed", type=int, default=0)
     checked.add_argument("--out", type=Path, help="a folder for the sheets; out/data/RECIPE if not given")
     checked.set_defaults(run=_check)
+    cache_commands.add_command(commands)
     label = commands.add_parser(
         "label",
         help="masks and phrases for pictures that have only captions",

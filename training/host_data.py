@@ -12,7 +12,7 @@ from ..prw.fitting import as_bytes
 from ..prw.marked_words import Words, marked
 from ..prw.source import LATENT_CHANNELS
 from .data.sample import Example
-from .lessons import Lessons, padded
+from .lessons import TENSORS, Lessons, padded
 
 CHUNK = 16
 """Pictures that are in memory at once."""
@@ -120,12 +120,7 @@ def joined(a: Lessons, b: Lessons) -> Lessons:
         raise ValueError(f"The data of {a.task} is {' and '.join(sizes)} pixels, expected one size: set both alike.")
     parts = [(lessons, range(lessons.taught)) for lessons in (a, b)]
     parts += [(lessons, range(lessons.taught, len(lessons))) for lessons in (a, b)]
-    return in_row([rows_of(lessons, list(rows)) for lessons, rows in parts if rows])
-
-
-def rows_of(lessons: Lessons, rows: list[int]) -> Lessons:
-    texts = {name: tuple(getattr(lessons, name)[row] for row in rows) for name in ("ids", "prompts")}
-    return Lessons(lessons.task, **texts, **{name: getattr(lessons, name)[rows] for name in TENSORS})
+    return in_row([lessons.rows(rows) for lessons, rows in parts if rows])
 
 
 def in_row(parts: Sequence[Lessons]) -> Lessons:
@@ -135,6 +130,3 @@ def in_row(parts: Sequence[Lessons]) -> Lessons:
     return Lessons(
         parts[0].task, **texts, **{name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS}
     )
-
-
-TENSORS = ("target", "source", "context", "pooled")

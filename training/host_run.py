@@ -43,7 +43,8 @@ def train_on(
     memory = memory_of(host, data, curriculum.settings, wanted)
     codec = replace(data.codec, after=host.pushed_out)
     options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
-    run = Run(host, curriculum, data.lessons, codec, out, seed, **options)
+    lessons = {stage.name: data.lessons[stage.task] for stage in curriculum.stages if stage.task in data.lessons}
+    run = Run(host, curriculum, lessons, codec, out, seed, **options)
     with torch.inference_mode(False):
         bank = None if bank is None else Bank(bank.info, {name: ordinary(bank.tensors[name]) for name in bank.tensors})
         if finished(run, wanted):

@@ -1,16 +1,20 @@
-"""Lessons by task, from the toy world or from data sets: made when a stage first asks, and kept in the run's folder."""
+"""Lessons by stage, from the toy world, data sets or their cache: made when a stage first asks, and kept in the run's folder."""
 
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ..prw.strict import typed
+from .cache_index import folder_of
+from .cached_lessons import CachedLessons, CachedSet, open_cached
 from .curriculum import Curriculum, Stage
 from .data.sets import Source, open_source
 from .host_data import joined
-from .lessons import Codec, Lessons, encode, load_lessons
+from .lessons import Codec, Lessons, Shelf, encode, load_lessons
 
 TOY = "toy"
 Progress = Callable[[str, int, int], None]
@@ -24,28 +28,40 @@ class Part(NamedTuple):
     """Says everything that they depend on."""
     make: Callable[[Progress], Lessons]
 
-
-class KeptLessons(Mapping):
-    def __init__(self, parts: Mapping[str, Sequence[Part]], folder: Path, progress: Progress):
-        self.parts, self.folder, self.progress = parts, folder, progress
-        self.open: dict[str, Lessons] = {}
-
-    def __getitem__(self, task: str) -> Lessons:
-        parts = self.parts[task]
-        if task not in self.open:
-            first, *others = [self._made(part) for part in parts]
-            for other in others:
-                first = joined(first, other)
-            self.open[task] = first
-        return self.open[task]
-
-    def _made(self, part: Part) -> Lessons:
-        path = self.folder / f"{part.file}.safetensors"
+    def opened(self, folder: Path, progress: Progress) -> Lessons:
+        path = folder / f"{self.file}.safetensors"
         if path.exists():
             return load_lessons(path)
-        lessons = part.make(self.progress)
+        lessons = self.make(progress)
         lessons.save(path)
         return lessons
+
+
+class CachedPart(NamedTuple):
+    """Lessons that stay where `cologen data cache` left them; the run's folder says which of them it takes."""
+
+    file: str
+    task: str
+    cache: Path
+    encoders: Mapping[str, Any]
+
+    def opened(self, folder: Path, progress: Progress) -> CachedSet:
+        return open_cached(self.cache, self.task, folder / f"{self.file}.json", self.encoders)
+
+
+class KeptLessons(Mapping):
+    """By stage; stages that name the same share it."""
+
+    def __init__(self, parts: Mapping[str, Sequence[Part | CachedPart]], folder: Path, progress: Progress):
+        self.parts, self.folder, self.progress = parts, folder, progress
+        self.open: dict[tuple[str, ...], Shelf] = {}
+
+    def __getitem__(self, stage: str) -> Shelf:
+        parts = self.parts[stage]
+        names = tuple(part.file for part in parts)
+        if names not in self.open:
+            self.open[names] = together([part.opened(self.folder, self.progress) for part in parts])
+        return self.open[names]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parts)
@@ -54,23 +70,31 @@ class KeptLessons(Mapping):
         return len(self.parts)
 
 
-def parts_of(curriculum: Curriculum, count: int, codec: Codec, seed: int) -> dict[str, list[Part]]:
-    """By task: what its stage names, or the toy world; `count` is how many of that."""
-    found, said = {}, {}
-    for stage in curriculum.stages:
-        names = stage.data or (TOY,)
-        if said.setdefault(stage.task, names) != names:
-            raise ValueError(
-                f"Two stages of the task {stage.task} name different data ({', '.join(said[stage.task])}, and "
-                f"{', '.join(names)}): a run keeps one collection a task, so name the same, or train them in two runs."
+def together(parts: Sequence[Lessons | CachedSet]) -> Shelf:
+    """In memory, if all of it is."""
+    if any(isinstance(part, CachedSet) for part in parts):
+        return CachedLessons(parts)
+    return reduce(joined, parts)
+
+
+def parts_of(curriculum: Curriculum, count: int, codec: Codec, seed: int) -> dict[str, list[Part | CachedPart]]:
+    """By stage: what it names, or the toy world; `count` is how many of that."""
+
+    def part(stage: Stage, name: str) -> Part | CachedPart:
+        if name == TOY:
+            return toy_part(stage.task, count, codec, seed)
+        if cache := cache_of(curriculum, name):
+            return CachedPart(
+                f"{stage.task}-{name}-cached", stage.task, folder_of(cache, stage.task, name), codec.identity()
             )
-        found[stage.task] = [
-            toy_part(stage.task, count, codec, seed)
-            if name == TOY
-            else set_part(stage, source_of(curriculum, stage, name), codec, curriculum.settings.resolution, seed)
-            for name in names
-        ]
-    return found
+        return set_part(stage, source_of(curriculum, stage, name), codec, curriculum.settings.resolution, seed)
+
+    return {stage.name: [part(stage, name) for name in stage.data or (TOY,)] for stage in curriculum.stages}
+
+
+def cache_of(curriculum: Curriculum, name: str) -> str:
+    """Where a set's table says that its encoded samples lie; then the set itself need not be on this machine."""
+    return typed(f"data.{name}.cache", curriculum.data.get(name, {}).get("cache", ""), str)
 
 
 def source_of(curriculum: Curriculum, stage: Stage, name: str) -> Source:
@@ -98,6 +122,11 @@ def set_part(stage: Stage, source: Source, codec: Codec, size: int, seed: int) -
         from .data.examples import Examples
 
         examples, wanted = Examples(source, stage.task, size, seed), source.knobs.examples
+        if len(sum(examples.sizes, [])) > 1:
+            raise ValueError(
+                f"data.{source.name} asks for several sizes, which lie in a cache alone, not in memory: make one with "
+                f"cologen data cache, and set data.{source.name}.cache; or leave aspect and resolutions out."
+            )
 
         def tell(done: int) -> None:
             progress(f"{source.name} for {stage.task}", done, wanted)

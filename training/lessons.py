@@ -23,6 +23,7 @@ from .data.sample import Example
 from .objective import draw_times
 
 LEAST_HELD_OUT, MOST_HELD_OUT = 1, 64
+TENSORS = ("target", "source", "context", "pooled")
 
 
 class Codec(Protocol):
@@ -41,6 +42,26 @@ class Codec(Protocol):
         """uint8 (batch, height, width, 3)."""
 
 
+class Shelf(Protocol):
+    """Lessons of a task, in memory (Lessons) or on disk (cached_lessons.py)."""
+
+    task: str
+    taught: int
+    buckets: tuple[int, ...]
+    """How many of those taught are of each size: they lie one bucket after the other."""
+
+    def __len__(self) -> int: ...
+
+    def bucket(self, row: int) -> int: ...
+
+    def rows(self, rows: Sequence[int]) -> "Lessons":
+        """In memory; all of one bucket."""
+
+
+def taught_of(count: int) -> int:
+    return max(1, count - min(max(LEAST_HELD_OUT, count // 10), MOST_HELD_OUT))
+
+
 @dataclass(frozen=True, eq=False)
 class Lessons:
     """The last few are held out of training, for validation and samples."""
@@ -57,16 +78,23 @@ class Lessons:
         return len(self.ids)
 
     @property
-    def held_out(self) -> int:
-        return min(max(LEAST_HELD_OUT, len(self) // 10), MOST_HELD_OUT)
-
-    @property
     def taught(self) -> int:
         """How many are for training: the first of them."""
-        return max(1, len(self) - self.held_out)
+        return taught_of(len(self))
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        return (self.taught,)
+
+    def bucket(self, row: int) -> int:
+        return 0
+
+    def rows(self, rows: Sequence[int]) -> "Lessons":
+        texts = {name: tuple(getattr(self, name)[row] for row in rows) for name in ("ids", "prompts")}
+        return Lessons(self.task, **texts, **{name: getattr(self, name)[list(rows)] for name in TENSORS})
 
     def save(self, path: str | os.PathLike) -> None:
-        tensors = {"target": self.target, "source": self.source, "context": self.context, "pooled": self.pooled}
+        tensors = {name: getattr(self, name) for name in TENSORS}
         texts = {"task": self.task, "ids": "\n".join(self.ids), "prompts": "\n".join(self.prompts)}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +131,8 @@ def encode(codec: Codec, task: str, examples: Iterable[Example], chunk: int = 32
 
 def padded(context: Tensor, tokens: int) -> Tensor:
     """Longer prompts have more tokens; shorter ones get zeros behind."""
+    if tokens == context.shape[1]:
+        return context
     return torch.nn.functional.pad(context, (0, 0, 0, tokens - context.shape[1]))
 
 
@@ -116,10 +146,12 @@ class Slot(NamedTuple):
     """Of all that is random about it."""
 
 
-def slots(seed: int, number: int, iteration: int, stage: Stage, taught: Mapping[str, int]) -> list[Slot]:
+def slots(
+    seed: int, number: int, iteration: int, stage: Stage, taught: Mapping[str, int], buckets: tuple[int, ...] = ()
+) -> list[Slot]:
     """What an iteration of the `number`-th stage sees, over all ranks: its task's lessons, each once an epoch.
 
-    With replay some slots are filled from the earlier tasks instead.
+    With replay some slots are filled from the earlier tasks instead. `buckets` are the task's.
     """
     rng = np.random.default_rng((seed, number, iteration))
     seeds = rng.integers(2**62, size=stage.batch)
@@ -132,13 +164,33 @@ def slots(seed: int, number: int, iteration: int, stage: Stage, taught: Mapping[
             out.append(Slot(task, int(rng.integers(taught[task])), int(seeds[j])))
         else:
             epoch, place = divmod(iteration * stage.batch + j, taught[stage.task])
-            out.append(Slot(stage.task, int(_order(seed, number, epoch, taught[stage.task])[place]), int(seeds[j])))
+            order = _order(seed, number, epoch, taught[stage.task], buckets, stage.batch)
+            out.append(Slot(stage.task, int(order[place]), int(seeds[j])))
     return out
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, number: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, number, epoch, count)).permutation(count)
+def _order(seed: int, number: int, epoch: int, count: int, buckets: tuple[int, ...], batch: int) -> np.ndarray:
+    rng = np.random.default_rng((seed, number, epoch, count))
+    order = rng.permutation(count)
+    return order if len(buckets) < 2 else in_buckets(rng, order, buckets, batch, -epoch * count % batch)
+
+
+def in_buckets(
+    rng: np.random.Generator, order: np.ndarray, buckets: tuple[int, ...], batch: int, first: int
+) -> np.ndarray:
+    """The same samples, but a batch is of one bucket, as far as they go; `first` still belong to the last epoch's batch.
+
+    What is left of every bucket makes the mixed batches where two epochs meet.
+    """
+    bucket = np.searchsorted(np.cumsum(buckets), order, side="right")
+    alike = [order[bucket == i] for i in range(len(buckets))]
+    full = [some[i : i + batch] for some in alike for i in range(0, len(some) - batch + 1, batch)]
+    rest = np.concatenate([some[len(some) // batch * batch :] for some in alike])
+    full = [full[i] for i in rng.permutation(len(full))]
+    while len(rest) < first and full:
+        rest = np.concatenate([full.pop(), rest])
+    return np.concatenate([rest[:first], *full, rest[first:]])
 
 
 class Batch(NamedTuple):
@@ -156,12 +208,12 @@ class Batch(NamedTuple):
 
 
 def batch_of(
-    lessons: Lessons, some: Sequence[Slot], empty: tuple[Tensor, Tensor], text_drop: float, shift: float = 1.0
+    shelf: Shelf, some: Sequence[Slot], empty: tuple[Tensor, Tensor], text_drop: float, shift: float = 1.0
 ) -> Batch:
     """The slots' lessons with their times and noise; some prompts become the empty one."""
-    rows = torch.tensor([slot.index for slot in some])
-    context, pooled = lessons.context[rows], lessons.pooled[rows]
-    times, noise = torch.empty(len(some)), torch.empty_like(lessons.target[rows], dtype=torch.float32)
+    lessons = shelf.rows([slot.index for slot in some])
+    context, pooled = lessons.context, lessons.pooled
+    times, noise = torch.empty(len(some)), torch.empty_like(lessons.target, dtype=torch.float32)
     for j, slot in enumerate(some):
         generator = torch.Generator().manual_seed(slot.seed)
         times[j] = draw_times(1, generator, shift=shift)[0]
@@ -169,9 +221,8 @@ def batch_of(
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
         if dropped:
             context[j], pooled[j] = padded(empty[0], context.shape[1])[0, : context.shape[1]], empty[1][0]
-    ids = tuple(lessons.ids[slot.index] for slot in some)
     seeds = tuple(slot.seed for slot in some)
-    return Batch(lessons.task, ids, lessons.target[rows], lessons.source[rows], context, pooled, times, noise, seeds)
+    return Batch(lessons.task, lessons.ids, lessons.target, lessons.source, context, pooled, times, noise, seeds)
 
 
 def load_lessons(path: str | os.PathLike) -> Lessons:

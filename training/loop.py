@@ -18,7 +18,7 @@ from . import ranks
 from .curriculum import Settings, Stage
 from .forward import SlotNoise, velocity, weave
 from .growing import own_tensors
-from .lessons import Batch, Lessons
+from .lessons import Batch, Shelf
 from .objective import noised, side, task_loss, usage, usage_of_all, veteran_loss
 from .trainer import Group, Step, Trainer
 
@@ -33,7 +33,7 @@ class StageTrainer(Trainer):
         stage: Stage,
         number: int,
         settings: Settings,
-        lessons: Mapping[str, Lessons],
+        lessons: Mapping[str, Shelf],
         empty: tuple[Tensor, Tensor],
         seed: int = 0,
         spare: dict | None = None,

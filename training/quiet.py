@@ -9,12 +9,12 @@ from ..prw.attachment import Host
 from ..prw.bank import Bank
 from ..prw.source import Routing
 from .forward import device_of, weave
-from .lessons import Lessons
+from .lessons import Shelf
 from .validate import held_out, pieces
 
 
 @torch.no_grad()
-def choices(host: Host, bank: Bank, lessons: Lessons, router: str, micro: int) -> dict[str, Tensor]:
+def choices(host: Host, bank: Bank, lessons: Shelf, router: str, micro: int) -> dict[str, Tensor]:
     """The column that each sample (or token) takes, block by block."""
     device, routing = device_of(host), Routing(task=lessons.task, router=router)
     found: dict[str, list[Tensor]] = {}
@@ -26,7 +26,7 @@ def choices(host: Host, bank: Bank, lessons: Lessons, router: str, micro: int) -
     return {block: torch.cat(parts) for block, parts in found.items()}
 
 
-def dominant(host: Host, bank: Bank, lessons: Lessons, micro: int) -> dict[str, int]:
+def dominant(host: Host, bank: Bank, lessons: Shelf, micro: int) -> dict[str, int]:
     """Which column of the last router most samples of a new task take in each block."""
     last = max(bank.info.routers, key=lambda name: len(bank.info.routers[name].experts), default=None)
     if last is None:
@@ -34,7 +34,7 @@ def dominant(host: Host, bank: Bank, lessons: Lessons, micro: int) -> dict[str, 
     return {block: int(taken.mode().values) for block, taken in choices(host, bank, lessons, last, micro).items()}
 
 
-def with_usage(host: Host, bank: Bank, stage: str, lessons: Lessons, micro: int) -> Bank:
+def with_usage(host: Host, bank: Bank, stage: str, lessons: Shelf, micro: int) -> Bank:
     """The bank, whose stage now says what share of the blocks its router gives to each expert."""
     router, taken = bank.info.routers[stage], torch.cat(list(choices(host, bank, lessons, stage, micro).values()))
     counts = torch.bincount(taken, minlength=len(router.experts)) / len(taken)

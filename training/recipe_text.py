@@ -9,8 +9,8 @@ from ..prw.strict import short, typed
 
 
 def tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """`changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE (or toy.KEY=VALUE, subject.KEY=VALUE where the recipe
-    has a [subject], data.SET.KEY=VALUE) for a line of a table."""
+    """`changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE (or toy.KEY=VALUE, encoders.KEY=VALUE, subject.KEY=VALUE
+    where the recipe has a [subject], data.SET.KEY=VALUE) for a line of a table."""
     data = parsed(text)
     for change in changes:
         name, sign, value = change.partition("=")
@@ -22,8 +22,8 @@ def tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def table_of(data: dict[str, Any], where: str) -> dict[str, Any]:
-    if where == "toy":
-        return typed("toy", data.setdefault("toy", {}), dict)
+    if where in ("toy", "encoders"):
+        return typed(where, data.setdefault(where, {}), dict)
     if where in data and where == "subject":
         return typed("subject", data["subject"], dict)
     if where.startswith("data."):
@@ -31,7 +31,7 @@ def table_of(data: dict[str, Any], where: str) -> dict[str, Any]:
     stages = [table for table in typed("stages", data.get("stages", []), list) if isinstance(table, dict)]
     names = [str(table.get("name")) for table in stages]
     if where not in names:
-        raise ValueError(f"{short(where)} is no stage, expected one of {', '.join(names)}, toy or data.SET")
+        raise ValueError(f"{short(where)} is no stage, expected one of {', '.join(names)}, toy, encoders or data.SET")
     return stages[names.index(where)]
 
 

@@ -21,7 +21,7 @@ from . import ranks
 from .checkpoints import TrainingError
 from .curriculum import Curriculum, Stage
 from .growing import empty_bank, grown, refuse_trained
-from .lessons import Codec, Lessons
+from .lessons import Codec, Shelf
 from .listeners import Listener
 from .loop import StageTrainer
 from .mishaps import Stopped
@@ -35,8 +35,8 @@ from .validate import Validation, sample_grid, validate
 class Run(Runner):
     host: Host
     curriculum: Curriculum
-    lessons: Mapping[str, Lessons]
-    """By task; a stage needs its own."""
+    lessons: Mapping[str, Shelf]
+    """By stage; each needs its own."""
     codec: Codec
     out: Path
     seed: int = 0
@@ -89,16 +89,16 @@ class Run(Runner):
     def sheet(self, trainer: StageTrainer) -> np.ndarray:
         return sample_grid(trainer, self.codec)
 
-    def _lessons(self, stage: Stage) -> dict[str, Lessons]:
-        """The stage's own and the earlier ones', for replay and validation."""
-        names = [each.task for each in self.curriculum.stages]
-        wanted = dict.fromkeys([*names[: [s.name for s in self.curriculum.stages].index(stage.name)], stage.task])
-        if stage.task not in self.lessons:
+    def _lessons(self, stage: Stage) -> dict[str, Shelf]:
+        """By task: the stage's own and the earlier ones', for replay and validation; of two of a task the later's."""
+        stages = self.curriculum.stages
+        latest = {each.task: each.name for each in (*stages[: stages.index(stage)], stage)}
+        if stage.name not in self.lessons:
             raise TrainingError(
                 f"There is no data for {stage.task} (there is for {', '.join(self.lessons) or 'nothing'}): add some, or "
                 f"leave the stage {stage.name} out."
             )
-        return {task: self.lessons[task] for task in wanted if task in self.lessons}
+        return {task: self.lessons[name] for task, name in latest.items() if name in self.lessons}
 
 
 def following(bank: Bank, path: Path) -> Bank:

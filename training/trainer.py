@@ -18,7 +18,7 @@ from . import ranks
 from .checkpoints import TrainingError
 from .curriculum import Settings, Stage
 from .forward import device_of
-from .lessons import Batch, Lessons, Slot, batch_of, slots
+from .lessons import Batch, Shelf, Slot, batch_of, slots
 from .mishaps import MOST_MISSES, NotFinite, OutOfMemory
 from .optimizers import load_tensors, make_optimizer, tensors_of
 from .schedule import factor
@@ -59,7 +59,7 @@ class Trainer(ABC):
         stage: Stage,
         number: int,
         settings: Settings,
-        lessons: Mapping[str, Lessons],
+        lessons: Mapping[str, Shelf],
         empty: tuple[Tensor, Tensor],
         groups: Sequence[Group],
         seed: int = 0,
@@ -124,14 +124,15 @@ class Trainer(ABC):
             raise OutOfMemory(self.misses_in_a_row, self.settings.micro) from error
 
     def batches(self) -> list[Batch]:
-        """This rank's share of the iteration, in pieces of one task and at most `micro` samples."""
+        """This rank's share of the iteration, in pieces of one task, one bucket and at most `micro` samples."""
         taught = {task: lessons.taught for task, lessons in self.lessons.items()}
-        mine = slots(self.seed, self.number, self.iteration, self.stage, taught)[ranks.rank() :: ranks.count()]
-        by_task: dict[str, list[Slot]] = {}
-        for slot in mine:
-            by_task.setdefault(slot.task, []).append(slot)
+        buckets = self.lessons[self.stage.task].buckets
+        all_ranks = slots(self.seed, self.number, self.iteration, self.stage, taught, buckets)
+        alike: dict[tuple[str, int], list[Slot]] = {}
+        for slot in all_ranks[ranks.rank() :: ranks.count()]:
+            alike.setdefault((slot.task, self.lessons[slot.task].bucket(slot.index)), []).append(slot)
         size = self.settings.micro or self.stage.batch
-        pieces = [some[i : i + size] for some in by_task.values() for i in range(0, len(some), size)]
+        pieces = [some[i : i + size] for some in alike.values() for i in range(0, len(some), size)]
         knobs = (self.empty, self.settings.text_drop, self.settings.time_shift)
         return [batch_of(self.lessons[piece[0].task], piece, *knobs) for piece in pieces]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..prw.positions import token_grid
 from ..prw.sampling import timesteps
 from .drawing import drawn
-from .lessons import Batch, Lessons
+from .lessons import Batch, Shelf
 from .loop import StageTrainer
 from .objective import usage_of_all
 
@@ -27,15 +27,14 @@ class Validation(NamedTuple):
     """Every expert's share of the blocks, as at inference."""
 
 
-def held_out(lessons: Lessons, most: int = MOST) -> Batch:
-    """The first of those held out (of all, where none is), each with noise of its own that never changes."""
-    kept = lessons.taught if len(lessons) > lessons.taught else 0
-    rows = torch.arange(kept, len(lessons))[:most]
-    generator = torch.Generator().manual_seed(SEED)
-    noise = torch.randn(lessons.target[rows].shape, generator=generator)
-    ids = tuple(lessons.ids[row] for row in rows)
+def held_out(shelf: Shelf, most: int = MOST) -> Batch:
+    """The first of those held out (of all, where none is), of one bucket, each with noise of its own that never changes."""
+    rows = range(shelf.taught, len(shelf)) or range(len(shelf))
+    rows = [row for row in rows if shelf.bucket(row) == shelf.bucket(rows[0])][:most]
+    lessons = shelf.rows(rows)
+    noise = torch.randn(lessons.target.shape, generator=torch.Generator().manual_seed(SEED))
     parts = (lessons.target, lessons.source, lessons.context, lessons.pooled)
-    return Batch(lessons.task, ids, *(part[rows] for part in parts), torch.zeros(len(rows)), noise, (0,) * len(rows))
+    return Batch(lessons.task, lessons.ids, *parts, torch.zeros(len(rows)), noise, (0,) * len(rows))
 
 
 def pieces(batch: Batch, size: int) -> Iterator[Batch]:

@@ -7,13 +7,15 @@ from typing import NamedTuple
 import torch
 
 from ..prw.attachment import Host
+from ..prw.checkpoint import load_flux
 from ..prw.embedded import EmbeddedHost
 from ..prw.strict import build, short
+from .cached_lessons import empty_of
 from .checkpoints import TrainingError
 from .curriculum import Curriculum
 from .forward import SPARE_EMBEDDED
-from .kept_lessons import KeptLessons, parts_of
-from .lessons import Codec, Lessons
+from .kept_lessons import CachedPart, KeptLessons, parts_of
+from .lessons import Codec, Shelf
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -21,7 +23,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class World(NamedTuple):
     host: Host
     codec: Codec
-    lessons: Mapping[str, Lessons]
+    lessons: Mapping[str, Shelf]
+    """By stage."""
     name: str
     spare: dict
 
@@ -30,12 +33,30 @@ def open_world(
     curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Callable[[str, int, int], None]
 ) -> World:
     """`share` is the budget's: it also shortens what the toy world trains before its stages."""
-    if curriculum.base != "toy":
+    if curriculum.base == "toy":
+        return toy_world(curriculum, out, device, seed, share, progress)
+    if not Path(curriculum.base).is_file():
+        found = f"is {short(curriculum.base)}, which is no file" if curriculum.base else "is not named"
         raise TrainingError(
-            f'The recipe\'s base is {short(curriculum.base) or "not named"}, expected base = "toy": FLUX.1 itself is '
-            f"trained from ComfyUI, with the node CoLoGen Train Curriculum, because its text encoders live there."
+            f"The recipe's base {found}, expected \"toy\", or FLUX.1's file and a table [encoders]: set base; or train "
+            f"from ComfyUI, with the node CoLoGen Train Curriculum."
         )
-    return toy_world(curriculum, out, device, seed, share, progress)
+    return flux_world(curriculum, out, device, seed, progress)
+
+
+def flux_world(curriculum: Curriculum, out: Path, device: str, seed: int, progress: Callable) -> World:
+    """FLUX.1 from its file, on our own modules. Where all data is cached, T5 and CLIP need not be loaded."""
+    from .encoders import open_encoders
+
+    dtype = DTYPES[curriculum.settings.precision]
+    codec = open_encoders(curriculum.encoders, device)
+    parts = parts_of(curriculum, 0, codec, seed)
+    caches = [part.cache for some in parts.values() for part in some if isinstance(part, CachedPart)]
+    if caches:
+        codec.empty = empty_of(caches[0])
+    flux = load_flux(curriculum.base, dtype, device)
+    lessons = KeptLessons(parts, out / "lessons", progress)
+    return World(EmbeddedHost(flux, dtype), codec, lessons, Path(curriculum.base).stem, SPARE_EMBEDDED)
 
 
 def toy_world(curriculum, out, device, seed, share, progress) -> World:

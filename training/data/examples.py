@@ -9,6 +9,7 @@ from zlib import crc32
 import numpy as np
 
 from ...prw.strict import one_of
+from .buckets import pick, sizes_of
 from .control import MAPS, control
 from .files import Broken
 from .folder import Entry, Look, fitted, layout_of
@@ -16,6 +17,7 @@ from .geometry import View, draw_view, view_pair, view_sample, view_triple
 from .ground import FORMS, ground
 from .inpaint import inpaint
 from .labels import Labels
+from .masks import Size
 from .pairs import edit, subject
 from .sample import Example, Found, Pair, Sample, Triple, Unfit
 from .sets import Source
@@ -54,7 +56,8 @@ class Examples:
 
     def __init__(self, source: Source, task: str, size: int, seed: int = 0, rank: int = 0, world: int = 1):
         one_of(f"The task of {source.name}", task, source.dataset.feeds)
-        self.source, self.task, self.size, self.seed = source, task, size, seed
+        self.source, self.task, self.seed = source, task, seed
+        self.sizes = [sizes_of(int(side), source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
         self.recipe, self.kinds = RECIPES[task], source.knobs.kinds
         for kind in self.kinds:
             one_of(f"data.{source.name}.kinds", kind, self.recipe.kinds)
@@ -75,18 +78,19 @@ class Examples:
                 tally.broke(found.id, error)
 
     def taken(self, count: int) -> Iterator[Example]:
-        """So many, over as many epochs as that takes; 0: one epoch."""
+        """So many, over as many epochs as that takes; 0: each sample as often as the set's table says."""
         if not count:
-            yield from self.epoch()
+            while self.stream.epoch < self.source.knobs.variants:
+                yield from self.epoch()
             return
         while count:
-            before = count
+            before, begins = count, self.stream.place is None
             for example in self.epoch():
                 yield example
                 count -= 1
                 if not count:
                     return
-            if before == count:
+            if before == count and begins:
                 raise ValueError(f"{self.source.name} has no example for {self.task}: {self.told()}.")
 
     def told(self) -> str:
@@ -95,8 +99,12 @@ class Examples:
         return tally.summary() + unfit
 
     def made(self, found: Found | Entry, rng: np.random.Generator) -> Example:
+        size: list[Size] = []  # the first picture's: what belongs together has one size
+
         def look(pixels: np.ndarray) -> View:
-            return draw_view(rng, pixels.shape[:2], (self.size, self.size), flip=self.source.knobs.flip)
+            if not size:
+                size.append(pick(rng, pixels.shape[:2], self.sizes))
+            return draw_view(rng, pixels.shape[:2], size[0], flip=self.source.knobs.flip)
 
         if isinstance(found, Entry):
             found.check(layout_of(self.task))

@@ -103,10 +103,24 @@ class Knobs:
     """A folder that `cologen data label` wrote: things, for pictures that come without."""
     flip: float = 0.0
     """Share that is mirrored, which spoils lettering and faces that one knows."""
+    variants: int = 1
+    """How often each sample is taken, every time with a crop, a hole, a kind of its own, if `examples` says nothing."""
+    resolutions: tuple[int, ...] = ()
+    """Instead of the recipe's one, smallest first; no picture is enlarged for a larger one."""
+    aspect: float = 1.0
+    """Shapes of up to so much to one; 1: squares."""
+    cache: str = ""
+    """The folder that `cologen data cache` fills, and that training reads."""
 
     def __post_init__(self):
         between("examples", self.examples, 0, 10**8)
         between("flip", self.flip, 0, 1)
+        between("variants", self.variants, 1, 10**6)
+        between("aspect", self.aspect, 1, 8)
+        for resolution in self.resolutions:
+            between("resolutions", resolution, 16, 8192)
+        if list(self.resolutions) != sorted(set(self.resolutions)) or any(r % 16 for r in self.resolutions):
+            raise ValueError(f"resolutions is {list(self.resolutions)}, expected multiples of 16, smallest first")
 
 
 @dataclass(frozen=True)
