@@ -17,8 +17,9 @@ import pytest
 import torch
 from cologen.prw.bank import Bank
 from cologen.training import cli, whole
-from cologen.training.cache import Cache, estimate, refuse_full
+from cologen.training.cache import Cache
 from cologen.training.cache_index import all_entries
+from cologen.training.cache_size import estimate, refuse_full
 from cologen.training.cached_lessons import CachedLessons, open_cached, open_shard
 from cologen.training.curriculum import Stage, load_curriculum
 from cologen.training.data.buckets import pick, sizes_of

@@ -12,8 +12,9 @@ import torch
 
 from ..prw.strict import build
 from . import ranks
-from .cache import Cache, estimate, refuse_full
+from .cache import Cache
 from .cache_index import all_entries
+from .cache_size import estimate, refuse_full
 from .curriculum import Curriculum, Stage, load_curriculum, recipes
 from .kept_lessons import TOY, cache_of, source_of
 from .lessons import Codec
