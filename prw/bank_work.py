@@ -31,7 +31,9 @@ def merge(banks: Iterable[Bank]) -> Bank:
     experts, routers, shared = {}, {}, {}
     for bank in banks:
         if bank.info.base.refusal(banks[0].info.base):
-            raise BankError("These banks are for FLUX models of different shapes: merge banks for the same base.")
+            raise BankError(
+                "These banks are for FLUX models of different shapes, expected one: merge banks for the same base."
+            )
         _share(shared, bank)
         for kind, mine, theirs in (("expert", experts, bank.info.experts), ("router", routers, bank.info.routers)):
             for name in mine.keys() & theirs.keys():

@@ -150,7 +150,7 @@ def routes_of(model, conditioning: list, latent: Tensor) -> list[tuple[str, tupl
     """
     attachment = attachment_of(model)
     if attachment is None:
-        raise ValueError("This MODEL has no CoLoGen bank: put CoLoGen Apply before this node.")
+        raise ValueError("This MODEL has no CoLoGen bank, expected one: put CoLoGen Apply before this node.")
     comfy.model_management.load_models_gpu([model])
     transformer_options, found = model.model_options.get("transformer_options", {}), []
     channels = model.model.diffusion_model.in_channels // model.model.diffusion_model.patch_size**2
@@ -194,7 +194,7 @@ def check_flux(flux: torch.nn.Module) -> None:
             f"Model (Nunchaku and other replacements of FLUX have no hook for CoLoGen)."
         )
     if flux.params.global_modulation or flux.params.vec_in_dim is None:
-        raise ValueError("The model is of the FLUX family but not FLUX.1: load FLUX.1-dev, schnell or a fine-tune.")
+        raise ValueError("The model is of the FLUX family, expected FLUX.1: load FLUX.1-dev, schnell or a fine-tune.")
     forward = getattr(flux.forward_orig, "__func__", flux.forward_orig)
     if getattr(forward, "__module__", None) != host_flux.__module__:
         raise ValueError(
