@@ -180,7 +180,7 @@ def test_a_folder_of_ours_with_more_or_fewer_tensors_is_refused(flux, tmp_path):
 
 def test_settings_of_a_megabyte_are_no_settings(flux, tmp_path):
     folder = adapter_of(flux, tmp_path)
-    (folder / "").write_text(" " * (1 << 20) + "{}")
+    (folder / "cologen.json").write_text(" " * (1 << 20) + "{}")
     with pytest.raises(BankError, match="it is too long"):
         open_experts(folder)
 
