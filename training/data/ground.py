@@ -153,9 +153,10 @@ def read_mask(
 
     Where the source has the very colour already, nothing can be told, and nothing is found."""
     laid = source + (picture.astype(np.float32) - source) / opacity
-    left = np.stack([distance(laid, rgb) for rgb in colours.values()])
-    mine = list(colours).index(colour)
-    return (left.argmin(0) == mine) & (left[mine] < REACH * distance(source, colours[colour]))
+    found = distance(laid, colours[colour]) < REACH * distance(source, colours[colour])
+    left = np.stack([distance(laid[found], rgb) for rgb in colours.values()])  # of these few pixels alone
+    found[found] = left.argmin(0) == list(colours).index(colour)
+    return found
 
 
 def read_box(
