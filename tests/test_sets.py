@@ -10,7 +10,7 @@ from zlib import crc32
 import layouts
 import numpy as np
 import pytest
-from cologen.training.curriculum import RECIPES, load_curriculum
+from cologen.training.curriculum import load_curriculum
 from cologen.training.data.examples import RECIPES as TASK_RECIPES
 from cologen.training.data.examples import Examples
 from cologen.training.data.palettes import ADE20K, COCO_STUFF
@@ -39,8 +39,8 @@ def found(source) -> dict:
 
 def test_every_set_is_laid_out_here_and_every_set_of_the_papers_recipe_is_one():
     assert LAYOUTS.keys() == DATASETS.keys()
-    for path in RECIPES.glob("*.toml"):
-        for stage in load_curriculum(path).stages:
+    for recipe in ("paper", "small", "toy"):
+        for stage in load_curriculum(recipe).stages:
             for name in set(stage.data) - {"toy"}:
                 assert stage.task in DATASETS[name].feeds
 
