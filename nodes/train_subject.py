@@ -128,7 +128,7 @@ def subject_knobs() -> list:
 def rare_knobs() -> list:
     return [
         io.String.Input(
-            "caption", default="photo of a {}", tooltip="What the photos show, with {} for the noun.", **advanced()
+            "caption", default="photo of a {}", tooltip="What the photos show; the noun comes where the braces are.", **advanced()
         ),
         count("tokens", 2, 1, 256, "Vectors that the subject gets in the text.", **advanced()),
         count("contexts", 4, 1, 256, "Vectors that each photo gets while training.", **advanced()),
@@ -141,7 +141,7 @@ def rare_knobs() -> list:
             **advanced(),
         ),
         number("class_share", 0.3, 0, 1, 0.01, "Share of updates with class_photos, where some are connected.", **advanced()),
-        io.Combo.Input("optimizer", options=list(OPTIMIZERS), tooltip="adamw is steady; prodigy finds its own rate.", **advanced()),
+        io.Combo.Input("optimizer", options=list(OPTIMIZERS), tooltip="adamw is steady; prodigy finds its own rate (set rate to 1) and must be installed: prodigyopt.", **advanced()),
         io.Combo.Input("schedule", options=list(SCHEDULES), tooltip="How the rate falls towards the end.", **advanced()),
         number("guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()),
         number("time_shift", 1.0, 0.01, 100, 0.1, "Above 1 it trains more on near noise.", **advanced()),

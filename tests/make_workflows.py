@@ -7,13 +7,18 @@ from pathlib import Path
 
 import workflows_flux
 import workflows_sampling
+import workflows_subject
 import workflows_toy
 from canvas import Canvas
 from cologen.training.server import Server, base_directory
 from pack import HOST, ROOT
 
 FOLDER = ROOT / "example_workflows"
-WORKFLOWS = {**workflows_toy.WORKFLOWS, **workflows_sampling.WORKFLOWS, **workflows_flux.WORKFLOWS}
+WORKFLOWS = {
+    name: build
+    for module in (workflows_toy, workflows_sampling, workflows_flux, workflows_subject)
+    for name, build in module.WORKFLOWS.items()
+}
 
 
 def drawn(name: str, info: dict) -> Canvas:

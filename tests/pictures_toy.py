@@ -5,6 +5,7 @@ from collections.abc import Callable
 from canvas import Node, Output
 from cologen.training.toy.evaluate import CFG
 from workflows_sampling import PLAIN, branch_map, branched, guided, marked, subject
+from workflows_subject import TOLD, own, trained
 from workflows_toy import PHRASE, Toy
 
 AT = (0, 0)
@@ -29,6 +30,12 @@ WAYS = {
     "masked": (0.06, 0.5, 0.3),
 }
 """Switch, weight and area of the guider, as its authors have them."""
+SCENES = (
+    TOLD,
+    "a [circle] at the bottom left, on a sand ground",
+    "a [circle] at the bottom right, a green square at the top left, on a sky ground",
+)
+"""Of the subject; no photo shows one of them."""
 RUN = dict(micro=0, checkpointing=False, validate_every=20, sample_every=0)
 
 GIVEN: dict[str, Callable[[Node], dict[str, Output | str | int]]] = {
@@ -223,6 +230,22 @@ def ways(toy: Toy) -> None:
         toy.shown(guided(toy, prompts, empty(toy), 0, **knobs)[0], AT, title)
 
 
+def own_subject(toy: Toy) -> None:
+    mine = trained(toy.canvas, toy.flux, "picture_subject")
+    for i in range(len(SCENES)):
+        one = toy.canvas.add("ImageFromBatch", AT, image=mine.values["photos"], batch_index=i, length=1)
+        toy.shown(one[0], AT, "photo")
+    for text in SCENES:
+        toy.shown(own(toy.canvas, toy.flux, mine["concept"], text=text)[0], AT, "drawn")
+
+
+def own_strengths(toy: Toy) -> None:
+    mine = trained(toy.canvas, toy.flux, "picture_subject")
+    for strength in (0.0, 0.5, 1.0):
+        drawn = own(toy.canvas, toy.flux, mine["concept"], strength=strength)
+        toy.shown(drawn[0], AT, f"strength {strength:g}")
+
+
 PICTURES: dict[str, Callable[[Toy], None]] = {
     "CoLoGenInpaint": answers("CoLoGenInpaint", 4, 12),
     "CoLoGenPasteBack": paste_back,
@@ -240,8 +263,10 @@ PICTURES: dict[str, Callable[[Toy], None]] = {
     "CoLoGenDualBranch": both_branches,
     "CoLoGenBranchMap": branches,
     "CoLoGenPersonalGuider": ways,
+    "CoLoGenConceptTokens": own_strengths,
     "CoLoGenToyQuestion": questions,
     "CoLoGenTrainStage": stage,
     "CoLoGenTrainCurriculum": curriculum_samples,
+    "CoLoGenTrainSubject": own_subject,
     "CoLoGenUsagePlot": usage,
 }

@@ -119,3 +119,11 @@ def test_the_training_workflows_train_and_draw(server, base, info, name, run):
     data["count"] = 24
     assert saved_picture(base, graph, server.run(graph)).std() > 5
     assert (base / f"output/cologen/{run}/bank.safetensors").is_file()
+
+
+def test_the_subject_s_workflow_trains_and_draws(server, base, info):
+    graph = drawn("toy_train_subject", info).prompt()
+    (knobs,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainSubject"]
+    knobs |= {"iterations": 3, "batch": 4, "sample_every": 3}
+    assert saved_picture(base, graph, server.run(graph)).std() > 5
+    assert (base / "output/cologen/toy_own_subject/subject.safetensors").is_file()

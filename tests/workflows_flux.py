@@ -29,10 +29,10 @@ TRAINED = (
 )
 
 
-class Dev:
-    """FLUX.1-dev by stock loaders, and experts for it."""
+class Stock:
+    """FLUX.1-dev by stock loaders."""
 
-    def __init__(self, canvas: Canvas, *imported: str):
+    def __init__(self, canvas: Canvas):
         self.canvas = canvas
         self.flux = self._file("UNETLoader", 0, "flux1-dev.safetensors", "unet_name", weight_dtype="default")
         self.clip = canvas.add(
@@ -40,14 +40,7 @@ class Dev:
             models=wants("clip_l.safetensors", "t5xxl_fp16.safetensors"),
         )  # fmt: skip
         self.vae = self._file("VAELoader", 7, "ae.safetensors", "vae_name")["VAE"]
-        bank = None if imported else canvas.add("CoLoGenLoadExperts", (0, 10), bank_name=OWN)
-        for i, name in enumerate(imported):
-            more = {} if bank is None else {"experts": bank["experts"]}
-            bank = self._file(
-                "CoLoGenImportExperts", 10 + 4 * i, f"{name}.safetensors", "file", f"EasyControl {name}", **more
-            )
-        self.experts = bank["experts"]
-        self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=self.experts)
+        self.model = self.flux
 
     def _file(self, kind: str, row: float, name: str, field: str, title: str = "", **more) -> Node:
         return self.canvas.add(kind, (0, row), title, models=wants(name), **{field: name}, **more)
@@ -58,11 +51,6 @@ class Dev:
 
     def picture(self, title: str, row: float = 10) -> Node:
         return self.canvas.add("LoadImage", (1, row), title, image="example.png")
-
-    def task(self, node: str, row: float, prompts: Node | Output, title: str = "", **given) -> Node:
-        chained = isinstance(prompts, Node)
-        told = dict(positive=prompts["positive"], negative=prompts["negative"]) if chained else dict(positive=prompts)
-        return self.canvas.add(node, (2, row), title, vae=self.vae, experts=self.experts, **told, **given)
 
     def square(self) -> Output:
         return self.canvas.add("EmptySD3LatentImage", (3, 7), width=1024, height=1024)[0]
@@ -80,6 +68,26 @@ class Dev:
 
     def note(self, text: str) -> None:
         self.canvas.note(text, (-1, 0))
+
+
+class Dev(Stock):
+    """And experts for it."""
+
+    def __init__(self, canvas: Canvas, *imported: str):
+        super().__init__(canvas)
+        bank = None if imported else canvas.add("CoLoGenLoadExperts", (0, 10), bank_name=OWN)
+        for i, name in enumerate(imported):
+            more = {} if bank is None else {"experts": bank["experts"]}
+            bank = self._file(
+                "CoLoGenImportExperts", 10 + 4 * i, f"{name}.safetensors", "file", f"EasyControl {name}", **more
+            )
+        self.experts = bank["experts"]
+        self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=self.experts)
+
+    def task(self, node: str, row: float, prompts: Node | Output, title: str = "", **given) -> Node:
+        chained = isinstance(prompts, Node)
+        told = dict(positive=prompts["positive"], negative=prompts["negative"]) if chained else dict(positive=prompts)
+        return self.canvas.add(node, (2, row), title, vae=self.vae, experts=self.experts, **told, **given)
 
 
 def wants(*names: str) -> list[tuple[str, str, str]]:

@@ -13,8 +13,19 @@ PHRASE = "the red square in the top right"
 LEANS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
+def sampled(
+    canvas: Canvas, flux: Node, model: Output, prompts: dict, latent: Output, at: tuple[float, float], seed: int = 7
+) -> Node:
+    """From prompts to a picture, as the toy world was measured."""
+    drawn = canvas.add(
+        "KSampler", at, model=model, **prompts, latent_image=latent, seed=seed, steps=STEPS, cfg=CFG, sampler_name="euler",
+        scheduler="simple",
+    )  # fmt: skip
+    return canvas.add("VAEDecode", (at[0], at[1] + 6), samples=drawn[0], vae=flux["VAE"])
+
+
 class Toy:
-    """What all of these begin with."""
+    """What most of these begin with."""
 
     def __init__(self, canvas: Canvas, flux: Node | None = None, bank: Node | None = None):
         self.canvas = canvas
@@ -38,11 +49,8 @@ class Toy:
 
     def drawn(self, told: Node, column: float, row: float = 0, latent: Output | None = None, seed: int = 7) -> Node:
         """From prompts to a picture."""
-        sampled = self.canvas.add(
-            "KSampler", (column, row), model=self.model[0], positive=told["positive"], negative=told["negative"],
-            latent_image=latent or told["latent"], seed=seed, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="simple",
-        )  # fmt: skip
-        return self.canvas.add("VAEDecode", (column, row + 6), samples=sampled[0], vae=self.flux["VAE"])
+        prompts = dict(positive=told["positive"], negative=told["negative"])
+        return sampled(self.canvas, self.flux, self.model[0], prompts, latent or told["latent"], (column, row), seed)
 
     def saved(self, image: Output, at: tuple[float, float], name: str, title: str = "Drawn") -> None:
         self.canvas.add("SaveImage", at, title, box=(300, 300), images=image, filename_prefix=name)
