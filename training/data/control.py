@@ -5,10 +5,12 @@ ones of the same look, so that nothing has to be downloaded. A sample that bring
 that draw such maps are in hed_network.py and learned_maps.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 
 import numpy as np
+from PIL import Image
 
 from .sample import Example, Sample, Unfit
 
@@ -47,19 +49,25 @@ def lineart(picture: np.ndarray) -> np.ndarray:
     A thin line gives one line, an edge one along its dark side. The channel in which it is darkest decides, so that
     red on an equally bright green has a line, too."""
     width = max(0.5, THIN * min(picture.shape[:2]) / SIDE)
-    darker = np.max([blur(channel, 1.6 * width) - blur(channel, width) for channel in channels_of(picture)], 0)
+    darker = strongest(lambda channel: blur(channel, 1.6 * width) - blur(channel, width), picture)
     return as_map(1 - (darker - FAINT) / (FULL - FAINT))
 
 
 def hed(picture: np.ndarray) -> np.ndarray:
     """HED-like: soft white edges on black, the mean over several scales of how steep the steepest channel is.
 
-    Normalised so that a step of height 1 gives 1 at every scale; sharp detail has only the finest, contours have all."""
+    Normalised so that a step of height 1 gives 1 at every scale; sharp detail has only the finest, contours have all.
+    Large pictures are read at SIDE, as the learned ones are: soft edges have no finer detail."""
+    height, width = picture.shape[:2]
+    if (shorter := min(height, width)) > SIDE:
+        small = (round(width * SIDE / shorter), round(height * SIDE / shorter))
+        soft = hed(np.asarray(Image.fromarray(picture).resize(small, Image.Resampling.BOX)))
+        return np.asarray(Image.fromarray(soft).resize((width, height), Image.Resampling.BICUBIC))
     edges = 0
     for scale in SCALES:
-        width = max(0.5, scale * min(picture.shape[:2]) / SIDE)
-        slopes = [steepness(blur(channel, width)) for channel in channels_of(picture)]
-        edges += np.max(slopes, 0) * width * (2 * np.pi) ** 0.5 / len(SCALES)
+        wide = max(0.5, scale * shorter / SIDE)
+        slopes = strongest(lambda channel: steepness(blur(channel, wide)), picture)  # noqa: B023 - called at once
+        edges += slopes * wide * (2 * np.pi) ** 0.5 / len(SCALES)
     return as_map(1 - np.exp(-CONTRAST * edges))
 
 
@@ -81,8 +89,11 @@ def control(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] | Non
     return Example(sample.id, "control", sample.caption, source, sample.picture, kind)
 
 
-def channels_of(picture: np.ndarray) -> np.ndarray:
-    return np.moveaxis(picture.astype(np.float32) / 255, -1, 0)
+def strongest(measure: Callable[[np.ndarray], np.ndarray], picture: np.ndarray) -> np.ndarray:
+    """The largest of the three channels' values at every pixel; they are measured at the same time."""
+    channels = np.moveaxis(picture.astype(np.float32) / 255, -1, 0)
+    with ThreadPoolExecutor() as pool:
+        return reduce(np.maximum, pool.map(measure, np.ascontiguousarray(channels)))
 
 
 def blur(plane: np.ndarray, width: float) -> np.ndarray:
