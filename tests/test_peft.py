@@ -178,6 +178,16 @@ def test_a_folder_of_ours_with_more_or_fewer_tensors_is_refused(flux, tmp_path):
             open_experts(folder)
 
 
+def test_an_export_is_there_whole_or_not_at_all(flux, tmp_path, monkeypatch):
+    def full(*_):
+        raise BankError("the disk is full")
+
+    monkeypatch.setattr("cologen.prw.importers.peft.write", full)
+    with pytest.raises(BankError, match="the disk is full"):
+        export(tiny_bank(flux, names=("ground",)), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_settings_of_a_megabyte_are_no_settings(flux, tmp_path):
     folder = adapter_of(flux, tmp_path)
     (folder / "cologen.json").write_text(" " * (1 << 20) + "{}")

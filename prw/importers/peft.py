@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -126,12 +127,14 @@ def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
         inference_mode=True,
         base_model_name_or_path=bank.info.base.name,
     )
-    folder.mkdir(parents=True)
-    config.save_pretrained(folder)
     info = replace(bank.info, experts={name: replace(expert, shared="", scaled=False)}, routers={})
-    (folder / OURS).write_text(json.dumps({"spelling": spelling, "bank": encode(info)}), encoding="utf-8")
-    write(folder / WEIGHTS, _adapter(bank, name, shapes, cuts), {"format": "pt"})
-    return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=folder.parent) as beside:  # the folder is there whole or not at all
+        made = Path(beside) / name
+        config.save_pretrained(made)
+        (made / OURS).write_text(json.dumps({"spelling": spelling, "bank": encode(info)}), encoding="utf-8")
+        write(made / WEIGHTS, _adapter(bank, name, shapes, cuts), {"format": "pt"})
+        return made.rename(folder)
 
 
 def _adapter(
