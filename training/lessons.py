@@ -156,7 +156,12 @@ class Batch(NamedTuple):
 
 
 def batch_of(
-    lessons: Lessons, some: Sequence[Slot], empty: tuple[Tensor, Tensor], text_drop: float, shift: float = 1.0
+    lessons: Lessons,
+    some: Sequence[Slot],
+    empty: tuple[Tensor, Tensor],
+    text_drop: float,
+    shift: float = 1.0,
+    open: float = 1.0,
 ) -> Batch:
     """The slots' lessons with their times and noise; some prompts become the empty one."""
     rows = torch.tensor([slot.index for slot in some])
@@ -164,7 +169,7 @@ def batch_of(
     times, noise = torch.empty(len(some)), torch.empty_like(lessons.target[rows], dtype=torch.float32)
     for j, slot in enumerate(some):
         generator = torch.Generator().manual_seed(slot.seed)
-        times[j] = draw_times(1, generator, shift=shift)[0]
+        times[j] = draw_times(1, generator, shift=shift, open=open)[0]
         dropped = torch.rand((), generator=generator) < text_drop
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
         if dropped:

@@ -40,7 +40,8 @@ class StageTrainer(Trainer):
     ):
         own = {name: bank.tensors[name] for name in own_tensors(bank, stage)}
         experts, routers = (
-            {name: tensor for name, tensor in own.items() if name.startswith(kind)} for kind in ("experts.", "routers.")
+            {name: tensor for name, tensor in own.items() if name.startswith("routers.") == routes}
+            for routes in (False, True)
         )
         groups = [Group(experts, settings.rate, decays=True), Group(routers, settings.router_rate)]
         super().__init__(host, stage, number, settings, lessons, empty, groups, seed, spare)
