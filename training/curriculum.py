@@ -20,6 +20,7 @@ SUBJECT = "subject"
 """The one recipe among them that is no curriculum (subject.py)."""
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
+FEATURES = ("off", "auxiliary", "self", "coredi")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Stage:
     shared: str = ""
     """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
     Empty: an expert of its own, as the paper's."""
+    features: str = "off"
+    """What it learns besides, of an encoder's features of the target (feature_training.py)."""
     along: tuple[str, ...] = ()
     """Older experts that are trained along: co-training, what the paper compares its curriculum with."""
 
@@ -62,6 +65,7 @@ class Stage:
         between(f"{self.name}.rho", self.rho, 0, 1)
         between(f"{self.name}.veteran", self.veteran, 0, 1000)
         between(f"{self.name}.replay", self.replay, 0, 1)
+        one_of(f"{self.name}.features", self.features, FEATURES)
         object.__setattr__(self, "task", self.task or self.name)
 
 
@@ -92,6 +96,12 @@ class Settings:
     """Above 1: a stage begins near pure noise and goes on towards the picture in so many phases (pacing.py)."""
     patience: int = 200
     """Iterations without a new low of the loss after which the next phase begins."""
+    encoder: str = ""
+    """A folder of DINOv2 for stages with features; empty: the VAE's own."""
+    feature_size: int = 32
+    """Channels that features are projected to."""
+    feature_weight: float = 0.1
+    """Of their loss."""
     guidance: float = 1.0
     """What a distilled base (dev) is told while it trains, and its source always."""
     noise_end: float = 1.0
@@ -117,7 +127,7 @@ class Settings:
         between("rank", self.rank, 1, 16384)
         between("alpha", self.alpha, 0, 1e6)
         between("resolution", self.resolution, 16, 8192)
-        for name in ("rate", "router_rate", "weight_decay", "clip", "guidance"):
+        for name in ("rate", "router_rate", "weight_decay", "clip", "guidance", "feature_weight"):
             between(name, getattr(self, name), 0, 1000)
         between("time_shift", self.time_shift, 0.01, 100)
         for share in ("text_drop", "ema", "noise_end"):
@@ -129,6 +139,7 @@ class Settings:
             ("sample_steps", 1),
             ("time_phases", 1),
             ("patience", 1),
+            ("feature_size", 1),
         ):
             between(name, getattr(self, name), least, 10**6)
         for name in ("save_every", "validate_every", "sample_every"):

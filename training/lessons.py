@@ -153,6 +153,8 @@ class Batch(NamedTuple):
     times: Tensor
     noise: Tensor
     seeds: tuple[int, ...]
+    rows: tuple[int, ...] = ()
+    """Which lessons they are."""
 
 
 def batch_of(
@@ -176,7 +178,8 @@ def batch_of(
             context[j], pooled[j] = padded(empty[0], context.shape[1])[0, : context.shape[1]], empty[1][0]
     ids = tuple(lessons.ids[slot.index] for slot in some)
     seeds = tuple(slot.seed for slot in some)
-    return Batch(lessons.task, ids, lessons.target[rows], lessons.source[rows], context, pooled, times, noise, seeds)
+    latents, places = (lessons.target[rows], lessons.source[rows]), tuple(rows.tolist())
+    return Batch(lessons.task, ids, *latents, context, pooled, times, noise, seeds, places)
 
 
 def load_lessons(path: str | os.PathLike) -> Lessons:
