@@ -43,8 +43,9 @@ def test_it_begins_with_the_principal_components():
     assert overlap(projection.start, directions[-NARROW:].T) == pytest.approx(0, abs=1e-5)
     assert torch.allclose(projection.covariance(projection.start), torch.eye(NARROW), atol=1e-3)
     assert float(projection.penalty(projection.start)) == pytest.approx(0, abs=1e-6)
-    with pytest.raises(ValueError, match="feature_size is 13, but the features have 12 channels"):
-        Projection.of(seen, 13)
+    for few, directions in ((seen, 12), (seen[:1], 4)):
+        with pytest.raises(ValueError, match=f"of {len(few)} lessons differ in {directions} directions"):
+            Projection.of(few, 13)
 
 
 def test_the_penalty_is_its_formula():

@@ -28,14 +28,16 @@ class Projection:
     def of(cls, features: Tensor, narrow: int) -> "Projection":
         """From features (count, tokens, wide) that are typical."""
         flat = features.flatten(0, -2).double()
-        if not 1 <= narrow <= flat.shape[1]:
-            raise ValueError(
-                f"feature_size is {narrow}, but the features have {flat.shape[1]} channels: set it to that or less."
-            )
         mean, size = flat.mean(0), flat.std(0, correction=0).clamp(min=1e-6)
         seen = (flat - mean) / size
         relation = seen.T @ seen / len(seen)
-        start = torch.linalg.eigh(relation)[1].flip(1)[:, :narrow]
+        values, directions = torch.linalg.eigh(relation)
+        if narrow > (known := int((values > 10 * EPS).sum())):
+            raise ValueError(
+                f"feature_size is {narrow}, but the features of {len(features)} lessons differ in {known} directions: set "
+                f"it to that or less, or give more lessons."
+            )
+        start = directions.flip(1)[:, :narrow]
         return cls(*(part.float().contiguous() for part in (mean, size, relation, start)))
 
     def to(self, device: torch.device) -> "Projection":
