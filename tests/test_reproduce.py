@@ -1,5 +1,7 @@
 """The experiments: equal iterations in every row, the right stages, tables of the right means."""
 
+from dataclasses import replace
+
 import pack  # noqa: F401
 import pytest
 from cologen.training.curriculum import load_curriculum
@@ -31,6 +33,15 @@ def test_rows_differ_in_what_they_say():
     assert [c.stages[2].rho for c in EXPERIMENTS["rho"].rows(CURRICULUM).values()] == [0.5, 0.65, 0.8, 0.95]
     assert [c.stages[2].veteran for c in EXPERIMENTS["alpha"].rows(CURRICULUM).values()] == [0, 0.25, 0.5, 1, 2]
     assert {c.settings.alpha / c.settings.rank for c in EXPERIMENTS["rank"].rows(CURRICULUM).values()} == {2}
+
+
+def test_coredis_rows_are_twins():
+    plain, *others = EXPERIMENTS["coredi"].rows(CURRICULUM).values()
+    assert plain == CURRICULUM
+    for twin, way in zip(others, ("auxiliary", "self", "coredi"), strict=True):
+        assert [stage.features for stage in twin.stages] == [way, "off", way, way, way]
+        stages = tuple(replace(stage, features="off") for stage in twin.stages)
+        assert replace(twin, stages=stages, settings=replace(twin.settings, feature_size=32)) == plain
 
 
 def a_report(value):

@@ -94,11 +94,18 @@ def farthest(one: Bank, other: Bank) -> float:
     return max((one.tensors[name] - other.tensors[name]).abs().max().item() for name in one.tensors)
 
 
-def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path):
+def beside(features, **settings):
+    """The two stages learning features besides."""
+    stages = tuple(replace(stage, features=features) for stage in STAGES)
+    return Curriculum(replace(SETTINGS, feature_size=4, **settings), stages)
+
+
+@pytest.mark.parametrize("curriculum", [TWO, beside("self"), beside("coredi")], ids=["plain", "self", "coredi"])
+def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, curriculum):
     given = data()
     headless = Run(
         EmbeddedHost(tiny_flux(**BLOCKS), torch.float32),
-        TWO,
+        curriculum,
         given.lessons,
         given.codec,
         tmp_path / "a",
@@ -107,19 +114,21 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path):
         (),
         SPARE_EMBEDDED,
     ).train()
-    found = train(model, tmp_path / "b", given=given)
+    found = train(model, tmp_path / "b", curriculum, given=given)
     assert farthest(found, headless) < 1e-4
     ups = [tensor.abs().max() for name, tensor in found.tensors.items() if name.endswith(".up")]
     assert min(ups) > 1e-4, "every expert should have learned"
 
 
-def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path):
+@pytest.mark.parametrize("knobs", [{}, {"features": "coredi"}], ids=["plain", "coredi"])
+def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path, knobs):
     with torch.inference_mode():
         model = host_model(tiny_flux())  # two blocks of each kind, so that one may be taken for another
-    plain = train(model, tmp_path / "a")
-    twice = train(model, tmp_path / "b", replace(TWO, settings=replace(SETTINGS, checkpointing=True)))
+    known = beside(**knobs) if knobs else TWO
+    plain = train(model, tmp_path / "a", known)
+    twice = train(model, tmp_path / "b", replace(known, settings=replace(known.settings, checkpointing=True)))
     assert farthest(plain, twice) == 0
-    whole = train(model, tmp_path / "c", replace(TWO, settings=replace(SETTINGS, micro=0)))
+    whole = train(model, tmp_path / "c", replace(known, settings=replace(known.settings, micro=0)))
     assert farthest(plain, whole) < 1e-4
 
 

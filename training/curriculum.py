@@ -20,6 +20,7 @@ SUBJECT = "subject"
 """The one recipe among them that is no curriculum (subject.py)."""
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
+FEATURES = ("off", "auxiliary", "self", "coredi")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Stage:
     start: str = ""
     """An older expert that the new one begins as a copy of; empty: it begins as nothing, adding 0 (our choice: the
     paper does not say)."""
+    shared: str = ""
+    """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
+    Empty: an expert of its own, as the paper's."""
+    features: str = "off"
+    """What it learns besides, of an encoder's features of the target (feature_training.py)."""
     along: tuple[str, ...] = ()
     """Older experts that are trained along: co-training, what the paper compares its curriculum with."""
 
@@ -52,11 +58,14 @@ class Stage:
             raise ValueError(
                 f"a stage is named {short(self.name)!r}, expected 1 to 64 letters, digits, _ and -, and not {FINAL}"
             )
+        if self.shared and not NAME.fullmatch(self.shared):
+            raise ValueError(f"{self.name}.shared is {short(self.shared)!r}, expected 1 to 64 letters, digits, _ and -")
         between(f"{self.name}.iterations", self.iterations, 1, 10**9)
         between(f"{self.name}.batch", self.batch, 1, 10**6)
         between(f"{self.name}.rho", self.rho, 0, 1)
         between(f"{self.name}.veteran", self.veteran, 0, 1000)
         between(f"{self.name}.replay", self.replay, 0, 1)
+        one_of(f"{self.name}.features", self.features, FEATURES)
         object.__setattr__(self, "task", self.task or self.name)
 
 
@@ -83,6 +92,16 @@ class Settings:
     """Share of samples whose prompt is the empty text."""
     time_shift: float = 1.0
     """Above 1: more training near pure noise, where it is decided what goes where."""
+    time_phases: int = 1
+    """Above 1: a stage begins near pure noise and goes on towards the picture in so many phases (pacing.py)."""
+    patience: int = 200
+    """Iterations without a new low of the loss after which the next phase begins."""
+    encoder: str = ""
+    """A folder of DINOv2 for stages with features; empty: the VAE's own."""
+    feature_size: int = 32
+    """Channels that features are projected to."""
+    feature_weight: float = 0.1
+    """Of their loss."""
     guidance: float = 1.0
     """What a distilled base (dev) is told while it trains, and its source always."""
     noise_end: float = 1.0
@@ -108,12 +127,20 @@ class Settings:
         between("rank", self.rank, 1, 16384)
         between("alpha", self.alpha, 0, 1e6)
         between("resolution", self.resolution, 16, 8192)
-        for name in ("rate", "router_rate", "weight_decay", "clip", "guidance"):
+        for name in ("rate", "router_rate", "weight_decay", "clip", "guidance", "feature_weight"):
             between(name, getattr(self, name), 0, 1000)
         between("time_shift", self.time_shift, 0.01, 100)
         for share in ("text_drop", "ema", "noise_end"):
             between(share, getattr(self, share), 0, 1)
-        for name, least in (("warmup", 0), ("micro", 0), ("keep", 1), ("sample_steps", 1)):
+        for name, least in (
+            ("warmup", 0),
+            ("micro", 0),
+            ("keep", 1),
+            ("sample_steps", 1),
+            ("time_phases", 1),
+            ("patience", 1),
+            ("feature_size", 1),
+        ):
             between(name, getattr(self, name), least, 10**6)
         for name in ("save_every", "validate_every", "sample_every"):
             between(name, getattr(self, name), 0, 10**9)

@@ -30,6 +30,11 @@ class Woven(NamedTuple):
     """transformer_options for FLUX's forward."""
     routes: dict[str, Route]
 
+    def followed_by(self, patches: Sequence[Callable]) -> "Woven":
+        """With patches of attention behind its own."""
+        every = {"attn1_patch": [*self.options.get("patches", {}).get("attn1_patch", ()), *patches]}
+        return Woven({**self.options, "patches": every}, self.routes) if patches else self
+
 
 def unwoven(host: Host, x: Tensor, spare: dict[str, Any] | None = None) -> Woven:
     """No source at all; a host hears here that a pass begins."""

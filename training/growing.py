@@ -69,7 +69,12 @@ def widened(old: Tensor | None, shape: tuple[int, ...], dominant: int, generator
 def with_stage(info: BankInfo, stage: Stage, settings: Settings, last: str | None) -> BankInfo:
     role = TASKS[stage.task].role if stage.task in TASKS else ""
     expert = ExpertInfo(
-        rank=settings.rank, alpha=float(settings.alpha), task=stage.task, role=role, stage=len(info.experts)
+        rank=settings.rank,
+        alpha=float(settings.alpha),
+        task=stage.task,
+        role=role,
+        stage=len(info.experts),
+        shared=stage.shared,
     )
     known = info.routers[last].experts if last else ()
     router = RouterInfo(experts=(*known, stage.name), task=stage.task)
@@ -93,12 +98,28 @@ def refuse_start(bank: Bank, stage: Stage, settings: Settings) -> None:
             f"The stage {stage.name} starts as {stage.start}, but the bank has no such expert of rank {settings.rank} on "
             f"k and v: name another, or leave start out."
         )
+    groups = {expert.shared for expert in bank.info.experts.values()}
+    if stage.start and stage.shared in groups - {"", found.shared}:
+        raise ValueError(
+            f"The stage {stage.name} starts as {stage.start}, which does not share the down matrix of {stage.shared}: "
+            f"start as one that does, or leave start or shared out."
+        )
 
 
 def own_tensors(bank: Bank, stage: Stage) -> list[str]:
-    """What the stage trains: its expert and its router, and older experts only where it says so."""
+    """What the stage trains: its expert and its router, and older experts only where it says so.
+
+    A shared down matrix belongs to it unless an expert that stays as it is reads it, too.
+    """
     missing = [name for name in stage.along if name not in bank.info.experts]
     if missing:
         raise ValueError(f"The stage {stage.name} trains {missing[0]} along, which the bank lacks: train it first.")
-    own = (f"routers.{stage.name}.", *(f"experts.{name}." for name in (stage.name, *stage.along)))
+    experts = (stage.name, *stage.along)
+    settled = {expert.shared for name, expert in bank.info.experts.items() if name not in experts}
+    shared = {bank.info.experts[name].shared for name in experts} - settled - {""}
+    own = (
+        f"routers.{stage.name}.",
+        *(f"experts.{name}." for name in experts),
+        *(f"shared.{group}." for group in shared),
+    )
     return sorted(name for name in bank.tensors if name.startswith(own))

@@ -205,10 +205,17 @@ class Batch(NamedTuple):
     times: Tensor
     noise: Tensor
     seeds: tuple[int, ...]
+    rows: tuple[int, ...] = ()
+    """Which lessons they are."""
 
 
 def batch_of(
-    shelf: Shelf, some: Sequence[Slot], empty: tuple[Tensor, Tensor], text_drop: float, shift: float = 1.0
+    shelf: Shelf,
+    some: Sequence[Slot],
+    empty: tuple[Tensor, Tensor],
+    text_drop: float,
+    shift: float = 1.0,
+    open: float = 1.0,
 ) -> Batch:
     """The slots' lessons with their times and noise; some prompts become the empty one."""
     lessons = shelf.rows([slot.index for slot in some])
@@ -216,13 +223,14 @@ def batch_of(
     times, noise = torch.empty(len(some)), torch.empty_like(lessons.target, dtype=torch.float32)
     for j, slot in enumerate(some):
         generator = torch.Generator().manual_seed(slot.seed)
-        times[j] = draw_times(1, generator, shift=shift)[0]
+        times[j] = draw_times(1, generator, shift=shift, open=open)[0]
         dropped = torch.rand((), generator=generator) < text_drop
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
         if dropped:
             context[j], pooled[j] = padded(empty[0], context.shape[1])[0, : context.shape[1]], empty[1][0]
     seeds = tuple(slot.seed for slot in some)
-    return Batch(lessons.task, lessons.ids, lessons.target, lessons.source, context, pooled, times, noise, seeds)
+    latents, places = (lessons.target, lessons.source), tuple(slot.index for slot in some)
+    return Batch(lessons.task, lessons.ids, *latents, context, pooled, times, noise, seeds, places)
 
 
 def load_lessons(path: str | os.PathLike) -> Lessons:

@@ -6,6 +6,7 @@ step. What is not about experts is in trainer.py.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +17,23 @@ from ..prw.router import Route
 from ..prw.source import Routing
 from . import ranks
 from .curriculum import Settings, Stage
-from .forward import SlotNoise, velocity, weave
+from .forward import SlotNoise, Woven, velocity, weave
 from .growing import own_tensors
 from .lessons import Batch, Shelf
 from .objective import noised, side, task_loss, usage, usage_of_all, veteran_loss
 from .trainer import Group, Step, Trainer
+
+
+class Given(NamedTuple):
+    """What a forward needs, and what its answer is compared with."""
+
+    target: Tensor
+    eps: Tensor
+    x: Tensor
+    times: Tensor
+    context: Tensor
+    pooled: Tensor
+    woven: Woven
 
 
 class StageTrainer(Trainer):
@@ -37,18 +50,23 @@ class StageTrainer(Trainer):
         empty: tuple[Tensor, Tensor],
         seed: int = 0,
         spare: dict | None = None,
+        more: Sequence[Group] = (),
     ):
+        """`more` is trained along, but no part of the bank."""
         own = {name: bank.tensors[name] for name in own_tensors(bank, stage)}
         experts, routers = (
-            {name: tensor for name, tensor in own.items() if name.startswith(kind)} for kind in ("experts.", "routers.")
+            {name: tensor for name, tensor in own.items() if name.startswith("routers.") == routes}
+            for routes in (False, True)
         )
-        groups = [Group(experts, settings.rate, decays=True), Group(routers, settings.router_rate)]
+        groups = [Group(experts, settings.rate, decays=True), Group(routers, settings.router_rate), *more]
         super().__init__(host, stage, number, settings, lessons, empty, groups, seed, spare)
         self.columns = bank.info.routers[stage.name].experts
         self.newest = len(self.columns) - 1
         older = {name: tensor for name, tensor in bank.tensors.items() if name not in own}
-        self.bank = Bank(bank.info, {**older, **self.trained})
-        self.left = Bank(bank.info, {**older, **(self.average or self.trained)})
+        self.bank, self.left = (
+            Bank(bank.info, {**older, **{name: tensors[name] for name in own}})
+            for tensors in (self.trained, self.average or self.trained)
+        )
 
     def _gradients(self) -> Tensor:
         """Leaves this rank's gradients; gives its parts of the task loss, of U_t and of every expert's usage."""
@@ -58,7 +76,7 @@ class StageTrainer(Trainer):
         known = self._usage_ahead(batches, total) if cut else None
         task, used, shares = (torch.zeros(size, device=self.device) for size in ((), (), self.newest + 1))
         for batch in batches:
-            errors, routes = self.errors(batch, self.noise(batch))
+            errors, routes, beside = self.taught(batch, self.noise(batch))
             loss, part = errors.sum() / self.stage.batch, torch.zeros_like(used)
             task = task + loss.detach()
             if self._counts(batch):
@@ -66,7 +84,7 @@ class StageTrainer(Trainer):
                 shares = shares + usage_of_all(routes.values(), self.newest + 1) * (len(batch.ids) / total)
             reached = ranks.total(part, self.device) if known is None else known
             used = used + part.detach()
-            loss = loss + self.stage.veteran * side(reached - self.stage.rho) * part
+            loss = loss + self.stage.veteran * side(reached - self.stage.rho) * part + beside
             self._refuse_infinite(loss, batch)
             loss.backward()
         return torch.cat((task[None], used[None], shares))
@@ -103,6 +121,15 @@ class StageTrainer(Trainer):
 
     def errors(self, batch: Batch, noise=None) -> tuple[Tensor, dict[str, Route]]:
         """The velocity's error of every sample, and its routes; without noise, of the bank that would be left now."""
+        given = self.given(batch, noise)
+        return self.error(self.found(given), given), given.woven.routes
+
+    def taught(self, batch: Batch, noise) -> tuple[Tensor, dict[str, Route], Tensor | float]:
+        """The same of a batch to learn from, and what else it is to lower."""
+        return *self.errors(batch, noise), 0.0
+
+    def given(self, batch: Batch, noise=None) -> "Given":
+        """A batch where it computes, its source woven."""
         target = self.host.latent_in(batch.target.to(self.device)).float()
         times, eps, context, pooled = (
             part.to(self.device) for part in (batch.times, batch.noise, batch.context, batch.pooled)
@@ -110,8 +137,15 @@ class StageTrainer(Trainer):
         x = noised(target, eps, times)
         bank, source = self.left if noise is None else self.bank, batch.source.to(self.device)
         woven = weave(self.host, bank, self.routing(batch.task), source, x, times, pooled, noise, self.spare)
-        found = velocity(self.host, woven, x, times, context, pooled, self.settings.guidance)
-        return task_loss(found, target, eps), woven.routes
+        return Given(target, eps, x, times, context, pooled, woven)
+
+    def found(self, given: "Given", patches: Sequence = ()) -> Tensor:
+        """FLUX's velocity; `patches` come behind the one that appends the source."""
+        _, _, x, times, context, pooled, woven = given
+        return velocity(self.host, woven.followed_by(patches), x, times, context, pooled, self.settings.guidance)
+
+    def error(self, found: Tensor, given: "Given") -> Tensor:
+        return task_loss(found, given.target, given.eps)
 
     def routes(self, batch: Batch, noise=None) -> dict[str, Route]:
         """Routes alone: the source's pass, without FLUX's."""

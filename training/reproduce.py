@@ -24,6 +24,8 @@ from .toy.store import NAME, SHIPPED, open_set
 Rows = Mapping[str, Curriculum]
 CONCEPT, LOCALISATION = "inpaint", "ground"
 """The stages that the paper calls R_c and R_l."""
+TOY_FEATURES = 16
+"""Of the 64 channels that a token of the toy world has."""
 HELD_OUT = 10**7
 """Apart from every other seed of questions."""
 
@@ -96,6 +98,19 @@ def rank(curriculum: Curriculum) -> Rows:
     }
 
 
+def coredi(curriculum: Curriculum) -> Rows:
+    """Twins that differ in nothing but what their experts learn besides; the localisation stage, whose targets are no
+    natural pictures, is the same in all."""
+    narrow = replace(curriculum.settings, feature_size=TOY_FEATURES)
+
+    def row(features: str) -> Curriculum:
+        stages = [s if s.name == LOCALISATION else replace(s, features=features) for s in curriculum.stages]
+        return replace(curriculum, settings=narrow, stages=tuple(stages))
+
+    rows = {"auxiliary": "auxiliary", "self-conditioned": "self", "CoReDi": "coredi"}
+    return {"plain": curriculum, **{name: row(features) for name, features in rows.items()}}
+
+
 def forgetting(curriculum: Curriculum) -> Rows:
     return {"curriculum": curriculum}
 
@@ -105,6 +120,7 @@ EXPERIMENTS = {
     "rho": Experiment("A share of 0.8 for the newest expert is best (Figure 4).", rho),
     "alpha": Experiment("The veteran loss helps; its weight is 0.5 (Figure 4).", alpha),
     "rank": Experiment("Rank 128 of width 3072 is best (Figure 4).", rank),
+    "coredi": Experiment("Experts learn better when they denoise an encoder's features along (CoReDi).", coredi),
     "forgetting": Experiment(
         "Frozen experts keep what they know.", forgetting, ("inpaint", "ground", "control", "subject", "edit")
     ),

@@ -17,7 +17,7 @@ MAIN = {"inpaint": "hit", "ground": "iou", "control": "seg", "subject": "kept", 
 
 
 def add_command(commands: _SubParsersAction) -> None:
-    names = ("table5", "rho", "alpha", "rank", "forgetting", SUBJECT)
+    names = ("table5", "rho", "alpha", "rank", "coredi", "forgetting", SUBJECT)
     parser = commands.add_parser("reproduce", help="the paper's experiments on the toy world")
     parser.add_argument("experiment", choices=names)
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="share of the toy recipe's iterations")

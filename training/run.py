@@ -5,6 +5,7 @@ stages/N-NAME.safetensors  the bank as it stood after each stage
 stages/start.safetensors   the bank that the first stage was given, if any
 checkpoints/               where the running stage can go on
 log.jsonl, samples/        what happened
+features/                  what an encoder sees in the lessons, where a stage asks for it
 run.json                   what this folder is of (run_folder.py)
 """
 
@@ -21,7 +22,7 @@ from . import ranks
 from .checkpoints import TrainingError
 from .curriculum import Curriculum, Stage
 from .growing import empty_bank, grown, refuse_trained
-from .lessons import Codec, Shelf
+from .lessons import Codec, Lessons, Shelf
 from .listeners import Listener
 from .loop import StageTrainer
 from .mishaps import Stopped
@@ -78,10 +79,27 @@ class Run(Runner):
             lessons = self._lessons(stage)
         before = dominant(self.host, bank, lessons[stage.task], settings.micro)
         bank = grown(bank, stage, settings, self.seed + number, before)
-        empty = self.codec.texts([""])
-        trainer = StageTrainer(self.host, bank, stage, number, settings, lessons, empty, self.seed, self.spare)
+        trainer = self._trainer(bank, stage, number, lessons)
         self.go_on(trainer, self.checkpoints(stage, number, settings))
         return with_usage(self.host, trainer.result(), stage.name, lessons[stage.task], settings.micro)
+
+    def _trainer(self, bank: Bank, stage: Stage, number: int, lessons: Mapping[str, Shelf]) -> StageTrainer:
+        settings, empty = self.curriculum.settings, self.codec.texts([""])
+        given = (self.host, bank, stage, number, settings, lessons, empty, self.seed, self.spare)
+        if stage.features == "off":
+            return StageTrainer(*given)
+        if not isinstance(lessons[stage.task], Lessons):
+            raise TrainingError(
+                f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
+                f'of its data, or set features = "off".'
+            )
+        from .feature_training import FeatureTrainer
+        from .features import kept_features
+
+        with ranks.first_alone():
+            own = (self.host, lessons[stage.task], self.codec, settings.encoder, self.out / "features")
+            features = kept_features(*own)
+        return FeatureTrainer(*given, features=features)
 
     def validation(self, trainer: StageTrainer) -> dict[str, Validation]:
         return validate(trainer)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,12 +13,14 @@ from ..prw.bank import Bank
 from ..prw.config import Base
 from . import ranks
 from .checkpoints import TrainingError
-from .curriculum import Curriculum
+from .curriculum import Curriculum, Settings, Stage
 from .whole import PART, whole
 
 BANK, START, RUN = "bank.safetensors", "start", "run.json"
 FREE = ("micro", "checkpointing", "compile", "save_every", "keep", "validate_every", "sample_every", "sample_steps")
 """Settings that may change between two parts of a run."""
+YOUNG = ("time_phases", "patience", "shared", "features", "encoder", "feature_size", "feature_weight")
+"""What recipes have only lately: runs from before it go on."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,16 @@ def equal(one: Bank, other: Bank) -> bool:
     return one.info == other.info and all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
 
 
+def decided(part: Stage | Settings) -> dict[str, Any]:
+    """Its fields; what runs of old had not only where it does something."""
+    fresh = {field.name: field.default for field in fields(part) if field.name in YOUNG}
+    return {name: value for name, value in asdict(part).items() if name not in fresh or value != fresh[name]}
+
+
 def fingerprint(curriculum: Curriculum, seed: int, more: Sequence = ()) -> str:
     """Of everything that decides the result."""
-    settings = {key: value for key, value in asdict(curriculum.settings).items() if key not in FREE}
-    stages = [asdict(stage) for stage in curriculum.stages]
+    settings = {key: value for key, value in decided(curriculum.settings).items() if key not in FREE}
+    stages = [decided(stage) for stage in curriculum.stages]
     sets = [curriculum.data] if curriculum.data else []  # runs of old had none
     decides = json.dumps([settings, stages, curriculum.toy, seed, *sets, *more], default=str)
     return hashlib.blake2b(decides.encode(), digest_size=16).hexdigest()

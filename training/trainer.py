@@ -21,6 +21,7 @@ from .forward import device_of
 from .lessons import Batch, Shelf, Slot, batch_of, slots
 from .mishaps import MOST_MISSES, NotFinite, OutOfMemory
 from .optimizers import load_tensors, make_optimizer, tensors_of
+from .pacing import Pacing
 from .schedule import factor
 
 
@@ -76,7 +77,7 @@ class Trainer(ABC):
         self.average = {name: tensor.detach().clone() for name, tensor in own.items()} if settings.ema else {}
         self.optimizer = make_optimizer([self._optimised(group) for group in groups], settings)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.iteration = 0
+        self.iteration, self.pacing = 0, Pacing(settings.time_phases, settings.patience)
         self.missed, self.misses_in_a_row = 0, 0
         if stage.batch % ranks.count():
             raise TrainingError(
@@ -102,6 +103,7 @@ class Trainer(ABC):
         else:
             self.misses_in_a_row = 0
             step = self._told(sums, self._update())
+            self.pacing.hear(step.task)
         self.iteration += 1
         return step
 
@@ -133,7 +135,8 @@ class Trainer(ABC):
             alike.setdefault((slot.task, self.lessons[slot.task].bucket(slot.index)), []).append(slot)
         size = self.settings.micro or self.stage.batch
         pieces = [some[i : i + size] for some in alike.values() for i in range(0, len(some), size)]
-        knobs = (self.empty, self.settings.text_drop, self.settings.time_shift)
+        opened = self.pacing.open(self.iteration / self.stage.iterations)
+        knobs = (self.empty, self.settings.text_drop, self.settings.time_shift, opened)
         return [batch_of(self.lessons[piece[0].task], piece, *knobs) for piece in pieces]
 
     def _refuse_infinite(self, loss: Tensor, batch: Batch) -> None:
@@ -169,7 +172,8 @@ class Trainer(ABC):
         tensors, rest = tensors_of(self.optimizer)
         named = {"optimizer": tensors, "trained": self.trained, "average": self.average}
         flat = {f"{kind}/{name}": tensor for kind, group in named.items() for name, tensor in group.items()}
-        return flat, {"iteration": self.iteration, "missed": self.missed, "optimizer": rest, "seed": self.seed}
+        paced = {"pacing": self.pacing.state()} if self.pacing.phases > 1 else {}
+        return flat, {"iteration": self.iteration, "missed": self.missed, "optimizer": rest, "seed": self.seed, **paced}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], state: dict) -> None:
@@ -179,3 +183,5 @@ class Trainer(ABC):
         optimizer = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith("optimizer/")}
         load_tensors(self.optimizer, optimizer, state["optimizer"])
         self.iteration, self.missed, self.seed = state["iteration"], state["missed"], state["seed"]
+        if self.pacing.phases > 1:
+            self.pacing.load(state["pacing"])

@@ -1,0 +1,46 @@
+"""Timesteps from easy to hard: a stage begins near pure noise and goes on towards the picture whenever it stands still.
+
+The denoising-task-difficulty curriculum. Our choices: phases of equal shares of what training draws, not of time; one is
+over when the smoothed loss has found no new low for `patience` iterations, and all are open by half the stage.
+"""
+
+import math
+
+SMOOTH = 0.95
+"""Of the loss, from one iteration to the next."""
+OPEN_BY = 0.5
+"""Part of a stage: the rest sees every timestep, or one that never stands still would not learn to finish a picture."""
+
+
+class Pacing:
+    def __init__(self, phases: int, patience: int):
+        self.phases, self.patience = phases, patience
+        self.phase = 1
+        self._begin()
+
+    def _begin(self) -> None:
+        self.smoothed, self.best, self.waited = math.nan, math.inf, 0
+
+    def open(self, done: float) -> float:
+        """The share of the timesteps, noisiest first, that is trained when this part of the stage is `done`."""
+        due = 1 + int(min(1.0, done / OPEN_BY) * (self.phases - 1))
+        return max(self.phase, due) / self.phases
+
+    def hear(self, loss: float) -> None:
+        """An iteration's loss, the same on every rank."""
+        self.smoothed = loss if math.isnan(self.smoothed) else SMOOTH * self.smoothed + (1 - SMOOTH) * loss
+        better = self.smoothed < self.best
+        self.best, self.waited = min(self.best, self.smoothed), 0 if better else self.waited + 1
+        if self.waited >= self.patience and self.phase < self.phases:
+            self.phase += 1
+            self._begin()
+
+    def state(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in STATE}
+
+    def load(self, state: dict[str, float]) -> None:
+        for name in STATE:
+            setattr(self, name, state[name])
+
+
+STATE = ("phase", "smoothed", "best", "waited")
