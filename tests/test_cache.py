@@ -21,6 +21,7 @@ from cologen.training.cache import Cache
 from cologen.training.cache_index import all_entries
 from cologen.training.cache_size import estimate, refuse_full
 from cologen.training.cached_lessons import CachedLessons, open_cached, open_shard
+from cologen.training.checkpoints import TrainingError
 from cologen.training.curriculum import Stage, load_curriculum
 from cologen.training.data.buckets import pick, sizes_of
 from cologen.training.data.examples import Examples
@@ -130,6 +131,14 @@ def test_training_from_a_cache_is_training_from_memory_bit_for_bit(there, trim):
     assert banks[0] == banks[1]
     tiny_run(there / "other", recipe, lessons={"inpaint": lessons}, seed=8).train()
     assert (there / "other/bank.safetensors").read_bytes() != banks[0]
+
+
+def test_features_are_of_pictures_in_memory(there):
+    recipe = tiny_curriculum(2, ("inpaint",))
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], features="auxiliary"),))
+    shelf = opened(filled(), there / "note.json")
+    with pytest.raises(TrainingError, match="inpaint learns features of pictures that lie in a cache, expected them"):
+        tiny_run(there / "run", recipe, lessons={"inpaint": shelf}).train()
 
 
 def test_the_shards_are_smaller_without_padding_and_hold_each_prompts_own_tokens(there):
