@@ -55,7 +55,7 @@ def _train(args: Namespace) -> str:
         refuse_device(device)
         first = ranks.rank() == 0
         with ranks.first_alone():
-            if first and not args.resume:
+            if first and not args.resume and not ranks.restarted():
                 refuse_used(out)
         try:
             said = _run(args, curriculum, only, recipe, out, device, subject)
