@@ -4,10 +4,15 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+PATIENCE = timedelta(days=7)
+"""One rank may make a base for hours while the others wait; torchrun sees it if one is gone."""
 
 
 def count() -> int:
@@ -28,8 +33,10 @@ def joined(device: str) -> Iterator[str]:
     if cuda:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    # one rank may make a base for hours while the others wait; torchrun sees it if one is gone
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=7))
+    store, number, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # torchrun keeps its store over a restart: without a name of their own the new processes would call the lost ones
+    own = dist.PrefixStore(f"start {os.environ.get(RESTARTS, '0')}", store)
+    dist.init_process_group("nccl" if cuda else "gloo", store=own, rank=number, world_size=world, timeout=PATIENCE)
     try:
         yield device
     finally:
@@ -50,6 +57,20 @@ def first_alone() -> Iterator[None]:
     yield
     if rank() == 0:
         wait()
+
+
+def from_first(value: Any) -> Any:
+    """The first rank's, for all: what a folder holds, which another node may see a moment later."""
+    if count() > 1:
+        said = [value]
+        dist.broadcast_object_list(said, 0)
+        (value,) = said
+    return value
+
+
+def restarted() -> bool:
+    """Whether torchrun has started its processes again after one of them was lost."""
+    return os.environ.get(RESTARTS, "0") != "0"
 
 
 def spread(tensors: Iterable[Tensor]) -> None:

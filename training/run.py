@@ -56,7 +56,7 @@ class Run(Runner):
         bank = self.folder.begun(self.curriculum, self.seed, base, bank) or empty_bank(base, self.curriculum.settings)
         for number, stage in enumerate(self.curriculum.stages):
             path = self.folder.stage(label(stage, number))
-            if path.exists():
+            if ranks.from_first(path.exists()):
                 bank = following(bank, path)
             elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)

@@ -40,21 +40,30 @@ class RunFolder:
         if bank is not None and (refusal := bank.info.base.refusal(base)):
             raise TrainingError(refusal)
         mine, start = {"recipe": fingerprint(curriculum, seed, more), "base": asdict(base)}, self.stage(START)
-        if (self.out / RUN).exists():
-            self._refuse_other(mine)
-            known = Bank.open(start) if start.exists() else None
-            if bank is not None and (known is None or not equal(bank, known)):
+        with ranks.first_alone():
+            if (self.out / RUN).exists():
+                bank = self._known(mine, start, bank)
+            elif ranks.rank() == 0:
+                if bank is not None:
+                    bank.save(start)
+                self.note(RUN, mine)
+            else:
                 raise TrainingError(
-                    f"The run in {self.out} did not begin with this bank: leave the bank out, or choose another folder."
+                    f"{self.out} of process {ranks.rank()} is not the folder that process 0 writes to: give all nodes "
+                    f"one shared folder with --out."
                 )
-            bank = known
-        elif ranks.rank() == 0:
-            if bank is not None:
-                bank.save(start)
-            self.note(RUN, mine)
         if ranks.rank() == 0:
             self._clear()
         return bank
+
+    def _known(self, mine: dict, start: Path, bank: Bank | None) -> Bank | None:
+        self._refuse_other(mine)
+        known = Bank.open(start) if start.exists() else None
+        if bank is not None and (known is None or not equal(bank, known)):
+            raise TrainingError(
+                f"The run in {self.out} did not begin with this bank: leave the bank out, or choose another folder."
+            )
+        return known
 
     def _refuse_other(self, mine: dict) -> None:
         try:

@@ -47,7 +47,7 @@ class Runner(ABC):
 
     def go_on(self, trainer: Trainer, folder: Folder) -> None:
         """To the end, from where the folder's last checkpoint is."""
-        if latest := folder.latest():
+        if latest := ranks.from_first(folder.latest()):
             trainer.load(*read(latest))
         self.tell("stage_began", trainer)
         try:

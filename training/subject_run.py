@@ -60,7 +60,7 @@ class SubjectRun(Runner):
         base = Base.of(self.host.flux).probed(self.host.flux, self.name)
         decides = [asdict(self.recipe.subject), *({name: self.lessons[name].ids} for name in sorted(self.lessons))]
         self.folder.begun(self.recipe.curriculum, self.seed, base, None, decides)
-        if self.path.exists():
+        if ranks.from_first(self.path.exists()):
             return Concept.open(self.path)
         if self.asked_to_stop():
             raise Stopped

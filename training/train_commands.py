@@ -55,7 +55,7 @@ def _train(args: Namespace) -> str:
         refuse_device(device)
         first = ranks.rank() == 0
         with ranks.first_alone():
-            if first and not args.resume:
+            if first and not args.resume and not ranks.restarted():
                 refuse_used(out)
         try:
             said = _run(args, curriculum, only, recipe, out, device, subject)
@@ -124,11 +124,12 @@ def train_subject(world, recipe: SubjectRecipe, out: Path, seed: int, listeners:
 def watching(out: Path, curriculum: Curriculum, line, report) -> list:
     """Who listens, besides signals: with several processes the first one's alone are told anything."""
     from .log import Log
+    from .memory import Memory
     from .samples import Samples
     from .tensorboard import TensorBoard
     from .terminal import Terminal
 
-    return [Log(out), Terminal(curriculum.stages, line), TensorBoard(out), Samples(out), report]
+    return [Log(out), Memory(line), Terminal(curriculum.stages, line), TensorBoard(out), Samples(out), report]
 
 
 def compile_world(curriculum: Curriculum, world) -> None:

@@ -1,0 +1,86 @@
+"""What a stage is said to take, against what it takes: to the byte where tensors can be counted, else within a share."""
+
+import json
+
+import pytest
+import torch
+from cologen.training.bench_inference import Shapes
+from cologen.training.bench_training import a_trainer
+from cologen.training.checkpoints import TrainingError
+from cologen.training.memory import Memory, needs
+from tiny_run import tiny_host, tiny_trainer
+from torch.profiler import ProfilerActivity, profile
+
+TOLERANCE = 0.15
+MIB = 2**20
+
+
+def peak(step, folder) -> int:
+    """The most that torch's allocator had given out at once, beyond what it had before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        step()
+    seen.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    told = [event["args"] for event in events if event.get("name") == "[memory]"]
+    return max(one["Total Allocated"] for one in told) - (told[0]["Total Allocated"] - told[0]["Bytes"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "prodigy"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema):
+    host = tiny_host()
+    trainer = tiny_trainer(host, optimizer=optimizer, ema=ema)
+    found, kept = needs(trainer), {}
+    usual = trainer.optimizer.step
+
+    def watched():
+        kept["gradients"] = sum(tensor.grad.nbytes for tensor in trainer.trained.values())
+        usual()
+
+    trainer.optimizer.step = watched
+    trainer.step()
+    assert found.base == {"float32": sum(4 * parameter.numel() for parameter in host.flux.parameters())}
+    assert found.trained == sum(tensor.nbytes for tensor in (*trainer.trained.values(), *trainer.average.values()))
+    assert found.gradients == kept["gradients"]
+    states = [value for entries in trainer.optimizer.state.values() for value in entries.values()]
+    assert found.optimizer == sum(value.nbytes for value in states if isinstance(value, torch.Tensor) and value.ndim)
+
+
+@pytest.mark.parametrize("sparing", [False, True])
+@pytest.mark.parametrize("shape", [(256, 1, 2, 128, 2), (512, 2, 4, 192, 2)], ids=["tiny", "mid"])
+def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
+    width, double, single, side, batch = shape
+    shapes = Shapes(width, double, single, side, side, 64)
+    trainer = a_trainer(shapes, shapes.flux(torch.float32, "cpu"), torch.float32, batch, sparing)
+    trainer.step()  # the optimizer's state is there from then on
+    found = needs(trainer)
+    told = found.activations + found.gradients
+    assert peak(trainer.step, tmp_path) == pytest.approx(told, rel=TOLERANCE)
+
+
+class Lines:
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(
+    "share, advice",
+    [
+        (0.9, 'set checkpointing = true, or set micro = 3, which changes no result, or set precision = "bf16".'),
+        (0.3, 'set micro = 1, which changes no result, or set precision = "bf16".'),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_what_would(share, advice):
+    trainer = tiny_trainer(tiny_host())
+    found, lines = needs(trainer), Lines()
+    Memory(lines, lambda device: found.coming).stage_began(trainer)
+    assert lines.said[0].splitlines()[0] == "ground takes, on cpu:" and "in all" in lines.said[0]
+    resting = found.coming - found.activations
+    with pytest.raises(TrainingError) as refused:
+        Memory(lines, lambda device: resting + int(share * found.activations)).stage_began(trainer)
+    assert str(refused.value).endswith(advice)
+    with pytest.raises(TrainingError, match="set a smaller rank or resolution|precision"):
+        Memory(lines, lambda device: resting // 2).stage_began(trainer)
