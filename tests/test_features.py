@@ -160,6 +160,8 @@ def test_neither_pieces_nor_checkpointing_change_a_gradient(host, way):
     for changes in ({"micro": 3}, {"checkpointing": True}):
         found, other = gradients(made(host, way, batch=8, **changes))
         assert near(found, whole) and other.task == pytest.approx(step.task, rel=1e-5)
+        assert other.besides == pytest.approx(step.besides, rel=1e-4)
+    assert set(step.besides) == {"features", *(["rank"] if way == "coredi" else [])}
     assert all(tensor.any() for name, tensor in whole.items() if name.startswith("features."))
 
 

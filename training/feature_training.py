@@ -11,19 +11,22 @@ when the stage is over: what is left is a bank as any other. Experts see feature
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..prw.attachment import source_vec
+from ..prw.attachment import Host, source_vec
+from ..prw.bank import Bank
 from ..prw.positions import token_grid
 from . import ranks
 from .checkpoints import TrainingError
+from .curriculum import Settings, Stage
 from .feature_stream import FeatureStream, last_tokens
 from .features import pooling
-from .lessons import Batch
+from .lessons import Batch, Lessons
 from .loop import Given, StageTrainer
 from .objective import noised
 from .projection import Projection, effective_rank, overlap
@@ -49,7 +52,20 @@ class Draw(NamedTuple):
 
 
 class FeatureTrainer(StageTrainer):
-    def __init__(self, host, bank, stage, number, settings, lessons, empty, seed=0, spare=None, *, features: Tensor):
+    def __init__(
+        self,
+        host: Host,
+        bank: Bank,
+        stage: Stage,
+        number: int,
+        settings: Settings,
+        lessons: Mapping[str, Lessons],
+        empty: tuple[Tensor, Tensor],
+        seed: int = 0,
+        spare: dict | None = None,
+        *,
+        features: Tensor,
+    ):
         """`features` are those of the stage's own lessons (count, tokens, wide)."""
         taught = features[: lessons[stage.task].taught][:TYPICAL].float()
         found = Projection.of(taught, settings.feature_size)
@@ -70,15 +86,18 @@ class FeatureTrainer(StageTrainer):
     def _told(self, sums: Tensor, norm: float) -> Step:
         step = super()._told(sums[:-2], norm)
         loss, counted = ranks.total(sums[-2:], self.device).tolist()
+        besides = {}
         if counted:
+            besides["features"] = loss / counted
             self.smoothed = SMOOTH * self.smoothed + (1 - SMOOTH) * loss / counted
         if self.stage.features == "coredi":
-            self._refuse_collapsed()
-        return step
+            p = self.trained[f"{PREFIX}projection"]
+            besides["rank"] = effective_rank(self.projection.covariance(p))
+            self._refuse_collapsed(p, besides["rank"])
+        return replace(step, besides=besides)
 
-    def _refuse_collapsed(self) -> None:
-        p = self.trained[f"{PREFIX}projection"]
-        rank, most = effective_rank(self.projection.covariance(p)), p.shape[1]
+    def _refuse_collapsed(self, p: Tensor, rank: float) -> None:
+        most = p.shape[1]
         kept, left = overlap(p, self.projection.start), self.smoothed / self.blind
         for what, found, least in (
             ("effective rank", rank, LEAST_RANK * most),

@@ -3,6 +3,8 @@
     {"stage", "iteration", "task", "veteran", "used", "usage": {expert: share}, "norm", "missed", "seconds"}
     {"stage", "iteration", "validation": {task: {"loss", "usage": {expert: share}}}}
 
+A stage that learns features besides adds "features", the mean of their loss, and "rank", the effective one (coredi).
+
 `iteration` counts those done, the one of the line included. After a kill the log may be ahead of the checkpoint and
 end in half a line: where a stage goes on, what it will do again is cut off.
 """
@@ -39,6 +41,7 @@ class Log(Listener):
             norm=step.norm,
             missed=trainer.missed,
             seconds=round(time.monotonic() - self.since, 4),
+            **step.besides,
         )
 
     def validated(self, trainer: Trainer, found: Mapping) -> None:

@@ -128,7 +128,7 @@ class StageTrainer(Trainer):
         """The same of a batch to learn from, and what else it is to lower."""
         return *self.errors(batch, noise), 0.0
 
-    def given(self, batch: Batch, noise=None) -> "Given":
+    def given(self, batch: Batch, noise=None) -> Given:
         """A batch where it computes, its source woven."""
         target = self.host.latent_in(batch.target.to(self.device)).float()
         times, eps, context, pooled = (
@@ -139,12 +139,12 @@ class StageTrainer(Trainer):
         woven = weave(self.host, bank, self.routing(batch.task), source, x, times, pooled, noise, self.spare)
         return Given(target, eps, x, times, context, pooled, woven)
 
-    def found(self, given: "Given", patches: Sequence = ()) -> Tensor:
+    def found(self, given: Given, patches: Sequence = ()) -> Tensor:
         """FLUX's velocity; `patches` come behind the one that appends the source."""
         _, _, x, times, context, pooled, woven = given
         return velocity(self.host, woven.followed_by(patches), x, times, context, pooled, self.settings.guidance)
 
-    def error(self, found: Tensor, given: "Given") -> Tensor:
+    def error(self, found: Tensor, given: Given) -> Tensor:
         return task_loss(found, given.target, given.eps)
 
     def routes(self, batch: Batch, noise=None) -> dict[str, Route]:

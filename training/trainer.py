@@ -7,7 +7,7 @@ random follows from the seed and the iteration, so that neither a resume nor the
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -39,6 +39,8 @@ class Step:
     """Every expert's share of the blocks, in the router's order."""
     norm: float
     """Of the gradient, before clipping."""
+    besides: Mapping[str, float] = field(default_factory=dict)
+    """What else was measured, by its name in the log."""
 
 
 class Group(NamedTuple):
