@@ -59,9 +59,10 @@ class Toy:
         self.canvas.add("PreviewImage", at, title, box=(300, 260), images=image)
 
 
-def beside(toy: Toy, question: Node, column: float, row: float) -> None:
+def beside(toy: Toy, question: Node, column: float, row: float, told: tuple[float, float] = (2, 15)) -> None:
     toy.shown(question["source"], (column, row), "Given")
     toy.shown(question["answer"], (column, row + 5), "The right answer")
+    toy.canvas.add("PreviewAny", told, "What was asked", box=(300, 120), source=question["prompt"])
 
 
 def inpaint(canvas: Canvas) -> None:
@@ -276,7 +277,7 @@ def trained(canvas: Canvas, task: str, run: str, bank: Node | None = None, **mor
     latent = canvas.add("EmptySD3LatentImage", (3, 8), width=64, height=64)
     toy.saved(toy.drawn(told, 4, latent=latent[0])[0], (5, 0), run)
     toy.shown(stage["samples"], (5, 6), "Drawn on the way")
-    beside(toy, question, 5, 11)
+    beside(toy, question, 5, 11, (2, 19))
     return stage
 
 
