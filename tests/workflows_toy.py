@@ -27,12 +27,12 @@ def sampled(
 class Toy:
     """What most of these begin with."""
 
-    def __init__(self, canvas: Canvas, flux: Node | None = None, bank: Node | None = None):
+    def __init__(self, canvas: Canvas, flux: Node | None = None, bank: Node | None = None, empty: bool = True):
         self.canvas = canvas
         self.flux = flux or canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY, vae_name=TOY)
         bank = bank or canvas.add("CoLoGenLoadExperts", (0, 5), bank_name=TOY)
         self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=bank["experts"])
-        self.empty = self.words("", (1, 3), "No words")["CONDITIONING"]
+        self.empty = self.words("", (1, 3), "No words")["CONDITIONING"] if empty else None
 
     def question(self, task: str, at: tuple[float, float], title: str = "", seed: int | None = None) -> Node:
         seed = SCENES[task] if seed is None else seed
@@ -85,7 +85,7 @@ def inpaint(canvas: Canvas) -> None:
 
 
 def ground(canvas: Canvas) -> None:
-    toy = Toy(canvas)
+    toy = Toy(canvas, empty=False)
     question = toy.question("edit", (0, 8), "A picture")
     told = canvas.add(
         "CoLoGenGround", (2, 0), clip=toy.flux["CLIP"], vae=toy.flux["VAE"], image=question["source"], phrase=PHRASE,

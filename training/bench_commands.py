@@ -11,7 +11,7 @@ from .bench_experts import experts
 from .bench_graph import graph
 from .bench_import import imports
 from .bench_inference import Shapes, inference
-from .host import enter_host, find_host
+from .host import enter_host, needed_host
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -84,10 +84,7 @@ def _shapes(args: Namespace) -> Shapes:
 
 def _inference(args: Namespace) -> str:
     if args.host == "comfyui":
-        path = find_host()
-        if path is None:
-            raise FileNotFoundError("No ComfyUI was found: set COMFYUI_PATH to its folder.")
-        enter_host(path, cpu=not args.device.startswith("cuda"), torch_attention=True)
+        enter_host(needed_host(), cpu=not args.device.startswith("cuda"), torch_attention=True)
     return _shown(args, inference(_shapes(args), getattr(torch, args.dtype), args.device, args.host, args.repeats))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .host import enter_host, find_host
+from .host import enter_host, needed_host
 from .server import Server, base_directory, node, sources, toy_prompt
 
 SIDE = 1024
@@ -43,9 +43,7 @@ def warm(repeats: int, measure: Callable, *given) -> list:
 
 @contextmanager
 def running() -> Iterator[Server]:
-    host = find_host()
-    if host is None:
-        raise FileNotFoundError("No ComfyUI was found: set COMFYUI_PATH to its folder.")
+    host = needed_host()
     enter_host(host)
     with tempfile.TemporaryDirectory() as folder:
         server = Server(host, base_directory(Path(folder) / "base", sources()))

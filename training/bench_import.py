@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from .host import ROOT, find_host
+from .host import ROOT, needed_host
 
 HEAVY = ("peft", "transformers", "datasets", "kornia", "diffusers", "tensorboard", "torchvision", "pandas")
 
@@ -33,10 +33,7 @@ print(json.dumps({"seconds": seconds, "nodes": len(schemas), "heavy": sorted(add
 
 def imports(repeats: int) -> dict:
     """The fastest of several fresh processes on the host found on this machine."""
-    host = find_host()
-    if host is None:
-        raise FileNotFoundError("No ComfyUI was found: set COMFYUI_PATH to its folder.")
-    request = json.dumps([str(ROOT), str(host), HEAVY])
+    request = json.dumps([str(ROOT), str(needed_host()), HEAVY])
     found = []
     for _ in range(repeats):
         done = subprocess.run([sys.executable, "-c", PROBE, request], capture_output=True, text=True, check=True)

@@ -21,6 +21,13 @@ def find_host() -> Path | None:
     return next((place for place in places if (place / "comfy" / "ldm" / "flux").is_dir()), None)
 
 
+def needed_host() -> Path:
+    found = find_host()
+    if found is None:
+        raise FileNotFoundError("No ComfyUI was found, expected one for this: set COMFYUI_PATH to its folder.")
+    return found
+
+
 def enter_host(path: Path, cpu: bool = True, torch_attention: bool = False) -> None:
     """Makes `import comfy` work outside ComfyUI's own main.py.
 

@@ -18,7 +18,7 @@ from ..prw.bank_work import random_bank
 from ..prw.config import Base
 from ..prw.tasks import TASKS
 from .data.sample import Example
-from .host import ROOT, enter_host, find_host, random_vae
+from .host import ROOT, enter_host, needed_host, random_vae
 from .shapes import TINY, bank_info, random_flux
 from .toy.evaluate import CFG, STEPS
 
@@ -210,9 +210,7 @@ def toy_prompt(name: str, text: str, task: str, seed: int = 7) -> dict:
 
 def demo_pictures(folder: Path, asked: list[Example]) -> list[np.ndarray]:
     """What the built-in toy world answers through a server."""
-    host = find_host()
-    if host is None:
-        raise FileNotFoundError("No ComfyUI was found: set COMFYUI_PATH to its folder.")
+    host = needed_host()
     enter_host(host)
     base = base_directory(folder, {example.id: Image.fromarray(example.source) for example in asked})
     server = Server(host, base)

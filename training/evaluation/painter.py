@@ -16,7 +16,7 @@ from ...prw.source import LATENT_CHANNELS, Routing
 from ...prw.strict import between
 from ..drawing import drawn
 from ..forward import device_of
-from ..host import enter_host, find_host, open_files
+from ..host import enter_host, needed_host, open_files
 from ..lessons import Codec
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import BANK, SHIPPED, open_set
@@ -77,11 +77,7 @@ def toy_painter(bank: Path | None, sampling: Sampling, device: str) -> Painter:
 
 
 def flux_painter(bank: Path, flux: Path, vae: Path, clips: Sequence[Path], sampling: Sampling, device: str) -> Painter:
-    comfy = find_host()
-    if comfy is None:
-        raise FileNotFoundError(
-            "No ComfyUI was found, whose loaders open FLUX.1's files: set COMFYUI_PATH to its folder."
-        )
+    comfy = needed_host()
     for path in (flux, vae, *clips):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}: check the name.")
