@@ -10,7 +10,8 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.fitting import as_bytes, rgb
-from ..training.data.control import HIGH, LOW, MAPS, canny
+from ..training.data.canny import HIGH, LOW, canny
+from ..training.data.control import MAPS
 from .map_models import AUTO, Draw, found_models, learned, model_for, stamp
 from .schema import schema, slider
 from .task_schema import TASKS

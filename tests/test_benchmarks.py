@@ -5,7 +5,7 @@ import numpy as np
 import pack  # noqa: F401
 import pytest
 from benchmark_layouts import LAYOUTS, drawn
-from cologen.training.data.control import canny
+from cologen.training.data.canny import canny
 from cologen.training.data.files import Broken
 from cologen.training.evaluation import benchmarks
 from cologen.training.evaluation.case import area, pixels, resized, square

@@ -6,15 +6,16 @@ that draw such maps are in hed_network.py and learned_maps.py.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
+from .canny import canny
 from .sample import Example, Sample, Unfit
 
-LOW, HIGH = 0.1, 0.2
 SIDE = 512
 """Widths below are pixels for a shorter side of this, and grow with the picture."""
 THIN = 0.7
@@ -24,23 +25,6 @@ FAINT, FULL = 0.01, 0.05
 SCALES = (1.0, 2.0, 4.0)
 CONTRAST = 4.0
 """Of soft edges: how soon a weak one is white."""
-
-
-def canny(picture: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray:
-    """White edges on black: from where they are steeper than `high`, on for as long as they are steeper than `low`."""
-    if min(picture.shape[:2]) < 3:  # nothing for kornia to mirror at the border
-        return np.zeros_like(picture)
-    import torch
-    from kornia import filters
-    from scipy import ndimage
-
-    pixels = torch.tensor(picture).movedim(-1, 0)[None].float() / 255  # (1, 3, height, width)
-    steep = filters.canny(pixels, low, high, hysteresis=False)[1][0, 0].numpy()  # 1, or 0.5 between the thresholds
-    lines, count = ndimage.label(
-        steep, np.ones((3, 3))
-    )  # kornia's own hysteresis is the same, but a hundred times slower
-    kept = np.isin(np.arange(count + 1), lines[steep == 1])
-    return as_map(kept[lines])
 
 
 def lineart(picture: np.ndarray) -> np.ndarray:
@@ -62,13 +46,13 @@ def hed(picture: np.ndarray) -> np.ndarray:
     if (shorter := min(height, width)) > SIDE:
         small = (round(width * SIDE / shorter), round(height * SIDE / shorter))
         soft = hed(np.asarray(Image.fromarray(picture).resize(small, Image.Resampling.BOX)))
-        return np.asarray(Image.fromarray(soft).resize((width, height), Image.Resampling.BICUBIC))
+        return thrice(np.asarray(Image.fromarray(soft[..., 0]).resize((width, height), Image.Resampling.BICUBIC)))
     edges = 0
     for scale in SCALES:
         wide = max(0.5, scale * shorter / SIDE)
         slopes = strongest(lambda channel: steepness(blur(channel, wide)), picture)  # noqa: B023 - called at once
         edges += slopes * wide * (2 * np.pi) ** 0.5 / len(SCALES)
-    return as_map(1 - np.exp(-CONTRAST * edges))
+    return as_map(1 - (-CONTRAST * edges).exp())
 
 
 MAPS = {"canny": canny, "lineart": lineart, "hed": hed, "depth": None, "seg": None}
@@ -89,30 +73,40 @@ def control(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] | Non
     return Example(sample.id, "control", sample.caption, source, sample.picture, kind)
 
 
-def strongest(measure: Callable[[np.ndarray], np.ndarray], picture: np.ndarray) -> np.ndarray:
-    """The largest of the three channels' values at every pixel; they are measured at the same time."""
-    channels = np.moveaxis(picture.astype(np.float32) / 255, -1, 0)
-    with ThreadPoolExecutor() as pool:
-        return reduce(np.maximum, pool.map(measure, np.ascontiguousarray(channels)))
+def strongest(measure: Callable[[Tensor], Tensor], picture: np.ndarray) -> Tensor:
+    """The largest of the three channels' values at every pixel; one channel at a time stays in the processor's cache."""
+    channels = torch.tensor(picture).movedim(-1, 0).contiguous() / 255
+    return reduce(torch.maximum, map(measure, channels))
 
 
-def blur(plane: np.ndarray, width: float) -> np.ndarray:
+def blur(plane: Tensor, width: float) -> Tensor:
     """A Gaussian, mirrored at the border."""
     reach = int(np.ceil(3 * width))
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    weights = (weights / weights.sum()).astype(np.float32)
-    for _ in range(2):  # down the columns, then, turned, along the rows
-        wide = np.pad(plane, ((reach, reach), (0, 0)), "symmetric")
-        plane = sum(weight * wide[i : i + len(plane)] for i, weight in enumerate(weights)).T
-    return plane
+    weights = (weights / weights.sum()).tolist()
+    mirrored = torch.from_numpy(np.pad(plane.numpy(), reach, "symmetric"))
+    return along(1, along(0, mirrored, weights), weights)
 
 
-def steepness(plane: np.ndarray) -> np.ndarray:
+def along(axis: int, plane: Tensor, weights: Sequence[float]) -> Tensor:
+    """Without the margins. A sum of moved planes is several times sooner done than a convolution."""
+    size = plane.shape[axis] - len(weights) + 1
+    result = weights[0] * plane.narrow(axis, 0, size)
+    for i, weight in enumerate(weights[1:], 1):
+        result.add_(plane.narrow(axis, i, size), alpha=weight)
+    return result
+
+
+def steepness(plane: Tensor) -> Tensor:
     """Length of the gradient; along a side of one pixel there is none."""
-    slopes = (np.gradient(plane, axis=axis) for axis in (0, 1) if plane.shape[axis] > 1)
-    return reduce(np.hypot, slopes, np.zeros_like(plane))
+    slopes = (torch.gradient(plane, dim=axis)[0] for axis in (0, 1) if plane.shape[axis] > 1)
+    return reduce(torch.hypot, slopes, torch.zeros_like(plane))
 
 
-def as_map(plane: np.ndarray) -> np.ndarray:
+def as_map(plane: Tensor) -> np.ndarray:
     """0 to 1, as a grey RGB picture."""
-    return np.repeat(np.round(np.clip(plane, 0, 1) * 255).astype(np.uint8)[..., None], 3, -1)
+    return thrice((plane.clamp(0, 1) * 255).round().byte().numpy())
+
+
+def thrice(plane: np.ndarray) -> np.ndarray:
+    return np.repeat(plane[..., None], 3, -1)

@@ -56,7 +56,7 @@ class HedNetwork(nn.Module):
         pixels = keep(torch.tensor(picture)[None] / 255, LARGEST).movedim(-1, 1)  # (1, 3, height, width)
         found = self.edges(pixels.to(self.norm.device) * 255)
         found = F.interpolate(found, picture.shape[:2], mode="bilinear", antialias=True)
-        return as_map(found.sigmoid()[0, 0].cpu().numpy())
+        return as_map(found.sigmoid()[0, 0].cpu())
 
 
 def open_hed(path: str | os.PathLike) -> HedNetwork:

@@ -53,7 +53,7 @@ class DepthModel(MapModel):
         process = self.processor.post_process_depth_estimation
         more = {"source_sizes": [size]} if "source_sizes" in inspect.signature(process).parameters else {}
         (answer,) = process(found, target_sizes=[size], **more)
-        return as_map(spread(self.nearness(answer["predicted_depth"].float().reshape(size))).cpu().numpy())
+        return as_map(spread(self.nearness(answer["predicted_depth"].float().reshape(size))).cpu())
 
     def nearness(self, depth: Tensor) -> Tensor:
         config = self.network.config

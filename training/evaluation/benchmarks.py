@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.control import canny
+from ..data.canny import canny
 from ..data.files import FORMATS, MAX_PIXELS, Broken, read_picture, to_rgb
 from .case import Case, resized
 from .lines import Lines

@@ -10,7 +10,7 @@ import torch
 
 from ...prw.strict import between
 from ..checkpoints import Folder, read
-from ..data.control import canny
+from ..data.canny import canny
 from ..data.inpaint import GREY
 from ..data.sample import Example
 from .pretrain import Pretraining
