@@ -142,8 +142,9 @@ def painted(picture: np.ndarray, area: np.ndarray, rgb: Sequence[int], opacity: 
 
 
 def distance(pixels: np.ndarray, rgb: Sequence[int]) -> np.ndarray:
-    apart = pixels.astype(np.float32) - np.array(rgb, np.float32)
-    return np.sqrt(np.einsum("...c,...c->...", apart, apart))  # twice as fast as linalg.norm
+    """Of every pixel; a channel at a time, which is several times sooner done than linalg.norm."""
+    apart = (np.subtract(pixels[..., i], level, dtype=np.float32) for i, level in enumerate(rgb))
+    return np.sqrt(sum(map(np.square, apart)))
 
 
 def read_mask(
@@ -152,7 +153,7 @@ def read_mask(
     """The pixels that went at least half their way from the source to this colour, and to no other named colour.
 
     Where the source has the very colour already, nothing can be told, and nothing is found."""
-    laid = source + (picture.astype(np.float32) - source) / opacity
+    laid = picture if opacity == 1 else source + (picture.astype(np.float32) - source) / opacity
     found = distance(laid, colours[colour]) < REACH * distance(source, colours[colour])
     left = np.stack([distance(laid[found], rgb) for rgb in colours.values()])  # of these few pixels alone
     found[found] = left.argmin(0) == list(colours).index(colour)
