@@ -10,7 +10,7 @@ HOST_READY := $(if $(HOST),$(VENV)/host-ready)
 
 .PHONY: demo demo-comfy test bench lint
 
-demo: $(VENV)/ready
+demo: $(if $(wildcard $(VENV)/ready),,$(VENV)/small)
 	$(BIN)/cologen demo
 
 demo-comfy: $(VENV)/ready $(HOST_READY)
@@ -32,6 +32,12 @@ bench: $(VENV)/ready $(HOST_READY)
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# enough for the demo
+$(VENV)/small: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e .
+	touch $@
 
 # the host comes first: with it, torch, torchvision and torchaudio must belong together
 $(VENV)/ready: pyproject.toml $(HOST_READY)

@@ -67,18 +67,25 @@ class CoLoGenLoadFlux(io.ComfyNode):
     def execute(cls, unet_name: str, weight_dtype: str, clip_name1: str, clip_name2: str, vae_name: str):
         if unet_name == TOY:
             return io.NodeOutput(toy_model(dict(DTYPES[weight_dtype])), toy_clip(), toy_vae())
+        _refuse_mixed(vae_name, clip_name1, clip_name2)
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))
         return io.NodeOutput(model, _load_clip(clip_name1, clip_name2), _load_vae(vae_name))
 
 
-def _load_clip(*names: str):
-    if names == (NONE, NONE):
-        return None
-    if NONE in names:
+def _refuse_mixed(vae: str, *encoders: str) -> None:
+    """Before anything large is loaded."""
+    if encoders.count(NONE) == 1:
         raise ValueError(
             "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice."
         )
+    if vae == TOY:
+        raise ValueError("The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors.")
+
+
+def _load_clip(*names: str):
+    if names == (NONE, NONE):
+        return None
     return comfy.sd.load_clip(
         ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
@@ -87,8 +94,6 @@ def _load_clip(*names: str):
 
 
 def _load_vae(name: str):
-    if name == TOY:
-        raise ValueError("The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors.")
     weights = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("vae", name))
     vae = comfy.sd.VAE(sd=weights)
     vae.throw_exception_if_invalid()

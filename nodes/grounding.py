@@ -11,7 +11,7 @@ from ..training.data.ground import COLOURS, FORMS
 from ..training.data.read_ground import Found, found_in, overlay
 from ..training.toy.scene import MARKERS
 from .schema import BankType, BoxType, OptionsType, schema
-from .sourcing import Options, alone
+from .sourcing import Options, alone, refuse_none
 from .task_schema import TASKS, both, latent
 
 NAMED = {**COLOURS, **MARKERS}
@@ -69,6 +69,7 @@ class CoLoGenGround(io.ComfyNode):
         options: Options | None = None,
         experts: Bank | None = None,
     ):
+        refuse_none(clip)
         if not phrase.strip():
             raise ValueError("The phrase is empty, expected what to find: type it, such as the red car.")
         prompt = FORMS[form].templates[0].format(thing=phrase.strip(), kind=phrase.strip(), colour=colour)

@@ -94,7 +94,8 @@ class CoLoGenPasteBack(io.ComfyNode):
     def execute(cls, drawn: Tensor, original: Tensor, mask: Tensor, grow: int, feather: int) -> io.NodeOutput:
         original = rgb(original)
         size = original.shape[1:3]
-        hole = grown(resized(masks(mask, len(original)), size), grow)
+        larger = max(1.0, size[0] / drawn.shape[1])  # than what CoLoGen Inpaint grew its hole in
+        hole = grown(resized(masks(mask, len(original)), size), round(grow * larger))
         weight = feathered(hole, feather)[..., None].to(original.device)
         drawn = stretched(rgb(drawn), size)
         if len(drawn) % len(original):

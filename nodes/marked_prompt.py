@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..prw.marked_words import WORDS, marked, without_marks
 from .schema import SAMPLING, schema
+from .sourcing import refuse_none
 
 
 class CoLoGenMarkedPrompt(io.ComfyNode):
@@ -34,11 +35,7 @@ class CoLoGenMarkedPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, text: str) -> io.NodeOutput:
-        if clip is None:
-            raise ValueError(
-                "There is no CLIP, expected FLUX's text encoders (CLIP-L and T5-XXL): connect them from DualCLIPLoader "
-                "or Load FLUX."
-            )
+        refuse_none(clip)
         words = marked(text, partial(clip.tokenize, return_word_ids=True))
         tokens = clip.tokenize(without_marks(text))
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={WORDS: words}))

@@ -5,10 +5,9 @@ from torch import Tensor
 
 from ..prw.bank import Bank
 from ..prw.conditioning import add_source
-from ..prw.fitting import GRID
-from ..prw.source import PLACEMENTS, POSITIONS
 from ..prw.tasks import TASKS
 from .schema import CATEGORY, BankType, advanced, schema, slider
+from .source_knobs import how_knobs, keep_knobs, where_knobs
 from .sourcing import Options, one_mask, source_of
 
 
@@ -26,26 +25,10 @@ class CoLoGenSource(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="FLUX's VAE."),
                 io.Image.Input("image", tooltip="The source. A batch gives each picture of a latent batch its own."),
                 io.Combo.Input("task", options=list(TASKS), tooltip="\n".join(map(_line, TASKS.items()))),
-                slider(
-                    "strength", 1.0, 0, 4, "How strongly the picture reads the source. 0 switches it off; 1 is free."
-                ),
-                slider(
-                    "expert_strength", 1.0, -2, 4, "How far the experts bend the source. 0: FLUX's own reading of it."
-                ),
-                slider(
-                    "start", 0.0, 0, 1, "From this part of the sampling on the source is read (0 is the first step)."
-                ),
-                slider("end", 1.0, 0, 1, "From here on the source is left out: lower gives the prompt the last word."),
-                io.Int.Input(
-                    "size",
-                    default=1024,
-                    min=0,
-                    max=4096,
-                    step=GRID,
-                    tooltip="Shrinks the source to this longest side in pixels; 0 never. 512 costs a quarter of 1024.",
-                ),
-                io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),
-                *rare_inputs(),
+                *how_knobs(),
+                *where_knobs(),
+                *routing_knobs(),
+                *keep_knobs(),
                 BankType.Input(
                     "experts",
                     optional=True,
@@ -102,17 +85,8 @@ class CoLoGenSource(io.ComfyNode):
         return io.NodeOutput(add_source(conditioning, source_of(vae, image, task, options, experts, hole)))
 
 
-def rare_inputs() -> list:
-    """Knobs that few need, folded away."""
+def routing_knobs() -> list:
     return [
-        io.Combo.Input(
-            "position",
-            options=list(POSITIONS),
-            tooltip="aligned lays the source over the picture, shifted puts it beside; auto follows the task.",
-            **advanced(),
-        ),
-        slider("shift_right", 1.0, -4, 4, "Where a shifted source lies, in picture widths.", **advanced()),
-        slider("shift_down", 0.0, -4, 4, "Where a shifted source lies, in picture heights.", **advanced()),
         slider(
             "lean",
             0.0,
@@ -131,18 +105,6 @@ def rare_inputs() -> list:
             "router",
             default="",
             tooltip="Name a stage of the bank to use its router, or final for the last; empty follows the task.",
-            **advanced(),
-        ),
-        io.Combo.Input(
-            "keep_on",
-            options=list(PLACEMENTS),
-            tooltip="Where the source waits between steps: gpu is fastest, fp8 takes half, cpu almost no memory.",
-            **advanced(),
-        ),
-        io.Boolean.Input(
-            "keep_between_runs",
-            default=False,
-            tooltip="Remember the source in main memory, so that a new seed starts at once.",
             **advanced(),
         ),
     ]

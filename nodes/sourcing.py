@@ -48,6 +48,14 @@ class Options:
         )
 
 
+def refuse_none(clip) -> None:
+    if clip is None:  # Load FLUX gives none where its encoders are none
+        raise ValueError(
+            "There is no CLIP, expected FLUX's text encoders (CLIP-L and T5-XXL): connect them from DualCLIPLoader or "
+            "Load FLUX."
+        )
+
+
 def source_of(
     vae, image: Tensor, task: str, options: Options, experts: Bank | None, hole: Tensor | None = None
 ) -> Source:

@@ -60,7 +60,8 @@ class CoLoGenTrainingData(io.ComfyNode):
                     min=0,
                     max=1_000_000,
                     tooltip="How many examples: 0 takes each picture once, fewer leave some out, more take them again "
-                    "with other cuts and other holes. The last tenth is kept out of training, for samples.",
+                    "with other cuts and other holes. A tenth of the pictures, or as many as make 64, is kept out of training, "
+                    "for samples.",
                 ),
                 io.Int.Input(
                     "cut_seed",
@@ -114,7 +115,6 @@ def folder_examples(folder: str, task: str, size: int, count: int, seed: int) ->
     count = max(2, count or len(found))
 
     def example(i: int) -> Example:
-        # all cuts of a picture in a row: what is held out is of pictures that training never sees
         return found.example(i * len(found) // count, np.random.default_rng((seed, i)))
 
     skipped = [f"{name} is left out: {why}" for name, why in found.skipped.items()]

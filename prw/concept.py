@@ -84,7 +84,7 @@ class Concept:
         info = decode(file.metadata.get(KEY), file.name)
         shapes = {**expected_shapes(info), **dict.fromkeys(alphas(info), ())}
         check_tensors(shapes, {name: (file.shape(name), file.dtype(name)) for name in file}, file.name)
-        if any(float(file[name]) != info.alpha for name in alphas(info)):
+        if any(file[name] != torch.tensor(float(info.alpha), dtype=file[name].dtype) for name in alphas(info)):
             raise BankError(f"{file.name} has another alpha than its metadata says ({info.alpha:g}): save it again.")
         return cls(info, {name: file[name] for name in expected_shapes(info)})
 

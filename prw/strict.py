@@ -1,21 +1,19 @@
 """Dataclasses from untrusted objects (JSON, TOML), and the checks that they share: each ends in one sentence."""
 
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 LARGEST = 1e6
-NUMBERS = (".probe", ".usage", ".resolutions")
-"""Lists of numbers; all others are of texts."""
 KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
 
 
 def build(cls: type, data: Any, where: str) -> Any:
     """A dataclass from an object: no unknown key, and each value of its default's type."""
-    data = known_only(cls, data, where)
+    data, hints = known_only(cls, data, where), get_type_hints(cls)
     for entry in fields(cls):
         if entry.name in data:
             default = entry.default_factory() if entry.default is MISSING else entry.default
-            data[entry.name] = _value(f"{where}.{entry.name}", data[entry.name], default)
+            data[entry.name] = _value(f"{where}.{entry.name}", data[entry.name], default, hints[entry.name])
     return cls(**data)
 
 
@@ -26,12 +24,12 @@ def known_only(cls: type, data: Any, where: str) -> dict[str, Any]:
     return data
 
 
-def _value(where: str, value: Any, default: Any) -> Any:
+def _value(where: str, value: Any, default: Any, hint: Any) -> Any:
     if is_dataclass(default):
         return build(type(default), value, where)
     if isinstance(default, tuple):
         items = typed(where, value, list)
-        kind = (int, float) if where.endswith(NUMBERS) else str
+        kind = str if get_args(hint)[:1] == (str,) else (int, float)
         return tuple(typed(where, item, kind) for item in items)
     if isinstance(default, dict):
         return {key: typed(where, item, str) for key, item in typed(where, value, dict).items()}

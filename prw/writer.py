@@ -6,9 +6,7 @@ length is known beforehand only roughly, is written last into room kept for it (
 
 import json
 import os
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 from .bank_info import BankError
 from .renamed import width_of
 from .strict import short
+from .whole import whole
 
 NAMES = {
     torch.float32: "F32",
@@ -30,23 +29,14 @@ ENTRY = 160
 
 
 def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Writes to a temporary name beside `path` and renames: a reader sees the old file or the new."""
     path = Path(path)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with whole(path) as partial, open(partial, "wb") as file:
             _write(file, tensors, dict(metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise BankError(
             f"{path.name} could not be written ({short(error)}): free some space or choose another folder."
         ) from None
-    finally:
-        with suppress(OSError):  # renamed, or never begun
-            temporary.unlink()
     return path
 
 

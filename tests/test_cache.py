@@ -15,8 +15,9 @@ import layouts
 import numpy as np
 import pytest
 import torch
+from cologen.prw import whole
 from cologen.prw.bank import Bank
-from cologen.training import cli, whole
+from cologen.training import cli
 from cologen.training.cache import Cache
 from cologen.training.cache_index import all_entries
 from cologen.training.cache_size import estimate, refuse_full

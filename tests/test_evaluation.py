@@ -15,7 +15,7 @@ import pytest
 from benchmark_layouts import LAYOUTS
 from cologen.training import evaluation_commands, ranks
 from cologen.training.cli import main
-from cologen.training.evaluation.draw import answers, claim, draw, places
+from cologen.training.evaluation.draw import answers, claim_answers, draw, places
 from cologen.training.evaluation.measure import Score
 from cologen.training.evaluation.metrics import METRICS
 from cologen.training.evaluation.painter import TOY, host_painter, toy_painter
@@ -110,10 +110,10 @@ class TestCommand:
         assert {*names, *(n for n in evaluation_commands.BENCHMARKS if n not in kinds)} == PROTOCOLS.keys()
 
     def test_what_is_drawn_otherwise_goes_elsewhere(self, capsys, tmp_path):
-        claim(tmp_path, {"seed": 0, "steps": 12})
-        claim(tmp_path, {"seed": 0, "steps": 12})
-        with pytest.raises(ValueError, match="holds answers drawn with steps 12, this is 13: choose another folder"):
-            claim(tmp_path, {"seed": 0, "steps": 13})
+        claim_answers(tmp_path, {"seed": 0, "steps": 12})
+        claim_answers(tmp_path, {"seed": 0, "steps": 12})
+        with pytest.raises(ValueError, match=r"drawn otherwise \(steps: 12 there, 13 here\): choose another folder"):
+            claim_answers(tmp_path, {"seed": 0, "steps": 13})
 
 
 class TestDrawing:

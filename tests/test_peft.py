@@ -223,8 +223,10 @@ def test_a_note_that_we_would_not_write_is_a_sentence(flux, tmp_path, what):
     info = json.loads(note["bank"])
     NOTES[what](note, info)
     note_file.write_text(json.dumps({**note, "bank": json.dumps(info) if note["bank"] else note["bank"]}))
-    with pytest.raises(BankError, match="ground/cologen.json .* delete it, and the folder is read as a LoRA"):
+    with pytest.raises(BankError, match="ground/cologen.json .* delete it, and the folder is read as a LoRA") as said:
         open_experts(note_file.parent)
+    if "spelling" in what or what == "no bank":
+        assert "is not as we wrote it" in str(said.value)
 
 
 def test_an_export_without_peft_says_what_is_missing(flux, tmp_path, monkeypatch):

@@ -3,10 +3,12 @@
 import ast
 import os
 import re
+from collections import Counter
 
 import pytest
 from cologen.prw.bank_info import BankError
 from cologen.prw.bank_work import merge
+from cologen.prw.checkpoint import flux_from
 from cologen.prw.safe_file import SafeFile
 from pack import ROOT
 from tiny import host_model, tiny_bank, tiny_flux
@@ -43,13 +45,17 @@ def quotations() -> str:
 
 
 def test_every_sentence_is_quoted():
+    """By letters in a row that no other sentence has: "expected" alone tells nothing."""
     said, quoted = sentences(), quotations()
     assert len(said) > 100
+    pieces = {place: {piece for part in parts for piece in cut(part)} for place, parts in said.items()}
+    often = Counter(piece for own in set(map(frozenset, pieces.values())) for piece in own)
+    own = {place: {piece for piece in some if often[piece] == 1} or some for place, some in pieces.items()}
+    assert not [place for place, some in own.items() if not any(piece in quoted for piece in some)]
 
-    def known(part: str) -> bool:
-        return any(part[i : i + LEAST] in quoted for i in range(len(part) - LEAST + 1))
 
-    assert not [place for place, parts in said.items() if not any(map(known, parts))]
+def cut(part: str) -> list[str]:
+    return [part[i : i + LEAST] for i in range(len(part) - LEAST + 1)]
 
 
 def test_banks_of_two_shapes_do_not_merge():
@@ -62,6 +68,13 @@ def test_a_file_of_somebody_else(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
     with pytest.raises(BankError, match="bank.safetensors may not be read by this user: change its permissions"):
         SafeFile(path)
+
+
+def test_half_a_flux():
+    weights = tiny_flux().state_dict()
+    del weights["img_in.bias"]
+    with pytest.raises(BankError, match=r"half lacks img_in.bias \(1 tensors in all\), expected a whole FLUX.1 file"):
+        flux_from(weights, "half")
 
 
 @pytest.mark.usefixtures("comfy")

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pack  # noqa: F401
 import pytest
+from cologen.training import reproduce
 from cologen.training.curriculum import load_curriculum
-from cologen.training.reproduce import EXPERIMENTS, fresh, mean_and_sd
+from cologen.training.reproduce import EXPERIMENTS, Experiment, Laboratory, fresh, mean_and_sd
 from cologen.training.reproduce_commands import draw_rows, forgetting_table, summary, table
 
 CURRICULUM = fresh(load_curriculum("toy"))
@@ -63,3 +64,20 @@ def test_forgetting_has_a_row_a_stage():
     lines = forgetting_table({0: {"after": after}}).splitlines()
     assert len(lines) == 4
     assert lines[3].startswith("| ground | 0.500 ± 0.000 (0.500 ± 0.000) | 0.250 ± 0.000 (0.250 ± 0.000) |")
+
+
+def test_a_report_answers_the_question_that_was_asked(tmp_path, monkeypatch):
+    """What is kept is asked for again only as it was; half a report is none."""
+    tiny = fresh(load_curriculum("toy", [f"{stage.name}.iterations=1" for stage in CURRICULUM.stages]))
+    monkeypatch.setattr(reproduce, "load_curriculum", lambda name: tiny)
+    monkeypatch.setitem(reproduce.BUDGETS, "tiny", 1.0)
+    monkeypatch.setattr(reproduce, "shortened", lambda recipe, share: replace(recipe, examples=66))
+    alone = Experiment(
+        "", lambda whole: {"alone": reproduce.without(whole, *EXPERIMENTS["forgetting"].tasks[:4])}, ("edit",)
+    )
+    monkeypatch.setitem(EXPERIMENTS, "alone", alone)
+    said = []
+    four, six = (Laboratory(tmp_path, "tiny", count, said.append).perform("alone", 1) for count in (4, 6))
+    assert [found["alone"][0]["n"] for found in (four, six)] == [4, 6] and len(said) == 2
+    assert Laboratory(tmp_path, "tiny", 4, said.append).perform("alone", 1) == four and len(said) == 2
+    assert not list(tmp_path.rglob("*.part"))

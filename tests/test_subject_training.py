@@ -279,6 +279,12 @@ def bare(tensors, metadata):
     metadata["a"] = "b"
 
 
+@pytest.mark.parametrize("alpha", [0.1, 12.3])
+def test_any_alpha_is_found_again(alpha, tmp_path):
+    concept = trainer_of(recipe(alpha=alpha)).result()
+    assert Concept.open(concept.save(tmp_path / "mine.safetensors")).info == concept.info
+
+
 FILES = [
     (without_vectors, "lacks the tensor concept.tokens"),
     (wider, r"concept.tokens has shape \(2, 9\), expected \(2, 8\)"),

@@ -124,6 +124,16 @@ def test_a_hole_is_filled_and_every_other_pixel_stays(height, width, side, feath
         assert torch.allclose(middle, torch.tensor(0.25), atol=1e-3)
 
 
+def test_a_shrunk_picture_is_pasted_back_as_far_as_its_hole_grew():
+    image, mask = torch.zeros(1, 256, 256, 3), torch.zeros(1, 256, 256)
+    mask[0, 64:128, 64:128] = 1
+    drawn = torch.ones(1, 64, 64, 3)
+    (back,) = run(nodes().CoLoGenPasteBack, drawn=drawn, original=image, mask=mask, grow=2, feather=0)
+    expected = torch.zeros(256, 256)
+    expected[56:136, 56:136] = 1  # two of the drawn picture's pixels, which are four of the original's each
+    assert torch.equal(back[0, ..., 0], expected)
+
+
 def test_the_source_shows_the_hole_in_the_trained_grey():
     image, mask = picture(64, 64), torch.zeros(1, 64, 64)
     mask[0, 16:32, 16:32] = 1

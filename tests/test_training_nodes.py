@@ -298,6 +298,9 @@ def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
     one = replace(TWO, stages=(replace(STAGES[0], iterations=1),))
     train(model, tmp_path, one)
     more = TrainingData(data().codec, {"inpaint": lessons("inpaint", 6)})
+    other = TrainingData(data().codec, {"inpaint": replace(data().lessons["inpaint"], pixels="other")})
+    with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
+        train(model, tmp_path, one, other)
     with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
         train(model, tmp_path, one, more)
 
@@ -354,10 +357,28 @@ def test_a_folder_becomes_lessons_that_add_up(folders):
     assert both.lessons["inpaint"].prompts == tuple(f"picture {i}" for i in (0, 0, 0, 1, 1, 2, 2))
     assert len({tensor.sum().item() for tensor in both.lessons["inpaint"].source}) == 7, "holes should differ"
     assert str(read(previous=found).result[0]) == "edit: 6"
+    holes = [read(task="inpaint", cut_seed=seed).result[0].lessons["inpaint"].pixels for seed in (0, 0, 1)]
+    assert holes[0] == holes[1] != holes[2]
+
+
+def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
+    from cologen.training.lessons import TENSORS, holding_out, joined, last_pictures, load_lessons
+
+    mixed = replace(lessons("edit", 6), ids=tuple("abcabc"))
+    parted = holding_out(mixed, last_pictures(mixed.ids))
+    assert parted.ids == tuple("ababcc") and parted.taught == 4
+    assert all(torch.equal(getattr(parted, name), getattr(mixed, name)[[0, 1, 3, 4, 2, 5]]) for name in TENSORS)
+    parted.save(tmp_path / "lessons.safetensors")
+    assert load_lessons(tmp_path / "lessons.safetensors").taught == 4
+    both = joined(parted, replace(lessons("edit", 3), ids=tuple("cda")))  # which itself holds out a
+    assert (both.ids[: both.taught], both.ids[both.taught :]) == (tuple("bbd"), tuple("aaccca"))
+    assert last_pictures(["a"] * 5) == set() and last_pictures([str(i) for i in range(5000)]) == set(
+        map(str, range(4936, 5000))
+    )
 
 
 def test_what_is_held_out_stays_held_out_when_data_are_joined():
-    from cologen.training.host_data import joined
+    from cologen.training.lessons import joined
 
     a, b = lessons("edit", 20), replace(lessons("edit", 10), ids=tuple("abcdefghij"))
     both = joined(a, b)

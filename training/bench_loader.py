@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from .cache import Cache, Encoded, packed, save
-from .cache_index import EMPTY, Entry, claim, note_entries, shard_name
+from .cache_index import EMPTY, Entry, claim_cache, note_entries, shard_name
 from .cached_lessons import CachedLessons, open_cached
 from .data.sets import open_source
 from .lessons import TENSORS
@@ -75,7 +75,7 @@ def random_samples(count: int, side: int, tokens: int) -> list[Encoded]:
 
 def written(samples: Sequence[Encoded], out: Path) -> CachedLessons:
     folder, entries = out / "inpaint-random", []
-    claim(folder, {"trimmed": True, "encoders": "random"})
+    claim_cache(folder, {"trimmed": True, "encoders": "random"})
     save(folder / EMPTY, {"context": PADDING[None], "pooled": torch.zeros(1, POOLED)}, {})
     for number, start in enumerate(range(0, len(samples), SHARD)):
         some = samples[start : start + SHARD]

@@ -6,7 +6,6 @@ as an epoch of its own would draw it.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,13 +15,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..prw.whole import whole
 from .ahead import ahead
-from .cache_index import EMPTY, KEY, Entry, Kind, claim, clear_parts, entries_of, folder_of, note_entries, shard_name
+from .cache_index import (
+    EMPTY,
+    KEY,
+    Entry,
+    Kind,
+    claim_cache,
+    clear_parts,
+    entries_of,
+    folder_of,
+    note_entries,
+    shard_name,
+)
 from .data.examples import Examples
 from .data.sample import Example
 from .data.sets import Knobs, Source
 from .lessons import Codec
-from .whole import whole
 
 CHUNK = 32
 """Pictures that are encoded at once."""
@@ -92,7 +102,7 @@ class Cache:
 
     def begin(self) -> None:
         """By the first process."""
-        claim(self.folder, self.about())
+        claim_cache(self.folder, self.about())
         if not (self.folder / EMPTY).exists():
             context, pooled = self.codec.texts([""])
             save(self.folder / EMPTY, {"context": context.bfloat16(), "pooled": pooled.float()}, {})
@@ -201,9 +211,6 @@ def packed(samples: Sequence[Encoded]) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def save(path: Path, tensors: dict[str, Tensor], texts: dict[str, Any]) -> None:
-    """On the disk, whole or not at all."""
     with whole(path) as partial:
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, partial, {KEY: json.dumps(texts)})
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..prw.strict import short
-from .whole import PART, whole
+from ..prw.whole import PART, whole
+from .claim import claim
 
 ABOUT, EMPTY = "cache.json", "empty.safetensors"
+HOLDS = "samples of other models or settings"
 VERSION = 1
 KEY = "cologen_cache"
 Kind = tuple[tuple[int, ...], tuple[int, ...]]
@@ -84,25 +86,10 @@ def all_entries(folder: Path) -> list[Entry]:
     return [entry for _, _, entry in sorted(entries, key=lambda each: each[:2])]
 
 
-def claim(folder: Path, about: Mapping[str, Any]) -> None:
+def claim_cache(folder: Path, about: Mapping[str, Any]) -> None:
     """Refuses a folder whose samples other models or settings made."""
-    about = json.loads(json.dumps({"version": VERSION, **about}))
-    if (folder / ABOUT).exists():
-        refuse_other(folder, about, "cache into another folder, or with what it was begun with")
-    else:
-        write_json(folder / ABOUT, about)
-
-
-def refuse_other(folder: Path, about: Mapping[str, Any], advice: str) -> dict[str, Any]:
-    """`about` may be a part of what the folder says."""
-    theirs = read_json(folder / ABOUT)
-    for key, mine in about.items():
-        if (found := theirs.get(key)) != mine:
-            raise ValueError(
-                f"{folder} holds samples of other models or settings ({key}: {short(found)} there, {short(mine)} here): "
-                f"{advice}."
-            )
-    return theirs
+    advice = "cache into another folder, or with what it was begun with"
+    claim(folder / ABOUT, {"version": VERSION, **about}, HOLDS, advice)
 
 
 def clear_parts(folder: Path, rank: int) -> None:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..prw.bank_info import BankError
 from ..prw.safe_file import SafeFile
-from .cache_index import ABOUT, EMPTY, KEY, Entry, Kind, all_entries, read_json, refuse_other, write_json
-from .host_data import in_row
-from .lessons import Lessons, padded, taught_of
+from .cache_index import ABOUT, EMPTY, HOLDS, KEY, Entry, Kind, all_entries, read_json, write_json
+from .claim import refuse_other
+from .lessons import Lessons, in_row, padded, taught_of
 
 OPEN = 512
 """Shards that are mapped at once."""
@@ -57,6 +57,10 @@ class CachedSet:
 
     def __len__(self) -> int:
         return len(self.place)
+
+    @property
+    def taught(self) -> int:
+        return taught_of(len(self))
 
     def rows(self, rows: Sequence[int]) -> Lessons:
         found = [self._row(row) for row in rows]
@@ -106,7 +110,8 @@ def open_cached(folder: Path, task: str, note: Path, encoders: Mapping[str, Any]
     """What there is now; a run that goes on takes what it began with, which `note` says."""
     if not (folder / ABOUT).exists():
         raise ValueError(f"There is no cache in {folder}: make it with cologen data cache, or name another.")
-    refuse_other(folder, {"encoders": encoders}, "train with the encoders that made them, or cache again elsewhere")
+    advice = "train with the encoders that made them, or cache again elsewhere"
+    refuse_other(folder / ABOUT, {"encoders": encoders}, HOLDS, advice)
     there = {entry.file: entry for entry in all_entries(folder)}
     begun = read_json(note) if note.exists() else list(there)
     missing = [file for file in begun if file not in there or not there[file].whole(folder)]
@@ -131,12 +136,12 @@ class CachedLessons:
         kinds = [kinds_of(part) for part in parts]
         known = list(dict.fromkeys(kind for names, _ in kinds for kind in names))
         numbers = [np.array([known.index(kind) for kind in names])[each] for names, each in kinds]
-        ends = [(0, taught_of(len(part))) for part in parts] + [(taught_of(len(part)), len(part)) for part in parts]
+        ends = [(0, part.taught) for part in parts] + [(part.taught, len(part)) for part in parts]
         runs = [(i % len(parts), np.arange(*end)) for i, end in enumerate(ends)]
         part = np.concatenate([np.full(len(rows), i) for i, rows in runs])
         row = np.concatenate([rows for _, rows in runs])
         kind = np.concatenate([numbers[i][rows] for i, rows in runs])
-        self.taught = taught_of(len(row))
+        self.taught = sum(part.taught for part in parts)
         frequent = np.bincount(kind[self.taught :], minlength=len(known))
         order = np.concatenate([
             np.argsort(kind[: self.taught], kind="stable"),

@@ -5,7 +5,6 @@ There is no random state in it: what iteration k draws follows from the seed and
 
 import errno
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..prw.strict import short
-from .whole import PART
+from ..prw.whole import PART, whole
 
 SUFFIX = ".safetensors"
 KEY = "cologen_training"
@@ -26,21 +25,12 @@ class TrainingError(RuntimeError):
 
 
 def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Under a temporary name first, forced to the disk, then renamed: a crash leaves the old file or the new."""
-    partial = path.with_name(f".{path.name}{PART}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contents, partial, {KEY: json.dumps({"version": VERSION, **state})})
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with whole(path) as partial:
+            contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(contents, partial, {KEY: json.dumps({"version": VERSION, **state})})
     except (OSError, SafetensorError) as error:
-        _discard(partial)
         raise TrainingError(_why(path, error)) from None
-    except BaseException:
-        _discard(partial)
-        raise
 
 
 def _why(path: Path, error: Exception) -> str:

@@ -54,6 +54,9 @@ def main(argv: list[str] | None = None) -> int:
         if str(stopped):
             sys.stderr.write(f"cologen: {stopped}\n")
         return 128 + stopped.signal
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"cologen: {error.name} is not installed: pip install -e '.[train]' in the pack's folder.\n")
+        return 1
     except (ValueError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"cologen: {error}\n")
         return 1

@@ -125,7 +125,7 @@ class Settings:
         for name, options in (("optimizer", OPTIMIZERS), ("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS)):
             one_of(name, getattr(self, name), options)
         between("rank", self.rank, 1, 16384)
-        between("alpha", self.alpha, 0, 1e6)
+        between("alpha", self.alpha, 1e-3, 1e6)
         between("resolution", self.resolution, 16, 8192)
         for name in ("rate", "router_rate", "weight_decay", "clip", "guidance", "feature_weight"):
             between(name, getattr(self, name), 0, 1000)

@@ -5,9 +5,10 @@ import sys
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
+from ..prw.whole import whole
 from . import cache_commands
 from .curriculum import load_curriculum, recipes
-from .whole import whole
+from .eval_commands import positive
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -20,7 +21,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     )
     checked.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
     checked.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
-    checked.add_argument("--n", type=_positive, default=256, help="examples of each set")
+    checked.add_argument("--n", type=positive, default=256, help="examples of each set")
     checked.add_argument("--seed", type=int, default=0)
     checked.add_argument("--out", type=Path, help="a folder for the sheets; out/data/RECIPE if not given")
     checked.set_defaults(run=_check)
@@ -37,16 +38,10 @@ def add_commands(commands: _SubParsersAction) -> None:
     label.add_argument("--segmenter", type=Path, required=True, help="a folder with SAM")
     label.add_argument("--out", type=Path, required=True, help="a folder; what is there already is not done again")
     label.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th of N shares, from 0")
-    label.add_argument("--batch", type=_positive, default=8)
+    label.add_argument("--batch", type=positive, default=8)
     label.add_argument("--threshold", type=float, default=0.35, help="least confidence in a box")
     label.add_argument("--device", help="cuda if there is one, else cpu, if not given")
     label.set_defaults(run=_label)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no positive number")
-    return int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -107,7 +102,8 @@ def _label(args: Namespace) -> str:
     labeller = open_labeller(args.detector, args.segmenter, device, args.threshold)
     stream, line = Stream(source.reader, args.set, *args.shard), Line()
     whole_set = (source.reader.count() or 0) // args.shard[1]
-    for done in write_labels(stream, labeller.label, labeller.by, args.out, args.batch):
+    models = {name: str(getattr(args, name)) for name in ("detector", "segmenter", "threshold")}
+    for done in write_labels(stream, labeller.label, labeller.by, args.out, models, args.batch):
         line.progress(f"labels for {args.set}", done, whole_set)
     line.leave()
     return f"{args.out}\n{stream.tally.summary()}; phrases by {labeller.by}"

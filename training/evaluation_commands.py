@@ -78,7 +78,7 @@ def _evaluate(args: Namespace) -> str:
 
 
 def _run(args: Namespace, device: str) -> str:
-    from .evaluation.draw import answers, claim, distinct, draw
+    from .evaluation.draw import answers, claim_answers, distinct, draw
     from .evaluation.measure import measure
     from .evaluation.protocols import PROTOCOLS
     from .evaluation.report import write_report
@@ -98,7 +98,7 @@ def _run(args: Namespace, device: str) -> str:
     settings |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY)
     with ranks.first_alone():
         if ranks.rank() == 0:
-            claim(out, settings)
+            claim_answers(out, settings)
     if not args.measure:
         draw(_painter(args, sampling, device), protocol, cases(), out, length, args.seed, _say)
         ranks.wait()

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..prw.attachment import Host
 from ..prw.positions import token_grid
+from ..prw.safe_file import SafeFile
+from ..prw.whole import whole
 from .checkpoints import TrainingError
 from .data.model_folder import open_folder
 from .evaluation.likeness import IMAGENET_COLOURS
 from .forward import device_of
 from .lessons import Codec, Lessons
-from .whole import whole
 
 CELLS = 8
 """Along a side; fewer where a picture has fewer tokens."""
@@ -79,4 +80,4 @@ def kept_features(host: Host, lessons: Lessons, codec: Codec, encoder: str, fold
         found = features_of(host, lessons, codec, Eye(Path(encoder)).to(device_of(host)))
         with whole(path) as partial:
             save_file({"features": found}, partial)
-    return load_file(path)["features"]
+    return SafeFile(path)["features"]

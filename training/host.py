@@ -1,7 +1,4 @@
-"""Finding a ComfyUI on this machine and building models on it, for tests and benchmarks.
-
-The only file of training/ that imports the host.
-"""
+"""Finding a ComfyUI on this machine, and building models on it."""
 
 import os
 import sys

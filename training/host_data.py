@@ -1,5 +1,6 @@
 """Training data through a host's VAE and CLIP: what travels between the training nodes."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +13,7 @@ from ..prw.fitting import as_bytes
 from ..prw.marked_words import Words, marked
 from ..prw.source import LATENT_CHANNELS
 from .data.sample import Example
-from .lessons import TENSORS, Lessons, padded
+from .lessons import Lessons, holding_out, joined, last_pictures, padded
 
 CHUNK = 16
 """Pictures that are in memory at once."""
@@ -93,11 +94,13 @@ def encoded(
     codec: HostCodec, task: str, example: Callable[[int], Example], count: int, progress: Callable[[int, int], None]
 ) -> Lessons:
     """All pictures first, then all prompts: on a small card the encoders have to make room for each other."""
-    ids, prompts, targets, sources = [], [], [], []
+    ids, prompts, targets, sources, pixels = [], [], [], [], hashlib.blake2b(digest_size=16)
     for start in range(0, count, CHUNK):
         some = [example(i) for i in range(start, min(start + CHUNK, count))]
         targets.append(codec.encode([one.target for one in some]))
         sources.append(codec.encode([one.source for one in some]))
+        for one in some:
+            pixels.update(one.target.tobytes() + one.source.tobytes())
         ids += [one.id for one in some]
         prompts += [one.prompt.replace("\n", " ") for one in some]
         progress(len(ids), 2 * count)
@@ -110,23 +113,6 @@ def encoded(
     longest = max(context.shape[1] for context, _ in texts.values())
     context = torch.cat([padded(texts[prompt][0], longest) for prompt in prompts])
     pooled = torch.cat([texts[prompt][1] for prompt in prompts])
-    return Lessons(task, tuple(ids), tuple(prompts), torch.cat(targets), torch.cat(sources), context, pooled)
-
-
-def joined(a: Lessons, b: Lessons) -> Lessons:
-    """Lessons of one task from two places; each holds out its own last ones."""
-    if a.target.shape[1:] != b.target.shape[1:]:
-        sizes = [f"{lessons.target.shape[-1] * 8} x {lessons.target.shape[-2] * 8}" for lessons in (a, b)]
-        raise ValueError(f"The data of {a.task} is {' and '.join(sizes)} pixels, expected one size: set both alike.")
-    parts = [(lessons, range(lessons.taught)) for lessons in (a, b)]
-    parts += [(lessons, range(lessons.taught, len(lessons))) for lessons in (a, b)]
-    return in_row([lessons.rows(rows) for lessons, rows in parts if rows])
-
-
-def in_row(parts: Sequence[Lessons]) -> Lessons:
-    longest = max(part.context.shape[1] for part in parts)
-    parts = [replace(part, context=padded(part.context, longest)) for part in parts]
-    texts = {name: sum((getattr(part, name) for part in parts), ()) for name in ("ids", "prompts")}
-    return Lessons(
-        parts[0].task, **texts, **{name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS}
-    )
+    latents = torch.cat(targets), torch.cat(sources)
+    lessons = Lessons(task, tuple(ids), tuple(prompts), *latents, context, pooled, pixels=pixels.hexdigest())
+    return holding_out(lessons, last_pictures(ids))

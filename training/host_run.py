@@ -95,7 +95,7 @@ def refuse_text(host: TrainingHost, lessons: Lessons) -> None:
 
 
 def claim_data(folder: RunFolder, data: TrainingData, wanted: Sequence[Stage]) -> None:
-    """Refuses a folder whose run saw other data: names, prompts and size decide."""
+    """Refuses a folder whose run saw other data."""
     mine = {stage.task: digest(data.lessons[stage.task]) for stage in wanted}
     path = folder.out / DATA
     if not path.exists():
@@ -107,7 +107,7 @@ def claim_data(folder: RunFolder, data: TrainingData, wanted: Sequence[Stage]) -
 
 
 def digest(lessons: Lessons) -> str:
-    seen = json.dumps([lessons.ids, lessons.prompts, lessons.target.shape, lessons.source.shape])
+    seen = json.dumps([lessons.ids, lessons.prompts, lessons.target.shape, lessons.source.shape, lessons.pixels])
     return hashlib.blake2b(seen.encode(), digest_size=16).hexdigest()
 
 

@@ -8,13 +8,14 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..prw.strict import typed
+from ..prw.strict import one_of, typed
+from ..prw.tasks import TASKS
 from .cache_index import folder_of
 from .cached_lessons import CachedLessons, CachedSet, open_cached
 from .curriculum import Curriculum, Stage
 from .data.sets import Source, open_source
-from .host_data import joined
-from .lessons import Codec, Lessons, Shelf, encode, load_lessons
+from .lessons import Codec, Lessons, Shelf, encode, joined, load_lessons
+from .subject import OWN
 
 TOY = "toy"
 Progress = Callable[[str, int, int], None]
@@ -82,6 +83,7 @@ def parts_of(curriculum: Curriculum, count: int, codec: Codec, seed: int) -> dic
 
     def part(stage: Stage, name: str) -> Part | CachedPart:
         if name == TOY:
+            one_of(f"{stage.name}.task", stage.task, (*TASKS, OWN))  # all that the built-in world can ask
             return toy_part(stage.task, count, codec, seed)
         if cache := cache_of(curriculum, name):
             return CachedPart(
@@ -136,5 +138,5 @@ def set_part(stage: Stage, source: Source, codec: Codec, size: int, seed: int) -
             logging.getLogger(__name__).warning("%s: %s.", source.name, examples.told())
         return lessons
 
-    depends = json.dumps([repr(source.reader), repr(source.knobs), size, seed])
+    depends = json.dumps([repr(source.reader), repr(source.knobs), size, seed, codec.identity()])
     return Part(f"{stage.task}-{source.name}-{hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()}", make)

@@ -5,19 +5,22 @@ ranks. That is what makes a resumed run equal to an uninterrupted one.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..prw.marked_words import Words
+from ..prw.safe_file import SafeFile
+from ..prw.whole import whole
 from .curriculum import Stage
 from .data.sample import Example
 from .objective import draw_times
@@ -40,6 +43,9 @@ class Codec(Protocol):
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """uint8 (batch, height, width, 3)."""
+
+    def identity(self) -> Any:
+        """What decides its answers, for JSON."""
 
 
 class Shelf(Protocol):
@@ -73,6 +79,10 @@ class Lessons:
     source: Tensor
     context: Tensor
     pooled: Tensor
+    held: int | None = None
+    """How many are held out, if cuts of a picture had to stay together."""
+    pixels: str = ""
+    """A hash of what was encoded, where it is known: latents differ in their last bits from one device to another."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,7 +90,7 @@ class Lessons:
     @property
     def taught(self) -> int:
         """How many are for training: the first of them."""
-        return taught_of(len(self))
+        return taught_of(len(self)) if self.held is None else len(self) - self.held
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -96,11 +106,9 @@ class Lessons:
     def save(self, path: str | os.PathLike) -> None:
         tensors = {name: getattr(self, name) for name in TENSORS}
         texts = {"task": self.task, "ids": "\n".join(self.ids), "prompts": "\n".join(self.prompts)}
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, texts)
-        partial.replace(path)
+        texts |= {} if self.held is None else {"held": str(self.held)}
+        with whole(Path(path)) as partial:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, texts)
 
 
 def encode(codec: Codec, task: str, examples: Iterable[Example], chunk: int = 32, progress=None) -> Lessons:
@@ -118,15 +126,47 @@ def encode(codec: Codec, task: str, examples: Iterable[Example], chunk: int = 32
     if len(ids) < 2:
         raise ValueError(f"{task} has {len(ids)} examples, expected two or more: add data.")
     target, source, context, pooled = zip(*parts)
-    return Lessons(
-        task,
-        tuple(ids),
-        tuple(prompts),
-        torch.cat(target),
-        torch.cat(source),
-        torch.cat([padded(part, max(each.shape[1] for each in context)) for part in context]),
-        torch.cat(pooled),
+    context = torch.cat([padded(part, max(each.shape[1] for each in context)) for part in context])
+    lessons = Lessons(
+        task, tuple(ids), tuple(prompts), torch.cat(target), torch.cat(source), context, torch.cat(pooled)
     )
+    return holding_out(lessons, last_pictures(ids))
+
+
+def last_pictures(ids: Sequence[str]) -> set[str]:
+    """Whole pictures, however many cuts there are of each; none, where that would leave none to learn from."""
+    cuts, wanted, found = Counter(ids), len(ids) - taught_of(len(ids)), set()
+    for id in reversed(cuts):
+        if sum(cuts[one] for one in found) >= wanted:
+            break
+        found.add(id)
+    return found if len(found) < len(cuts) else set()
+
+
+def holding_out(lessons: Lessons, pictures: Set[str]) -> Lessons:
+    """With these pictures' cuts behind all others."""
+    last = [id in pictures for id in lessons.ids]
+    if not any(last) or all(last):
+        return lessons
+    order = sorted(range(len(last)), key=last.__getitem__)
+    ordered = lessons if last == sorted(last) else lessons.rows(order)
+    return replace(ordered, held=sum(last), pixels=lessons.pixels)
+
+
+def joined(a: Lessons, b: Lessons) -> Lessons:
+    """Lessons of one task from two places; what either holds out is held out of both."""
+    if a.target.shape[1:] != b.target.shape[1:]:
+        sizes = [f"{lessons.target.shape[-1] * 8} x {lessons.target.shape[-2] * 8}" for lessons in (a, b)]
+        raise ValueError(f"The data of {a.task} is {' and '.join(sizes)} pixels, expected one size: set both alike.")
+    return holding_out(in_row([a, b]), {id for one in (a, b) for id in one.ids[one.taught :]})
+
+
+def in_row(parts: Sequence[Lessons]) -> Lessons:
+    longest = max(part.context.shape[1] for part in parts)
+    parts = [replace(part, context=padded(part.context, longest)) for part in parts]
+    texts = {name: sum((getattr(part, name) for part in parts), ()) for name in ("ids", "prompts")}
+    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS}
+    return Lessons(parts[0].task, **texts, **tensors, pixels="".join(part.pixels for part in parts))
 
 
 def padded(context: Tensor, tokens: int) -> Tensor:
@@ -234,9 +274,7 @@ def batch_of(
 
 
 def load_lessons(path: str | os.PathLike) -> Lessons:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        texts = file.metadata()
-    ids, prompts = (tuple(texts[name].split("\n")) for name in ("ids", "prompts"))
-    return Lessons(texts["task"], ids, prompts, **load_file(path))
+    file = SafeFile(path)
+    ids, prompts = (tuple(file.metadata[name].split("\n")) for name in ("ids", "prompts"))
+    held = int(file.metadata["held"]) if "held" in file.metadata else None
+    return Lessons(file.metadata["task"], ids, prompts, **{name: file[name] for name in TENSORS}, held=held)

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..prw.whole import whole
 from .listeners import Listener
 from .trainer import Step, Trainer
-from .whole import whole
 
 LOG = "log.jsonl"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..prw.bank import Bank
+from ..prw.whole import whole
 from .curriculum import Curriculum, Stage
 from .history import History
 from .listeners import Listener
@@ -18,7 +19,6 @@ from .samples import latest
 from .subject import OWN
 from .terminal import span
 from .trainer import Trainer
-from .whole import whole
 
 REPORT = "report.html"
 LEGEND = "a row a task; source, drawn, target, in turn"

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..prw.bank import Bank
 from ..prw.strict import build
+from ..prw.whole import whole
 from .curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
 from .kept_lessons import KeptLessons, toy_part
 from .run import Run
@@ -151,7 +152,8 @@ class Laboratory:
 
     def _measured(self, name: str, experiment: Experiment, row: str, curriculum: Curriculum, seed: int) -> dict:
         folder = self.out / fingerprint(curriculum, seed)  # experiments share what they all contain
-        path = folder / f"{'forgetting' if name == 'forgetting' else 'report'}.json"
+        asked = name if name == "forgetting" else "-".join(experiment.tasks)
+        path = folder / f"{asked}-{self.count}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{name}: {row}, seed {seed}")
@@ -165,7 +167,8 @@ class Laboratory:
         else:
             router = "final" if row == "co-training" else ""
             report |= evaluate(self.host(), self.codec, bank, self.count, HELD_OUT + seed, experiment.tasks, router)
-        path.write_text(json.dumps(report), encoding="utf-8")
+        with whole(path) as partial:
+            partial.write_text(json.dumps(report), encoding="utf-8")
         return report
 
     def _after(self, folder: Path, number: int, stage: Stage, seed: int) -> dict:

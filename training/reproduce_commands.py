@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from .curriculum import BUDGETS, SUBJECT
+from .eval_commands import positive
 from .route_picture import COLOURS, EMPTY, INK, PAPER
 
 MEASURES = {"subject": ("kept",), "edit": ("done", "rest")}
@@ -21,8 +22,8 @@ def add_command(commands: _SubParsersAction) -> None:
     parser = commands.add_parser("reproduce", help="the paper's experiments on the toy world")
     parser.add_argument("experiment", choices=names)
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="share of the toy recipe's iterations")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--n", type=int, default=128, help="scenes of each task")
+    parser.add_argument("--seeds", type=positive, default=3)
+    parser.add_argument("--n", type=positive, default=128, help="scenes of each task")
     parser.add_argument("--out", type=Path, help="a folder; out/reproduce/BUDGET if not given")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_reproduce)

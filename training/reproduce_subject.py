@@ -22,6 +22,7 @@ from ..prw.dual_branch import Blend
 from ..prw.embedded import EmbeddedHost
 from ..prw.marked_words import without_marks
 from ..prw.sampling import timesteps
+from ..prw.whole import whole
 from .branches import Branch, drawn_beside
 from .curriculum import BUDGETS, SUBJECT
 from .forward import SPARE_EMBEDDED
@@ -35,7 +36,6 @@ from .subject_run import SubjectRun
 from .toy.evaluate import CFG, STEPS
 from .toy.store import NAME, SHIPPED, open_set
 from .toy.subject import Asked, asked, mean_scores
-from .whole import whole
 
 SAYS = "Contexts of their own keep prompts followed for longer, two branches follow them better (ECCV 2024)."
 MEASURES = ("fidelity", "editability")

@@ -53,7 +53,9 @@ class Run(Runner):
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """All stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
         base = Base.of(self.host.flux).probed(self.host.flux, self.name)
-        bank = self.folder.begun(self.curriculum, self.seed, base, bank) or empty_bank(base, self.curriculum.settings)
+        encoders = [self.codec.identity()] if self.curriculum.encoders else []
+        bank = self.folder.begun(self.curriculum, self.seed, base, bank, encoders)
+        bank = bank or empty_bank(base, self.curriculum.settings)
         for number, stage in enumerate(self.curriculum.stages):
             path = self.folder.stage(label(stage, number))
             if ranks.from_first(path.exists()):

@@ -11,10 +11,10 @@ import torch
 
 from ..prw.bank import Bank
 from ..prw.config import Base
+from ..prw.whole import PART, whole
 from . import ranks
 from .checkpoints import TrainingError
 from .curriculum import Curriculum, Settings, Stage
-from .whole import PART, whole
 
 BANK, START, RUN = "bank.safetensors", "start", "run.json"
 FREE = ("micro", "checkpointing", "compile", "save_every", "keep", "validate_every", "sample_every", "sample_steps")

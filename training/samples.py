@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..prw.whole import whole
 from .listeners import Listener
 from .trainer import Trainer
-from .whole import whole
 
 FOLDER = "samples"
 

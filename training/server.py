@@ -104,9 +104,10 @@ class Server:
             str(base),
         ]
         command += ["--database-url", "sqlite:///:memory:"] if (host / "alembic_db").is_dir() else []
-        self.process = subprocess.Popen(
-            command, stdout=self.log.open("w"), stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"}
-        )
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+            )
         self._wait()
 
     def _wait(self):
@@ -124,7 +125,7 @@ class Server:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
             return json.load(answer)
 
-    def run(self, prompt: dict, seconds: float = 120) -> dict:
+    def run(self, prompt: dict, seconds: float = 600) -> dict:
         """Queues an API prompt and returns its history entry."""
         data = json.dumps({"prompt": prompt}).encode()
         request = urllib.request.Request(
@@ -144,7 +145,11 @@ class Server:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def node(kind: str, /, **inputs) -> dict:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..prw.concept import WHERE
-from ..prw.strict import between, build, one_of, short
+from ..prw.strict import between, build, one_of, short, typed
 from .curriculum import SUBJECT, Curriculum, Stage, curriculum_of, recipe_path, scaled
 from .recipe_text import tables
 
@@ -82,7 +82,9 @@ class SubjectRecipe:
 def subject_of(data: dict[str, Any]) -> SubjectRecipe:
     """From a recipe's tables."""
     rest = {"text_drop": 0.0, **{key: value for key, value in data.items() if key != SUBJECT}}
-    rest["stages"] = [{"task": OWN, **table} for table in rest.get("stages", [])]
+    rest["stages"] = [
+        {"task": OWN, **typed("stages", table, dict)} for table in typed("stages", rest.get("stages", []), list)
+    ]
     return SubjectRecipe(curriculum_of(rest), build(Subject, data[SUBJECT], SUBJECT))
 
 

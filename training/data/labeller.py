@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from ...prw.strict import short
+from .model_folder import refuse_untrusted
 from .nouns import Nouns, finder
 from .regions import LEAST, MOST
 from .rle import to_runs
@@ -112,6 +113,7 @@ def opened(cls, folder: Path, what: str):
             f"There is no {what} in {folder}, expected config.json and *.safetensors: download {MODELS[what]} from "
             f"https://huggingface.co/{MODELS[what]} and give its folder."
         )
+    refuse_untrusted(folder)
     options = {"use_safetensors": True} if "Model" in cls.__name__ else {}
     try:
         return cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)

@@ -2,22 +2,26 @@
 
 000-of-004-00007.jsonl    a line a picture: {"id", "by", "things": [{"name", "kind", "mask"}]}
 000-of-004.json           where this share is to go on
+labels.json               what made them
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from ...prw.strict import short
-from ..whole import whole
+from ...prw.whole import whole
+from ..claim import claim
 from .files import Broken
 from .masks import Size
 from .records import things_from
 from .sample import Sample, Thing
 from .stream import Stream
 
+ABOUT = "labels.json"
 PART = 500
 """Pictures in a file: what a crash costs."""
 
@@ -27,11 +31,14 @@ def write_labels(
     label: Callable[[Sequence[Sample]], list[list[dict]]],
     by: str,
     folder: Path,
+    models: Mapping[str, Any] | None = None,
     batch: int = 8,
     part: int = PART,
 ) -> Iterator[int]:
     """Says, part by part, how many are done. A part is there whole before the place behind it is kept: what is done
     twice after a crash has the same name."""
+    about = {"phrases": by, "shares": stream.world, **(models or {})}
+    claim(folder / ABOUT, about, "labels of another kind", "label into another folder, or as it was begun")
     share = f"{stream.rank:03}-of-{stream.world:03}"
     place, number = folder / f"{share}.json", 0
     if place.exists():

@@ -33,12 +33,7 @@ def open_folder(folder: Path, opener: str) -> tuple[nn.Module, object]:
     """The model, by one of transformers' Auto classes, and its image processor."""
     import transformers
 
-    _check_weights(folder)
-    if elsewhere := next(_elsewhere(configuration(folder)), None):
-        raise ValueError(
-            f"The config.json of {folder.name} asks for {short(elsewhere)}, which would be fetched from the internet, "
-            f"expected a folder that holds all: choose another model."
-        )
+    refuse_untrusted(folder)
     local = dict(local_files_only=True, trust_remote_code=False)
     try:
         network, report = getattr(transformers, opener).from_pretrained(
@@ -56,6 +51,16 @@ def open_folder(folder: Path, opener: str) -> tuple[nn.Module, object]:
             f"download it again."
         )
     return network.float().eval().requires_grad_(False), processor
+
+
+def refuse_untrusted(folder: Path) -> None:
+    """Weights in formats that can carry code, and configurations by which transformers would fetch some."""
+    _check_weights(folder)
+    if elsewhere := next(_elsewhere(configuration(folder)), None):
+        raise ValueError(
+            f"The config.json of {folder.name} asks for {short(elsewhere)}, which would be fetched from the internet, "
+            f"expected a folder that holds all: choose another model."
+        )
 
 
 def _check_weights(folder: Path) -> None:

@@ -5,7 +5,6 @@ run.json              what with: a folder holds the answers of one bank and one 
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -15,9 +14,10 @@ from pathlib import Path
 from PIL import Image
 
 from ...prw.tasks import TASKS
+from ...prw.whole import PART, whole
 from .. import ranks
+from ..claim import claim
 from ..data.files import read_picture
-from ..whole import PART, whole
 from .case import Case, area, pixels, resized
 from .metrics import Answer
 from .painter import Paint
@@ -74,18 +74,8 @@ def seed_of(id: str, group: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {group} {id}".encode(), digest_size=7).digest(), "big")
 
 
-def claim(out: Path, settings: dict) -> None:
+def claim_answers(out: Path, settings: dict) -> None:
     """Refuses a folder with answers of another bank, seed or way of sampling; clears what a kill left half written."""
-    path = out / RUN
-    if not path.exists():
-        with whole(path) as partial:
-            partial.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    known = json.loads(path.read_text(encoding="utf-8"))
-    if differing := [name for name in settings if known.get(name) != settings[name]]:
-        name = differing[0]
-        raise ValueError(
-            f"{out} holds answers drawn with {name} {known.get(name)}, this is {settings[name]}: choose another folder "
-            f"with --out."
-        )
+    claim(out / RUN, settings, "answers that were drawn otherwise", "choose another folder with --out")
     for stray in (out / "drawn").glob(f"*/.*{PART}"):
         stray.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from .shelf import Unmeasured, library
 
 class Inception(Looker):
     def __init__(self, path: Path, device: str):
-        """TorchScript: a program of its own, which can compute but not reach files, network or Python."""
+        """TorchScript is a program, and this one runs: the only file of all that has to come from who is trusted."""
         super().__init__()
         module = library("cleanfid.inception_torchscript")
         try:

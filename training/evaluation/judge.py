@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..whole import whole
+from ...prw.whole import whole
 from .case import resized
 from .shelf import network, preparation
 

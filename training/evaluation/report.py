@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...prw.whole import whole
 from ..page import image, table, whole_page
-from ..whole import whole
 from .measure import Score, key_of
 from .metrics import METRICS, Answer
 from .protocols import Protocol

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from ...prw.strict import one_of, short
+from ..data.model_folder import refuse_untrusted
 
 T = TypeVar("T")
 
@@ -83,19 +84,23 @@ class Shelf:
         return self.opened[key]
 
 
+PACKAGES = {"cleanfid": "clean-fid"}
+"""Where a package has another name than its module."""
+
+
 def library(name: str) -> ModuleType:
     """A module of one of the extra packages."""
     try:
         return import_module(name)
     except ImportError:
-        raise Unmeasured(
-            f"{name.partition('.')[0]} is not installed: install what measures with pip install 'cologen[eval]'."
-        ) from None
+        package = PACKAGES.get(name.partition(".")[0], name)
+        raise Unmeasured(f"{package} is not installed: pip install {package}.") from None
 
 
 def network(folder: Path, kind: str, device: str = "cpu", **more):
     """A network by a class of transformers: whole, from safetensors, and without running code of the folder."""
     transformers = library("transformers")
+    trusted(folder)
     try:
         model, report = getattr(transformers, kind).from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, **LOCAL, **more
@@ -115,6 +120,13 @@ def preparation(folder: Path, kind: str):
         raise
     except Exception as error:
         raise broken(folder, error) from None
+
+
+def trusted(folder: Path) -> None:
+    try:
+        refuse_untrusted(folder)
+    except ValueError as error:
+        raise Unmeasured(str(error)) from None
 
 
 def broken(folder: Path, error: Exception) -> Unmeasured:

@@ -2,7 +2,7 @@
 and FLUX's training goes on where it was stopped."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 
 from ...prw.strict import between
 from ..checkpoints import Folder, read
+from ..claim import claim
 from ..data.canny import canny
 from ..data.inpaint import GREY
 from ..data.sample import Example
@@ -58,6 +59,8 @@ def shortened(recipe: ToyRecipe, share: float) -> ToyRecipe:
 
 def make_set(recipe: ToyRecipe, folder: Path, seed: int, say: Say) -> ToySet:
     """Everything the recipe asks for that is not in the folder yet."""
+    about = {**asdict(recipe), "seed": seed}
+    claim(folder / "base.json", about, "a base of another recipe or seed", "choose another folder, or delete this one")
     if not (folder / TEXT).exists():
         encoder = train_text(
             recipe.text_iterations,

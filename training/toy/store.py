@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...prw.checkpoint import load_flux
 from ...prw.flux import Flux
 from ...prw.safe_file import SafeFile
+from ...prw.whole import whole
 from .codec import ToyCodec
 from .text import TextEncoder
 from .vae import ToyVAE
@@ -43,7 +44,5 @@ def save_module(module: nn.Module, path: Path) -> None:
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     """In half precision, and whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    save_file({name: tensor.detach().to(torch.float16).contiguous() for name, tensor in weights.items()}, partial)
-    partial.replace(path)
+    with whole(path) as partial:
+        save_file({name: tensor.detach().to(torch.float16).contiguous() for name, tensor in weights.items()}, partial)
