@@ -14,7 +14,6 @@ from torch import Tensor
 from .router import Route
 from .weaving import BlockKV
 
-FP8_MAX = 448.0
 KEPT_RUNS = 3
 """Enough for a graph of two samplers and a route map."""
 
@@ -28,7 +27,7 @@ class Packed(NamedTuple):
 
     @classmethod
     def pack(cls, x: Tensor) -> "Packed":
-        scale = x.abs().amax(dim=(-2, -1), keepdim=True).float().clamp(min=1e-12) / FP8_MAX
+        scale = x.abs().amax(dim=(-2, -1), keepdim=True).float().clamp(min=1e-12) / torch.finfo(torch.float8_e4m3fn).max
         return cls((x.float() / scale).to(torch.float8_e4m3fn), scale, x.dtype)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Tensor:

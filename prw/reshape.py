@@ -19,7 +19,7 @@ from .identity import Same
 from .renamed import width_of
 from .strict import short
 
-FP8_MAX = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 class Error:
@@ -163,7 +163,7 @@ def sharing(bank: Bank, rank: int, group: str = "shared", names: Iterable[str] =
 
 def cast(bank: Bank, dtype: torch.dtype) -> tuple[Bank, Error]:
     """Experts in another precision; in fp8 each pair gets a scale, so that its largest numbers just fit. Routers stay."""
-    scaled = dtype in FP8_MAX
+    scaled = dtype in FP8
     experts = {name: replace(expert, scaled=scaled or expert.scaled) for name, expert in bank.info.experts.items()}
     info, error = replace(bank.info, experts=experts), Error()
 
@@ -184,7 +184,7 @@ def cast(bank: Bank, dtype: torch.dtype) -> tuple[Bank, Error]:
 
 def _fitted(x: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, Tensor]:
     """A tensor in another type, and what it must be multiplied by to be itself again."""
-    by = x.float().abs().amax().clamp(min=1e-12) / FP8_MAX[dtype] if dtype in FP8_MAX else torch.ones(())
+    by = x.float().abs().amax().clamp(min=1e-12) / torch.finfo(dtype).max if dtype in FP8 else torch.ones(())
     return _stored(x.float() / by, dtype, name), by
 
 
@@ -218,7 +218,7 @@ def _chosen(bank: Bank, names: Iterable[str]) -> list[str]:
 
 def wide(tensor: Tensor) -> torch.dtype:
     """What results of a computation are kept in: fp8 has too few digits for them."""
-    return torch.bfloat16 if tensor.dtype in FP8_MAX else tensor.dtype
+    return torch.bfloat16 if tensor.dtype in FP8 else tensor.dtype
 
 
 def _widest(bank: Bank, names: list[str]) -> torch.dtype:

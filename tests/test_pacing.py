@@ -18,15 +18,15 @@ def test_an_open_share_is_the_noisiest_of_what_is_drawn_anyway():
         whole = drawn(shift=shift)
         for share in (0.1, 0.5):
             least = whole.quantile(1 - share)
-            inside, found = whole[whole >= least].sort().values, drawn(shift=shift, open=share).sort().values
+            inside, found = whole[whole >= least].sort().values, drawn(shift=shift, opened=share).sort().values
             assert found.min() >= least - 0.01 and found.max() < 1
             places = torch.linspace(0, 1, 21)
             assert torch.allclose(found.quantile(places)[1:-1], inside.quantile(places)[1:-1], atol=0.01)
 
 
 def test_an_open_share_keeps_the_order_of_what_is_drawn():
-    whole, found = drawn(200), drawn(200, open=0.3)
-    assert torch.equal(whole.argsort(), found.argsort()) and torch.equal(drawn(200, open=1.0), whole)
+    whole, found = drawn(200), drawn(200, opened=0.3)
+    assert torch.equal(whole.argsort(), found.argsort()) and torch.equal(drawn(200, opened=1.0), whole)
 
 
 def phases(pacing, losses):

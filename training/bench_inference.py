@@ -25,7 +25,6 @@ from ..prw.source import Routing, Source
 from .shapes import FLUX1, bank_info, random_flux
 
 PIXELS_A_TOKEN = 16
-VARIANTS = ("plain", "concat", "uncached", "cached", "source_pass")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..prw.attachment import Host
 from ..prw.bank import Bank
+from ..prw.sampling import euler
 from ..prw.source import Routing
 from .forward import Woven, velocity, weave
 
@@ -45,10 +46,9 @@ def followed(
     cfg: float = 1.0,
 ) -> Tensor:
     """Latents as the VAE gives them; a second text is what cfg leads away from."""
-    x = noise
-    for time, following in zip(times, times[1:]):
-        t = torch.full((len(noise),), float(time), device=noise.device)
+
+    def led(x: Tensor, t: Tensor, _) -> Tensor:
         found = [velocity(host, one, x, t, *text, guidance) for one, text in zip(woven, texts)]
-        led = found[0] if len(found) == 1 else found[1] + cfg * (found[0] - found[1])
-        x = x + (float(following) - float(time)) * led.float()
-    return host.latent_out(x)
+        return (found[0] if len(found) == 1 else found[1] + cfg * (found[0] - found[1])).float()
+
+    return host.latent_out(euler(led, noise, list(map(float, times))))

@@ -255,7 +255,7 @@ def batch_of(
     empty: tuple[Tensor, Tensor],
     text_drop: float,
     shift: float = 1.0,
-    open: float = 1.0,
+    opened: float = 1.0,
 ) -> Batch:
     """The slots' lessons with their times and noise; some prompts become the empty one."""
     lessons = shelf.rows([slot.index for slot in some])
@@ -263,7 +263,7 @@ def batch_of(
     times, noise = torch.empty(len(some)), torch.empty_like(lessons.target, dtype=torch.float32)
     for j, slot in enumerate(some):
         generator = torch.Generator().manual_seed(slot.seed)
-        times[j] = draw_times(1, generator, shift=shift, open=open)[0]
+        times[j] = draw_times(1, generator, shift=shift, opened=opened)[0]
         dropped = torch.rand((), generator=generator) < text_drop
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
         if dropped:

@@ -18,16 +18,16 @@ ROUNDING = 1e-6
 
 
 def draw_times(
-    count: int, generator: torch.Generator | None = None, device="cpu", shift: float = 1.0, open: float = 1.0
+    count: int, generator: torch.Generator | None = None, device="cpu", shift: float = 1.0, opened: float = 1.0
 ) -> Tensor:
     """Timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal.
 
     A shift above 1 moves them towards noise, where it is decided what goes where: s t / (1 + (s - 1) t). Of them only
-    the noisiest share `open` is drawn, as often one as the other as without that (pacing.py).
+    the noisiest share `opened` is drawn, as often one as the other as without that (pacing.py).
     """
     normal = torch.randn(count, generator=generator, device=device)
-    if open < 1:
-        normal = -torch.special.ndtri(open * torch.special.ndtr(-normal.double())).float()
+    if opened < 1:
+        normal = -torch.special.ndtri(opened * torch.special.ndtr(-normal.double())).float()
     times = normal.sigmoid()
     return times if shift == 1 else shift * times / (1 + (shift - 1) * times)
 

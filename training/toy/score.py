@@ -1,6 +1,7 @@
 """How well a picture answers a question of the toy world (tasks.py), by what the oracle reads in it."""
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from ..data.control import MAPS
 from ..data.ground import read_box, read_mask
@@ -80,16 +81,13 @@ def edge_f1(drawn: np.ndarray, wanted: np.ndarray, reach: int = 1) -> float:
     """An edge pixel is right if the other picture has one within `reach` pixels."""
     if not drawn.any() or not wanted.any():
         return float(drawn.any() == wanted.any())
-    precision = (drawn & widened(wanted, reach)).sum() / drawn.sum()
-    recall = (wanted & widened(drawn, reach)).sum() / wanted.sum()
+    precision = (drawn & binary_dilation(wanted, square(reach))).sum() / drawn.sum()
+    recall = (wanted & binary_dilation(drawn, square(reach))).sum() / wanted.sum()
     return float(2 * precision * recall / max(precision + recall, 1e-9))
 
 
-def widened(mask: np.ndarray, reach: int) -> np.ndarray:
-    wide = np.pad(mask, reach)
-    height, width = mask.shape
-    steps = range(2 * reach + 1)
-    return np.logical_or.reduce([wide[y : y + height, x : x + width] for y in steps for x in steps])
+def square(reach: int) -> np.ndarray:
+    return np.ones((2 * reach + 1, 2 * reach + 1), bool)
 
 
 def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:
@@ -102,7 +100,7 @@ def score_edit(question: Question, picture: np.ndarray) -> dict[str, float]:
     """Done: the changed thing (or its absence, or the ground) is as wanted. Rest: what should not change did not."""
     example, scene = question.example, question.scene
     reading = read(picture)
-    changed = widened((example.source != example.target).any(-1), 2)
+    changed = binary_dilation((example.source != example.target).any(-1), square(2))
     if example.kind == "ground":
         changed = (example.source != example.target).any(-1)
         done = reading.scene.ground == scene.ground
