@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from cologen.prw.embedded import EmbeddedHost
 from cologen.training.bench_inference import Shapes
 from cologen.training.bench_training import a_trainer
 from cologen.training.checkpoints import TrainingError
@@ -51,7 +52,9 @@ def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema)
 def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
     width, double, single, side, batch = shape
     shapes = Shapes(width, double, single, side, side, 64)
-    trainer = a_trainer(shapes, shapes.flux(torch.float32, "cpu"), torch.float32, batch, sparing)
+    trainer = a_trainer(
+        shapes, EmbeddedHost(shapes.flux(torch.float32, "cpu"), torch.float32), batch, checkpointing=sparing
+    )
     trainer.step()  # the optimizer's state is there from then on
     found = needs(trainer)
     told = found.activations + found.gradients

@@ -69,7 +69,7 @@ class StageTrainer(Trainer):
         )
 
     def _gradients(self) -> Tensor:
-        """Leaves this rank's gradients; gives its parts of the task loss, of U_t and of every expert's usage."""
+        """Leaves all ranks' gradients, added up; gives this one's parts of the task loss, of U_t and of every expert's usage."""
         batches = self.batches()
         own = sum(len(batch.ids) for batch in batches if self._counts(batch))
         total, cut = ranks.total([own, len(batches) > 1], self.device)
@@ -86,7 +86,7 @@ class StageTrainer(Trainer):
             used = used + part.detach()
             loss = loss + self.stage.veteran * side(reached - self.stage.rho) * part + beside
             self._refuse_infinite(loss, batch)
-            loss.backward()
+            self.sums.backward(loss, last=batch is batches[-1])
         return torch.cat((task[None], used[None], shares))
 
     def _counts(self, batch: Batch) -> bool:

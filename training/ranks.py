@@ -86,12 +86,3 @@ def total(value: Tensor | Sequence[float] | float, device) -> Tensor:
     if count() > 1:
         dist.all_reduce(value)
     return value
-
-
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """In place, in one message."""
-    if count() > 1:
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
-            tensor.copy_(part.view_as(tensor))

@@ -71,10 +71,10 @@ class SubjectTrainer(Trainer):
         """Leaves this rank's gradients; gives its part of the loss."""
         task = torch.zeros((), device=self.device)
         with self.bending(self.trained):
-            for batch in self.batches():
+            for batch in (batches := self.batches()):
                 loss = self._errors(batch, self.trained).sum() / self.stage.batch
                 self._refuse_infinite(loss, batch)
-                loss.backward()
+                self.sums.backward(loss, last=batch is batches[-1])
                 task = task + loss.detach()
         return task[None]
 
