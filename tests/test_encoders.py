@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import layouts
 import numpy as np
@@ -201,6 +202,45 @@ def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, mo
     for base, found in (("", "is not named"), ("flux-x.safetensors", "is flux-x.safetensors, which is no file")):
         assert cli.main(["train", *words, f"base={base}", "--out", "no"]) == 1
         assert f"The recipe's base {found}, expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "prompt", ["photo of a [dog]", "a [red brick house], half hidden!", "[it]", "a [dog] and a [Zweihänder]"]
+)
+def test_words_are_the_hosts(models, prompt):
+    from cologen.training.host_data import HostCodec
+
+    clip = SimpleNamespace(tokenize=models[1].tokenize_with_weights)
+    found = ours(models[3]).words(prompt)
+    assert found == HostCodec(None, clip).words(prompt) and found.noun
+    with pytest.raises(ValueError, match="marks no word"):
+        ours(models[3]).words("a dog")
+
+
+def test_a_subject_of_flux_itself_is_trained_without_a_host(models, tmp_path, monkeypatch, capsys):
+    from cologen.prw.concept import Concept
+    from cologen.training import cli
+    from cologen.training.shapes import random_flux
+
+    monkeypatch.chdir(tmp_path)
+    layouts.json_lines(tmp_path / "mine", 3)
+    photos = [path for path in sorted((tmp_path / "mine").rglob("*")) if path.suffix in (".png", ".jpg")][:3]
+    (tmp_path / "photos").mkdir()
+    for path in photos:
+        shutil.copy(path, tmp_path / "photos" / path.name)
+    flux = random_flux(context_in_dim=T5["d_model"], vec_in_dim=CLIP["hidden_size"], depth=1, depth_single_blocks=1)
+    save_file(flux.state_dict(), "flux.safetensors")
+    files = dict(t5="t5", clip="clip", vae="ae")
+    words = ["subject", "base=flux.safetensors", "--device", "cpu", "resolution=32", "mine.iterations=2"]
+    words += [f'encoders.{name}="{models[3] / file}.safetensors"' for name, file in files.items()]
+    words += ["sample_every=2", "sample_steps=2", "validate_every=0", 'subject.prompts=["a thing on a beach"]']
+    assert cli.main(["train", *words, "--out", "no"]) == 1
+    assert "The recipe says no subject.photos" in capsys.readouterr().err
+    assert cli.main(["train", *words, "subject.photos=photos", "--out", "no2"]) == 1
+    assert "The recipe says no subject.prior" in capsys.readouterr().err
+    assert cli.main(["train", *words, "subject.photos=photos", "mine.replay=0.0", "--out", "out"]) == 0
+    concept = Concept.open("out/mine.safetensors")
+    assert concept.vectors.shape == (2, T5["d_model"]) and len(list((tmp_path / "out/samples").iterdir())) == 1
 
 
 def test_another_file_is_another_identity(models, tmp_path):
