@@ -36,7 +36,7 @@ class EncoderFiles:
     """The table [encoders] of a recipe."""
 
     t5: str = ""
-    """t5xxl_fp16.safetensors, or t5xxl_fp8_e4m3fn.safetensors."""
+    """t5xxl_fp16.safetensors, or one of fp8: t5xxl_fp8_e4m3fn.safetensors, t5xxl_fp8_e4m3fn_scaled.safetensors."""
     clip: str = ""
     """clip_l.safetensors."""
     vae: str = ""
