@@ -114,6 +114,8 @@ class Settings:
     """Compute blocks twice instead of remembering them."""
     compile: bool = False
     """torch.compile the frozen base's blocks."""
+    shard: bool = False
+    """Several processes share the frozen base's blocks (FSDP2) instead of having them each."""
     save_every: int = 500
     keep: int = 2
     """Checkpoints that are kept."""

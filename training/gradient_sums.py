@@ -15,7 +15,9 @@ from . import ranks
 
 
 class GradientSums:
-    def __init__(self, tensors: Sequence[Tensor]):
+    def __init__(self, tensors: Sequence[Tensor], meanwhile: bool = True):
+        """`meanwhile`: not where a backward pass has messages of its own, in whose order these would come at random."""
+        self.meanwhile = meanwhile
         self.tensors, self.order = tensors, list(range(len(tensors)))
         self.learned, self.summing = False, False
         self.done: list[int] = []
@@ -40,15 +42,19 @@ class GradientSums:
             _Tied.apply(loss, *self.tensors).backward()
         finally:
             self.summing = False
+        self._send()
         for work in self.sent:
             work.wait()
         if not self.learned:
             self.order, self.learned = ranks.from_first(self.done), True
 
     def _done_with(self, place: int) -> None:
-        if not self.summing:
-            return
-        self.done.append(place)
+        if self.summing:
+            self.done.append(place)
+            if self.meanwhile:
+                self._send()
+
+    def _send(self) -> None:
         waiting = set(self.done)
         while len(self.sent) < len(self.order) and (coming := self.order[len(self.sent)]) in waiting:
             _fill(self.tensors[coming])

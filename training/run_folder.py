@@ -17,7 +17,17 @@ from .curriculum import Curriculum, Settings, Stage
 from .whole import PART, whole
 
 BANK, START, RUN = "bank.safetensors", "start", "run.json"
-FREE = ("micro", "checkpointing", "compile", "save_every", "keep", "validate_every", "sample_every", "sample_steps")
+FREE = (
+    "micro",
+    "checkpointing",
+    "compile",
+    "shard",
+    "save_every",
+    "keep",
+    "validate_every",
+    "sample_every",
+    "sample_steps",
+)
 """Settings that may change between two parts of a run."""
 YOUNG = ("time_phases", "patience", "shared", "features", "encoder", "feature_size", "feature_weight")
 """What recipes have only lately: runs from before it go on."""

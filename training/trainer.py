@@ -77,7 +77,7 @@ class Trainer(ABC):
         own = {name: tensor.detach().float().to(self.device).clone() for name, tensor in wanted.items()}
         ranks.spread(own.values())
         self.trained = {name: tensor.requires_grad_(True) for name, tensor in own.items()}
-        self.sums = GradientSums(list(self.trained.values()))
+        self.sums = GradientSums(list(self.trained.values()), meanwhile=not self.sharded)
         self.average = {name: tensor.detach().clone() for name, tensor in own.items()} if settings.ema else {}
         self.optimizer = make_optimizer([self._optimised(group) for group in groups], settings)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -92,6 +92,14 @@ class Trainer(ABC):
     def _optimised(self, group: Group) -> dict:
         calm = {} if group.decays else {"weight_decay": 0.0}
         return {"params": [self.trained[name] for name in group.tensors], "lr": group.rate, **calm}
+
+    @property
+    def sharded(self) -> bool:
+        return ranks.sharing(self.settings)
+
+    def in_step(self, passes: int) -> range:
+        """The passes that this rank must add to its own where weights come only when all ranks ask for them."""
+        return range(ranks.most(passes, self.device) - passes if self.sharded else 0)
 
     @property
     def finished(self) -> bool:
