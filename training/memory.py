@@ -20,8 +20,10 @@ from .curriculum import Settings
 from .lessons import Batch
 from .listeners import Listener
 from .loop import StageTrainer
+from .narrow import FORMATS
 from .terminal import Line
 from .trainer import Trainer
+from .visits import AT_ONCE, VisitingLinear
 
 KEPT, KEPT_ONCE = 14, 5
 """Activations a token, in widths, that every block keeps for its gradient, and what there is besides."""
@@ -37,7 +39,7 @@ class Needs(NamedTuple):
     base: dict[str, int]
     """The frozen FLUX, by type of number: what this process holds of it between two blocks' turns."""
     visiting: int
-    """Of the largest block, what comes for its turn alone."""
+    """Of the largest blocks, what comes for their turn alone."""
     trained: int
     """Expert and router, and their running average."""
     gradients: int
@@ -64,9 +66,11 @@ class Needs(NamedTuple):
 
 def needs(trainer: StageTrainer) -> Needs:
     base, flux = Counter(), trainer.host.flux
-    for parameter in flux.parameters():
+    resting = {p for layer in flux.modules() if isinstance(layer, VisitingLinear) for p in layer.parameters()}
+    for parameter in set(flux.parameters()) - resting:
         base[str(parameter.dtype).removeprefix("torch.")] += held(parameter)
-    visiting = max(sum(p.nbytes - held(p) for p in block.parameters()) for _, block in named_blocks(flux))
+    blocks = [block.parameters() for _, block in named_blocks(flux)]
+    visiting = max(sum(AT_ONCE * p.nbytes if p in resting else p.nbytes - held(p) for p in some) for some in blocks)
     trained = sum(tensor.nbytes for tensor in trainer.trained.values())
     batches = trainer.batches()
     kept, spared = (max(activations(trainer, batch, twice) for batch in batches) for twice in (False, True))
@@ -147,11 +151,19 @@ def refuse_large_base(flux: nn.Module, settings: Settings, device: str, free: in
     """Before it goes to the device; `free` None: nobody can tell."""
     whole = sum(parameter.nbytes for parameter in flux.parameters())
     size = whole // ranks.count() if settings.shard else whole
+    if settings.offload:
+        size -= sum(parameter.nbytes for _, block in named_blocks(flux) for parameter in block.parameters())
     if free is None or size <= free:
         return
     advice = []
     if not settings.shard and whole // ranks.count() <= free:
         advice.append(f"set shard = true: {ranks.count()} processes then share it")
+    numbers = sum(parameter.numel() for parameter in flux.parameters()) // (ranks.count() if settings.shard else 1)
+    fitting = [kind for kind, form in FORMATS.items() if numbers * form.bytes <= free]
+    if fitting and settings.base_weights == "plain":
+        advice.append(f'set base_weights = "{fitting[0]}"')
+    if not settings.shard and not settings.offload:
+        advice.append("set offload = true, which takes longer")
     raise TrainingError(
         f"The base takes {told(size)}, {device} has {told(free)} free: "
         f"{', or '.join(advice or ['start more processes, with shard = true, or take a larger device'])}."

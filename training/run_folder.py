@@ -22,6 +22,7 @@ FREE = (
     "checkpointing",
     "compile",
     "shard",
+    "offload",
     "save_every",
     "keep",
     "validate_every",
@@ -29,7 +30,7 @@ FREE = (
     "sample_steps",
 )
 """Settings that may change between two parts of a run."""
-YOUNG = ("time_phases", "patience", "shared", "features", "encoder", "feature_size", "feature_weight")
+YOUNG = ("time_phases", "patience", "shared", "features", "encoder", "feature_size", "feature_weight", "base_weights")
 """What recipes have only lately: runs from before it go on."""
 
 
