@@ -115,6 +115,7 @@ def test_a_stage_that_would_fit_beside_a_shared_base_is_told_to_share_it(monkeyp
     trainer = tiny_trainer(tiny_host())
     found = needs(trainer)
     monkeypatch.setattr("cologen.training.ranks.count", lambda: 2)
+    monkeypatch.setattr("cologen.training.ranks.rank", lambda: 0)
     with pytest.raises(TrainingError, match="set shard = true: 2 processes then share the base"):
         refuse_oversized(trainer, found, found.coming - sum(found.base.values()) // 2)
     with pytest.raises(TrainingError) as refused:
