@@ -9,7 +9,8 @@ from cologen.training.bench_inference import Shapes
 from cologen.training.bench_training import a_trainer
 from cologen.training.checkpoints import TrainingError
 from cologen.training.curriculum import Settings
-from cologen.training.memory import Memory, needs, refuse_large_base, refuse_oversized
+from cologen.training.memory import Memory, needs, refuse_oversized
+from cologen.training.resting import refuse_large_base
 from tiny_run import tiny_host, tiny_trainer
 from torch.profiler import ProfilerActivity, profile
 

@@ -9,18 +9,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..prw.weaving import named_blocks
 from . import ranks
 from .cache_size import gib
 from .checkpoints import TrainingError
-from .curriculum import Settings
 from .lessons import Batch
 from .listeners import Listener
 from .loop import StageTrainer
-from .narrow import FORMATS
 from .terminal import Line
 from .trainer import Trainer
 from .visits import AT_ONCE, VisitingLinear
@@ -67,8 +65,9 @@ class Needs(NamedTuple):
 def needs(trainer: StageTrainer) -> Needs:
     base, flux = Counter(), trainer.host.flux
     resting = {p for layer in flux.modules() if isinstance(layer, VisitingLinear) for p in layer.parameters()}
-    for parameter in set(flux.parameters()) - resting:
-        base[str(parameter.dtype).removeprefix("torch.")] += held(parameter)
+    for parameter in flux.parameters():
+        if parameter not in resting:
+            base[str(parameter.dtype).removeprefix("torch.")] += held(parameter)
     blocks = [block.parameters() for _, block in named_blocks(flux)]
     visiting = max(sum(AT_ONCE * p.nbytes if p in resting else p.nbytes - held(p) for p in some) for some in blocks)
     trained = sum(tensor.nbytes for tensor in trainer.trained.values())
@@ -123,8 +122,8 @@ def refuse_oversized(trainer: StageTrainer, found: Needs, free: int | None) -> N
         advice.append("set checkpointing = true")
     if fitting := max(0, int((free - resting) / sample)):
         advice.append(f"set micro = {fitting}, which changes no result")
-    spared = int(sum(found.base.values()) * (1 - 1 / ranks.count()))
-    if not settings.shard and found.coming - spared <= free < found.coming:
+    others = sum(found.base.values()) * (ranks.count() - 1) // ranks.count()
+    if not settings.shard and found.coming - others <= free:
         advice.append(f"set shard = true: {ranks.count()} processes then share the base")
     if settings.precision == "fp32":
         advice.append('set precision = "bf16"')
@@ -145,26 +144,3 @@ class Memory(Listener):
             found = needs(trainer)
             self.line.say(f"{trainer.stage.name} takes, on {trainer.device}:\n{found.table()}")
             refuse_oversized(trainer, found, self.free(trainer.device))
-
-
-def refuse_large_base(flux: nn.Module, settings: Settings, device: str, free: int | None) -> None:
-    """Before it goes to the device; `free` None: nobody can tell."""
-    whole = sum(parameter.nbytes for parameter in flux.parameters())
-    size = whole // ranks.count() if settings.shard else whole
-    if settings.offload:
-        size -= sum(parameter.nbytes for _, block in named_blocks(flux) for parameter in block.parameters())
-    if free is None or size <= free:
-        return
-    advice = []
-    if not settings.shard and whole // ranks.count() <= free:
-        advice.append(f"set shard = true: {ranks.count()} processes then share it")
-    numbers = sum(parameter.numel() for parameter in flux.parameters()) // (ranks.count() if settings.shard else 1)
-    fitting = [kind for kind, form in FORMATS.items() if numbers * form.bytes <= free]
-    if fitting and settings.base_weights == "plain":
-        advice.append(f'set base_weights = "{fitting[0]}"')
-    if not settings.shard and not settings.offload:
-        advice.append("set offload = true, which takes longer")
-    raise TrainingError(
-        f"The base takes {told(size)}, {device} has {told(free)} free: "
-        f"{', or '.join(advice or ['start more processes, with shard = true, or take a larger device'])}."
-    )
