@@ -24,6 +24,8 @@ Pick = Callable[[str, Tensor], Weave]
 """Block name and modulated source tokens -> the route and its experts."""
 
 
+LEND = "lend"
+"""A block whose weights come and go has this method: its layers can be called within."""
 Run = Callable[..., Any]
 """How a block's step is called: straight, or by training with its activations given up."""
 
@@ -49,7 +51,7 @@ def source_stream(
     """Runs source tokens h (batch, tokens, dim) through all blocks."""
     for name, block in named_blocks(flux):
         step = double_step if name.startswith("double") else single_step
-        h, kv = run(step, name, block, h, vec, attend, pick)
+        h, kv = run(getattr(block, LEND, straight), step, name, block, h, vec, attend, pick)
         if h.dtype == torch.float16:  # as the host does: fp16 can overflow in FLUX
             h = h.nan_to_num(nan=0.0, posinf=65504, neginf=-65504)
         yield kv

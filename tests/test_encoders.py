@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import layouts
 import numpy as np
@@ -150,6 +151,37 @@ def test_narrow_files_are_widened_as_the_host_does_it(models, tmp_path, stored):
     assert apart(context, plain) > 1e-4
 
 
+@pytest.mark.parametrize("kept", [torch.float16, torch.float32])
+def test_a_scaled_fp8_file_is_read_as_the_host_reads_it(models, tmp_path, kept):
+    from comfy.text_encoders.flux import FluxClipModel
+    from comfy.text_encoders.sd3_clip import t5_xxl_detect
+    from comfy.utils import convert_old_quants
+
+    # two numbers: layers multiply in full precision
+    stored = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for name, weight in load_file(models[3] / "t5.safetensors").items():
+        if name.startswith("encoder.block.") and weight.ndim == 2 and "relative" not in name:
+            scale = weight.abs().max() / 448
+            stored |= {name: (weight / scale).to(torch.float8_e4m3fn)}
+            stored |= {name.replace(".weight", part): scale.clone() for part in (".scale_weight", ".scale_input")}
+        else:
+            stored[name] = weight.to(kept)
+    save_file(stored, tmp_path / "t5.safetensors")
+    weights, _ = convert_old_quants(dict(stored), "")
+    detected = t5_xxl_detect(weights)
+    shapes = {"t5xxl_model_config": T5, "clip_l_model_config": CLIP}
+    options = {**shapes, "t5xxl_quantization_metadata": detected["t5_quantization_metadata"]}
+    clip = FluxClipModel(dtype_t5=detected["dtype_t5"], dtype=torch.float32, model_options=options)
+    clip.t5xxl.load_sd(weights)
+    clip.clip_l.load_state_dict(models[0].clip_l.state_dict())
+    encoders = ours(models[3], t5=str(tmp_path / "t5.safetensors"))
+    context, _ = hosts(models, PROMPTS[0], clip)
+    for _ in range(2):
+        assert apart(hidden(encoders, PROMPTS[0]), context) <= 1e-5
+    plain, _ = hosts(models, PROMPTS[0])
+    assert 1e-3 < apart(context, plain) < 0.2
+
+
 def test_latents_are_the_hosts_and_so_is_their_scale(models):
     from comfy.latent_formats import Flux
 
@@ -203,6 +235,45 @@ def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, mo
         assert f"The recipe's base {found}, expected" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "prompt", ["photo of a [dog]", "a [red brick house], half hidden!", "[it]", "a [dog] and a [Zweihänder]"]
+)
+def test_words_are_the_hosts(models, prompt):
+    from cologen.training.host_data import HostCodec
+
+    clip = SimpleNamespace(tokenize=models[1].tokenize_with_weights)
+    found = ours(models[3]).words(prompt)
+    assert found == HostCodec(None, clip).words(prompt) and found.noun
+    with pytest.raises(ValueError, match="marks no word"):
+        ours(models[3]).words("a dog")
+
+
+def test_a_subject_of_flux_itself_is_trained_without_a_host(models, tmp_path, monkeypatch, capsys):
+    from cologen.prw.concept import Concept
+    from cologen.training import cli
+    from cologen.training.shapes import random_flux
+
+    monkeypatch.chdir(tmp_path)
+    layouts.json_lines(tmp_path / "mine", 3)
+    photos = [path for path in sorted((tmp_path / "mine").rglob("*")) if path.suffix in (".png", ".jpg")][:3]
+    (tmp_path / "photos").mkdir()
+    for path in photos:
+        shutil.copy(path, tmp_path / "photos" / path.name)
+    flux = random_flux(context_in_dim=T5["d_model"], vec_in_dim=CLIP["hidden_size"], depth=1, depth_single_blocks=1)
+    save_file(flux.state_dict(), "flux.safetensors")
+    files = dict(t5="t5", clip="clip", vae="ae")
+    words = ["subject", "base=flux.safetensors", "--device", "cpu", "resolution=32", "mine.iterations=2"]
+    words += [f'encoders.{name}="{models[3] / file}.safetensors"' for name, file in files.items()]
+    words += ["sample_every=2", "sample_steps=2", "validate_every=0", 'subject.prompts=["a thing on a beach"]']
+    assert cli.main(["train", *words, "--out", "no"]) == 1
+    assert "The recipe says no subject.photos" in capsys.readouterr().err
+    assert cli.main(["train", *words, "subject.photos=photos", "--out", "no2"]) == 1
+    assert "The recipe says no subject.prior" in capsys.readouterr().err
+    assert cli.main(["train", *words, "subject.photos=photos", "mine.replay=0.0", "--out", "out"]) == 0
+    concept = Concept.open("out/mine.safetensors")
+    assert concept.vectors.shape == (2, T5["d_model"]) and len(list((tmp_path / "out/samples").iterdir())) == 1
+
+
 def test_another_file_is_another_identity(models, tmp_path):
     same, other = tmp_path / "same.safetensors", tmp_path / "other.safetensors"
     weights = load_file(models[3] / "t5.safetensors")
@@ -218,7 +289,8 @@ def test_what_is_wrong_is_a_sentence(models, tmp_path):
     (tmp_path / "torn.safetensors").write_bytes((folder / "t5.safetensors").read_bytes()[:5000])
     weights = load_file(folder / "t5.safetensors")
     save_file({n: t for n, t in weights.items() if "wo" not in n}, tmp_path / "part.safetensors")
-    save_file({**weights, "scaled_fp8": torch.zeros(1)}, tmp_path / "scaled.safetensors")
+    save_file({**weights, "x.scale_weight": torch.ones(1)}, tmp_path / "stray.safetensors")
+    save_file({**weights, "weight_scale": torch.zeros(1)}, tmp_path / "scaled.safetensors")
     for changes, sentence in (
         (dict(t5="nowhere.safetensors"), "there is no file nowhere.safetensors: set encoders.t5 to its place"),
         (dict(vae=""), r"the recipe's table \[encoders\] says no vae: set encoders.vae"),
@@ -227,7 +299,11 @@ def test_what_is_wrong_is_a_sentence(models, tmp_path):
         (dict(clip=str(folder / "ae.safetensors")), "ae.safetensors holds .*, expected CLIP-L's"),
         (dict(t5=str(tmp_path / "torn.safetensors")), "torn.safetensors is not a whole safetensors file"),
         (dict(t5=str(tmp_path / "part.safetensors")), "part.safetensors lacks encoder.*wo.weight .2 tensors in all"),
-        (dict(t5=str(tmp_path / "scaled.safetensors")), "scaled.safetensors also holds scaled_fp8"),
+        (dict(t5=str(tmp_path / "scaled.safetensors")), "scaled.safetensors also holds weight_scale"),
+        (
+            dict(t5=str(tmp_path / "stray.safetensors")),
+            r"stray.safetensors: x.scale_weight is \(1,\), expected one number",
+        ),
         (dict(t5_tokenizer=str(tmp_path)), "No tokenizer can be read from .*: set encoders.t5_tokenizer"),
     ):
         with pytest.raises(BankError, match=sentence):

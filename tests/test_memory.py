@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+from cologen.prw.embedded import EmbeddedHost
 from cologen.training.bench_inference import Shapes
 from cologen.training.bench_training import a_trainer
 from cologen.training.checkpoints import TrainingError
-from cologen.training.memory import Memory, needs
+from cologen.training.curriculum import Settings
+from cologen.training.memory import Memory, needs, refuse_oversized
+from cologen.training.resting import refuse_large_base
 from tiny_run import tiny_host, tiny_trainer
 from torch.profiler import ProfilerActivity, profile
 
@@ -51,7 +54,9 @@ def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema)
 def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
     width, double, single, side, batch = shape
     shapes = Shapes(width, double, single, side, side, 64)
-    trainer = a_trainer(shapes, shapes.flux(torch.float32, "cpu"), torch.float32, batch, sparing)
+    trainer = a_trainer(
+        shapes, EmbeddedHost(shapes.flux(torch.float32, "cpu"), torch.float32), batch, checkpointing=sparing
+    )
     trainer.step()  # the optimizer's state is there from then on
     found = needs(trainer)
     told = found.activations + found.gradients
@@ -84,3 +89,36 @@ def test_what_cannot_fit_is_refused_with_what_would(share, advice):
     assert str(refused.value).endswith(advice)
     with pytest.raises(TrainingError, match="set a smaller rank or resolution|precision"):
         Memory(lines, lambda device: resting // 2).stage_began(trainer)
+
+
+@pytest.mark.parametrize(
+    "processes, share, settings, advice",
+    [
+        (1, 0.7, {}, 'set base_weights = "fp8", or set offload = true, which takes longer.'),
+        (2, 0.7, {}, 'set shard = true: 2 processes then share it, or set base_weights = "fp8", or set offload = true'),
+        (2, 0.2, {"shard": True}, 'set base_weights = "fp8".'),
+        (1, 0.2, {}, 'set base_weights = "nf4", or set offload = true'),
+        (1, 0.0, {"base_weights": "nf4"}, "set offload = true"),
+        (1, 0.0, {"offload": True}, "start more processes, with shard = true, or take a larger device."),
+    ],
+)
+def test_a_base_that_cannot_fit_is_refused_with_where_it_would(monkeypatch, processes, share, settings, advice):
+    monkeypatch.setattr("cologen.training.ranks.count", lambda: processes)
+    flux = tiny_host().flux
+    size = sum(parameter.nbytes for parameter in flux.parameters())
+    with pytest.raises(TrainingError, match=advice.replace(".", r"\.")):
+        refuse_large_base(flux, Settings(**settings), "cuda", int(share * size))
+    refuse_large_base(flux, Settings(**settings), "cuda", size)
+    refuse_large_base(flux, Settings(**settings), "cpu", None)
+
+
+def test_a_stage_that_would_fit_beside_a_shared_base_is_told_to_share_it(monkeypatch):
+    trainer = tiny_trainer(tiny_host())
+    found = needs(trainer)
+    monkeypatch.setattr("cologen.training.ranks.count", lambda: 2)
+    monkeypatch.setattr("cologen.training.ranks.rank", lambda: 0)
+    with pytest.raises(TrainingError, match="set shard = true: 2 processes then share the base"):
+        refuse_oversized(trainer, found, found.coming - sum(found.base.values()) // 2)
+    with pytest.raises(TrainingError) as refused:
+        refuse_oversized(trainer, found, found.coming - sum(found.base.values()))
+    assert "shard" not in str(refused.value)

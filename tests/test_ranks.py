@@ -53,6 +53,7 @@ def train(tmp_path):
         script = [str(ROOT / "tests/tiny_ranks.py"), "train", "mine.toml", "--device", "cpu", "--out", out, *words]
         command = [sys.executable, *launcher, *script]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        call.said = done.stdout
         return done.returncode, done.stderr
 
     return call
@@ -103,6 +104,27 @@ def test_two_processes_then_one_then_four_are_one_run(train, tmp_path):
     assert banks[0].info == banks[1].info
     for name, tensor in banks[0].tensors.items():
         assert torch.allclose(tensor, banks[1].tensors[name], atol=2e-5), name
+
+
+def test_processes_that_share_the_base_do_what_they_do_with_one_each(train, tmp_path):
+    """To the bit, also where one has more passes than the other (replay), and whatever the blocks do besides."""
+    shown = ["sample_every=4", "sample_steps=2", "validate_every=4", "--resume"]
+    code, error = train("each", 2, words=shown)
+    assert code == 0 and "a block's turn" not in train.said, error
+    code, error = train("shared", 2, dies=f"1 ground 5 {SOFT}", words=[*shown, "shard=true"])
+    assert code != 0 and "a block's turn" in train.said, error
+    code, error = train("shared", 2, words=[*shown, "shard=true", "checkpointing=true", "compile=true"])
+    assert code == 0, error
+    parts = seen(tmp_path / "seen-shared")
+    assert {count for count, _ in parts.values()} == {2}
+    one, other = (list(read_log(tmp_path / name / "log.jsonl")) for name in ("each", "shared"))
+    assert [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in other]
+    banks = [Bank.open(tmp_path / name / "bank.safetensors") for name in ("each", "shared")]
+    assert banks[0].info == banks[1].info
+    assert all(torch.equal(tensor, banks[1].tensors[name]) for name, tensor in banks[0].tensors.items())
+    pictures = [sorted((tmp_path / name / "samples").iterdir()) for name in ("each", "shared")]
+    assert len(pictures[0]) == 5
+    assert [path.read_bytes() for path in pictures[0]] == [path.read_bytes() for path in pictures[1]]
 
 
 def test_processes_that_do_not_share_a_folder_are_told_so(train, tmp_path):

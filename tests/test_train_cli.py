@@ -250,7 +250,7 @@ def test_two_processes_are_one_with_the_same_batch(capsys, asked, tmp_path):
 
 def test_compile_is_for_the_frozen_blocks(capsys, asked, monkeypatch):
     compiled = []
-    monkeypatch.setattr("cologen.training.forward.compile_blocks", lambda flux: compiled.append(flux))
+    monkeypatch.setattr("cologen.training.resting.compile_blocks", lambda flux: compiled.append(flux))
     train(capsys, "mine.toml", "--stage", "1", "--out", "a")
     assert not compiled
     train(capsys, "mine.toml", "--stage", "1", "--out", "b", "compile=true")

@@ -8,11 +8,12 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pack  # noqa: F401
 import torch
-from cologen.training import ranks, world
+from cologen.training import forward, ranks, resting, world
 from cologen.training.cli import main
 from cologen.training.loop import StageTrainer
 from tiny_run import tiny_world
@@ -36,4 +37,5 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     world.open_world, run.StageTrainer = tiny_world, Watched
+    resting.compile_blocks = partial(forward.compile_blocks, backend="eager")
     sys.exit(main([word.replace("RANK", os.environ.get("RANK", "0")) for word in sys.argv[1:]]))

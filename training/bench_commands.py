@@ -48,6 +48,14 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("--text", type=_counted(), default=40, help="tokens of a prompt, in the mean")
     parser.add_argument("--batch", type=_counted(), default=16)
     _shared(parser, _loader)
+    parser = commands.add_parser("scaling", help="what processes started by torchrun cost each other, FLUX left out")
+    parser.add_argument("--seconds", type=_seconds, default=2.0, help="of FLUX's part in an iteration")
+    parser.add_argument("--batch", type=_counted(), default=4, help="samples of a process")
+    parser.add_argument("--width", type=_counted(128), default=3072, help="hidden size, a multiple of 128")
+    parser.add_argument("--double", type=_counted(), default=19, help="double blocks")
+    parser.add_argument("--single", type=_counted(), default=38, help="single blocks")
+    parser.add_argument("--device", type=_device, default="cuda" if torch.cuda.is_available() else "cpu")
+    _shared(parser, _scaling)
 
 
 def _shared(parser, run) -> None:
@@ -65,6 +73,13 @@ def _counted(step: int = 1):
         return value
 
     return parse
+
+
+def _seconds(text: str) -> float:
+    value = float(text) if text.replace(".", "", 1).isdecimal() else -1
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 3600")
+    return value
 
 
 def _device(text: str) -> str:
@@ -115,6 +130,14 @@ def _loader(args: Namespace) -> str:
     from .bench_loader import loader
 
     return _shown(args, loader(args.samples, args.side, args.text, args.batch, args.repeats))
+
+
+def _scaling(args: Namespace) -> str:
+    from .bench_scaling import scaling
+
+    shapes = Shapes(args.width, args.double, args.single, text=256)
+    found = scaling(shapes, args.seconds, args.batch, args.repeats, args.device)
+    return _shown(args, found) if found else ""
 
 
 def _shown(args: Namespace, result: dict) -> str:

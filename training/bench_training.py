@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ..prw.attachment import Host
 from ..prw.config import Base
 from ..prw.embedded import EmbeddedHost
 from .bench_inference import Shapes, device_name, interleaved, peaks
@@ -30,7 +31,7 @@ LORA_LAYERS = r"(double_blocks\.\d+\.img_attn\.qkv)|(single_blocks\.\d+\.linear1
 
 def training(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int, batch: int, sparing: bool = False) -> dict:
     flux = shapes.flux(dtype, device)
-    trainer = a_trainer(shapes, flux, dtype, batch, sparing)
+    trainer = a_trainer(shapes, EmbeddedHost(flux, dtype), batch, checkpointing=sparing)
     peer = lora_step(copy.deepcopy(flux), trainer)
     seconds = interleaved({"prw": trainer.step, "lora_concat": peer}, repeats, device)
     kept = {name: saved_bytes(step, flux) for name, step in (("prw", trainer.step), ("lora_concat", peer))}
@@ -51,17 +52,19 @@ def training(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int, batc
     }
 
 
-def a_trainer(shapes: Shapes, flux, dtype: torch.dtype, batch: int, sparing: bool) -> StageTrainer:
+def a_trainer(
+    shapes: Shapes, host: Host, batch: int, kind: type[StageTrainer] = StageTrainer, iterations: int = 10**6, **settings
+) -> StageTrainer:
     """The second stage, whose router has something to choose."""
     rank = shapes.rank or max(1, 128 * shapes.width // 3072)
-    settings = Settings(rank=rank, alpha=2.0 * rank, checkpointing=sparing, text_drop=0.0)
-    stages = [Stage(name=name, iterations=10**6, batch=batch) for name in ("inpaint", "ground")]
-    bank = empty_bank(Base.of(flux), settings)
+    settings = Settings(rank=rank, alpha=2.0 * rank, text_drop=0.0, validate_every=0, sample_every=0, **settings)
+    stages = [Stage(name=name, iterations=iterations, batch=batch) for name in ("inpaint", "ground")]
+    bank = empty_bank(Base.of(host.flux), settings)
     for stage in stages:
         bank = grown(bank, stage, settings, 0)
-    lessons = {name: random_lessons(shapes, flux, name, 4 * batch) for name in ("inpaint", "ground")}
+    lessons = {name: random_lessons(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
     empty = lessons["ground"].context[:1], lessons["ground"].pooled[:1]
-    return StageTrainer(EmbeddedHost(flux, dtype), bank, stages[1], 1, settings, lessons, empty, 0, SPARE_EMBEDDED)
+    return kind(host, bank, stages[1], 1, settings, lessons, empty, 0, SPARE_EMBEDDED)
 
 
 def random_lessons(shapes: Shapes, flux, task: str, count: int) -> Lessons:

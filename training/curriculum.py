@@ -20,6 +20,7 @@ SUBJECT = "subject"
 """The one recipe among them that is no curriculum (subject.py)."""
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
+BASE_WEIGHTS = ("plain", "fp8", "int8", "nf4")
 FEATURES = ("off", "auxiliary", "self", "coredi")
 
 
@@ -114,6 +115,12 @@ class Settings:
     """Compute blocks twice instead of remembering them."""
     compile: bool = False
     """torch.compile the frozen base's blocks."""
+    base_weights: str = "plain"
+    """How the base's blocks are stored: "plain", as `precision` says, or in fewer bits: "fp8", "int8" or "nf4"."""
+    shard: bool = False
+    """Several processes share the frozen base's blocks (FSDP2) instead of having them each."""
+    offload: bool = False
+    """The base's blocks rest in the machine's memory; each comes to the device for its turn."""
     save_every: int = 500
     keep: int = 2
     """Checkpoints that are kept."""
@@ -122,8 +129,15 @@ class Settings:
     sample_steps: int = 20
 
     def __post_init__(self):
-        for name, options in (("optimizer", OPTIMIZERS), ("schedule", tuple(SCHEDULES)), ("precision", PRECISIONS)):
+        for name, options in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", tuple(SCHEDULES)),
+            ("precision", PRECISIONS),
+            ("base_weights", BASE_WEIGHTS),
+        ):
             one_of(name, getattr(self, name), options)
+        if self.shard and self.offload:
+            raise ValueError("shard and offload are both true, expected one of them: set the other to false")
         between("rank", self.rank, 1, 16384)
         between("alpha", self.alpha, 1e-3, 1e6)
         between("resolution", self.resolution, 16, 8192)

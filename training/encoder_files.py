@@ -4,6 +4,7 @@ Shapes are read off the weights; nothing is fetched, and no weight is made up.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,15 +17,19 @@ from ..prw.strict import short
 END = 49407
 """CLIP's token after the last word."""
 T5_BLOCK = "encoder.block.0.layer.{}."
-UNREAD = ("encoder.embed_tokens.weight",)
-"""What some T5 files hold twice."""
+EMBEDDING, SCALE = "encoder.embed_tokens.weight", ".scale_weight"
+UNREAD = (EMBEDDING, SCALE, "scaled_fp8", ".scale_input")
+"""What some T5 files hold twice, and what those of scaled fp8 hold beside the weights."""
 BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
 LEVELS = (1, 2, 4, 4)
 """Widths of the VAE's levels, in those of the first."""
 
 
 def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
-    """Weights stay as the file has them, fp8 too, and are widened block by block when they are used."""
+    """Weights stay as the file has them, fp8 too, and are widened block by block when they are used.
+
+    Those of scaled fp8 stay unscaled: what a layer makes of them is scaled.
+    """
     from diffusers.hooks.layerwise_casting import apply_layerwise_casting_hook
     from transformers import T5Config, T5EncoderModel
 
@@ -44,17 +49,28 @@ def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     )
     with torch.device("meta"):
         t5 = T5EncoderModel(config)
-    weights = {name: file[name] for name in file if name not in UNREAD}
+    weights = {name: file[name] for name in file if not name.endswith(UNREAD)}
     stored = weights["encoder.final_layer_norm.weight"].dtype if "encoder.final_layer_norm.weight" in weights else dtype
     outside = {name: t.to(dtype).nan_to_num() for name, t in weights.items() if not name.startswith("encoder.block.")}
-    fill(t5, {**weights, **outside, UNREAD[0]: outside.get("shared.weight")}, path)
+    fill(t5, {**weights, **outside, EMBEDDING: outside.get("shared.weight")}, path)
     t5 = t5.to(device).eval().requires_grad_(False)
     for block in t5.encoder.block:
         if stored == dtype:
             block.to(dtype)
         else:  # by block: transformers' layers look at their own weights' type
             apply_layerwise_casting_hook(block, stored, dtype, non_blocking=False)
+    for name in filter(lambda name: name.endswith(SCALE), file):
+        layer, scale = name.removesuffix(SCALE), file[name].to(device, dtype)
+        if f"{layer}.weight" not in weights or scale.numel() != 1:
+            raise BankError(
+                f"{path.name}: {name} is {tuple(scale.shape)}, expected one number for a weight: choose another file."
+            )
+        t5.get_submodule(layer).register_forward_hook(partial(scaled, scale))
     return t5
+
+
+def scaled(scale: Tensor, layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    return out * scale
 
 
 def open_clip(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
@@ -120,7 +136,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor | None], path: Path) -> 
         if names:
             raise BankError(
                 f"{path.name} {fault} {short(min(names))} ({len(names)} tensors in all), expected a whole plain file of "
-                f"this model (no scaled fp8, no GGUF): download it again, or choose another."
+                f"this model (no GGUF): download it again, or choose another."
             )
     for name, like in expected.items():
         if weights[name] is None or weights[name].shape != like.shape:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..prw.bank_info import BankError
 from ..prw.fitting import as_bytes
+from ..prw.marked_words import Words, marked
 from ..prw.source import LATENT_CHANNELS
 from ..prw.strict import between, build, one_of, short
 from .encoder_files import open_clip, open_t5, open_vae
@@ -35,7 +36,7 @@ class EncoderFiles:
     """The table [encoders] of a recipe."""
 
     t5: str = ""
-    """t5xxl_fp16.safetensors, or t5xxl_fp8_e4m3fn.safetensors."""
+    """t5xxl_fp16.safetensors, or one of fp8: t5xxl_fp8_e4m3fn.safetensors, t5xxl_fp8_e4m3fn_scaled.safetensors."""
     clip: str = ""
     """clip_l.safetensors."""
     vae: str = ""
@@ -116,6 +117,14 @@ class FluxEncoders:
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Of the prompts' own tokens, the last of which says that they end."""
         return [len(row) for row in self.t5_tokenizer(list(prompts))["input_ids"]]
+
+    def words(self, prompt: str) -> Words:
+        return marked(prompt, self._numbered)
+
+    def _numbered(self, prompt: str) -> dict[str, list]:
+        """As the host's tokenizer answers: tokens without weights, and which are words; the last one is none."""
+        own = self.t5_tokenizer(prompt)["input_ids"]
+        return {"t5xxl": [[(token, 1.0, int(place < len(own) - 1)) for place, token in enumerate(own)]]}
 
     def _tokens(self, prompts: Sequence[str]) -> list[list[int]]:
         rows = self.t5_tokenizer(list(prompts))["input_ids"]

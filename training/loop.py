@@ -69,11 +69,13 @@ class StageTrainer(Trainer):
         )
 
     def _gradients(self) -> Tensor:
-        """Leaves this rank's gradients; gives its parts of the task loss, of U_t and of every expert's usage."""
+        """Leaves all ranks' gradients, added up; gives this one's parts of the task loss, of U_t and of every expert's usage."""
         batches = self.batches()
         own = sum(len(batch.ids) for batch in batches if self._counts(batch))
         total, cut = ranks.total([own, len(batches) > 1], self.device)
         known = self._usage_ahead(batches, total) if cut else None
+        for _ in self.in_step(len(batches)):
+            (0 * self.errors(batches[0], self.noise(batches[0]))[0].sum()).backward()
         task, used, shares = (torch.zeros(size, device=self.device) for size in ((), (), self.newest + 1))
         for batch in batches:
             errors, routes, beside = self.taught(batch, self.noise(batch))
@@ -86,7 +88,7 @@ class StageTrainer(Trainer):
             used = used + part.detach()
             loss = loss + self.stage.veteran * side(reached - self.stage.rho) * part + beside
             self._refuse_infinite(loss, batch)
-            loss.backward()
+            self.sums.backward(loss, last=batch is batches[-1])
         return torch.cat((task[None], used[None], shares))
 
     def _counts(self, batch: Batch) -> bool:
@@ -99,7 +101,10 @@ class StageTrainer(Trainer):
         if self.stage.veteran == 0:
             return used
         with torch.no_grad():
-            for batch in filter(self._counts, batches):
+            counted = list(filter(self._counts, batches))
+            for _ in self.in_step(len(counted)):
+                self.routes(batches[0], self.noise(batches[0]))
+            for batch in counted:
                 routes = self.routes(batch, self.noise(batch))
                 used = used + usage(routes.values(), self.newest) * (len(batch.ids) / total)
         return ranks.total(used, self.device)

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from ..prw.weaving import named_blocks
+from . import ranks
 from .cache_size import gib
 from .checkpoints import TrainingError
 from .lessons import Batch
@@ -18,6 +21,7 @@ from .listeners import Listener
 from .loop import StageTrainer
 from .terminal import Line
 from .trainer import Trainer
+from .visits import AT_ONCE, VisitingLinear
 
 KEPT, KEPT_ONCE = 14, 5
 """Activations a token, in widths, that every block keeps for its gradient, and what there is besides."""
@@ -31,7 +35,9 @@ class Needs(NamedTuple):
     """In bytes."""
 
     base: dict[str, int]
-    """The frozen FLUX, by type of number."""
+    """The frozen FLUX, by type of number: what this process holds of it between two blocks' turns."""
+    visiting: int
+    """Of the largest blocks, what comes for their turn alone."""
     trained: int
     """Expert and router, and their running average."""
     gradients: int
@@ -45,10 +51,11 @@ class Needs(NamedTuple):
     @property
     def coming(self) -> int:
         """What is not on the device yet when a stage begins."""
-        return self.gradients + self.optimizer + self.batch + self.activations
+        return self.visiting + self.gradients + self.optimizer + self.batch + self.activations
 
     def table(self) -> str:
         base = {f"base, {kind}": size for kind, size in self.base.items()}
+        base |= {"base, a block's turn": self.visiting} if self.visiting else {}
         parts = {"expert and router": self.trained, "gradients": self.gradients, "optimizer": self.optimizer}
         moving = {"batch": self.batch, "activations, about": self.activations}
         rows = {**base, **parts, **moving, "in all": sum(self.base.values()) + self.trained + self.coming}
@@ -56,14 +63,19 @@ class Needs(NamedTuple):
 
 
 def needs(trainer: StageTrainer) -> Needs:
-    base = Counter()
-    for parameter in trainer.host.flux.parameters():
-        base[str(parameter.dtype).removeprefix("torch.")] += parameter.nbytes
+    base, flux = Counter(), trainer.host.flux
+    resting = {p for layer in flux.modules() if isinstance(layer, VisitingLinear) for p in layer.parameters()}
+    for parameter in flux.parameters():
+        if parameter not in resting:
+            base[str(parameter.dtype).removeprefix("torch.")] += held(parameter)
+    blocks = [block.parameters() for _, block in named_blocks(flux)]
+    visiting = max(sum(AT_ONCE * p.nbytes if p in resting else p.nbytes - held(p) for p in some) for some in blocks)
     trained = sum(tensor.nbytes for tensor in trainer.trained.values())
     batches = trainer.batches()
     kept, spared = (max(activations(trainer, batch, twice) for batch in batches) for twice in (False, True))
     return Needs(
         dict(base),
+        visiting,
         trained * (2 if trainer.average else 1),
         trained,
         trained * STATES[trainer.settings.optimizer],
@@ -71,6 +83,11 @@ def needs(trainer: StageTrainer) -> Needs:
         spared if trainer.spare else kept,
         spared,
     )
+
+
+def held(parameter: Tensor) -> int:
+    """Bytes of it on its device."""
+    return parameter.to_local().nbytes if isinstance(parameter, DTensor) else parameter.nbytes
 
 
 def activations(trainer: StageTrainer, batch: Batch, twice: bool) -> int:
@@ -86,8 +103,9 @@ def told(size: int) -> str:
     return gib(size) if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def free_on(device: torch.device) -> int | None:
+def free_on(device: torch.device | str) -> int | None:
     """Bytes; None where nobody can tell, or where memory is the machine's."""
+    device = torch.device(device)
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
@@ -104,6 +122,9 @@ def refuse_oversized(trainer: StageTrainer, found: Needs, free: int | None) -> N
         advice.append("set checkpointing = true")
     if fitting := max(0, int((free - resting) / sample)):
         advice.append(f"set micro = {fitting}, which changes no result")
+    others = sum(found.base.values()) * (ranks.count() - 1) // ranks.count()
+    if not settings.shard and found.coming - others <= free:
+        advice.append(f"set shard = true: {ranks.count()} processes then share the base")
     if settings.precision == "fp32":
         advice.append('set precision = "bf16"')
     raise TrainingError(

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .curriculum import Settings
+
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 PATIENCE = timedelta(days=7)
 """One rank may make a base for hours while the others wait; torchrun sees it if one is gone."""
@@ -21,6 +23,11 @@ def count() -> int:
 
 def rank() -> int:
     return dist.get_rank() if count() > 1 else 0
+
+
+def sharing(settings: Settings) -> bool:
+    """Whether they share the base's blocks (shards.py)."""
+    return settings.shard and count() > 1
 
 
 @contextmanager
@@ -80,18 +87,17 @@ def spread(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
+def most(value: int, device) -> int:
+    """The largest of every rank's values."""
+    found = torch.tensor(value, device=device)
+    if count() > 1:
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
 def total(value: Tensor | Sequence[float] | float, device) -> Tensor:
     """The sum of every rank's value, of each if there are several; no gradient passes."""
     value = torch.as_tensor(value, dtype=torch.float32, device=device).detach().clone()
     if count() > 1:
         dist.all_reduce(value)
     return value
-
-
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """In place, in one message."""
-    if count() > 1:
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
-            tensor.copy_(part.view_as(tensor))

@@ -90,6 +90,11 @@ class Run(Runner):
         given = (self.host, bank, stage, number, settings, lessons, empty, self.seed, self.spare)
         if stage.features == "off":
             return StageTrainer(*given)
+        if stage.features == "self" and ranks.sharing(settings):
+            raise TrainingError(
+                f'{stage.name} has features = "self", which runs the base more often for some lessons than for others, but '
+                f'blocks that processes share come for all at once: set shard = false, or features = "coredi".'
+            )
         if not isinstance(lessons[stage.task], Lessons):
             raise TrainingError(
                 f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "

@@ -17,9 +17,20 @@ from .checkpoints import TrainingError
 from .curriculum import Curriculum, Settings, Stage
 
 BANK, START, RUN = "bank.safetensors", "start", "run.json"
-FREE = ("micro", "checkpointing", "compile", "save_every", "keep", "validate_every", "sample_every", "sample_steps")
+FREE = (
+    "micro",
+    "checkpointing",
+    "compile",
+    "shard",
+    "offload",
+    "save_every",
+    "keep",
+    "validate_every",
+    "sample_every",
+    "sample_steps",
+)
 """Settings that may change between two parts of a run."""
-YOUNG = ("time_phases", "patience", "shared", "features", "encoder", "feature_size", "feature_weight")
+YOUNG = ("time_phases", "patience", "shared", "features", "encoder", "feature_size", "feature_weight", "base_weights")
 """What recipes have only lately: runs from before it go on."""
 
 

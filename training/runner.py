@@ -64,7 +64,7 @@ class Runner(ABC):
                 self.tell("stepped", trainer, step)
             if due(trainer, settings.validate_every):
                 self.tell("validated", trainer, self.validation(trainer))
-            if ranks.rank() == 0 and due(trainer, settings.sample_every):
+            if (ranks.rank() == 0 or trainer.sharded) and due(trainer, settings.sample_every):
                 self.tell("sampled", trainer, self.sheet(trainer))
             stop = self.asked_to_stop()
             if ranks.rank() == 0 and (stop or due(trainer, settings.save_every)):

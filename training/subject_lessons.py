@@ -54,17 +54,29 @@ def prior(codec: Codec, pictures: Mapping[str, tuple[np.ndarray, str]]) -> Lesso
 
 
 def recipe_lessons(recipe: SubjectRecipe, codec: Codec, seed: int) -> dict[str, Lessons]:
-    """What a recipe of the built-in world names: folders, or its own subject."""
+    """What a recipe names: folders, or the built-in world's own subject."""
     from .toy.scene import SIDE
     from .toy.subject import toy_photos, toy_prior
 
-    subject = recipe.subject
-    own = folder_pictures(Path(subject.photos), SIDE) if subject.photos else toy_photos(seed)
+    subject, toy = recipe.subject, recipe.curriculum.base == "toy"
+    side = SIDE if toy else recipe.curriculum.settings.resolution
+    if not toy:
+        refuse_missing("photos", subject.photos, "3 to 10 photos of it")
+    own = folder_pictures(Path(subject.photos), side) if subject.photos else toy_photos(seed)
     found: dict[str, Lessons] = {OWN: photos(codec, own, subject)}
     if recipe.stage.replay:
-        told = folder_told(Path(subject.prior), SIDE) if subject.prior else toy_prior(TOY_PRIOR, seed)
+        if not toy:
+            refuse_missing("prior", subject.prior, "pictures of its class with their prompts")
+        told = folder_told(Path(subject.prior), side) if subject.prior else toy_prior(TOY_PRIOR, seed)
         found[PRIOR] = prior(codec, told)
     return found
+
+
+def refuse_missing(name: str, folder: str, wanted: str) -> None:
+    if not folder:
+        raise ValueError(
+            f"The recipe says no subject.{name}, which only the built-in world draws itself: set it to a folder of {wanted}."
+        )
 
 
 def folder_pictures(root: Path, size: int) -> dict[str, np.ndarray]:

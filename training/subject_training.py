@@ -69,12 +69,14 @@ class SubjectTrainer(Trainer):
 
     def _gradients(self) -> Tensor:
         """Leaves this rank's gradients; gives its part of the loss."""
-        task = torch.zeros((), device=self.device)
+        task, batches = torch.zeros((), device=self.device), self.batches()
         with self.bending(self.trained):
-            for batch in self.batches():
+            for _ in self.in_step(len(batches)):
+                (0 * self._errors(batches[0], self.trained).sum()).backward()
+            for batch in batches:
                 loss = self._errors(batch, self.trained).sum() / self.stage.batch
                 self._refuse_infinite(loss, batch)
-                loss.backward()
+                self.sums.backward(loss, last=batch is batches[-1])
                 task = task + loss.detach()
         return task[None]
 

@@ -76,6 +76,7 @@ def _run(
     subject: SubjectRecipe | None = None,
 ) -> str:
     from .report import Report
+    from .resting import settle
     from .stop import Signals
     from .terminal import Line
     from .world import open_world
@@ -85,7 +86,7 @@ def _run(
     say = line.progress if ranks.rank() == 0 else lambda *_: None
     with ranks.first_alone():
         world = open_world(curriculum, out, device, args.seed, BUDGETS[args.budget], say)
-    compile_world(curriculum, world)
+    settle(world.host.flux, curriculum.settings, device)
     listeners = [*watching(out, curriculum, line, report), signals]
     try:
         with signals.listening():
@@ -130,14 +131,6 @@ def watching(out: Path, curriculum: Curriculum, line, report) -> list:
     from .terminal import Terminal
 
     return [Log(out), Memory(line), Terminal(curriculum.stages, line), TensorBoard(out), Samples(out), report]
-
-
-def compile_world(curriculum: Curriculum, world) -> None:
-    from ..prw.embedded import EmbeddedHost
-    from .forward import compile_blocks
-
-    if curriculum.settings.compile and isinstance(world.host, EmbeddedHost):
-        compile_blocks(world.host.flux)
 
 
 def stage_of(curriculum: Curriculum, text: str) -> str:

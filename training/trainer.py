@@ -18,6 +18,7 @@ from . import ranks
 from .checkpoints import TrainingError
 from .curriculum import Settings, Stage
 from .forward import device_of
+from .gradient_sums import GradientSums
 from .lessons import Batch, Shelf, Slot, batch_of, slots
 from .mishaps import MOST_MISSES, NotFinite, OutOfMemory
 from .optimizers import load_tensors, make_optimizer, tensors_of
@@ -76,6 +77,7 @@ class Trainer(ABC):
         own = {name: tensor.detach().float().to(self.device).clone() for name, tensor in wanted.items()}
         ranks.spread(own.values())
         self.trained = {name: tensor.requires_grad_(True) for name, tensor in own.items()}
+        self.sums = GradientSums(list(self.trained.values()), meanwhile=not self.sharded)
         self.average = {name: tensor.detach().clone() for name, tensor in own.items()} if settings.ema else {}
         self.optimizer = make_optimizer([self._optimised(group) for group in groups], settings)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -90,6 +92,14 @@ class Trainer(ABC):
     def _optimised(self, group: Group) -> dict:
         calm = {} if group.decays else {"weight_decay": 0.0}
         return {"params": [self.trained[name] for name in group.tensors], "lr": group.rate, **calm}
+
+    @property
+    def sharded(self) -> bool:
+        return ranks.sharing(self.settings)
+
+    def in_step(self, passes: int) -> range:
+        """The passes that this rank must add to its own where weights come only when all ranks ask for them."""
+        return range(ranks.most(passes, self.device) - passes if self.sharded else 0)
 
     @property
     def finished(self) -> bool:
@@ -111,7 +121,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def _gradients(self) -> Tensor:
-        """Leaves this rank's gradients, and gives its parts of what the iteration says."""
+        """Leaves all ranks' gradients, added up, and gives this one's parts of what the iteration says."""
 
     @abstractmethod
     def _told(self, sums: Tensor, norm: float) -> Step:
@@ -147,10 +157,6 @@ class Trainer(ABC):
 
     def _update(self) -> float:
         parameters = list(self.trained.values())
-        for parameter in parameters:  # an expert that no sample took has no gradient
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        ranks.add_up([parameter.grad for parameter in parameters])
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf).item()
         if not math.isfinite(norm):
             raise NotFinite(self.stage.name, self.iteration, sum((batch.ids for batch in self.batches()), ()))

@@ -54,7 +54,7 @@ def flux_world(curriculum: Curriculum, out: Path, device: str, seed: int, progre
     caches = [part.cache for some in parts.values() for part in some if isinstance(part, CachedPart)]
     if caches:
         codec.empty = empty_of(caches[0])
-    flux = load_flux(curriculum.base, dtype, device)
+    flux = load_flux(curriculum.base, dtype)  # not on the device yet, where it may not fit as a whole (resting.py)
     lessons = KeptLessons(parts, out / "lessons", progress)
     return World(EmbeddedHost(flux, dtype), codec, lessons, Path(curriculum.base).stem, SPARE_EMBEDDED)
 
