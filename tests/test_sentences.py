@@ -98,6 +98,8 @@ CASES = [
     ("CoLoGenBranchMap", dict(model=branched, latent={}), "There is no run with two branches to show"),
     ("CoLoGenPersonalGuider", {**GUIDED, "area": 0.5}, "The superclass has no marked words"),
     ("CoLoGenPersonalGuider", {**GUIDED, "cfg": 2.0}, "cfg is 2.0 without a negative prompt"),
+    ("CoLoGenBestOf", dict(images=IMAGE, keep=1, by="CLIP-T"), "There is no prompt to rank pictures by"),
+    ("CoLoGenBestOf", dict(images=IMAGE, keep=1, by="RMSE", reference=IMAGE, mask=MASK), "Nothing of rmse could be measured"),
     ("CoLoGenEvaluate", dict(results=[IMAGE], prompts=[""]), "There is nothing to compare with"),
     ("CoLoGenEvaluate", dict(results=[IMAGE], prompts=["a\nb"]), "There are 1 results and 2 prompts"),
 ]  # fmt: skip
