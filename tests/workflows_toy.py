@@ -269,7 +269,7 @@ def best_of(canvas: Canvas) -> None:
         "CoLoGenBestOf", (4, 0), box=(340, 360), images=drawn[0], keep=1, by="colour", reference=question["answer"]
     )
     toy.saved(best["best"], (5, 0), "toy_best_of", "The best")
-    toy.shown(drawn[0], (5, 6), "All six")
+    toy.shown(drawn[0], (5, 6), "Drawn")
     toy.shown(question["answer"], (5, 11), "Reference")
     canvas.note(
         "## The best of six\n\nNobody says which colours: each seed chooses its own. *Best Of* keeps the picture whose "
