@@ -57,6 +57,8 @@ def test_it_begins_as_the_bank_s_last_expert_for_subjects_that_it_can(bank):
     assert (settings.rank, settings.alpha) == (old.rank, old.alpha) != (2, 2.0)
     more = {**bank.info.experts, "anna": old, "other": replace(old, targets={"q": "all"})}
     assert beginning(more) == "anna" and beginning({}) == ""
+    with pytest.raises(ValueError, match="has an expert subject already"):
+        expert_stage(RECIPE, bank, "people/subject")
 
 
 def test_the_bank_has_a_column_more_and_its_file_alone_merges_back(model, bank, tmp_path):

@@ -15,6 +15,7 @@ import torch
 from ..prw.bank import Bank
 from ..prw.bank_info import ExpertInfo
 from .curriculum import SUBJECT, Settings, Stage
+from .growing import refuse_trained
 from .lessons import Codec, Lessons
 from .subject import Subject, SubjectRecipe
 from .subject_lessons import Photos
@@ -46,6 +47,7 @@ def expert_stage(recipe: SubjectRecipe, bank: Bank, name: str) -> tuple[Stage, S
     stage = Stage(
         name=plain(name), task=SUBJECT, iterations=recipe.stage.iterations, batch=recipe.stage.batch, start=start
     )
+    refuse_trained(bank, stage)  # now, not when the concept is done
     return stage, replace(settings, router_rate=STEADY * settings.rate)
 
 
