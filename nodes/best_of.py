@@ -125,9 +125,9 @@ class CoLoGenBestOf(io.ComfyNode):
 def measurable(by: str, given: dict[str, bool]) -> list[str]:
     """Rows of METRICS whose inputs are there."""
     chosen = list(MEASURES.values()) if by == ALL else [MEASURES[by]]
-    if names := [measure.metric for measure in chosen if given[measure.needs]]:
+    if names := [one.metric for one in chosen if given[one.needs]]:
         return names
-    needed = " or ".join(dict.fromkeys(measure.needs for measure in chosen))
+    needed = " or ".join(dict.fromkeys(one.needs for one in chosen))
     raise ValueError(
         f"There is no {needed} to rank pictures by, expected one: connect or type it, or choose another way."
     )

@@ -73,4 +73,5 @@ def table(report: dict) -> str:
         if name in report:
             low, high = report[f"{name}_ci"]
             lines.append(f"{name:8} {report[name]:9.4f}   95 % {low:.4f} to {high:.4f}   {means}")
-    return "\n".join([*lines, report.get("clip_t_why", ""), f"{report['n']} pictures, seed {report['seed']}"])
+    why = [report["clip_t_why"]] if "clip_t_why" in report else []
+    return "\n".join([*lines, *why, f"{report['n']} pictures, seed {report['seed']}"])
