@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .best_of import CoLoGenBestOf
 from .concept import CoLoGenConceptTokens
 from .control_map import CoLoGenControlMap
 from .dual_branch import CoLoGenBranchMap, CoLoGenDualBranch
@@ -55,6 +56,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenBranchMap,
     CoLoGenPersonalGuider,
     CoLoGenEvaluate,
+    CoLoGenBestOf,
     CoLoGenTrainSubject,
     CoLoGenConceptTokens,
 ]

@@ -83,6 +83,15 @@ def concept_path(name: str) -> str:
     return lora_path(name)
 
 
+def network_folders(kind: str) -> dict[str, Path]:
+    """Folders of transformers' networks within models/KIND, by the names that nodes offer."""
+    files = (
+        (Path(name).parent, folder_paths.get_full_path(kind, name)) for name in folder_paths.get_filename_list(kind)
+    )
+    found = {name.as_posix(): Path(path).parent for name, path in files if name.name and path}
+    return {name: folder for name, folder in found.items() if (folder / "config.json").is_file()}
+
+
 def data_folder(name: str) -> Path:
     """A folder of training pictures: input/cologen/NAME, which may be named as its owner likes."""
     root = Path(folder_paths.get_input_directory()) / FOLDER

@@ -16,6 +16,7 @@ from torch import nn
 
 from ..training.data.hed_network import open_hed
 from ..training.data.learned_maps import kind_of, open_model
+from .folders import network_folders
 
 DEPTH, SEG = "geometry_estimation", "detection"
 HED = "ControlNetHED.safetensors"
@@ -43,12 +44,10 @@ def found_models() -> dict[str, Path]:
     for folder in (DEPTH, SEG):
         if folder not in folder_paths.folder_names_and_paths:  # older hosts
             folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
-        for file in map(Path, folder_paths.get_filename_list(folder)):
-            path = Path(folder_paths.get_full_path(folder, str(file)) or "")
-            if file.name == HED:
-                found.setdefault(file.as_posix(), path)
-            elif file.parent.name and (path.parent / "config.json").is_file():
-                found.setdefault(file.parent.as_posix(), path.parent)
+        files = [name for name in folder_paths.get_filename_list(folder) if Path(name).name == HED]
+        here = {Path(name).as_posix(): Path(folder_paths.get_full_path(folder, name) or "") for name in files}
+        for name, path in {**here, **network_folders(folder)}.items():
+            found.setdefault(name, path)
     return found
 
 

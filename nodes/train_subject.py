@@ -9,14 +9,15 @@ from comfy_api.latest import io, ui
 from ..prw.concept import WHERE
 from ..prw.fitting import as_bytes, rgb
 from ..training.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
-from ..training.host_subject import subject_lessons, train_subject_on
+from ..training.host_subject import subject_lessons, train_expert_on, train_subject_on
 from ..training.schedule import SCHEDULES
 from ..training.subject import OWN, Subject, SubjectRecipe
+from ..training.subject_expert import expert_stage, photo_pairs
 from .folders import SUBJECT, run_folder
-from .schema import TRAINING, ConceptType, LossType, advanced, schema
+from .schema import TRAINING, BankType, ConceptType, LossType, advanced, schema
 from .training import loss_map, samples, sheet, with_last_sample
 from .training_data import codec_of
-from .training_knobs import MODEL, RUN, chosen, run_knobs, seed_knob
+from .training_knobs import MODEL, RUN, bank_input, chosen, run_knobs, seed_knob
 from .training_knobs import float_knob as number
 from .training_knobs import int_knob as count
 from .training_watch import Watch
@@ -58,6 +59,10 @@ class CoLoGenTrainSubject(io.ComfyNode):
                     optional=True,
                     tooltip="Pictures of others of its kind, so that FLUX does not forget them (prior preservation).",
                 ),
+                bank_input(
+                    "A bank that gets an expert of the subject as well, which reads a photo of it as a source. It takes as "
+                    "long again, two photos at least, and more memory."
+                ),
             ],
             outputs=[
                 ConceptType.Output(
@@ -68,22 +73,37 @@ class CoLoGenTrainSubject(io.ComfyNode):
                 io.Image.Output(
                     display_name="samples", tooltip="What the run drew on the way: photos above, the prompts below."
                 ),
+                BankType.Output(
+                    display_name="experts",
+                    tooltip="The bank with one more expert, called like the run, for CoLoGen Apply; nothing, if none came in.",
+                ),
             ],
         )
 
     @classmethod
     def execute(
-        cls, model: list, vae: list, clip: list, photos: list, class_photos: list | None = None, **lists: list
+        cls,
+        model: list,
+        vae: list,
+        clip: list,
+        photos: list,
+        class_photos: list | None = None,
+        experts: list | None = None,
+        **lists: list,
     ) -> io.NodeOutput:
         knobs = {name: values[0] for name, values in lists.items()}
         codec, out, others = codec_of(vae[0], clip[0]), run_folder(knobs["run"]), pictures(class_photos or [])
         recipe = recipe_of(knobs, bool(others))
-        watch = Watch([recipe.stage], loss_map(out)["loss"])
+        extra = expert_stage(recipe, experts[0], knobs["run"]) if experts else None
+        watch = Watch([recipe.stage, *([extra[0]] if extra else [])], loss_map(out)["loss"])
         with torch.inference_mode(False):  # training takes ordinary tensors
             lessons = subject_lessons(codec, pictures(photos), others, recipe)
-        concept = train_subject_on(model[0], codec, lessons, recipe, out, knobs["run_seed"], [watch])
+            pairs = photo_pairs(codec, lessons[OWN], recipe.subject) if extra else None
+        run = (out, knobs["run_seed"], [watch])
+        concept = train_subject_on(model[0], codec, lessons, recipe, *run)
+        bank = train_expert_on(model[0], codec, pairs, experts[0], *extra, *run) if extra else None
         shown = sheet(samples(out))
-        return io.NodeOutput(concept, loss_map(out), shown, ui=ui.PreviewImage(shown, cls=cls))
+        return io.NodeOutput(concept, loss_map(out), shown, bank, ui=ui.PreviewImage(shown, cls=cls))
 
 
 def pictures(images: list) -> list[np.ndarray]:

@@ -25,6 +25,7 @@ from ..training.host_data import TrainingData
 from ..training.host_run import after, train_on
 from ..training.log import LOG, read_log
 from ..training.samples import FOLDER as SAMPLES
+from .feature_encoders import VAE, encoder_path
 from .folders import run_folder
 from .schema import TRAINING, schema
 from .training_knobs import (
@@ -33,6 +34,7 @@ from .training_knobs import (
     RUN,
     bank_input,
     chosen,
+    feature_knobs,
     outputs,
     rare_stage_knobs,
     run_knobs,
@@ -67,15 +69,25 @@ class CoLoGenTrainStage(io.ComfyNode):
                 *rare_stage_knobs(),
                 *run_knobs(),
                 seed_knob(),
+                *feature_knobs(),
             ],
             outputs=outputs(),
         )
 
     @classmethod
     def execute(
-        cls, model, data: TrainingData, task: str, run: str, run_seed: int, experts: Bank | None = None, **knobs
+        cls,
+        model,
+        data: TrainingData,
+        task: str,
+        run: str,
+        run_seed: int,
+        experts: Bank | None = None,
+        encoder: str = VAE,
+        **knobs,
     ) -> io.NodeOutput:
         name, knobs["start"] = knobs.pop("name").strip() or task, knobs["start"].strip()
+        knobs["encoder"] = encoder_path(encoder)
         settings = with_last_sample(Settings(**chosen(Settings, knobs)), knobs["iterations"])
         stage = Stage(name=name, task=task, **chosen(Stage, knobs))
         return trained(cls, model, data, after(experts, stage, settings), run, run_seed, experts, only=name)

@@ -4,8 +4,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..training.curriculum import OPTIMIZERS
+from ..training.curriculum import FEATURES, OPTIMIZERS
 from ..training.schedule import SCHEDULES
+from .feature_encoders import VAE, found_encoders
 from .schema import BankType, DataType, LossType, advanced
 
 RUN = io.String.Input(
@@ -194,6 +195,31 @@ def seed_knob():
     return int_knob(
         "run_seed", 0, 0, 2**32 - 1, "Another number draws other batches and noise; it makes another run.", **advanced()
     )
+
+
+def feature_knobs() -> list:
+    """Behind all others: graphs are older than these."""
+    return [
+        io.Combo.Input(
+            "features",
+            options=list(FEATURES),
+            default=FEATURES[0],
+            optional=True,
+            tooltip="What the expert learns besides, of what an encoder sees in the right answers. auxiliary costs next "
+            "to nothing, coredi a few more tokens, self a pass more in each update. The finished experts are as fast and "
+            "as large as without.",
+            **advanced(),
+        ),
+        io.Combo.Input(
+            "encoder",
+            options=[VAE, *found_encoders()],
+            default=VAE,
+            optional=True,
+            tooltip="Who sees them: FLUX's VAE, which is there anyway, or a DINOv2 in models/clip_vision, which knows "
+            "more of what things are.",
+            **advanced(),
+        ),
+    ]
 
 
 def chosen(cls: type, knobs: dict[str, Any]) -> dict[str, Any]:

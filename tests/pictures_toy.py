@@ -159,6 +159,20 @@ def questions(toy: Toy) -> None:
         toy.shown(question["answer"], AT, "answer")
 
 
+def places(toy: Toy) -> None:
+    """From the same lines, without a word."""
+    image = asked(toy, "control", 6)["answer"]
+    lines = toy.canvas.add("CoLoGenControlMap", AT, image=image, kind="canny", model="auto")
+    prompts = toy.task("CoLoGenControl", AT, toy.empty, map=lines[0], kind="canny")
+    many = toy.canvas.add("EmptySD3LatentImage", AT, width=64, height=64, batch_size=5)
+    drawn = toy.drawn(prompts, 0, latent=many[0])
+    ranked = toy.canvas.add("CoLoGenBestOf", AT, images=drawn[0], keep=5, by="colour", reference=image)
+    toy.shown(image, AT, "reference")
+    for place in range(5):
+        one = toy.canvas.add("ImageFromBatch", AT, image=ranked["best"], batch_index=place, length=1)
+        toy.shown(one[0], AT, f"place {place + 1}")
+
+
 def lessons(toy: Toy, *tasks: str) -> Output:
     data = {}
     for task in tasks:
@@ -263,6 +277,7 @@ PICTURES: dict[str, Callable[[Toy], None]] = {
     "CoLoGenDualBranch": both_branches,
     "CoLoGenBranchMap": branches,
     "CoLoGenPersonalGuider": ways,
+    "CoLoGenBestOf": places,
     "CoLoGenConceptTokens": own_strengths,
     "CoLoGenToyQuestion": questions,
     "CoLoGenTrainStage": stage,

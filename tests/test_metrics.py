@@ -117,6 +117,26 @@ class TestDistance:
         )
         assert distance.l1(self.a, self.a) == distance.rmse(self.a, self.a) == 0
 
+    def test_colour_is_the_distance_in_cielab(self):
+        def lab(pixels):
+            """The CIE's formulas, from sRGB under D65."""
+            values = pixels / 255
+            linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
+            matrix = [
+                [0.4124564, 0.3575761, 0.1804375],
+                [0.2126729, 0.7151522, 0.072175],
+                [0.0193339, 0.119192, 0.9503041],
+            ]
+            xyz = linear @ np.array(matrix).T / np.array([0.95047, 1.0, 1.08883])
+            f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+            x, y, z = np.moveaxis(f, -1, 0)
+            return np.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), axis=-1)
+
+        expected = np.sqrt(((lab(self.a) - lab(self.b)) ** 2).sum(-1)).mean()
+        assert distance.colour(self.a, self.b) == pytest.approx(expected, rel=1e-3)
+        black, white = np.zeros((1, 7, 3), np.uint8), np.full((1, 7, 3), 255, np.uint8)
+        assert distance.colour(black, white) == pytest.approx(100, rel=1e-3) and distance.colour(self.a, self.a) == 0
+
     @pytest.mark.parametrize("channels", [3, 1])
     def test_ssim_is_scikit_images(self, channels):
         from skimage.metrics import structural_similarity

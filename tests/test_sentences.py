@@ -34,6 +34,8 @@ GUIDED = dict(model=object(), positive=PROMPT, switch=0.0, weight=0.5, area=1.0,
 CONCEPT = dict(conditioning=PROMPT, file="the one that is connected", strength=1.0)
 DATA = dict(vae=object(), clip=object(), source="folder", folder="", task="edit", size=64, count=0, cut_seed=0)
 
+STAGE = dict(model=None, data=None, task="edit", run="one", run_seed=0, name="", start="", encoder="dinov2-large")
+
 
 def bank():
     return tiny_bank(tiny_flux())
@@ -84,6 +86,7 @@ CASES = [
     ("CoLoGenConceptTokens", CONCEPT, "There is no concept, expected one"),
     ("CoLoGenConceptTokens", {**CONCEPT, "concept": dict(width=8)}, "The prompt's vectors have 32 numbers"),
     ("CoLoGenConceptTokens", {**CONCEPT, "concept": dict(base=Base(hidden_size=64)), "model": "tiny"}, "The MODEL is of another shape"),
+    ("CoLoGenTrainStage", STAGE, "There is no dinov2-large in models/clip_vision"),
     ("CoLoGenUsagePlot", dict(loss={"loss": [1.0]}), "This loss tells nothing of experts"),
     ("CoLoGenMarkedPrompt", dict(clip=None, text="a [dog]"), "There is no CLIP"),
     ("CoLoGenDualBranch", {**BRANCH, "auxiliary": PROMPT}, "The auxiliary prompt has 1 parts and 0 with marked words"),
@@ -95,6 +98,8 @@ CASES = [
     ("CoLoGenBranchMap", dict(model=branched, latent={}), "There is no run with two branches to show"),
     ("CoLoGenPersonalGuider", {**GUIDED, "area": 0.5}, "The superclass has no marked words"),
     ("CoLoGenPersonalGuider", {**GUIDED, "cfg": 2.0}, "cfg is 2.0 without a negative prompt"),
+    ("CoLoGenBestOf", dict(images=IMAGE, keep=1, by="CLIP-T"), "There is no prompt to rank pictures by"),
+    ("CoLoGenBestOf", dict(images=IMAGE, keep=1, by="RMSE", reference=IMAGE, mask=MASK), "Nothing of rmse could be measured"),
     ("CoLoGenEvaluate", dict(results=[IMAGE], prompts=[""]), "There is nothing to compare with"),
     ("CoLoGenEvaluate", dict(results=[IMAGE], prompts=["a\nb"]), "There are 1 results and 2 prompts"),
 ]  # fmt: skip

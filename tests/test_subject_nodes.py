@@ -240,8 +240,9 @@ def test_photos_of_all_sizes_through_the_node(model, tmp_path, monkeypatch):
     with torch.inference_mode():
         knobs |= dict(photos=images, class_photos=[torch.rand(2, 64, 64, 3)])
         result = CoLoGenTrainSubject.execute(**knobs).result
-    concept, loss, shown = result
+    concept, loss, shown, experts = result
     assert concept.info.iterations == 2 and len(loss["loss"]) == 2 and shown.shape == (1, 128, 192, 3)
+    assert experts is None
     assert Concept.open(tmp_path / "cologen/mine/subject.safetensors").info == concept.info
 
 

@@ -443,6 +443,41 @@ def test_a_stage_gives_experts_losses_samples_and_usage(model, folders):
         CoLoGenUsagePlot.execute({"loss": [1.0]})
 
 
+def dinov2(folder):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = dict(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=56, patch_size=14)
+    transformers.Dinov2Model(transformers.Dinov2Config(**shape)).save_pretrained(folder)
+    transformers.BitImageProcessor().save_pretrained(folder)
+
+
+@pytest.mark.parametrize("features, encoder", [("off", "VAE"), ("auxiliary", "VAE"), ("coredi", "DINO small")])
+def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch, features, encoder):
+    import folder_paths
+    from cologen.nodes.training import CoLoGenTrainStage
+    from cologen.training.host_run import after
+
+    known = folders / "clip_vision"
+    dinov2(known / "DINO small")
+    (known / "other").mkdir()
+    (known / "other/config.json").write_text('{"architectures": ["CLIPVisionModel"]}')
+    (known / "other/model.safetensors").touch()
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_vision", ([str(known)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    knobs = {one.id: one for one in CoLoGenTrainStage.define_schema().inputs}
+    assert knobs["encoder"].options == ["VAE", "DINO small"]
+    given = TrainingData(data().codec, {"inpaint": lessons("inpaint", 20)})
+    found = stage_node(model, data=given, run_seed=7, rho=0.5, features=features, encoder=encoder).result[0]
+
+    path = str(known / encoder) if encoder != "VAE" else ""
+    settings = Settings(rank=4, alpha=64.0, router_rate=1e-3, micro=1, checkpointing=True, encoder=path)
+    settings = replace(settings, sample_every=0, validate_every=0, save_every=0)
+    stage = Stage(name="inpaint", iterations=3, batch=2, rho=0.5, features=features)
+    expected = train(model, folders / "again", after(None, stage, settings), given, only="inpaint")
+    assert farthest(found, expected) == 0
+    assert (folders / "output/cologen/mine/features").exists() == (encoder != "VAE")
+
+
 RECIPE = """
 rank = 4
 [[stages]]

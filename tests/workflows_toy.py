@@ -258,6 +258,26 @@ def routing(canvas: Canvas) -> None:
     )
 
 
+def best_of(canvas: Canvas) -> None:
+    toy = Toy(canvas)
+    question = toy.question("control", (0, 8), "A picture")
+    lines = canvas.add("CoLoGenControlMap", (1, 6), image=question["answer"], kind="canny", model="auto")
+    told = toy.task("CoLoGenControl", (2, 0), toy.empty, map=lines[0], kind="canny")
+    six = canvas.add("EmptySD3LatentImage", (2, 8), "Six at once", width=64, height=64, batch_size=6)
+    drawn = toy.drawn(told, 3, latent=six[0])
+    best = canvas.add(
+        "CoLoGenBestOf", (4, 0), box=(340, 360), images=drawn[0], keep=1, by="colour", reference=question["answer"]
+    )
+    toy.saved(best["best"], (5, 0), "toy_best_of", "The best")
+    toy.shown(drawn[0], (5, 6), "Drawn")
+    toy.shown(question["answer"], (5, 11), "Reference")
+    canvas.note(
+        "## The best of six\n\nNobody says which colours: each seed chooses its own. *Best Of* keeps the picture whose "
+        "colours are nearest to the reference, and tells how far the others are.",
+        (0, 13),
+    )
+
+
 def trained(canvas: Canvas, task: str, run: str, bank: Node | None = None, **more) -> Node:
     """One stage, and a picture drawn with what it learned."""
     flux = canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY, vae_name=TOY)
@@ -312,6 +332,7 @@ WORKFLOWS = {
     "toy_control_and_subject": control_subject,
     "toy_ground_then_inpaint": ground_inpaint,
     "toy_routing": routing,
+    "toy_best_of": best_of,
     "toy_train_stage": train_stage,
     "toy_train_own_expert": train_own,
 }

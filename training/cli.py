@@ -10,6 +10,7 @@ from . import (
     bank_commands,
     bench_commands,
     data_commands,
+    drift_commands,
     eval_commands,
     evaluation_commands,
     reproduce_commands,
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     judged = commands.add_parser("eval", help="measure what a bank can do")
     worlds = judged.add_subparsers(required=True, metavar="WORLD")
     eval_commands.add_commands(worlds)
+    drift_commands.add_command(worlds)
     evaluation_commands.add_commands(worlds)
     data = commands.add_parser("data", help="look at training data")
     data_commands.add_commands(data.add_subparsers(required=True, metavar="ACTION"))

@@ -37,13 +37,12 @@ def add_commands(commands: _SubParsersAction) -> None:
         # not --n: torchrun would take it for the beginning of an option of its own
         parser.add_argument("--cases", type=positive, default=0, help="only the first so many")
         parser.add_argument("--measure", action="store_true", help="only measure what is drawn already")
-        parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="a folder of networks")
-        parser.add_argument("--model", metavar="KEY=PATH", action="append", default=[], help="another network")
-        _add_drawing(parser)
+        add_drawing(parser)
+        parser.add_argument("--router", help='a stage whose router answers everything, or "final"')
         parser.set_defaults(run=_evaluate, benchmark=name)
 
 
-def _add_drawing(parser: argparse.ArgumentParser) -> None:
+def add_drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bank", type=Path, help="the experts; those of the toy world if not given")
     parser.add_argument("--flux", type=Path, help="FLUX.1's file, opened by ComfyUI; the toy FLUX if not given")
     parser.add_argument("--vae", type=Path, help="ae.safetensors")
@@ -54,8 +53,9 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=positive)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--cfg", type=float)
-    parser.add_argument("--router", help='a stage whose router answers everything, or "final"')
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="a folder of networks")
+    parser.add_argument("--model", metavar="KEY=PATH", action="append", default=[], help="another network")
     parser.add_argument("--device", help="cuda if there is one, else cpu, if not given")
 
 
@@ -87,9 +87,9 @@ def _run(args: Namespace, device: str) -> str:
 
     name = "-".join((args.benchmark, *([args.kind] if "kind" in args else [])))
     protocol, out = PROTOCOLS[name], args.out or Path("out") / "eval" / name
-    shelf = Shelf(args.checkpoints, _chosen(args.model), device)
+    shelf = Shelf(args.checkpoints, networks(args.model), device)
     length = args.side or (protocol.side if args.flux else SIDE)
-    toy, sampling = args.data == TOY, _sampling(args)
+    toy, sampling = args.data == TOY, sampling_of(args)
 
     def cases() -> Iterator:
         return distinct(_cases(args, protocol, length, shelf), args.cases)
@@ -100,7 +100,7 @@ def _run(args: Namespace, device: str) -> str:
         if ranks.rank() == 0:
             claim_answers(out, settings)
     if not args.measure:
-        draw(_painter(args, sampling, device), protocol, cases(), out, length, args.seed, _say)
+        draw(painter_of(args, sampling, device), protocol, cases(), out, length, args.seed, _say)
         ranks.wait()
     if ranks.rank() > 0:
         return ""
@@ -124,27 +124,27 @@ def _cases(args: Namespace, protocol, length: int, shelf):
     return protocol.read(root, length, shelf)
 
 
-def _sampling(args: Namespace):
+def sampling_of(args: Namespace):
     from .evaluation.painter import TOY as TOY_SAMPLING
     from .evaluation.painter import Sampling
 
-    given = {name: getattr(args, name) for name in ("steps", "guidance", "cfg", "router")}
+    given = {name: vars(args).get(name) for name in ("steps", "guidance", "cfg", "router")}
     return replace(
         Sampling() if args.flux else TOY_SAMPLING, **{name: value for name, value in given.items() if value is not None}
     )
 
 
-def _painter(args: Namespace, sampling, device: str) -> Callable:
+def painter_of(args: Namespace, sampling, device: str) -> Callable:
     from .evaluation.painter import flux_painter, toy_painter
 
     if not args.flux:
         return toy_painter(args.bank, sampling, device)
-    if not (args.bank and args.vae and args.clip):
+    if not ((args.bank or vars(args).get("subject")) and args.vae and args.clip):
         raise ValueError("--flux is given, expected --bank, --vae and --clip (CLIP-L and T5) beside it: name all four.")
     return flux_painter(args.bank, args.flux, args.vae, args.clip, sampling, device)
 
 
-def _chosen(words: list[str]) -> dict[str, Path]:
+def networks(words: list[str]) -> dict[str, Path]:
     pairs = [word.partition("=") for word in words]
     if wrong := [word for word, (key, _, path) in zip(words, pairs) if not key or not path]:
         raise ValueError(f"--model is {wrong[0]!r}, expected KEY=PATH, as in dino=checkpoints/dinov2-base.")

@@ -8,6 +8,11 @@ coredi      noised features are denoised along with the picture, in a space z = 
 
 P learns by what its tokens do for the picture and for themselves, never by making the target easier. All of it is gone
 when the stage is over: what is left is a bank as any other. Experts see features of their own task only, as U_t does.
+
+There is no representation guidance, v = v_off + w (v_on - v_off) with the tokens on and off (ReDi). It would double every
+sampler step, keep head and tokens' weights in the bank, and carry z through an ODE of its own, dz = (z - told) / t dt, one
+Euler step a sigma: no sampler that looks ahead or back, and none that adds noise. z is drawn by the same FLUX from nothing
+but the picture, prompt and source: without a stage that beats its twin by it (`cologen reproduce coredi`) it stays out.
 """
 
 from collections.abc import Callable, Mapping

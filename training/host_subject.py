@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..prw.bank import Bank
+from ..prw.bank_work import split
 from ..prw.concept import Concept
+from .curriculum import Settings, Stage
 from .data.geometry import centre_view
-from .host_data import HostCodec
-from .host_run import refuse_text
+from .host_data import HostCodec, TrainingData
+from .host_run import after, refuse_text, train_on
 from .host_training import INTERRUPTS, TrainingHost, spare
 from .lessons import Lessons
 from .listeners import Listener
@@ -19,6 +22,9 @@ from .samples import Samples
 from .subject import OWN, PRIOR, SubjectRecipe
 from .subject_lessons import photos, prior
 from .subject_run import SubjectRun
+
+EXPERT = "expert"
+"""A subject's expert in its run's folder: the folder where it is trained, and its file."""
 
 
 def subject_lessons(
@@ -58,3 +64,21 @@ def train_subject_on(
             return run.train()
     with host.training(memory):
         return run.train()
+
+
+def train_expert_on(
+    model,
+    codec: HostCodec,
+    pairs: Lessons,
+    bank: Bank,
+    stage: Stage,
+    settings: Settings,
+    out: Path,
+    seed: int = 0,
+    listeners: Sequence[Listener] = (),
+) -> Bank:
+    """The bank with one more expert; alone, with its router, it is kept beside the run's concept."""
+    data = TrainingData(codec, {stage.task: pairs})
+    bank = train_on(model, data, after(bank, stage, settings), out / EXPERT, seed, bank, stage.name, listeners)
+    split(bank, stage.name).save(out / f"{EXPERT}.safetensors")
+    return bank

@@ -22,7 +22,8 @@ class Case(NamedTuple):
     """A right answer, or the photograph that a map was drawn from."""
     extra: Mapping[str, Any] = MappingProxyType({})
     """"caption": what the answer shall show, where the prompt is an instruction; "photos": Pictures of a subject;
-    "labels": what makes classes (height, width), 255 where none counts; "group": a part with a mean of its own."""
+    "labels": what makes classes (height, width), 255 where none counts; "mask": what was to change, of the reference's size
+    (bool); "group": a part with a mean of its own."""
 
 
 def pixels(picture: Picture) -> np.ndarray:

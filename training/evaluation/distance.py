@@ -20,6 +20,12 @@ def rmse(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(((a.astype(np.float64) - b) ** 2).mean()))
 
 
+def colour(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean distance in CIELAB, the Delta E of 1976: about 2 can be seen, from black to white it is 100."""
+    lab = library("kornia.color").rgb_to_lab
+    return float((lab(_planes(a)) - lab(_planes(b))).norm(dim=1).mean())
+
+
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
     """In percent; Gaussian window of 11 with sigma 1.5, mirrored at the border, as torchmetrics has it."""
     image = library("torchmetrics.functional.image")

@@ -76,6 +76,17 @@ def compared(how: Callable, to: str, shelf: Shelf, answer: Answer) -> float:
     return how(resized(answer.drawn, other.shape[:2]), other)
 
 
+def apart(how: Callable, to: str, shelf: Shelf, answer: Answer) -> float:
+    """Pixel by pixel; only outside a mask that the case has."""
+    other, mask = getattr(answer, to), answer.case.extra.get("mask")
+    drawn = resized(answer.drawn, other.shape[:2])
+    if mask is None:
+        return how(drawn, other)
+    if (outside := ~pixels(mask)).any():
+        return how(drawn[outside][None], other[outside][None])
+    raise Unmeasured("The mask covers the whole picture: nothing outside it is left to compare.")
+
+
 def likeness(kind: type[Looker], key: str, to: str, shelf: Shelf, answer: Answer) -> float:
     embedder = shelf.take(key, kind)
     return cosine(embedder.see(answer.drawn), embedder.see(getattr(answer, to)))
@@ -150,9 +161,10 @@ METRICS = {
     "dino_source": Metric("DINO to the source", True, partial(likeness, Dino, "dino", "source"), "dino"),
     "dino": Metric("DINO to the reference", True, partial(likeness, Dino, "dino", "reference"), "dino"),
     "dino_photos": Metric("DINO to the subject", True, partial(likeness_to_photos, Dino, "dino"), "dino"),
-    "l1_source": Metric("L1 to the source", False, partial(compared, distance.l1, "source")),
-    "l1": Metric("L1 to the reference", False, partial(compared, distance.l1, "reference")),
-    "rmse": Metric("RMSE to the reference", False, partial(compared, distance.rmse, "reference")),
+    "l1_source": Metric("L1 to the source", False, partial(apart, distance.l1, "source")),
+    "l1": Metric("L1 to the reference", False, partial(apart, distance.l1, "reference")),
+    "rmse": Metric("RMSE to the reference", False, partial(apart, distance.rmse, "reference")),
+    "colour": Metric("Colour difference to the reference", False, partial(apart, distance.colour, "reference")),
     "ssim": Metric("SSIM to the reference", True, partial(compared, distance.ssim, "reference")),
     "ms_ssim": Metric("MS-SSIM to the reference", True, partial(compared, distance.ms_ssim, "reference")),
     "depth_rmse": Metric("RMSE of depth", False, partial(in_depth, distance.rmse), "depth"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...prw.attachment import Host
 from ...prw.bank import Bank
@@ -14,8 +15,8 @@ from ...prw.positions import token_grid
 from ...prw.sampling import timesteps
 from ...prw.source import LATENT_CHANNELS, Routing
 from ...prw.strict import between
-from ..drawing import drawn
-from ..forward import device_of
+from ..drawing import Text, drawn, followed
+from ..forward import device_of, unwoven
 from ..host import enter_host, needed_host, open_files
 from ..lessons import Codec
 from ..toy.evaluate import CFG, STEPS
@@ -51,23 +52,37 @@ TOY = Sampling(STEPS, 1.0, CFG, shifted=False)
 class Painter:
     host: Host
     codec: Codec
-    bank: Bank
+    bank: Bank | None
+    """None: it draws alone."""
     sampling: Sampling
 
     @torch.no_grad()
     def __call__(self, task: str, source: np.ndarray, prompt: str, size: tuple[int, int], seed: int) -> np.ndarray:
         """One at a time: what stands beside a picture in a batch would change its last bits."""
-        how, device = self.sampling, device_of(self.host)
-        shape = (1, LATENT_CHANNELS, size[0] // SHRUNK, size[1] // SHRUNK)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
-        latent = self.codec.encode([source]).to(device)
-        texts = [self.codec.texts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
-        told, *untold = (tuple(part.to(device) for part in text) for text in texts)
-        rows, columns = token_grid(noise, self.host.flux.patch_size)
-        times = timesteps(how.steps, rows * columns) if how.shifted else timesteps(how.steps)
+        how = self.sampling
+        noise, (told, *untold), times = self._asked(prompt, size, seed)
+        latent = self.codec.encode([source]).to(noise.device)
         routing = Routing(task=task, router=how.router)
         led = (how.guidance, *untold, *([how.cfg] if untold else []))
         return self.codec.decode(drawn(self.host, self.bank, routing, latent, noise, told, times, *led))[0]
+
+    @torch.no_grad()
+    def alone(self, prompt: str, size: tuple[int, int], seed: int, patches: Sequence[Callable] = ()) -> np.ndarray:
+        """Without a source; `patches` of attention are there all the same."""
+        noise, texts, times = self._asked(prompt, size, seed)
+        woven = [unwoven(self.host, noise).followed_by(patches)] * len(texts)
+        latents = followed(self.host, woven, noise, texts, times, self.sampling.guidance, self.sampling.cfg)
+        return self.codec.decode(latents)[0]
+
+    def _asked(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, list[Text], list[float]]:
+        """Noise, texts (a second one is what cfg leads away from) and times."""
+        how, device = self.sampling, device_of(self.host)
+        shape = (1, LATENT_CHANNELS, size[0] // SHRUNK, size[1] // SHRUNK)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+        texts = [self.codec.texts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
+        rows, columns = token_grid(noise, self.host.flux.patch_size)
+        times = timesteps(how.steps, rows * columns) if how.shifted else timesteps(how.steps)
+        return noise, [tuple(part.to(device) for part in text) for text in texts], times
 
 
 def toy_painter(bank: Path | None, sampling: Sampling, device: str) -> Painter:
@@ -76,16 +91,18 @@ def toy_painter(bank: Path | None, sampling: Sampling, device: str) -> Painter:
     return Painter(host, toy.codec, Bank.open(bank or SHIPPED / BANK), sampling)
 
 
-def flux_painter(bank: Path, flux: Path, vae: Path, clips: Sequence[Path], sampling: Sampling, device: str) -> Painter:
+def flux_painter(
+    bank: Path | None, flux: Path, vae: Path, clips: Sequence[Path], sampling: Sampling, device: str
+) -> Painter:
     comfy = needed_host()
     for path in (flux, vae, *clips):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}: check the name.")
     enter_host(comfy, cpu=device == "cpu", torch_attention=device != "cpu")
-    return host_painter(*open_files(flux, vae, clips), Bank.open(bank), sampling)
+    return host_painter(*open_files(flux, vae, clips), Bank.open(bank) if bank else None, sampling)
 
 
-def host_painter(model, vae, clip, bank: Bank, sampling: Sampling) -> Painter:
+def host_painter(model, vae, clip, bank: Bank | None, sampling: Sampling) -> Painter:
     from ..host_data import HostCodec
     from ..host_training import TrainingHost
 
