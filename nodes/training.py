@@ -138,9 +138,10 @@ class CoLoGenTrainCurriculum(io.ComfyNode):
 
 
 def recipe_of(text: str) -> Curriculum:
-    """Never a path: a graph may come from anywhere."""
+    """Never a path, nor one within: a graph may come from anywhere."""
     name = text.strip()
-    return load_curriculum(name) if name in recipes() else read_curriculum(text, "The recipe")
+    found = load_curriculum(name) if name in recipes() else read_curriculum(text, "The recipe")
+    return replace(found, settings=replace(found.settings, encoder=encoder_path(found.settings.encoder or VAE)))
 
 
 def with_last_sample(settings: Settings, iterations: int) -> Settings:

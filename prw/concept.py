@@ -11,9 +11,9 @@ text encoder, where no gradient has to pass T5, and their place among the text's
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from .bank_shapes import check_tensors
 from .config import Base
 from .experts import LowRank
 from .marked_words import Words
-from .safe_file import SafeFile
+from .safe_file import SafeFile, begins_with
 from .strict import between, build, known_only, one_of, short
 from .writer import write
 
@@ -42,7 +42,7 @@ of the picture by it, too."""
 WHERE = {"text": ("double",), "all": ("double", "single")}
 """Kinds of blocks that the weights may bend."""
 TARGETS = ("k", "v")
-LOOKED_AT = 1 << 12
+MARK, LOOKED_AT = re.compile(FORMAT.encode()), 1 << 12
 """Bytes of a file; metadata comes first."""
 
 
@@ -103,18 +103,7 @@ class Concept:
 
 
 def looks_like_concept(path: str | os.PathLike) -> bool:
-    """By the beginning of its header alone, and once for each state of a file: lists of many are asked for often."""
-    try:
-        stat = os.stat(path)
-        return _begins_so(os.fspath(path), stat.st_size, stat.st_mtime_ns)
-    except OSError:
-        return False
-
-
-@lru_cache(4096)
-def _begins_so(path: str, size: int, changed: int) -> bool:
-    with open(path, "rb") as file:
-        return FORMAT.encode() in file.read(LOOKED_AT)
+    return begins_with(path, MARK, LOOKED_AT)
 
 
 def layers(info: ConceptInfo) -> Iterator[tuple[str, slice, str]]:

@@ -1,7 +1,9 @@
 """A safetensors file as a mapping of memory-mapped tensors."""
 
 import os
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -72,3 +74,18 @@ class SafeFile(Mapping):
 
     def dtype(self, name: str) -> str:
         return self._file.get_slice(name).get_dtype()
+
+
+def begins_with(path: str | os.PathLike, mark: re.Pattern, length: int) -> bool:
+    """Whether a file's first bytes hold the mark; read once for each state of a file, for lists ask again and again."""
+    try:
+        stat = os.stat(path)
+        return _begins_with(os.fspath(path), stat.st_size, stat.st_mtime_ns, mark, length)
+    except OSError:
+        return False
+
+
+@lru_cache(4096)
+def _begins_with(path: str, size: int, changed: int, mark: re.Pattern, length: int) -> bool:
+    with open(path, "rb") as file:
+        return mark.search(file.read(length)) is not None

@@ -28,7 +28,8 @@ from cologen.training.data.buckets import pick, sizes_of
 from cologen.training.data.examples import Examples
 from cologen.training.data.sets import open_source
 from cologen.training.kept_lessons import KeptLessons, parts_of
-from cologen.training.lessons import Lessons, encode, slots
+from cologen.training.lessons import Lessons, encode
+from cologen.training.slots import slots
 from cologen.training.toy.store import open_codec
 from cologen.training.validate import held_out
 from pack import ROOT

@@ -11,9 +11,9 @@ from cologen.prw.embedded import velocity
 from cologen.prw.source import Routing, Source
 from cologen.training.checkpoints import TrainingError
 from cologen.training.forward import compile_blocks
-from cologen.training.lessons import slots
 from cologen.training.mishaps import NotFinite
 from cologen.training.objective import side, usage
+from cologen.training.slots import slots
 from cologen.training.validate import TIMES, draw, validate
 from naive import Naive
 from tiny_run import REAL_HEADS, SMALL, TASKS, gradients, tiny_curriculum, tiny_host, tiny_run, tiny_trainer

@@ -19,11 +19,12 @@ from .checkpoints import TrainingError
 from .curriculum import Settings, Stage
 from .forward import device_of
 from .gradient_sums import GradientSums
-from .lessons import Batch, Shelf, Slot, batch_of, slots
+from .lessons import Batch, Shelf, batch_of
 from .mishaps import MOST_MISSES, NotFinite, OutOfMemory
 from .optimizers import load_tensors, make_optimizer, tensors_of
 from .pacing import Pacing
 from .schedule import factor
+from .slots import Slot, slots
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +18,7 @@ from ..bank_info import BankError, BankInfo, ExpertInfo
 from ..config import Base
 from ..habits import Habits
 from ..renamed import Renamed
-from ..safe_file import SafeFile
+from ..safe_file import SafeFile, begins_with
 from ..strict import one_of, short
 from .matrices import matrix, put
 from .names import expert_name
@@ -70,18 +69,7 @@ def claims(names: Iterable[str]) -> bool:
 
 
 def looks_like_easycontrol(path: str | os.PathLike) -> bool:
-    """By the beginning of its header alone, and once for each state of a file: lists of many are asked for often."""
-    try:
-        stat = os.stat(path)
-        return _begins_so(os.fspath(path), stat.st_size, stat.st_mtime_ns)
-    except OSError:
-        return False
-
-
-@lru_cache(4096)
-def _begins_so(path: str, size: int, changed: int) -> bool:
-    with open(path, "rb") as file:
-        return MARK.search(file.read(LOOKED_AT)) is not None
+    return begins_with(path, MARK, LOOKED_AT)
 
 
 class Place(NamedTuple):
