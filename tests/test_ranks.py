@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 import torch
 from cologen.prw.bank import Bank
+from cologen.training.checkpoints import TrainingError
 from cologen.training.log import read_log
 from pack import ROOT
+from tiny_run import tiny_curriculum, tiny_run
 
 RECIPE = """
 base = "toy"
@@ -131,3 +134,11 @@ def test_processes_that_do_not_share_a_folder_are_told_so(train, tmp_path):
     code, error = train("apart-RANK", 2)
     assert code != 0
     assert "apart-1 of process 1 is not the folder that process 0 writes to: give all nodes one shared folder" in error
+
+
+def test_a_stage_whose_passes_differ_by_lesson_cannot_share_the_base(tmp_path, monkeypatch):
+    curriculum = tiny_curriculum(stages=("inpaint",), rho=1.0, shard=True)
+    curriculum = replace(curriculum, stages=(replace(curriculum.stages[0], features="self"),))
+    monkeypatch.setattr("cologen.training.ranks.sharing", lambda settings: settings.shard)
+    with pytest.raises(TrainingError, match='set shard = false, or features = "coredi"'):
+        tiny_run(tmp_path, curriculum).train()

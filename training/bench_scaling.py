@@ -61,6 +61,7 @@ class Napping(StageTrainer):
     def taught(self, batch, noise) -> tuple[Tensor, dict[str, Route], float]:
         pick, blocks = picker(self.bank, self.routing(batch.task), noise), self.bank.info.base.blocks()
         h = batch.source.flatten(1)[:, None, : self.bank.info.base.hidden_size].to(self.device).float()
+        h.requires_grad_()  # or the first block would not nap on the way back
         routes = {}
         for block in blocks:
             h = Nap.apply(h, self.seconds / 2 / len(blocks))
