@@ -13,6 +13,8 @@ from ...prw.strict import short
 
 FETCHED = ("backbone", "attn_implementation", "_attn_implementation")
 """Entries of a configuration by which transformers finds code or weights elsewhere; whole models have none."""
+DECODER = "decoder_config"
+"""MaskFormer's: a DETR's configuration, of which no backbone is built."""
 UNUSED = "fusion_stage.layers.0.residual_layer1."
 """Weights that DPT's first files lack, because nothing ever reads them."""
 
@@ -77,7 +79,7 @@ def _elsewhere(part) -> Iterator[str]:
     """What transformers would look up by its name, in a part of a configuration."""
     if isinstance(part, dict):
         yield from (f"{key} {part[key]}" for key in FETCHED if isinstance(part.get(key), str))
-        part = list(part.values())
+        part = [inner for key, inner in part.items() if key != DECODER]
     if isinstance(part, list):
         for inner in part:
             yield from _elsewhere(inner)

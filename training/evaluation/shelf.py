@@ -93,7 +93,8 @@ def library(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError:
-        package = PACKAGES.get(name.partition(".")[0], name)
+        package = name.partition(".")[0]
+        package = PACKAGES.get(package, package)
         raise Unmeasured(f"{package} is not installed: pip install {package}.") from None
 
 
