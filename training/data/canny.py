@@ -1,6 +1,8 @@
 """Canny's edges, pixel for pixel as kornia and ComfyUI's own node draw them, in a fraction of their time: only pixels
 that are steep enough are compared with their neighbours, and edges are followed by their connected parts."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,10 +34,20 @@ def slopes(picture: np.ndarray) -> Tensor:
     from kornia.color import rgb_to_grayscale
     from kornia.filters import gaussian_blur2d
 
-    pixels = torch.tensor(picture).movedim(-1, 0)[None].float() / 255  # (1, 3, height, width)
-    soft = F.pad(gaussian_blur2d(rgb_to_grayscale(pixels), (5, 5), (1.0, 1.0)), (1, 1, 1, 1), "replicate")
-    sobel = torch.tensor(ACROSS)
-    return F.conv2d(soft, torch.stack([sobel, sobel.T])[:, None])[0]
+    pixels = torch.tensor(picture).movedim(-1, 0)[None].contiguous() / 255  # (1, 3, height, width)
+    soft = F.pad(gaussian_blur2d(rgb_to_grayscale(pixels), (5, 5), (1.0, 1.0)), (1, 1, 1, 1), "replicate")[0, 0]
+    return torch.stack([correlated(soft, kernel) for kernel in (ACROSS, tuple(zip(*ACROSS)))])
+
+
+def correlated(plane: Tensor, kernel: Sequence[Sequence[float]]) -> Tensor:
+    """Added up in conv2d's order, to the bit, but several times sooner."""
+    height, width = (size - 2 for size in plane.shape)
+    result = torch.zeros(height, width)
+    for y, row in enumerate(kernel):
+        for x, weight in enumerate(row):
+            if weight:
+                result.add_(plane[y : y + height, x : x + width], alpha=weight)
+    return result
 
 
 def ridges_above(low: float, right: Tensor, down: Tensor) -> np.ndarray:
