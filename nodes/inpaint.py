@@ -118,9 +118,10 @@ def feathered(mask: Tensor, pixels: int) -> Tensor:
     """From 0 just outside the mask to 1 so many pixels within it."""
     from scipy import ndimage
 
-    # (a mask without an outside has no distance to it)
-    depths = [
-        np.where(hole.all(), pixels + 1, ndimage.distance_transform_cdt(hole, "chessboard"))
-        for hole in mask.cpu().numpy()
-    ]
-    return torch.from_numpy(np.stack(depths)).clamp(max=pixels + 1).float() / (pixels + 1)
+    def depth(hole: np.ndarray) -> np.ndarray:
+        if hole.all():  # without an outside there is no distance to it
+            return np.full(hole.shape, pixels + 1, np.int32)
+        return ndimage.distance_transform_cdt(hole, "chessboard")
+
+    depths = np.stack([depth(hole) for hole in mask.cpu().numpy()])
+    return torch.from_numpy(depths).clamp_(max=pixels + 1) / (pixels + 1)

@@ -26,7 +26,7 @@ def canny(picture: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarr
         begun = np.zeros(count + 1, bool)
         begun[lines[ridges > high]] = True
         edges = begun[lines]
-    return np.repeat(edges[..., None], 3, -1) * np.uint8(255)
+    return np.stack([edges * np.uint8(255)] * 3, -1)
 
 
 def slopes(picture: np.ndarray) -> Tensor:

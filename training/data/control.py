@@ -109,4 +109,4 @@ def as_map(plane: Tensor) -> np.ndarray:
 
 
 def thrice(plane: np.ndarray) -> np.ndarray:
-    return np.repeat(plane[..., None], 3, -1)
+    return np.stack([plane] * 3, -1)
