@@ -66,18 +66,34 @@ def test_forgetting_has_a_row_a_stage():
     assert lines[3].startswith("| ground | 0.500 ± 0.000 (0.500 ± 0.000) | 0.250 ± 0.000 (0.250 ± 0.000) |")
 
 
-def test_a_report_answers_the_question_that_was_asked(tmp_path, monkeypatch):
-    """What is kept is asked for again only as it was; half a report is none."""
+@pytest.fixture
+def laboratory(tmp_path, monkeypatch):
+    """Two stages of an iteration or two each."""
     tiny = fresh(load_curriculum("toy", [f"{stage.name}.iterations=1" for stage in CURRICULUM.stages]))
+    tiny = reproduce.without(tiny, "inpaint", "ground", "control")
     monkeypatch.setattr(reproduce, "load_curriculum", lambda name: tiny)
     monkeypatch.setitem(reproduce.BUDGETS, "tiny", 1.0)
     monkeypatch.setattr(reproduce, "shortened", lambda recipe, share: replace(recipe, examples=66))
-    alone = Experiment(
-        "", lambda whole: {"alone": reproduce.without(whole, *EXPERIMENTS["forgetting"].tasks[:4])}, ("edit",)
-    )
-    monkeypatch.setitem(EXPERIMENTS, "alone", alone)
+    monkeypatch.setitem(EXPERIMENTS, "alone", Experiment("", lambda whole: {"alone": whole}, ("edit",)))
     said = []
-    four, six = (Laboratory(tmp_path, "tiny", count, said.append).perform("alone", 1) for count in (4, 6))
+    return lambda count: Laboratory(tmp_path, "tiny", count, said.append), said
+
+
+def test_a_report_answers_the_question_that_was_asked(laboratory, tmp_path):
+    """What is kept is asked for again only as it was."""
+    made, said = laboratory
+    four, six = (made(count).perform("alone", 1) for count in (4, 6))
     assert [found["alone"][0]["n"] for found in (four, six)] == [4, 6] and len(said) == 2
-    assert Laboratory(tmp_path, "tiny", 4, said.append).perform("alone", 1) == four and len(said) == 2
+    assert made(4).perform("alone", 1) == four and len(said) == 2
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_forgetting_asks_every_task_after_every_stage(laboratory):
+    found = laboratory[0](4).perform("forgetting", 1)["curriculum"]
+    after = found[0]["after"]
+    assert {stage: {*reports["own"]} - {"n", "seed"} for stage, reports in after.items()} == {
+        "subject": {"subject"},
+        "edit": {"subject", "edit"},
+    }
+    assert after["subject"]["own"]["subject"] == after["edit"]["own"]["subject"], "a frozen expert and its own router"
+    assert len(forgetting_table(found).splitlines()) == 4

@@ -18,6 +18,7 @@ from .curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
 from .kept_lessons import KeptLessons, toy_part
 from .run import Run
 from .run_folder import fingerprint
+from .runner import label
 from .toy.evaluate import evaluate
 from .toy.make import ToyRecipe, shortened
 from .toy.store import NAME, SHIPPED, open_set
@@ -173,7 +174,7 @@ class Laboratory:
 
     def _after(self, folder: Path, number: int, stage: Stage, seed: int) -> dict:
         """Every task so far, with its own router and with the newest."""
-        bank = Bank.open(folder / "stages" / f"{number}-{stage.name}.safetensors")
+        bank = Bank.open(folder / "stages" / f"{label(stage, number)}.safetensors")
         tasks = [each.task for each in self.curriculum.stages[: number + 1]]
         return {
             router or "own": evaluate(self.host(), self.codec, bank, self.count, HELD_OUT + seed, tasks, router)
