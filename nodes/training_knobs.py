@@ -54,7 +54,7 @@ def stage_knobs() -> list:
         float_knob(
             "alpha",
             64.0,
-            1.0,
+            0.001,
             4096,
             1.0,
             "How strongly the expert acts: alpha / rank scales it. The paper keeps it at 2.",
