@@ -59,7 +59,7 @@ FITS = tuple(FIT)
 
 def as_bytes(image: Tensor) -> np.ndarray:
     """IMAGE as pictures are kept on disk: 0 to 255."""
-    return (image.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return image.float().clamp(0, 1).mul_(255).round_().byte().cpu().numpy()
 
 
 def lanczos(image: Tensor, height: int, width: int) -> Tensor:

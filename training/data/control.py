@@ -50,8 +50,8 @@ def hed(picture: np.ndarray) -> np.ndarray:
     edges = 0
     for scale in SCALES:
         wide = max(0.5, scale * shorter / SIDE)
-        slopes = strongest(lambda channel: steepness(blur(channel, wide)), picture)  # noqa: B023 - called at once
-        edges += slopes * wide * (2 * np.pi) ** 0.5 / len(SCALES)
+        squares = strongest(lambda channel: squared_slope(blur(channel, wide)), picture)  # noqa: B023 - called at once
+        edges += squares.sqrt_() * wide * (2 * np.pi) ** 0.5 / len(SCALES)
     return as_map(1 - (-CONTRAST * edges).exp())
 
 
@@ -97,10 +97,10 @@ def along(axis: int, plane: Tensor, weights: Sequence[float]) -> Tensor:
     return result
 
 
-def steepness(plane: Tensor) -> Tensor:
-    """Length of the gradient; along a side of one pixel there is none."""
+def squared_slope(plane: Tensor) -> Tensor:
+    """Along a side of one pixel there is none."""
     slopes = (torch.gradient(plane, dim=axis)[0] for axis in (0, 1) if plane.shape[axis] > 1)
-    return reduce(torch.hypot, slopes, torch.zeros_like(plane))
+    return reduce(lambda sum, slope: sum.addcmul_(slope, slope), slopes, torch.zeros_like(plane))
 
 
 def as_map(plane: Tensor) -> np.ndarray:
