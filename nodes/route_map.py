@@ -5,7 +5,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..prw.flux_patch import routes_of
-from ..training.route_picture import draw_routes
+from ..training.watching.route_picture import draw_routes
 from .schema import CATEGORY, schema
 
 

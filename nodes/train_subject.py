@@ -9,10 +9,10 @@ from comfy_api.latest import io, ui
 from ..prw.concept import WHERE
 from ..prw.fitting import as_bytes, rgb
 from ..training.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
-from ..training.host_subject import subject_lessons, train_expert_on, train_subject_on
+from ..training.host.subject import subject_lessons, train_expert_on, train_subject_on
 from ..training.schedule import SCHEDULES
-from ..training.subject import OWN, Subject, SubjectRecipe
-from ..training.subject_expert import expert_stage, photo_pairs
+from ..training.subject.expert import expert_stage, photo_pairs
+from ..training.subject.recipe import OWN, Subject, SubjectRecipe
 from .folders import SUBJECT, run_folder
 from .schema import TRAINING, BankType, ConceptType, LossType, advanced, schema
 from .training import loss_map, samples, sheet, with_last_sample

@@ -21,10 +21,10 @@ from ..training.curriculum import (
     recipes,
     scaled,
 )
-from ..training.host_data import TrainingData
-from ..training.host_run import after, train_on
-from ..training.log import LOG, read_log
-from ..training.samples import FOLDER as SAMPLES
+from ..training.host.data import TrainingData
+from ..training.host.run import after, train_on
+from ..training.watching.log import LOG, read_log
+from ..training.watching.samples import FOLDER as SAMPLES
 from .feature_encoders import VAE, encoder_path
 from .folders import run_folder
 from .schema import TRAINING, schema

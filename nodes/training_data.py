@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 from ..prw.tasks import TASKS
 from ..training.data.folder import Folder
 from ..training.data.sample import Example
-from ..training.host_data import HostCodec, TrainingData, encoded
+from ..training.host.data import HostCodec, TrainingData, encoded
 from .folders import data_folder
 from .schema import TRAINING, DataType, advanced, schema
 

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ..training.curriculum import Stage
-from ..training.history import SMOOTH
-from ..training.listeners import Listener
-from ..training.plots import Curve, chart
 from ..training.trainer import Step, Trainer
+from ..training.watching.history import SMOOTH
+from ..training.watching.listeners import Listener
+from ..training.watching.plots import Curve, chart
 
 EVERY = 2.0
 """Seconds between two pictures."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..training.history import History
+from ..training.watching.history import History
 from .schema import TRAINING, LossType, schema
 
 SHOWN = ("usage", "loss", "validation")

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import torch
-from cologen.training.log import Log, read_log
 from cologen.training.recipe_text import parsed
+from cologen.training.watching.log import Log, read_log
 from tiny_run import tiny_curriculum, tiny_host, tiny_run
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from canvas import Canvas
-from cologen.training.route_picture import INK, PAPER
-from cologen.training.server import Server, base_directory, shown
+from cologen.training.host.server import Server, base_directory, shown
+from cologen.training.watching.route_picture import INK, PAPER
 from pack import HOST, ROOT
 from pictures_toy import PICTURES
 from PIL import Image, ImageDraw, ImageFont, ImageOps

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cologen.training.server import Server, base_directory, shown
+from cologen.training.host.server import Server, base_directory, shown
 from make_pictures import PATIENCE, sheet
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from pack import HOST

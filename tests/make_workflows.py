@@ -10,7 +10,7 @@ import workflows_sampling
 import workflows_subject
 import workflows_toy
 from canvas import Canvas
-from cologen.training.server import Server, base_directory
+from cologen.training.host.server import Server, base_directory
 from pack import HOST, ROOT
 
 FOLDER = ROOT / "example_workflows"

@@ -11,7 +11,7 @@ package = ModuleType("cologen")
 package.__path__ = [str(ROOT)]
 sys.modules["cologen"] = package
 
-from cologen.training.host import enter_host, find_host  # noqa: E402
+from cologen.training.host.find import enter_host, find_host  # noqa: E402
 
 HOST = find_host()
 if HOST is not None:

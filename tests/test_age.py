@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from cologen.training.server import Server, base_directory
+from cologen.training.host.server import Server, base_directory
 from pack import HOST, ROOT
 
 FROZEN = ROOT / "tests" / "frozen_nodes.json"

@@ -7,7 +7,7 @@ from pack import ROOT
 
 MAY_IMPORT = {"prw": {"prw"}, "training": {"training", "prw"}, "nodes": {"nodes", "training", "prw"}}
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "comfyui_version", "folder_paths", "nodes", "server", "execution"}
-HOST_FILES = {"prw/flux_patch.py", "training/host.py", "training/host_training.py"}
+HOST_FILES = {"prw/flux_patch.py", "training/host/find.py", "training/host/training.py"}
 FILES = sorted(path for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
 
 

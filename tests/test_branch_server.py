@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cologen.training.server import TOY, Server, base_directory, node, shown
+from cologen.training.host.server import TOY, Server, base_directory, node, shown
 from pack import HOST
 
 pytestmark = pytest.mark.usefixtures("comfy")

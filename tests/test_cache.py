@@ -18,10 +18,10 @@ import torch
 from cologen.prw import whole
 from cologen.prw.bank import Bank
 from cologen.training import cli
-from cologen.training.cache import Cache
-from cologen.training.cache_index import all_entries
-from cologen.training.cache_size import estimate, refuse_full
-from cologen.training.cached_lessons import CachedLessons, open_cached, open_shard
+from cologen.training.cache.encode import Cache
+from cologen.training.cache.index import all_entries
+from cologen.training.cache.lessons import CachedLessons, open_cached, open_shard
+from cologen.training.cache.size import estimate, refuse_full
 from cologen.training.checkpoints import TrainingError
 from cologen.training.curriculum import Stage, load_curriculum
 from cologen.training.data.buckets import pick, sizes_of

@@ -29,7 +29,7 @@ def bank(capsys, tmp_path):
 
 def test_a_new_bank_of_the_real_shape_promises_what_the_paper_says():
     from cologen.prw.bank_shapes import expected_shapes
-    from cologen.training.bank_commands import SHAPES
+    from cologen.training.commands.bank import SHAPES
     from cologen.training.shapes import bank_info
 
     shapes = expected_shapes(bank_info(SHAPES["flux1"]))
@@ -177,14 +177,14 @@ def test_bench_experts_prints_one_object(capsys):
 
 
 def test_the_pack_drags_nothing_heavy_into_the_host(comfy):
-    from cologen.training.bench_import import imports
+    from cologen.training.bench.start import imports
 
     found = imports(1)
     assert found["heavy"] == [] and found["nodes"] >= 6
 
 
 def test_the_flux1_preset_needs_the_memory_the_design_names():
-    from cologen.training.bench_inference import Shapes
+    from cologen.training.bench.inference import Shapes
 
     assert Shapes.flux1(1024, 512).kv_bytes(torch.bfloat16) == 684 * 2**20
     assert Shapes.flux1(1024, 1024).kv_bytes(torch.bfloat16) == 4 * 684 * 2**20

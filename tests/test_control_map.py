@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from cologen.training.data import control
 from cologen.training.data.palettes import ADE20K, COCO, COCO_STUFF, MERGED, PALETTES
-from cologen.training.server import Server, base_directory, node, prompt, shown, sources
+from cologen.training.host.server import Server, base_directory, node, prompt, shown, sources
 from pack import HOST
 from PIL import Image
 from safetensors.torch import load_file, save_file

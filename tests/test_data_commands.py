@@ -6,7 +6,7 @@ import pytest
 from cologen.training import cli
 from cologen.training.data.sample import Example
 from cologen.training.data.sets import DATASETS
-from cologen.training.data_sheet import GAP, SIDE, sheet
+from cologen.training.data.sheet import GAP, SIDE, sheet
 from layouts import LAYOUTS
 from pack import ROOT
 from PIL import Image

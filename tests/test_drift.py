@@ -16,7 +16,7 @@ from cologen.training.evaluation import distance
 from cologen.training.evaluation.drift import as_told, bank_on, drawn_twice, scores_of, subject_on, unrelated
 from cologen.training.evaluation.painter import TOY, Painter, host_painter, toy_painter
 from cologen.training.evaluation.shelf import CHECKPOINTS, Shelf
-from cologen.training.subject_training import fresh_concept
+from cologen.training.subject.tuning import fresh_concept
 from cologen.training.toy.render import render
 from tiny_networks import tiny_clip
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from cologen.prw.bank_info import BankError
 from cologen.prw.embedded import EmbeddedHost
-from cologen.training.encoders import EncoderFiles, FluxEncoders, open_encoders
+from cologen.training.encoders.flux import EncoderFiles, FluxEncoders, open_encoders
 from pack import HOST
 from safetensors.torch import load_file, save_file
 
@@ -239,7 +239,7 @@ def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, mo
     "prompt", ["photo of a [dog]", "a [red brick house], half hidden!", "[it]", "a [dog] and a [Zweihänder]"]
 )
 def test_words_are_the_hosts(models, prompt):
-    from cologen.training.host_data import HostCodec
+    from cologen.training.host.data import HostCodec
 
     clip = SimpleNamespace(tokenize=models[1].tokenize_with_weights)
     found = ours(models[3]).words(prompt)

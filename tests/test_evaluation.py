@@ -13,8 +13,9 @@ import numpy as np
 import pack
 import pytest
 from benchmark_layouts import LAYOUTS
-from cologen.training import evaluation_commands, ranks
+from cologen.training import ranks
 from cologen.training.cli import main
+from cologen.training.commands import tables
 from cologen.training.evaluation.draw import answers, claim_answers, draw, places
 from cologen.training.evaluation.measure import Score
 from cologen.training.evaluation.metrics import METRICS
@@ -105,9 +106,9 @@ class TestCommand:
         assert code == 1 and sentence in error and "\n" not in error
 
     def test_the_terminal_knows_every_protocol(self):
-        kinds = evaluation_commands.KINDS
-        names = [f"{n}-{k}" for n in evaluation_commands.BENCHMARKS for k in kinds.get(n, ())]
-        assert {*names, *(n for n in evaluation_commands.BENCHMARKS if n not in kinds)} == PROTOCOLS.keys()
+        kinds = tables.KINDS
+        names = [f"{n}-{k}" for n in tables.BENCHMARKS for k in kinds.get(n, ())]
+        assert {*names, *(n for n in tables.BENCHMARKS if n not in kinds)} == PROTOCOLS.keys()
 
     def test_what_is_drawn_otherwise_goes_elsewhere(self, capsys, tmp_path):
         claim_answers(tmp_path, {"seed": 0, "steps": 12})

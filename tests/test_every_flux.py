@@ -98,7 +98,7 @@ def scaled_fp8(weights):
 
 
 def test_scaled_fp8(flux, bank):
-    from cologen.training.host import load_model
+    from cologen.training.host.find import load_model
 
     stored, meant = scaled_fp8(flux.state_dict())
     import comfy.utils

@@ -8,12 +8,12 @@ from cologen.prw.bank import Bank
 from cologen.prw.config import Base
 from cologen.prw.flux_math import rotary, timestep_embedding
 from cologen.training.checkpoints import TrainingError
-from cologen.training.feature_training import FeatureTrainer, drawn
-from cologen.training.features import Eye, features_of, kept_features, pooling
+from cologen.training.features.seen import Eye, features_of, kept_features, pooling
+from cologen.training.features.training import FeatureTrainer, drawn
 from cologen.training.forward import SPARE_EMBEDDED
 from cologen.training.growing import empty_bank, grown
-from cologen.training.log import Log
 from cologen.training.loop import StageTrainer
+from cologen.training.watching.log import Log
 from test_resume import Leave, files, steps
 from tiny_run import TinyCodec, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
 

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cologen.training.server import Server, base_directory, scene
+from cologen.training.host.server import Server, base_directory, scene
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from naive_easycontrol import random_file
 from pack import HOST, ROOT

@@ -9,7 +9,7 @@ from cologen.prw.bank import Bank
 from cologen.prw.bank_work import merge
 from cologen.prw.conditioning import add_source
 from cologen.prw.importers import open_experts
-from cologen.training.server import Server, base_directory, node, prompt, shown, sources
+from cologen.training.host.server import Server, base_directory, node, prompt, shown, sources
 from naive_easycontrol import NaiveEasyControl, below, over, random_file
 from pack import HOST
 from safetensors.torch import save_file

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from cologen.training.log import Log
 from cologen.training.objective import draw_times
 from cologen.training.pacing import OPEN_BY, Pacing
+from cologen.training.watching.log import Log
 from test_resume import Leave, files, steps
 from tiny_run import tiny_curriculum, tiny_host, tiny_run, tiny_trainer
 

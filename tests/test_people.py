@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from canvas import Canvas
-from cologen.training.server import Server, base_directory, node, shown
+from cologen.training.host.server import Server, base_directory, node, shown
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import Item, Scene
 from pack import HOST

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from cologen.training.projection import COV, ORTHO, Projection, effective_rank, overlap
+from cologen.training.features.projection import COV, ORTHO, Projection, effective_rank, overlap
 
 WIDE, NARROW = 12, 4
 

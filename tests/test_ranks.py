@@ -12,7 +12,7 @@ import pytest
 import torch
 from cologen.prw.bank import Bank
 from cologen.training.checkpoints import TrainingError
-from cologen.training.log import read_log
+from cologen.training.watching.log import read_log
 from pack import ROOT
 from tiny_run import tiny_curriculum, tiny_run
 

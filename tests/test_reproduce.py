@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pack  # noqa: F401
 import pytest
-from cologen.training import reproduce
+from cologen.training.commands.reproduce import draw_rows, forgetting_table, summary, table
 from cologen.training.curriculum import load_curriculum
-from cologen.training.reproduce import EXPERIMENTS, Experiment, Laboratory, fresh, mean_and_sd
-from cologen.training.reproduce_commands import draw_rows, forgetting_table, summary, table
+from cologen.training.experiments import curricula as reproduce
+from cologen.training.experiments.curricula import EXPERIMENTS, Experiment, Laboratory, fresh, mean_and_sd
 
 CURRICULUM = fresh(load_curriculum("toy"))
 TOTAL = sum(stage.iterations for stage in CURRICULUM.stages)

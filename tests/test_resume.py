@@ -13,9 +13,9 @@ import torch
 from cologen.prw.bank import Bank
 from cologen.prw.bank_info import BankError
 from cologen.training.checkpoints import Folder, TrainingError, read
-from cologen.training.listeners import Listener
-from cologen.training.log import Log, read_log
 from cologen.training.mishaps import NotFinite, Stopped
+from cologen.training.watching.listeners import Listener
+from cologen.training.watching.log import Log, read_log
 from pack import ROOT
 from tiny_run import TASKS, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
 

@@ -9,8 +9,8 @@ import torch
 from cologen.prw.concept import ConceptInfo
 from cologen.prw.config import Base
 from cologen.prw.marked_words import WORDS, Words
-from cologen.training.host import random_vae
-from cologen.training.subject_training import fresh_concept
+from cologen.training.host.find import random_vae
+from cologen.training.subject.tuning import fresh_concept
 from pack import ROOT
 from safetensors.torch import save_file
 from sampling import sample

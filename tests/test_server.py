@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cologen.prw.bank import Bank
-from cologen.training.server import Server, base_directory, prompt, shown, sources
+from cologen.training.host.server import Server, base_directory, prompt, shown, sources
 from pack import HOST
 
 pytestmark = pytest.mark.usefixtures("comfy")

@@ -11,9 +11,9 @@ from cologen.training.data.examples import Examples
 from cologen.training.data.sets import open_source
 from cologen.training.kept_lessons import KeptLessons, parts_of
 from cologen.training.lessons import load_lessons
-from cologen.training.log import read_log
 from cologen.training.run_folder import fingerprint
 from cologen.training.toy.store import open_codec
+from cologen.training.watching.log import read_log
 
 RECIPE = """
 base = "toy"

@@ -9,8 +9,8 @@ from cologen.prw.bank_work import merge, random_bank
 from cologen.prw.config import Base
 from cologen.training.curriculum import Stage
 from cologen.training.shapes import bank_info
-from cologen.training.subject import OWN
-from cologen.training.subject_expert import beginning, expert_stage, photo_pairs
+from cologen.training.subject.expert import beginning, expert_stage, photo_pairs
+from cologen.training.subject.recipe import OWN
 from test_subject_nodes import BLOCKS, CODEC, RECIPE, Cancel, lessons
 from test_training_nodes import farthest, train
 from tiny import host_model, tiny_flux
@@ -30,7 +30,7 @@ def bank():
 
 
 def grown(model, bank, out, **options) -> Bank:
-    from cologen.training.host_subject import train_expert_on
+    from cologen.training.host.subject import train_expert_on
 
     stage, settings = expert_stage(RECIPE, bank, "people/my dog")
     with torch.inference_mode():
@@ -88,8 +88,8 @@ def test_the_bank_has_a_column_more_and_its_file_alone_merges_back(model, bank, 
 def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, monkeypatch):
     import folder_paths
     from cologen.nodes.train_subject import CoLoGenTrainSubject
-    from cologen.training.host_data import TrainingData
-    from cologen.training.host_run import after
+    from cologen.training.host.data import TrainingData
+    from cologen.training.host.run import after
     from test_training_nodes import defaults
 
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
@@ -112,7 +112,7 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
     }
 
     from cologen.nodes.train_subject import pictures, recipe_of
-    from cologen.training.host_subject import subject_lessons
+    from cologen.training.host.subject import subject_lessons
 
     recipe = recipe_of(knobs, False)
     pairs = photo_pairs(CODEC, subject_lessons(CODEC, pictures([photos]), [], recipe)[OWN], recipe.subject)

@@ -10,12 +10,12 @@ from cologen.prw.config import Base
 from cologen.prw.embedded import EmbeddedHost
 from cologen.prw.marked_words import WORDS, Words
 from cologen.training.forward import SPARE_EMBEDDED
-from cologen.training.host_data import HostCodec
-from cologen.training.listeners import Listener
-from cologen.training.subject import OWN, PRIOR, subject_of
-from cologen.training.subject_lessons import photos
-from cologen.training.subject_run import SubjectRun
-from cologen.training.subject_training import fresh_concept
+from cologen.training.host.data import HostCodec
+from cologen.training.subject.lessons import photos
+from cologen.training.subject.recipe import OWN, PRIOR, subject_of
+from cologen.training.subject.run import SubjectRun
+from cologen.training.subject.tuning import fresh_concept
+from cologen.training.watching.listeners import Listener
 from sampling import conditioning, sample
 from test_subject_training import merged
 from test_training_nodes import POOLED, TEXT, TinyVae
@@ -62,13 +62,13 @@ def pictures(count, size=(96, 64)):
 
 
 def lessons():
-    from cologen.training.host_subject import subject_lessons
+    from cologen.training.host.subject import subject_lessons
 
     return subject_lessons(CODEC, pictures(3), pictures(2, (64, 80)), RECIPE)
 
 
 def trained(model, out, given=None, recipe=RECIPE, **options) -> Concept:
-    from cologen.training.host_subject import train_subject_on
+    from cologen.training.host.subject import train_subject_on
 
     with torch.inference_mode():
         return train_subject_on(model, CODEC, given or lessons(), recipe, out, 7, **options)

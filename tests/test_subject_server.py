@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from cologen.prw.concept import Concept
-from cologen.training.server import TOY, Server, base_directory, node, shown
+from cologen.training.host.server import TOY, Server, base_directory, node, shown
 from cologen.training.toy.subject import toy_photos
 from pack import HOST
 from PIL import Image

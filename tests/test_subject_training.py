@@ -10,10 +10,10 @@ from cologen.prw.concept import TOKENS, Concept, bends_of, beside_noun
 from cologen.prw.config import Base
 from cologen.prw.marked_words import Words
 from cologen.training.checkpoints import TrainingError
-from cologen.training.log import Log, read_log
 from cologen.training.mishaps import Stopped
-from cologen.training.subject import OWN, load_recipe, subject_of
-from cologen.training.subject_training import CONTEXTS
+from cologen.training.subject.recipe import OWN, load_recipe, subject_of
+from cologen.training.subject.tuning import CONTEXTS
+from cologen.training.watching.log import Log, read_log
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_resume import Leave, steps

@@ -11,12 +11,12 @@ from cologen.prw.concept import Concept
 from cologen.prw.dual_branch import Blend
 from cologen.prw.embedded import EmbeddedHost
 from cologen.prw.marked_words import WORDS, Words, without_marks
-from cologen.training.branches import Branch, drawn_beside
 from cologen.training.cli import main
 from cologen.training.curriculum import SUBJECT
-from cologen.training.reproduce_subject import ROWS, Exam, draw_curves, means, moments, summary
-from cologen.training.subject import OWN, PRIOR, SubjectRecipe, load_recipe
-from cologen.training.subject_lessons import folder_pictures, folder_told, recipe_lessons
+from cologen.training.experiments.branches import Branch, drawn_beside
+from cologen.training.experiments.subject import ROWS, Exam, draw_curves, means, moments, summary
+from cologen.training.subject.lessons import folder_pictures, folder_told, recipe_lessons
+from cologen.training.subject.recipe import OWN, PRIOR, SubjectRecipe, load_recipe
 from cologen.training.toy.oracle import read
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import COLOURS, GROUNDS, PLACES, TEXTURES, Item, Scene, draw_scene

@@ -15,19 +15,19 @@ import pytest
 import torch
 from cologen.prw.bank import Bank
 from cologen.training import cli, world
+from cologen.training.commands.train import AGAIN
 from cologen.training.curriculum import load_curriculum
 from cologen.training.forward import compile_blocks
-from cologen.training.history import History
-from cologen.training.listeners import Listener
-from cologen.training.log import read_log
-from cologen.training.plots import LEFT, TOP, Curve, chart, label, ticks
 from cologen.training.recipe_text import tables
-from cologen.training.report import write_report
-from cologen.training.route_picture import COLOURS
-from cologen.training.samples import Samples, latest
-from cologen.training.tensorboard import TensorBoard
-from cologen.training.terminal import Line, Terminal
-from cologen.training.train_commands import AGAIN
+from cologen.training.watching.history import History
+from cologen.training.watching.listeners import Listener
+from cologen.training.watching.log import read_log
+from cologen.training.watching.plots import LEFT, TOP, Curve, chart, label, ticks
+from cologen.training.watching.report import write_report
+from cologen.training.watching.route_picture import COLOURS
+from cologen.training.watching.samples import Samples, latest
+from cologen.training.watching.tensorboard import TensorBoard
+from cologen.training.watching.terminal import Line, Terminal
 from pack import ROOT
 from PIL import Image
 from tiny_run import tiny_curriculum, tiny_run, tiny_trainer, tiny_world, wait_for
@@ -188,11 +188,11 @@ class Raise(Listener):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_the_iteration_with_everything_saved(capsys, asked, tmp_path, monkeypatch, number):
-    from cologen.training import train_commands
+    from cologen.training.commands import train as terminal
 
-    usual, before = train_commands.watching, signal.getsignal(number)
+    usual, before = terminal.watching, signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(train_commands, "watching", lambda *a: [*usual(*a), Raise(number, "ground", 2)])
+        patch.setattr(terminal, "watching", lambda *a: [*usual(*a), Raise(number, "ground", 2)])
         code, _, error = train(capsys, "mine.toml", "--out", "a")
     assert code == 128 + number and error == f"cologen: {AGAIN}"
     assert signal.getsignal(number) is before
@@ -250,7 +250,7 @@ def test_two_processes_are_one_with_the_same_batch(capsys, asked, tmp_path):
 
 def test_compile_is_for_the_frozen_blocks(capsys, asked, monkeypatch):
     compiled = []
-    monkeypatch.setattr("cologen.training.resting.compile_blocks", lambda flux: compiled.append(flux))
+    monkeypatch.setattr("cologen.training.base.resting.compile_blocks", lambda flux: compiled.append(flux))
     train(capsys, "mine.toml", "--stage", "1", "--out", "a")
     assert not compiled
     train(capsys, "mine.toml", "--stage", "1", "--out", "b", "compile=true")
@@ -326,7 +326,7 @@ def events(folder):
 def test_tensorboard_gets_losses_usage_and_samples(tmp_path):
     pytest.importorskip("tensorboard")
     recipe = tiny_curriculum(4, validate_every=2, sample_every=4, sample_steps=1)
-    from cologen.training.log import Log
+    from cologen.training.watching.log import Log
 
     tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), TensorBoard(tmp_path)]).train(only="inpaint")
     found = events(tmp_path / "tensorboard/1-inpaint")
@@ -454,7 +454,7 @@ class Page(html.parser.HTMLParser):
 def test_the_report_needs_nothing_beside_it_and_escapes_what_it_is_given(tmp_path):
     recipe = tiny_curriculum(3, validate_every=3, sample_every=3, sample_steps=1)
     recipe.toy["<script>alert(1)</script>"] = "</td><img src=http://example.org>"
-    from cologen.training.log import Log
+    from cologen.training.watching.log import Log
 
     tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), Samples(tmp_path)]).train()
     write_report(tmp_path / "report.html", recipe, 123456, "<b>mine</b>")

@@ -15,10 +15,10 @@ from cologen.prw.conditioning import add_source
 from cologen.prw.embedded import EmbeddedHost
 from cologen.training.curriculum import Curriculum, Settings, Stage
 from cologen.training.forward import SPARE_EMBEDDED
-from cologen.training.host_data import HostCodec, TrainingData
+from cologen.training.host.data import HostCodec, TrainingData
 from cologen.training.lessons import Lessons
-from cologen.training.listeners import Listener
 from cologen.training.run import Run
+from cologen.training.watching.listeners import Listener
 from pack import HOST
 from PIL import Image
 from sampling import conditioning, sample
@@ -83,7 +83,7 @@ def model(comfy):
 
 
 def train(model, out, curriculum=TWO, given=None, **options) -> Bank:
-    from cologen.training.host_run import train_on
+    from cologen.training.host.run import train_on
 
     with torch.inference_mode():
         return train_on(model, given or data(), curriculum, out, 7, **options)
@@ -158,7 +158,7 @@ def test_what_was_trained_bends_the_picture_through_the_other_nodes(model, tmp_p
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16], ids=["fp8", "bf16"])
 def test_small_weights_train_with_a_finite_loss(dtype, tmp_path):
-    from cologen.training.log import LOG, read_log
+    from cologen.training.watching.log import LOG, read_log
 
     with torch.inference_mode():
         model = host_model(tiny_flux(gain=1.0, **BLOCKS), dtype)
@@ -232,7 +232,7 @@ class Cancel(Listener):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, monkeypatch, checkpointing):
     import comfy.model_management
-    from cologen.training import host_training
+    from cologen.training.host.find import training as host_training
 
     curriculum = replace(TWO, settings=replace(SETTINGS, checkpointing=checkpointing))
     whole = train(model, tmp_path / "a", curriculum)
@@ -262,7 +262,7 @@ def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, mo
 
 
 def test_a_finished_run_is_read_from_disk(model, tmp_path, monkeypatch):
-    from cologen.training.host_training import TrainingHost
+    from cologen.training.host.training import TrainingHost
 
     first = train(model, tmp_path)
     monkeypatch.setattr(TrainingHost, "training", None)
@@ -270,7 +270,7 @@ def test_a_finished_run_is_read_from_disk(model, tmp_path, monkeypatch):
 
 
 def test_a_stage_after_a_bank_is_the_curriculum_s_next_stage(model, tmp_path):
-    from cologen.training.host_run import after
+    from cologen.training.host.run import after
 
     whole = train(model, tmp_path / "a")
     first = train(model, tmp_path / "b", after(None, STAGES[0], SETTINGS), only="inpaint")
@@ -455,7 +455,7 @@ def dinov2(folder):
 def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch, features, encoder):
     import folder_paths
     from cologen.nodes.training import CoLoGenTrainStage
-    from cologen.training.host_run import after
+    from cologen.training.host.run import after
 
     known = folders / "clip_vision"
     dinov2(known / "DINO small")
@@ -563,7 +563,7 @@ NODE_CLASS_MAPPINGS = {"LoadTinyClip": LoadTinyClip}
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, comfy):
-    from cologen.training.server import base_directory
+    from cologen.training.host.server import base_directory
 
     root = base_directory(tmp_path_factory.mktemp("comfy"), {})
     pictures(root / "input/cologen/mine", 4)
@@ -574,7 +574,7 @@ def base(tmp_path_factory, comfy):
 
 @pytest.fixture(scope="module")
 def server(base):
-    from cologen.training.server import Server
+    from cologen.training.host.server import Server
 
     running = Server(HOST, base)
     yield running
@@ -584,7 +584,7 @@ def server(base):
 def workflow(run: str, iterations: int) -> dict:
     """A folder of pictures to an expert to a picture drawn with it."""
     from cologen.nodes.training import CoLoGenTrainStage
-    from cologen.training.server import node, prompt
+    from cologen.training.host.server import node, prompt
 
     drawn = prompt("edit")
     knobs = dict(
@@ -608,7 +608,7 @@ def workflow(run: str, iterations: int) -> dict:
 
 
 def test_the_server_trains_and_draws_with_what_it_trained(server, base):
-    from cologen.training.server import shown
+    from cologen.training.host.server import shown
 
     entry = server.run(workflow("served", 4))
     assert shown(base, entry, "save").size == (128, 128)

@@ -11,7 +11,7 @@ import layouts
 import pytest
 import torch
 from cologen.prw.bank import Bank
-from cologen.training.cached_lessons import open_shard
+from cologen.training.cache.lessons import open_shard
 from pack import ROOT
 from tiny_run import wait_for
 

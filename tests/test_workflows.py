@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cologen.training.data.ground import read_mask
 from cologen.training.data.masks import iou
-from cologen.training.server import Server, base_directory, shown
+from cologen.training.host.server import Server, base_directory, shown
 from cologen.training.toy.evaluate import APART
 from cologen.training.toy.render import item_mask
 from cologen.training.toy.scene import MARKERS

@@ -7,7 +7,7 @@ from cologen.prw.bank_work import random_bank
 from cologen.prw.config import Base
 from cologen.prw.flux import Flux
 from cologen.prw.source import Routing, Source
-from cologen.training.host import load_model
+from cologen.training.host.find import load_model
 from cologen.training.shapes import TINY, random_flux
 
 SHAPE = TINY

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pack  # noqa: F401
 import torch
-from cologen.training import forward, ranks, resting, world
+from cologen.training import forward, ranks, world
+from cologen.training.base import resting
 from cologen.training.cli import main
 from cologen.training.loop import StageTrainer
 from tiny_run import tiny_world

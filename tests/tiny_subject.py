@@ -6,9 +6,9 @@ import torch
 from cologen.prw.config import Base
 from cologen.prw.marked_words import Words, without_marks
 from cologen.training.forward import SPARE_EMBEDDED
-from cologen.training.subject import OWN, PRIOR, subject_of
-from cologen.training.subject_lessons import photos
-from cologen.training.subject_run import SubjectRun
+from cologen.training.subject.lessons import photos
+from cologen.training.subject.recipe import OWN, PRIOR, subject_of
+from cologen.training.subject.run import SubjectRun
 from tiny_run import TinyCodec, tiny_host, tiny_lessons
 
 

@@ -1,7 +1,7 @@
 """Example workflows of one's own subject: photos, training and a picture of it, with the toy set and with FLUX.1-dev."""
 
 from canvas import Canvas, Node, Output
-from cologen.training.server import TOY
+from cologen.training.host.server import TOY
 from workflows_flux import Stock
 from workflows_toy import sampled
 

@@ -2,7 +2,7 @@
 
 from canvas import Canvas, Node, Output
 from cologen.prw.tasks import TASKS
-from cologen.training.server import TOY
+from cologen.training.host.server import TOY
 from cologen.training.toy.evaluate import CFG, STEPS
 
 SCENES = {"inpaint": 9, "control": 6, "subject": 6, "edit": 4}

@@ -6,19 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import (
-    bank_commands,
-    bench_commands,
-    data_commands,
-    drift_commands,
-    eval_commands,
-    evaluation_commands,
-    reproduce_commands,
-    reshape_commands,
-)
+from .commands import bank, bench, data, drift, reproduce, reshape, tables, toy, train
 from .demo import demo
 from .mishaps import Stopped
-from .train_commands import add_command
+
+GROUPS = (
+    ("bank", "ACTION", "make, look at, change, import and export banks", (bank, reshape)),
+    ("bench", "FIGURE", "measure on this machine", (bench,)),
+    ("eval", "WORLD", "measure what a bank can do", (toy, drift, tables)),
+    ("data", "ACTION", "look at training data", (data,)),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,26 +23,16 @@ def main(argv: list[str] | None = None) -> int:
         prog="cologen", description="CoLoGen: experts that let FLUX.1 read a source image."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    bank = commands.add_parser("bank", help="make, look at, change, import and export banks")
-    actions = bank.add_subparsers(required=True, metavar="ACTION")
-    bank_commands.add_commands(actions)
-    reshape_commands.add_commands(actions)
-    bench = commands.add_parser("bench", help="measure on this machine")
-    bench_commands.add_commands(bench.add_subparsers(required=True, metavar="FIGURE"))
-    judged = commands.add_parser("eval", help="measure what a bank can do")
-    worlds = judged.add_subparsers(required=True, metavar="WORLD")
-    eval_commands.add_commands(worlds)
-    drift_commands.add_command(worlds)
-    evaluation_commands.add_commands(worlds)
-    data = commands.add_parser("data", help="look at training data")
-    data_commands.add_commands(data.add_subparsers(required=True, metavar="ACTION"))
+    for name, metavar, said, members in GROUPS:
+        group = commands.add_parser(name, help=said).add_subparsers(required=True, metavar=metavar)
+        for member in members:
+            member.add_commands(group)
+    for single in (train, reproduce):
+        single.add_commands(commands)
     shown = commands.add_parser("demo", help="the five tasks with the toy set that ships")
     shown.add_argument("--out", type=Path, default=Path("out"))
     shown.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
     shown.set_defaults(run=lambda args: str(demo(args.out, args.comfy)))
-
-    add_command(commands)
-    reproduce_commands.add_command(commands)
 
     args = parsed(parser, argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -17,7 +17,7 @@ from .schedule import SCHEDULES
 
 RECIPES = Path(__file__).parent / "recipes"
 SUBJECT = "subject"
-"""The one recipe among them that is no curriculum (subject.py)."""
+"""The one recipe among them that is no curriculum (subject/recipe.py)."""
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
 BASE_WEIGHTS = ("plain", "fp8", "int8", "nf4")
@@ -48,7 +48,7 @@ class Stage:
     """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
     Empty: an expert of its own, as the paper's."""
     features: str = "off"
-    """What it learns besides, of an encoder's features of the target (feature_training.py)."""
+    """What it learns besides, of an encoder's features of the target (features/training.py)."""
     along: tuple[str, ...] = ()
     """Older experts that are trained along: co-training, what the paper compares its curriculum with."""
 
@@ -175,7 +175,7 @@ class Curriculum:
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Where the sets that stages name lie, and how they are read (data/sets)."""
     encoders: dict[str, Any] = field(default_factory=dict)
-    """Files of FLUX.1's text encoders and VAE (encoders.py), for data that is cached without a host."""
+    """Files of FLUX.1's text encoders and VAE (encoders/), for data that is cached without a host."""
 
     def __post_init__(self):
         names = [stage.name for stage in self.stages]

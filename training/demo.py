@@ -29,7 +29,7 @@ def demo(out: Path, comfy: bool = False) -> Path:
     """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
     asked = [question for task in ASK for question in questions(task, EACH, SEED)]
     if comfy:
-        from .server import demo_pictures
+        from .host.server import demo_pictures
 
         with tempfile.TemporaryDirectory() as folder:
             pictures = demo_pictures(Path(folder), [question.example for question in asked])

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from ..prw.strict import one_of, typed
 from ..prw.tasks import TASKS
-from .cache_index import folder_of
-from .cached_lessons import CachedLessons, CachedSet, open_cached
+from .cache.index import folder_of
+from .cache.lessons import CachedLessons, CachedSet, open_cached
 from .curriculum import Curriculum, Stage
 from .data.sets import Source, open_source
 from .lessons import Codec, Lessons, Shelf, encode, joined, load_lessons
-from .subject import OWN
+from .subject.recipe import OWN
 
 TOY = "toy"
 Progress = Callable[[str, int, int], None]

@@ -44,7 +44,7 @@ class Codec(Protocol):
 
 
 class Shelf(Protocol):
-    """Lessons of a task, in memory (Lessons) or on disk (cached_lessons.py)."""
+    """Lessons of a task, in memory (Lessons) or on disk (cache/lessons.py)."""
 
     task: str
     taught: int

@@ -26,7 +26,7 @@ def rank() -> int:
 
 
 def sharing(settings: Settings) -> bool:
-    """Whether they share the base's blocks (shards.py)."""
+    """Whether they share the base's blocks (base/shards.py)."""
     return settings.shard and count() > 1
 
 

@@ -23,13 +23,13 @@ from .checkpoints import TrainingError
 from .curriculum import Curriculum, Stage
 from .growing import empty_bank, grown, refuse_trained
 from .lessons import Codec, Lessons, Shelf
-from .listeners import Listener
 from .loop import StageTrainer
 from .mishaps import Stopped
 from .quiet import dominant, with_usage
 from .run_folder import BANK
 from .runner import Runner, label
 from .validate import Validation, sample_grid, validate
+from .watching.listeners import Listener
 
 
 @dataclass
@@ -100,8 +100,8 @@ class Run(Runner):
                 f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
                 f'of its data, or set features = "off".'
             )
-        from .feature_training import FeatureTrainer
-        from .features import kept_features
+        from .features.seen import kept_features
+        from .features.training import FeatureTrainer
 
         with ranks.first_alone():
             own = (self.host, lessons[stage.task], self.codec, settings.encoder, self.out / "features")

@@ -1,6 +1,6 @@
 """A trainer at work in a folder: it goes on from its last checkpoint, tells its listeners, and stops when asked.
 
-What is trained is a subclass's matter: a curriculum (run.py) or one's own subject (subject_run.py).
+What is trained is a subclass's matter: a curriculum (run.py) or one's own subject (subject/run.py).
 """
 
 import logging
@@ -17,11 +17,11 @@ from .checkpoints import Folder, TrainingError, read
 from .curriculum import Settings, Stage
 from .forward import device_of
 from .lessons import Codec
-from .listeners import Listener
 from .mishaps import NotFinite, Stopped
 from .run_folder import RunFolder
 from .trainer import Trainer
 from .validate import Validation
+from .watching.listeners import Listener
 
 
 class Runner(ABC):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import ranks
-from .listeners import Listener
+from .watching.listeners import Listener
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

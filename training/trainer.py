@@ -1,6 +1,6 @@
 """What all training has in common: tensors, an optimizer, iterations that follow from a seed, and a state to go on from.
 
-A subclass says what an iteration's loss is: loop.py for experts, subject_training.py for one's own subject. Everything
+A subclass says what an iteration's loss is: loop.py for experts, subject/tuning.py for one's own subject. Everything
 random follows from the seed and the iteration, so that neither a resume nor the number of ranks changes a result.
 """
 

@@ -10,7 +10,7 @@ from ..prw.attachment import Host
 from ..prw.checkpoint import load_flux
 from ..prw.embedded import EmbeddedHost
 from ..prw.strict import build, short
-from .cached_lessons import empty_of
+from .cache.lessons import empty_of
 from .checkpoints import TrainingError
 from .curriculum import Curriculum
 from .forward import SPARE_EMBEDDED
@@ -46,7 +46,7 @@ def open_world(
 
 def flux_world(curriculum: Curriculum, out: Path, device: str, seed: int, progress: Callable) -> World:
     """FLUX.1 from its file, on our own modules. Where all data is cached, T5 and CLIP need not be loaded."""
-    from .encoders import open_encoders
+    from .encoders.flux import open_encoders
 
     dtype = DTYPES[curriculum.settings.precision]
     codec = open_encoders(curriculum.encoders, device)
@@ -54,7 +54,7 @@ def flux_world(curriculum: Curriculum, out: Path, device: str, seed: int, progre
     caches = [part.cache for some in parts.values() for part in some if isinstance(part, CachedPart)]
     if caches:
         codec.empty = empty_of(caches[0])
-    flux = load_flux(curriculum.base, dtype)  # not on the device yet, where it may not fit as a whole (resting.py)
+    flux = load_flux(curriculum.base, dtype)  # not on the device yet, where it may not fit as a whole (base/resting.py)
     lessons = KeptLessons(parts, out / "lessons", progress)
     return World(EmbeddedHost(flux, dtype), codec, lessons, Path(curriculum.base).stem, SPARE_EMBEDDED)
 

@@ -17,7 +17,7 @@ from ...prw.source import LATENT_CHANNELS, Routing
 from ...prw.strict import between
 from ..drawing import Text, drawn, followed
 from ..forward import device_of, unwoven
-from ..host import enter_host, needed_host, open_files
+from ..host.find import enter_host, needed_host, open_files
 from ..lessons import Codec
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import BANK, SHIPPED, open_set
@@ -103,8 +103,8 @@ def flux_painter(
 
 
 def host_painter(model, vae, clip, bank: Bank | None, sampling: Sampling) -> Painter:
-    from ..host_data import HostCodec
-    from ..host_training import TrainingHost
+    from ..host.data import HostCodec
+    from ..host.training import TrainingHost
 
     host = TrainingHost(model)
     host.load()

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...prw.whole import whole
-from ..page import image, table, whole_page
+from ..watching.page import image, table, whole_page
 from .measure import Score, key_of
 from .metrics import METRICS, Answer
 from .protocols import Protocol

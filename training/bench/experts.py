@@ -1,0 +1,115 @@
+"""What routing and experts cost within the source pass, and that fifty experts cost no more than five.
+
+`routing_share` compares the source pass with one whose blocks route nothing and add nothing.
+Memory is the peak of a process of its own, because experts are memory-mapped: what counts is what is read.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ...prw.attachment import Attachment
+from ...prw.bank import Bank
+from ...prw.bank_shapes import expected_shapes
+from ...prw.embedded import EmbeddedHost
+from ...prw.experts import Weave
+from ...prw.router import Route
+from ...prw.source import Routing
+from ...prw.weaving import Pick
+from .inference import Shapes, a_source, device_name, inputs, interleaved
+
+MANY, FEW = 50, 5
+
+
+def experts(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int) -> dict:
+    flux = shapes.flux(dtype, device)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {count: _bank_file(shapes, flux, count, dtype, Path(folder)) for count in (FEW, MANY)}
+        steps = {f"experts_{count}": _source_pass(shapes, flux, path, dtype, device) for count, path in paths.items()}
+        steps["bare"] = _source_pass(shapes, flux, paths[FEW], dtype, device, Bare)
+        with torch.inference_mode():
+            seconds = interleaved(steps, repeats, device)
+        memory = {count: _peak_of_a_process(shapes, path, dtype, device) for count, path in paths.items()}
+    return {
+        **seconds,
+        "time_ratio_50_5": seconds[f"experts_{MANY}"] / seconds[f"experts_{FEW}"],
+        "memory_ratio_50_5": memory[MANY] / memory[FEW],
+        "memory_mib": {str(count): value / 2**20 for count, value in memory.items()},
+        "routing_share": 1 - seconds["bare"] / seconds[f"experts_{FEW}"],
+        "device": device_name(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "shapes": vars(shapes),
+    }
+
+
+class Bare(Attachment):
+    """Routes nothing and adds nothing."""
+
+    def pick(self, routing: Routing) -> Pick:
+        return _nothing
+
+
+def _nothing(block: str, h: torch.Tensor) -> Weave:
+    zero = torch.zeros(len(h), dtype=torch.long, device=h.device)
+    return Weave(Route(zero, zero.float(), zero.float()[:, None]), {})
+
+
+def _bank_file(shapes: Shapes, flux, count: int, dtype: torch.dtype, folder: Path) -> Path:
+    """A bank with only the last stage's router, which chooses among all."""
+    bank = shapes.bank(flux, tuple(f"e{i}" for i in range(count)))
+    last = f"e{count - 1}"
+    info = replace(bank.info, routers={last: bank.info.routers[last]})
+    tensors = {name: bank.tensors[name].to(dtype) for name in expected_shapes(info)}
+    return Bank(info, tensors).save(folder / f"{count}.safetensors")
+
+
+def _source_pass(shapes: Shapes, flux, path: Path, dtype: torch.dtype, device: str, kind=Attachment):
+    worker = kind(Bank.open(path), cached=False)
+    source = replace(a_source(shapes), routing=Routing(router="final"))
+    x, timestep, _, pooled, _ = inputs(shapes, flux, dtype, device)
+    return lambda: worker.prepare(EmbeddedHost(flux, dtype), [source], x, timestep, pooled)
+
+
+def _peak_of_a_process(shapes: Shapes, path: Path, dtype: torch.dtype, device: str) -> int:
+    request = json.dumps({"shapes": vars(shapes), "path": str(path), "dtype": str(dtype)[6:], "device": device})
+    command = [sys.executable, "-m", "cologen.training.bench.experts", request]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _main(request: str) -> None:
+    asked = json.loads(request)
+    shapes, dtype, device = Shapes(**asked["shapes"]), getattr(torch, asked["dtype"]), asked["device"]
+    flux = shapes.flux(dtype, device)
+    step = _source_pass(shapes, flux, Path(asked["path"]), dtype, device)
+    _forget_peak(device)
+    with torch.inference_mode():
+        step()
+        step()
+    sys.stdout.write(str(_peak(device)))
+
+
+def _forget_peak(device: str) -> None:
+    """Building the model needs more than running it; only the run is of interest."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    elif (refs := Path("/proc/self/clear_refs")).exists():
+        refs.write_text("5")
+
+
+def _peak(device: str) -> int:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated()
+    if (status := Path("/proc/self/status")).exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

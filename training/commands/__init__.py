@@ -1,0 +1,1 @@
+"""What the terminal offers: a module a command, gathered in cli.py."""

@@ -1,0 +1,176 @@
+"""What image-specific context optimisation and two branches are for, on the toy world: a subject that is kept, in prompts
+that are followed.
+
+A row is a way of training and a way of drawing. All are trained on the same photos for as long, and asked the same
+questions on the way: what is true in the end may be lost by then, or not there yet.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...prw.bending import bent
+from ...prw.concept import Concept, bends_of, beside_noun
+from ...prw.dual_branch import Blend
+from ...prw.embedded import EmbeddedHost
+from ...prw.marked_words import without_marks
+from ...prw.sampling import timesteps
+from ...prw.whole import whole
+from ..curriculum import BUDGETS, SUBJECT
+from ..forward import SPARE_EMBEDDED
+from ..run_folder import fingerprint
+from ..subject.lessons import recipe_lessons
+from ..subject.recipe import SubjectRecipe, load_recipe, shortened
+from ..subject.run import SubjectRun
+from ..toy.evaluate import CFG, STEPS
+from ..toy.store import NAME, SHIPPED, open_set
+from ..toy.subject import Asked, asked, mean_scores
+from ..watching.listeners import Listener
+from ..watching.plots import Curve, chart
+from .branches import Branch, drawn_beside
+from .curricula import HELD_OUT, mean_and_sd
+
+SAYS = "Contexts of their own keep prompts followed for longer, two branches follow them better (ECCV 2024)."
+MEASURES = ("fidelity", "editability")
+MOMENTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the iterations after which questions are asked."""
+BLEND = Blend(strength=1.0, last=3)
+"""Of the toy FLUX's six blocks all but the last third, and the strength that suits the smallest pictures."""
+
+
+class Row(NamedTuple):
+    ico: bool
+    branches: bool
+
+
+ROWS = {
+    "plain": Row(False, False),
+    "ICO": Row(True, False),
+    "two branches": Row(False, True),
+    "ICO, two branches": Row(True, True),
+}
+Curves = dict[str, dict[str, float]]
+"""Iterations, as a text -> measures."""
+
+
+class SubjectLaboratory:
+    """Trains and asks; what is finished is kept in its folder and not done again."""
+
+    def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
+        self.out, self.count, self.say = out, count, say
+        recipe = load_recipe(SUBJECT)
+        self.recipe = shortened(recipe, BUDGETS[budget])
+        self.flux, self.codec = open_set(SHIPPED)
+        self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
+
+    def perform(self, seeds: int) -> dict[str, dict[int, Curves]]:
+        found: dict[str, dict[int, Curves]] = {}
+        for seed in range(seeds):
+            reports = {ico: self._measured(ico, seed) for ico in (False, True)}
+            for name, row in ROWS.items():
+                found.setdefault(name, {})[seed] = reports[row.ico]["beside" if row.branches else "alone"]
+        return found
+
+    def _measured(self, ico: bool, seed: int) -> dict[str, Curves]:
+        settings = replace(self.recipe.curriculum.settings, validate_every=0, sample_every=0)
+        curriculum = replace(self.recipe.curriculum, settings=settings)
+        recipe = SubjectRecipe(curriculum, replace(self.recipe.subject, ico=ico))
+        folder = self.out / fingerprint(curriculum, seed, [repr(recipe.subject)])
+        exam = Exam(folder / f"exam-{self.count}.json", self, seed)
+        if not exam.finished(recipe.stage.iterations):
+            self.say(f"subject: {'with' if ico else 'without'} ICO, seed {seed}")
+            lessons = recipe_lessons(recipe, self.codec, seed)
+            run = SubjectRun(self.host, recipe, lessons, self.codec, folder, seed, NAME, [exam], SPARE_EMBEDDED)
+            run.path.unlink(missing_ok=True)  # other questions need the way there once more
+            run.train()
+        return exam.report
+
+    def answers(self, concept: Concept, beside: bool, seed: int) -> dict[str, float]:
+        """How well questions are answered, by two branches or alone."""
+        questions = sorted(asked(self.count, HELD_OUT + seed), key=lambda question: len(question.scene.items))
+        pictures: list[np.ndarray] = []
+        with bent(self.flux, bends_of(concept.info, concept.tensors)):
+            for size in sorted({len(question.scene.items) for question in questions}):
+                some = [question for question in questions if len(question.scene.items) == size]
+                pictures += list(self._drawn(concept, some, beside, seed + size))
+        return mean_scores(questions, pictures)
+
+    def _drawn(self, concept: Concept, questions: Sequence[Asked], beside: bool, seed: int) -> np.ndarray:
+        """Of questions whose words stand at the same places."""
+        generator = torch.Generator().manual_seed(seed)
+        (context, pooled), words = self._told(questions), self.codec.words(questions[0].prompt)
+        longer, marked = beside_noun(context, words, concept.vectors)
+        untold = tuple(part.expand(len(questions), *part.shape[1:]) for part in self.codec.texts([""]))
+        noise, apart = (torch.randn(len(questions), 16, 8, 8, generator=generator) for _ in range(2))
+        blend = BLEND if beside else replace(BLEND, end=0.0)
+        own, other = Branch((longer, pooled), marked, noise), Branch((context, pooled), words, apart)
+        times = timesteps(STEPS)
+        return self.codec.decode(drawn_beside(self.host, own, other, times, blend, untold=untold, cfg=CFG))
+
+    def _told(self, questions: Sequence[Asked]) -> tuple[Tensor, Tensor]:
+        return self.codec.texts([without_marks(question.prompt) for question in questions])
+
+
+class Exam(Listener):
+    """Asks on the way, and keeps what it was answered."""
+
+    def __init__(self, path: Path, laboratory: SubjectLaboratory, seed: int):
+        self.path, self.laboratory, self.seed = path, laboratory, seed
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.report: dict[str, Curves] = known or {"alone": {}, "beside": {}}
+
+    def finished(self, iterations: int) -> bool:
+        return moments(iterations) <= {int(at) for at in self.report["beside"]}
+
+    def stage_began(self, trainer) -> None:
+        if trainer.iteration == 0:
+            self.stepped(trainer, None)
+
+    def stepped(self, trainer, step) -> None:
+        at = str(trainer.iteration)
+        if trainer.iteration not in moments(trainer.stage.iterations) or at in self.report["beside"]:
+            return
+        concept = trainer.result()
+        for way, curves in self.report.items():
+            curves[at] = self.laboratory.answers(concept, way == "beside", self.seed)
+        with whole(self.path) as partial:
+            partial.write_text(json.dumps(self.report), encoding="utf-8")
+
+
+def moments(iterations: int) -> set[int]:
+    return {round(share * iterations) for share in MOMENTS}
+
+
+def means(seeds: dict[int, Curves], name: str) -> Curve:
+    """A measure over the iterations, the mean of the seeds."""
+    at = sorted(map(int, next(iter(seeds.values()))))
+    return Curve(at, [float(np.mean([curves[str(i)][name] for curves in seeds.values()])) for i in at])
+
+
+def summary(found: dict[str, dict[int, Curves]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """{row: {measure: (mean, sd)}} at the end."""
+    rows = {}
+    for row, seeds in found.items():
+        last = [curves[max(curves, key=int)] for curves in seeds.values()]
+        rows[row] = {name: mean_and_sd([each[name] for each in last]) for name in MEASURES}
+    return rows
+
+
+def draw_curves(found: dict[str, dict[int, Curves]]) -> Image.Image:
+    """Each measure over the iterations, and one against the other: up and to the right is better."""
+    curves = {name: {row: means(seeds, name) for row, seeds in found.items()} for name in MEASURES}
+    charts = [chart(name, lines, low=0, high=1) for name, lines in curves.items()]
+    across, up = (curves[name] for name in MEASURES)
+    ways = {row: Curve(across[row].y, up[row].y) for row in found}
+    charts.append(chart(" against ".join(MEASURES[::-1]), ways, across=MEASURES[0], low=0, high=1))
+    sheet = Image.new("RGB", (charts[0].width, sum(each.height for each in charts)))
+    for i, each in enumerate(charts):
+        sheet.paste(each, (0, sum(one.height for one in charts[:i])))
+    return sheet

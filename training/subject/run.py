@@ -1,0 +1,122 @@
+"""One's own subject, fine-tuned in a folder: it can be stopped anywhere and goes on there.
+
+NAME.safetensors           the concept, named like the recipe's stage
+checkpoints/               where training can go on
+log.jsonl, samples/        what happened
+run.json                   what this folder is of (run_folder.py)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...prw.attachment import Host
+from ...prw.concept import Concept, ConceptInfo, beside_noun
+from ...prw.config import Base
+from ...prw.positions import token_grid
+from ...prw.sampling import timesteps
+from .. import ranks
+from ..checkpoints import TrainingError
+from ..drawing import followed
+from ..forward import unwoven
+from ..lessons import Codec, Lessons
+from ..mishaps import Stopped
+from ..runner import Runner
+from ..validate import SEED, Validation, stacked, validate
+from ..watching.listeners import Listener
+from .lessons import beginnings
+from .recipe import OWN, PRIOR, SubjectRecipe
+from .tuning import TOKENS, SubjectTrainer, fresh_concept
+
+PHOTOS = 4
+"""Shown beside what is drawn."""
+
+
+@dataclass
+class SubjectRun(Runner):
+    host: Host
+    recipe: SubjectRecipe
+    lessons: Mapping[str, Lessons]
+    """The subject's photos, and the class's pictures where the recipe wants some."""
+    codec: Codec
+    out: Path
+    seed: int = 0
+    name: str = ""
+    """Of the base, for the concept."""
+    listeners: Sequence[Listener] = ()
+    spare: dict | None = None
+    breaks: tuple[type[BaseException], ...] = ()
+    broken: list[Listener] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        return self.out / f"{self.recipe.stage.name}.safetensors"
+
+    def train(self) -> Concept:
+        self._refuse_lessons()
+        base = Base.of(self.host.flux).probed(self.host.flux, self.name)
+        decides = [asdict(self.recipe.subject), *({name: self.lessons[name].ids} for name in sorted(self.lessons))]
+        self.folder.begun(self.recipe.curriculum, self.seed, base, None, decides)
+        if ranks.from_first(self.path.exists()):
+            return Concept.open(self.path)
+        if self.asked_to_stop():
+            raise Stopped
+        stage, settings = self.recipe.stage, self.recipe.curriculum.settings
+        trainer, folder = self.trainer(base), self.checkpoints(stage, 0, settings)
+        self.go_on(trainer, folder)
+        concept = trainer.result()
+        if ranks.rank() == 0:
+            concept.save(self.path)  # before what it could be made of again
+            folder.clear()
+        self.tell("stage_ended", stage, concept)
+        return concept
+
+    def trainer(self, base: Base) -> SubjectTrainer:
+        """At the start."""
+        subject, settings, own = self.recipe.subject, self.recipe.curriculum.settings, self.lessons[OWN]
+        vectors, contexts = beginnings(self.codec, subject, len(own), self.seed)
+        info = ConceptInfo(
+            base, subject.noun, subject.tokens, vectors.shape[1], settings.rank, settings.alpha, subject.where
+        )
+        concept = fresh_concept(info, vectors, self.seed)
+        empty = self.codec.texts([""])
+        return SubjectTrainer(self.host, concept, contexts, self.recipe, self.lessons, empty, self.seed, self.spare)
+
+    def _refuse_lessons(self) -> None:
+        if self.recipe.stage.replay and PRIOR not in self.lessons:
+            raise TrainingError(
+                f"The recipe keeps a share of {self.recipe.stage.replay} for pictures of the class, of which there are "
+                f"none: give some, or set replay to 0."
+            )
+
+    def validation(self, trainer: SubjectTrainer) -> dict[str, Validation]:
+        """On the photos themselves, at times and noise that never change: there are no others."""
+        return validate(trainer)
+
+    def sheet(self, trainer: SubjectTrainer) -> np.ndarray:
+        """Some photos, and below them what the prompts give."""
+        shown = self.codec.decode(self.lessons[OWN].target[:PHOTOS])
+        drawn = self.codec.decode(self.drawn(trainer))
+        return stacked([np.concatenate(row, axis=1) for row in (shown, drawn)])
+
+    @torch.no_grad()
+    def drawn(self, trainer: SubjectTrainer) -> torch.Tensor:
+        """A picture a prompt, latents as the VAE gives them."""
+        settings, device = trainer.settings, trainer.device
+        prompts = self.recipe.subject.prompts or (self.recipe.subject.told,)
+        context, pooled = (part.to(device) for part in self.codec.texts(list(prompts)))
+        context, _ = beside_noun(context, None, trainer.left[TOKENS])
+        one = self.lessons[OWN].target[:1]
+        noise = torch.randn(len(prompts), *one.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(device)
+        rows, columns = token_grid(noise, self.host.flux.patch_size)
+        woven, times = unwoven(self.host, noise), timesteps(settings.sample_steps, rows * columns)
+        size = settings.micro or len(prompts)
+        with trainer.bending(trainer.left):
+            parts = [
+                followed(self.host, [woven], part, [text], times, settings.guidance)
+                for part, *text in zip(*(tensor.split(size) for tensor in (noise, context, pooled)))
+            ]
+        return torch.cat(parts)

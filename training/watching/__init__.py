@@ -1,0 +1,1 @@
+"""What becomes of a run for those who watch: listeners, and the files that they leave."""
