@@ -201,7 +201,7 @@ def test_the_command_labels_a_set_and_says_by_what(tmp_path, models, capsys, mon
     "folder, sentence",
     [("nothing", "There is no detector in .*nothing, expected config.json and .*: download IDEA-Research/grounding-dino-base"),
      ("pickle", "There is no detector in .*pickle, expected config.json"),
-     ("damaged", "The detector in .*damaged cannot be loaded")],
+     ("damaged", "damaged is no model that transformers can open")],
 )  # fmt: skip
 def test_models_that_are_not_there_are_a_sentence(tmp_path, models, folder, sentence):
     (tmp_path / "pickle").mkdir()

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
-from ...prw.strict import short
-from .model_folder import refuse_untrusted
+from .model_folder import network_in, preparation_in
 from .nouns import Nouns, finder
 from .regions import LEAST, MOST
 from .rle import to_runs
@@ -92,32 +90,23 @@ def nearest(label: str, phrases: Sequence[str]) -> str:
 
 
 def open_labeller(detector: Path, segmenter: Path, device: str, threshold: float) -> Labeller:
-    from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, SamModel, SamProcessor
-
     by, nouns = finder()
+    whole_folder(detector, "detector")
+    whole_folder(segmenter, "segmenter")
     return Labeller(
-        opened(AutoModelForZeroShotObjectDetection, detector, "detector").eval().to(device),
-        opened(AutoProcessor, detector, "detector"),
-        opened(SamModel, segmenter, "segmenter").eval().to(device),
-        opened(SamProcessor, segmenter, "segmenter"),
+        network_in(detector, "AutoModelForZeroShotObjectDetection").to(device),
+        preparation_in(detector, "AutoProcessor"),
+        network_in(segmenter, "SamModel").to(device),
+        preparation_in(segmenter, "SamProcessor"),
         nouns,
         by,
         threshold,
     )
 
 
-def opened(cls, folder: Path, what: str):
-    """Nothing but this folder is asked, and no weights but safetensors are read."""
+def whole_folder(folder: Path, what: str) -> None:
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(
             f"There is no {what} in {folder}, expected config.json and *.safetensors: download {MODELS[what]} from "
             f"https://huggingface.co/{MODELS[what]} and give its folder."
         )
-    refuse_untrusted(folder)
-    options = {"use_safetensors": True} if "Model" in cls.__name__ else {}
-    try:
-        return cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValueError(
-            f"The {what} in {folder} cannot be loaded ({short(error)}): download {MODELS[what]} again."
-        ) from None

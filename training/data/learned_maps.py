@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...prw.strict import short
 from .control import as_map
-from .model_folder import configuration, open_folder
+from .model_folder import configuration, network_in, preparation_in
 from .palettes import PALETTES
 
 METRIC = ("depth_pro", "glpn", "prompt_depth_anything", "zoedepth")
@@ -96,17 +96,17 @@ ENDINGS: dict[str, tuple[type[MapModel], str]] = {
 def kind_of(folder: Path) -> str:
     """Of map that the model in a folder draws; empty: none."""
     try:
-        return _opener(folder)[0].kind
+        return opener_of(folder)[0].kind
     except ValueError:
         return ""
 
 
 def open_model(folder: Path) -> MapModel:
-    cls, opener = _opener(folder)
-    return cls(folder.name, *open_folder(folder, opener))
+    cls, opener = opener_of(folder)
+    return cls(folder.name, network_in(folder, opener).float(), preparation_in(folder))
 
 
-def _opener(folder: Path) -> tuple[type[MapModel], str]:
+def opener_of(folder: Path) -> tuple[type[MapModel], str]:
     architecture = str(configuration(folder)["architecture"])
     for ending, found in ENDINGS.items():
         if architecture.endswith(ending):

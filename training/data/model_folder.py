@@ -31,28 +31,36 @@ def configuration(folder: Path) -> dict:
     return config
 
 
-def open_folder(folder: Path, opener: str) -> tuple[nn.Module, object]:
-    """The model, by one of transformers' Auto classes, and its image processor."""
-    import transformers
-
+def network_in(folder: Path, kind: str, **more) -> nn.Module:
+    """By a class of transformers; `more` is for its from_pretrained."""
     refuse_untrusted(folder)
-    local = dict(local_files_only=True, trust_remote_code=False)
-    try:
-        network, report = getattr(transformers, opener).from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **local
-        )
-        processor = transformers.AutoImageProcessor.from_pretrained(folder, **local)
-    except Exception as error:  # whatever a foreign configuration can provoke
-        raise ValueError(
-            f"{folder.name} is no model that transformers can open ({short(str(error).partition(chr(10))[0])}), expected "
-            f"its whole folder with config.json, preprocessor_config.json and model.safetensors: download it again."
-        ) from None
-    if missing := [name for name in report["missing_keys"] if UNUSED not in name]:
+    network, report = _opened(folder, kind, use_safetensors=True, output_loading_info=True, **more)
+    if missing := sorted(name for name in report["missing_keys"] if UNUSED not in name):
         raise ValueError(
             f"{folder.name} lacks {len(missing)} of its weights (such as {short(missing[0])}), expected all of them: "
             f"download it again."
         )
-    return network.float().eval().requires_grad_(False), processor
+    return network.eval().requires_grad_(False)
+
+
+def preparation_in(folder: Path, kind: str = "AutoImageProcessor"):
+    """A tokenizer, an image processor or both."""
+    refuse_untrusted(folder)
+    return _opened(folder, kind)
+
+
+def _opened(folder: Path, kind: str, **more):
+    import transformers
+
+    try:
+        return getattr(transformers, kind).from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **more
+        )
+    except Exception as error:  # whatever a foreign configuration can provoke
+        raise ValueError(
+            f"{folder.name} is no model that transformers can open ({short(str(error).strip().partition(chr(10))[0])}), "
+            f"expected its whole folder with config.json, preprocessor_config.json and model.safetensors: download it again."
+        ) from None
 
 
 def refuse_untrusted(folder: Path) -> None:

@@ -6,29 +6,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .shelf import Unmeasured, broken, network, preparation
+from ..data.learned_maps import opener_of
+from .shelf import Unmeasured, network, preparation, unmeasured
 
 IGNORED = 255
-OPENERS = {
-    "ForSemanticSegmentation": "AutoModelForSemanticSegmentation",
-    "ForUniversalSegmentation": "AutoModelForUniversalSegmentation",
-    "ForInstanceSegmentation": "AutoModelForUniversalSegmentation",
-}
-"""How the names of transformers' architectures end, and what opens them."""
 Overlap = tuple[np.ndarray, np.ndarray]
 """Pixels of each class in both, and in either."""
 
 
 class Segmenter:
     def __init__(self, folder: Path, device: str):
+        with unmeasured():
+            _, opener = opener_of(folder)
         self.processor = preparation(folder, "AutoImageProcessor")
-        config = preparation(folder, "AutoConfig")
-        named = str((config.architectures or [""])[0])
-        opener = next((kind for ending, kind in OPENERS.items() if named.endswith(ending)), None)
-        if opener is None:
-            raise broken(folder, ValueError(f"it is a {named or 'model without a name'}"))
         self.network = network(folder, opener, device)
-        self.classes, self.device = config.num_labels, device
+        self.classes, self.device = self.network.config.num_labels, device
 
     @torch.no_grad()
     def read(self, picture: np.ndarray) -> np.ndarray:

@@ -1,14 +1,15 @@
 """The networks that measure, from folders that the user has; each is opened when first asked for, and kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-from ...prw.strict import one_of, short
-from ..data.model_folder import refuse_untrusted
+from ...prw.strict import one_of
+from ..data.model_folder import network_in, preparation_in
 
 T = TypeVar("T")
 
@@ -99,45 +100,21 @@ def library(name: str) -> ModuleType:
 
 
 def network(folder: Path, kind: str, device: str = "cpu", **more):
-    """A network by a class of transformers: whole, from safetensors, and without running code of the folder."""
-    transformers = library("transformers")
-    trusted(folder)
-    try:
-        model, report = getattr(transformers, kind).from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **LOCAL, **more
-        )
-    except Exception as error:  # whatever a foreign configuration can provoke
-        raise broken(folder, error) from None
-    if missing := sorted(name for name in report["missing_keys"] if UNREAD not in name):
-        raise Unmeasured(f"{folder.name} lacks {missing[0]} ({len(missing)} weights in all): download it again.")
-    return model.eval().requires_grad_(False).to(device)
+    library("transformers")
+    with unmeasured():
+        return network_in(folder, kind, **more).to(device)
 
 
 def preparation(folder: Path, kind: str):
-    """A tokenizer, image processor or both, by a class of transformers."""
-    try:
-        return getattr(library("transformers"), kind).from_pretrained(folder, **LOCAL)
-    except Unmeasured:
-        raise
-    except Exception as error:
-        raise broken(folder, error) from None
+    library("transformers")
+    with unmeasured():
+        return preparation_in(folder, kind)
 
 
-def trusted(folder: Path) -> None:
+@contextmanager
+def unmeasured() -> Iterator[None]:
+    """Why a folder cannot be opened is why its metric cannot be had."""
     try:
-        refuse_untrusted(folder)
+        yield
     except ValueError as error:
         raise Unmeasured(str(error)) from None
-
-
-def broken(folder: Path, error: Exception) -> Unmeasured:
-    said = short(str(error).strip().partition("\n")[0])
-    return Unmeasured(
-        f"{folder.name} cannot be opened ({said}), expected the whole folder of a transformers model with its "
-        f"*.safetensors: download it again."
-    )
-
-
-LOCAL = {"local_files_only": True, "trust_remote_code": False}
-UNREAD = "fusion_stage.layers.0.residual_layer1."
-"""Weights that DPT's files lack, because nothing ever reads them."""

@@ -16,7 +16,7 @@ from ...prw.positions import token_grid
 from ...prw.safe_file import SafeFile
 from ...prw.whole import whole
 from ..checkpoints import TrainingError
-from ..data.model_folder import open_folder
+from ..data.model_folder import network_in
 from ..evaluation.likeness import IMAGENET_COLOURS
 from ..forward import device_of
 from ..lessons import Codec, Lessons
@@ -38,7 +38,7 @@ class Eye(nn.Module):
 
     def __init__(self, folder: Path):
         super().__init__()
-        self.network, _ = open_folder(folder, "AutoModel")
+        self.network = network_in(folder, "AutoModel").float()
         self.name = folder.name
 
     @torch.no_grad()
