@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 from cologen.prw.embedded import EmbeddedHost
-from cologen.training.base.memory import Memory, needs, refuse_oversized
 from cologen.training.base.resting import refuse_large_base
 from cologen.training.bench.inference import Shapes
 from cologen.training.bench.training import a_trainer
 from cologen.training.checkpoints import TrainingError
 from cologen.training.curriculum import Settings
+from cologen.training.memory import Memory, needs, refuse_oversized
 from tiny_run import tiny_host, tiny_trainer
 from torch.profiler import ProfilerActivity, profile
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from cologen.prw.flux import Linear
 from cologen.prw.weaving import named_blocks
-from cologen.training.base.memory import needs
 from cologen.training.base.narrow import FORMATS, NF4, NarrowLinear, narrow_blocks, widened
 from cologen.training.base.resting import settle
 from cologen.training.bench.training import saved_bytes
 from cologen.training.curriculum import Settings
 from cologen.training.forward import compile_blocks
+from cologen.training.memory import needs
 from scipy.stats import norm
 from tiny_run import gradients, tiny_host, tiny_trainer
 

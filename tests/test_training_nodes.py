@@ -232,7 +232,7 @@ class Cancel(Listener):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, monkeypatch, checkpointing):
     import comfy.model_management
-    from cologen.training.host.find import training as host_training
+    from cologen.training.host import training as host_training
 
     curriculum = replace(TWO, settings=replace(SETTINGS, checkpointing=checkpointing))
     whole = train(model, tmp_path / "a", curriculum)

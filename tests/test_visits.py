@@ -3,11 +3,11 @@
 import pytest
 import torch
 from cologen.prw.weaving import named_blocks
-from cologen.training.base.memory import needs
 from cologen.training.base.resting import settle
 from cologen.training.base.visits import AT_ONCE, VisitingLinear
 from cologen.training.bench.training import saved_bytes
 from cologen.training.curriculum import Settings
+from cologen.training.memory import needs
 from tiny_run import SMALL, tiny_host, tiny_trainer
 
 DEEP = dict(SMALL, depth=3, depth_single_blocks=3)

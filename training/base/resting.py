@@ -7,7 +7,7 @@ from .. import ranks
 from ..checkpoints import TrainingError
 from ..curriculum import Settings
 from ..forward import compile_blocks
-from .memory import free_on, told
+from ..memory import free_on, told
 from .narrow import FORMATS, narrow_blocks
 from .shards import shard_blocks
 from .visits import let_blocks_visit

@@ -124,7 +124,7 @@ def train_subject(world, recipe: SubjectRecipe, out: Path, seed: int, listeners:
 
 def watching(out: Path, curriculum: Curriculum, line, report) -> list:
     """Who listens, besides signals: with several processes the first one's alone are told anything."""
-    from ..base.memory import Memory
+    from ..memory import Memory
     from ..watching.log import Log
     from ..watching.samples import Samples
     from ..watching.tensorboard import TensorBoard

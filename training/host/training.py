@@ -21,6 +21,7 @@ from ...prw.flux_patch import ComfyHost, check_flux, check_host
 from ...prw.weaving import named_blocks
 from ..base.frozen import passing_gradients
 from ..forward import rerun
+from ..memory import activations_of
 
 INTERRUPTS = (comfy.model_management.InterruptProcessingException,)
 """How the host breaks off what runs, in the middle of any layer."""
@@ -90,16 +91,9 @@ class TrainingHost(ComfyHost):
 
     def memory(self, tokens: int, samples: int, rank: int, checkpointing: bool) -> float:
         """About what training takes beside the model, for `samples` of so many tokens (source and text among them)."""
-        dim, blocks = self.module.hidden_size, sum(1 for _ in named_blocks(self.module))
-        width = comfy.model_management.dtype_size(self.dtype)
-        kept = (BETWEEN if checkpointing else WITHIN) * blocks + 2 * WITHIN
         # k and v, down and up: weight, gradient and the optimizer's two, in fp32
-        experts = blocks * 4 * dim * rank * 4 * 4
-        return samples * tokens * dim * width * kept + experts
-
-
-WITHIN, BETWEEN = 16, 3
-"""Activations a token that a block keeps for its gradient (measured), and what is left if it is computed twice."""
+        experts = sum(1 for _ in named_blocks(self.module)) * 4 * self.module.hidden_size * rank * 4 * 4
+        return activations_of(self.module, samples * tokens, self.dtype, checkpointing) + experts
 
 
 class Called:

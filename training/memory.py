@@ -9,19 +9,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ...prw.weaving import named_blocks
-from .. import ranks
-from ..cache.size import gib
-from ..checkpoints import TrainingError
-from ..lessons import Batch
-from ..loop import StageTrainer
-from ..trainer import Trainer
-from ..watching.listeners import Listener
-from ..watching.terminal import Line
-from .visits import AT_ONCE, VisitingLinear
+from ..prw.weaving import named_blocks
+from . import ranks
+from .base.visits import AT_ONCE, VisitingLinear
+from .cache.size import gib
+from .checkpoints import TrainingError
+from .lessons import Batch
+from .loop import StageTrainer
+from .trainer import Trainer
+from .watching.listeners import Listener
+from .watching.terminal import Line
 
 KEPT, KEPT_ONCE = 14, 5
 """Activations a token, in widths, that every block keeps for its gradient, and what there is besides."""
@@ -93,10 +93,14 @@ def held(parameter: Tensor) -> int:
 def activations(trainer: StageTrainer, batch: Batch, twice: bool) -> int:
     host = trainer.host
     pictures = sum(part.shape[-2] * part.shape[-1] // host.flux.patch_size**2 for part in (batch.target, batch.source))
-    blocks = len(host.flux.double_blocks) + len(host.flux.single_blocks)
+    return activations_of(host.flux, len(batch.ids) * (pictures + batch.context.shape[1]), host.dtype, twice)
+
+
+def activations_of(flux: nn.Module, tokens: int, dtype: torch.dtype, twice: bool) -> int:
+    """Tokens of text, picture and source, of all samples."""
+    blocks = len(flux.double_blocks) + len(flux.single_blocks)
     widths = SPARED * blocks + SPARED_ONCE if twice else KEPT * blocks + KEPT_ONCE
-    tokens = len(batch.ids) * (pictures + batch.context.shape[1])
-    return tokens * host.flux.double_blocks[0].hidden_size * host.dtype.itemsize * widths
+    return tokens * flux.double_blocks[0].hidden_size * dtype.itemsize * widths
 
 
 def told(size: int) -> str:
