@@ -1,6 +1,5 @@
 """The paper's benchmarks, read from folders as their makers publish them. Nothing is decoded before it is asked for."""
 
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..data.canny import canny
-from ..data.files import FORMATS, MAX_PIXELS, Broken, read_picture, to_rgb
+from ..data.files import Broken, labels_of, picture_of, read_picture
+from ..data.parquet import of_split, rows_in
 from .case import Case, resized
 from .lines import Lines
 from .segmentation import IGNORED
 from .shelf import Shelf, library
 
-FEW = 8
-"""Rows in memory at once."""
 LIVE = {"cat", "dog"}
 PROMPT = re.compile(r"'(a [^']*\{1\}[^']*)'\.format")
 SUBJECT = re.compile(r"^([\w]+),([\w ]+)$", re.MULTILINE)
@@ -110,20 +107,15 @@ def gedit(root: Path, side: int, shelf: Shelf) -> Iterator[Case]:
 
 def _rows(root: Path, split: str, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """Of the Parquet files of a split: their names begin with it, or they lie in a folder of its name."""
-    files = [path for path in sorted(root.rglob("*.parquet")) if _of_split(path.relative_to(root), split)]
+    library("pyarrow.parquet")
+    files = [path for path in sorted(root.rglob("*.parquet")) if of_split(path.relative_to(root).as_posix(), split)]
     if not files:
         raise FileNotFoundError(f"{root} holds no {split}*.parquet, expected the benchmark as it is published.")
-    parquet = library("pyarrow.parquet")
     for path in files:
-        with parquet.ParquetFile(path, memory_map=True) as table:
-            if lost := [name for name in columns if name not in table.schema_arrow.names]:
+        for row in rows_in(str(path), columns):
+            if lost := [name for name in columns if name not in row["record"]]:
                 raise Broken(f"{path.name} has no column {lost[0]}, expected {', '.join(columns)}")
-            for batch in table.iter_batches(FEW, columns=list(columns)):
-                yield from batch.to_pylist()
-
-
-def _of_split(path: Path, split: str) -> bool:
-    return path.name.startswith(split) or split in path.parts
+            yield row["record"]
 
 
 def _picture(path: Path, root: Path) -> partial:
@@ -131,31 +123,25 @@ def _picture(path: Path, root: Path) -> partial:
 
 
 def _decoded(value: Any) -> partial:
-    return partial(_image, value)
+    return partial(_drawn, value)
 
 
-def _image(value: Any) -> np.ndarray:
+def _drawn(value: Any) -> np.ndarray:
     """From an object with bytes, as data sets on a hub have it."""
-    return np.array(to_rgb(_opened(value)))
+    return picture_of(_bytes(value), "a picture of the benchmark")
 
 
 def _labels(value: Any) -> np.ndarray:
     """Class numbers, from a picture of them or from nested lists."""
-    return np.array(_opened(value) if isinstance(value, Mapping) else value).astype(np.int64)
+    found = labels_of(_bytes(value), "a picture of labels") if isinstance(value, Mapping) else np.array(value)
+    return found.astype(np.int64)
 
 
-def _opened(value: Any) -> Image.Image:
+def _bytes(value: Any) -> bytes:
     data = value.get("bytes") if isinstance(value, Mapping) else value
     if not isinstance(data, bytes):
         raise Broken("a picture of the benchmark has no bytes in its Parquet file")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise Broken(f"a picture of the benchmark has more than {MAX_PIXELS} pixels")
-        image.load()
-        return image
-    except (OSError, SyntaxError, ValueError) as error:
-        raise Broken(f"a picture of the benchmark cannot be read ({error})") from None
+    return data
 
 
 def _text(path: Path) -> str:
