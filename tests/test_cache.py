@@ -20,7 +20,7 @@ from cologen.prw.bank import Bank
 from cologen.training import cli
 from cologen.training.cache.encode import Cache
 from cologen.training.cache.index import all_entries
-from cologen.training.cache.lessons import CachedLessons, open_cached, open_shard
+from cologen.training.cache.lessons import CachedLessons, CachedSet, open_cached, open_shard
 from cologen.training.cache.size import estimate, refuse_full
 from cologen.training.checkpoints import TrainingError
 from cologen.training.curriculum import Stage, load_curriculum
@@ -191,7 +191,7 @@ def test_what_is_complete_is_left_alone_and_more_is_added_behind_it(there):
     list(cached(knobs=dict(variants=2)).fill())
     after = files(cache.folder)
     assert all(after[name] == before[name] for name in before if name != "000.json")
-    ids = Counter(opened(cache, there / "note").rows(range(26)).ids)
+    ids = Counter(id for entry in all_entries(cache.folder) for id in open_shard(cache.folder / entry.file).ids)
     assert set(ids.values()) == {2} and len(ids) == 13
 
 
@@ -250,14 +250,22 @@ def test_a_torn_shard_is_a_sentence_and_made_again(there):
     assert {name: data for name, data in shards(cache.folder).items() if name in expected} == expected
 
 
-def test_variants_are_looks_of_their_own(there):
+def test_variants_are_looks_of_their_own(there, monkeypatch):
     lessons = opened(filled(knobs=dict(variants=3)), there / "note")
+    monkeypatch.setattr(CachedSet, "_unseen", lambda self, shard, place, *_: place)
     rows = lessons.rows(range(39))
     mine = [i for i, id in enumerate(rows.ids) if id == "line-4"]
     assert len(mine) == 3 and not torch.equal(rows.source[mine[0]], rows.source[mine[1]])
     memory = in_memory(variants=3)  # which holds out whole pictures
     looks = looked(rows.ids)
     assert same(rows.rows([looks.index(look) for look in looked(memory.ids)]), memory)
+
+
+def test_no_look_at_a_picture_that_is_held_out_teaches(there):
+    lessons = opened(filled(knobs=dict(variants=3)), there / "note")
+    held = set(lessons.rows(range(lessons.taught, len(lessons))).ids)
+    taught = lessons.rows(range(lessons.taught)).ids
+    assert held and not held & set(taught) and len(set(taught)) == 13 - len(held)
 
 
 def looked(ids):

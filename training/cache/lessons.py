@@ -54,6 +54,7 @@ class CachedSet:
         # T5's padding was trimmed: in its place stands what it makes of the empty prompt's
         self.padding = padded(empty[:, :least], self.tokens)[0]
         self.open: OrderedDict[int, Shard] = OrderedDict()
+        self.held = {self._opened(int(self.shard[row])).ids[self.place[row]] for row in range(self.taught, len(self))}
 
     def __len__(self) -> int:
         return len(self.place)
@@ -76,9 +77,16 @@ class CachedSet:
         shard = self._opened(number)
         starts = [0, *accumulate(count for _, count in self.entries[number].kinds)]
         bucket = bisect(starts, place) - 1
+        if row < self.taught:
+            place = self._unseen(shard, place, starts[bucket], starts[bucket + 1])
         latents = (shard.tensors[f"{name}.{bucket}"][place - starts[bucket]] for name in ("target", "source"))
         context = shard.tensors["context"][shard.starts[place] : shard.starts[place + 1]]
         return shard.ids[place], shard.prompts[place], *latents, context, shard.tensors["pooled"][place]
+
+    def _unseen(self, shard: Shard, place: int, first: int, end: int) -> int:
+        """The place, or a neighbour's of the same kind: other looks at a picture that is held out teach nothing."""
+        others = (first + (place - first + i) % (end - first) for i in range(end - first))
+        return next((one for one in others if shard.ids[one] not in self.held), place)
 
     def _opened(self, number: int) -> Shard:
         if number in self.open:
