@@ -13,6 +13,7 @@ from cologen.training.features.training import FeatureTrainer, drawn
 from cologen.training.forward import SPARE_EMBEDDED
 from cologen.training.growing import empty_bank, grown
 from cologen.training.loop import StageTrainer
+from cologen.training.trainer import Work
 from cologen.training.watching.log import Log
 from test_resume import Leave, files, steps
 from tiny_run import TinyCodec, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
@@ -35,10 +36,10 @@ def made(host, way, up=0.2, told=True, **changes):
         if name.endswith(".up"):
             tensor.copy_(up * torch.randn(tensor.shape, generator=g))
     lessons = {stage.task: tiny_lessons(stage.task, 40)}
-    given = (host, bank, stage, 0, curriculum.settings, lessons, TinyCodec().texts([""]), 7, SPARE_EMBEDDED)
+    work = Work(host, stage, 0, curriculum.settings, lessons, TinyCodec().texts([""]), 7, SPARE_EMBEDDED)
     if way == "off":
-        return StageTrainer(*given)
-    trainer = FeatureTrainer(*given, features=features_of(host, lessons[stage.task], TinyCodec()))
+        return StageTrainer(work, bank)
+    trainer = FeatureTrainer(work, bank, features_of(host, lessons[stage.task], TinyCodec()))
     if told:
         head = trainer.trained["features.head.weight"]
         head.data.copy_(0.2 * torch.randn(head.shape, generator=g))

@@ -16,6 +16,7 @@ from cologen.training.lessons import Lessons
 from cologen.training.loop import StageTrainer
 from cologen.training.run import Run
 from cologen.training.shapes import random_flux
+from cologen.training.trainer import Work
 
 SHAPE = dict(num_heads=2, depth=1, depth_single_blocks=2, context_in_dim=8, vec_in_dim=4, guidance_embed=False)
 SMALL = dict(SHAPE, hidden_size=32, axes_dim=(4, 6, 6))
@@ -68,7 +69,7 @@ def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
                 tensor.copy_(up * torch.randn(tensor.shape, generator=generator))
     lessons = {each.task: tiny_lessons(each.task) for each in stages[: stage + 1]}
     empty = TinyCodec().texts([""])
-    return StageTrainer(host, bank, stages[stage], stage, settings, lessons, empty, 7, SPARE_EMBEDDED)
+    return StageTrainer(Work(host, stages[stage], stage, settings, lessons, empty, 7, SPARE_EMBEDDED), bank)
 
 
 def tiny_run(out, curriculum, host=None, listeners=(), lessons=None, seed=7) -> Run:

@@ -4,24 +4,22 @@ An iteration: draw the batch, weave, take the velocity's error (objective.py), h
 step. What is not about experts is in trainer.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..prw.attachment import Host
 from ..prw.bank import Bank
 from ..prw.router import Route
 from ..prw.source import Routing
 from . import ranks
-from .curriculum import Settings, Stage
 from .forward import SlotNoise, Woven, velocity, weave
 from .growing import own_tensors
-from .lessons import Batch, Shelf
+from .lessons import Batch
 from .objective import noised, side, task_loss, usage, usage_of_all, veteran_loss
-from .trainer import Group, Step, Trainer
+from .trainer import Group, Step, Trainer, Work
 
 
 class Given(NamedTuple):
@@ -39,27 +37,16 @@ class Given(NamedTuple):
 class StageTrainer(Trainer):
     """One expert's turn. `bank` holds it already (growing.py); everything else in it stays as it is."""
 
-    def __init__(
-        self,
-        host: Host,
-        bank: Bank,
-        stage: Stage,
-        number: int,
-        settings: Settings,
-        lessons: Mapping[str, Shelf],
-        empty: tuple[Tensor, Tensor],
-        seed: int = 0,
-        spare: dict | None = None,
-        more: Sequence[Group] = (),
-    ):
+    def __init__(self, work: Work, bank: Bank, more: Sequence[Group] = ()):
         """`more` is trained along, but no part of the bank."""
+        stage, settings = work.stage, work.settings
         own = {name: bank.tensors[name] for name in own_tensors(bank, stage)}
         experts, routers = (
             {name: tensor for name, tensor in own.items() if name.startswith("routers.") == routes}
             for routes in (False, True)
         )
         groups = [Group(experts, settings.rate, decays=True), Group(routers, settings.router_rate), *more]
-        super().__init__(host, stage, number, settings, lessons, empty, groups, seed, spare)
+        super().__init__(work, groups)
         self.columns = bank.info.routers[stage.name].experts
         self.newest = len(self.columns) - 1
         older = {name: tensor for name, tensor in bank.tensors.items() if name not in own}

@@ -28,6 +28,7 @@ from .mishaps import Stopped
 from .quiet import dominant, with_usage
 from .run_folder import BANK
 from .runner import Runner, label
+from .trainer import Work
 from .validate import Validation, sample_grid, validate
 from .watching.listeners import Listener
 
@@ -87,9 +88,9 @@ class Run(Runner):
 
     def _trainer(self, bank: Bank, stage: Stage, number: int, lessons: Mapping[str, Shelf]) -> StageTrainer:
         settings, empty = self.curriculum.settings, self.codec.texts([""])
-        given = (self.host, bank, stage, number, settings, lessons, empty, self.seed, self.spare)
+        work = Work(self.host, stage, number, settings, lessons, empty, self.seed, self.spare)
         if stage.features == "off":
-            return StageTrainer(*given)
+            return StageTrainer(work, bank)
         if stage.features == "self" and ranks.sharing(settings):
             raise TrainingError(
                 f'{stage.name} has features = "self", which runs the base more often for some lessons than for others, but '
@@ -106,7 +107,7 @@ class Run(Runner):
         with ranks.first_alone():
             own = (self.host, lessons[stage.task], self.codec, settings.encoder, self.out / "features")
             features = kept_features(*own)
-        return FeatureTrainer(*given, features=features)
+        return FeatureTrainer(work, bank, features)
 
     def validation(self, trainer: StageTrainer) -> dict[str, Validation]:
         return validate(trainer)

@@ -54,26 +54,33 @@ class Group(NamedTuple):
     """Whether weight decay pulls at them."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """A stage, and everything that is not what it trains."""
+
+    host: Host
+    stage: Stage
+    number: int
+    settings: Settings
+    lessons: Mapping[str, Shelf]
+    """By task, earlier ones too."""
+    empty: tuple[Tensor, Tensor]
+    """The empty prompt."""
+    seed: int = 0
+    spare: dict | None = None
+    """What makes this host give up activations (checkpointing)."""
+
+
 class Trainer(ABC):
     columns: tuple[str, ...] = ()
     """Names for a Step's usage."""
 
-    def __init__(
-        self,
-        host: Host,
-        stage: Stage,
-        number: int,
-        settings: Settings,
-        lessons: Mapping[str, Shelf],
-        empty: tuple[Tensor, Tensor],
-        groups: Sequence[Group],
-        seed: int = 0,
-        spare: dict | None = None,
-    ):
-        self.host, self.stage, self.number, self.settings = host, stage, number, settings
-        self.lessons, self.empty, self.seed = lessons, empty, seed
-        self.spare = spare if settings.checkpointing else None
-        self.device = device_of(host)
+    def __init__(self, work: Work, groups: Sequence[Group]):
+        stage, settings = work.stage, work.settings
+        self.host, self.stage, self.number, self.settings = work.host, stage, work.number, settings
+        self.lessons, self.empty, self.seed = work.lessons, work.empty, work.seed
+        self.spare = work.spare if settings.checkpointing else None
+        self.device = device_of(work.host)
         wanted = {name: tensor for group in groups for name, tensor in group.tensors.items()}
         own = {name: tensor.detach().float().to(self.device).clone() for name, tensor in wanted.items()}
         ranks.spread(own.values())

@@ -24,6 +24,7 @@ from ..growing import empty_bank, grown
 from ..lessons import Lessons
 from ..loop import StageTrainer
 from ..objective import noised, task_loss, usage, usage_of_all
+from ..trainer import Work
 from .inference import Shapes, device_name, interleaved, peaks
 
 LORA_LAYERS = r"(double_blocks\.\d+\.img_attn\.qkv)|(single_blocks\.\d+\.linear1)"
@@ -64,7 +65,7 @@ def a_trainer(
         bank = grown(bank, stage, settings, 0)
     lessons = {name: random_lessons(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
     empty = lessons["ground"].context[:1], lessons["ground"].pooled[:1]
-    return kind(host, bank, stages[1], 1, settings, lessons, empty, 0, SPARE_EMBEDDED)
+    return kind(Work(host, stages[1], 1, settings, lessons, empty, 0, SPARE_EMBEDDED), bank)
 
 
 def random_lessons(shapes: Shapes, flux, task: str, count: int) -> Lessons:

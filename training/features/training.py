@@ -23,16 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...prw.attachment import Host, source_vec
+from ...prw.attachment import source_vec
 from ...prw.bank import Bank
 from ...prw.positions import token_grid
 from .. import ranks
 from ..checkpoints import TrainingError
-from ..curriculum import Settings, Stage
-from ..lessons import Batch, Lessons
+from ..lessons import Batch
 from ..loop import Given, StageTrainer
 from ..objective import noised
-from ..trainer import Group, Step
+from ..trainer import Group, Step, Work
 from .projection import Projection, effective_rank, overlap
 from .seen import pooling
 from .stream import FeatureStream, last_tokens
@@ -57,30 +56,17 @@ class Draw(NamedTuple):
 
 
 class FeatureTrainer(StageTrainer):
-    def __init__(
-        self,
-        host: Host,
-        bank: Bank,
-        stage: Stage,
-        number: int,
-        settings: Settings,
-        lessons: Mapping[str, Lessons],
-        empty: tuple[Tensor, Tensor],
-        seed: int = 0,
-        spare: dict | None = None,
-        *,
-        features: Tensor,
-    ):
+    def __init__(self, work: Work, bank: Bank, features: Tensor):
         """`features` are those of the stage's own lessons (count, tokens, wide)."""
-        taught = features[: lessons[stage.task].taught][:TYPICAL].float()
-        found = Projection.of(taught, settings.feature_size)
-        fresh = fresh_tensors(found, host.flux.params.hidden_size, stage.features, seed + number)
-        more = [Group(fresh, settings.rate)]
-        super().__init__(host, bank, stage, number, settings, lessons, empty, seed, spare, more)
+        host, stage, own = work.host, work.stage, work.lessons[work.stage.task]
+        taught = features[: own.taught][:TYPICAL].float()
+        found = Projection.of(taught, work.settings.feature_size)
+        fresh = fresh_tensors(found, host.flux.params.hidden_size, stage.features, work.seed + work.number)
+        super().__init__(work, bank, [Group(fresh, work.settings.rate)])
         self.projection, self.features = found.to(self.device), features
         blind = found.narrow(taught, found.start)
         self.blind = float(F.smooth_l1_loss(torch.zeros_like(blind), blind))
-        size = token_grid(lessons[stage.task].target, host.flux.patch_size)
+        size = token_grid(own.target, host.flux.patch_size)
         self.pool = pooling(*size).to(self.device)
         self.smoothed, self.heard = self.blind, torch.zeros(2, device=self.device)
 

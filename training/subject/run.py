@@ -25,6 +25,7 @@ from ..forward import unwoven
 from ..lessons import Codec, Lessons
 from ..mishaps import Stopped
 from ..runner import Runner
+from ..trainer import Work
 from ..validate import SEED, Validation, stacked, validate
 from ..watching.listeners import Listener
 from .lessons import beginnings
@@ -83,7 +84,8 @@ class SubjectRun(Runner):
         )
         concept = fresh_concept(info, vectors, self.seed)
         empty = self.codec.texts([""])
-        return SubjectTrainer(self.host, concept, contexts, self.recipe, self.lessons, empty, self.seed, self.spare)
+        work = Work(self.host, self.recipe.stage, 0, settings, self.lessons, empty, self.seed, self.spare)
+        return SubjectTrainer(work, concept, contexts, subject)
 
     def _refuse_lessons(self) -> None:
         if self.recipe.stage.replay and PRIOR not in self.lessons:

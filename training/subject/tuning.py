@@ -11,16 +11,15 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from ...prw.attachment import Host
 from ...prw.bending import bent
 from ...prw.concept import TOKENS, Concept, ConceptInfo, bends_of, beside_noun, expected_shapes
 from ...prw.router import Route
 from .. import ranks
 from ..forward import unwoven, velocity
-from ..lessons import Batch, Lessons
+from ..lessons import Batch
 from ..objective import noised, task_loss
-from ..trainer import Group, Step, Trainer
-from .recipe import OWN, SubjectRecipe
+from ..trainer import Group, Step, Trainer, Work
+from .recipe import OWN, Subject
 
 CONTEXTS = "contexts"
 """(photos, vectors, width)"""
@@ -41,18 +40,8 @@ class SubjectTrainer(Trainer):
     newest = -1
     """No router chooses anything."""
 
-    def __init__(
-        self,
-        host: Host,
-        concept: Concept,
-        contexts: Tensor,
-        recipe: SubjectRecipe,
-        lessons: Mapping[str, Lessons],
-        empty: tuple[Tensor, Tensor],
-        seed: int = 0,
-        spare: dict | None = None,
-    ):
-        settings, subject = recipe.curriculum.settings, recipe.subject
+    def __init__(self, work: Work, concept: Concept, contexts: Tensor, subject: Subject):
+        settings = work.settings
         weights = {name: tensor for name, tensor in concept.tensors.items() if name != TOKENS}
         groups = [
             Group(weights, settings.rate, decays=True),
@@ -60,9 +49,9 @@ class SubjectTrainer(Trainer):
         ]
         if subject.ico:
             groups.append(Group({CONTEXTS: contexts}, settings.rate * subject.context_rate))
-        super().__init__(host, recipe.stage, 0, settings, lessons, empty, groups, seed, spare)
+        super().__init__(work, groups)
         self.info, self.left = concept.info, self.average or self.trained
-        self.places = {name: place for place, name in enumerate(lessons[OWN].ids)}
+        self.places = {name: place for place, name in enumerate(work.lessons[OWN].ids)}
 
     def bending(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager:
         return bent(self.host.flux, bends_of(self.info, tensors))
