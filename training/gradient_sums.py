@@ -1,9 +1,11 @@
 """Gradients of all processes, added up while the backward pass still makes the others.
 
-A sum is under way as soon as this process is done with a tensor and with those before it. Messages have one order in
-all processes: the one in which the first process's first backward pass was done with them.
+They lie in one row, in the order in which the first process's first backward pass was done with them, and are sent in
+pieces of it: a piece is under way as soon as this process is done with all in it and in those before. So messages have
+one order in all processes, and are few.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -13,14 +15,20 @@ from torch.autograd.graph import get_gradient_edge
 
 from . import ranks
 
+PIECE = 24 * 2**20
+"""Bytes of a message, at least; those of DistributedDataParallel are about as large."""
+
 
 class GradientSums:
     def __init__(self, tensors: Sequence[Tensor], meanwhile: bool = True):
         """`meanwhile`: not where a backward pass has messages of its own, in whose order these would come at random."""
-        self.meanwhile = meanwhile
-        self.tensors, self.order = tensors, list(range(len(tensors)))
-        self.learned, self.summing = False, False
+        self.tensors, self.meanwhile, self.summing = tensors, meanwhile, False
+        self.row: Tensor | None = None
+        self.pieces: list[Tensor] = []
+        self.piece_of: dict[int, int] = {}
         self.done: list[int] = []
+        self.waiting: Counter[int] = Counter()
+        """Of each piece, how many gradients it still lacks."""
         self.sent: list[dist.Work] = []
         self.nodes = [get_gradient_edge(tensor).node for tensor in tensors]
         for place, node in enumerate(self.nodes):
@@ -36,29 +44,55 @@ class GradientSums:
             for tensor in self.tensors:
                 _fill(tensor)
 
+    def clear(self) -> None:
+        """Before an iteration."""
+        if self.row is not None:
+            self.row.zero_()
+            return
+        for tensor in self.tensors:
+            tensor.grad = None
+
     def _backward(self, loss: Tensor) -> None:
         self.done, self.sent, self.summing = [], [], True
+        self.waiting = Counter(self.piece_of.values())
         try:
             _Tied.apply(loss, *self.tensors).backward()
         finally:
             self.summing = False
-        self._send()
+        if self.row is None:
+            self._lay_out(ranks.from_first(self.done))
+        self._send(len(self.pieces))
         for work in self.sent:
             work.wait()
-        if not self.learned:
-            self.order, self.learned = ranks.from_first(self.done), True
+
+    def _lay_out(self, order: Sequence[int]) -> None:
+        """In this order, with the gradients that are there; later passes add to their places."""
+        for tensor in self.tensors:
+            _fill(tensor)
+        self.row = torch.cat([self.tensors[place].grad.flatten() for place in order])
+        begun = end = 0
+        for number, place in enumerate(order, 1):
+            tensor = self.tensors[place]
+            tensor.grad = self.row[end : end + tensor.numel()].view_as(tensor)
+            end += tensor.numel()
+            self.piece_of[place] = len(self.pieces)
+            if (end - begun) * self.row.itemsize >= PIECE or number == len(order):
+                self.pieces.append(self.row[begun:end])
+                begun = end
 
     def _done_with(self, place: int) -> None:
-        if self.summing:
-            self.done.append(place)
+        if not self.summing:
+            return
+        self.done.append(place)
+        if self.pieces:
+            self.waiting[self.piece_of[place]] -= 1
             if self.meanwhile:
-                self._send()
+                self._send(next((i for i in range(len(self.pieces)) if self.waiting[i]), len(self.pieces)))
 
-    def _send(self) -> None:
-        waiting = set(self.done)
-        while len(self.sent) < len(self.order) and (coming := self.order[len(self.sent)]) in waiting:
-            _fill(self.tensors[coming])
-            self.sent.append(dist.all_reduce(self.tensors[coming].grad, async_op=True))
+    def _send(self, end: int) -> None:
+        """The pieces before this one that are not under way yet."""
+        for piece in self.pieces[len(self.sent) : end]:
+            self.sent.append(dist.all_reduce(piece, async_op=True))
 
 
 class _Tied(torch.autograd.Function):

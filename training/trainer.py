@@ -136,7 +136,7 @@ class Trainer(ABC):
         """What the iteration says, from all ranks' parts."""
 
     def _missed(self, error: Exception) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.sums.clear()
         self.missed += 1
         self.misses_in_a_row += 1
         if torch.cuda.is_available():
@@ -172,7 +172,7 @@ class Trainer(ABC):
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * scale
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.sums.clear()
         if self.average:
             self._follow()
         return norm
