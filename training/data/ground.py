@@ -161,9 +161,11 @@ def read_mask(
     laid = picture if opacity == 1 else source + (picture.astype(np.float32) - source) / opacity
     rgb = colours[colour]
     found = squared_distance(laid, rgb) < REACH**2 * squared_distance(source, rgb)
-    named = np.array(list(colours.values()), np.float32)
-    alike = laid[found].astype(np.float32) @ named.T - np.square(named).sum(1) / 2  # most where the distance is least
-    found[found] = alike.argmax(1) == list(colours).index(colour)
+    named, place = np.array(list(colours.values()), np.float32), np.flatnonzero(found)
+    pixels = laid.reshape(-1, 3)[place].astype(np.float32)
+    alike = named @ pixels.T - np.square(named).sum(1, keepdims=True) / 2  # most where the distance is least
+    mine = list(colours).index(colour)
+    found.reshape(-1)[place] = (alike[mine] == alike.max(0)) & (alike[mine] > alike[:mine].max(0, initial=-np.inf))
     return found
 
 
