@@ -14,7 +14,7 @@ from ..training.data.canny import HIGH, LOW, canny
 from ..training.data.control import MAPS
 from .map_models import AUTO, Draw, found_models, learned, model_for, stamp
 from .schema import schema, slider
-from .task_schema import TASKS
+from .task_schema import TASK_NODES
 
 
 class CoLoGenControlMap(io.ComfyNode):
@@ -23,7 +23,7 @@ class CoLoGenControlMap(io.ComfyNode):
         return schema(
             node_id="CoLoGenControlMap",
             display_name="CoLoGen Control Map",
-            category=TASKS,
+            category=TASK_NODES,
             description="Draws a map from a picture, for CoLoGen Control: edges, lines, soft edges, depth or a segmentation.",
             search_aliases=[
                 "preprocessor",

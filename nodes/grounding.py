@@ -12,7 +12,7 @@ from ..training.data.read_ground import Found, found_in, overlay
 from ..training.toy.scene import MARKERS
 from .schema import BankType, BoxType, OptionsType, schema
 from .sourcing import Options, alone, refuse_none
-from .task_schema import TASKS, both, latent
+from .task_schema import TASK_NODES, both, latent
 
 NAMED = {**COLOURS, **MARKERS}
 """The toy world answers in colours of its own."""
@@ -24,7 +24,7 @@ class CoLoGenGround(io.ComfyNode):
         return schema(
             node_id="CoLoGenGround",
             display_name="CoLoGen Ground",
-            category=TASKS,
+            category=TASK_NODES,
             description="Finds what a phrase names and draws a box round it, or paints it. CoLoGen Read Grounding reads that.",
             search_aliases=[
                 "grounding",
@@ -83,7 +83,7 @@ class CoLoGenReadGrounding(io.ComfyNode):
         return schema(
             node_id="CoLoGenReadGrounding",
             display_name="CoLoGen Read Grounding",
-            category=TASKS,
+            category=TASK_NODES,
             description="Reads the answer of CoLoGen Ground off the drawn picture: a mask, a box, a clean picture of both.",
             search_aliases=["mask from box", "bounding box", "segmentation mask", "detections"],
             is_output_node=True,

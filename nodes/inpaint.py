@@ -9,7 +9,7 @@ from ..prw.bank import Bank
 from ..prw.fitting import keep, rgb, stretched
 from .schema import schema
 from .sourcing import Options, empty_latent, masks, resized, source_of, told
-from .task_schema import TASKS, both, latent, prompts, rest
+from .task_schema import TASK_NODES, both, latent, prompts, rest
 
 
 class CoLoGenInpaint(io.ComfyNode):
@@ -18,7 +18,7 @@ class CoLoGenInpaint(io.ComfyNode):
         return schema(
             node_id="CoLoGenInpaint",
             display_name="CoLoGen Inpaint",
-            category=TASKS,
+            category=TASK_NODES,
             description="Fills what is masked with what the prompt says. CoLoGen Paste Back then restores every other pixel.",
             search_aliases=["inpaint", "fill", "outpaint", "mask", "remove object", "generative fill"],
             inputs=[
@@ -71,7 +71,7 @@ class CoLoGenPasteBack(io.ComfyNode):
         return schema(
             node_id="CoLoGenPasteBack",
             display_name="CoLoGen Paste Back",
-            category=TASKS,
+            category=TASK_NODES,
             description="Puts what was drawn into the original picture, at its size. Unmasked pixels stay exactly as they were.",
             search_aliases=["composite", "stitch", "restore", "uncrop", "seamless"],
             inputs=[

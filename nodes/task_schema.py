@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .schema import BankType, OptionsType
 
-TASKS = "CoLoGen/tasks"
+TASK_NODES = "CoLoGen/tasks"
 
 
 def prompts() -> list:

@@ -14,7 +14,7 @@ from ..prw.bank import Bank
 from ..prw.fitting import rgb
 from .schema import schema
 from .sourcing import Options, alone, masks, resized, source_of, told
-from .task_schema import TASKS, both, latent, prompts, rest
+from .task_schema import TASK_NODES, both, latent, prompts, rest
 
 KINDS = ("canny", "lineart", "hed", "depth", "seg", "pose", "other")
 """Of control maps. Where a bank has imported experts, they are found by these names."""
@@ -26,7 +26,7 @@ class CoLoGenEdit(io.ComfyNode):
         return schema(
             node_id="CoLoGenEdit",
             display_name="CoLoGen Edit",
-            category=TASKS,
+            category=TASK_NODES,
             description="Changes a picture as the prompt says: make the car blue, remove the hat.",
             search_aliases=["kontext edit", "instruction", "instruct pix2pix", "omniedit", "image editing"],
             inputs=[*prompts(), io.Image.Input("image", tooltip="The picture to change."), *rest()],
@@ -46,7 +46,7 @@ class CoLoGenControl(io.ComfyNode):
         return schema(
             node_id="CoLoGenControl",
             display_name="CoLoGen Control",
-            category=TASKS,
+            category=TASK_NODES,
             description="Follows a map: edges, lines, depth or a segmentation. CoLoGen Control Map makes one from a picture.",
             search_aliases=["controlnet", "canny", "depth", "lineart", "hed", "segmentation", "pose", "easycontrol"],
             inputs=[
@@ -83,7 +83,7 @@ class CoLoGenSubject(io.ComfyNode):
         return schema(
             node_id="CoLoGenSubject",
             display_name="CoLoGen Subject",
-            category=TASKS,
+            category=TASK_NODES,
             description="Keeps someone or something from a picture in the new one. Chain it for several, each with its region.",
             search_aliases=["reference", "ip adapter", "face", "character", "redux", "subject200k", "uno"],
             inputs=[
