@@ -1,5 +1,6 @@
 """Inpainting: a hole as the experts know it, and every pixel outside it as it was."""
 
+import comfy.utils
 import numpy as np
 import torch
 from comfy_api.latest import io
@@ -102,7 +103,7 @@ class CoLoGenPasteBack(io.ComfyNode):
             raise ValueError(
                 f"There are {len(drawn)} drawn pictures for {len(original)} originals, expected a multiple: draw as many for each."
             )
-        originals, weights = (part.repeat(len(drawn) // len(part), 1, 1, 1) for part in (original, weight))
+        originals, weights = (comfy.utils.repeat_to_batch_size(part, len(drawn)) for part in (original, weight))
         return io.NodeOutput(torch.where(weights > 0, torch.lerp(originals, drawn, weights), originals))
 
 
