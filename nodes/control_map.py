@@ -75,7 +75,7 @@ class CoLoGenControlMap(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             maps.append(draw(picture))
             progress.update(1)
-        found = torch.from_numpy(np.stack(maps).astype(np.float32) / 255)
+        found = torch.from_numpy(np.stack(maps)) / 255
         found = found.to(comfy.model_management.intermediate_device())
         return io.NodeOutput(found, ui=ui.PreviewImage(found, cls=cls))
 

@@ -115,7 +115,7 @@ class CoLoGenReadGrounding(io.ComfyNode):
         clean = np.stack([overlay(source, answer, form, NAMED[colour]) for (_, source), answer in zip(pairs, answers)])
         text = "\n".join(map(told_of, answers))
         box = dict(zip(("x", "y", "width", "height"), answers[0].largest))
-        image = torch.from_numpy(clean.astype(np.float32) / 255)
+        image = torch.from_numpy(clean) / 255
         return io.NodeOutput(masks, box, image, text, ui=ui.PreviewImage(image, cls=cls))
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .masks import Box, Size
+from .masks import Box, Size, box_of
 from .sample import Example, Sample, Thing, Unfit
 
 Colours = dict[str, tuple[int, int, int]]
@@ -137,9 +137,13 @@ def showing(pixels: np.ndarray, colours: Colours) -> list[str]:
 
 def painted(picture: np.ndarray, area: np.ndarray, rgb: Sequence[int], opacity: float) -> np.ndarray:
     target, levels = picture.copy(), np.arange(256)
+    if not area.any():
+        return target
+    box = box_of(area)
+    part = np.s_[box.y0 : box.y1, box.x0 : box.x1]
     for i, level in enumerate(rgb):
         mixed = np.round(opacity * level + (1 - opacity) * levels).astype(np.uint8)
-        np.copyto(target[..., i], mixed[picture[..., i]], where=area)
+        np.copyto(target[part][..., i], mixed[picture[part][..., i]], where=area[part])
     return target
 
 
