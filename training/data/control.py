@@ -45,7 +45,7 @@ def hed(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     if (shorter := min(height, width)) > SIDE:
         small = (round(width * SIDE / shorter), round(height * SIDE / shorter))
-        soft = hed(np.asarray(Image.fromarray(picture).resize(small, Image.Resampling.BOX)))
+        soft = hed(np.asarray(Image.fromarray(picture).resize(small, Image.Resampling.BOX, reducing_gap=1.0)))
         return thrice(np.asarray(Image.fromarray(soft[..., 0]).resize((width, height), Image.Resampling.BICUBIC)))
     edges = 0
     for scale in SCALES:

@@ -139,8 +139,7 @@ def painted(picture: np.ndarray, area: np.ndarray, rgb: Sequence[int], opacity: 
     target, levels = picture.copy(), np.arange(256)
     if not area.any():
         return target
-    box = box_of(area)
-    part = np.s_[box.y0 : box.y1, box.x0 : box.x1]
+    part = box_of(area).part
     for i, level in enumerate(rgb):
         mixed = np.round(opacity * level + (1 - opacity) * levels).astype(np.uint8)
         np.copyto(target[part][..., i], mixed[picture[part][..., i]], where=area[part])
@@ -186,7 +185,7 @@ def read_box(
     rows, columns = mask.sum(1), mask.sum(0)
     ys, xs = np.nonzero(2 * rows >= rows.max())[0], np.nonzero(2 * columns >= columns.max())[0]
     box = Box(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
-    found = mask[box.y0 : box.y1, box.x0 : box.x1]
+    found = mask[box.part]
     outline = np.concatenate([found[0], found[-1], found[:, 0], found[:, -1]])
     return box if outline.mean() >= OUTLINE else None
 

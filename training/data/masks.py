@@ -30,6 +30,11 @@ class Box(NamedTuple):
     x1: int
     y1: int
 
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Of a picture or mask."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
 
 class Hole(NamedTuple):
     kind: str

@@ -39,7 +39,7 @@ def found_in(picture: np.ndarray, source: np.ndarray, form: str, colour: str, co
 def inside(boxes: Sequence[Box], size: Size) -> np.ndarray:
     mask = np.zeros(size, bool)
     for box in boxes:
-        mask[box.y0 : box.y1, box.x0 : box.x1] = True
+        mask[box.part] = True
     return mask
 
 
@@ -61,7 +61,7 @@ def boxes_of_all(picture: np.ndarray, source: np.ndarray, colour: str, colours: 
     found = []
     for spot in spots(read_mask(picture, source, colour, colours=colours)):
         box = box_of(spot)
-        cut = spot[box.y0 : box.y1, box.x0 : box.x1]
+        cut = spot[box.part]
         if np.concatenate([cut[0], cut[-1], cut[:, 0], cut[:, -1]]).mean() >= OUTLINE:
             found.append(box)
     return found, None
@@ -73,9 +73,15 @@ READ = {"box": one_box, "mask": one_mask, "detect": boxes_of_all}
 
 def spots(mask: np.ndarray) -> list[np.ndarray]:
     """Connected parts of a mask that are no specks."""
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    if not mask.any():
+        return []
+    part, found = box_of(mask).part, []
+    labels, _ = ndimage.label(mask[part], np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())[1:]
-    return [labels == i + 1 for i in np.flatnonzero(sizes >= SPECK * mask.size)]
+    for i in np.flatnonzero(sizes >= SPECK * mask.size):
+        found.append(np.zeros_like(mask))
+        found[-1][part] = labels == i + 1
+    return found
 
 
 def overlay(source: np.ndarray, answer: Found, form: str, rgb: Sequence[int]) -> np.ndarray:

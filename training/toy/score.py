@@ -35,7 +35,7 @@ def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
     box = read_box(picture, mark.colour, question.example.source, MARKERS)
     drawn = np.zeros_like(item)
     if box is not None:
-        drawn[box.y0 : box.y1, box.x0 : box.x1] = True
+        drawn[box.part] = True
     return {"iou": iou(drawn, filled(frame(item)))}
 
 
