@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pack  # noqa: F401
 import torch
-from cologen.training import forward, ranks, world
+from cologen.training import forward, gradient_sums, ranks, world
 from cologen.training.base import resting
 from cologen.training.cli import main
 from cologen.training.loop import StageTrainer
@@ -37,6 +37,7 @@ if __name__ == "__main__":
     from cologen.training import run
 
     torch.set_num_threads(1)
+    gradient_sums.PIECE = 4096  # or all of a tiny expert's gradients would be one message
     world.open_world, run.StageTrainer = tiny_world, Watched
     resting.compile_blocks = partial(forward.compile_blocks, backend="eager")
     sys.exit(main([word.replace("RANK", os.environ.get("RANK", "0")) for word in sys.argv[1:]]))

@@ -45,7 +45,7 @@ class GradientSums:
                 _fill(tensor)
 
     def clear(self) -> None:
-        """Before an iteration."""
+        """For the next iteration."""
         if self.row is not None:
             self.row.zero_()
             return

@@ -33,7 +33,6 @@ def configuration(folder: Path) -> dict:
 
 def network_in(folder: Path, kind: str, **more) -> nn.Module:
     """By a class of transformers; `more` is for its from_pretrained."""
-    refuse_untrusted(folder)
     network, report = _opened(folder, kind, use_safetensors=True, output_loading_info=True, **more)
     if missing := sorted(name for name in report["missing_keys"] if UNUSED not in name):
         raise ValueError(
@@ -45,13 +44,13 @@ def network_in(folder: Path, kind: str, **more) -> nn.Module:
 
 def preparation_in(folder: Path, kind: str = "AutoImageProcessor"):
     """A tokenizer, an image processor or both."""
-    refuse_untrusted(folder)
     return _opened(folder, kind)
 
 
 def _opened(folder: Path, kind: str, **more):
     import transformers
 
+    refuse_untrusted(folder)
     try:
         return getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **more
