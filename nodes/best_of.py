@@ -28,13 +28,15 @@ class Measure(NamedTuple):
     """A row of METRICS."""
     needs: str
     """The input that it cannot do without."""
+    whole: bool = False
+    """Whether it looks at all of the reference, whatever the mask: it likes an edit best that was not made."""
 
 
 MEASURES = {
     "RMSE": Measure("rmse", "reference"),
     "colour": Measure("colour", "reference"),
-    "CLIP-I": Measure("clip_i", "reference"),
-    "DINO": Measure("dino", "reference"),
+    "CLIP-I": Measure("clip_i", "reference", whole=True),
+    "DINO": Measure("dino", "reference", whole=True),
     "CLIP-T": Measure("clip_out", "prompt"),
 }
 
@@ -81,7 +83,8 @@ class CoLoGenBestOf(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White was to change: RMSE and colour then look outside it. As for CoLoGen Inpaint.",
+                    tooltip="White was to change: RMSE and colour then look outside it, and all leaves CLIP-I and DINO "
+                    "out. As for CoLoGen Inpaint.",
                 ),
             ],
             outputs=[
@@ -105,7 +108,8 @@ class CoLoGenBestOf(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         prompt = prompt.strip()
-        names = measurable(by, {"reference": reference is not None, "prompt": bool(prompt)})
+        given = {"reference": reference is not None, "prompt": bool(prompt)}
+        names = measurable(by, given, within=reference is not None and mask is not None)
         answers = answers_of(images, prompt, reference, mask)
         shelf = Shelf(Path(folder_paths.models_dir) / NETWORKS)
         scores = measure(names, answers, shelf, progress(len(answers)))
@@ -122,9 +126,9 @@ class CoLoGenBestOf(io.ComfyNode):
         return io.NodeOutput(images[order[:keep]], text, figures, ui=ui.PreviewText(text))
 
 
-def measurable(by: str, given: dict[str, bool]) -> list[str]:
-    """Rows of METRICS whose inputs are there."""
-    chosen = list(MEASURES.values()) if by == ALL else [MEASURES[by]]
+def measurable(by: str, given: dict[str, bool], within: bool = False) -> list[str]:
+    """Rows of METRICS whose inputs are there; not all of them look `within` a mask alone."""
+    chosen = [one for one in MEASURES.values() if not (within and one.whole)] if by == ALL else [MEASURES[by]]
     if names := [one.metric for one in chosen if given[one.needs]]:
         return names
     needed = " or ".join(dict.fromkeys(one.needs for one in chosen))

@@ -95,6 +95,7 @@ class TwoBranches:
         """SAMPLER_SAMPLE wrapper: a second batch beside the first, from noise of its own, thrown away at the end."""
         if not self._both(float(sigmas[0]), guider.inner_model):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
+        refuse_sampler(executor.class_obj)
         run = Run([])
         extra_args["model_options"]["transformer_options"][KEY] = run
         fresh = torch.randn(noise.shape, generator=torch.Generator().manual_seed(self.seed)).to(noise)
@@ -152,6 +153,15 @@ def _first(callback: Callable) -> Callable:
         return callback(step, denoised.chunk(2)[0], x.chunk(2)[0], total)
 
     return call
+
+
+def refuse_sampler(sampler) -> None:
+    """Those of the cfg_pp kind take one unconditional prediction for the whole batch, of which each branch has its own."""
+    name = getattr(getattr(sampler, "sampler_function", None), "__name__", "").removeprefix("sample_")
+    if name.endswith("cfg_pp"):
+        raise ValueError(
+            f"The sampler is {name}, expected none of the cfg_pp kind beside two branches: choose another."
+        )
 
 
 def _twice(tensor: Tensor | None) -> Tensor | None:

@@ -1,5 +1,6 @@
 """A guider that shares each step between the prompt with its sources and the plain noun."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,11 +10,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..prw.conditioning import without_sources
-from ..prw.flux_patch import within
+from ..prw.flux_patch import check_flux, check_host, within
 from ..prw.marked_words import words_of
 from ..prw.personal import NounMap, Plan, mixed, on_latent, strongest
 from .schema import SAMPLING, schema, slider
 from .watching import settings, watched
+
+BATCH = "sampler_calc_cond_batch_function"
+"""The host's option."""
 
 
 class PersonalGuider(comfy.samplers.CFGGuider):
@@ -31,8 +35,8 @@ class PersonalGuider(comfy.samplers.CFGGuider):
         begun = within(self.plan.switch, 1, float(timestep.max()), self.inner_model)
         plan = self.plan if begun else replace(self.plan, weight=0.0)
         if plan.weight != 0 and (plan.weight != 1 or plan.masked):
-            shared = {"sampler_calc_cond_batch_function": partial(self.shared, plan)}
-            return self.guided("positive", x, timestep, {**model_options, **shared}, seed)
+            shared = partial(self.shared, plan, model_options.get(BATCH))
+            return self.guided("positive", x, timestep, {**model_options, BATCH: shared}, seed)
         return self.guided("positive" if plan.weight else "superclass", x, timestep, model_options, seed)
 
     def guided(self, prompt: str, x, timestep, model_options: dict[str, Any], seed) -> Tensor:
@@ -42,17 +46,20 @@ class PersonalGuider(comfy.samplers.CFGGuider):
             self.inner_model, x, timestep, *conds, self.cfg, model_options=model_options, seed=seed
         )
 
-    def shared(self, plan: Plan, args: dict[str, Any]) -> list[Tensor]:
-        """What the host asks for in place of a prediction for each of [positive, negative]."""
-        x, options, (positive, negative) = args["input"], args["model_options"], args["conds"]
+    def shared(self, plan: Plan, others: Callable | None, args: dict[str, Any]) -> list[Tensor]:
+        """What the host asks for in place of a prediction for each of [positive, negative]; `others` is what another pack
+        has there."""
+        x, options, conds = args["input"], args["model_options"], args["conds"]
         superclass, weight = self.conds["superclass"], plan.weight
         if plan.masked:
             noun = NounMap(**settings(self.inner_model, superclass, x, options))
             options = watched(options, noun)
-        conds = [positive, superclass, negative]
-        concept, plain, unconditional = comfy.samplers.calc_cond_batch(
-            self.inner_model, conds, x, args["sigma"], options
-        )
+        if others is None:  # the negative second, which is where other packs look for it
+            conds, rest = [*conds, superclass], (x, args["sigma"], options)
+            concept, unconditional, plain = comfy.samplers.calc_cond_batch(self.inner_model, conds, *rest)
+        else:
+            concept, unconditional = others(args)
+            (plain,) = comfy.samplers.calc_cond_batch(self.inner_model, [superclass], x, args["sigma"], options)
         if plan.masked:
             places = strongest(noun.mean(), plan.area)
             weight = weight * on_latent(places, *x.shape[-2:], self.inner_model.diffusion_model.patch_size)
@@ -125,6 +132,9 @@ class CoLoGenPersonalGuider(io.ComfyNode):
                 "The superclass has no marked words, expected its noun: make it with CoLoGen Marked Prompt, or set "
                 "area to 1."
             )
+        if plan.masked:
+            check_host()
+            check_flux(model.get_model_object("diffusion_model"))
         if cfg != 1 and negative is None:
             raise ValueError(f"cfg is {cfg} without a negative prompt, expected 1: connect one, or set cfg to 1.")
         guider = PersonalGuider(model, plan)

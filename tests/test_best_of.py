@@ -74,3 +74,12 @@ def test_words_are_read_by_clip_and_more_is_better(tmp_path, monkeypatch):
     _, ranking, scores = best(images, prompt="a red dog", reference=batch(1))
     assert set(scores) == {"order", "rmse", "colour", "clip_i", "clip_out"}
     assert ranking.count("There is no dino-vits16 in") == 1
+
+
+def test_all_leaves_out_what_would_look_inside_the_mask():
+    from cologen.nodes.best_of import measurable
+
+    given = {"reference": True, "prompt": True}
+    assert measurable("all", given, within=True) == ["rmse", "colour", "clip_out"]
+    assert measurable("all", given) == ["rmse", "colour", "clip_i", "dino", "clip_out"]
+    assert measurable("DINO", given, within=True) == ["dino"], "whoever asks for it gets it"

@@ -171,6 +171,38 @@ def test_what_other_packs_add_to_the_guider_stays(model):
     assert seen == [2] * 3
 
 
+def test_another_pack_s_way_to_ask_for_predictions_stays(model):
+    import comfy.samplers
+
+    def halved(args):
+        assert len(args["conds"]) == 2
+        found = comfy.samplers.calc_cond_batch(
+            args["model"], args["conds"], args["input"], args["sigma"], args["model_options"]
+        )
+        return [found[0] * 0.5, found[1]]
+
+    other = model.clone()
+    other.model_options["sampler_calc_cond_batch_function"] = halved
+    assert torch.equal(guided(other, weight=1.0), plain(other, concept()))
+    both = guided(other, weight=1 - 1e-7)
+    assert torch.allclose(both, plain(other, concept()), atol=1e-4)
+    assert not torch.allclose(both, guided(model, weight=1 - 1e-7), atol=0.01)
+
+
+def test_the_negative_comes_second_and_the_superclass_behind_it(model, monkeypatch):
+    import comfy.samplers
+
+    asked, calc = [], comfy.samplers.calc_cond_batch
+    monkeypatch.setattr(
+        comfy.samplers, "calc_cond_batch", lambda base, conds, *rest: asked.append(conds) or calc(base, conds, *rest)
+    )
+    guided(model, weight=0.5, cfg=2.0, superclass=conditioning(8), negative=conditioning(9))
+    texts = [[cond[0]["model_conds"]["c_crossattn"].cond for cond in conds] for conds in asked]
+    assert len(texts) == len(SIGMAS) - 1
+    for _, negative, superclass in texts:
+        assert torch.equal(negative, conditioning(9)[0][0]) and torch.equal(superclass, conditioning(8)[0][0])
+
+
 def test_both_ways_of_personal_sampling_at_once(model):
     """The concept's text is blended while its prediction is mixed: at the strength that keeps it, nothing changes."""
     from test_dual_branch import KEEP, TAKE, branched
@@ -215,6 +247,10 @@ def test_what_cannot_be_is_a_sentence(model):
         guided(model, area=0.5, superclass=conditioning())
     with pytest.raises(ValueError, match="cfg is 2.0 without a negative prompt, expected 1"):
         guided(model, cfg=2.0)
+    other = model.clone()
+    other.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
+    with pytest.raises(ValueError, match="FLUX"):
+        guided(other, area=0.5, superclass=concept())
     with pytest.raises(ValueError, match="switch is 2.0, expected 0 to 1"):
         guided(model, switch=2.0)
     easy = EasyCacheNode.execute(model, 99.0, 0.0, 1.0, False).result[0]

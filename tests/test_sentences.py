@@ -95,6 +95,7 @@ CASES = [
     ("CoLoGenDualBranch", {**BRANCH, "first_block": 4}, "The first block is 4"),
     ("KSampler", dict(model=branched, positive=PROMPT), "The prompt of the sampler has no marked words"),
     ("KSampler", dict(model=branched, positive=with_option(area=(4, 8, 4, 0))), "A marked prompt has an area"),
+    ("KSampler", dict(model=branched, positive=MARKED, sampler="euler_cfg_pp"), "The sampler is euler_cfg_pp"),
     ("CoLoGenBranchMap", dict(model=branched, latent={}), "There is no run with two branches to show"),
     ("CoLoGenPersonalGuider", {**GUIDED, "area": 0.5}, "The superclass has no marked words"),
     ("CoLoGenPersonalGuider", {**GUIDED, "cfg": 2.0}, "cfg is 2.0 without a negative prompt"),
