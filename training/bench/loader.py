@@ -85,7 +85,7 @@ def written(samples: Sequence[Encoded], out: Path) -> CachedLessons:
         longest = max(len(one.context) for one in some)
         entries.append(Entry(path.name, path.stat().st_size, kinds, longest, start + len(some), {}))
     note_entries(folder, 0, entries)
-    return CachedLessons([open_cached(folder, "inpaint", out / "note.json", "random")])
+    return CachedLessons([open_cached(folder, "inpaint", out / "note.json", {"encoders": "random"})])
 
 
 def raw(tensor: Tensor) -> bytes:

@@ -8,8 +8,8 @@ steps, the log and the checkpoint are written. efficiency = seconds alone / seco
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -70,16 +70,8 @@ class Napping(StageTrainer):
         return h.square().mean((1, 2)), routes, 0.0
 
 
-@dataclass
 class Loop(Runner):
     """The loop that all training runs in; it never validates or draws."""
-
-    host: Idle
-    out: Path
-    listeners: Sequence[Listener]
-    codec: None = None
-    breaks: tuple[type[BaseException], ...] = ()
-    broken: list[Listener] = field(default_factory=list)
 
     def validation(self, trainer):
         raise NotImplementedError
@@ -145,7 +137,7 @@ def timed(shapes: Shapes, seconds: float, batch: int, iterations: int, device: s
     with TemporaryDirectory() as name:
         out = Path(ranks.from_first(name))
         saves = Saves()
-        loop = Loop(host, out, [Log(out), saves])
+        loop = Loop(host, recipe=None, lessons={}, codec=None, out=out, listeners=[Log(out), saves])
         loop.go_on(trainer, loop.checkpoints(trainer.stage, 1, trainer.settings))
         ranks.wait()
         if ranks.rank() > 0:

@@ -15,12 +15,13 @@ from ..host.find import enter_host, needed_host
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    common = dict(inference=_inference, controls=_controls, experts=_experts, training=_training)
+    common = dict(inference=_inference, controls=_controls, experts=_experts, training=_training, options=_options)
     helps = dict(
         inference="what a source costs a sampler step",
         controls="what each added control costs a step, and as the peers' cache has it",
         experts="what experts cost the source pass",
         training="what an iteration costs against a LoRA on concatenated tokens",
+        options="what features, a photo's own vectors and two branches cost, each against its twin without",
     )
     for name, run in common.items():
         parser = commands.add_parser(name, help=helps[name])
@@ -37,8 +38,9 @@ def add_commands(commands: _SubParsersAction) -> None:
         _shared(parser, run)
         if name == "inference":
             parser.add_argument("--host", default="embedded", choices=["embedded", "comfyui"])
-        if name == "training":
+        if name in ("training", "options"):
             parser.add_argument("--batch", type=_counted(), default=1)
+        if name == "training":
             parser.add_argument("--checkpointing", action="store_true", help="compute blocks twice")
     _shared(commands.add_parser("import", help="what the pack adds to ComfyUI's start"), _import)
     _shared(commands.add_parser("graph", help="what nodes take beside the sampling, and the first step"), _graph)
@@ -116,6 +118,12 @@ def _training(args: Namespace) -> str:
 
     dtype = getattr(torch, args.dtype)
     return _shown(args, training(_shapes(args), dtype, args.device, args.repeats, args.batch, args.checkpointing))
+
+
+def _options(args: Namespace) -> str:
+    from ..bench.options import options
+
+    return _shown(args, options(_shapes(args), getattr(torch, args.dtype), args.device, args.repeats, args.batch))
 
 
 def _import(args: Namespace) -> str:
