@@ -111,7 +111,10 @@ class TestCommand:
         assert {*names, *(n for n in tables.BENCHMARKS if n not in kinds)} == PROTOCOLS.keys()
 
     def test_what_is_drawn_otherwise_goes_elsewhere(self, capsys, tmp_path):
-        claim_answers(tmp_path, {"seed": 0, "steps": 12})
+        claim_answers(tmp_path, {"seed": 0, "steps": 11})
+        claim_answers(tmp_path, {"seed": 0, "steps": 12})  # nothing was drawn yet
+        (tmp_path / "drawn/first").mkdir(parents=True)
+        (tmp_path / "drawn/first/one.png").touch()
         claim_answers(tmp_path, {"seed": 0, "steps": 12})
         with pytest.raises(ValueError, match=r"drawn otherwise \(steps: 12 there, 13 here\): choose another folder"):
             claim_answers(tmp_path, {"seed": 0, "steps": 13})

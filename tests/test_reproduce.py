@@ -40,9 +40,10 @@ def test_coredis_rows_are_twins():
     plain, *others = EXPERIMENTS["coredi"].rows(CURRICULUM).values()
     assert plain == CURRICULUM
     for twin, way in zip(others, ("auxiliary", "self", "coredi"), strict=True):
-        assert [stage.features for stage in twin.stages] == [way, "off", way, way, way]
+        assert [stage.features for stage in twin.stages] == ["off", "off", "off", way, way]
         stages = tuple(replace(stage, features="off") for stage in twin.stages)
         assert replace(twin, stages=stages, settings=replace(twin.settings, feature_size=32)) == plain
+        assert twin.stages[: EXPERIMENTS["coredi"].common] == plain.stages[: EXPERIMENTS["coredi"].common]
 
 
 def a_report(value):
@@ -86,6 +87,32 @@ def test_a_report_answers_the_question_that_was_asked(laboratory, tmp_path):
     assert [found["alone"][0]["n"] for found in (four, six)] == [4, 6] and len(said) == 2
     assert made(4).perform("alone", 1) == four and len(said) == 2
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_rows_have_in_common_is_trained_once_and_is_what_each_would_have_trained(
+    laboratory, tmp_path, monkeypatch
+):
+    def rows(whole):
+        *first, last = whole.stages
+        return {"one": whole, "other": replace(whole, stages=(*first, replace(last, features="auxiliary")))}
+
+    trained, train_stage = [], reproduce.Run.train_stage
+    monkeypatch.setattr(
+        reproduce.Run, "train_stage", lambda run, *given: trained.append(given[1].name) or train_stage(run, *given)
+    )
+
+    def performed(common):
+        monkeypatch.setitem(EXPERIMENTS, "apart", Experiment("", rows, ("edit",), common))
+        trained.clear()
+        made = laboratory[0](4)
+        made.out = tmp_path / f"{common}"
+        found = made.perform("apart", 1)
+        return found, {path.parent.name: path.read_bytes() for path in made.out.rglob("bank.safetensors")}
+
+    apart = performed(0)
+    assert trained == ["subject", "edit", "subject", "edit"]
+    assert performed(1) == apart and len(apart[1]) == 2
+    assert trained == ["subject", "edit", "edit"]
 
 
 def test_forgetting_asks_every_task_after_every_stage(laboratory):

@@ -11,10 +11,12 @@ from cologen.prw.concept import Concept
 from cologen.prw.dual_branch import Blend
 from cologen.prw.embedded import EmbeddedHost
 from cologen.prw.marked_words import WORDS, Words, without_marks
+from cologen.prw.personal import Plan
 from cologen.training.cli import main
 from cologen.training.curriculum import SUBJECT
 from cologen.training.experiments.branches import Branch, drawn_beside
-from cologen.training.experiments.subject import ROWS, Exam, draw_curves, means, moments, summary
+from cologen.training.experiments.sharing import drawn_shared
+from cologen.training.experiments.subject import PLANS, ROWS, Exam, draw_curves, means, moments, summary
 from cologen.training.subject.lessons import folder_pictures, folder_told, recipe_lessons
 from cologen.training.subject.recipe import OWN, PRIOR, SubjectRecipe, load_recipe
 from cologen.training.toy.oracle import read
@@ -127,6 +129,32 @@ def test_two_branches_draw_what_the_host_s_samplers_draw(end):
     assert torch.allclose(found, expected, atol=2e-4)
 
 
+@pytest.mark.usefixtures("comfy")
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_a_shared_step_draws_what_the_host_s_guider_draws(plan):
+    import comfy.samplers
+    from cologen.nodes.personal import PersonalGuider
+    from sampling import conditioning
+    from tiny import host_model, tiny_flux
+
+    flux = tiny_flux()
+    model, times = host_model(flux), [1.0, 0.9, 0.8, 0.45, 0.2, 0.0]
+    (concept, its), (plain, other) = conditioning(4)[0], conditioning(6)[0]
+    words = Words((1, 2), 5)
+    guider = PersonalGuider(model, plan)
+    guider.set_conds([[concept, its]], [[plain, {**other, WORDS: words}]])
+    guider.set_cfg(1.0)
+    latent, noise = torch.zeros(1, 16, 8, 8), torch.randn(1, 16, 8, 8, generator=torch.manual_seed(7))
+    sampler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor(times)
+    expected = guider.sample(noise, latent, sampler, sigmas, seed=7)
+    superclass = Branch((plain, other["pooled_output"]), words, noise)
+    host = EmbeddedHost(flux, torch.float32)
+    found = drawn_shared(host, (concept, its["pooled_output"]), superclass, times, plan, guidance=3.5)
+    assert torch.allclose(found, expected, atol=2e-4)
+    alone = drawn_shared(host, (concept, its["pooled_output"]), superclass, times, Plan(0, 1, 1), guidance=3.5)
+    assert not torch.allclose(found, alone, atol=2e-3)
+
+
 def test_the_terminal_trains_a_subject(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["mine.iterations=2", "mine.batch=2", "rank=1", "validate_every=0", "sample_steps=1", "--device", "cpu"]
@@ -159,8 +187,8 @@ class Answers:
 
     count = 3
 
-    def answers(self, concept, beside, seed):
-        return {"fidelity": concept / 10, "editability": 0.25 if beside else 0.5}
+    def answers(self, concept, way, seed):
+        return {"fidelity": concept / 10, "editability": len(way) / 100}
 
 
 class Training:
@@ -172,16 +200,20 @@ class Training:
 
 
 def test_an_exam_goes_on_where_it_was(tmp_path):
-    exam, training = Exam(tmp_path / "exam.json", Answers(), 0), Training(8)
+    ways = ("alone", "two branches", "mixed")
+    exam, training = Exam(tmp_path / "exam.json", Answers(), 0, ways), Training(8)
     exam.stage_began(training)
     for training.iteration in range(1, 9):
         exam.stepped(training, None)
         if training.iteration == 3:
             assert not exam.finished(8)
-            exam = Exam(tmp_path / "exam.json", Answers(), 0)
+            exam = Exam(tmp_path / "exam.json", Answers(), 0, ways)
     assert exam.finished(8) and moments(8) == {0, 1, 2, 4, 6, 8} == set(map(int, exam.report["alone"]))
-    assert exam.report["alone"]["6"] == {"fidelity": 0.6, "editability": 0.5}
-    found = {row: {0: exam.report["beside" if way.branches else "alone"]} for row, way in ROWS.items()}
+    assert exam.report["alone"]["6"] == {"fidelity": 0.6, "editability": 0.05}
+    assert exam.report["mixed"] == {"8": {"fidelity": 0.8, "editability": 0.05}}
+    more = Exam(tmp_path / "exam.json", Answers(), 0, (*ways, "masked"))
+    assert not more.finished(8) and more.report["alone"] == exam.report["alone"]
+    found = {name: {0: exam.report[row.way]} for name, row in ROWS.items() if row.way in ways}
     assert means(found["plain"], "fidelity").y == [0.0, 0.1, 0.2, 0.4, 0.6, 0.8]
-    assert summary(found)["ICO, two branches"] == {"fidelity": (0.8, 0.0), "editability": (0.25, 0.0)}
+    assert summary(found)["ICO, two branches"] == {"fidelity": (0.8, 0.0), "editability": (0.12, 0.0)}
     assert draw_curves(found).size[1] > 900

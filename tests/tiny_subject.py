@@ -40,7 +40,9 @@ PICTURES = {f"photo{i}": np.full((32, 32, 3), i, np.uint8) for i in range(1, 4)}
 def recipe(iterations=6, batch=4, replay=0.0, subject=None, **settings):
     shared = dict(rank=2, alpha=2.0, resolution=32, rate=3e-3, save_every=2, validate_every=0, sample_every=0)
     stage = dict(name="mine", iterations=iterations, batch=batch, replay=replay)
-    table = dict(noun="dog", caption="photo of a {}", contexts=3, prompts=["a dog there", "dog"], **(subject or {}))
+    table = dict(
+        noun="dog", caption="photo of a {}", contexts=3, **{"prompts": ["a dog there", "dog"], **(subject or {})}
+    )
     return subject_of({**shared, **settings, "stages": [stage], "subject": table})
 
 

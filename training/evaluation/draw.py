@@ -76,6 +76,8 @@ def seed_of(id: str, group: str, seed: int) -> int:
 
 def claim_answers(out: Path, settings: dict) -> None:
     """Refuses a folder with answers of another bank, seed or way of sampling; clears what a kill left half written."""
+    if not any((out / "drawn").glob("*/*.png")):
+        (out / RUN).unlink(missing_ok=True)  # nobody's yet
     claim(out / RUN, settings, "answers that were drawn otherwise", "choose another folder with --out")
     for stray in (out / "drawn").glob(f"*/.*{PART}"):
         stray.unlink(missing_ok=True)

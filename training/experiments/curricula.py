@@ -17,7 +17,7 @@ from ...prw.whole import whole
 from ..curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
 from ..kept_lessons import KeptLessons, toy_part
 from ..run import Run
-from ..run_folder import fingerprint
+from ..run_folder import RunFolder, fingerprint
 from ..runner import label
 from ..toy.evaluate import evaluate
 from ..toy.make import ToyRecipe, shortened
@@ -26,6 +26,8 @@ from ..toy.store import NAME, SHIPPED, open_set
 Rows = Mapping[str, Curriculum]
 CONCEPT, LOCALISATION = "inpaint", "ground"
 """The stages that the paper calls R_c and R_l."""
+MEASURED = ("subject", "edit")
+"""What the paper's ablations look at."""
 TOY_FEATURES = 16
 """Of the 64 channels that a token of the toy world has."""
 HELD_OUT = 10**7
@@ -37,8 +39,9 @@ class Experiment:
     says: str
     """What the paper claims."""
     rows: Callable[[Curriculum], Rows]
-    tasks: tuple[str, ...] = ("subject", "edit")
-    """What is measured: the paper's ablations look at these two."""
+    tasks: tuple[str, ...] = MEASURED
+    common: int = 0
+    """Stages in which no row differs from the first: it trains them for all."""
 
 
 def fresh(curriculum: Curriculum) -> Curriculum:
@@ -96,17 +99,16 @@ def alpha(curriculum: Curriculum) -> Rows:
 def rank(curriculum: Curriculum) -> Rows:
     return {
         f"rank {value}": replace(curriculum, settings=replace(curriculum.settings, rank=value, alpha=2.0 * value))
-        for value in (4, 8, 16, 32, 64)
+        for value in (8, 16, 32, 64)
     }
 
 
 def coredi(curriculum: Curriculum) -> Rows:
-    """Twins that differ in nothing but what their experts learn besides; the localisation stage, whose targets are no
-    natural pictures, is the same in all."""
+    """Twins that differ in nothing but what the stages that are measured learn besides."""
     narrow = replace(curriculum.settings, feature_size=TOY_FEATURES)
 
     def row(features: str) -> Curriculum:
-        stages = [s if s.name == LOCALISATION else replace(s, features=features) for s in curriculum.stages]
+        stages = [replace(s, features=features) if s.name in MEASURED else s for s in curriculum.stages]
         return replace(curriculum, settings=narrow, stages=tuple(stages))
 
     rows = {"auxiliary": "auxiliary", "self-conditioned": "self", "CoReDi": "coredi"}
@@ -122,7 +124,9 @@ EXPERIMENTS = {
     "rho": Experiment("A share of 0.8 for the newest expert is best (Figure 4).", rho),
     "alpha": Experiment("The veteran loss helps; its weight is 0.5 (Figure 4).", alpha),
     "rank": Experiment("Rank 128 of width 3072 is best (Figure 4).", rank),
-    "coredi": Experiment("Experts learn better when they denoise an encoder's features along (CoReDi).", coredi),
+    "coredi": Experiment(
+        "Experts learn better when they denoise an encoder's features along (CoReDi).", coredi, common=3
+    ),
     "forgetting": Experiment(
         "Frozen experts keep what they know.", forgetting, ("inpaint", "ground", "control", "subject", "edit")
     ),
@@ -159,7 +163,7 @@ class Laboratory:
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{name}: {row}, seed {seed}")
         run = Run(self.host(), curriculum, self.lessons, self.codec, folder, seed, NAME)
-        bank = run.train()
+        bank = run.train(self._begun(experiment, row, seed))
         report = {"usage": usages(run, bank)}
         if name == "forgetting":
             report["after"] = {
@@ -172,9 +176,19 @@ class Laboratory:
             partial.write_text(json.dumps(report), encoding="utf-8")
         return report
 
+    def _begun(self, experiment: Experiment, row: str, seed: int) -> Bank | None:
+        """What the first row learned before the others part from it."""
+        first, curriculum = next(iter(experiment.rows(self.curriculum).items()))
+        if not experiment.common or row == first:
+            return None
+        number = experiment.common - 1
+        return Bank.open(
+            RunFolder(self.out / fingerprint(curriculum, seed)).stage(label(curriculum.stages[number], number))
+        )
+
     def _after(self, folder: Path, number: int, stage: Stage, seed: int) -> dict:
         """Every task so far, with its own router and with the newest."""
-        bank = Bank.open(folder / "stages" / f"{label(stage, number)}.safetensors")
+        bank = Bank.open(RunFolder(folder).stage(label(stage, number)))
         tasks = [each.task for each in self.curriculum.stages[: number + 1]]
         return {
             router or "own": evaluate(self.host(), self.codec, bank, self.count, HELD_OUT + seed, tasks, router)

@@ -1,13 +1,14 @@
-"""What image-specific context optimisation and two branches are for, on the toy world: a subject that is kept, in prompts
-that are followed.
+"""What image-specific context optimisation, two branches and a shared step are for, on the toy world: a subject that is
+kept, in prompts that are followed.
 
 A row is a way of training and a way of drawing. All are trained on the same photos for as long, and asked the same
-questions on the way: what is true in the end may be lost by then, or not there yet.
+questions, the first two ways on the way there, too: what is true in the end may be lost by then, or not there yet.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from ...prw.concept import Concept, bends_of, beside_noun
 from ...prw.dual_branch import Blend
 from ...prw.embedded import EmbeddedHost
 from ...prw.marked_words import without_marks
+from ...prw.personal import Plan
 from ...prw.sampling import timesteps
 from ...prw.whole import whole
 from ..curriculum import BUDGETS, SUBJECT
@@ -36,6 +38,7 @@ from ..watching.listeners import Listener
 from ..watching.plots import Curve, chart
 from .branches import Branch, drawn_beside
 from .curricula import HELD_OUT, mean_and_sd
+from .sharing import drawn_shared
 
 SAYS = "Contexts of their own keep prompts followed for longer, two branches follow them better (ECCV 2024)."
 MEASURES = ("fidelity", "editability")
@@ -45,16 +48,29 @@ BLEND = Blend(strength=1.0, last=3)
 """Of the toy FLUX's six blocks all but the last third, and the strength that suits the smallest pictures."""
 
 
+PLANS = {
+    "switching": Plan(0.14, 1.0, 1.0),
+    "mixed": Plan(0.0, 0.5, 1.0),
+    "multi-stage": Plan(0.2, 0.57, 1.0),
+    "masked": Plan(0.06, 0.5, 0.3),
+}
+"""With the values of their authors (prw/personal.py)."""
+ALONE, BESIDE = ALONG = ("alone", "two branches")
+"""Ways of drawing that are asked along the training; the others in the end."""
+
+
 class Row(NamedTuple):
     ico: bool
-    branches: bool
+    way: str = ALONE
+    """Of drawing."""
 
 
 ROWS = {
-    "plain": Row(False, False),
-    "ICO": Row(True, False),
-    "two branches": Row(False, True),
-    "ICO, two branches": Row(True, True),
+    "plain": Row(False),
+    "ICO": Row(True),
+    "two branches": Row(False, BESIDE),
+    "ICO, two branches": Row(True, BESIDE),
+    **{f"ICO, {way}": Row(True, way) for way in PLANS},
 }
 Curves = dict[str, dict[str, float]]
 """Iterations, as a text -> measures."""
@@ -75,7 +91,7 @@ class SubjectLaboratory:
         for seed in range(seeds):
             reports = {ico: self._measured(ico, seed) for ico in (False, True)}
             for name, row in ROWS.items():
-                found.setdefault(name, {})[seed] = reports[row.ico]["beside" if row.branches else "alone"]
+                found.setdefault(name, {})[seed] = reports[row.ico][row.way]
         return found
 
     def _measured(self, ico: bool, seed: int) -> dict[str, Curves]:
@@ -83,36 +99,43 @@ class SubjectLaboratory:
         curriculum = replace(self.recipe.curriculum, settings=settings)
         recipe = SubjectRecipe(curriculum, replace(self.recipe.subject, ico=ico))
         folder = self.out / fingerprint(curriculum, seed, [repr(recipe.subject)])
-        exam = Exam(folder / f"exam-{self.count}.json", self, seed)
+        ways = tuple(row.way for row in ROWS.values() if row.ico == ico)
+        exam = Exam(folder / f"exam-{self.count}.json", self, seed, ways)
         if not exam.finished(recipe.stage.iterations):
             self.say(f"subject: {'with' if ico else 'without'} ICO, seed {seed}")
             lessons = recipe_lessons(recipe, self.codec, seed)
             run = SubjectRun(self.host, recipe, lessons, self.codec, folder, seed, NAME, [exam], SPARE_EMBEDDED)
-            run.path.unlink(missing_ok=True)  # other questions need the way there once more
+            if run.path.exists() or not any(exam.report.values()):  # other questions need the way there once more
+                run.path.unlink(missing_ok=True)
+                run.checkpoints(recipe.stage, 0, settings).clear()
             run.train()
         return exam.report
 
-    def answers(self, concept: Concept, beside: bool, seed: int) -> dict[str, float]:
-        """How well questions are answered, by two branches or alone."""
+    def answers(self, concept: Concept, way: str, seed: int) -> dict[str, float]:
+        """How well questions are answered, drawn this way."""
         questions = sorted(asked(self.count, HELD_OUT + seed), key=lambda question: len(question.scene.items))
         pictures: list[np.ndarray] = []
         with bent(self.flux, bends_of(concept.info, concept.tensors)):
             for size in sorted({len(question.scene.items) for question in questions}):
                 some = [question for question in questions if len(question.scene.items) == size]
-                pictures += list(self._drawn(concept, some, beside, seed + size))
+                pictures += list(self._drawn(concept, some, way, seed + size))
         return mean_scores(questions, pictures)
 
-    def _drawn(self, concept: Concept, questions: Sequence[Asked], beside: bool, seed: int) -> np.ndarray:
+    def _drawn(self, concept: Concept, questions: Sequence[Asked], way: str, seed: int) -> np.ndarray:
         """Of questions whose words stand at the same places."""
         generator = torch.Generator().manual_seed(seed)
         (context, pooled), words = self._told(questions), self.codec.words(questions[0].prompt)
         longer, marked = beside_noun(context, words, concept.vectors)
         untold = tuple(part.expand(len(questions), *part.shape[1:]) for part in self.codec.texts([""]))
         noise, apart = (torch.randn(len(questions), 16, 8, 8, generator=generator) for _ in range(2))
-        blend = BLEND if beside else replace(BLEND, end=0.0)
-        own, other = Branch((longer, pooled), marked, noise), Branch((context, pooled), words, apart)
-        times = timesteps(STEPS)
-        return self.codec.decode(drawn_beside(self.host, own, other, times, blend, untold=untold, cfg=CFG))
+        own = Branch((longer, pooled), marked, noise)
+        if way in PLANS:
+            plain = Branch((context, pooled), words, noise)
+            draw = partial(drawn_shared, self.host, own.text, plain, plan=PLANS[way])
+        else:
+            blend = BLEND if way == BESIDE else replace(BLEND, end=0.0)
+            draw = partial(drawn_beside, self.host, own, Branch((context, pooled), words, apart), blend=blend)
+        return self.codec.decode(draw(times=timesteps(STEPS), untold=untold, cfg=CFG))
 
     def _told(self, questions: Sequence[Asked]) -> tuple[Tensor, Tensor]:
         return self.codec.texts([without_marks(question.prompt) for question in questions])
@@ -121,27 +144,31 @@ class SubjectLaboratory:
 class Exam(Listener):
     """Asks on the way, and keeps what it was answered."""
 
-    def __init__(self, path: Path, laboratory: SubjectLaboratory, seed: int):
-        self.path, self.laboratory, self.seed = path, laboratory, seed
+    def __init__(self, path: Path, laboratory: SubjectLaboratory, seed: int, ways: Sequence[str]):
+        self.path, self.laboratory, self.seed, self.ways = path, laboratory, seed, ways
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self.report: dict[str, Curves] = known or {"alone": {}, "beside": {}}
+        self.report: dict[str, Curves] = {way: known.get(way, {}) for way in ways}
 
     def finished(self, iterations: int) -> bool:
-        return moments(iterations) <= {int(at) for at in self.report["beside"]}
+        return all(self._moments(way, iterations) <= {*map(int, self.report[way])} for way in self.ways)
+
+    def _moments(self, way: str, iterations: int) -> set[int]:
+        return moments(iterations) if way in ALONG else {iterations}
 
     def stage_began(self, trainer) -> None:
         if trainer.iteration == 0:
             self.stepped(trainer, None)
 
     def stepped(self, trainer, step) -> None:
-        at = str(trainer.iteration)
-        if trainer.iteration not in moments(trainer.stage.iterations) or at in self.report["beside"]:
+        at, iterations = trainer.iteration, trainer.stage.iterations
+        due = [w for w in self.ways if at in self._moments(w, iterations) and str(at) not in self.report[w]]
+        if not due:
             return
         concept = trainer.result()
-        for way, curves in self.report.items():
-            curves[at] = self.laboratory.answers(concept, way == "beside", self.seed)
-        with whole(self.path) as partial:
-            partial.write_text(json.dumps(self.report), encoding="utf-8")
+        for way in due:
+            self.report[way][str(at)] = self.laboratory.answers(concept, way, self.seed)
+        with whole(self.path) as part:
+            part.write_text(json.dumps(self.report), encoding="utf-8")
 
 
 def moments(iterations: int) -> set[int]:
@@ -165,10 +192,11 @@ def summary(found: dict[str, dict[int, Curves]]) -> dict[str, dict[str, tuple[fl
 
 def draw_curves(found: dict[str, dict[int, Curves]]) -> Image.Image:
     """Each measure over the iterations, and one against the other: up and to the right is better."""
-    curves = {name: {row: means(seeds, name) for row, seeds in found.items()} for name in MEASURES}
+    along = {row: seeds for row, seeds in found.items() if ROWS[row].way in ALONG}
+    curves = {name: {row: means(seeds, name) for row, seeds in along.items()} for name in MEASURES}
     charts = [chart(name, lines, low=0, high=1) for name, lines in curves.items()]
     across, up = (curves[name] for name in MEASURES)
-    ways = {row: Curve(across[row].y, up[row].y) for row in found}
+    ways = {row: Curve(across[row].y, up[row].y) for row in along}
     charts.append(chart(" against ".join(MEASURES[::-1]), ways, across=MEASURES[0], low=0, high=1))
     sheet = Image.new("RGB", (charts[0].width, sum(each.height for each in charts)))
     for i, each in enumerate(charts):

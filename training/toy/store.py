@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...prw.checkpoint import load_flux
 from ...prw.flux import Flux
 from ...prw.safe_file import SafeFile
-from ...prw.whole import whole
+from ...prw.writer import write
 from .codec import ToyCodec
 from .text import TextEncoder
 from .vae import ToyVAE
@@ -44,5 +43,4 @@ def save_module(module: nn.Module, path: Path) -> None:
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     """In half precision, and whole or not at all."""
-    with whole(path) as partial:
-        save_file({name: tensor.detach().to(torch.float16).contiguous() for name, tensor in weights.items()}, partial)
+    write(path, {name: tensor.to(torch.float16) for name, tensor in weights.items()}, {})

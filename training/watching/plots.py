@@ -135,7 +135,7 @@ def _axes(draw, frame: Frame, title: str, across: str, marks: Mapping[str, float
         (x, y), (end, _) = frame.place(left, value), frame.place(right, value)
         draw.line((x, y, end, y), EMPTY, FINER)
         draw.text((x - 8 * FINER, y), label(value), INK, _font(12), anchor="rm")
-    for value in ticks(left, right, 8, least=1):  # iterations are whole
+    for value in ticks(left, right, 8, least=float(across == "iterations")):  # which are whole
         x, y = frame.place(value, low)
         draw.line((x, y, x, y + 5 * FINER), DIM, FINER)
         draw.text((x, y + 8 * FINER), label(value), INK, _font(12), anchor="ma")
