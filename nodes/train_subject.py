@@ -126,7 +126,8 @@ def subject_knobs() -> list:
             "ico",
             default=True,
             tooltip="Each photo gets vectors of its own for its place, pose and light, so that these do not become part of "
-            "the subject: it then follows other prompts better. They are thrown away in the end.",
+            "the subject. They are thrown away in the end. On the built-in world it is kept better so, and prompts are "
+            "followed less, unless CoLoGen Personal Guider shares the steps.",
         ),
         count(
             "iterations", 800, 1, 10**6, "How long to train. 600 to 900 as a rule; longer is truer and less free."

@@ -141,7 +141,8 @@ def recipe_of(text: str) -> Curriculum:
     """Never a path, nor one within: a graph may come from anywhere."""
     name = text.strip()
     found = load_curriculum(name) if name in recipes() else read_curriculum(text, "The recipe")
-    return replace(found, settings=replace(found.settings, encoder=encoder_path(found.settings.encoder or VAE)))
+    settings = replace(found.settings, encoder=encoder_path(found.settings.encoder or VAE))
+    return replace(found, settings=settings, encoders={})  # the graph's own encode
 
 
 def with_last_sample(settings: Settings, iterations: int) -> Settings:

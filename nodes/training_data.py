@@ -1,6 +1,6 @@
 """Training data: a folder of one's own or the built-in world, through the VAE and CLIP of the FLUX that is trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import comfy.model_management
@@ -16,9 +16,11 @@ from ..training.host.data import HostCodec, TrainingData, encoded
 from .folders import data_folder
 from .schema import TRAINING, DataType, advanced, schema
 
-Examples = tuple[Callable[[int], Example], int, str]
-"""The example at a place, how many there are, and what a person should know of them."""
+Examples = tuple[Callable[[int], Example], int, Mapping[str, str]]
+"""The example at a place, how many there are, and which are left out, why: more are found while they are read."""
 TOY_COUNT = 1000
+SHOWN = 20
+"""Of those left out."""
 
 
 class CoLoGenTrainingData(io.ComfyNode):
@@ -94,12 +96,13 @@ class CoLoGenTrainingData(io.ComfyNode):
     @classmethod
     def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None) -> io.NodeOutput:
         codec = codec_of(vae, clip)
-        example, count, note = SOURCES[source](folder, task, size, count, cut_seed)
+        example, count, left_out = SOURCES[source](folder, task, size, count, cut_seed)
         with torch.inference_mode(False):  # training takes ordinary tensors
             lessons = encoded(codec, task, example, count, progress())
             codec = replace(codec, empty=codec.texts([""]))
             data = TrainingData(codec, data.lessons if data else {}).plus(lessons)
-        return io.NodeOutput(data, ui=ui.PreviewText(f"{data}\n{note}".strip()))
+        lines = [f"{name} is left out: {why}" for name, why in left_out.items()]
+        return io.NodeOutput(data, ui=ui.PreviewText("\n".join([str(data), *lines[:SHOWN]])))
 
 
 def codec_of(vae, clip) -> HostCodec:
@@ -117,15 +120,14 @@ def folder_examples(folder: str, task: str, size: int, count: int, seed: int) ->
     def example(i: int) -> Example:
         return found.example(i * len(found) // count, np.random.default_rng((seed, i)))
 
-    skipped = [f"{name} is left out: {why}" for name, why in found.skipped.items()]
-    return example, count, "\n".join(skipped[:20])
+    return example, count, found.skipped
 
 
 def toy_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
     from ..training.toy.make import toy_examples as draw
 
     drawn = draw(task, max(2, count or TOY_COUNT), seed)
-    return drawn.__getitem__, len(drawn), ""
+    return drawn.__getitem__, len(drawn), {}
 
 
 OWN = "folder"

@@ -17,7 +17,7 @@ RUN = io.String.Input(
 )
 MODEL = io.Model.Input(
     "model",
-    tooltip="The FLUX.1 to train on: fp8 and LoRAs are fine. It is left exactly as it is; only experts are trained.",
+    tooltip="The FLUX.1 to train on: fp8 and LoRAs are fine. It is left exactly as it is.",
 )
 DATA = DataType.Input(
     "data", tooltip="From CoLoGen Training Data. Tasks of earlier experts in it serve replay and samples."
@@ -70,7 +70,14 @@ def stage_knobs() -> list:
         float_knob(
             "rho", 0.8, 0, 1, 0.01, "Share of FLUX's blocks that the new expert should take; the others take the rest."
         ),
-        float_knob("veteran", 0.5, 0, 100, 0.01, "How firmly that share is held; 0 leaves it to the router."),
+        float_knob(
+            "veteran",
+            0.5,
+            0,
+            100,
+            0.01,
+            "How firmly that share is held; 0 leaves it to the router, which on the built-in world did as well.",
+        ),
     ]
 
 
@@ -182,7 +189,7 @@ def run_knobs() -> list:
             100,
             0,
             10**6,
-            "Iterations between two measurements on kept-out pictures. 0: none.",
+            "Iterations between two measurements of the loss, on kept-out pictures where there are any. 0: none.",
             **advanced(),
         ),
         int_knob("sample_every", 250, 0, 10**6, "Iterations between two samples. 0: only at the end.", **advanced()),
@@ -207,7 +214,7 @@ def feature_knobs() -> list:
             optional=True,
             tooltip="What the expert learns besides, of what an encoder sees in the right answers. auxiliary costs next "
             "to nothing, coredi a few more tokens, self a pass more in each update. The finished experts are as fast and "
-            "as large as without.",
+            "as large as without. On the built-in world none of the three made experts better.",
             **advanced(),
         ),
         io.Combo.Input(

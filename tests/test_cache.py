@@ -97,7 +97,7 @@ def filled(*args, **options) -> Cache:
 
 
 def opened(cache: Cache, note) -> CachedLessons:
-    return CachedLessons([open_cached(cache.folder, cache.task, note, "exact")])
+    return CachedLessons([open_cached(cache.folder, cache.task, note, {"encoders": "exact", "size": cache.size})])
 
 
 def files(folder) -> dict:
@@ -275,14 +275,29 @@ def looked(ids):
 
 def test_other_models_or_settings_are_a_sentence(there):
     cache = filled()
-    with pytest.raises(ValueError, match=r"other models or settings \(size, seed, shard: \[32, 7, 4\] there, \[16, 7"):
+    with pytest.raises(ValueError, match=r"other models or settings \(size: 32 there, 16 here\)"):
         cached(size=16)
     with pytest.raises(ValueError, match="other models or settings .set: "):
         cached(knobs=dict(flip=0.5))
-    with pytest.raises(ValueError, match="encoders: exact there, toy here.: train with the encoders that made them"):
-        open_cached(cache.folder, "inpaint", there / "note", "toy")
+    for name, theirs, mine in (("encoders", "exact", "toy"), ("size", 32, 64)):
+        with pytest.raises(
+            ValueError, match=f"{name}: {theirs} there, {mine} here.: train with the models and the size"
+        ):
+            open_cached(cache.folder, "inpaint", there / "note", {name: mine})
     with pytest.raises(ValueError, match="There is no cache in nowhere: make it with cologen data cache"):
-        open_cached(there.relative_to(there) / "nowhere", "inpaint", there / "note", "exact")
+        open_cached(there.relative_to(there) / "nowhere", "inpaint", there / "note", {})
+
+
+def test_a_run_does_not_go_on_with_a_cache_that_was_made_anew_otherwise(there):
+    cache = filled()
+    before = opened(cache, there / "note.json").rows(range(13))
+    assert same(opened(cache, there / "note.json").rows(range(13)), before)
+    shutil.rmtree(cache.folder)
+    again = filled(knobs=dict(flip=0.5))
+    with pytest.raises(
+        ValueError, match="holds a run on samples that were made otherwise .set: .*: cache them as they"
+    ):
+        opened(again, there / "note.json")
 
 
 def test_the_size_is_known_beforehand_and_a_disk_that_is_too_small_is_a_sentence(there, monkeypatch):
@@ -394,7 +409,9 @@ def test_check_cache_train(there, capsys):
     assert cli.main(["train", *words, "--out", "out"]) == 0, capsys.readouterr().err
     assert list(Bank.open("out/bank.safetensors").info.experts) == ["inpaint", "more"]
     assert sorted(path.name for path in (there / "out/lessons").iterdir()) == [
+        "inpaint-mine-cached-of.json",
         "inpaint-mine-cached.json",
+        "inpaint-other-cached-of.json",
         "inpaint-other-cached.json",
     ]
     curriculum = load_curriculum("r.toml", ["data.other.cache=cache"])
@@ -411,6 +428,20 @@ def test_check_cache_train(there, capsys):
         "The table data.other names no cache, expected a folder: set it, or give --out FOLDER."
         in capsys.readouterr().err
     )
+
+
+def test_a_later_stage_s_cache_may_come_later(there, capsys):
+    records(there / "other", 5)
+    (there / "r.toml").write_text(RECIPE + SECOND)
+    words = ["r.toml", "data.other.cache=cache", "--device", "cpu"]
+    assert cli.main(["data", "cache", *words]) == 0
+    os.rename("cache/inpaint-other", "elsewhere")
+    assert cli.main(["train", *words, "--out", "out"]) == 1
+    assert "There is no cache in cache/inpaint-other: make it with cologen data cache" in capsys.readouterr().err
+    assert [path.name for path in (there / "out/stages").iterdir()] == ["1-inpaint.safetensors"]
+    os.rename("elsewhere", "cache/inpaint-other")
+    assert cli.main(["train", *words, "--out", "out", "--resume"]) == 0, capsys.readouterr().err
+    assert list(Bank.open("out/bank.safetensors").info.experts) == ["inpaint", "more"]
 
 
 def test_torchrun_shares_the_work(there):

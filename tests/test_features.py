@@ -233,13 +233,16 @@ def test_a_collapse_stops_the_stage(host, spoil, said):
         trainer.step()
 
 
-def test_a_stopped_stage_goes_on_to_the_bit(tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stopped_stage_goes_on_to_the_bit(tmp_path, way, monkeypatch):
     recipe = tiny_curriculum(4, ("inpaint",), feature_size=4, ema=0.9)
-    recipe = replace(recipe, stages=(replace(recipe.stages[0], features="coredi"),))
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], features=way),))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     with pytest.raises(KeyboardInterrupt):
         tiny_run(parts, recipe, listeners=[Log(parts), Leave("inpaint", 3, KeyboardInterrupt())]).train()
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda m: (eigh(m)[0], -eigh(m)[1]))  # as another machine's may be
     tiny_run(parts, recipe, listeners=[Log(parts)]).train()
     assert files(parts) == files(whole) and steps(parts) == steps(whole)
 

@@ -9,6 +9,7 @@ import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.embedded import velocity
 from cologen.prw.source import Routing, Source
+from cologen.training import ranks
 from cologen.training.checkpoints import TrainingError
 from cologen.training.forward import compile_blocks
 from cologen.training.mishaps import NotFinite
@@ -293,6 +294,23 @@ def test_three_misses_in_a_row_end_in_a_sentence(monkeypatch):
     with pytest.raises(TrainingError, match="Memory ran out 3 times in a row .micro is 2.: set micro") as caught:
         trainer.step()
     assert "\n" not in str(caught.value)
+
+
+def test_everyones_samples_are_all_ranks_shares(monkeypatch):
+    """They are named where the sum of all gradients is not finite, which may be any rank's."""
+    trainer = tiny_trainer(tiny_host(), batch=8)
+
+    def ids(**how):
+        return sum((batch.ids for batch in trainer.batches(**how)), ())
+
+    whole = ids()
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        shares.append(ids())
+        assert ids(everyone=True) == whole
+    assert [len(share) for share in shares] == [4, 4] and sorted(sum(shares, ())) == sorted(whole)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])

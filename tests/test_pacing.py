@@ -50,6 +50,18 @@ def test_all_is_open_by_a_part_of_the_stage_whatever_the_loss_does():
     assert pacing.open(1.0) == 1.0 and Pacing(1, 1).open(0.0) == 1.0
 
 
+def test_a_phase_that_time_opened_is_over_when_the_loss_stands_still_in_it():
+    pacing = Pacing(4, 5)
+    for i in range(20):
+        assert pacing.open(0.0) == 0.25
+        pacing.hear(1.0 - 0.01 * i)
+    assert pacing.open(OPEN_BY / 3) == 0.5
+    for _ in range(6):  # higher than ever before, but a low of its own at first
+        assert pacing.open(OPEN_BY / 3) == 0.5
+        pacing.hear(2.0)
+    assert pacing.open(OPEN_BY / 3) == 0.75
+
+
 def test_a_stage_begins_with_noise_and_ends_with_everything():
     trainer = tiny_trainer(tiny_host(), batch=64, iterations=20, time_phases=4, patience=10**6)
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 from cologen.prw.bank import Bank
 from cologen.prw.bank_info import BankError
+from cologen.training import checkpoints
 from cologen.training.checkpoints import Folder, TrainingError, read
 from cologen.training.mishaps import NotFinite, Stopped
+from cologen.training.run import Run
 from cologen.training.watching.listeners import Listener
 from cologen.training.watching.log import Log, read_log
 from pack import ROOT
@@ -169,7 +171,9 @@ def test_a_kill_between_a_stages_two_files_loses_nothing(tmp_path, monkeypatch):
     before = (tmp_path / "bank.safetensors").read_bytes()
     assert "edit" in Bank.open(tmp_path / "bank.safetensors").info.experts
     monkeypatch.setattr(Bank, "save", save)
-    (tmp_path / "stages/.0123.part").write_bytes(b"half a bank")
+    for folder in ("stages", "lessons", "features"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".0123.part").write_bytes(b"half a file")
     tiny_run(tmp_path, recipe).train()
     assert (tmp_path / "bank.safetensors").read_bytes() == before
     assert (tmp_path / "stages/3-edit.safetensors").read_bytes() == before
@@ -186,7 +190,7 @@ def test_another_recipe_seed_or_base_is_refused_and_what_changes_no_result_is_no
         tiny_run(tmp_path, recipe, tiny_host(dict(num_heads=2, hidden_size=32, axes_dim=(4, 6, 6), depth=2))),
     ]
     for run in runs:
-        with pytest.raises(TrainingError, match="holds a run of another recipe, seed or base: choose another folder"):
+        with pytest.raises(TrainingError, match="holds a run of another recipe, seed, base or other pictures: choose"):
             run.train()
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(TrainingError, match="holds a run of another"):
@@ -219,10 +223,95 @@ def test_a_run_that_began_with_a_bank_goes_on_without_being_told_again(tmp_path)
 def test_a_stage_that_was_trained_before_an_earlier_one_is_not_put_behind_it(tmp_path):
     recipe = tiny_curriculum(1)
     tiny_run(tmp_path, recipe).train(only="ground")
-    with pytest.raises(TrainingError, match="2-ground.safetensors was trained without inpaint: delete it to train"):
+    with pytest.raises(TrainingError, match="2-ground.safetensors was trained without inpaint as it is now: delete it"):
         tiny_run(tmp_path, recipe).train()
     (tmp_path / "stages/2-ground.safetensors").unlink()
     assert list(tiny_run(tmp_path, recipe).train().info.experts) == list(TASKS)
+
+
+def test_a_stage_that_was_trained_anew_does_not_leave_the_rest_as_they_were(tmp_path):
+    recipe = tiny_curriculum(1)
+    tiny_run(tmp_path, recipe).train()
+    bank, path = (tmp_path / "bank.safetensors").read_bytes(), tmp_path / "stages/2-ground.safetensors"
+    path.unlink()
+    tiny_run(tmp_path, recipe).train()
+    assert (tmp_path / "bank.safetensors").read_bytes() == bank, "the same again, and all of it"
+    assert list(tiny_run(tmp_path, recipe).train(only="ground").info.experts) == ["inpaint", "ground"]
+    assert (tmp_path / "bank.safetensors").read_bytes() == bank, "asked for a part, the whole is left alone"
+    ground = Bank.open(path)
+    other = {name: tensor + ("ground" in name) for name, tensor in ground.tensors.items()}
+    path.unlink()
+    Bank(ground.info, other).save(path)
+    with pytest.raises(TrainingError, match="3-edit.safetensors was trained without ground as it is now: delete it"):
+        tiny_run(tmp_path, recipe).train()
+
+
+def test_a_place_called_workspace_is_not_a_full_disk(tmp_path, monkeypatch):
+    def forbidden(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "workspace"))
+
+    monkeypatch.setattr(checkpoints, "save_file", forbidden)
+    with pytest.raises(TrainingError, match="could not be written to .*: .*Permission denied") as caught:
+        Folder(tmp_path / "workspace", "one", 2).save(1, {"a": torch.zeros(1)}, {})
+    assert "full" not in str(caught.value)
+
+
+class Seen(Listener):
+    def __init__(self):
+        self.at = []
+
+    def sampled(self, trainer, sheet):
+        self.at.append(("sampled", trainer.iteration))
+
+    def validated(self, trainer, found):
+        self.at.append(("validated", trainer.iteration))
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_what_was_due_when_a_run_was_cancelled_is_shown_when_it_goes_on(tmp_path, monkeypatch, at):
+    recipe, whole, before, after = (
+        tiny_curriculum(4, ("inpaint",), sample_every=2, validate_every=2),
+        Seen(),
+        Seen(),
+        Seen(),
+    )
+    tiny_run(tmp_path / "whole", recipe, listeners=[whole]).train()
+    sheet = Run.sheet
+
+    def cancelled(run, trainer):
+        if trainer.iteration == at:
+            raise KeyboardInterrupt
+        return sheet(run, trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "sheet", cancelled)
+        run = tiny_run(tmp_path / "parts", recipe, listeners=[before])
+        run.breaks = (KeyboardInterrupt,)
+        run.train()
+    tiny_run(tmp_path / "parts", recipe, listeners=[after]).train()
+    assert before.at + after.at == [*whole.at[: at - 1], *whole.at[at - 2 :]], "the validation before it comes again"
+    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+
+
+def test_no_memory_for_a_sample_does_not_end_the_run(tmp_path, monkeypatch, caplog):
+    recipe, seen = tiny_curriculum(4, ("inpaint",), sample_every=2, validate_every=2), Seen()
+
+    def too_large(run, trainer):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Run, "sheet", too_large)
+    assert list(tiny_run(tmp_path, recipe, listeners=[seen]).train().info.experts) == ["inpaint"]
+    assert seen.at == [("validated", 2), ("validated", 4)]
+    assert "Memory ran out while iteration 2 was sampled: training goes on without it" in caplog.text
+
+
+@pytest.mark.parametrize("change", [dict(start="nobody"), dict(along=("nobody",))])
+def test_what_a_later_stage_lacks_is_said_before_the_first(tmp_path, change):
+    recipe = tiny_curriculum(1)
+    recipe = replace(recipe, stages=(*recipe.stages[:2], replace(recipe.stages[2], **change)))
+    with pytest.raises(ValueError, match="The stage edit (starts as|trains) nobody"):
+        tiny_run(tmp_path, recipe).train()
+    assert not (tmp_path / "stages").exists()
 
 
 def test_a_task_without_data_is_a_sentence(tmp_path):

@@ -2,16 +2,19 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
-from cologen.prw.bank_info import BankError
+from cologen.prw.bank_info import NAME, BankError
 from cologen.prw.bending import bent
 from cologen.prw.concept import TOKENS, Concept, bends_of, beside_noun
 from cologen.prw.config import Base
 from cologen.prw.marked_words import Words
 from cologen.training.checkpoints import TrainingError
 from cologen.training.mishaps import Stopped
-from cologen.training.subject.recipe import OWN, load_recipe, subject_of
+from cologen.training.subject.expert import plain
+from cologen.training.subject.lessons import prior
+from cologen.training.subject.recipe import OWN, PRIOR, load_recipe, subject_of
 from cologen.training.subject.tuning import CONTEXTS
 from cologen.training.watching.log import Log, read_log
 from safetensors import safe_open
@@ -151,10 +154,31 @@ def test_the_file_has_no_context_and_loads_as_it_was(tmp_path):
 
 def test_another_photo_is_another_run(tmp_path):
     tiny_subject(tmp_path, recipe()).train()
-    with pytest.raises(TrainingError, match="another recipe, seed or base"):
+    with pytest.raises(TrainingError, match="another recipe, seed, base or other pictures"):
         tiny_subject(tmp_path, recipe(), pictures={**PICTURES, "photo1": PICTURES["photo2"]}).train()
-    with pytest.raises(TrainingError, match="another recipe, seed or base"):
+    with pytest.raises(TrainingError, match="another recipe, seed, base or other pictures"):
         tiny_subject(tmp_path, recipe(subject=dict(tokens=3))).train()
+
+
+def test_another_picture_of_the_class_is_another_run_and_other_samples_are_not(tmp_path):
+    def train(prompt="a dog", colour=9, **subject):
+        run = tiny_subject(tmp_path, recipe(replay=0.5, subject=subject))
+        told = {f"{i}": (np.full((32, 32, 3), colour + i, np.uint8), prompt) for i in range(4)}
+        run.lessons = {**run.lessons, PRIOR: prior(run.codec, told)}
+        return run.train()
+
+    train()
+    for change in (dict(colour=10), dict(prompt="one dog")):
+        with pytest.raises(TrainingError, match="other pictures"):
+            train(**change)
+    assert train(prompts=["a dog elsewhere"]).info.iterations == 6
+
+
+@pytest.mark.parametrize("names", [("我的狗", "我的猫"), ("é" * 80, "ê" * 80)])
+def test_runs_in_other_alphabets_name_experts_that_can_be_told_apart(names):
+    assert plain("mine/my dog") == "my_dog"
+    made = [plain(name) for name in names]
+    assert len(set(made)) == 2 and all(NAME.fullmatch(name) for name in made)
 
 
 def velocity_of(host, text, bends=()):

@@ -303,6 +303,25 @@ def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
         train(model, tmp_path, one, other)
     with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
         train(model, tmp_path, one, more)
+    (tmp_path / "run.json").unlink()
+    train(model, tmp_path, one, other)  # no run began
+
+
+def test_other_data_that_a_stage_replays_is_a_sentence(model, tmp_path):
+    def given(pixels):
+        return TrainingData(
+            data().codec, {**data().lessons, "inpaint": replace(data().lessons["inpaint"], pixels=pixels)}
+        )
+
+    bank = train(model, tmp_path / "first", replace(TWO, stages=STAGES[:1]))
+    for replay in (0.0, 0.5):
+        second = replace(TWO, stages=(STAGES[0], replace(STAGES[1], iterations=2, replay=replay)))
+        train(model, tmp_path / f"{replay}", second, given("one"), bank=bank, only=STAGES[1].name)
+        if replay:
+            with pytest.raises(RuntimeError, match="began with other data"):
+                train(model, tmp_path / f"{replay}", second, given("other"), bank=bank, only=STAGES[1].name)
+        else:
+            train(model, tmp_path / f"{replay}", second, given("other"), bank=bank, only=STAGES[1].name)
 
 
 def test_models_that_cannot_be_trained_are_a_sentence(model, tmp_path):
@@ -359,6 +378,15 @@ def test_a_folder_becomes_lessons_that_add_up(folders):
     assert str(read(previous=found).result[0]) == "edit: 6"
     holes = [read(task="inpaint", cut_seed=seed).result[0].lessons["inpaint"].pixels for seed in (0, 0, 1)]
     assert holes[0] == holes[1] != holes[2]
+
+
+def test_what_is_found_broken_while_it_is_read_is_said(folders):
+    folder = folders / "input/cologen/mine"
+    pictures(folder, 4)
+    whole = (folder / "p1.source.png").read_bytes()
+    (folder / "p1.source.png").write_bytes(whole[: len(whole) // 2])
+    said = read().ui.as_dict()["text"][0]
+    assert said.startswith("edit: 4\np1 is left out: ") and said.count("\n") == 1
 
 
 def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
@@ -494,7 +522,8 @@ batch = 2
 def test_a_recipe_s_text_trains_all_its_stages(model, folders):
     from cologen.nodes.training import CoLoGenTrainCurriculum
 
-    knobs = defaults(CoLoGenTrainCurriculum, model=model, data=data(), recipe=RECIPE, budget="tiny", sample_steps=1)
+    recipe = RECIPE + '\n[encoders]\nt5xxl = "none.safetensors"\n'  # the graph's own encode
+    knobs = defaults(CoLoGenTrainCurriculum, model=model, data=data(), recipe=recipe, budget="tiny", sample_steps=1)
     with torch.inference_mode():
         bank, losses, samples = CoLoGenTrainCurriculum.execute(**knobs).result
     assert list(bank.info.experts) == ["inpaint", "ground"] and len(losses["loss"]) == 3

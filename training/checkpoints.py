@@ -34,7 +34,7 @@ def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None
 
 
 def _why(path: Path, error: Exception) -> str:
-    full = getattr(error, "errno", None) == errno.ENOSPC or "space" in str(error).lower()
+    full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in str(error).lower()
     found = "the disk is full" if full else short(error)
     return (
         f"The checkpoint could not be written to {path.parent}: {found}; the last good one is intact: make room there, "

@@ -1,6 +1,6 @@
 """A stage's beginning and end: a bank gets one more expert and one more router, and what is older stays as it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -106,14 +106,28 @@ def refuse_start(bank: Bank, stage: Stage, settings: Settings) -> None:
         )
 
 
+def refuse_along(bank: Bank, stage: Stage) -> None:
+    missing = [name for name in stage.along if name not in bank.info.experts]
+    if missing:
+        raise ValueError(f"The stage {stage.name} trains {missing[0]} along, which the bank lacks: train it first.")
+
+
+def refuse_early(info: BankInfo, stages: Sequence[Stage], settings: Settings) -> None:
+    """Before the first of them, not days later: what a stage begins as or trains along must be there by then."""
+    for stage in stages:
+        bank = Bank(info, {})
+        refuse_trained(bank, stage)
+        refuse_start(bank, stage, settings)
+        refuse_along(bank, stage)
+        info = with_stage(info, stage, settings, None)
+
+
 def own_tensors(bank: Bank, stage: Stage) -> list[str]:
     """What the stage trains: its expert and its router, and older experts only where it says so.
 
     A shared down matrix belongs to it unless an expert that stays as it is reads it, too.
     """
-    missing = [name for name in stage.along if name not in bank.info.experts]
-    if missing:
-        raise ValueError(f"The stage {stage.name} trains {missing[0]} along, which the bank lacks: train it first.")
+    refuse_along(bank, stage)
     experts = (stage.name, *stage.along)
     settled = {expert.shared for name, expert in bank.info.experts.items() if name not in experts}
     shared = {bank.info.experts[name].shared for name in experts} - settled - {""}

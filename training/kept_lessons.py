@@ -44,10 +44,11 @@ class CachedPart(NamedTuple):
     file: str
     task: str
     cache: Path
-    encoders: Mapping[str, Any]
+    about: Mapping[str, Any]
+    """What its samples must be."""
 
     def opened(self, folder: Path, progress: Progress) -> CachedSet:
-        return open_cached(self.cache, self.task, folder / f"{self.file}.json", self.encoders)
+        return open_cached(self.cache, self.task, folder / f"{self.file}.json", self.about)
 
 
 class KeptLessons(Mapping):
@@ -85,11 +86,11 @@ def parts_of(curriculum: Curriculum, count: int, codec: Codec, seed: int) -> dic
         if name == TOY:
             one_of(f"{stage.name}.task", stage.task, (*TASKS, OWN))  # all that the built-in world can ask
             return toy_part(stage.task, count, codec, seed)
+        size = curriculum.settings.resolution
         if cache := cache_of(curriculum, name):
-            return CachedPart(
-                f"{stage.task}-{name}-cached", stage.task, folder_of(cache, stage.task, name), codec.identity()
-            )
-        return set_part(stage, source_of(curriculum, stage, name), codec, curriculum.settings.resolution, seed)
+            about = {"encoders": codec.identity(), "size": size}
+            return CachedPart(f"{stage.task}-{name}-cached", stage.task, folder_of(cache, stage.task, name), about)
+        return set_part(stage, source_of(curriculum, stage, name), codec, size, seed)
 
     return {stage.name: [part(stage, name) for name in stage.data or (TOY,)] for stage in curriculum.stages}
 

@@ -5,17 +5,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..prw.marked_words import Words
 from ..prw.safe_file import SafeFile
-from ..prw.whole import whole
+from ..prw.writer import write
 from .data.sample import Example
 from .objective import draw_times
 from .slots import Slot
@@ -102,8 +100,7 @@ class Lessons:
         tensors = {name: getattr(self, name) for name in TENSORS}
         texts = {"task": self.task, "ids": "\n".join(self.ids), "prompts": "\n".join(self.prompts)}
         texts |= {} if self.held is None else {"held": str(self.held)}
-        with whole(Path(path)) as partial:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, texts)
+        write(path, tensors, texts)
 
 
 def encode(codec: Codec, task: str, examples: Iterable[Example], chunk: int = 32, progress=None) -> Lessons:

@@ -24,7 +24,10 @@ class Pacing:
     def open(self, done: float) -> float:
         """The share of the timesteps, noisiest first, that is trained when this part of the stage is `done`."""
         due = 1 + int(min(1.0, done / OPEN_BY) * (self.phases - 1))
-        return max(self.phase, due) / self.phases
+        if due > self.phase:
+            self.phase = due
+            self._begin()
+        return self.phase / self.phases
 
     def hear(self, loss: float) -> None:
         """An iteration's loss, the same on every rank."""

@@ -9,47 +9,39 @@ features/                  what an encoder sees in the lessons, where a stage as
 run.json                   what this folder is of (run_folder.py)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ..prw.attachment import Host
 from ..prw.bank import Bank
+from ..prw.bank_shapes import keys_of
 from ..prw.config import Base
 from . import ranks
 from .checkpoints import TrainingError
 from .curriculum import Curriculum, Stage
-from .growing import empty_bank, grown, refuse_trained
-from .lessons import Codec, Lessons, Shelf
+from .growing import empty_bank, grown, refuse_early
+from .lessons import Lessons, Shelf
 from .loop import StageTrainer
 from .mishaps import Stopped
 from .quiet import dominant, with_usage
 from .run_folder import BANK
 from .runner import Runner, label
-from .trainer import Work
+from .trainer import Work, refuse_batch
 from .validate import Validation, sample_grid, validate
-from .watching.listeners import Listener
 
 
 @dataclass
 class Run(Runner):
-    host: Host
-    curriculum: Curriculum
-    lessons: Mapping[str, Shelf]
-    """By stage; each needs its own."""
-    codec: Codec
-    out: Path
-    seed: int = 0
-    name: str = ""
-    """Of the base, for the bank."""
-    listeners: Sequence[Listener] = ()
-    spare: dict | None = None
-    """What makes this host give up activations (checkpointing)."""
-    breaks: tuple[type[BaseException], ...] = ()
+    """Its lessons are by stage; each needs its own."""
+
     done: list[Stage] = field(default_factory=list)
-    broken: list[Listener] = field(default_factory=list)
+
+    @property
+    def curriculum(self) -> Curriculum:
+        return self.recipe
 
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """All stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
@@ -57,10 +49,11 @@ class Run(Runner):
         encoders = [self.codec.identity()] if self.curriculum.encoders else []
         bank = self.folder.begun(self.curriculum, self.seed, base, bank, encoders)
         bank = bank or empty_bank(base, self.curriculum.settings)
+        self._refuse_early(bank, only)
         for number, stage in enumerate(self.curriculum.stages):
             path = self.folder.stage(label(stage, number))
             if ranks.from_first(path.exists()):
-                bank = following(bank, path)
+                bank = following(bank, path, stage)
             elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)
                 if ranks.rank() == 0:
@@ -71,13 +64,34 @@ class Run(Runner):
             self.done.append(stage)
             if stage.name == only:
                 break
+        path = self.out / BANK
+        if not only and ranks.rank() == 0 and not (path.exists() and Bank.open(path).info == bank.info):
+            bank.save(path)  # an earlier stage was the last to be trained
         return bank
+
+    def _refuse_early(self, bank: Bank, only: str) -> None:
+        """What can be known of all stages before the first."""
+        numbered = enumerate(self.curriculum.stages)
+        done = {stage.name for number, stage in numbered if self.folder.stage(label(stage, number)).exists()}
+        coming = [
+            stage
+            for stage in self.curriculum.stages
+            if stage.name == only or (stage.name not in bank.info.experts and (not only or stage.name in done))
+        ]
+        refuse_early(bank.info, coming, self.curriculum.settings)
+        for stage in coming:
+            refuse_batch(stage)
+            if stage.features == "self" and ranks.sharing(self.curriculum.settings):
+                raise TrainingError(
+                    f'{stage.name} has features = "self", which runs the base more often for some lessons than for others, '
+                    f"but blocks that processes share come for all at once: set shard = false, or features = "
+                    f'"coredi".'
+                )
 
     def train_stage(self, bank: Bank, stage: Stage, number: int) -> Bank:
         if self.asked_to_stop():
             raise Stopped
         settings = self.curriculum.settings
-        refuse_trained(bank, stage)
         with ranks.first_alone():
             lessons = self._lessons(stage)
         before = dominant(self.host, bank, lessons[stage.task], settings.micro)
@@ -91,11 +105,6 @@ class Run(Runner):
         work = Work(self.host, stage, number, settings, lessons, empty, self.seed, self.spare)
         if stage.features == "off":
             return StageTrainer(work, bank)
-        if stage.features == "self" and ranks.sharing(settings):
-            raise TrainingError(
-                f'{stage.name} has features = "self", which runs the base more often for some lessons than for others, but '
-                f'blocks that processes share come for all at once: set shard = false, or features = "coredi".'
-            )
         if not isinstance(lessons[stage.task], Lessons):
             raise TrainingError(
                 f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
@@ -127,12 +136,18 @@ class Run(Runner):
         return {task: self.lessons[name] for task, name in latest.items() if name in self.lessons}
 
 
-def following(bank: Bank, path: Path) -> Bank:
+def following(bank: Bank, path: Path, stage: Stage) -> Bank:
     """What a stage left, unless an earlier one was trained only after it."""
     later = Bank.open(path)
-    if lost := bank.info.experts.keys() - later.info.experts.keys():
+    kept = bank.info.experts.keys() - set(stage.along)
+    lost = [name for name in kept if name not in later.info.experts or not alike(bank, later, name)]
+    if lost:
         raise TrainingError(
-            f"{path.name} was trained without {', '.join(sorted(lost))}: delete it to train its stage again, or choose "
-            f"another folder."
+            f"{path.name} was trained without {', '.join(sorted(lost))} as it is now: delete it to train its stage again, "
+            f"or choose another folder."
         )
     return later
+
+
+def alike(one: Bank, other: Bank, expert: str) -> bool:
+    return all(torch.equal(one.tensors[key], other.tensors[key]) for key in keys_of(one.info, expert))

@@ -72,7 +72,8 @@ class RunFolder:
         known = Bank.open(start) if start.exists() else None
         if bank is not None and (known is None or not equal(bank, known)):
             raise TrainingError(
-                f"The run in {self.out} did not begin with this bank: leave the bank out, or choose another folder."
+                f"The run in {self.out} did not begin with this bank: give it the one that it began with, or choose another "
+                f"folder."
             )
         return known
 
@@ -86,13 +87,13 @@ class RunFolder:
             same = False
         if not same:
             raise TrainingError(
-                f"The folder {self.out} holds a run of another recipe, seed or base: choose another folder, or delete "
-                f"this one."
+                f"The folder {self.out} holds a run of another recipe, seed, base or other pictures: choose another folder, "
+                f"or delete this one."
             )
 
     def _clear(self) -> None:
         """What a kill left half written."""
-        for folder in (self.out, self.out / "stages", self.out / "samples"):
+        for folder in (self.out, *(self.out / name for name in ("stages", "samples", "lessons", "features"))):
             for stray in folder.glob(f".*{PART}"):
                 stray.unlink(missing_ok=True)
 

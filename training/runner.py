@@ -5,18 +5,21 @@ What is trained is a subclass's matter: a curriculum (run.py) or one's own subje
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from ..prw.attachment import Host
 from . import ranks
 from .checkpoints import Folder, TrainingError, read
 from .curriculum import Settings, Stage
 from .forward import device_of
-from .lessons import Codec
+from .lessons import Codec, Shelf
 from .mishaps import NotFinite, Stopped
 from .run_folder import RunFolder
 from .trainer import Trainer
@@ -24,15 +27,26 @@ from .validate import Validation
 from .watching.listeners import Listener
 
 
+@dataclass
 class Runner(ABC):
     host: Host
+    recipe: Any
+    """What is trained: a Curriculum, or a SubjectRecipe."""
+    lessons: Mapping[str, Shelf]
     codec: Codec
     out: Path
-    listeners: Sequence[Listener]
-    breaks: tuple[type[BaseException], ...]
+    seed: int = 0
+    name: str = ""
+    """Of the base, for what is made."""
+    listeners: Sequence[Listener] = ()
+    spare: dict | None = None
+    """What makes this host give up activations (checkpointing)."""
+    breaks: tuple[type[BaseException], ...] = ()
     """What this host raises, anywhere within an iteration, to stop: everything before it is saved."""
-    broken: list[Listener]
+    broken: list[Listener] = field(default_factory=list)
     """Those that could not write."""
+    unseen: bool = field(default=False, init=False)
+    """Whether an iteration is done, and what is due at it is not."""
 
     @property
     def folder(self) -> RunFolder:
@@ -48,9 +62,13 @@ class Runner(ABC):
     def go_on(self, trainer: Trainer, folder: Folder) -> None:
         """To the end, from where the folder's last checkpoint is."""
         if latest := ranks.from_first(folder.latest()):
-            trainer.load(*read(latest))
+            tensors, state = read(latest)
+            trainer.load(tensors, state)
+            self.unseen = state.get("unseen", False)
         self.tell("stage_began", trainer)
         try:
+            if self.unseen:
+                self._look(trainer)
             self._iterate(trainer, folder)
         except (TrainingError, *self.breaks) as error:
             self._rescue(trainer, folder, error)
@@ -62,10 +80,7 @@ class Runner(ABC):
             step = trainer.step()
             if step is not None:
                 self.tell("stepped", trainer, step)
-            if due(trainer, settings.validate_every):
-                self.tell("validated", trainer, self.validation(trainer))
-            if (ranks.rank() == 0 or trainer.sharded) and due(trainer, settings.sample_every):
-                self.tell("sampled", trainer, self.sheet(trainer))
+            self._look(trainer)
             stop = self.asked_to_stop()
             if ranks.rank() == 0 and (stop or due(trainer, settings.save_every)):
                 self.tell("saved", trainer, folder.save(trainer.iteration, *trainer.state()))
@@ -73,13 +88,34 @@ class Runner(ABC):
                 ranks.wait()  # the first process to leave ends the others
                 raise Stopped
 
+    def _look(self, trainer: Trainer) -> None:
+        """What is due at this iteration; if something ends the run meanwhile it is still due when it goes on."""
+        self.unseen = True
+        if due(trainer, trainer.settings.validate_every):
+            self._tell_found("validated", self.validation, trainer)
+        if (ranks.rank() == 0 or trainer.sharded) and due(trainer, trainer.settings.sample_every):
+            self._tell_found("sampled", self.sheet, trainer)
+        self.unseen = False
+
+    def _tell_found(self, event: str, find: Callable[[Trainer], Any], trainer: Trainer) -> None:
+        try:
+            found = find(trainer)
+        except torch.OutOfMemoryError:
+            if ranks.count() > 1:  # others may wait for this one
+                raise
+            said = "Memory ran out while iteration %s was %s: training goes on without it; set micro smaller."
+            logging.getLogger(__name__).warning(said, trainer.iteration, event)
+        else:
+            self.tell(event, trainer, found)
+
     def _rescue(self, trainer: Trainer, folder: Folder, error: BaseException) -> None:
         """The weights are still those of the last good iteration."""
         if isinstance(error, NotFinite):
             self.folder.note(error.file, {"iteration": trainer.iteration, "ids": error.ids})
         if ranks.rank() == 0:
             with suppress(TrainingError):
-                folder.save(trainer.iteration, *trainer.state())
+                tensors, state = trainer.state()
+                folder.save(trainer.iteration, tensors, {**state, "unseen": self.unseen})
 
     def asked_to_stop(self) -> bool:
         asked = any(listener.wants_stop() for listener in self.listeners)

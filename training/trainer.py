@@ -71,6 +71,14 @@ class Work:
     """What makes this host give up activations (checkpointing)."""
 
 
+def refuse_batch(stage: Stage) -> None:
+    if stage.batch % ranks.count():
+        raise TrainingError(
+            f"The batch of {stage.name} is {stage.batch}, which {ranks.count()} processes cannot share equally: set a "
+            f"multiple."
+        )
+
+
 class Trainer(ABC):
     columns: tuple[str, ...] = ()
     """Names for a Step's usage."""
@@ -91,11 +99,7 @@ class Trainer(ABC):
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.iteration, self.pacing = 0, Pacing(settings.time_phases, settings.patience)
         self.missed, self.misses_in_a_row = 0, 0
-        if stage.batch % ranks.count():
-            raise TrainingError(
-                f"The batch of {stage.name} is {stage.batch}, which {ranks.count()} processes cannot share equally: "
-                f"set a multiple."
-            )
+        refuse_batch(stage)
 
     def _optimised(self, group: Group) -> dict:
         calm = {} if group.decays else {"weight_decay": 0.0}
@@ -145,13 +149,13 @@ class Trainer(ABC):
         if self.misses_in_a_row >= MOST_MISSES or ranks.count() > 1:
             raise OutOfMemory(self.misses_in_a_row, self.settings.micro) from error
 
-    def batches(self) -> list[Batch]:
+    def batches(self, everyone: bool = False) -> list[Batch]:
         """This rank's share of the iteration, in pieces of one task, one bucket and at most `micro` samples."""
         taught = {task: lessons.taught for task, lessons in self.lessons.items()}
         buckets = self.lessons[self.stage.task].buckets
         all_ranks = slots(self.seed, self.number, self.iteration, self.stage, taught, buckets)
         alike: dict[tuple[str, int], list[Slot]] = {}
-        for slot in all_ranks[ranks.rank() :: ranks.count()]:
+        for slot in all_ranks if everyone else all_ranks[ranks.rank() :: ranks.count()]:
             alike.setdefault((slot.task, self.lessons[slot.task].bucket(slot.index)), []).append(slot)
         size = self.settings.micro or self.stage.batch
         pieces = [some[i : i + size] for some in alike.values() for i in range(0, len(some), size)]
@@ -167,7 +171,8 @@ class Trainer(ABC):
         parameters = list(self.trained.values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf).item()
         if not math.isfinite(norm):
-            raise NotFinite(self.stage.name, self.iteration, sum((batch.ids for batch in self.batches()), ()))
+            ids = sum((batch.ids for batch in self.batches(everyone=True)), ())
+            raise NotFinite(self.stage.name, self.iteration, ids)
         scale = factor(self.settings.schedule, self.iteration, self.stage.iterations, self.settings.warmup)
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * scale

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ...prw.whole import whole
+from ...prw.writer import write
 from ..ahead import ahead
 from ..data.examples import Examples
 from ..data.sample import Example
@@ -83,7 +82,8 @@ class Cache:
         knobs = {name: value for name, value in vars(self.source.knobs).items() if value != usual[name]}
         return {
             "set": [repr(self.source.reader), {name: knobs[name] for name in sorted(knobs.keys() - HOW_MANY)}],
-            "size, seed, shard": [self.size, self.seed, self.shard],
+            "size": self.size,
+            "seed, shard": [self.seed, self.shard],
             "processes": self.world,
             "trimmed": self.trim,
             "encoders": self.codec.identity(),
@@ -200,6 +200,4 @@ def packed(samples: Sequence[Encoded]) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def save(path: Path, tensors: dict[str, Tensor], texts: dict[str, Any]) -> None:
-    with whole(path) as partial:
-        contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, partial, {KEY: json.dumps(texts)})
+    write(path, tensors, {KEY: json.dumps(texts)})

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...prw.bank_info import BankError
 from ...prw.safe_file import SafeFile
-from ..claim import refuse_other
+from ..claim import claim, refuse_other
 from ..lessons import Lessons, in_row, padded, taught_of
 from .index import ABOUT, EMPTY, HOLDS, KEY, Entry, Kind, all_entries, read_json, write_json
 
@@ -100,6 +100,7 @@ class CachedSet:
 
 def empty_of(folder: Path) -> tuple[Tensor, Tensor]:
     """The empty prompt, as its encoders make it."""
+    refuse_missing(folder)
     file = SafeFile(folder / EMPTY)
     return file["context"], file["pooled"]
 
@@ -114,12 +115,11 @@ def open_shard(path: Path) -> Shard:
         raise ValueError(f"The shard {path} is torn ({error}): delete it, and {AGAIN}.") from None
 
 
-def open_cached(folder: Path, task: str, note: Path, encoders: Mapping[str, Any]) -> CachedSet:
-    """What there is now; a run that goes on takes what it began with, which `note` says."""
-    if not (folder / ABOUT).exists():
-        raise ValueError(f"There is no cache in {folder}: make it with cologen data cache, or name another.")
-    advice = "train with the encoders that made them, or cache again elsewhere"
-    refuse_other(folder / ABOUT, {"encoders": encoders}, HOLDS, advice)
+def open_cached(folder: Path, task: str, note: Path, about: Mapping[str, Any]) -> CachedSet:
+    """What there is now, if it is as `about` says; a run that goes on takes what it began with, which `note` says."""
+    refuse_missing(folder)
+    advice = "train with the models and the size that made them, or cache again elsewhere"
+    found = refuse_other(folder / ABOUT, about, HOLDS, advice)
     there = {entry.file: entry for entry in all_entries(folder)}
     begun = read_json(note) if note.exists() else list(there)
     missing = [file for file in begun if file not in there or not there[file].whole(folder)]
@@ -128,9 +128,16 @@ def open_cached(folder: Path, task: str, note: Path, encoders: Mapping[str, Any]
     count = sum(count for file in begun for _, count in there[file].kinds)
     if count < 2:
         raise ValueError(f"The cache in {folder} holds {count} samples yet, expected two or more: wait for a shard.")
+    holds, advice = "a run on samples that were made otherwise", "cache them as they were, or begin anew elsewhere"
+    claim(note.with_name(f"{note.stem}-of.json"), found, holds, advice)
     if not note.exists():
         write_json(note, begun)
     return CachedSet(task, folder, [there[file] for file in begun])
+
+
+def refuse_missing(folder: Path) -> None:
+    if not (folder / ABOUT).exists():
+        raise ValueError(f"There is no cache in {folder}: make it with cologen data cache, or name another.")
 
 
 class CachedLessons:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...prw.attachment import Host
 from ...prw.positions import token_grid
 from ...prw.safe_file import SafeFile
-from ...prw.whole import whole
+from ...prw.writer import write
 from ..checkpoints import TrainingError
 from ..data.model_folder import network_in
 from ..evaluation.likeness import IMAGENET_COLOURS
@@ -78,6 +77,5 @@ def kept_features(host: Host, lessons: Lessons, codec: Codec, encoder: str, fold
     path = folder / f"{lessons.task}-{hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()}.safetensors"
     if not path.exists():
         found = features_of(host, lessons, codec, Eye(Path(encoder)).to(device_of(host)))
-        with whole(path) as partial:
-            save_file({"features": found}, partial)
+        write(path, {"features": found}, {})
     return SafeFile(path)["features"]

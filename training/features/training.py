@@ -12,7 +12,7 @@ when the stage is over: what is left is a bank as any other. Experts see feature
 There is no representation guidance, v = v_off + w (v_on - v_off) with the tokens on and off (ReDi). It would double every
 sampler step, keep head and tokens' weights in the bank, and carry z through an ODE of its own, dz = (z - told) / t dt, one
 Euler step a sigma: no sampler that looks ahead or back, and none that adds noise. z is drawn by the same FLUX from nothing
-but the picture, prompt and source: without a stage that beats its twin by it (`cologen reproduce coredi`) it stays out.
+but the picture, prompt and source. On the toy world no stage beats its twin by features (docs/truth.md), so it stays out.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ TYPICAL = 4096
 SMOOTH = 0.95
 LEAST_RANK, LEAST_LOSS, LEAST_OVERLAP = 0.5, 0.05, 0.3
 """Shares: of the channels, of the loss of one who knows only the mean, of the principal components' space."""
-PREFIX = "features."
+PREFIX, PROJECTION = "features.", "projection/"
 
 
 class Draw(NamedTuple):
@@ -64,6 +64,8 @@ class FeatureTrainer(StageTrainer):
         fresh = fresh_tensors(found, host.flux.params.hidden_size, stage.features, work.seed + work.number)
         super().__init__(work, bank, [Group(fresh, work.settings.rate)])
         self.projection, self.features = found.to(self.device), features
+        ranks.spread(vars(self.projection).values())  # no two machines' eigenvectors need be the same
+        found = self.projection.to(taught.device)
         blind = found.narrow(taught, found.start)
         self.blind = float(F.smooth_l1_loss(torch.zeros_like(blind), blind))
         size = token_grid(own.target, host.flux.patch_size)
@@ -142,11 +144,15 @@ class FeatureTrainer(StageTrainer):
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors, state = super().state()
-        return tensors, {**state, "features": self.smoothed}
+        known = {f"{PROJECTION}{name}": tensor for name, tensor in vars(self.projection).items()}
+        return {**tensors, **known}, {**state, "features": self.smoothed}
 
     def load(self, tensors: Mapping[str, Tensor], state: dict) -> None:
         super().load(tensors, state)
         self.smoothed = state["features"]
+        # checkpoints of old had none
+        known = {name: tensors.get(f"{PROJECTION}{name}", own) for name, own in vars(self.projection).items()}
+        self.projection = Projection(**known).to(self.device)
 
 
 def auxiliary(trainer: FeatureTrainer, given: Given, small: Tensor, draw: Draw, read: Tensor):

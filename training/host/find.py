@@ -21,7 +21,9 @@ def find_host() -> Path | None:
 def needed_host() -> Path:
     found = find_host()
     if found is None:
-        raise FileNotFoundError("No ComfyUI was found, expected one for this: set COMFYUI_PATH to its folder.")
+        named = os.environ.get("COMFYUI_PATH")
+        where = f" in {named}, which COMFYUI_PATH names" if named else ""
+        raise FileNotFoundError(f"No ComfyUI was found{where}, expected one for this: set COMFYUI_PATH to its folder.")
     return found
 
 

@@ -14,7 +14,7 @@ from ..curriculum import Curriculum, Settings, Stage
 from ..growing import refuse_trained
 from ..lessons import Lessons
 from ..run import Run
-from ..run_folder import RunFolder
+from ..run_folder import RUN, RunFolder
 from ..runner import label
 from ..watching.listeners import Listener
 from ..watching.log import Log
@@ -39,7 +39,7 @@ def train_on(
     host = TrainingHost(model)
     wanted = [stage for stage in curriculum.stages if only in ("", stage.name)]
     refuse_data(host, data, wanted)
-    claim_data(RunFolder(out), data, wanted)
+    claim_data(RunFolder(out), data, taught_in(curriculum, wanted))
     memory = memory_of(host, data, curriculum.settings, wanted)
     codec = replace(data.codec, after=host.pushed_out)
     options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
@@ -81,7 +81,7 @@ def refuse_data(host: TrainingHost, data: TrainingData, wanted: Sequence[Stage])
                 f"The stage {stage.name} needs data of the task {stage.task}, there is {data}: chain another "
                 f"CoLoGen Training Data."
             )
-    refuse_text(host, data.lessons[wanted[0].task])
+        refuse_text(host, data.lessons[stage.task])
 
 
 def refuse_text(host: TrainingHost, lessons: Lessons) -> None:
@@ -94,11 +94,17 @@ def refuse_text(host: TrainingHost, lessons: Lessons) -> None:
         )
 
 
-def claim_data(folder: RunFolder, data: TrainingData, wanted: Sequence[Stage]) -> None:
+def taught_in(curriculum: Curriculum, wanted: Sequence[Stage]) -> list[Stage]:
+    """Those whose samples decide the result: replay takes some of earlier ones."""
+    replay = any(stage.replay for stage in wanted)
+    return [stage for stage in curriculum.stages if stage in wanted or replay]
+
+
+def claim_data(folder: RunFolder, data: TrainingData, taught: Sequence[Stage]) -> None:
     """Refuses a folder whose run saw other data."""
-    mine = {stage.task: digest(data.lessons[stage.task]) for stage in wanted}
-    path = folder.out / DATA
-    if not path.exists():
+    mine = {stage.task: digest(data.lessons[stage.task]) for stage in taught if stage.task in data.lessons}
+    path, begun = folder.out / DATA, (folder.out / RUN).exists()
+    if not begun or not path.exists():
         folder.note(DATA, mine)
     elif json.loads(path.read_text(encoding="utf-8")) != mine:
         raise TrainingError(

@@ -5,6 +5,7 @@ as the bank's own for subjects, so that few iterations do. It is an ordinary sta
 which the bank's older experts and routers feel nothing.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -62,5 +63,7 @@ def beginning(experts: Mapping[str, ExpertInfo]) -> str:
 
 
 def plain(name: str) -> str:
-    """A run's name as an expert's."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", name.rsplit("/", 1)[-1])[:64]
+    """A run's name as an expert's; what other alphabets say becomes a few letters that tell two of them apart."""
+    last = name.rsplit("/", 1)[-1]
+    found = re.sub(r"[^A-Za-z0-9_-]", "_", last)
+    return found[:64] if last.isascii() else f"{found[:57]}_{hashlib.blake2b(last.encode(), digest_size=3).hexdigest()}"

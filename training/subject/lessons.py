@@ -43,14 +43,18 @@ def photos(codec: Codec, pictures: Mapping[str, np.ndarray], subject: Subject) -
     return Photos(OWN, ids, (subject.told,) * len(ids), target, target, *texts)
 
 
-def digest(picture: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(picture), digest_size=8).hexdigest()
+def digest(picture: np.ndarray, prompt: str = "") -> str:
+    return hashlib.blake2b(picture.tobytes() + prompt.encode(), digest_size=8).hexdigest()
 
 
 def prior(codec: Codec, pictures: Mapping[str, tuple[np.ndarray, str]]) -> Lessons:
-    """Pictures of the class with their prompts."""
+    """Pictures of the class with their prompts, named as photos are."""
     told = pictures.items()
-    return encode(codec, PRIOR, (Example(name, PRIOR, prompt, picture, picture) for name, (picture, prompt) in told))
+    examples = (
+        Example(f"{name} {digest(picture, prompt)}", PRIOR, prompt, picture, picture)
+        for name, (picture, prompt) in told
+    )
+    return encode(codec, PRIOR, examples)
 
 
 def recipe_lessons(recipe: SubjectRecipe, codec: Codec, seed: int) -> dict[str, Lessons]:

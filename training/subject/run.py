@@ -6,14 +6,12 @@ log.jsonl, samples/        what happened
 run.json                   what this folder is of (run_folder.py)
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...prw.attachment import Host
 from ...prw.concept import Concept, ConceptInfo, beside_noun
 from ...prw.config import Base
 from ...prw.positions import token_grid
@@ -22,35 +20,20 @@ from .. import ranks
 from ..checkpoints import TrainingError
 from ..drawing import followed
 from ..forward import unwoven
-from ..lessons import Codec, Lessons
 from ..mishaps import Stopped
 from ..runner import Runner
 from ..trainer import Work
 from ..validate import SEED, Validation, stacked, validate
-from ..watching.listeners import Listener
 from .lessons import beginnings
-from .recipe import OWN, PRIOR, SubjectRecipe
+from .recipe import OWN, PRIOR
 from .tuning import TOKENS, SubjectTrainer, fresh_concept
 
 PHOTOS = 4
 """Shown beside what is drawn."""
 
 
-@dataclass
 class SubjectRun(Runner):
-    host: Host
-    recipe: SubjectRecipe
-    lessons: Mapping[str, Lessons]
-    """The subject's photos, and the class's pictures where the recipe wants some."""
-    codec: Codec
-    out: Path
-    seed: int = 0
-    name: str = ""
-    """Of the base, for the concept."""
-    listeners: Sequence[Listener] = ()
-    spare: dict | None = None
-    breaks: tuple[type[BaseException], ...] = ()
-    broken: list[Listener] = field(default_factory=list)
+    """Its lessons are the subject's photos, and the class's pictures where the recipe wants some."""
 
     @property
     def path(self) -> Path:
@@ -59,7 +42,9 @@ class SubjectRun(Runner):
     def train(self) -> Concept:
         self._refuse_lessons()
         base = Base.of(self.host.flux).probed(self.host.flux, self.name)
-        decides = [asdict(self.recipe.subject), *({name: self.lessons[name].ids} for name in sorted(self.lessons))]
+        # prompts are only what samples show, and what folders hold is in the lessons' names
+        subject = replace(self.recipe.subject, prompts=(), photos="", prior="")
+        decides = [asdict(subject), *({name: self.lessons[name].ids} for name in sorted(self.lessons))]
         self.folder.begun(self.recipe.curriculum, self.seed, base, None, decides)
         if ranks.from_first(self.path.exists()):
             return Concept.open(self.path)
