@@ -25,7 +25,7 @@ def test_plain_forward_is_the_hosts(comfy, batch, height, width, guided):
     with torch.inference_mode():
         expected = theirs(x, t, context, pooled, guidance)
         found = flux(x, t, context, pooled, guidance)
-    assert (found - expected).abs().max() < 1e-5
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()  # some processors add up in another order
 
 
 def test_bf16_is_the_hosts_within_rounding(comfy):
