@@ -9,27 +9,26 @@ text encoder, where no gradient has to pass T5, and their place among the text's
     transformer.<layer>.alpha
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .bank_info import SIZE_LIMIT, BankError
+from .bank_info import BankError
 from .bank_shapes import check_tensors
 from .config import Base
 from .experts import LowRank
+from .label import Label
 from .marked_words import Words
 from .safe_file import SafeFile, begins_with
-from .strict import between, build, known_only, one_of, short
+from .strict import between, one_of
 from .writer import write
 
-FORMAT, VERSION, KEY = "cologen-concept", 1, "cologen_concept"
 TOKENS = "concept.tokens"
 WEIGHTS = "transformer."
 """What the LoRA's names begin with."""
@@ -42,7 +41,7 @@ of the picture by it, too."""
 WHERE = {"text": ("double",), "all": ("double", "single")}
 """Kinds of blocks that the weights may bend."""
 TARGETS = ("k", "v")
-MARK, LOOKED_AT = re.compile(FORMAT.encode()), 1 << 12
+MARK, LOOKED_AT = re.compile(b"cologen-concept"), 1 << 12
 """Bytes of a file; metadata comes first."""
 
 
@@ -67,6 +66,9 @@ class ConceptInfo:
         one_of("where", self.where, tuple(WHERE))
 
 
+LABEL = Label(ConceptInfo, "cologen-concept", "concept", "CoLoGen Train Subject")
+
+
 class Bend(NamedTuple):
     """A low-rank change of some of a layer's rows."""
 
@@ -81,7 +83,7 @@ class Concept:
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Concept":
         file = SafeFile(path)
-        info = decode(file.metadata.get(KEY), file.name)
+        info = LABEL.read(file)
         shapes = {**expected_shapes(info), **dict.fromkeys(alphas(info), ())}
         check_tensors(shapes, {name: (file.shape(name), file.dtype(name)) for name in file}, file.name)
         if any(file[name] != torch.tensor(float(info.alpha), dtype=file[name].dtype) for name in alphas(info)):
@@ -89,8 +91,7 @@ class Concept:
         return cls(info, {name: file[name] for name in expected_shapes(info)})
 
     def save(self, path: str | os.PathLike) -> Path:
-        metadata = {KEY: json.dumps({"format": FORMAT, "version": VERSION, **asdict(self.info)})}
-        return write(path, {TOKENS: self.vectors, **self.lora()}, metadata)
+        return write(path, {TOKENS: self.vectors, **self.lora()}, LABEL.metadata(self.info))
 
     @property
     def vectors(self) -> Tensor:
@@ -135,22 +136,6 @@ def bends_of(info: ConceptInfo, tensors: Mapping[str, Tensor]) -> dict[str, list
         down, up = (tensors[f"{name}.lora_{part}.weight"] for part in "AB")
         found.setdefault(layer, []).append(Bend(rows, LowRank(down, up, info.alpha / info.rank)))
     return found
-
-
-def decode(text: str | None, name: str) -> ConceptInfo:
-    """The info in a file's metadata, or a BankError that names the file."""
-    try:
-        data = json.loads(text if text is not None and len(text) <= SIZE_LIMIT else "null")
-        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-            raise BankError(f"{name} is no CoLoGen concept: choose a file that CoLoGen Train Subject made.")
-        version = data.pop("version", None)
-        if not isinstance(version, int) or not 1 <= version <= VERSION:
-            raise BankError(f"{name} is a concept of version {short(version)}, expected {VERSION}: update the pack.")
-        return build(ConceptInfo, known_only(ConceptInfo, data, "metadata"), "metadata")
-    except BankError:
-        raise
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise BankError(f"{name} has metadata that cannot be used ({short(error)}): it is no valid concept.") from None
 
 
 def beside_noun(text: Tensor, words: Words | None, vectors: Tensor) -> tuple[Tensor, Words | None]:

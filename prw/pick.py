@@ -1,6 +1,6 @@
 """From a bank and a source's routing to the experts of each block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from .bank import Bank
 from .bank_info import BankError, RouterInfo
 from .experts import Weave
 from .habits import Habits
-from .router import Steering, route
+from .router import Route, Steering, route
 from .source import Routing
 from .strict import short
 from .weaving import Pick
@@ -50,11 +50,15 @@ def _pick(bank, stage, columns, steering, strengths, noise, block: str, h: Tenso
         answer = route(h, weight, None, columns.per, steering)
     else:
         answer = route(h, weight, spread, columns.per, steering, partial(noise, block))
-    strength = strengths[block]
+    return chosen(bank, columns.experts, block, answer, strengths[block])
+
+
+def chosen(bank: Bank, names: Sequence[str], block: str, answer: Route, strength: float) -> Weave:
+    """A block's route with its experts; `names` by column."""
     if strength == 0:
         return Weave(answer, {})
-    chosen = [0] if len(columns.experts) == 1 else answer.expert.unique().tolist()
-    return Weave(answer, {column: bank.expert(columns.experts[column], block) for column in chosen}, strength)
+    columns = [0] if len(names) == 1 else answer.expert.unique().tolist()
+    return Weave(answer, {column: bank.expert(names[column], block) for column in columns}, strength)
 
 
 def columns_of(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:

@@ -122,14 +122,14 @@ def append_positions(pe: Tensor, keys: int, sources: list[Tensor]) -> Tensor:
 def append_mask(mask: Tensor | None, bias: Tensor | None, q: Tensor, keys: int, sources: int) -> Tensor | None:
     """The additive attention mask over the longer keys, or None where nothing asks for one.
 
-    `mask` is the host's (bool or additive, last dimension `keys`); `bias` (queries, sources' tokens)
+    `mask` is the host's (bool or additive, last dimension `keys`); `bias` (..., queries or 1, sources' tokens)
     is log strength, -inf where a source may not act.
     """
     if mask is None and bias is None:
         return None
-    bias = q.new_zeros(q.shape[2], sources) if bias is None else bias
-    mask = q.new_zeros(q.shape[2], keys) if mask is None else mask
+    bias = q.new_zeros(1, sources) if bias is None else bias
+    mask = q.new_zeros(1, keys) if mask is None else mask
     if mask.dtype == torch.bool:  # not all of the host's attention functions know bool masks
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
-    mask = mask.expand(*mask.shape[:-2], q.shape[2], keys)
-    return torch.cat([mask, bias.to(mask.dtype).expand(*mask.shape[:-1], sources)], dim=-1)
+    shape = torch.broadcast_shapes(mask.shape[:-1], bias.shape[:-1])
+    return torch.cat([part.expand(*shape, -1) for part in (mask, bias.to(mask.dtype))], dim=-1)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from cologen.prw.bank import Bank
 from cologen.prw.config import Base
+from cologen.prw.features import pooling
 from cologen.prw.flux_math import rotary, timestep_embedding
 from cologen.training.checkpoints import TrainingError
-from cologen.training.features.seen import Eye, features_of, kept_features, pooling
+from cologen.training.features.seen import Eye, features_of, kept_features
 from cologen.training.features.training import FeatureTrainer, drawn
 from cologen.training.forward import SPARE_EMBEDDED
 from cologen.training.growing import empty_bank, grown

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..prw.bank import Bank
+from ..prw.features import Features
 from ..prw.router import Route
 from ..prw.source import Routing
 from . import ranks
@@ -145,6 +146,10 @@ class StageTrainer(Trainer):
         times, pooled = batch.times.to(self.device), batch.pooled.to(self.device)
         source = batch.source.to(self.device)
         return weave(self.host, self.bank, self.routing(batch.task), source, x, times, pooled, noise).routes
+
+    def besides(self) -> Features | None:
+        """What it leaves that is no part of the bank."""
+        return None
 
     def result(self) -> Bank:
         """The bank as it would be left now."""

@@ -2,6 +2,7 @@
 
 bank.safetensors           the result so far
 stages/N-NAME.safetensors  the bank as it stood after each stage
+stages/N-NAME.features.safetensors   what features need to be drawn along, where a stage learned them so
 stages/start.safetensors   the bank that the first stage was given, if any
 checkpoints/               where the running stage can go on
 log.jsonl, samples/        what happened
@@ -19,6 +20,7 @@ import torch
 from ..prw.bank import Bank
 from ..prw.bank_shapes import keys_of
 from ..prw.config import Base
+from ..prw.features import SUFFIX
 from . import ranks
 from .checkpoints import TrainingError
 from .curriculum import Curriculum, Stage
@@ -98,6 +100,8 @@ class Run(Runner):
         bank = grown(bank, stage, settings, self.seed + number, before)
         trainer = self._trainer(bank, stage, number, lessons)
         self.go_on(trainer, self.checkpoints(stage, number, settings))
+        if ranks.rank() == 0 and (besides := trainer.besides()):
+            besides.save(self.folder.stage(label(stage, number) + SUFFIX))
         return with_usage(self.host, trainer.result(), stage.name, lessons[stage.task], settings.micro)
 
     def _trainer(self, bank: Bank, stage: Stage, number: int, lessons: Mapping[str, Shelf]) -> StageTrainer:

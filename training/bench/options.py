@@ -14,10 +14,10 @@ from ...prw.concept import ConceptInfo
 from ...prw.config import Base
 from ...prw.dual_branch import Blend
 from ...prw.embedded import EmbeddedHost
+from ...prw.features import CELLS
 from ...prw.marked_words import Words
 from ..curriculum import Settings, Stage
 from ..experiments.branches import Branch, drawn_beside
-from ..features.seen import CELLS
 from ..features.training import WAYS, FeatureTrainer
 from ..forward import SPARE_EMBEDDED
 from ..subject.recipe import OWN, Subject

@@ -6,15 +6,19 @@ number of iterations in all, with several seeds, and asked the same questions.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ...prw.bank import Bank
+from ...prw.features import SUFFIX, Features
 from ...prw.strict import build
 from ...prw.whole import whole
 from ..curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
+from ..drawing import drawn
+from ..features.along import drawn_along
 from ..kept_lessons import KeptLessons, toy_part
 from ..run import Run
 from ..run_folder import RunFolder, fingerprint
@@ -42,6 +46,8 @@ class Experiment:
     tasks: tuple[str, ...] = MEASURED
     common: int = 0
     """Stages in which no row differs from the first: it trains them for all."""
+    along: Mapping[str, float] = field(default_factory=dict)
+    """Rows whose pictures are drawn along with their features, and their weight."""
 
 
 def fresh(curriculum: Curriculum) -> Curriculum:
@@ -111,8 +117,17 @@ def coredi(curriculum: Curriculum) -> Rows:
         stages = [replace(s, features=features) if s.name in MEASURED else s for s in curriculum.stages]
         return replace(curriculum, settings=narrow, stages=tuple(stages))
 
-    rows = {"auxiliary": "auxiliary", "self-conditioned": "self", "CoReDi": "coredi"}
-    return {"plain": curriculum, **{name: row(features) for name, features in rows.items()}}
+    ways = {"auxiliary": "auxiliary", "self-conditioned": "self", "CoReDi": "coredi"}
+    names = [*ways, *GUIDED]
+    return {"plain": curriculum, **{name: row(ways[name.split(",")[0]]) for name in names}}
+
+
+GUIDED = {
+    "self-conditioned, read": 1.0,
+    "self-conditioned, guided": 1.5,
+    "CoReDi, read": 1.0,
+    "CoReDi, guided": 1.5,
+}
 
 
 def forgetting(curriculum: Curriculum) -> Rows:
@@ -125,7 +140,7 @@ EXPERIMENTS = {
     "alpha": Experiment("The veteran loss helps; its weight is 0.5 (Figure 4).", alpha),
     "rank": Experiment("Rank 128 of width 3072 is best (Figure 4).", rank),
     "coredi": Experiment(
-        "Experts learn better when they denoise an encoder's features along (CoReDi).", coredi, common=3
+        "Experts learn better when they denoise an encoder's features along (CoReDi).", coredi, common=3, along=GUIDED
     ),
     "forgetting": Experiment(
         "Frozen experts keep what they know.", forgetting, ("inpaint", "ground", "control", "subject", "edit")
@@ -157,8 +172,8 @@ class Laboratory:
 
     def _measured(self, name: str, experiment: Experiment, row: str, curriculum: Curriculum, seed: int) -> dict:
         folder = self.out / fingerprint(curriculum, seed)  # experiments share what they all contain
-        asked = name if name == "forgetting" else "-".join(experiment.tasks)
-        path = folder / f"{asked}-{self.count}.json"
+        asked, weight = name if name == "forgetting" else "-".join(experiment.tasks), experiment.along.get(row)
+        path = folder / f"{asked}-{self.count}{'' if weight is None else f'-along-{weight}'}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{name}: {row}, seed {seed}")
@@ -171,9 +186,11 @@ class Laboratory:
             }
         else:
             router = "final" if row == "co-training" else ""
-            report |= evaluate(self.host(), self.codec, bank, self.count, HELD_OUT + seed, experiment.tasks, router)
-        with whole(path) as partial:
-            partial.write_text(json.dumps(report), encoding="utf-8")
+            draw = drawn if weight is None else partial(drawn_along, left_besides(curriculum, folder), weight)
+            asking = self.count, HELD_OUT + seed, experiment.tasks, router
+            report |= evaluate(self.host(), self.codec, bank, *asking, draw=draw)
+        with whole(path) as part:
+            part.write_text(json.dumps(report), encoding="utf-8")
         return report
 
     def _begun(self, experiment: Experiment, row: str, seed: int) -> Bank | None:
@@ -199,6 +216,13 @@ class Laboratory:
         from ...prw.embedded import EmbeddedHost
 
         return EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
+
+
+def left_besides(curriculum: Curriculum, folder: Path) -> list[Features]:
+    """What it takes to draw features along."""
+    stages = enumerate(curriculum.stages)
+    paths = [RunFolder(folder).stage(label(stage, i) + SUFFIX) for i, stage in stages if stage.features != "off"]
+    return [Features.open(path) for path in paths]
 
 
 def usages(run: Run, bank: Bank) -> dict[str, float]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...prw.attachment import Host
+from ...prw.features import pooling
 from ...prw.positions import token_grid
 from ...prw.safe_file import SafeFile
 from ...prw.writer import write
@@ -20,16 +21,7 @@ from ..evaluation.likeness import IMAGENET_COLOURS
 from ..forward import device_of
 from ..lessons import Codec, Lessons
 
-CELLS = 8
-"""Along a side; fewer where a picture has fewer tokens."""
 CHUNK = 16
-
-
-def pooling(rows: int, columns: int) -> Tensor:
-    """The matrix (cells + 1, tokens) from tokens to their cells' means and, last, the mean of all."""
-    each = torch.eye(rows * columns).view(-1, rows, columns)
-    cells = F.adaptive_avg_pool2d(each, (min(CELLS, rows), min(CELLS, columns))).flatten(1)
-    return torch.cat((cells, each.mean((1, 2))[:, None]), dim=1).T.contiguous()
 
 
 class Eye(nn.Module):

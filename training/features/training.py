@@ -23,8 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...prw.attachment import source_vec
 from ...prw.bank import Bank
+from ...prw.feature_stream import FeatureStream, last_tokens
+from ...prw.features import WAYS as DRAWN
+from ...prw.features import Features, FeaturesInfo, begun, pooling, shapes, told
 from ...prw.positions import token_grid
 from .. import ranks
 from ..checkpoints import TrainingError
@@ -33,8 +35,6 @@ from ..loop import Given, StageTrainer
 from ..objective import noised
 from ..trainer import Group, Step, Work
 from .projection import Projection, effective_rank, overlap
-from .seen import pooling
-from .stream import FeatureStream, last_tokens
 
 UNREAD = {"auxiliary": 1.0, "self": 0.1, "coredi": 0.2}
 """Share of samples whose picture reads no tokens, so that it can do without them, too."""
@@ -126,21 +126,25 @@ class FeatureTrainer(StageTrainer):
         """The velocity, and what the picture's last tokens tell of its features."""
         with last_tokens(self.host.flux) as heard:
             found = self.found(given, () if stream is None else (stream,))
-        return found, self.tell(heard[0], self.pool)
+        return found, self.pool @ self.tell(heard[0])
 
-    def tell(self, tokens: Tensor, pool: Tensor | None = None) -> Tensor:
-        own = self._own_tensors()
-        seen = F.layer_norm(tokens.float(), tokens.shape[-1:], own["norm.weight"], own["norm.bias"])
-        return F.linear(seen if pool is None else pool @ seen, own["head.weight"], own["head.bias"])
+    def tell(self, tokens: Tensor) -> Tensor:
+        return told(self._own_tensors(), tokens)
 
     def stream(self, given: Given, z: Tensor, read: Tensor) -> FeatureStream:
-        own, host = self._own_tensors(), self.host
-        h = (F.linear(z, own["in.weight"]) + own["in.kind"]).to(host.dtype)
-        told = torch.full_like(given.times, self.settings.guidance)
-        vec = source_vec(host, given.times, given.pooled, told)
-        places = self.pool @ host.tokens(given.x[:1])[1][0].float().to(self.device)
-        routes, names = given.woven.routes, self.columns
-        return FeatureStream(host, self.bank, names, routes, h, vec, places, None if read.all() else read)
+        routing, h = self.routing(self.stage.task), begun(self._own_tensors(), z)
+        guidance = torch.full_like(given.times, self.settings.guidance)
+        told = given.x, given.times, given.pooled, guidance
+        return FeatureStream(self.host, self.bank, routing, given.woven.routes, h, *told, None if read.all() else read)
+
+    def besides(self) -> Features | None:
+        """What drawing them along needs."""
+        way = self.stage.features
+        if way not in DRAWN:
+            return None
+        left = {name.removeprefix(PREFIX): t for name, t in (self.average or self.trained).items()}
+        info = FeaturesInfo(self.bank.info.base, way, self.stage.task, self.settings.feature_size)
+        return Features(info, {name: left[name].detach().cpu().clone() for name in shapes(info)})
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors, state = super().state()

@@ -22,7 +22,14 @@ CFG = 2.5
 
 @torch.no_grad()
 def answer(
-    host: Host, codec: ToyCodec, bank: Bank, asked: Sequence[Question], seed: int, router: str = "", steps: int = STEPS
+    host: Host,
+    codec: ToyCodec,
+    bank: Bank,
+    asked: Sequence[Question],
+    seed: int,
+    router: str = "",
+    steps: int = STEPS,
+    draw: Callable[..., torch.Tensor] = drawn,
 ) -> np.ndarray:
     """Pictures uint8 (batch, height, width, 3), one a question; all of one task."""
     examples = [question.example for question in asked]
@@ -31,7 +38,7 @@ def answer(
     untold = tuple(part.expand(len(asked), *part.shape[1:]) for part in codec.texts([""]))
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
     routing = Routing(task=examples[0].task, router=router)
-    return codec.decode(drawn(host, bank, routing, source, noise, told, timesteps(steps), untold=untold, cfg=CFG))
+    return codec.decode(draw(host, bank, routing, source, noise, told, timesteps(steps), untold=untold, cfg=CFG))
 
 
 def evaluate(
@@ -44,6 +51,7 @@ def evaluate(
     router: str = "",
     chunk: int = 64,
     say: Callable[[str], None] | None = None,
+    draw: Callable[..., torch.Tensor] = drawn,
 ) -> dict:
     """{"inpaint": {"hit": ..., "hit_ci": [low, high], ...}, ..., "n": count}"""
     report: dict = {"n": count, "seed": seed}
@@ -52,7 +60,7 @@ def evaluate(
         asked = questions(task, count, APART + seed)
         for start in range(0, count, chunk):
             some = asked[start : start + chunk]
-            pictures = answer(host, codec, bank, some, seed + start, router)
+            pictures = answer(host, codec, bank, some, seed + start, router, draw=draw)
             scores += [SCORE[task](question, picture) for question, picture in zip(some, pictures)]
         report[task] = summary(scores)
         if say is not None:

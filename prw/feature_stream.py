@@ -11,16 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...prw.attachment import Host
-from ...prw.bank import Bank
-from ...prw.experts import Weave
-from ...prw.flux_math import rotary
-from ...prw.router import Route
-from ...prw.weaving import append_positions, append_sources, double_step, named_blocks, single_step
+from .attachment import Host, source_vec
+from .bank import Bank
+from .experts import Weave
+from .features import pooling
+from .flux_math import rotary
+from .pick import chosen, columns_of, strengths
+from .positions import token_grid
+from .router import Route
+from .source import Routing
+from .weaving import append_mask, append_positions, append_sources, double_step, named_blocks, single_step
 
 
 class FeatureStream:
-    """An `attn1_patch` for one forward; it comes behind the one that appends the source.
+    """An `attn1_patch` for one forward on latents x; it comes behind the one that appends the source.
 
     `read` (batch,) says whose picture reads the tokens; None: everyone's.
     """
@@ -29,16 +33,22 @@ class FeatureStream:
         self,
         host: Host,
         bank: Bank,
-        names: tuple[str, ...],
+        routing: Routing,
         routes: Mapping[str, Route],
         h: Tensor,
-        vec: Tensor,
-        places: Tensor,
+        x: Tensor,
+        times: Tensor,
+        pooled: Tensor,
+        guidance: Tensor | None,
         read: Tensor | None = None,
     ):
-        self.host, self.bank, self.names, self.routes = host, bank, names, routes
-        self.h, self.vec, self.read = h, vec, read
-        self.pe = rotary(places[None], host.flux.params.axes_dim, host.flux.params.theta).to(h.device)
+        self.host, self.bank, self.routes = host, bank, routes
+        self.names, self.strengths = columns_of(bank, routing)[1].experts, strengths(bank, routing)
+        self.h, self.read = h.to(host.dtype), read
+        self.vec = source_vec(host, times, pooled, guidance)
+        pool = pooling(*token_grid(x, host.flux.patch_size)).to(h.device)
+        places = pool @ host.tokens(x[:1])[1][0].to(pool)
+        self.pe = rotary(places[None], host.flux.params.axes_dim, host.flux.params.theta).to(self.h.device)
         self.blocks = dict(named_blocks(host.flux))
         self.entering: dict[str, Tensor] = {}
 
@@ -56,19 +66,19 @@ class FeatureStream:
         step = double_step if block.startswith("double") else single_step
         self.h, kv = step(block, self.blocks[block], h, self.vec, attend, self._pick)
         longer = append_positions(pe, keys, [self.pe])
+        mask = append_mask(attn_mask, self._unread(q), q, keys, self.h.shape[1])
         k, v = append_sources(k, v, longer, [(kv.k, kv.v)])
-        return {"k": k, "v": v, "pe": longer, "attn_mask": attn_mask if self.read is None else self._mask(k, keys)}
+        return {"k": k, "v": v, "pe": longer, "attn_mask": mask}
 
     def _pick(self, block: str, h: Tensor) -> Weave:
-        route = self.routes[block]
-        columns = route.expert.unique().tolist()
-        return Weave(route, {column: self.bank.expert(self.names[column], block) for column in columns})
+        return chosen(self.bank, self.names, block, self.routes[block], self.strengths[block])
 
-    def _mask(self, k: Tensor, keys: int) -> Tensor:
-        """(batch, 1, 1, keys); training has no other."""
-        mask = k.new_zeros(len(k), 1, 1, k.shape[2])
-        mask[~self.read.to(k.device), ..., keys:] = -torch.inf
-        return mask
+    def _unread(self, like: Tensor) -> Tensor | None:
+        """(batch, 1, 1, tokens), -inf where they are not read."""
+        if self.read is None:
+            return None
+        bias = like.new_zeros(len(like), 1, 1, self.h.shape[1])
+        return bias.masked_fill_(~self.read.to(like.device)[:, None, None, None], -torch.inf)
 
 
 @contextmanager
