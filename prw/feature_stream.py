@@ -90,3 +90,7 @@ def last_tokens(flux: nn.Module) -> Iterator[list[Tensor]]:
         yield heard
     finally:
         hook.remove()
+    if not heard:
+        raise RuntimeError(
+            "FLUX's last layer ran unheard, expected to learn from it what the picture shows: leave out torch.compile."
+        )

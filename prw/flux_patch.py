@@ -87,7 +87,7 @@ class HostAttachment(Attachment):
         host = ComfyHost(base, options)
         chunks = len(options.get("cond_or_uncond", [0]))
         time = base.model_sampling.timestep(t).float()
-        with _long_lived(), torch.no_grad():
+        with long_lived(), torch.no_grad():
             return self.prepare(host, sources, x, time, pooled, chunks, channels, guidance)
 
     def announce(self, executor, model, noise_shape, conds, *args, **kwargs):
@@ -114,7 +114,7 @@ class HostAttachment(Attachment):
     def __call__(self, *args, **kwargs) -> dict:
         # Kept out of compiled blocks: the host drops guards on transformer_options, so a traced hook
         # would go on with the sources of the run that traced it.
-        with _long_lived():
+        with long_lived():
             return super().__call__(*args, **kwargs)
 
 
@@ -224,7 +224,7 @@ def _is_on(source: Source, base, options: dict[str, Any]) -> bool:
     return within(source.start, source.end, float(options["sigmas"].max()), base)
 
 
-def _long_lived():
+def long_lived():
     """Where the host records a block's allocations, what outlives the block is made outside the record."""
     pause = getattr(getattr(comfy, "model_prefetch", None), "pause_malloc_graph", None)
     return pause() if pause else nullcontext()

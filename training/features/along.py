@@ -34,11 +34,12 @@ def drawn_along(
     guidance: float = 1.0,
     untold: Text | None = None,
     cfg: float = 1.0,
+    seed: int = 0,
 ) -> Tensor:
-    """drawing.drawn with the features of its task."""
+    """drawing.drawn with the features of its task, which begin with noise of their own."""
     (features,) = (each.to(noise.device) for each in known if each.info.task == routing.task)
     start, pool = noise.new_zeros(len(noise)), pooling(*token_grid(noise, host.flux.patch_size)).to(noise.device)
-    shape, generator = (len(noise), len(pool), features.info.size), torch.Generator().manual_seed(0)
+    shape, generator = (len(noise), len(pool), features.info.size), torch.Generator().manual_seed(seed)
     state = WAYS[features.info.way](features.tensors, torch.randn(shape, generator=generator).to(noise.device))
     woven = [weave(host, bank, routing, source, noise, start, text[1]) for text in (told, untold) if text]
 
