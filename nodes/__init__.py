@@ -8,6 +8,7 @@ from .control_map import CoLoGenControlMap
 from .dual_branch import CoLoGenBranchMap, CoLoGenDualBranch
 from .evaluate import CoLoGenEvaluate
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
+from .features import CoLoGenFeatures
 from .flux import CoLoGenLoadFlux
 from .folders import register_folder
 from .grounding import CoLoGenGround, CoLoGenReadGrounding
@@ -59,6 +60,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenBestOf,
     CoLoGenTrainSubject,
     CoLoGenConceptTokens,
+    CoLoGenFeatures,
 ]
 
 

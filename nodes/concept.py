@@ -9,10 +9,8 @@ from ..prw.concept import Concept, beside_noun
 from ..prw.config import Base
 from ..prw.flux_patch import check_flux
 from ..prw.marked_words import WORDS
-from .folders import concept_files, concept_path
+from .folders import CONNECTED, concept_files, concept_path
 from .schema import SAMPLING, ConceptType, schema, slider
-
-CONNECTED = "the one that is connected"
 
 
 class CoLoGenConceptTokens(io.ComfyNode):

@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ..prw.concept import looks_like_concept
+from ..prw.features import SUFFIX
 from ..prw.importers.easycontrol import looks_like_easycontrol
 from .toy import BANK_PATH, TOY
 
@@ -18,6 +19,9 @@ RUNS = "runs/"
 """Before the name of a run that trained a subject."""
 SUBJECT = "subject"
 """What a concept's file is called in its run's folder."""
+CONNECTED = "the one that is connected"
+"""Instead of a file."""
+FILE = ".safetensors"
 PART = re.compile(r"\w(?:[\w .-]{0,98}[\w-])?")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 """Device names of Windows: a pack travels."""
@@ -33,7 +37,7 @@ def register_folder() -> None:
 def bank_files() -> list[str]:
     """Banks, the toy world's, and what EasyControl left among the LoRAs."""
     register_folder()
-    banks = folder_paths.get_filename_list(FOLDER)
+    banks = [name for name in folder_paths.get_filename_list(FOLDER) if not name.endswith(SUFFIX + FILE)]
     found = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
     return [*banks, TOY, *(name for name, path in found if name not in banks and path and looks_like_easycontrol(path))]
 
@@ -81,6 +85,22 @@ def concept_path(name: str) -> str:
     if name.startswith(RUNS):
         return str(run_folder(name.removeprefix(RUNS)) / f"{SUBJECT}.safetensors")
     return lora_path(name)
+
+
+def feature_files() -> list[str]:
+    """What stages left beside their experts: put beside banks, and in runs."""
+    register_folder()
+    runs = Path(folder_paths.get_output_directory()) / FOLDER
+    kept = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(SUFFIX + FILE)]
+    left = (path.relative_to(runs).as_posix() for path in runs.glob(f"**/stages/*{SUFFIX}{FILE}"))
+    return [*kept, *(RUNS + name for name in sorted(left))]
+
+
+def feature_path(name: str) -> str:
+    if name.startswith(RUNS):
+        path = run_folder(name.removeprefix(RUNS).removesuffix(FILE))
+        return str(path.with_name(path.name + FILE))
+    return folder_paths.get_full_path_or_raise(FOLDER, name)
 
 
 def network_folders(kind: str) -> dict[str, Path]:

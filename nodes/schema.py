@@ -9,6 +9,7 @@ from comfy_api.latest import io
 BankType = io.Custom("COLOGEN_BANK")
 ConceptType = io.Custom("COLOGEN_CONCEPT")
 DataType = io.Custom("COLOGEN_DATA")
+FeaturesType = io.Custom("COLOGEN_FEATURES")
 OptionsType = io.Custom("COLOGEN_OPTIONS")
 BoxType = io.Custom("BOUNDING_BOX")
 """The host's own; named here because older hosts do not."""

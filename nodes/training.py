@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..prw.bank import Bank
+from ..prw.features import SUFFIX, Features
 from ..prw.tasks import TASKS
 from ..training.curriculum import (
     BUDGETS,
@@ -23,11 +24,13 @@ from ..training.curriculum import (
 )
 from ..training.host.data import TrainingData
 from ..training.host.run import after, train_on
+from ..training.run_folder import RunFolder
+from ..training.runner import label
 from ..training.watching.log import LOG, read_log
 from ..training.watching.samples import FOLDER as SAMPLES
 from .feature_encoders import VAE, encoder_path
 from .folders import run_folder
-from .schema import TRAINING, schema
+from .schema import TRAINING, FeaturesType, schema
 from .training_knobs import (
     DATA,
     MODEL,
@@ -71,7 +74,12 @@ class CoLoGenTrainStage(io.ComfyNode):
                 seed_knob(),
                 *feature_knobs(),
             ],
-            outputs=outputs(),
+            outputs=[
+                *outputs(),
+                FeaturesType.Output(
+                    display_name="features", tooltip="For CoLoGen Features. Nothing where none are to be read."
+                ),
+            ],
         )
 
     @classmethod
@@ -90,7 +98,9 @@ class CoLoGenTrainStage(io.ComfyNode):
         knobs["encoder"] = encoder_path(encoder)
         settings = with_last_sample(Settings(**chosen(Settings, knobs)), knobs["iterations"])
         stage = Stage(name=name, task=task, **chosen(Stage, knobs))
-        return trained(cls, model, data, after(experts, stage, settings), run, run_seed, experts, only=name)
+        curriculum = after(experts, stage, settings)
+        shown = trained(cls, model, data, curriculum, run, run_seed, experts, only=name)
+        return io.NodeOutput(*shown.result, left_features(run_folder(run), curriculum), ui=shown.ui)
 
 
 class CoLoGenTrainCurriculum(io.ComfyNode):
@@ -156,6 +166,13 @@ def trained(cls, model, data, curriculum: Curriculum, run: str, seed: int, bank:
     bank = train_on(model, data, curriculum, out, seed, bank, only, [watch])
     shown = sheet(samples(out))
     return io.NodeOutput(bank, loss_map(out), shown, ui=ui.PreviewImage(shown, cls=cls))
+
+
+def left_features(out: Path, curriculum: Curriculum) -> Features | None:
+    """What the last stage left beside its bank."""
+    number = len(curriculum.stages) - 1
+    path = RunFolder(out).stage(label(curriculum.stages[number], number) + SUFFIX)
+    return Features.open(path) if path.exists() else None
 
 
 def loss_map(out: Path) -> dict[str, list]:

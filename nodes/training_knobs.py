@@ -214,7 +214,8 @@ def feature_knobs() -> list:
             optional=True,
             tooltip="What the expert learns besides, of what an encoder sees in the right answers. auxiliary costs next "
             "to nothing, coredi a few more tokens, self a pass more in each update. The finished experts are as fast and "
-            "as large as without. On the built-in world none of the three made experts better.",
+            "as large as without. On the built-in world none of the three made experts better; those of self want CoLoGen "
+            "Features, or draw worse.",
             **advanced(),
         ),
         io.Combo.Input(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cologen.prw.concept import ConceptInfo
 from cologen.prw.config import Base
+from cologen.prw.features import Features, FeaturesInfo
 from cologen.prw.marked_words import WORDS, Words
 from cologen.training.host.find import random_vae
 from cologen.training.subject.tuning import fresh_concept
@@ -57,6 +58,29 @@ def branched():
     return CoLoGenDualBranch.execute(**{**BRANCH, "model": model()})[0]
 
 
+FEATURES = dict(model=model, file="the one that is connected", weight=1.0)
+
+
+def learned():
+    return Features(FeaturesInfo(Base.of(tiny_flux()), task="control"), {})
+
+
+def learned_elsewhere():
+    return Features(FeaturesInfo(Base(hidden_size=64)), {})
+
+
+def woven():
+    from cologen.prw.flux_patch import apply_bank
+
+    return apply_bank(model(), bank())
+
+
+def reading():
+    from cologen.nodes import CoLoGenFeatures
+
+    return CoLoGenFeatures.execute(woven(), "", 1.0, learned())[0]
+
+
 def with_option(**more):
     ((words, options),) = MARKED
     return [[words, {**options, **more}]]
@@ -86,6 +110,10 @@ CASES = [
     ("CoLoGenConceptTokens", CONCEPT, "There is no concept, expected one"),
     ("CoLoGenConceptTokens", {**CONCEPT, "concept": dict(width=8)}, "The prompt's vectors have 32 numbers"),
     ("CoLoGenConceptTokens", {**CONCEPT, "concept": dict(base=Base(hidden_size=64)), "model": "tiny"}, "The MODEL is of another shape"),
+    ("CoLoGenFeatures", FEATURES, "There are no features"),
+    ("CoLoGenFeatures", {**FEATURES, "features": learned}, "This MODEL has no experts"),
+    ("CoLoGenFeatures", {**FEATURES, "features": learned_elsewhere, "model": woven}, "The MODEL is of another shape"),
+    ("CoLoGenFeatures", {**FEATURES, "features": learned, "model": reading}, "This MODEL already reads features of control"),
     ("CoLoGenTrainStage", STAGE, "There is no dinov2-large in models/clip_vision"),
     ("CoLoGenUsagePlot", dict(loss={"loss": [1.0]}), "This loss tells nothing of experts"),
     ("CoLoGenMarkedPrompt", dict(clip=None, text="a [dog]"), "There is no CLIP"),

@@ -13,6 +13,7 @@ import torch
 from cologen.prw.bank import Bank
 from cologen.prw.conditioning import add_source
 from cologen.prw.embedded import EmbeddedHost
+from cologen.prw.features import Features
 from cologen.training.curriculum import Curriculum, Settings, Stage
 from cologen.training.forward import SPARE_EMBEDDED
 from cologen.training.host.data import HostCodec, TrainingData
@@ -457,12 +458,13 @@ def stage_node(model, **changes):
 def test_a_stage_gives_experts_losses_samples_and_usage(model, folders):
     from cologen.nodes.usage_plot import CoLoGenUsagePlot
 
-    bank, losses, samples = stage_node(model, sample_every=2).result
+    bank, losses, samples, features = stage_node(model, sample_every=2).result
+    assert features is None
     assert list(bank.info.experts) == ["inpaint"] and bank.info.experts["inpaint"].iterations == 3
     assert len(losses["loss"]) == 3
     assert samples.shape == (2, 64, 3 * 64, 3), "one held-out lesson: source, drawn, target; twice"
     assert (folders / "output/cologen/mine/bank.safetensors").exists()
-    bank, losses, _ = stage_node(model, run="next", task="ground", experts=bank, name="finder").result
+    bank, losses, *_ = stage_node(model, run="next", task="ground", experts=bank, name="finder").result
     assert list(bank.info.experts) == ["inpaint", "finder"] and bank.info.experts["finder"].task == "ground"
     assert all(line["usage"].keys() == {"inpaint", "finder"} for line in losses["log"] if "usage" in line)
     plots = CoLoGenUsagePlot.execute(losses).result[0]
@@ -495,7 +497,8 @@ def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch
     knobs = {one.id: one for one in CoLoGenTrainStage.define_schema().inputs}
     assert knobs["encoder"].options == ["VAE", "DINO small"]
     given = TrainingData(data().codec, {"inpaint": lessons("inpaint", 20)})
-    found = stage_node(model, data=given, run_seed=7, rho=0.5, features=features, encoder=encoder).result[0]
+    knobs = dict(data=given, run_seed=7, rho=0.5, features=features, encoder=encoder)
+    found, *_, left = stage_node(model, **knobs).result
 
     path = str(known / encoder) if encoder != "VAE" else ""
     settings = Settings(rank=4, alpha=64.0, router_rate=1e-3, micro=1, checkpointing=True, encoder=path)
@@ -503,6 +506,9 @@ def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch
     stage = Stage(name="inpaint", iterations=3, batch=2, rho=0.5, features=features)
     expected = train(model, folders / "again", after(None, stage, settings), given, only="inpaint")
     assert farthest(found, expected) == 0
+    read = Features.open(folders / "again/stages/1-inpaint.features.safetensors") if features == "coredi" else None
+    assert (left and left.info) == (read and read.info)
+    assert read is None or all(torch.equal(left.tensors[name], tensor) for name, tensor in read.tensors.items())
     assert (folders / "output/cologen/mine/features").exists() == (encoder != "VAE")
 
 

@@ -110,7 +110,10 @@ def test_the_thing_that_is_asked_for_is_found(server, base, info):
     assert iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), item_mask(thing)) >= GOOD
 
 
-@pytest.mark.parametrize("name, run", [("toy_train_stage", "toy_edit"), ("toy_train_own_expert", "toy_own")])
+TRAINED = [("toy_train_stage", "toy_edit"), ("toy_train_own_expert", "toy_own"), ("toy_train_features", "toy_features")]
+
+
+@pytest.mark.parametrize("name, run", TRAINED)
 def test_the_training_workflows_train_and_draw(server, base, info, name, run):
     graph = drawn(name, info).prompt()
     (stage,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainStage"]
@@ -119,6 +122,28 @@ def test_the_training_workflows_train_and_draw(server, base, info, name, run):
     data["count"] = 24
     assert saved_picture(base, graph, server.run(graph)).std() > 5
     assert (base / f"output/cologen/{run}/bank.safetensors").is_file()
+
+
+def test_features_come_from_the_stage_or_from_its_run(server, base, info):
+    graph = drawn("toy_train_features", info).prompt()
+    for kind, fewer in {
+        "CoLoGenTrainStage": dict(iterations=2, batch=4, sample_every=0, run="two"),
+        "CoLoGenTrainingData": dict(count=80),
+    }.items():
+        (inputs,) = [node["inputs"] for node in graph.values() if node["class_type"] == kind]
+        inputs |= fewer
+    (inputs,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenFeatures"]
+    connected = saved_picture(base, graph, server.run(graph))
+    file = "runs/two/stages/1-subject.features.safetensors"
+    assert (
+        file in server.get("/object_info/CoLoGenFeatures")["CoLoGenFeatures"]["input"]["required"]["file"][1]["options"]
+    )
+    assert (base / "output/cologen/two/stages/1-subject.features.safetensors").is_file()
+    del inputs["features"]
+    inputs["file"] = file
+    assert np.array_equal(saved_picture(base, graph, server.run(graph)), connected)
+    inputs["weight"] = 0.0
+    assert not np.array_equal(saved_picture(base, graph, server.run(graph)), connected)
 
 
 def test_the_subject_s_workflow_trains_and_draws(server, base, info):

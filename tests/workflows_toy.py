@@ -291,6 +291,8 @@ def trained(canvas: Canvas, task: str, run: str, bank: Node | None = None, **mor
     )  # fmt: skip
     canvas.add("CoLoGenUsagePlot", (2, 18), loss=stage["loss"])
     toy = Toy(canvas, flux, stage)
+    if "features" in more:
+        toy.model = canvas.add("CoLoGenFeatures", (2, 0), model=toy.model[0], features=stage["features"])
     question = toy.question(task, (2, 9))
     words = toy.words(question["prompt"], (2, 13))
     told = toy.task(NODES[task], (3, 0), words[0], image=question["source"])
@@ -326,6 +328,18 @@ def train_own(canvas: Canvas) -> None:
     )
 
 
+def train_features(canvas: Canvas) -> None:
+    trained(canvas, "subject", "toy_features", features="self")
+    canvas.note(
+        "## An expert that also says what it sees\n\nWith `features` *self* the expert learns to tell what the VAE sees in the "
+        "right answer, and to read its own last guess of that. *CoLoGen Features* lets the picture read it, step by step; "
+        "`weight` 0 draws the picture without.\n\nThe features lie in `output/cologen/toy_features/stages`: choose them as "
+        "`file`, and nothing has to be trained.",
+        (-1, 0),
+        (360, 260),
+    )
+
+
 WORKFLOWS = {
     **{f"toy_{task}": build for task, build in BY_TASK.items()},
     "toy_inpaint_with_subject": inpaint_subject,
@@ -335,4 +349,5 @@ WORKFLOWS = {
     "toy_best_of": best_of,
     "toy_train_stage": train_stage,
     "toy_train_own_expert": train_own,
+    "toy_train_features": train_features,
 }

@@ -1,12 +1,11 @@
 """What the other systems cost, each against its twin that has it not: an iteration with an encoder's features, one with
-vectors for every photo, and a sampler step of two branches.
+vectors for every photo, a sampler step that reads features, and one of two branches.
 
 Two branches last for a share of the steps, so a picture costs 1 + share * (ratio - 1) of a plain one.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import torch
 
@@ -36,6 +35,7 @@ def options(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int, batch
     rows = {
         "iteration": {"plain": a_trainer(shapes, host, batch).step, **_with_features(shapes, host, batch)},
         "subject": {"plain": _subject(shapes, host, batch, ico=False), "ico": _subject(shapes, host, batch, ico=True)},
+        "source_step": {"plain": _reading(shapes, host, False), "features_read": _reading(shapes, host, True)},
         "sampler_step": {"plain": _branches(shapes, host, 0.0), "two_branches": _branches(shapes, host, 1.0)},
     }
     seconds = {name: interleaved(steps, repeats, device) for name, steps in rows.items()}
@@ -50,13 +50,32 @@ def options(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int, batch
 
 
 def _with_features(shapes: Shapes, host: EmbeddedHost, batch: int) -> dict[str, Callable[[], object]]:
+    return {way: _trainer(shapes, host, batch, way).step for way in WAYS}
+
+
+def _trainer(shapes: Shapes, host: EmbeddedHost, batch: int, way: str) -> FeatureTrainer:
     cells = min(CELLS, shapes.target // 16) ** 2 + 1
     features = torch.randn(4 * batch, cells, WIDE, generator=torch.Generator().manual_seed(4))
-    return {way: a_trainer(shapes, host, batch, partial(_trainer, way, features)).step for way in WAYS}
+
+    def kind(work: Work, bank) -> FeatureTrainer:
+        return FeatureTrainer(replace(work, stage=replace(work.stage, features=way)), bank, features)
+
+    return a_trainer(shapes, host, batch, kind)
 
 
-def _trainer(way: str, features: torch.Tensor, work: Work, bank) -> FeatureTrainer:
-    return FeatureTrainer(replace(work, stage=replace(work.stage, features=way)), bank, features)
+def _reading(shapes: Shapes, host: EmbeddedHost, read: bool) -> Callable[[], object]:
+    """A step of one picture, whose source was woven before."""
+    trainer = _trainer(shapes, host, 1, "coredi")
+    (batch,) = trainer.batches()
+    with torch.no_grad():
+        given = trainer.given(batch)
+    z = torch.zeros(1, len(trainer.pool), trainer.settings.feature_size, device=trainer.device)
+
+    @torch.no_grad()
+    def step() -> torch.Tensor:
+        return trainer.found(given, [trainer.stream(given, z, torch.ones(1, dtype=torch.bool))] if read else [])
+
+    return step
 
 
 def _subject(shapes: Shapes, host: EmbeddedHost, batch: int, ico: bool) -> Callable[[], object]:

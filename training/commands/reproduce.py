@@ -109,7 +109,7 @@ def forgetting_table(seeds: dict) -> str:
 
 def draw_rows(rows: dict[str, dict[str, tuple[float, float]]]) -> Image.Image:
     """A dot a row and measure, with its standard deviation as a line; all on a scale from 0 to 1."""
-    names, left, width, line = list(next(iter(rows.values()))), 150, 480, 22
+    names, left, width, line = list(next(iter(rows.values()))), 175, 480, 22
     height = 40 + len(names) * (len(rows) * line + 26)
     sheet = Image.new("RGB", (left + width + 40, height), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)

@@ -1,18 +1,14 @@
 """Training beside an encoder's features of the target: an option of a stage, by default off.
 
-auxiliary   the picture's last tokens tell the features; nothing at inference (as REPA)
+auxiliary   the picture's last tokens tell the features; nothing of it at inference (as REPA)
 self        and a first, blind pass tells them to a second one, which reads them as tokens (as DINO Forcing)
 coredi      noised features are denoised along with the picture, in a space z = BN(z0 P) that learns with it (CoReDi)
 
     L = L_task + L_veteran + weight * smooth-l1(told, sg[z]) + Ortho(P) + Cov(z)
 
-P learns by what its tokens do for the picture and for themselves, never by making the target easier. All of it is gone
-when the stage is over: what is left is a bank as any other. Experts see features of their own task only, as U_t does.
-
-There is no representation guidance, v = v_off + w (v_on - v_off) with the tokens on and off (ReDi). It would double every
-sampler step, keep head and tokens' weights in the bank, and carry z through an ODE of its own, dz = (z - told) / t dt, one
-Euler step a sigma: no sampler that looks ahead or back, and none that adds noise. z is drawn by the same FLUX from nothing
-but the picture, prompt and source. On the toy world no stage beats its twin by features (docs/truth.md), so it stays out.
+P learns by what its tokens do for the picture and for themselves, never by making the target easier. What is left when
+the stage is over is a bank as any other, and beside it the few tensors that draw features along (prw/features.py). Experts
+see features of their own task only, as U_t does.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,0 +1,58 @@
+"""Features that an expert learned beside its task, read by the pictures that it draws."""
+
+import os
+
+from comfy_api.latest import io
+
+from ..prw.features import Features
+from .feature_sampling import FeatureReading
+from .folders import CONNECTED, feature_files, feature_path
+from .schema import SAMPLING, FeaturesType, schema, slider
+
+
+class CoLoGenFeatures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="CoLoGenFeatures",
+            display_name="CoLoGen Features",
+            category=SAMPLING,
+            description="Lets pictures read what their expert learned besides, with features self or coredi in CoLoGen Train "
+            "Stage. For any sampler. On the built-in world experts of self drew better with it than without, and no better "
+            "than experts without features.",
+            search_aliases=["coredi", "redi", "representation guidance", "self conditioning", "dino"],
+            inputs=[
+                io.Model.Input("model", tooltip="After CoLoGen Apply, with the experts of the same training."),
+                io.Combo.Input(
+                    "file",
+                    options=[CONNECTED, *feature_files()],
+                    tooltip="What a stage left beside its experts, in models/cologen or a run; not asked where features are "
+                    "connected.",
+                ),
+                slider(
+                    "weight",
+                    1.0,
+                    0,
+                    4,
+                    "1 reads them. More leads away from the picture that does not, for twice the time. 0 leaves them out.",
+                ),
+                FeaturesType.Input("features", optional=True, tooltip="From CoLoGen Train Stage."),
+            ],
+            outputs=[io.Model.Output(tooltip="For the sampler.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str = CONNECTED, **_):
+        if file == CONNECTED:
+            return file
+        stat = os.stat(feature_path(file))
+        return (stat.st_size, stat.st_mtime_ns)
+
+    @classmethod
+    def execute(cls, model, file: str, weight: float, features: Features | None = None) -> io.NodeOutput:
+        if features is None and file == CONNECTED:
+            raise ValueError(
+                "There are no features, expected some: connect those of CoLoGen Train Stage, trained with features self or "
+                "coredi, or choose a file of its."
+            )
+        return io.NodeOutput(FeatureReading(features or Features.open(feature_path(file)), weight).attach(model))
