@@ -54,7 +54,7 @@ class Features:
         file = SafeFile(path)
         info = LABEL.read(file)
         check_tensors(shapes(info), {name: (file.shape(name), file.dtype(name)) for name in file}, file.name)
-        return cls(info, dict(file))
+        return cls(info, {name: file[name].float() for name in file})
 
     def save(self, path: str | os.PathLike) -> Path:
         return write(path, self.tensors, LABEL.metadata(self.info))

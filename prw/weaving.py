@@ -132,4 +132,5 @@ def append_mask(mask: Tensor | None, bias: Tensor | None, q: Tensor, keys: int, 
     if mask.dtype == torch.bool:  # not all of the host's attention functions know bool masks
         mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
     shape = torch.broadcast_shapes(mask.shape[:-1], bias.shape[:-1])
-    return torch.cat([part.expand(*shape, -1) for part in (mask, bias.to(mask.dtype))], dim=-1)
+    longer = torch.cat([part.expand(*shape, -1) for part in (mask, bias.to(mask.dtype))], dim=-1)
+    return longer.expand(*shape[:-1], q.shape[2], -1)

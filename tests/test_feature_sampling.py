@@ -1,12 +1,16 @@
 """Features drawn along in the real host: what it draws is what our own FLUX does, which test_along.py holds to formulas."""
 
+import json
+
 import pytest
 import torch
+from cologen.prw.bank_info import BankError
 from cologen.prw.embedded import EmbeddedHost
 from cologen.prw.feature_stream import last_tokens
 from cologen.prw.features import Coevolving, Features, FeaturesInfo, shapes
 from cologen.prw.source import Routing
 from cologen.training.features.along import drawn_along
+from safetensors.torch import save_file
 from sampling import conditioning, sample
 from test_flux_patch import applied, close
 from test_personal import SIGMAS
@@ -111,6 +115,27 @@ def test_two_tasks_of_one_bank_each_have_their_own(model, flux):
     assert torch.equal(host_picture(both), host_picture(reading(model, one)))
     with pytest.raises(ValueError, match="already reads features of control"):
         reading(both, one)
+
+
+def test_a_file_brings_back_what_was_saved_and_refuses_all_else(flux, bank, tmp_path):
+    features = random_features(flux, "self")
+    found = Features.open(features.save(tmp_path / "1-control.features.safetensors"))
+    assert found.info == features.info
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in features.tensors.items())
+    halves = Features(features.info, {name: tensor.half() for name, tensor in features.tensors.items()})
+    assert {t.dtype for t in Features.open(halves.save(tmp_path / "half.safetensors")).tensors.values()} == {
+        torch.float32
+    }
+    with pytest.raises(BankError, match="bank.safetensors is no CoLoGen features file: choose a file that a training"):
+        Features.open(bank.save(tmp_path / "bank.safetensors"))
+    fewer = Features(features.info, {"norm.weight": features.tensors["norm.weight"]})
+    with pytest.raises(BankError, match="fewer.safetensors lacks the tensor"):
+        Features.open(fewer.save(tmp_path / "fewer.safetensors"))
+    later = dict(format="cologen-features", version=2), dict(format="cologen-features", version=1, way="nowhere")
+    for metadata, said in zip(later, ("a features file of version 2", "'nowhere', expected one of 'coredi', 'self'")):
+        save_file(features.tensors, tmp_path / "x.safetensors", {"cologen_features": json.dumps(metadata)})
+        with pytest.raises(BankError, match=said):
+            Features.open(tmp_path / "x.safetensors")
 
 
 def test_a_time_that_is_asked_for_twice_changes_nothing(flux):
