@@ -3,10 +3,12 @@
     v = v_off + weight (v_on - v_off)        without and with the features' tokens (ReDi); 1 needs no call without them
 
 An APPLY_MODEL wrapper, within the one that weaves sources, adds the tokens to each call that draws a picture of their
-task; a SAMPLER_SAMPLE wrapper begins every run anew. Negative prompts do without them.
+task; a SAMPLER_SAMPLE wrapper begins every run anew. Negative prompts do without them. Of several calls for one prompt at
+one time, as guiders of other packs make them, the first is heard.
 """
 
-from collections.abc import Hashable, Mapping
+import logging
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,18 +20,38 @@ from ..prw.bank import Bank
 from ..prw.config import Base
 from ..prw.feature_stream import FeatureStream, last_tokens
 from ..prw.features import WAYS, Features, begun, pooling
-from ..prw.flux_patch import ComfyHost, attachment_of, long_lived
+from ..prw.flux_patch import ComfyHost, HostAttachment, attachment_of, long_lived
 from ..prw.positions import token_grid
 from ..prw.router import Route
+from ..prw.source import read_bias
+from ..prw.strict import short
 
 KEY = "cologen_features"
+NEGATIVE = "negative"
+APART = 2
+"""Added to a run's seed: the picture's noise is of that seed itself."""
 
 
 class Run(NamedTuple):
     """One run's features by the host's name for a prompt; no dict, because the host copies those in its options."""
 
     seed: int
+    negative: frozenset[Hashable]
+    also_positive: frozenset[Hashable]
+    """Names that an area's prompt shares with the negative that the host makes for it."""
     states: dict[Hashable, Any]
+    heard: dict[Hashable, float]
+    """When each was heard last."""
+
+    @classmethod
+    def of(cls, seed: int, conds: Mapping[str, list]) -> "Run":
+        names = {kind: frozenset(entry.get("uuid") for entry in entries) for kind, entries in conds.items()}
+        negative = names.pop(NEGATIVE, frozenset())
+        return cls(seed, negative, negative & frozenset().union(*names.values()), {}, {})
+
+    def reads(self, name: Hashable, index: int) -> bool:
+        """A prompt by its name and its place in the guider's list."""
+        return name not in self.negative or (name in self.also_positive and index == 0)
 
 
 class HostStream(FeatureStream):
@@ -50,18 +72,24 @@ class FeatureReading:
     def attach(self, model):
         """A clone of MODEL that does."""
         info, attachment = self.features.info, attachment_of(model)
+        task, name = short(info.task), short(info.base.name)
         if attachment is None:
             raise ValueError(
                 "This MODEL has no experts, expected those that learned the features: put CoLoGen Apply before this node."
             )
+        if info.task not in {router.task for router in attachment.bank.info.routers.values()}:
+            raise ValueError(
+                f"The bank on this MODEL has no router for {task}, expected the one that learned the features: apply the "
+                f"bank of the same training."
+            )
         if info.base.refusal(Base.of(model.get_model_object("diffusion_model"))):
             raise ValueError(
                 f"The MODEL is of another shape than the FLUX that learned the features, expected "
-                f"{info.base.name or 'the same'}: load that one, or choose another file."
+                f"{name or 'the same'}: load that one, or choose another file."
             )
         if model.get_attachment(self.key) is not None:
             raise ValueError(
-                f"This MODEL already reads features of {info.task}, expected none: use one CoLoGen Features a task."
+                f"This MODEL already reads features of {task}, expected none: use one CoLoGen Features a task."
             )
         self.bank = attachment.bank
         patched = model.clone()
@@ -74,32 +102,47 @@ class FeatureReading:
 
     def sample(self, executor, guider, sigmas, extra_args, *args, **kwargs):
         """SAMPLER_SAMPLE wrapper."""
-        extra_args["model_options"]["transformer_options"][self.key] = Run(extra_args.get("seed") or 0, {})
-        return executor(guider, sigmas, extra_args, *args, **kwargs)
+        run = Run.of(extra_args.get("seed") or 0, guider.conds)
+        extra_args["model_options"]["transformer_options"][self.key] = run
+        samples = executor(guider, sigmas, extra_args, *args, **kwargs)
+        if run.states and not run.heard:
+            said = "Features of %s were never heard, so that no picture read any: leave out what compiles or replaces FLUX."
+            logging.getLogger(__name__).warning(said, self.features.info.task)
+        return samples
 
     def apply(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
         """APPLY_MODEL wrapper."""
         options = dict(transformer_options or {})
-        part, run = self._part(options.get(OPTION)), options.get(self.key)
-        own = [i for i, cond in enumerate(options.get("cond_or_uncond", ())) if cond == 0]
+        appendix, run = options.get(OPTION), options.get(self.key)
+        part = self._part(appendix)
 
         def call(options: dict[str, Any]) -> Tensor:
             return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
-        if part is None or run is None or not own:
+        if part is None or run is None or "uuids" not in options:
             return call(options)
+        own = [i for i, one in enumerate(zip(options["uuids"], options["cond_or_uncond"])) if run.reads(*one)]
+        if not own:
+            return call(options)
+        self._refuse_skipping(options)
         one = Call(executor.class_obj, self.features.to(x.device), x, t, options, conds)
         states = {i: one.state(run, i) for i in own}
         with long_lived():
-            stream = one.stream(self.bank, part, {i: state.at(one.now) for i, state in states.items()})
+            stream = one.stream(self.bank, appendix, part, {i: state.at(one.now) for i, state in states.items()})
         with last_tokens(one.host.flux) as heard:
-            found = call(options if stream is None else behind(options, stream))
-        for i, state in states.items():
-            state.hear(stream and stream.h[one.rows[i]], heard[0][one.rows[i], : one.pool.shape[1]], one.pool)
+            found = call(options if stream is None else with_stream(options, stream))
+        one.hear(run, states, stream, heard)
         if stream is None or self.weight == 1:
             return found
         plain = call(options)
         return plain + self.weight * (found - plain)
+
+    def _refuse_skipping(self, options: dict[str, Any]) -> None:
+        if self.weight != 1 and "easycache" in options:
+            raise ValueError(
+                f"EasyCache would take the second call of a step for a step without change at weight {self.weight:g}, "
+                f"expected 1 beside it: set the weight to 1, or bypass EasyCache."
+            )
 
     def _part(self, appendix: Appendix | None) -> Part | None:
         """The source that a picture of the features' task is drawn from."""
@@ -123,11 +166,21 @@ class Call:
         name, rows = self.options["uuids"][prompt], self.rows[prompt]
         if name not in run.states:
             shape = (rows.stop - rows.start, len(self.pool), self.features.info.size)
-            noise = torch.randn(shape, generator=torch.Generator().manual_seed(run.seed)).to(self.x.device)
+            generator = torch.Generator().manual_seed((run.seed + APART) % 2**64)
+            noise = torch.randn(shape, generator=generator).to(self.x.device)
             run.states[name] = WAYS[self.features.info.way](self.features.tensors, noise)
         return run.states[name]
 
-    def stream(self, bank: Bank, part: Part, z: Mapping[int, Tensor | None]) -> HostStream | None:
+    def hear(self, run: Run, states: Mapping[int, Any], stream: HostStream | None, heard: Sequence[Tensor]) -> None:
+        if not heard:  # EasyCache passed over FLUX
+            return
+        for i, state in states.items():
+            name, rows = self.options["uuids"][i], self.rows[i]
+            if run.heard.get(name) != self.now:
+                run.heard[name] = self.now
+                state.hear(stream and stream.left[rows], heard[0][rows, : self.pool.shape[1]], self.pool)
+
+    def stream(self, bank: Bank, appendix: Appendix, part: Part, z: Mapping[int, Tensor | None]) -> HostStream | None:
         """What the pictures read, None where they read nothing yet."""
         told = {i: tokens for i, tokens in z.items() if tokens is not None}
         if not told:
@@ -143,7 +196,11 @@ class Call:
             pooled = self.x.new_zeros(len(self.x), self.host.flux.params.vec_in_dim)
         guidance = None if guidance is None else guidance.to(self.times).expand(len(self.x))
         given = begun(self.features.tensors, every), self.x, self.times, pooled, guidance
-        return HostStream(self.host, bank, part.source.routing, routes, *given, None if read.all() else read)
+
+        def bias(text: int, queries: int) -> Tensor | None:
+            return read_bias(part.source, text, appendix.grid, queries)
+
+        return HostStream(self.host, bank, part.source.routing, routes, *given, None if read.all() else read, bias)
 
 
 def joined(routes: list[Route]) -> Route:
@@ -151,7 +208,9 @@ def joined(routes: list[Route]) -> Route:
     return Route(*map(torch.stack, zip(*routes, strict=True)))
 
 
-def behind(options: dict[str, Any], patch) -> dict[str, Any]:
-    """Options with one more patch of attention behind all others."""
-    patches = options.get("patches", {})
-    return {**options, "patches": {**patches, "attn1_patch": [*patches.get("attn1_patch", ()), patch]}}
+def with_stream(options: dict[str, Any], stream: HostStream) -> dict[str, Any]:
+    """Its tokens come right behind the sources: who looks on has to be the last."""
+    patches = options["patches"]
+    every = list(patches["attn1_patch"])
+    at = 1 + max(i for i, patch in enumerate(every) if isinstance(patch, (HostAttachment, HostStream)))
+    return {**options, "patches": {**patches, "attn1_patch": [*every[:at], stream, *every[at:]]}}

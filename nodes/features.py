@@ -53,6 +53,6 @@ class CoLoGenFeatures(io.ComfyNode):
         if features is None and file == CONNECTED:
             raise ValueError(
                 "There are no features, expected some: connect those of CoLoGen Train Stage, trained with features self or "
-                "coredi, or choose a file of its."
+                "coredi, or choose a file of its; runs that were finished before this node existed left none."
             )
         return io.NodeOutput(FeatureReading(features or Features.open(feature_path(file)), weight).attach(model))

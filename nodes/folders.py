@@ -8,7 +8,7 @@ from pathlib import Path
 import folder_paths
 
 from ..prw.concept import looks_like_concept
-from ..prw.features import SUFFIX
+from ..prw.features import SUFFIX, looks_like_features
 from ..prw.importers.easycontrol import looks_like_easycontrol
 from .toy import BANK_PATH, TOY
 
@@ -37,7 +37,7 @@ def register_folder() -> None:
 def bank_files() -> list[str]:
     """Banks, the toy world's, and what EasyControl left among the LoRAs."""
     register_folder()
-    banks = [name for name in folder_paths.get_filename_list(FOLDER) if not name.endswith(SUFFIX + FILE)]
+    banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in beside_banks()]
     found = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
     return [*banks, TOY, *(name for name, path in found if name not in banks and path and looks_like_easycontrol(path))]
 
@@ -91,9 +91,15 @@ def feature_files() -> list[str]:
     """What stages left beside their experts: put beside banks, and in runs."""
     register_folder()
     runs = Path(folder_paths.get_output_directory()) / FOLDER
-    kept = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith(SUFFIX + FILE)]
     left = (path.relative_to(runs).as_posix() for path in runs.glob(f"**/stages/*{SUFFIX}{FILE}"))
-    return [*kept, *(RUNS + name for name in sorted(left))]
+    return [*beside_banks(), *(RUNS + name for name in sorted(left))]
+
+
+def beside_banks() -> list[str]:
+    """Features among them, whatever a bank is called."""
+    ending = SUFFIX + FILE
+    named = {name: folder_paths.get_full_path(FOLDER, name) for name in folder_paths.get_filename_list(FOLDER)}
+    return [name for name, path in named.items() if name.endswith(ending) and path and looks_like_features(path)]
 
 
 def feature_path(name: str) -> str:

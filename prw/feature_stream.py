@@ -4,11 +4,12 @@ In every block they go through FLUX's image-side weights, as the source does, an
 keys and values, too. They see text, picture, source and themselves; the source does not see them, nor any noise.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attachment import Host, source_vec
@@ -20,13 +21,23 @@ from .pick import chosen, columns_of, strengths
 from .positions import token_grid
 from .router import Route
 from .source import Routing
-from .weaving import append_mask, append_positions, append_sources, double_step, named_blocks, single_step
+from .weaving import (
+    additive,
+    append_mask,
+    append_positions,
+    append_sources,
+    calm,
+    double_step,
+    named_blocks,
+    single_step,
+)
 
 
 class FeatureStream:
     """An `attn1_patch` for one forward on latents x; it comes behind the one that appends the source.
 
-    `read` (batch,) says whose picture reads the tokens; None: everyone's.
+    `read` (batch,) says whose picture reads the tokens; None: everyone's. Where a source acts weakly or not at all, so do
+    its features: `bias` of text tokens and queries is source.read_bias for it.
     """
 
     def __init__(
@@ -41,44 +52,67 @@ class FeatureStream:
         pooled: Tensor,
         guidance: Tensor | None,
         read: Tensor | None = None,
+        bias: Callable[[int, int], Tensor | None] = lambda text, queries: None,
     ):
         self.host, self.bank, self.routes = host, bank, routes
         self.names, self.strengths = columns_of(bank, routing)[1].experts, strengths(bank, routing)
-        self.h, self.read = h.to(host.dtype), read
+        self.h, self.read, self.bias = h.to(host.dtype), read, bias
+        self.left: Tensor | None = None
+        """The tokens behind the last block, once it ran."""
         self.vec = source_vec(host, times, pooled, guidance)
-        pool = pooling(*token_grid(x, host.flux.patch_size)).to(h.device)
-        places = pool @ host.tokens(x[:1])[1][0].to(pool)
+        self.pool = pooling(*token_grid(x, host.flux.patch_size)).to(h.device)
+        places = self.pool @ host.tokens(x[:1])[1][0].to(self.pool)
         self.pe = rotary(places[None], host.flux.params.axes_dim, host.flux.params.theta).to(self.h.device)
         self.blocks = dict(named_blocks(host.flux))
+        *_, self.last = self.blocks
         self.entering: dict[str, Tensor] = {}
+        self._cells: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @torch.compiler.disable()
     def __call__(self, q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
         block, keys = f"{extra_options['block_type']}_blocks.{extra_options['block_index']}", k.shape[2]
+        text = extra_options["img_slice"][0]
+        allowed = self._allowed(attn_mask, q, text)
 
         def attend(own_q: Tensor, own_k: Tensor, own_v: Tensor) -> Tensor:
             own = self.pe.expand(len(pe), -1, -1, -1, -1, -1)
             every = append_positions(own, own.shape[2], [pe[:, :, :keys]])  # own first: queries have their places
-            return self.host.attend(every)(own_q, torch.cat((own_k, k), dim=2), torch.cat((own_v, v), dim=2))
+            longer = torch.cat((own_k, k), dim=2), torch.cat((own_v, v), dim=2)
+            return self.host.attend(every)(own_q, *longer, mask=allowed)
 
         # a checkpointed block runs twice: both times on what came in
         h = self.entering.setdefault(block, self.h)
         step = double_step if block.startswith("double") else single_step
-        self.h, kv = step(block, self.blocks[block], h, self.vec, attend, self._pick)
+        h, kv = step(block, self.blocks[block], h, self.vec, attend, self._pick)
+        self.h = calm(h)
+        if self.left is None and block == self.last:
+            self.left = self.h
         longer = append_positions(pe, keys, [self.pe])
-        mask = append_mask(attn_mask, self._unread(q), q, keys, self.h.shape[1])
+        mask = append_mask(attn_mask, self._reading(q, text), q, keys, self.h.shape[1])
         k, v = append_sources(k, v, longer, [(kv.k, kv.v)])
         return {"k": k, "v": v, "pe": longer, "attn_mask": mask}
 
     def _pick(self, block: str, h: Tensor) -> Weave:
         return chosen(self.bank, self.names, block, self.routes[block], self.strengths[block])
 
-    def _unread(self, like: Tensor) -> Tensor | None:
-        """(batch, 1, 1, tokens), -inf where they are not read."""
+    def _allowed(self, mask: Tensor | None, q: Tensor, text: int) -> Tensor | None:
+        """What a cell may read: what the picture's tokens in it may, on the average; all of the features."""
+        if self._cells[0] is not mask:  # once for all blocks, where they share one
+            every = additive(mask, q.dtype).float()
+            rows = every.expand(*every.shape[:-2], q.shape[2], -1)[..., text : text + self.pool.shape[1], :]
+            cells = (self.pool @ rows.exp()).log()
+            self._cells = mask, F.pad(cells, (len(self.pool), 0)).to(q.dtype)
+        return self._cells[1]
+
+    def _reading(self, q: Tensor, text: int) -> Tensor | None:
+        """Who reads the tokens, and how strongly: (queries, tokens) or (batch, 1, queries or 1, tokens)."""
+        weak, tokens = self.bias(text, q.shape[2]), self.h.shape[1]
+        bias = None if weak is None else weak.to(q).expand(-1, tokens)
         if self.read is None:
-            return None
-        bias = like.new_zeros(len(like), 1, 1, self.h.shape[1])
-        return bias.masked_fill_(~self.read.to(like.device)[:, None, None, None], -torch.inf)
+            return bias
+        unread = q.new_zeros(len(q), 1, 1, tokens)
+        unread.masked_fill_(~self.read.to(q.device)[:, None, None, None], -torch.inf)
+        return unread if bias is None else unread + bias
 
 
 @contextmanager
@@ -90,7 +124,3 @@ def last_tokens(flux: nn.Module) -> Iterator[list[Tensor]]:
         yield heard
     finally:
         hook.remove()
-    if not heard:
-        raise RuntimeError(
-            "FLUX's last layer ran unheard, expected to learn from it what the picture shows: leave out torch.compile."
-        )

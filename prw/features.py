@@ -7,6 +7,7 @@ A file holds these few tensors. It is of use only with the bank whose expert lea
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,14 @@ from torch import Tensor
 from .bank_shapes import check_tensors
 from .config import Base
 from .label import Label
-from .safe_file import SafeFile
+from .safe_file import SafeFile, begins_with
 from .strict import between, one_of
 from .writer import write
 
 SUFFIX = ".features"
 """Of files beside banks."""
+MARK, LOOKED_AT = re.compile(b"cologen-features"), 1 << 12
+"""Bytes of a file; metadata comes first."""
 CELLS = 8
 """Along a side; fewer where a picture has fewer tokens."""
 
@@ -63,6 +66,10 @@ class Features:
         return Features(self.info, {name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 
+def looks_like_features(path: str | os.PathLike) -> bool:
+    return begins_with(path, MARK, LOOKED_AT)
+
+
 def shapes(info: FeaturesInfo) -> dict[str, tuple[int, ...]]:
     dim, size = info.base.hidden_size, info.size
     return {
@@ -88,20 +95,17 @@ def told(tensors: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
 
 
 class Coevolving:
-    """z starts as noise and follows what is told of it: z' = told + t' / t (z - told).
+    """z starts as noise around 0, the features' mean, and follows what is told of it: z' = told + t' / t (z - told).
 
     That is Euler's step for dz/dt = (z - told) / t, from one time to whichever the sampler looks at next.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], noise: Tensor):
-        self.tensors, self.z, self.t = tensors, noise, 1.0
-        self.told: Tensor | None = None
+        self.tensors, self.z, self.told, self.t = tensors, noise, torch.zeros_like(noise), 1.0
 
     def at(self, t: float) -> Tensor | None:
         """What the tokens say at this time, None: nothing yet."""
-        if self.told is not None:
-            self.z = self.told + t / self.t * (self.z - self.told)
-        self.t = t
+        self.z, self.t = self.told + t / self.t * (self.z - self.told), t
         return self.z
 
     def hear(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:

@@ -18,8 +18,8 @@ from .flux import straight
 from .flux_math import modulate
 from .router import Route
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q, k, v before rotation (batch, heads, tokens, head_dim) -> (batch, tokens, dim)."""
+Attend = Callable[..., Tensor]
+"""q, k, v before rotation (batch, heads, tokens, head_dim), perhaps mask= -> (batch, tokens, dim)."""
 Pick = Callable[[str, Tensor], Weave]
 """Block name and modulated source tokens -> the route and its experts."""
 
@@ -52,9 +52,13 @@ def source_stream(
     for name, block in named_blocks(flux):
         step = double_step if name.startswith("double") else single_step
         h, kv = run(getattr(block, LEND, straight), step, name, block, h, vec, attend, pick)
-        if h.dtype == torch.float16:  # as the host does: fp16 can overflow in FLUX
-            h = h.nan_to_num(nan=0.0, posinf=65504, neginf=-65504)
+        h = calm(h)
         yield kv
+
+
+def calm(h: Tensor) -> Tensor:
+    """As the host does: fp16 can overflow in FLUX."""
+    return h.nan_to_num(nan=0.0, posinf=65504, neginf=-65504) if h.dtype == torch.float16 else h
 
 
 def double_step(name, block, h, vec, attend, pick) -> tuple[Tensor, BlockKV]:
@@ -129,8 +133,14 @@ def append_mask(mask: Tensor | None, bias: Tensor | None, q: Tensor, keys: int, 
         return None
     bias = q.new_zeros(1, sources) if bias is None else bias
     mask = q.new_zeros(1, keys) if mask is None else mask
-    if mask.dtype == torch.bool:  # not all of the host's attention functions know bool masks
-        mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, -torch.inf)
+    mask = additive(mask, q.dtype)
+    if mask.ndim == 3 and bias.ndim == 4:
+        mask = mask[:, None]
     shape = torch.broadcast_shapes(mask.shape[:-1], bias.shape[:-1])
     longer = torch.cat([part.expand(*shape, -1) for part in (mask, bias.to(mask.dtype))], dim=-1)
     return longer.expand(*shape[:-1], q.shape[2], -1)
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Not all of the host's attention functions know bool masks."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else mask

@@ -6,7 +6,6 @@ import pytest
 import torch
 from cologen.prw.bank_info import BankError
 from cologen.prw.embedded import EmbeddedHost
-from cologen.prw.feature_stream import last_tokens
 from cologen.prw.features import Coevolving, Features, FeaturesInfo, shapes
 from cologen.prw.source import Routing
 from cologen.training.features.along import drawn_along
@@ -67,7 +66,7 @@ def own_picture(flux, bank, features, weight, cfg, batch):
     given = source().latent.expand(batch, -1, -1, -1), noise, told, SIGMAS
     host = EmbeddedHost(flux, torch.float32)
     known = [random_features(flux, "self", "inpaint"), features]
-    more = dict(guidance=3.5, untold=untold if cfg != 1 else None, cfg=cfg, seed=7)
+    more = dict(guidance=3.5, untold=untold if cfg != 1 else None, cfg=cfg, seed=9)
     return drawn_along(known, weight, host, bank, Routing(task="control"), *given, **more)
 
 
@@ -147,8 +146,3 @@ def test_a_time_that_is_asked_for_twice_changes_nothing(flux):
             found = state.at(t)
             state.hear(own, None, None)
     assert torch.allclose(once.at(0.1), twice.at(0.1), atol=1e-5) and not torch.allclose(found, noise)
-
-
-def test_a_layer_that_nobody_heard_is_told(flux):
-    with pytest.raises(RuntimeError, match="FLUX's last layer ran unheard"), last_tokens(flux):
-        pass

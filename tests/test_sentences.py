@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from cologen.prw.concept import ConceptInfo
+from cologen.prw.conditioning import add_source
 from cologen.prw.config import Base
 from cologen.prw.features import Features, FeaturesInfo
 from cologen.prw.marked_words import WORDS, Words
@@ -15,7 +16,8 @@ from cologen.training.subject.tuning import fresh_concept
 from pack import ROOT
 from safetensors.torch import save_file
 from sampling import sample
-from tiny import host_model, tiny_bank, tiny_flux
+from test_feature_sampling import random_features
+from tiny import host_model, source, tiny_bank, tiny_flux
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -65,8 +67,12 @@ def learned():
     return Features(FeaturesInfo(Base.of(tiny_flux()), task="control"), {})
 
 
+def learned_more():
+    return Features(FeaturesInfo(Base.of(tiny_flux()), task="edit"), {})
+
+
 def learned_elsewhere():
-    return Features(FeaturesInfo(Base(hidden_size=64)), {})
+    return Features(FeaturesInfo(Base(hidden_size=64), task="control"), {})
 
 
 def woven():
@@ -79,6 +85,18 @@ def reading():
     from cologen.nodes import CoLoGenFeatures
 
     return CoLoGenFeatures.execute(woven(), "", 1.0, learned())[0]
+
+
+def skipping():
+    from cologen.nodes import CoLoGenFeatures
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    guided = CoLoGenFeatures.execute(woven(), "", 1.5, random_features(tiny_flux()))[0]
+    return EasyCacheNode.execute(guided, 0.2, 0.1, 0.9, False)[0]
+
+
+def answered():
+    return add_source(PROMPT, source())
 
 
 def with_option(**more):
@@ -114,6 +132,8 @@ CASES = [
     ("CoLoGenFeatures", {**FEATURES, "features": learned}, "This MODEL has no experts"),
     ("CoLoGenFeatures", {**FEATURES, "features": learned_elsewhere, "model": woven}, "The MODEL is of another shape"),
     ("CoLoGenFeatures", {**FEATURES, "features": learned, "model": reading}, "This MODEL already reads features of control"),
+    ("CoLoGenFeatures", {**FEATURES, "features": learned_more, "model": woven}, "The bank on this MODEL has no router for edit"),
+    ("KSampler", dict(model=skipping, positive=answered), "EasyCache would take the second call of a step"),
     ("CoLoGenTrainStage", STAGE, "There is no dinov2-large in models/clip_vision"),
     ("CoLoGenUsagePlot", dict(loss={"loss": [1.0]}), "This loss tells nothing of experts"),
     ("CoLoGenMarkedPrompt", dict(clip=None, text="a [dog]"), "There is no CLIP"),

@@ -50,7 +50,7 @@ def drawn_along(
             stream = FeatureStream(host, bank, routing, woven[0].routes, *given)
         with last_tokens(host.flux) as heard:
             found = velocity(host, woven[0].followed_by([stream] if stream else []), x, t, *told, guidance)
-        state.hear(stream and stream.h, heard[0], pool)
+        state.hear(stream and stream.left, heard[0], pool)
         return found.float()
 
     def led(x: Tensor, t: Tensor, _) -> Tensor:

@@ -171,7 +171,7 @@ def self_conditioned(trainer: FeatureTrainer, given: Given, small: Tensor, draw:
 def coevolving(trainer: FeatureTrainer, given: Given, small: Tensor, draw: Draw, read: Tensor):
     stream = trainer.stream(given, noised(small, draw.noise, given.times), read)
     found, _ = trainer.run(given, stream)
-    return found, trainer.tell(stream.h), read.float()
+    return found, trainer.tell(stream.left), read.float()
 
 
 WAYS: dict[str, Callable] = {"auxiliary": auxiliary, "self": self_conditioned, "coredi": coevolving}
