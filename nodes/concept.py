@@ -1,7 +1,5 @@
 """One's own subject in a prompt and on a MODEL."""
 
-import os
-
 import comfy.sd
 from comfy_api.latest import io
 
@@ -9,7 +7,7 @@ from ..prw.concept import Concept, beside_noun
 from ..prw.config import Base
 from ..prw.flux_patch import check_flux
 from ..prw.marked_words import WORDS
-from .folders import CONNECTED, concept_files, concept_path
+from .folders import CONNECTED, concept_files, concept_path, stamp
 from .schema import SAMPLING, ConceptType, schema, slider
 
 
@@ -48,10 +46,7 @@ class CoLoGenConceptTokens(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = CONNECTED, **_):
-        if file == CONNECTED:
-            return file
-        stat = os.stat(concept_path(file))
-        return (stat.st_size, stat.st_mtime_ns)
+        return file if file == CONNECTED else stamp(concept_path(file))
 
     @classmethod
     def execute(cls, conditioning, file: str, strength: float, model=None, concept: Concept | None = None):

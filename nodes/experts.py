@@ -1,13 +1,11 @@
 """Banks of experts: load, put on a MODEL, save."""
 
-import os
-
 from comfy_api.latest import io, ui
 
 from ..prw.bank import Bank
 from ..prw.flux_patch import apply_bank
 from ..prw.importers import open_experts
-from .folders import bank_files, bank_path, new_bank_path
+from .folders import bank_files, bank_path, new_bank_path, stamp
 from .schema import CATEGORY, BankType, schema
 
 
@@ -33,8 +31,7 @@ class CoLoGenLoadExperts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, bank_name: str):
-        stat = os.stat(bank_path(bank_name))
-        return (stat.st_size, stat.st_mtime_ns)
+        return stamp(bank_path(bank_name))
 
     @classmethod
     def execute(cls, bank_name: str) -> io.NodeOutput:

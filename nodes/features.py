@@ -1,12 +1,10 @@
 """Features that an expert learned beside its task, read by the pictures that it draws."""
 
-import os
-
 from comfy_api.latest import io
 
 from ..prw.features import Features
 from .feature_sampling import FeatureReading
-from .folders import CONNECTED, feature_files, feature_path
+from .folders import CONNECTED, feature_files, feature_path, stamp
 from .schema import SAMPLING, FeaturesType, schema, slider
 
 
@@ -43,10 +41,7 @@ class CoLoGenFeatures(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = CONNECTED, **_):
-        if file == CONNECTED:
-            return file
-        stat = os.stat(feature_path(file))
-        return (stat.st_size, stat.st_mtime_ns)
+        return file if file == CONNECTED else stamp(feature_path(file))
 
     @classmethod
     def execute(cls, model, file: str, weight: float, features: Features | None = None) -> io.NodeOutput:

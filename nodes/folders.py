@@ -109,6 +109,12 @@ def feature_path(name: str) -> str:
     return folder_paths.get_full_path_or_raise(FOLDER, name)
 
 
+def stamp(path: str) -> tuple[int, int]:
+    """Changes when the file does."""
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
 def network_folders(kind: str) -> dict[str, Path]:
     """Folders of transformers' networks within models/KIND, by the names that nodes offer."""
     files = (

@@ -1,14 +1,12 @@
 """A library of experts: import what others trained, put banks together, look inside."""
 
-import os
-
 from comfy_api.latest import io, ui
 
 from ..prw.bank import Bank
 from ..prw.bank_work import merge
 from ..prw.importers import CHOICES, open_experts
 from ..training.bank_table import described
-from .folders import lora_files, lora_path
+from .folders import lora_files, lora_path, stamp
 from .schema import CATEGORY, BankType, schema
 
 
@@ -58,8 +56,7 @@ class CoLoGenImportExperts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **rest):
-        stat = os.stat(lora_path(file))
-        return (stat.st_size, stat.st_mtime_ns)
+        return stamp(lora_path(file))
 
     @classmethod
     def execute(cls, file: str, kind: str, name: str, experts: Bank | None = None) -> io.NodeOutput:

@@ -66,19 +66,20 @@ class FeatureStream:
         self.blocks = dict(named_blocks(host.flux))
         *_, self.last = self.blocks
         self.entering: dict[str, Tensor] = {}
-        self._cells: tuple[Tensor | None, Tensor | None] = (None, None)
+        # once for all blocks, where these share positions and mask
+        self._places: tuple = (None, None, None)
+        self._cells: tuple = (None, None)
 
     @torch.compiler.disable()
     def __call__(self, q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
         block, keys = f"{extra_options['block_type']}_blocks.{extra_options['block_index']}", k.shape[2]
         text = extra_options["img_slice"][0]
+        before, behind = self._positions(pe, keys)
         allowed = self._allowed(attn_mask, q, text)
 
         def attend(own_q: Tensor, own_k: Tensor, own_v: Tensor) -> Tensor:
-            own = self.pe.expand(len(pe), -1, -1, -1, -1, -1)
-            every = append_positions(own, own.shape[2], [pe[:, :, :keys]])  # own first: queries have their places
-            longer = torch.cat((own_k, k), dim=2), torch.cat((own_v, v), dim=2)
-            return self.host.attend(every)(own_q, *longer, mask=allowed)
+            every = torch.cat((own_k, k), dim=2), torch.cat((own_v, v), dim=2)
+            return self.host.attend(before)(own_q, *every, mask=allowed)
 
         # a checkpointed block runs twice: both times on what came in
         h = self.entering.setdefault(block, self.h)
@@ -87,17 +88,24 @@ class FeatureStream:
         self.h = calm(h)
         if self.left is None and block == self.last:
             self.left = self.h
-        longer = append_positions(pe, keys, [self.pe])
         mask = append_mask(attn_mask, self._reading(q, text), q, keys, self.h.shape[1])
-        k, v = append_sources(k, v, longer, [(kv.k, kv.v)])
-        return {"k": k, "v": v, "pe": longer, "attn_mask": mask}
+        k, v = append_sources(k, v, behind, [(kv.k, kv.v)])
+        return {"k": k, "v": v, "pe": behind, "attn_mask": mask}
 
     def _pick(self, block: str, h: Tensor) -> Weave:
         return chosen(self.bank, self.names, block, self.routes[block], self.strengths[block])
 
+    def _positions(self, pe: Tensor, keys: int) -> tuple[Tensor, Tensor]:
+        """With the tokens' own before those that are there, whose queries then have their places, and behind them."""
+        if self._places[0] is not pe:
+            own = self.pe.expand(len(pe), -1, -1, -1, -1, -1)
+            before = append_positions(own, own.shape[2], [pe[:, :, :keys]])
+            self._places = pe, before, append_positions(pe, keys, [self.pe])
+        return self._places[1:]
+
     def _allowed(self, mask: Tensor | None, q: Tensor, text: int) -> Tensor | None:
         """What a cell may read: what the picture's tokens in it may, on the average; all of the features."""
-        if self._cells[0] is not mask:  # once for all blocks, where they share one
+        if self._cells[0] is not mask:
             every = additive(mask, q.dtype).float()
             rows = every.expand(*every.shape[:-2], q.shape[2], -1)[..., text : text + self.pool.shape[1], :]
             cells = (self.pool @ rows.exp()).log()

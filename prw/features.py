@@ -132,6 +132,6 @@ WAYS = {"coredi": Coevolving, "self": SelfConditioned}
 
 def pooling(rows: int, columns: int) -> Tensor:
     """The matrix (cells + 1, tokens) from tokens to their cells' means and, last, the mean of all."""
-    each = torch.eye(rows * columns).view(-1, rows, columns)
-    cells = F.adaptive_avg_pool2d(each, (min(CELLS, rows), min(CELLS, columns))).flatten(1)
-    return torch.cat((cells, each.mean((1, 2))[:, None]), dim=1).T.contiguous()
+    down, across = (F.adaptive_avg_pool1d(torch.eye(size)[None], min(CELLS, size))[0].T for size in (rows, columns))
+    every = torch.full((1, rows * columns), 1 / (rows * columns))
+    return torch.cat((torch.kron(down.contiguous(), across.contiguous()), every))

@@ -1,10 +1,11 @@
-"""The host, if there is one on this machine."""
+"""The host, if there is one on this machine, and what most tests begin with."""
 
 import os
 
 import pytest
 import torch
 from pack import HOST
+from tiny import tiny_bank, tiny_flux
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
@@ -22,3 +23,13 @@ def comfy():
     import comfy.sd
 
     return comfy
+
+
+@pytest.fixture(scope="module")
+def flux():
+    return tiny_flux()
+
+
+@pytest.fixture(scope="module")
+def bank(flux):
+    return tiny_bank(flux)

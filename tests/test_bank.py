@@ -18,11 +18,6 @@ from safetensors.torch import save_file
 from tiny import inputs, source, tiny_bank, tiny_flux, tiny_info
 
 
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
 def run(flux, bank, *sources):
     return velocity(flux, *inputs(), Attachment(bank), sources)
 

@@ -12,12 +12,7 @@ from cologen.prw.embedded import velocity
 from cologen.prw.habits import Habits
 from cologen.prw.renamed import Renamed
 from cologen.prw.reshape import sharing
-from tiny import inputs, products, source, tiny_bank, tiny_flux, tiny_info
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
+from tiny import inputs, products, source, tiny_bank, tiny_info
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from naive import softmax_attention
 from naive_branches import NaiveBranch, contrasted, noun_heat
 from sampling import conditioning, sample
 from test_flux_patch import applied, close, naive_source
-from tiny import host_model, latent, source, tiny_bank, tiny_flux
+from tiny import host_model, latent, source, tiny_flux
 
 CONCEPT, OTHER = Words((1, 2), 4), Words((3,), 5)
 ALL_BLOCKS = (0, 3)
@@ -115,18 +115,8 @@ def test_shares_add_up_to_one():
 
 
 @pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
-@pytest.fixture(scope="module")
 def model(comfy, flux):
     return host_model(flux)
-
-
-@pytest.fixture(scope="module")
-def bank(flux):
-    return tiny_bank(flux)
 
 
 def naive_pictures(flux, sigmas, steps, bank=None, given=(), batch=1, seed=11, strength=0.7, **how):

@@ -13,12 +13,7 @@ from cologen.prw.importers import open_experts
 from cologen.prw.importers.easycontrol import KINDS, LOOKED_AT, looks_like_easycontrol
 from naive_easycontrol import RANK, WIDTH, NaiveEasyControl, below, over, random_file
 from safetensors.torch import save_file
-from tiny import inputs, latent, source, tiny_bank, tiny_flux
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
+from tiny import inputs, latent, source, tiny_bank
 
 
 def bank_of(folder, name="canny", seed=0, **layout) -> Bank:

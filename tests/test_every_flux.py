@@ -19,16 +19,6 @@ NAMES = ("inpaint", "ground", "control")
 FP8 = torch.float8_e4m3fn
 
 
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
-@pytest.fixture(scope="module")
-def bank(flux):
-    return tiny_bank(flux)
-
-
 def woven(model, bank, *sources, positive=None, **how):
     from cologen.prw.flux_patch import apply_bank
 

@@ -16,20 +16,10 @@ from test_dual_branch import branched, marked
 from test_feature_sampling import host_picture, random_features, reading, with_source
 from test_flux_patch import applied, close
 from test_personal import SIGMAS
-from tiny import host_model, source, tiny_bank, tiny_flux
+from tiny import host_model, source, tiny_flux
 
 pytestmark = pytest.mark.usefixtures("comfy")
 WAYS = pytest.mark.parametrize("way", ["coredi", "self"])
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
-@pytest.fixture(scope="module")
-def bank(flux):
-    return tiny_bank(flux)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sampling import conditioning, sample
 from test_flux_patch import applied, close
 from test_personal import SIGMAS
-from tiny import Base, host_model, source, tiny_bank, tiny_flux
+from tiny import Base, host_model, source
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -22,16 +22,6 @@ def random_features(flux, way="coredi", task="control", seed=5):
     info, g = FeaturesInfo(Base.of(flux), way, task, 6), torch.Generator().manual_seed(seed)
     tensors = {name: 0.2 * torch.randn(shape, generator=g) for name, shape in shapes(info).items()}
     return Features(info, {**tensors, "norm.weight": tensors["norm.weight"] + 1})
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
-@pytest.fixture(scope="module")
-def bank(flux):
-    return tiny_bank(flux)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from cologen.prw.conditioning import add_source
 from naive import Naive
 from sampling import conditioning, naive_model, sample
-from tiny import host_model, latent, source, tiny_bank, tiny_flux
+from tiny import host_model, latent, source, tiny_bank
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -16,18 +16,8 @@ SAMPLERS = ("euler", "heun", "dpmpp_2m", "dpmpp_sde")
 
 
 @pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
-@pytest.fixture(scope="module")
 def model(comfy, flux):
     return host_model(flux)
-
-
-@pytest.fixture(scope="module")
-def bank(flux):
-    return tiny_bank(flux)
 
 
 def patch():

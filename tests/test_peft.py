@@ -18,11 +18,6 @@ from tiny import inputs, source, tiny_bank, tiny_flux, tiny_info
 WIDTH, RANK = 256, 4
 
 
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
 def picture(flux, bank, expert):
     return velocity(flux, *inputs(), Attachment(bank), [source(expert=expert)])
 

@@ -9,19 +9,9 @@ from naive_branches import NaiveBranch
 from sampling import conditioning, sample
 from test_dual_branch import CONCEPT, SIGMAS, marked, with_sources
 from test_flux_patch import applied, close, naive_source
-from tiny import host_model, source, tiny_bank, tiny_flux
+from tiny import host_model, source
 
 pytestmark = pytest.mark.usefixtures("comfy")
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
-@pytest.fixture(scope="module")
-def bank(flux):
-    return tiny_bank(flux)
 
 
 @pytest.fixture(scope="module")

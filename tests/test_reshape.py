@@ -11,14 +11,9 @@ from cologen.prw.bank_work import random_bank, split
 from cologen.prw.config import Base
 from cologen.prw.embedded import velocity
 from cologen.prw.reshape import cast, reranked, sharing
-from tiny import inputs, products, source, tiny_bank, tiny_flux, tiny_info
+from tiny import inputs, products, source, tiny_bank, tiny_info
 
 PLACE = "double_blocks.1.k"
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
 
 
 @pytest.fixture(scope="module")

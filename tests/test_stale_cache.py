@@ -3,7 +3,7 @@
 import pytest
 import torch
 from sampling import conditioning, sample
-from tiny import host_model, latent, source, tiny_bank, tiny_flux
+from tiny import host_model, latent, source, tiny_bank
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -25,11 +25,6 @@ SOURCES = {
     "region": dict(region=torch.tensor([[1.0, 0.2], [0.0, 1.0]])),
     "placement": dict(placement="cpu"),
 }
-
-
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
 
 
 def fresh(flux, bank=None, lora=0.0):

@@ -12,11 +12,6 @@ from tiny import inputs, latent, source, tiny_bank, tiny_flux
 NAMES = ("inpaint", "ground", "control")
 
 
-@pytest.fixture(scope="module")
-def flux():
-    return tiny_flux()
-
-
 def run(flux, bank, sources, batch=1, cached=True, **size):
     attachment = Attachment(bank, cached=cached)
     return velocity(flux, *inputs(batch, **size), attachment, sources)
