@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..training.comfyui.folders import register_folder
 from .best_of import CoLoGenBestOf
 from .concept import CoLoGenConceptTokens
 from .control_map import CoLoGenControlMap
@@ -10,7 +11,6 @@ from .evaluate import CoLoGenEvaluate
 from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .features import CoLoGenFeatures
 from .flux import CoLoGenLoadFlux
-from .folders import register_folder
 from .grounding import CoLoGenGround, CoLoGenReadGrounding
 from .inpaint import CoLoGenInpaint, CoLoGenPasteBack
 from .library import CoLoGenImportExperts, CoLoGenInspectExperts, CoLoGenMergeExperts

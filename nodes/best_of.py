@@ -10,15 +10,15 @@ import numpy as np
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..prw.comfyui.make_source import masks, resized
 from ..training.evaluation.case import Case
 from ..training.evaluation.measure import Score, key_of, measure
 from ..training.evaluation.metrics import METRICS, Answer
+from ..training.evaluation.networks import Shelf
 from ..training.evaluation.ranking import mean_places
 from ..training.evaluation.report import not_measured
-from ..training.evaluation.shelf import Shelf
 from .evaluate import NETWORKS, each, matched, pictures_of, progress
-from .schema import SAMPLING, schema
-from .sourcing import masks, resized
+from .inputs.schema import SAMPLING, schema
 
 ALL = "all"
 

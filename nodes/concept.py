@@ -3,12 +3,12 @@
 import comfy.sd
 from comfy_api.latest import io
 
-from ..prw.concept import Concept, beside_noun
+from ..prw.comfyui.patch import check_flux
 from ..prw.config import Base
-from ..prw.flux_patch import check_flux
-from ..prw.marked_words import WORDS
-from .folders import CONNECTED, concept_files, concept_path, stamp
-from .schema import SAMPLING, ConceptType, schema, slider
+from ..prw.personalization.concept import Concept, beside_noun
+from ..prw.personalization.marked_prompt import WORDS
+from ..training.comfyui.folders import CONNECTED, concept_files, concept_path, stamp
+from .inputs.schema import SAMPLING, ConceptType, schema, slider
 
 
 class CoLoGenConceptTokens(io.ComfyNode):

@@ -9,12 +9,12 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.fitting import as_bytes, rgb
-from ..training.data.canny import HIGH, LOW, canny
-from ..training.data.control import MAPS
-from .map_models import AUTO, Draw, found_models, learned, model_for, stamp
-from .schema import schema, slider
-from .task_schema import TASK_NODES
+from ..prw.fit_image import as_bytes, rgb
+from ..training.comfyui.map_models import AUTO, Draw, found_models, learned, model_for, stamp
+from ..training.data.tasks.canny import HIGH, LOW, canny
+from ..training.data.tasks.control import MAPS
+from .inputs.schema import schema, slider
+from .inputs.tasks import TASK_NODES
 
 
 class CoLoGenControlMap(io.ComfyNode):

@@ -4,9 +4,9 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.dual_branch import Blend
-from .branch_sampling import TwoBranches, branches_of
-from .schema import SAMPLING, advanced, schema, slider
+from ..prw.comfyui.dual_branch_sampling import TwoBranches, branches_of
+from ..prw.personalization.dual_branch import Blend
+from .inputs.schema import SAMPLING, advanced, schema, slider
 
 TILE, GAP, PAPER = 128, 4, 0.1
 """Pixels of a map's longer side and between maps, and the grey behind them."""

@@ -11,13 +11,13 @@ import numpy as np
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.fitting import rgb
+from ..prw.fit_image import rgb
 from ..training.evaluation.case import Case
 from ..training.evaluation.measure import Score, measure
 from ..training.evaluation.metrics import METRICS, Answer
+from ..training.evaluation.networks import Shelf
 from ..training.evaluation.report import not_measured
-from ..training.evaluation.shelf import Shelf
-from .schema import TRAINING, schema
+from .inputs.schema import TRAINING, schema
 
 NETWORKS = "cologen_evaluation"
 """A folder within models/."""

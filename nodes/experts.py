@@ -2,11 +2,11 @@
 
 from comfy_api.latest import io, ui
 
-from ..prw.bank import Bank
-from ..prw.flux_patch import apply_bank
-from ..prw.importers import open_experts
-from .folders import bank_files, bank_path, new_bank_path, stamp
-from .schema import CATEGORY, BankType, schema
+from ..prw.bank.bank import Bank
+from ..prw.bank.importers import open_experts
+from ..prw.comfyui.patch import apply_bank
+from ..training.comfyui.folders import bank_files, bank_path, new_bank_path, stamp
+from .inputs.schema import CATEGORY, BankType, schema
 
 
 class CoLoGenLoadExperts(io.ComfyNode):

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..prw.features import Features
-from .feature_sampling import FeatureReading
-from .folders import CONNECTED, feature_files, feature_path, stamp
-from .schema import SAMPLING, FeaturesType, schema, slider
+from ..prw.comfyui.feature_sampling import FeatureReading
+from ..prw.coredi.features import Features
+from ..training.comfyui.folders import CONNECTED, feature_files, feature_path, stamp
+from .inputs.schema import SAMPLING, FeaturesType, schema, slider
 
 
 class CoLoGenFeatures(io.ComfyNode):

@@ -6,8 +6,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from .schema import CATEGORY, schema
-from .toy import TOY, toy_clip, toy_model, toy_vae
+from ..training.comfyui.toy_models import TOY, toy_clip, toy_model, toy_vae
+from .inputs.schema import CATEGORY, schema
 
 DTYPES = {
     "default": {},

@@ -5,14 +5,14 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.bank import Bank
-from ..prw.fitting import as_bytes, rgb, stretched
-from ..training.data.ground import COLOURS, FORMS
-from ..training.data.read_ground import Found, found_in, overlay
+from ..prw.bank.bank import Bank
+from ..prw.comfyui.make_source import Options, alone, refuse_none
+from ..prw.fit_image import as_bytes, rgb, stretched
+from ..training.data.tasks.ground import COLOURS, FORMS
+from ..training.data.tasks.read_grounding import Found, found_in, overlay
 from ..training.toy.scene import MARKERS
-from .schema import BankType, BoxType, OptionsType, schema
-from .sourcing import Options, alone, refuse_none
-from .task_schema import TASK_NODES, both, latent
+from .inputs.schema import BankType, BoxType, OptionsType, schema
+from .inputs.tasks import TASK_NODES, both, latent
 
 NAMED = {**COLOURS, **MARKERS}
 """The toy world answers in colours of its own."""

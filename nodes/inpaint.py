@@ -6,11 +6,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.bank import Bank
-from ..prw.fitting import keep, rgb, stretched
-from .schema import schema
-from .sourcing import Options, empty_latent, masks, resized, source_of, told
-from .task_schema import TASK_NODES, both, latent, prompts, rest
+from ..prw.bank.bank import Bank
+from ..prw.comfyui.make_source import Options, empty_latent, masks, resized, source_of, told
+from ..prw.fit_image import keep, rgb, stretched
+from .inputs.schema import schema
+from .inputs.tasks import TASK_NODES, both, latent, prompts, rest
 
 
 class CoLoGenInpaint(io.ComfyNode):

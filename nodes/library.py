@@ -2,12 +2,12 @@
 
 from comfy_api.latest import io, ui
 
-from ..prw.bank import Bank
-from ..prw.bank_work import merge
-from ..prw.importers import CHOICES, open_experts
-from ..training.bank_table import described
-from .folders import lora_files, lora_path, stamp
-from .schema import CATEGORY, BankType, schema
+from ..prw.bank.bank import Bank
+from ..prw.bank.edit import merge
+from ..prw.bank.importers import CHOICES, open_experts
+from ..prw.bank.summary import described
+from ..training.comfyui.folders import lora_files, lora_path, stamp
+from .inputs.schema import CATEGORY, BankType, schema
 
 
 class CoLoGenImportExperts(io.ComfyNode):

@@ -4,9 +4,9 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..prw.marked_words import WORDS, marked, without_marks
-from .schema import SAMPLING, schema
-from .sourcing import refuse_none
+from ..prw.comfyui.make_source import refuse_none
+from ..prw.personalization.marked_prompt import WORDS, marked, without_marks
+from .inputs.schema import SAMPLING, schema
 
 
 class CoLoGenMarkedPrompt(io.ComfyNode):

@@ -5,10 +5,10 @@ from dataclasses import replace
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.conditioning import change_source, sources_of
-from .schema import CATEGORY, OptionsType, schema, slider
-from .source_knobs import how_knobs, keep_knobs, where_knobs
-from .sourcing import Options, one_mask
+from ..prw.comfyui.conditioning import change_source, sources_of
+from ..prw.comfyui.make_source import Options, one_mask
+from .inputs.schema import CATEGORY, OptionsType, schema, slider
+from .inputs.source import how_knobs, keep_knobs, where_knobs
 
 OUTPUT = "For a CoLoGen task."
 MORE = OptionsType.Input("options", optional=True, tooltip="Other options that these are added to.")

@@ -9,12 +9,12 @@ import comfy.samplers
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.conditioning import without_sources
-from ..prw.flux_patch import check_flux, check_host, within
-from ..prw.marked_words import words_of
-from ..prw.personal import NounMap, Plan, mixed, on_latent, strongest
-from .schema import SAMPLING, schema, slider
-from .watching import settings, watched
+from ..prw.comfyui.attention_probe import settings, watched
+from ..prw.comfyui.conditioning import without_sources
+from ..prw.comfyui.patch import check_flux, check_host, within
+from ..prw.personalization.marked_prompt import words_of
+from ..prw.personalization.shared_guidance import NounMap, Plan, mixed, on_latent, strongest
+from .inputs.schema import SAMPLING, schema, slider
 
 BATCH = "sampler_calc_cond_batch_function"
 """The host's option."""

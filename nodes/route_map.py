@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..prw.flux_patch import routes_of
-from ..training.watching.route_picture import draw_routes
-from .schema import CATEGORY, schema
+from ..prw.comfyui.patch import routes_of
+from ..training.monitor.route_map import draw_routes
+from .inputs.schema import CATEGORY, schema
 
 
 class CoLoGenRouteMap(io.ComfyNode):

@@ -3,12 +3,12 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.bank import Bank
-from ..prw.conditioning import add_source
+from ..prw.bank.bank import Bank
+from ..prw.comfyui.conditioning import add_source
+from ..prw.comfyui.make_source import Options, one_mask, source_of
 from ..prw.tasks import TASKS
-from .schema import CATEGORY, BankType, advanced, schema, slider
-from .source_knobs import how_knobs, keep_knobs, where_knobs
-from .sourcing import Options, one_mask, source_of
+from .inputs.schema import CATEGORY, BankType, advanced, schema, slider
+from .inputs.source import how_knobs, keep_knobs, where_knobs
 
 
 class CoLoGenSource(io.ComfyNode):

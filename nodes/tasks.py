@@ -10,11 +10,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.bank import Bank
-from ..prw.fitting import rgb
-from .schema import schema
-from .sourcing import Options, alone, masks, resized, source_of, told
-from .task_schema import TASK_NODES, both, latent, prompts, rest
+from ..prw.bank.bank import Bank
+from ..prw.comfyui.make_source import Options, alone, masks, resized, source_of, told
+from ..prw.fit_image import rgb
+from .inputs.schema import schema
+from .inputs.tasks import TASK_NODES, both, latent, prompts, rest
 
 KINDS = ("canny", "lineart", "hed", "depth", "seg", "pose", "other")
 """Of control maps. Where a bank has imported experts, they are found by these names."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..prw.tasks import TASKS
 from ..training.toy.evaluate import APART
 from ..training.toy.tasks import questions
-from .schema import CATEGORY, schema
+from .inputs.schema import CATEGORY, schema
 
 
 class CoLoGenToyQuestion(io.ComfyNode):

@@ -6,21 +6,21 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..prw.concept import WHERE
-from ..prw.fitting import as_bytes, rgb
-from ..training.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
-from ..training.host.subject import subject_lessons, train_expert_on, train_subject_on
-from ..training.schedule import SCHEDULES
+from ..prw.fit_image import as_bytes, rgb
+from ..prw.personalization.concept import WHERE
+from ..training.comfyui.folders import SUBJECT, run_folder
+from ..training.comfyui.progress import Watch
+from ..training.comfyui.subject import subject_lessons, train_expert_on, train_subject_on
+from ..training.recipes.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
+from ..training.recipes.subject import OWN, Subject, SubjectRecipe
+from ..training.schedules import SCHEDULES
 from ..training.subject.expert import expert_stage, photo_pairs
-from ..training.subject.recipe import OWN, Subject, SubjectRecipe
-from .folders import SUBJECT, run_folder
-from .schema import TRAINING, BankType, ConceptType, LossType, advanced, schema
+from .inputs.schema import TRAINING, BankType, ConceptType, LossType, advanced, schema
+from .inputs.training import MODEL, RUN, bank_input, chosen, run_knobs, seed_knob
+from .inputs.training import float_knob as number
+from .inputs.training import int_knob as count
 from .training import loss_map, samples, sheet, with_last_sample
 from .training_data import codec_of
-from .training_knobs import MODEL, RUN, bank_input, chosen, run_knobs, seed_knob
-from .training_knobs import float_knob as number
-from .training_knobs import int_knob as count
-from .training_watch import Watch
 
 
 class CoLoGenTrainSubject(io.ComfyNode):

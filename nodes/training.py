@@ -9,10 +9,18 @@ from comfy_api.latest import io, ui
 from PIL import Image
 from torch import Tensor
 
-from ..prw.bank import Bank
-from ..prw.features import SUFFIX, Features
+from ..prw.bank.bank import Bank
+from ..prw.coredi.features import SUFFIX, Features
 from ..prw.tasks import TASKS
-from ..training.curriculum import (
+from ..training.checkpoint.run_folder import RunFolder
+from ..training.comfyui.feature_encoders import VAE, encoder_path
+from ..training.comfyui.folders import run_folder
+from ..training.comfyui.progress import Watch
+from ..training.comfyui.run import after, train_on
+from ..training.comfyui.training_data import TrainingData
+from ..training.monitor.log import LOG, read_log
+from ..training.monitor.samples import FOLDER as SAMPLES
+from ..training.recipes.curriculum import (
     BUDGETS,
     Curriculum,
     Settings,
@@ -22,16 +30,9 @@ from ..training.curriculum import (
     recipes,
     scaled,
 )
-from ..training.host.data import TrainingData
-from ..training.host.run import after, train_on
-from ..training.run_folder import RunFolder
 from ..training.runner import label
-from ..training.watching.log import LOG, read_log
-from ..training.watching.samples import FOLDER as SAMPLES
-from .feature_encoders import VAE, encoder_path
-from .folders import run_folder
-from .schema import TRAINING, FeaturesType, schema
-from .training_knobs import (
+from .inputs.schema import TRAINING, FeaturesType, schema
+from .inputs.training import (
     DATA,
     MODEL,
     RUN,
@@ -44,7 +45,6 @@ from .training_knobs import (
     seed_knob,
     stage_knobs,
 )
-from .training_watch import Watch
 
 SHOWN = 16
 """Samples that a run shows: the last ones."""

@@ -10,11 +10,11 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..prw.tasks import TASKS
-from ..training.data.folder import Folder
+from ..training.comfyui.folders import data_folder
+from ..training.comfyui.training_data import HostCodec, TrainingData, encoded
 from ..training.data.sample import Example
-from ..training.host.data import HostCodec, TrainingData, encoded
-from .folders import data_folder
-from .schema import TRAINING, DataType, advanced, schema
+from ..training.data.sets.folder import Folder
+from .inputs.schema import TRAINING, DataType, advanced, schema
 
 Examples = tuple[Callable[[int], Example], int, Mapping[str, str]]
 """The example at a place, how many there are, and which are left out, why: more are found while they are read."""

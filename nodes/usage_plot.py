@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..training.watching.history import History
-from .schema import TRAINING, LossType, schema
+from ..training.monitor.history import History
+from .inputs.schema import TRAINING, LossType, schema
 
 SHOWN = ("usage", "loss", "validation")
 

@@ -10,15 +10,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from .appendix import Appendix, Part, append_here
-from .bank import Bank
-from .bank_info import BankError
+from .appended_kv import Appendix, Part, append_here
+from .bank.bank import Bank
+from .bank.info import BankError
 from .config import Base
-from .flux import straight
-from .flux_math import rotary, timestep_embedding
-from .kv import KVCache, Row, rows_of
-from .pick import habits_of, picker
+from .flux.flux1 import straight
+from .flux.math import rotary, timestep_embedding
+from .kv_cache import KVCache, Row, rows_of
 from .positions import Grid, source_ids, token_grid
+from .select_experts import habits_of, picker
 from .source import Routing, Source, fill_channels, hash_of
 from .weaving import Attend, BlockKV, Pick, Run, source_stream
 

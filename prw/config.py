@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from .flux_math import timestep_embedding
-from .strict import between
+from .files.validate import between
+from .flux.math import timestep_embedding
 
 PROBE_LENGTH = 32
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .files.validate import between, one_of
 from .positions import Grid
-from .strict import between, one_of
 from .tasks import TASKS
 
 LATENT_CHANNELS = 16

@@ -14,8 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .experts import Weave
-from .flux import straight
-from .flux_math import modulate
+from .flux.flux1 import straight
+from .flux.math import modulate
 from .router import Route
 
 Attend = Callable[..., Tensor]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cologen.prw.attachment import Attachment
-from cologen.prw.embedded import velocity
+from cologen.prw.embedded_host import velocity
 from tiny import inputs, source, tiny_bank, tiny_flux
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..prw.appendix import OPTION, Appendix, append_here
+from ..prw.appended_kv import OPTION, Appendix, append_here
 from ..prw.attachment import Host, source_pass
-from ..prw.bank import Bank
-from ..prw.flux import RUN_BLOCK, straight
-from ..prw.pick import BlockNoise, picker
+from ..prw.bank.bank import Bank
+from ..prw.flux.flux1 import RUN_BLOCK, straight
 from ..prw.positions import Grid, token_grid
 from ..prw.router import Route
+from ..prw.select_experts import BlockNoise, picker
 from ..prw.source import Routing, Source, fill_channels
 from ..prw.weaving import BlockKV, named_blocks
 

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..prw.bank import Bank
-from ..prw.features import Features
+from ..prw.bank.bank import Bank
+from ..prw.coredi.features import Features
 from ..prw.router import Route
 from ..prw.source import Routing
-from . import ranks
+from .add_expert import own_tensors
+from .data.encoded.dataset import Batch
+from .distributed import ranks
 from .forward import SlotNoise, Woven, velocity, weave
-from .growing import own_tensors
-from .lessons import Batch
 from .objective import noised, side, task_loss, usage, usage_of_all, veteran_loss
 from .trainer import Group, Step, Trainer, Work
 

@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 import torch
 from torch import Tensor
 
-from .curriculum import Settings
+from .recipes.curriculum import Settings
 
 
 def adamw(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:

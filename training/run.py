@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..prw.bank import Bank
-from ..prw.bank_shapes import keys_of
+from ..prw.bank.bank import Bank
+from ..prw.bank.shapes import keys_of
 from ..prw.config import Base
-from ..prw.features import SUFFIX
-from . import ranks
-from .checkpoints import TrainingError
-from .curriculum import Curriculum, Stage
-from .growing import empty_bank, grown, refuse_early
-from .lessons import Lessons, Shelf
+from ..prw.coredi.features import SUFFIX
+from .add_expert import empty_bank, grown, refuse_early
+from .checkpoint.checkpoints import TrainingError
+from .checkpoint.run_folder import BANK
+from .data.encoded.dataset import Lessons, Shelf
+from .distributed import ranks
+from .errors import Stopped
 from .loop import StageTrainer
-from .mishaps import Stopped
-from .quiet import dominant, with_usage
-from .run_folder import BANK
+from .recipes.curriculum import Curriculum, Stage
+from .routing_stats import dominant, with_usage
 from .runner import Runner, label
 from .trainer import Work, refuse_batch
 from .validate import Validation, sample_grid, validate
@@ -114,8 +114,8 @@ class Run(Runner):
                 f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
                 f'of its data, or set features = "off".'
             )
-        from .features.seen import kept_features
-        from .features.training import FeatureTrainer
+        from .coredi.encoder_features import kept_features
+        from .coredi.trainer import FeatureTrainer
 
         with ranks.first_alone():
             own = (self.host, lessons[stage.task], self.codec, settings.encoder, self.out / "features")

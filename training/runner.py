@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from ..prw.attachment import Host
-from . import ranks
-from .checkpoints import Folder, TrainingError, read
-from .curriculum import Settings, Stage
+from .checkpoint.checkpoints import Folder, TrainingError, read
+from .checkpoint.run_folder import RunFolder
+from .data.encoded.dataset import Codec, Shelf
+from .distributed import ranks
+from .errors import NotFinite, Stopped
 from .forward import device_of
-from .lessons import Codec, Shelf
-from .mishaps import NotFinite, Stopped
-from .run_folder import RunFolder
+from .listener import Listener
+from .recipes.curriculum import Settings, Stage
 from .trainer import Trainer
 from .validate import Validation
-from .watching.listeners import Listener
 
 
 @dataclass

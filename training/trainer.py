@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from ..prw.attachment import Host
-from . import ranks
-from .checkpoints import TrainingError
-from .curriculum import Settings, Stage
+from .checkpoint.checkpoints import TrainingError
+from .data.batch_sampler import Slot, slots
+from .data.encoded.dataset import Batch, Shelf, batch_of
+from .distributed import ranks
+from .distributed.gradient_reducer import GradientSums
+from .errors import MOST_MISSES, NotFinite, OutOfMemory
 from .forward import device_of
-from .gradient_sums import GradientSums
-from .lessons import Batch, Shelf, batch_of
-from .mishaps import MOST_MISSES, NotFinite, OutOfMemory
 from .optimizers import load_tensors, make_optimizer, tensors_of
-from .pacing import Pacing
-from .schedule import factor
-from .slots import Slot, slots
+from .recipes.curriculum import Settings, Stage
+from .schedules import factor
+from .timestep_curriculum import Pacing
 
 
 @dataclass(frozen=True)

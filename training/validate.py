@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..prw.flux.sampling import timesteps
 from ..prw.positions import token_grid
-from ..prw.sampling import timesteps
-from .drawing import drawn
-from .lessons import Batch, Shelf
+from .data.encoded.dataset import Batch, Shelf
 from .loop import StageTrainer
 from .objective import usage_of_all
+from .sampling import drawn
 
 TIMES = tuple((i + 0.5) / 8 for i in range(8))
 """The middles of eight equal parts."""

@@ -12,13 +12,13 @@ import torch
 from einops import rearrange
 
 from ...prw.attachment import Attachment, source_vec
-from ...prw.bank import Bank
-from ...prw.bank_info import BankInfo, ExpertInfo
-from ...prw.bank_work import merge, random_bank
+from ...prw.bank.bank import Bank
+from ...prw.bank.edit import merge, random_bank
+from ...prw.bank.importers.easycontrol import KINDS, TARGETS
+from ...prw.bank.info import BankInfo, ExpertInfo
 from ...prw.config import Base
-from ...prw.embedded import EmbeddedHost, velocity
+from ...prw.embedded_host import EmbeddedHost, velocity
 from ...prw.experts import Weave
-from ...prw.importers.easycontrol import KINDS, TARGETS
 from ...prw.router import route
 from ...prw.source import Routing, Source
 from ...prw.weaving import source_stream

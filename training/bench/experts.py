@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from ...prw.attachment import Attachment
-from ...prw.bank import Bank
-from ...prw.bank_shapes import expected_shapes
-from ...prw.embedded import EmbeddedHost
+from ...prw.bank.bank import Bank
+from ...prw.bank.shapes import expected_shapes
+from ...prw.embedded_host import EmbeddedHost
 from ...prw.experts import Weave
 from ...prw.router import Route
 from ...prw.source import Routing

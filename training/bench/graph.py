@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..host.find import enter_host, needed_host
-from ..host.server import Server, base_directory, node, sources, toy_prompt
+from ..comfyui.find_host import enter_host, needed_host
+from ..comfyui.server import Server, base_directory, node, sources, toy_prompt
 
 SIDE = 1024
 MAPS = ("canny", "lineart", "hed")

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 
 from ...prw.attachment import Attachment
-from ...prw.bank_work import random_bank
+from ...prw.bank.edit import random_bank
 from ...prw.config import Base
-from ...prw.embedded import EmbeddedHost, velocity
+from ...prw.embedded_host import EmbeddedHost, velocity
 from ...prw.source import Routing, Source
-from ..shapes import FLUX1, bank_info, random_flux
+from ..base.random_models import FLUX1, bank_info, random_flux
 
 PIXELS_A_TOKEN = 16
 
@@ -149,7 +149,7 @@ def _embedded(shapes: Shapes, dtype: torch.dtype, device: str) -> dict[str, Call
 
 
 def _comfyui(shapes: Shapes, dtype: torch.dtype, device: str) -> dict[str, Callable[[], object]]:
-    from ..host.find import bench_steps
+    from ..comfyui.find_host import bench_steps
 
     flux = shapes.flux(dtype, "cpu")
     bank, args = shapes.bank(flux), inputs(shapes, flux, dtype, "cpu")

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..cache.encode import Cache, Encoded, packed, save
-from ..cache.index import EMPTY, Entry, claim_cache, note_entries, shard_name
-from ..cache.lessons import CachedLessons, open_cached
+from ..data.encoded.cached import CachedLessons, open_cached
+from ..data.encoded.dataset import TENSORS
+from ..data.encoded.encode import Cache, Encoded, packed, save
+from ..data.encoded.index import EMPTY, Entry, claim_cache, note_entries, shard_name
 from ..data.sets import open_source
-from ..lessons import TENSORS
 
 WIDTH, POOLED, PADDED = 4096, 768, 256
 SHARD = 64
@@ -155,7 +155,7 @@ class TimedCodec:
     def __init__(self):
         from diffusers import AutoencoderKL
 
-        from ..encoders.files import BLOCK_TYPES, LEVELS
+        from ..encoders.open_models import BLOCK_TYPES, LEVELS
 
         kinds = {key: (kind,) * len(LEVELS) for key, kind in BLOCK_TYPES.items()}
         widths = tuple(32 * level for level in LEVELS)

@@ -9,18 +9,18 @@ from dataclasses import replace
 
 import torch
 
-from ...prw.concept import ConceptInfo
 from ...prw.config import Base
-from ...prw.dual_branch import Blend
-from ...prw.embedded import EmbeddedHost
-from ...prw.features import CELLS
-from ...prw.marked_words import Words
-from ..curriculum import Settings, Stage
-from ..experiments.branches import Branch, drawn_beside
-from ..features.training import WAYS, FeatureTrainer
+from ...prw.coredi.features import CELLS
+from ...prw.embedded_host import EmbeddedHost
+from ...prw.personalization.concept import ConceptInfo
+from ...prw.personalization.dual_branch import Blend
+from ...prw.personalization.marked_prompt import Words
+from ..coredi.trainer import WAYS, FeatureTrainer
+from ..experiments.dual_branch import Branch, drawn_beside
 from ..forward import SPARE_EMBEDDED
-from ..subject.recipe import OWN, Subject
-from ..subject.tuning import SubjectTrainer, fresh_concept
+from ..recipes.curriculum import Settings, Stage
+from ..recipes.subject import OWN, Subject
+from ..subject.trainer import SubjectTrainer, fresh_concept
 from ..trainer import Work
 from .inference import Shapes, device_name, interleaved
 from .training import a_trainer, random_lessons

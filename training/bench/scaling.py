@@ -16,15 +16,15 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
-from ...prw.flux import Flux, FluxParams
-from ...prw.pick import picker
+from ...prw.flux.flux1 import Flux, FluxParams
 from ...prw.router import Route
-from .. import ranks
-from ..checkpoints import TrainingError
+from ...prw.select_experts import picker
+from ..checkpoint.checkpoints import TrainingError
+from ..distributed import ranks
+from ..listener import Listener
 from ..loop import StageTrainer
+from ..monitor.log import LOG, Log, read_log
 from ..runner import Runner
-from ..watching.listeners import Listener
-from ..watching.log import LOG, Log, read_log
 from .inference import Shapes, device_name
 from .training import a_trainer
 

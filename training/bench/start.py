@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from ..host.find import ROOT, needed_host
+from ..comfyui.find_host import ROOT, needed_host
 
 HEAVY = ("peft", "transformers", "datasets", "kornia", "diffusers", "tensorboard", "torchvision", "pandas")
 

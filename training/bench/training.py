@@ -17,13 +17,13 @@ from torch import Tensor
 
 from ...prw.attachment import Host
 from ...prw.config import Base
-from ...prw.embedded import EmbeddedHost
-from ..curriculum import Settings, Stage
+from ...prw.embedded_host import EmbeddedHost
+from ..add_expert import empty_bank, grown
+from ..data.encoded.dataset import Lessons
 from ..forward import SPARE_EMBEDDED
-from ..growing import empty_bank, grown
-from ..lessons import Lessons
 from ..loop import StageTrainer
 from ..objective import noised, task_loss, usage, usage_of_all
+from ..recipes.curriculum import Settings, Stage
 from ..trainer import Work
 from .inference import Shapes, device_name, interleaved, peaks
 

@@ -5,7 +5,7 @@ from math import log
 
 import numpy as np
 
-from .masks import Size
+from .tasks.masks import Size
 
 STEP = 64
 """Sides of what is not square are multiples of this."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ...prw.strict import short
+from ...prw.files.validate import short
 
 FETCHED = ("backbone", "attn_implementation", "_attn_implementation")
 """Entries of a configuration by which transformers finds code or weights elsewhere; whole models have none."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .masks import Box, box_of
+from .tasks.masks import Box, box_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .files import Broken
-from .folder import Entry
-from .reader import Reader, Row
+from .formats.picture_files import Broken
 from .sample import Found
+from .sets.folder import Entry
+from .sets.reader import Reader, Row
 from .tally import Tally
 
 DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..data.canny import canny
-from ..data.files import Broken, labels_of, picture_of, read_picture
-from ..data.parquet import of_split, rows_in
+from ..data.formats.parquet import of_split, rows_in
+from ..data.formats.picture_files import Broken, labels_of, picture_of, read_picture
+from ..data.tasks.canny import canny
 from .case import Case, resized
 from .lines import Lines
+from .networks import Shelf, library
 from .segmentation import IGNORED
-from .shelf import Shelf, library
 
 LIVE = {"cat", "dog"}
 PROMPT = re.compile(r"'(a [^']*\{1\}[^']*)'\.format")

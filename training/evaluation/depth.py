@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .shelf import network, preparation
+from .networks import network, preparation
 
 
 class Depth:

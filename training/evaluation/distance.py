@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .shelf import Unmeasured, library
+from .networks import Unmeasured, library
 
 LEAST = 161
 """Shorter side from which on a picture has all five scales of MS-SSIM, halved four times under a window of 11."""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from ...prw.files.atomic_write import PART, whole
 from ...prw.tasks import TASKS
-from ...prw.whole import PART, whole
-from .. import ranks
-from ..claim import claim
-from ..data.files import read_picture
+from ..checkpoint.folder_guard import claim
+from ..data.formats.picture_files import read_picture
+from ..distributed import ranks
 from .case import Case, area, pixels, resized
 from .metrics import Answer
 from .painter import Paint

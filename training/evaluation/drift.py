@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ...prw.attachment import Attachment
-from ...prw.bending import bent
-from ...prw.concept import Concept, bends_of
 from ...prw.config import Base
+from ...prw.personalization.concept import Concept, bends_of
+from ...prw.personalization.low_rank_patch import bent
 from ..forward import device_of
 from ..toy.evaluate import APART
 from ..toy.oracle import read
@@ -24,8 +24,8 @@ from ..toy.words import Fact, tell_all, thing_of
 from .case import Case
 from .measure import key_of, measure
 from .metrics import Answer
+from .networks import Shelf
 from .painter import Painter
-from .shelf import Shelf
 
 PROMPTS = (
     "a lighthouse on a cliff at sunset",

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .looking import Looker
-from .shelf import Unmeasured, library
+from .embedding_cache import Looker
+from .networks import Unmeasured, library
 
 
 class Inception(Looker):

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...prw.whole import whole
+from ...prw.files.atomic_write import whole
 from .case import resized
-from .shelf import network, preparation
+from .networks import network, preparation
 
 FORM = 'Answer with JSON alone: {"score": [first, second], "reason": "one short sentence"}'
 SEMANTICS = (

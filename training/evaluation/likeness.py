@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .looking import Looker
-from .shelf import network, preparation
+from .embedding_cache import Looker
+from .networks import network, preparation
 
 CLIP_COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...prw.strict import short
-from .shelf import Unmeasured
+from ...prw.files.validate import short
+from .networks import Unmeasured
 
 WIDTH = 64
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .metrics import METRICS, Answer
-from .shelf import Shelf, Unmeasured
+from .networks import Shelf, Unmeasured
 
 
 @dataclass

@@ -11,13 +11,13 @@ import numpy as np
 from . import distance
 from .case import Case, Picture, pixels, resized
 from .depth import Depth, spread
+from .embedding_cache import Looker
 from .fid import Inception, frechet
 from .judge import LocalJudge, Marks, kept_marks, mean_of_groups
 from .likeness import Clip, Dino, cosine
 from .lines import Lines
-from .looking import Looker
+from .networks import Shelf, Unmeasured
 from .segmentation import Overlap, Segmenter, mean_iou, overlap
-from .shelf import Shelf, Unmeasured
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from ...prw.attachment import Host
-from ...prw.bank import Bank
-from ...prw.embedded import EmbeddedHost
+from ...prw.bank.bank import Bank
+from ...prw.embedded_host import EmbeddedHost
+from ...prw.files.validate import between
+from ...prw.flux.sampling import timesteps
 from ...prw.positions import token_grid
-from ...prw.sampling import timesteps
 from ...prw.source import LATENT_CHANNELS, Routing
-from ...prw.strict import between
-from ..drawing import Text, drawn, followed
+from ..comfyui.find_host import enter_host, needed_host, open_files
+from ..data.encoded.dataset import Codec
 from ..forward import device_of, unwoven
-from ..host.find import enter_host, needed_host, open_files
-from ..lessons import Codec
+from ..sampling import Text, drawn, followed
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import BANK, SHIPPED, open_set
 
@@ -103,8 +103,8 @@ def flux_painter(
 
 
 def host_painter(model, vae, clip, bank: Bank | None, sampling: Sampling) -> Painter:
-    from ..host.data import HostCodec
-    from ..host.training import TrainingHost
+    from ..comfyui.training_data import HostCodec
+    from ..comfyui.training_host import TrainingHost
 
     host = TrainingHost(model)
     host.load()

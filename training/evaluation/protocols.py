@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import benchmarks
 from .case import Case, area, square
-from .shelf import Shelf
+from .networks import Shelf
 
 Read = Callable[[Path, int, Shelf], Iterable[Case]]
 """A folder as the benchmark is published, and the side at which maps are drawn from photographs."""

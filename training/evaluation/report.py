@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...prw.whole import whole
-from ..watching.page import image, table, whole_page
+from ...prw.files.atomic_write import whole
+from ..monitor.html_page import image, table, whole_page
 from .measure import Score, key_of
 from .metrics import METRICS, Answer
+from .networks import CHECKPOINTS, Shelf
 from .protocols import Protocol
-from .shelf import CHECKPOINTS, Shelf
 
 SHOWN = 48
 """Cases on the page."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.learned_maps import opener_of
-from .shelf import Unmeasured, network, preparation, unmeasured
+from ..data.tasks.map_networks import opener_of
+from .networks import Unmeasured, network, preparation, unmeasured
 
 IGNORED = 255
 Overlap = tuple[np.ndarray, np.ndarray]

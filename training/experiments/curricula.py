@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ...prw.bank import Bank
-from ...prw.features import SUFFIX, Features
-from ...prw.strict import build
-from ...prw.whole import whole
-from ..curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
-from ..drawing import drawn
-from ..features.along import drawn_along
-from ..kept_lessons import KeptLessons, toy_part
+from ...prw.bank.bank import Bank
+from ...prw.coredi.features import SUFFIX, Features
+from ...prw.files.atomic_write import whole
+from ...prw.files.validate import build
+from ..checkpoint.run_folder import RunFolder, fingerprint
+from ..coredi.sampling import drawn_along
+from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
 from ..run import Run
-from ..run_folder import RunFolder, fingerprint
 from ..runner import label
+from ..sampling import drawn
+from ..setup.stage_data import KeptLessons, toy_part
 from ..toy.evaluate import evaluate
 from ..toy.make import ToyRecipe, shortened
 from ..toy.store import NAME, SHIPPED, open_set
@@ -213,7 +213,7 @@ class Laboratory:
         }
 
     def host(self):
-        from ...prw.embedded import EmbeddedHost
+        from ...prw.embedded_host import EmbeddedHost
 
         return EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
 

@@ -17,28 +17,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...prw.bending import bent
-from ...prw.concept import Concept, bends_of, beside_noun
-from ...prw.dual_branch import Blend
-from ...prw.embedded import EmbeddedHost
-from ...prw.marked_words import without_marks
-from ...prw.personal import Plan
-from ...prw.sampling import timesteps
-from ...prw.whole import whole
-from ..curriculum import BUDGETS, SUBJECT
+from ...prw.embedded_host import EmbeddedHost
+from ...prw.files.atomic_write import whole
+from ...prw.flux.sampling import timesteps
+from ...prw.personalization.concept import Concept, bends_of, beside_noun
+from ...prw.personalization.dual_branch import Blend
+from ...prw.personalization.low_rank_patch import bent
+from ...prw.personalization.marked_prompt import without_marks
+from ...prw.personalization.shared_guidance import Plan
+from ..checkpoint.run_folder import fingerprint
 from ..forward import SPARE_EMBEDDED
-from ..run_folder import fingerprint
-from ..subject.lessons import recipe_lessons
-from ..subject.recipe import SubjectRecipe, load_recipe, shortened
+from ..listener import Listener
+from ..monitor.plots import Curve, chart
+from ..recipes.curriculum import BUDGETS, SUBJECT
+from ..recipes.subject import SubjectRecipe, load_recipe, shortened
+from ..subject.dataset import recipe_lessons
 from ..subject.run import SubjectRun
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import NAME, SHIPPED, open_set
 from ..toy.subject import Asked, asked, mean_scores
-from ..watching.listeners import Listener
-from ..watching.plots import Curve, chart
-from .branches import Branch, drawn_beside
 from .curricula import HELD_OUT, mean_and_sd
-from .sharing import drawn_shared
+from .dual_branch import Branch, drawn_beside
+from .shared_guidance import drawn_shared
 
 SAYS = "Contexts of their own keep prompts followed for longer, two branches follow them better (ECCV 2024)."
 MEASURES = ("fidelity", "editability")

@@ -13,13 +13,13 @@ from itertools import permutations
 
 import torch
 
-from ...prw.bank import Bank
-from ...prw.bank_info import ExpertInfo
-from ..curriculum import SUBJECT, Settings, Stage
-from ..growing import refuse_trained
-from ..lessons import Codec, Lessons
-from .lessons import Photos
-from .recipe import Subject, SubjectRecipe
+from ...prw.bank.bank import Bank
+from ...prw.bank.info import ExpertInfo
+from ..add_expert import refuse_trained
+from ..data.encoded.dataset import Codec, Lessons
+from ..recipes.curriculum import SUBJECT, Settings, Stage
+from ..recipes.subject import Subject, SubjectRecipe
+from .dataset import Photos
 
 STEADY = 10.0
 """The router's rate, in units of the expert's."""

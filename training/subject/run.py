@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...prw.concept import Concept, ConceptInfo, beside_noun
 from ...prw.config import Base
+from ...prw.flux.sampling import timesteps
+from ...prw.personalization.concept import Concept, ConceptInfo, beside_noun
 from ...prw.positions import token_grid
-from ...prw.sampling import timesteps
-from .. import ranks
-from ..checkpoints import TrainingError
-from ..drawing import followed
+from ..checkpoint.checkpoints import TrainingError
+from ..distributed import ranks
+from ..errors import Stopped
 from ..forward import unwoven
-from ..mishaps import Stopped
+from ..recipes.subject import OWN, PRIOR
 from ..runner import Runner
+from ..sampling import followed
 from ..trainer import Work
 from ..validate import SEED, Validation, stacked, validate
-from .lessons import beginnings
-from .recipe import OWN, PRIOR
-from .tuning import TOKENS, SubjectTrainer, fresh_concept
+from .dataset import beginnings
+from .trainer import TOKENS, SubjectTrainer, fresh_concept
 
 PHOTOS = 4
 """Shown beside what is drawn."""

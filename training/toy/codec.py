@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...prw.marked_words import Words, marked
+from ...prw.personalization.marked_prompt import Words, marked
 from .text import TextEncoder, tokens_told
 from .vae import ToyVAE, linear_of, patches_of, pixels
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from ...prw.attachment import Host
-from ...prw.bank import Bank
-from ...prw.sampling import timesteps
+from ...prw.bank.bank import Bank
+from ...prw.flux.sampling import timesteps
 from ...prw.source import Routing
-from ..drawing import drawn
+from ..sampling import drawn
 from .codec import ToyCodec
 from .score import SCORE
 from .tasks import ASK, Question, questions

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...prw.strict import between
-from ..checkpoints import Folder, read
-from ..claim import claim
-from ..data.canny import canny
-from ..data.inpaint import GREY
+from ...prw.files.validate import between
+from ..checkpoint.checkpoints import Folder, read
+from ..checkpoint.folder_guard import claim
 from ..data.sample import Example
+from ..data.tasks.canny import canny
+from ..data.tasks.inpaint import GREY
 from .pretrain import Pretraining
 from .render import depth_map, render, seg_map
 from .scene import draw_scene, with_mark

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...prw.embedded import LATENT_SCALE, LATENT_SHIFT
-from ...prw.flux import Flux, FluxParams
+from ...prw.embedded_host import LATENT_SCALE, LATENT_SHIFT
+from ...prw.flux.flux1 import Flux, FluxParams
 from ..objective import draw_times, noised, task_loss
 from ..optimizers import load_tensors, tensors_of
-from ..schedule import factor
+from ..schedules import factor
 from .codec import ToyCodec
 from .render import render
 from .scene import GROUNDS, PLACES, Item, Scene, draw_item, draw_scene, pick, with_mark

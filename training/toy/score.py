@@ -3,9 +3,9 @@
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from ..data.control import MAPS
-from ..data.ground import read_box, read_mask
-from ..data.masks import iou
+from ..data.tasks.control import MAPS
+from ..data.tasks.ground import read_box, read_mask
+from ..data.tasks.masks import iou
 from .oracle import read
 from .render import frame, item_mask, seg_map
 from .scene import MARKERS, PLACES, SIZES, Scene

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...prw.checkpoint import load_flux
-from ...prw.flux import Flux
-from ...prw.safe_file import SafeFile
-from ...prw.writer import write
+from ...prw.files.safe_file import SafeFile
+from ...prw.files.safetensors_writer import write
+from ...prw.flux.checkpoint import load_flux
+from ...prw.flux.flux1 import Flux
 from .codec import ToyCodec
 from .text import TextEncoder
 from .vae import ToyVAE

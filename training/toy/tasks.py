@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.control import control
-from ..data.inpaint import inpaint
-from ..data.pairs import edit, subject
 from ..data.sample import Example, Pair, Sample, Thing, Triple
+from ..data.tasks.control import control
+from ..data.tasks.inpaint import inpaint
+from ..data.tasks.pairs import edit, subject
 from .render import depth_map, item_mask, render, seg_map
 from .scene import (
     COLOURS,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..schedule import factor
+from ..schedules import factor
 from .scene import draw_scene, pick, with_mark
 from .words import (
     ADD,

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...prw.embedded import LATENT_SCALE, LATENT_SHIFT
-from ..schedule import factor
+from ...prw.embedded_host import LATENT_SCALE, LATENT_SHIFT
+from ..schedules import factor
 
 PATCH = 8
 CHANNELS = 16

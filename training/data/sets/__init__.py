@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from ....prw.strict import between, build, one_of, short, typed
-from ..reader import Reader
+from ....prw.files.validate import between, build, one_of, short, typed
 from .ade20k import Ade20k
 from .captioned import Captioned
 from .coco_stuff import CocoStuff
@@ -18,6 +17,7 @@ from .journeydb import JourneyDb
 from .lvis import Lvis
 from .multigen import MultiGen, MultiGenDepth, MultiGenDepthParquet, MultiGenParquet
 from .own import JsonLines, OwnFolder, Parquet, WebDataset
+from .reader import Reader
 from .refcoco import RefCoco, RefCocoG, RefCocoPlus
 from .subjects200k import Subjects200k
 

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from ..files import Broken, contents, labels_of, picture_of
-from ..palettes import ADE20K
-from ..reader import Listed
-from ..regions import coloured, regions
+from ..formats.palettes import ADE20K
+from ..formats.picture_files import Broken, contents, labels_of, picture_of
+from ..formats.regions import coloured, regions
 from ..sample import Sample
 from .listing import pictures_in, some
+from .reader import Listed
 
 
 @dataclass(frozen=True)

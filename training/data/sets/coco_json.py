@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ....prw.strict import short
-from ..files import Broken
-from ..masks import Size
-from ..rle import mask_of
+from ....prw.files.validate import short
+from ..formats.picture_files import Broken
+from ..formats.run_length_masks import mask_of
 from ..sample import Thing
+from ..tasks.masks import Size
 
 WANTED = ("id", "image_id", "category_id", "segmentation", "iscrowd")
 

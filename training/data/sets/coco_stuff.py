@@ -15,14 +15,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..files import Broken, contents, labels_of, picture_of
-from ..palettes import COCO_STUFF, USED
-from ..reader import Listed
-from ..regions import coloured, regions
+from ..formats.palettes import COCO_STUFF, USED
+from ..formats.picture_files import Broken, contents, labels_of, picture_of
+from ..formats.regions import coloured, regions
 from ..sample import Sample, Thing
 from .coco_json import CocoJson, load_coco, thing_of
 from .coco_labels import NAMES, THINGS
 from .listing import pictures_in, some
+from .reader import Listed
 
 TRAIN_IDS = "_labelTrainIds"
 NOTHING = 255

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from zlib import crc32
 
-from ..files import Broken
-from ..reader import id_of
-from ..records import found_in
+from ..formats.picture_files import Broken
+from ..formats.records import found_in
 from ..sample import Found
 from .own import Parquet
+from .reader import id_of
 
 
 @dataclass(frozen=True)

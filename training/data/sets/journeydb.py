@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from ..files import picture_of
-from ..reader import Reader, Row
+from ..formats.picture_files import picture_of
+from ..formats.tar_files import lines_in, members_in
 from ..sample import Sample
-from ..tars import lines_in, members_in
 from .listing import some
+from .reader import Reader, Row
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import SUFFIXES
+from ..formats.picture_files import SUFFIXES
 
 
 def pictures_in(folder: Path) -> dict[str, Path]:

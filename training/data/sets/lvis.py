@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from ..files import Broken, below, contents, picture_of
-from ..reader import Listed
+from ..formats.picture_files import Broken, below, contents, picture_of
 from ..sample import Sample
 from .coco_json import CocoJson, kinds_of, load_coco, refuse_other_size, thing_of
 from .listing import first_of, some
+from .reader import Listed
 
 COCO_2017 = len("000000000009.jpg")
 

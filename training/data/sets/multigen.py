@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..files import below, contents
-from ..reader import id_of
-from ..records import found_in
+from ..formats.picture_files import below, contents
+from ..formats.records import found_in
 from ..sample import Found
 from .own import JsonLines, Parquet
+from .reader import id_of
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .. import lines, parquet, tars
-from ..files import below, contents
-from ..folder import Entry, Files, listing
-from ..reader import Listed, Reader, Row, id_of
-from ..records import WORDS, found_in, record_of
+from ..formats import json_lines as lines
+from ..formats import parquet
+from ..formats import tar_files as tars
+from ..formats.picture_files import below, contents
+from ..formats.records import WORDS, found_in, record_of
 from ..sample import Found
+from .folder import Entry, Files, listing
 from .listing import some
+from .reader import Listed, Reader, Row, id_of
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..files import Broken, below, contents, picture_of
-from ..plain_pickle import load_plain
-from ..reader import Listed
+from ..formats.picture_files import Broken, below, contents, picture_of
+from ..formats.plain_pickle import load_plain
 from ..sample import Sample, Thing
 from .coco_json import CocoJson, kinds_of, load_coco, refuse_other_size, thing_of
 from .listing import some
+from .reader import Listed
 
 IMAGES = "images/mscoco/images/train2014"
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..files import Broken
-from ..records import no_files, picture_from
+from ..formats.picture_files import Broken
+from ..formats.records import no_files, picture_from
 from ..sample import Pair
 from .own import Parquet
 

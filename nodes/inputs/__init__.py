@@ -1,0 +1,1 @@
+"""Inputs that several nodes share, and schemas that load on every host."""

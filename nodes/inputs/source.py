@@ -1,0 +1,55 @@
+"""Knobs of a source, for the node that adds one and for the options of task nodes."""
+
+from comfy_api.latest import io
+
+from ...prw.fit_image import GRID
+from ...prw.source import PLACEMENTS, POSITIONS
+from .schema import advanced, slider
+
+
+def how_knobs() -> list:
+    return [
+        slider("strength", 1.0, 0, 4, "How strongly the picture reads the source. 0 switches it off; 1 is free."),
+        slider("expert_strength", 1.0, -2, 4, "How far the experts bend the source. 0: FLUX's own reading of it."),
+        slider("start", 0.0, 0, 1, "From this part of the sampling on the source is read (0 is the first step)."),
+        slider("end", 1.0, 0, 1, "From here on the source is left out: lower gives the prompt the last word."),
+        io.Int.Input(
+            "size",
+            default=1024,
+            min=0,
+            max=4096,
+            step=GRID,
+            tooltip="Shrinks the source to this longest side in pixels; 0 never. 512 costs a quarter of 1024.",
+        ),
+        io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),
+    ]
+
+
+def where_knobs() -> list:
+    return [
+        io.Combo.Input(
+            "position",
+            options=list(POSITIONS),
+            tooltip="aligned lays the source over the picture, shifted puts it beside; auto follows the task.",
+            **advanced(),
+        ),
+        slider("shift_right", 1.0, -4, 4, "Where a shifted source lies, in picture widths.", **advanced()),
+        slider("shift_down", 0.0, -4, 4, "Where a shifted source lies, in picture heights.", **advanced()),
+    ]
+
+
+def keep_knobs() -> list:
+    return [
+        io.Combo.Input(
+            "keep_on",
+            options=list(PLACEMENTS),
+            tooltip="Where the source waits between steps: gpu is fastest, fp8 takes half, cpu almost no memory.",
+            **advanced(),
+        ),
+        io.Boolean.Input(
+            "keep_between_runs",
+            default=False,
+            tooltip="Remember the source in main memory, so that a new seed starts at once.",
+            **advanced(),
+        ),
+    ]

@@ -1,0 +1,243 @@
+"""The training nodes' knobs. An input that is named like a field of Stage or Settings becomes that field."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...training.comfyui.feature_encoders import VAE, found_encoders
+from ...training.recipes.curriculum import FEATURES, OPTIMIZERS
+from ...training.schedules import SCHEDULES
+from .schema import BankType, DataType, LossType, advanced
+
+RUN = io.String.Input(
+    "run",
+    default="my_run",
+    tooltip="The run's folder in output/cologen. The same name goes on where it was stopped, and gives a finished run "
+    "at once; training anew needs another name.",
+)
+MODEL = io.Model.Input(
+    "model",
+    tooltip="The FLUX.1 to train on: fp8 and LoRAs are fine. It is left exactly as it is.",
+)
+DATA = DataType.Input(
+    "data", tooltip="From CoLoGen Training Data. Tasks of earlier experts in it serve replay and samples."
+)
+
+
+def bank_input(tooltip: str):
+    return BankType.Input("experts", optional=True, tooltip=tooltip)
+
+
+def outputs() -> list:
+    return [
+        BankType.Output(display_name="experts", tooltip="For CoLoGen Apply, Save CoLoGen Experts or the next stage."),
+        LossType.Output(display_name="loss", tooltip="For Plot Loss Graph and CoLoGen Usage Plot."),
+        io.Image.Output(
+            display_name="samples",
+            tooltip="What the run drew on the way, oldest first: a row a task for pictures it never trained on, each "
+            "with source, drawn and target.",
+        ),
+    ]
+
+
+def stage_knobs() -> list:
+    return [
+        int_knob(
+            "iterations",
+            1000,
+            1,
+            10**7,
+            "How long to train. Few hundred show whether it works; thousands make it good.",
+        ),
+        int_knob("batch", 4, 1, 4096, "Pictures that each update looks at. More trains calmer and takes longer."),
+        int_knob("rank", 32, 1, 1024, "Size of the expert: more can learn more and makes a larger file."),
+        float_knob(
+            "alpha",
+            64.0,
+            0.001,
+            4096,
+            1.0,
+            "How strongly the expert acts: alpha / rank scales it. The paper keeps it at 2.",
+        ),
+        float_knob(
+            "rate",
+            1e-4,
+            0,
+            10,
+            1e-6,
+            "How far each update goes: too large forgets and flickers, too small learns nothing.",
+        ),
+        float_knob(
+            "rho", 0.8, 0, 1, 0.01, "Share of FLUX's blocks that the new expert should take; the others take the rest."
+        ),
+        float_knob(
+            "veteran",
+            0.5,
+            0,
+            100,
+            0.01,
+            "How firmly that share is held; 0 leaves it to the router, which on the built-in world did as well.",
+        ),
+    ]
+
+
+def rare_stage_knobs() -> list:
+    return [
+        io.String.Input(
+            "name", default="", tooltip="The new expert's name, if it shall not be the task's.", **advanced()
+        ),
+        io.String.Input(
+            "start",
+            default="",
+            tooltip="Name an older expert, and the new one begins as its copy; empty begins as nothing.",
+            **advanced(),
+        ),
+        io.Combo.Input(
+            "optimizer",
+            options=list(OPTIMIZERS),
+            tooltip="adamw is steady; prodigy finds its own rate (set rate to 1) and must be installed: prodigyopt.",
+            **advanced(),
+        ),
+        io.Combo.Input(
+            "schedule",
+            options=list(SCHEDULES),
+            tooltip="How the rate falls towards the end; cosine ends calmly.",
+            **advanced(),
+        ),
+        int_knob("warmup", 0, 0, 10**6, "Iterations over which the rate rises at the start.", **advanced()),
+        float_knob(
+            "router_rate",
+            1e-3,
+            0,
+            10,
+            1e-6,
+            "The router's own rate: larger finds its share of blocks sooner.",
+            **advanced(),
+        ),
+        float_knob(
+            "replay",
+            0.0,
+            0,
+            1,
+            0.01,
+            "Share of pictures from earlier tasks in the data, against forgetting.",
+            **advanced(),
+        ),
+        float_knob(
+            "text_drop", 0.1, 0, 1, 0.01, "Share of pictures whose prompt is left empty, for cfg above 1.", **advanced()
+        ),
+        float_knob(
+            "guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()
+        ),
+        float_knob(
+            "time_shift",
+            1.0,
+            0.01,
+            100,
+            0.1,
+            "Above 1 it trains more on near noise: where things go, not how they look.",
+            **advanced(),
+        ),
+        float_knob(
+            "ema",
+            0.0,
+            0,
+            1,
+            0.001,
+            "0.99 or so leaves the running average of the weights: calmer results.",
+            **advanced(),
+        ),
+        float_knob(
+            "noise_end",
+            1.0,
+            0,
+            1,
+            0.01,
+            "From this part on the router decides ever more as it will in use.",
+            **advanced(),
+        ),
+    ]
+
+
+def run_knobs() -> list:
+    """What never changes a result, and may differ when a run goes on."""
+    return [
+        int_knob(
+            "micro",
+            1,
+            0,
+            4096,
+            "Pictures at once: 1 takes the least memory, 0 the whole batch. Results are the same.",
+            **advanced(),
+        ),
+        io.Boolean.Input(
+            "checkpointing",
+            default=True,
+            tooltip="Computes blocks twice instead of remembering them: a third slower, a fraction of the memory.",
+            **advanced(),
+        ),
+        int_knob(
+            "save_every",
+            100,
+            0,
+            10**6,
+            "Iterations between two savings; Cancel saves, too. 0: only then.",
+            **advanced(),
+        ),
+        int_knob(
+            "validate_every",
+            100,
+            0,
+            10**6,
+            "Iterations between two measurements of the loss, on kept-out pictures where there are any. 0: none.",
+            **advanced(),
+        ),
+        int_knob("sample_every", 250, 0, 10**6, "Iterations between two samples. 0: only at the end.", **advanced()),
+        int_knob("sample_steps", 12, 1, 100, "Sampler steps of a sample: fewer are quicker and rougher.", **advanced()),
+    ]
+
+
+def seed_knob():
+    # not "seed": the host would change that one after each run
+    return int_knob(
+        "run_seed", 0, 0, 2**32 - 1, "Another number draws other batches and noise; it makes another run.", **advanced()
+    )
+
+
+def feature_knobs() -> list:
+    """Behind all others: graphs are older than these."""
+    return [
+        io.Combo.Input(
+            "features",
+            options=list(FEATURES),
+            default=FEATURES[0],
+            optional=True,
+            tooltip="What the expert learns besides, of what an encoder sees in the right answers. auxiliary costs next "
+            "to nothing, coredi a few more tokens, self a pass more in each update. The finished experts are as fast and "
+            "as large as without. On the built-in world none of the three made experts better; those of self want CoLoGen "
+            "Features, or draw worse.",
+            **advanced(),
+        ),
+        io.Combo.Input(
+            "encoder",
+            options=[VAE, *found_encoders()],
+            default=VAE,
+            optional=True,
+            tooltip="Who sees them: FLUX's VAE, which is there anyway, or a DINOv2 in models/clip_vision, which knows "
+            "more of what things are.",
+            **advanced(),
+        ),
+    ]
+
+
+def chosen(cls: type, knobs: dict[str, Any]) -> dict[str, Any]:
+    """Those that are fields of this dataclass."""
+    return {name: value for name, value in knobs.items() if name in cls.__dataclass_fields__}
+
+
+def int_knob(name: str, default: int, low: int, high: int, tooltip: str, **rest):
+    return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip, **rest)
+
+
+def float_knob(name: str, default: float, low: float, high: float, step: float, tooltip: str, **rest):
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip, **rest)

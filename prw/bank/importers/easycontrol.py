@@ -1,0 +1,161 @@
+"""EasyControl's and OmniConsistency's files: one condition each, with the topology of our source stream.
+
+Their condition tokens see only themselves, at timestep 0, through FLUX's image-side weights, as ours do. Beyond k and v
+their LoRA bends q everywhere, and in double blocks what the output projection made of attention ("proj": it is fed the
+projection's own output). There is no alpha: the scale is 1. The condition is told the picture's own guidance, is a
+square of 512 pixels, and lies over the target from the corner, or, as a subject, 64 tokens below.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ...config import Base
+from ...files.safe_file import SafeFile, begins_with
+from ...files.tensor_views import Renamed
+from ...files.validate import one_of, short
+from ...source_format import Habits
+from ..bank import Bank
+from ..info import BankError, BankInfo, ExpertInfo
+from .matrices import matrix, put
+from .names import expert_name
+
+SIDE = 512
+OVER = Habits(guidance="live", position="corner", side=SIDE, fit="stretch", hole="black")
+SUBJECT = Habits(guidance="live", position="below", side=SIDE, fit="pad", hole="black")
+EASYCONTROL = "Apache-2.0 on the model page; for research purposes only, says the authors' README"
+OMNICONSISTENCY = "see showlab/OmniConsistency"
+
+
+class Kind(NamedTuple):
+    """What a file is for, which nothing in it says."""
+
+    task: str
+    habits: Habits
+    triggers: tuple[str, ...] = ()
+    licence: str = EASYCONTROL
+
+
+KINDS = {
+    "canny": Kind("control", OVER),
+    "depth": Kind("control", OVER),
+    "hedsketch": Kind("control", OVER),
+    "pose": Kind("control", OVER),
+    "seg": Kind("control", OVER),
+    "inpainting": Kind("inpaint", OVER),
+    "subject": Kind("subject", SUBJECT, ("SKS",)),
+    "ghibli": Kind("edit", OVER, ("Ghibli Studio style, Charming hand-drawn anime-style illustration",)),
+    "omniconsistency": Kind("edit", OVER, licence=OMNICONSISTENCY),
+    "spatial": Kind("control", OVER, licence=""),
+}
+"""By a word in the file's name. "spatial" is anybody's own that is laid over the picture."""
+
+KEY = re.compile(
+    r"(?:transformer\.)?(single_)?transformer_blocks\.(\d{1,3})\.attn\.(?:processor\.)?"
+    r"(?:cond_)?([qkv]|proj)_loras\.(\d{1,2})\.(down|up)\.weight"
+)
+MARK, LOOKED_AT = (
+    re.compile(rb"transformer_blocks\.\d{1,3}\.attn\.[\w.]{0,32}(?:[qkv]|proj)_loras\.\d{1,2}\.(?:down|up)\.weight"),
+    1 << 16,
+)
+TARGETS = {"q": "all", "k": "all", "v": "all", "proj": "double"}
+
+
+def claims(names: Iterable[str]) -> bool:
+    return any(KEY.fullmatch(name) for name in names)
+
+
+def looks_like_easycontrol(path: str | os.PathLike) -> bool:
+    return begins_with(path, MARK, LOOKED_AT)
+
+
+class Place(NamedTuple):
+    """Where a matrix belongs; as text, the name that the public trainer gives it."""
+
+    number: int
+    """Of the condition; most files have one."""
+    kind: str
+    block: int
+    target: str
+    part: str
+
+    def __str__(self) -> str:
+        single = "single_" if self.kind == "single" else ""
+        return f"{single}transformer_blocks.{self.block}.attn.processor.{self.target}_loras.{self.number}.{self.part}.weight"
+
+
+def read(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
+    """One expert for each condition of the file."""
+    what, name = _kind(file.path, kind), expert_name(name or file.path.stem)
+    found = _places(file)
+    counts = {kind: max((p.block + 1 for p in found if p.kind == kind), default=0) for kind in ("double", "single")}
+    numbers = sorted({place.number for place in found})
+    rank, dim = _whole(file, found, numbers, counts)
+    expert = ExpertInfo(
+        rank=rank,
+        alpha=rank,
+        targets=TARGETS,
+        task=what.task,
+        data=file.name,
+        licence=what.licence,
+        triggers=what.triggers,
+        habits=what.habits,
+    )
+    base = Base(hidden_size=dim, double_blocks=counts["double"], single_blocks=counts["single"], name="FLUX.1-dev")
+    called = {number: f"{name}_{number + 1}" if number else name for number in numbers}
+    info = BankInfo(base=base, experts={called[number]: expert for number in numbers}, licence=what.licence)
+    names = {
+        f"experts.{called[number]}.{kind}_blocks.{block}.{target}.{part}": key
+        for (number, kind, block, target, part), key in found.items()
+    }
+    return Bank(info, Renamed(file, names))
+
+
+def _places(file: SafeFile) -> dict[Place, str]:
+    found: dict[Place, str] = {}
+    for key in file:
+        match = KEY.fullmatch(key)
+        if match is None or (match[1] and match[3] == "proj"):
+            raise BankError(
+                f"{file.name} holds {short(key)} beside EasyControl's tensors: it is another kind of file, choose another."
+            )
+        single, block, target, number, part = match.groups()
+        put(found, Place(int(number), "single" if single else "double", int(block), target, part), key, file)
+    return found
+
+
+def _whole(file: SafeFile, found: dict[Place, str], numbers: list[int], counts: dict[str, int]) -> tuple[int, int]:
+    """Rank and width, if every matrix is there and of its size."""
+    for place in _expected(numbers, counts):  # ends at the first gap, however much a file's names may claim
+        if place not in found:
+            raise BankError(f"{file.name} lacks {place}: download it again.")
+    rank, dim = matrix(file, found[next(_expected(numbers, counts))])
+    for place, key in found.items():
+        shape = (rank, dim) if place.part == "down" else (dim, rank)
+        if matrix(file, key) != shape:
+            raise BankError(
+                f"{file.name}: {short(key)} has shape {file.shape(key)}, expected {shape}: download it again."
+            )
+    return rank, dim
+
+
+def _expected(numbers: list[int], counts: dict[str, int]) -> Iterator[Place]:
+    for number, (kind, count) in itertools.product(numbers, counts.items()):
+        targets = [target for target, where in TARGETS.items() if where in ("all", kind)]
+        for block, target, part in itertools.product(range(count), targets, ("down", "up")):
+            yield Place(number, kind, block, target, part)
+
+
+def _kind(path: Path, kind: str) -> Kind:
+    one_of("kind", kind, ("auto", *KINDS))
+    words = re.findall("[a-z]+", path.stem.lower()) if kind == "auto" else [kind]
+    named = [what for word, what in KINDS.items() if word in words]
+    if len(named) != 1:
+        raise BankError(
+            f"{path.name} does not say what it is for, expected a name with one of {', '.join(KINDS)}: import it with "
+            f"CoLoGen Import Experts, or cologen bank import, and choose a kind."
+        )
+    return named[0]

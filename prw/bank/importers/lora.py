@@ -1,0 +1,187 @@
+"""Plain LoRAs of FLUX's attention as experts: what they do to an image token's q, k, v and output, a source gets.
+
+Names are diffusers' (`transformer_blocks.0.attn.to_k`, PEFT's own prefix allowed) or Black Forest Labs', in which q, k
+and v are one matrix (`double_blocks.0.img_attn.qkv`, `single_blocks.0.linear1`; kohya writes underscores).
+"""
+
+import math
+import re
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...config import Base
+from ...files.safe_file import SafeFile
+from ...files.tensor_views import Renamed
+from ...files.validate import between, one_of, short
+from ..bank import Bank
+from ..info import BankError, BankInfo, ExpertInfo
+from ..shapes import DTYPES, expected_shapes, place_of
+from .matrices import matrix, put
+from .names import expert_name
+
+PREFIX = r"(?:base_model\.model\.|transformer\.|diffusion_model\.|lora_unet_)*"
+PART = r"\.(?:lora_)?(?P<part>A|B|down|up)(?:\.default)?\.weight"
+SPLIT = re.compile(
+    PREFIX + r"(?P<single>single_)?transformer_blocks\.(?P<block>\d{1,3})\.attn\.to_(?P<target>[qkv]|out\.0)" + PART
+)
+FUSED = re.compile(
+    PREFIX + r"(?P<kind>double|single)_blocks[._](?P<block>\d{1,3})[._]"
+    r"(?P<layer>img_attn[._]qkv|linear1|img_attn[._]proj)" + PART
+)
+PARTS = {"A": "down", "B": "up", "down": "down", "up": "up"}
+ALPHA = re.compile(r".*\.alpha")
+NUMBERS = DTYPES | {"F64", "I64", "I32", "I16", "I8", "U8"}
+"""Types that an alpha may have."""
+PARTIAL = "partial"
+
+
+class Module(NamedTuple):
+    """A layer of FLUX that a LoRA changes: where its two matrices lie."""
+
+    block: str
+    targets: tuple[str, ...]
+    """What its output rows are, in order."""
+    keys: dict[str, str]
+    """down and up -> tensor names."""
+
+
+class Pair(NamedTuple):
+    """One target's two matrices in a block."""
+
+    keys: dict[str, str]
+    rows: slice
+    """Of the up matrix."""
+    rank: int
+    dim: int
+    scale: float
+
+
+def claims(names: Iterable[str]) -> bool:
+    return any(SPLIT.fullmatch(name) or FUSED.fullmatch(name) for name in names)
+
+
+def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0) -> Bank:
+    """`kind` "partial" takes what fits of a LoRA that changes other layers, too; `scale` where no alpha says it."""
+    one_of("kind", kind, ("auto", PARTIAL))
+    modules, others = modules_of(file)
+    if not modules:
+        raise BankError(
+            f"{file.name} changes no layer that an expert can, expected q, k, v or the attention's output of the image "
+            f"side: choose another."
+        )
+    if others and kind != PARTIAL:
+        raise BankError(
+            f"{file.name} also changes {len(others)} tensors that no expert can ({short(others[0])}), expected q, k, "
+            f"v and the attention's output of the image side alone: choose the kind {PARTIAL} to take only those."
+        )
+    pairs = _pairs(file, modules, kind == PARTIAL, scale)
+    dim = next(iter(pairs.values())).dim
+    rank, scales = max(pair.rank for pair in pairs.values()), {pair.scale for pair in pairs.values()}
+    scaled = len(scales) > 1
+    alpha = rank * (1.0 if scaled else scales.pop())
+    expert = ExpertInfo(rank=rank, alpha=alpha, targets=_targets(pairs), data=file.name, scaled=scaled)
+    info = BankInfo(base=_base(pairs, dim), experts={expert_name(name or file.path.stem): expert})
+    return Bank(info, _tensors(file, pairs, info, rank))
+
+
+def modules_of(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
+    """The layers that can be an expert's, and the names of all other tensors."""
+    found: dict[str, Module] = {}
+    others = []
+    for key in file:
+        if match := SPLIT.fullmatch(key):
+            kind, targets = "single" if match["single"] else "double", (match["target"].removesuffix(".0"),)
+        elif match := FUSED.fullmatch(key):
+            kind, targets = match["kind"], ("out",) if match["layer"].endswith("proj") else ("q", "k", "v")
+        else:
+            others += [] if ALPHA.fullmatch(key) else [key]
+            continue
+        stem = key[: match.start("part")].removesuffix("lora_").rstrip(".")
+        module = found.setdefault(stem, Module(f"{kind}_blocks.{int(match['block'])}", targets, {}))
+        put(module.keys, PARTS[match["part"]], key, file)
+    for stem, module in found.items():
+        if module.keys.keys() != {"down", "up"}:
+            raise BankError(f"{file.name} has only half of {short(stem)}: download or save it again.")
+    return found, others
+
+
+def _pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale: float) -> dict[str, Pair]:
+    pairs, places = {}, {}
+    for stem, (block, targets, keys) in modules.items():
+        (rank, dim), up = matrix(file, keys["down"]), matrix(file, keys["up"])
+        rows, fused = up[0], len(targets) > 1
+        if up[1] != rank or rows < dim * len(targets) or (rows > dim and not fused):
+            raise BankError(
+                f"{file.name}: {short(stem)} has shapes {(rank, dim)} and {up}, which do not fit together: download or "
+                f"save it again."
+            )
+        if rows > 3 * dim and not partly and file[keys["up"]][3 * dim :].any():
+            raise BankError(
+                f"{file.name} also changes the MLP in {short(stem)}, which no expert can: choose the kind {PARTIAL} "
+                f"to take only what it does to q, k and v."
+            )
+        own = _scale(file, f"{stem}.alpha", rank, scale)
+        for i, target in enumerate(targets):
+            put(places, f"{block}.{target}", keys["down"], file)
+            pairs[f"{block}.{target}"] = Pair(keys, slice(i * dim, (i + 1) * dim), rank, dim, own)
+    if len({pair.dim for pair in pairs.values()}) != 1:
+        raise BankError(f"{file.name} has layers of different widths, expected a LoRA of FLUX.1: choose another.")
+    return pairs
+
+
+def _scale(file: SafeFile, key: str, rank: int, scale: float) -> float:
+    """alpha / rank."""
+    if key not in file:
+        return scale
+    if math.prod(file.shape(key)) != 1 or file.dtype(key) not in NUMBERS:
+        raise BankError(f"{file.name}: {short(key)} is no number: download or save it again.")
+    alpha = float(file[key].double())
+    between(short(key), alpha)
+    return alpha / rank
+
+
+def _base(pairs: dict[str, Pair], dim: int) -> Base:
+    """Of FLUX.1's own width, it has all of FLUX.1's blocks, however few of them the LoRA changes."""
+    least = (Base.double_blocks, Base.single_blocks) if dim == Base.hidden_size else (0, 0)
+    double, single = (max(_count(pairs, kind), count) for kind, count in zip(("double", "single"), least))
+    return Base(hidden_size=dim, double_blocks=double, single_blocks=single, name="FLUX.1")
+
+
+def _count(pairs: dict[str, Pair], kind: str) -> int:
+    return max((int(place.split(".")[1]) + 1 for place in pairs if place.startswith(kind)), default=0)
+
+
+def _targets(pairs: dict[str, Pair]) -> dict[str, str]:
+    kinds: dict[str, set[str]] = {}
+    for place in pairs:
+        kinds.setdefault(place.rsplit(".", 1)[1], set()).add(place.split("_")[0])
+    return {target: "all" if len(where) == 2 else where.pop() for target, where in sorted(kinds.items())}
+
+
+def _tensors(file: SafeFile, pairs: dict[str, Pair], info: BankInfo, rank: int) -> Mapping[str, Tensor]:
+    """Cut out of the file where the LoRA has them, zeros where it has none, and scales where it has several."""
+    zero = torch.zeros((), dtype=file[next(iter(pairs.values())).keys["up"]].dtype)
+    names, made = {}, {}
+    for key, shape in expected_shapes(info).items():
+        part, pair = key.rsplit(".", 1)[1], pairs.get(place_of(key))
+        if part == "scale":
+            made[key] = torch.tensor(pair.scale if pair else 1.0)
+        elif pair is None:
+            made[key] = zero.expand(shape)
+        else:
+            names[key] = pair.keys[part]
+    return ChainMap(Renamed(file, names, partial(_cut, pairs, rank)), made)
+
+
+def _cut(pairs: dict[str, Pair], rank: int, key: str, tensor: Tensor) -> Tensor:
+    """A target's rows of a matrix, filled up to the expert's rank."""
+    part, pair = key.rsplit(".", 1)[1], pairs[place_of(key)]
+    tensor = tensor if part == "down" else tensor[pair.rows]
+    missing = rank - pair.rank
+    return F.pad(tensor, (0, 0, 0, missing) if part == "down" else (0, missing)) if missing else tensor

@@ -1,0 +1,27 @@
+"""What an imported expert is called."""
+
+import re
+
+from ...files.validate import one_of, short
+from ..bank import Bank
+from ..edit import rename
+from ..info import NAME, BankError
+
+
+def expert_name(name: str) -> str:
+    """A file's name, or what a user typed, as an expert's."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60].strip("_")
+    return plain if NAME.fullmatch(plain) else "imported"
+
+
+def as_asked(bank: Bank, name: str, kind: str) -> Bank:
+    """A bank that says itself what its experts are for; a single one can be given another name."""
+    one_of("kind", kind, ("auto",))
+    if not name:
+        return bank
+    if len(bank.info.experts) != 1:
+        raise BankError(
+            f"The name is {short(name)} for {len(bank.info.experts)} experts, expected one: give them names with "
+            f"cologen bank rename."
+        )
+    return rename(bank, dict.fromkeys(bank.info.experts, expert_name(name)))

@@ -1,0 +1,210 @@
+"""Experts as PEFT adapters, one folder each, and back.
+
+Two spellings: diffusers' FluxTransformer2DModel, one adapter a projection, and Black Forest Labs' (our own FLUX, the
+host's), where q, k and v are rows of one layer: there an adapter is the expert's pairs in blocks, zeros between them.
+An adapter bends every image token, an expert only a source's; that difference no file can carry. Routers stay behind.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...files.safe_file import SafeFile
+from ...files.safetensors_writer import write
+from ...files.tensor_views import Renamed
+from ...files.validate import LARGEST, short
+from ..bank import Bank
+from ..compress import wide
+from ..info import BankError, BankInfo, decode, encode
+from ..shapes import check_tensors
+from . import lora
+from .names import as_asked
+from .unsupported_files import refuse_strangers
+
+WEIGHTS, CONFIG, OURS = "adapter_model.safetensors", "adapter_config.json", "cologen.json"
+PREFIX, DOWN, UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+MLP = 4
+"""FLUX.1's MLP is so many times as wide as the model."""
+
+
+class Layer(NamedTuple):
+    """A linear layer that an expert bends."""
+
+    module: str
+    targets: tuple[str, ...]
+    """Rows of its output, in order; a target that the expert lacks leaves its rows alone."""
+    inputs: int
+    outputs: int
+    """Both in widths of the model."""
+
+
+def diffusers_layers(block: str) -> list[Layer]:
+    kind, index = block.split(".")
+    single = kind == "single_blocks"
+    stem = f"{'single_' if single else ''}transformer_blocks.{index}"
+    out = Layer(f"{stem}.proj_out", ("out",), 1 + MLP, 1) if single else Layer(f"{stem}.attn.to_out.0", ("out",), 1, 1)
+    return [*(Layer(f"{stem}.attn.to_{target}", (target,), 1, 1) for target in "qkv"), out]
+
+
+def flux_layers(block: str) -> list[Layer]:
+    if block.startswith("single"):
+        return [Layer(f"{block}.linear1", ("q", "k", "v"), 1, 3 + MLP), Layer(f"{block}.linear2", ("out",), 1 + MLP, 1)]
+    return [Layer(f"{block}.img_attn.qkv", ("q", "k", "v"), 1, 3), Layer(f"{block}.img_attn.proj", ("out",), 1, 1)]
+
+
+SPELLINGS: dict[str, Callable[[str], list[Layer]]] = {"diffusers": diffusers_layers, "flux": flux_layers}
+
+
+class Cut(NamedTuple):
+    """Where one of an expert's matrices lies in an adapter."""
+
+    key: str
+    rows: slice
+    columns: slice
+
+
+def layout(info: BankInfo, name: str, spelling: str) -> tuple[dict[str, tuple[int, int]], dict[str, Cut]]:
+    """The shapes of an adapter's tensors, and by our names what each matrix is of them; between them are zeros."""
+    expert, dim = info.experts[name], info.base.hidden_size
+    shapes, cuts = {}, {}
+    for block in info.base.blocks():
+        for layer in SPELLINGS[spelling](block):
+            held = [target for target in layer.targets if target in expert.targets_in(block)]
+            if not held:
+                continue
+            down, up = (f"{PREFIX}{layer.module}{part}" for part in (DOWN, UP))
+            rank = len(held) * expert.rank
+            shapes[down], shapes[up] = (rank, layer.inputs * dim), (layer.outputs * dim, rank)
+            for i, target in enumerate(held):
+                ranks, row = slice(i * expert.rank, (i + 1) * expert.rank), layer.targets.index(target) * dim
+                cuts[f"experts.{name}.{block}.{target}.down"] = Cut(down, ranks, slice(0, dim))
+                cuts[f"experts.{name}.{block}.{target}.up"] = Cut(up, slice(row, row + dim), ranks)
+    return shapes, cuts
+
+
+def export(bank: Bank, folder: Path, spelling: str = "diffusers") -> list[Path]:
+    """Writes folder/EXPERT for each expert of the bank."""
+    for name, expert in bank.info.experts.items():
+        if "proj" in expert.targets:
+            raise BankError(
+                f"Expert {name} reads what the output projection made, which no PEFT adapter does: export the others "
+                f"(cologen bank drop {name}), or share it as a bank."
+            )
+    for name in bank.info.experts:
+        target = folder / name
+        if target.exists():
+            raise BankError(f"{target} is there already, expected a new folder: delete it or choose another.")
+    return [_export_one(bank, name, folder / name, spelling) for name in bank.info.experts]
+
+
+def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise BankError("Exporting takes peft, which is not installed: pip install peft.") from None
+
+    shapes, cuts = layout(bank.info, name, spelling)
+    ranks = {
+        key.removeprefix(PREFIX).removesuffix(DOWN): rows for key, (rows, _) in shapes.items() if key.endswith(DOWN)
+    }
+    common = max(ranks.values())
+    others = {module: rank for module, rank in ranks.items() if rank != common}
+    expert = bank.info.experts[name]
+    scale = expert.alpha / expert.rank
+    config = LoraConfig(
+        r=common,
+        lora_alpha=scale * common,
+        rank_pattern=others,
+        alpha_pattern={module: scale * rank for module, rank in others.items()},
+        target_modules=sorted(ranks),
+        inference_mode=True,
+        base_model_name_or_path=bank.info.base.name,
+    )
+    info = replace(bank.info, experts={name: replace(expert, shared="", scaled=False)}, routers={})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=folder.parent) as beside:  # the folder is there whole or not at all
+        made = Path(beside) / name
+        config.save_pretrained(made)
+        (made / OURS).write_text(json.dumps({"spelling": spelling, "bank": encode(info)}), encoding="utf-8")
+        write(made / WEIGHTS, _adapter(bank, name, shapes, cuts), {"format": "pt"})
+        return made.rename(folder)
+
+
+def _adapter(
+    bank: Bank, name: str, shapes: Mapping[str, tuple[int, int]], cuts: Mapping[str, Cut]
+) -> dict[str, Tensor]:
+    parts: dict[str, list[tuple[Cut, Tensor]]] = {}
+    for block in bank.info.base.blocks():
+        for target, pair in bank.expert(name, block).items():
+            place = f"{block}.{target}"
+            up = (pair.up.float() * bank.own_scale(name, place)).to(wide(pair.up))
+            for part, tensor in (("down", pair.down.to(wide(pair.down))), ("up", up)):
+                cut = cuts[f"experts.{name}.{place}.{part}"]
+                parts.setdefault(cut.key, []).append((cut, tensor))
+    tensors = {}
+    for key, pieces in parts.items():
+        dtype = reduce(torch.promote_types, (tensor.dtype for _, tensor in pieces))
+        tensors[key] = torch.zeros(shapes[key], dtype=dtype)
+        for cut, tensor in pieces:
+            tensors[key][cut.rows, cut.columns] = tensor
+    return tensors
+
+
+def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
+    """An adapter folder as a bank: exactly if we wrote it, else as a LoRA."""
+    if not (folder / WEIGHTS).is_file():
+        raise BankError(
+            f"{short(folder)} is a folder without {WEIGHTS}: name a bank's file or a PEFT adapter's folder."
+        )
+    file = SafeFile(folder / WEIGHTS, folder.absolute().name)
+    if (folder / OURS).is_file():
+        return as_asked(_read_ours(folder, file), name, kind)
+    refuse_strangers(file, file.name)
+    config = _json(folder / CONFIG)
+    if config.get("use_dora"):
+        raise BankError(f"{file.name} is a DoRA, which divides by the base's weights, expected a LoRA: choose another.")
+    if config.get("rank_pattern") or config.get("alpha_pattern") or config.get("use_rslora"):
+        raise BankError(f"{file.name} gives its layers ranks or scales of their own, expected one of each.")
+    rank, alpha = (config.get(key) for key in ("r", "lora_alpha"))
+    if not all(type(value) in (int, float) and 0 < value <= LARGEST for value in (rank, alpha)):
+        raise BankError(f"{file.name}/{CONFIG} has r {short(rank)} and lora_alpha {short(alpha)}, expected numbers.")
+    return lora.read(file, name or file.name, kind, alpha / rank)
+
+
+def _read_ours(folder: Path, file: SafeFile) -> Bank:
+    note, title = _json(folder / OURS), f"{file.name}/{OURS}"
+    spelling, text = note.get("spelling"), note.get("bank")
+    if not isinstance(text, str) or spelling not in list(SPELLINGS):
+        raise BankError(f"{title} is not as we wrote it: delete it, and the folder is read as a LoRA.")
+    info = decode(text, title)
+    plain = [e for e in info.experts.values() if "proj" not in e.targets and not e.shared and not e.scaled]
+    if len(plain) != 1 or len(info.experts) != 1 or info.routers:
+        raise BankError(
+            f"{title} names {len(info.experts)} experts and {len(info.routers)} routers, expected one expert as an adapter "
+            f"can hold it: delete it, and the folder is read as a LoRA."
+        )
+    shapes, cuts = layout(info, next(iter(info.experts)), spelling)
+    check_tensors(shapes, {key: (file.shape(key), file.dtype(key)) for key in file}, file.name)
+    names = {ours: cut.key for ours, cut in cuts.items()}
+    return Bank(info, Renamed(file, names, lambda ours, tensor: tensor[cuts[ours].rows, cuts[ours].columns]))
+
+
+def _json(path: Path) -> Mapping:
+    try:
+        if path.stat().st_size > 1 << 20:
+            raise ValueError("it is too long")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BankError(
+            f"{path.parent.name}/{path.name} cannot be read ({short(error)}): export the adapter again."
+        ) from None
+    if not isinstance(data, dict):
+        raise BankError(f"{path.parent.name}/{path.name} holds no object: export the adapter again.")
+    return data

@@ -1,0 +1,75 @@
+"""The tensors of a bank: which there are, and of what shape.
+
+`experts.<name>.<block>.<target>.<down|up>`, where scaled also `.scale`; `shared.<group>.<block>.<target>.down` for
+experts of one down matrix; `routers.<stage>.<block>.<weight|noise>`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..files.validate import short
+from .info import BankError, BankInfo, ExpertInfo
+
+DTYPES = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+
+
+def check_bank(info: BankInfo, found: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> None:
+    """Refuses a file whose tensors are not exactly those that its metadata promises."""
+    if (count := expected_count(info)) > 4 * len(found) + 4096:  # before a table is built of what a file may claim
+        raise BankError(f"{name} holds {len(found)} tensors, but its metadata promises {count}: it is no valid bank.")
+    check_tensors(expected_shapes(info), found, name)
+
+
+def check_tensors(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[tuple[int, ...], str]], name: str
+) -> None:
+    for key in expected.keys() - found.keys():
+        raise BankError(f"{name} lacks the tensor {key} that its metadata promises: download or save it again.")
+    for key in found.keys() - expected.keys():
+        raise BankError(f"{name} holds a tensor {short(key)} that its metadata does not name: it is no valid bank.")
+    for key, (shape, dtype) in found.items():
+        if shape != expected[key]:
+            raise BankError(f"{name}: {key} has shape {shape}, expected {expected[key]}: download or save it again.")
+        if dtype not in DTYPES:
+            raise BankError(f"{name}: {key} is of type {dtype}, expected one of {', '.join(sorted(DTYPES))}.")
+
+
+def expected_count(info: BankInfo) -> int:
+    """How many tensors `expected_shapes` would name, without naming them."""
+    pairs = sum(
+        (3 if e.scaled else 2) * info.base.count(where) for e in info.experts.values() for where in e.targets.values()
+    )
+    return pairs + 2 * len(info.routers) * info.base.count()
+
+
+def expected_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
+    dim = info.base.hidden_size
+    shapes = {}
+    for name, expert in info.experts.items():
+        for target, where in expert.targets.items():
+            for block in info.base.blocks(where):
+                place = f"{block}.{target}"
+                shapes[down_key(name, expert, place)] = (expert.rank, dim)
+                shapes[f"experts.{name}.{place}.up"] = (dim, expert.rank)
+                if expert.scaled:
+                    shapes[f"experts.{name}.{place}.scale"] = ()
+    for stage, router in info.routers.items():
+        for block in info.base.blocks():
+            for kind in ("weight", "noise"):
+                shapes[f"routers.{stage}.{block}.{kind}"] = (dim, len(router.experts))
+    return shapes
+
+
+def keys_of(info: BankInfo, name: str) -> list[str]:
+    """The tensors of one expert, shared down matrices among them."""
+    return list(expected_shapes(replace(info, experts={name: info.experts[name]}, routers={})))
+
+
+def place_of(key: str) -> str:
+    """double_blocks.0.k of experts.NAME.double_blocks.0.k.down"""
+    return key.split(".", 2)[2].rsplit(".", 1)[0]
+
+
+def down_key(name: str, expert: ExpertInfo, place: str) -> str:
+    """Where an expert's down matrix of a block and target lies."""
+    return f"shared.{expert.shared}.{place}.down" if expert.shared else f"experts.{name}.{place}.down"

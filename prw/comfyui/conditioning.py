@@ -1,0 +1,80 @@
+"""Sources on their way through ComfyUI's CONDITIONING: as a condition of their own beside the text's."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..source import Source
+
+COND = "cologen_sources"
+
+
+class SourceCond:
+    """The sources of one conditioning entry, with the methods that the host asks of a condition.
+
+    Entries with other sources run in another batch.
+    """
+
+    def __init__(self, cond: tuple[Source, ...]):
+        self.cond = cond
+
+    def size(self) -> list[int]:
+        return [1]
+
+    def can_concat(self, other: "SourceCond") -> bool:
+        return [s.identity for s in self.cond] == [s.identity for s in other.cond]
+
+    def process_cond(self, batch_size: int, **kwargs) -> "SourceCond":
+        return self
+
+    def concat(self, others: list["SourceCond"]) -> "Sources":
+        return Sources(self.cond)
+
+
+class Sources(tuple):
+    """Sources on their way into a model call; a model without our wrapper stumbles over them."""
+
+    @property
+    def dtype(self):
+        # The host asks every condition for its dtype. Where CoLoGen Apply is missing this is the only
+        # place that can keep it from ignoring the source without a word.
+        raise ValueError(
+            "This conditioning carries a CoLoGen source, but the MODEL has no CoLoGen bank: "
+            "put CoLoGen Apply between the model loader and the sampler."
+        )
+
+
+def add_source(conditioning: list, source: Source) -> list:
+    """The conditioning with one more source in every entry."""
+    out = []
+    for embedding, options in conditioning:
+        conds = {**options.get("model_conds", {}), COND: SourceCond((*sources_of(options), source))}
+        out.append([embedding, {**options, "model_conds": conds}])
+    return out
+
+
+def change_source(conditioning: list, number: int, **knobs: Any) -> list:
+    """The conditioning with other knobs for its source of that number, in every entry that has one."""
+    out = []
+    for embedding, options in conditioning:
+        sources = list(sources_of(options))
+        if number < len(sources):
+            sources[number] = replace(sources[number], **knobs)
+            conds = {**options["model_conds"], COND: SourceCond(tuple(sources))}
+            options = {**options, "model_conds": conds}
+        out.append([embedding, options])
+    return out
+
+
+def without_sources(conditioning: list) -> list:
+    """The prompt as it was before any source."""
+    out = []
+    for embedding, options in conditioning:
+        conds = {key: cond for key, cond in options.get("model_conds", {}).items() if key != COND}
+        out.append([embedding, {**options, "model_conds": conds}])
+    return out
+
+
+def sources_of(options: dict[str, Any]) -> Sequence[Source]:
+    """The sources that a conditioning entry's options carry."""
+    return getattr(options.get("model_conds", {}).get(COND), "cond", ())

@@ -1,0 +1,62 @@
+"""PRW on our own FLUX: no ComfyUI on the machine."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .appended_kv import OPTION
+from .attachment import Attachment
+from .files.tensor_versions import versions
+from .flux.flux1 import Flux
+from .flux.math import attention
+from .source import Source
+from .weaving import Attend
+
+LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159
+"""FLUX's VAE latents are shifted and scaled to about unit size."""
+
+
+class EmbeddedHost:
+    def __init__(self, flux: Flux, dtype: torch.dtype):
+        self.flux, self.dtype = flux, dtype
+
+    def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flux.process_img(latent)
+
+    def latent_in(self, latent: Tensor) -> Tensor:
+        return (latent - LATENT_SHIFT) * LATENT_SCALE
+
+    def latent_out(self, latent: Tensor) -> Tensor:
+        return latent / LATENT_SCALE + LATENT_SHIFT
+
+    def attend(self, pe: Tensor) -> Attend:
+        return partial(attention, pe=pe)
+
+    def state(self) -> Any:
+        return versions(self.flux.parameters())
+
+
+def velocity(
+    flux: Flux,
+    x: Tensor,
+    timestep: Tensor,
+    context: Tensor,
+    pooled: Tensor,
+    guidance: Tensor | None = None,
+    attachment: Attachment | None = None,
+    sources: Sequence[Source] = (),
+    progress: float = 0.0,
+) -> Tensor:
+    """What FLUX predicts for noisy latents x, with sources read through an attachment.
+
+    `progress`, 0 at the first sampler step and towards 1 at the last, decides which sources are on.
+    """
+    options = {}
+    sources = [source for source in sources if source.is_on(progress)]
+    if attachment is not None and sources:
+        appendix = attachment.prepare(EmbeddedHost(flux, x.dtype), sources, x, timestep, pooled, guidance=guidance)
+        options = {OPTION: appendix, "patches": {"attn1_patch": [attachment]}}
+    return flux(x, timestep, context, pooled, guidance, transformer_options=options)

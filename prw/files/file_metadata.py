@@ -1,0 +1,47 @@
+"""What a small file of ours says of itself in its metadata: a dataclass as JSON, under a name and a version."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..bank.info import SIZE_LIMIT, BankError
+from .safe_file import SafeFile
+from .validate import build, short
+
+
+@dataclass(frozen=True)
+class Label:
+    kind: type
+    """Of dataclass."""
+    format: str
+    what: str
+    """People call the file so."""
+    maker: str
+    version: int = 1
+
+    @property
+    def key(self) -> str:
+        return self.format.replace("-", "_")
+
+    def metadata(self, info: Any) -> dict[str, str]:
+        return {self.key: json.dumps({"format": self.format, "version": self.version, **asdict(info)})}
+
+    def read(self, file: SafeFile) -> Any:
+        """The dataclass, or a BankError that names the file."""
+        text, name = file.metadata.get(self.key), file.name
+        try:
+            data = json.loads(text if text is not None and len(text) <= SIZE_LIMIT else "null")
+            if not isinstance(data, dict) or data.pop("format", None) != self.format:
+                raise BankError(f"{name} is no CoLoGen {self.what}: choose a file that {self.maker} made.")
+            version = data.pop("version", None)
+            if not isinstance(version, int) or not 1 <= version <= self.version:
+                raise BankError(
+                    f"{name} is a {self.what} of version {short(version)}, expected {self.version}: update the pack."
+                )
+            return build(self.kind, data, "metadata")
+        except BankError:
+            raise
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise BankError(
+                f"{name} has metadata that cannot be used ({short(error)}): it is no valid {self.what}."
+            ) from None

@@ -1,0 +1,91 @@
+"""A safetensors file as a mapping of memory-mapped tensors."""
+
+import os
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..bank.info import BankError
+from .validate import short
+
+
+class SafeFile(Mapping):
+    """The tensors of a safetensors file as a mapping; each look-up maps, none reads ahead."""
+
+    def __init__(self, path: str | os.PathLike, called: str = ""):
+        self.path = Path(path)
+        self.name = called or self.path.name
+        """What people call it."""
+        if not self.path.is_file():
+            raise BankError(f"There is no file {short(path)}: check the name.")
+        if not os.access(self.path, os.R_OK):
+            raise BankError(f"{self.path.name} may not be read by this user: change its permissions.")
+        try:
+            self._file = safe_open(self.path, framework="pt")
+            self._names = dict.fromkeys(self._file.keys())
+        except (SafetensorError, OSError) as error:
+            raise BankError(
+                f"{self.path.name} is not a whole safetensors file ({short(error)}): download or save it again."
+            ) from None
+        self.metadata = self._file.metadata() or {}
+        self._opened = self._stamp()
+
+    def _stamp(self) -> tuple:
+        stat = self.path.stat()
+        return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+    def _check_unchanged(self) -> None:
+        """Refuses a file that was written over in place: its mapped pages may be gone, which kills a process.
+
+        Replaced or deleted files stay whole for whoever has them open.
+        """
+        try:
+            now = self._stamp()
+        except OSError:
+            return
+        if now != self._opened and now[0] == self._opened[0]:
+            raise BankError(f"{self.path.name} has changed since it was loaded: load the experts again.")
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        self._check_unchanged()
+        return self._file.get_tensor(name)
+
+    def __contains__(self, name):
+        return name in self._names
+
+    def __iter__(self):
+        return iter(self._names)
+
+    def __len__(self):
+        return len(self._names)
+
+    def state(self) -> tuple:
+        """What a cache compares: a file is what it was when it was opened."""
+        return self._opened
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._file.get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        return self._file.get_slice(name).get_dtype()
+
+
+def begins_with(path: str | os.PathLike, mark: re.Pattern, length: int) -> bool:
+    """Whether a file's first bytes hold the mark; read once for each state of a file, for lists ask again and again."""
+    try:
+        stat = os.stat(path)
+        return _begins_with(os.fspath(path), stat.st_size, stat.st_mtime_ns, mark, length)
+    except OSError:
+        return False
+
+
+@lru_cache(4096)
+def _begins_with(path: str, size: int, changed: int, mark: re.Pattern, length: int) -> bool:
+    with open(path, "rb") as file:
+        return mark.search(file.read(length)) is not None

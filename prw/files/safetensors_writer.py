@@ -1,0 +1,65 @@
+"""A safetensors file written tensor by tensor, whole or not at all.
+
+The library's own writer holds a second copy of everything in memory. Here one tensor at a time is: the header, whose
+length is known beforehand only roughly, is written last into room kept for it (the format allows spaces behind it).
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..bank.info import BankError
+from .atomic_write import whole
+from .tensor_views import width_of
+from .validate import short
+
+NAMES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+ENTRY = 160
+"""Bytes that the header needs for a tensor, besides its name: more than two offsets, a type and a shape can take."""
+
+
+def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    path = Path(path)
+    try:
+        with whole(path) as partial, open(partial, "wb") as file:
+            _write(file, tensors, dict(metadata))
+    except OSError as error:
+        raise BankError(
+            f"{path.name} could not be written ({short(error)}): free some space or choose another folder."
+        ) from None
+    return path
+
+
+def _write(file, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    header = {"__metadata__": metadata}
+    room = len(json.dumps(header)) + sum(len(json.dumps(name)) + ENTRY for name in tensors)
+    room += -room % 8  # data begins where any number type may
+    file.seek(8 + room)
+    end = 0
+    for name in _wide_first(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        start, end = end, end + tensor.nbytes
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    file.seek(0)
+    file.write(room.to_bytes(8, "little"))
+    file.write(json.dumps(header).encode().ljust(room))
+
+
+def _wide_first(tensors: Mapping[str, Tensor]) -> list[str]:
+    """As the library orders them, so that each tensor begins at a multiple of its numbers' width; then by name.
+
+    Tensors that are computed on the way know the order in which they are cheap.
+    """
+    names = tensors if hasattr(tensors, "width") else sorted(tensors)
+    return sorted(names, key=lambda name: -width_of(tensors, name))

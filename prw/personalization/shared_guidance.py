@@ -1,0 +1,72 @@
+"""Sampling for personalisation: how much of each prediction is the concept's, and how much its superclass's.
+
+The concept's prediction is the prompt's with its source; the superclass's is that without ("a dog"). All ways of the
+PersonGenSampler paper are one formula, s + weight (c - s), with a weight that depends on step and place: no
+unconditional prediction is needed, so it works at cfg 1.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..files.validate import between
+from .attention_probe import View, Watch
+from .marked_prompt import Words
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where and when the concept has its say: switching is (0.14, 1, 1), mixed (0, 0.5, 1), multi-stage (0.2, 0.57, 1),
+    masked (0.06, 0.5, 0.3); those are the authors' values."""
+
+    switch: float = 0.14
+    """The part of the sampling before which the superclass is alone."""
+    weight: float = 1.0
+    """The concept's, from then on; above 1 it leads away from the superclass: guidance towards the source."""
+    area: float = 1.0
+    """The share of the picture that the concept has: where the superclass reads its noun most. 1: everywhere."""
+
+    def __post_init__(self):
+        between("switch", self.switch, 0, 1)
+        between("weight", self.weight, -100, 100)
+        between("area", self.area, 0, 1)
+
+    @property
+    def masked(self) -> bool:
+        return self.area < 1
+
+
+@dataclass
+class NounMap(Watch):
+    """How much the picture reads the noun, mean of blocks and heads."""
+
+    seen: list[Tensor] = field(default_factory=list)
+
+    def see(self, view: View, words: Words) -> None:
+        self.seen.append(view.reading(words)[..., list(words.noun)].sum(-1).mean(1))
+
+    def mean(self) -> Tensor:
+        """(batch, rows)"""
+        if not self.seen:
+            raise RuntimeError(
+                "The superclass was not drawn in this step, so nobody knows where its noun is: bypass EasyCache and "
+                "time windows of prompts, or set area to 1."
+            )
+        return torch.stack(self.seen).mean(0)
+
+
+def strongest(noun: Tensor, area: float) -> Tensor:
+    """1 at the share of places (batch, rows) that read the noun most, 0 elsewhere."""
+    return (noun > torch.quantile(noun, 1 - area, dim=1, keepdim=True)).float()
+
+
+def on_latent(places: Tensor, height: int, width: int, patch: int) -> Tensor:
+    """A value a token (batch, rows) as one a latent pixel (batch, 1, height, width)."""
+    grid = places.unflatten(1, (-1, -(-width // patch)))
+    grid = grid.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+    return grid[:, None, :height, :width]
+
+
+def mixed(concept: Tensor, superclass: Tensor, weight: float | Tensor) -> Tensor:
+    return superclass + weight * (concept - superclass)

@@ -1,0 +1,50 @@
+"""What an expert is used to: how its source was given when it was trained.
+
+A bank's routed experts share one source and have no habits. Imported ones bring theirs along.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .files.validate import between, one_of
+from .fit_image import FITS, GRID, HOLES
+from .positions import POSITION
+
+PIXELS = 8
+"""A side of what one latent stands for."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Empty is always: as the bank or the task says."""
+
+    guidance: str = ""
+    """"live": the source's modulation is told the picture's own guidance instead of the bank's constant."""
+    position: str = ""
+    """Where the source lies (positions.py)."""
+    side: int = 0
+    """Sources were squares of so many pixels; 0: any size."""
+    fit: str = ""
+    """How a picture becomes that square: "stretch", or "pad" with grey."""
+    hole: str = ""
+    """The colour of holes to fill (fitting.py)."""
+
+    def __post_init__(self):
+        one_of("guidance", self.guidance, ("", "live"))
+        one_of("position", self.position, ("", *POSITION))
+        one_of("fit", self.fit, FITS)
+        one_of("hole", self.hole, tuple(HOLES))
+        between("side", self.side, 0, 8192)
+        if self.side % GRID:
+            raise ValueError(f"side is {self.side}, expected a multiple of {GRID}")
+
+    def strange(self, latent: Tensor) -> str:
+        """What is unusual about a source, or ""."""
+        height, width = (PIXELS * side for side in latent.shape[-2:])
+        if not self.side or (height, width) == (self.side, self.side):
+            return ""
+        return (
+            f"A CoLoGen source is {width} x {height} pixels, its expert was trained on {self.side} x {self.side}: "
+            f"connect the experts to CoLoGen Source, too, and it fits the picture."
+        )

@@ -1,0 +1,189 @@
+"""Features beside what else may be in a graph: other guiders, masks, caches, branches, late starts, half precision."""
+
+import logging
+
+import pytest
+import torch
+from cologen.prw.comfyui.conditioning import add_source
+from cologen.prw.coredi.feature_stream import FeatureStream
+from cologen.prw.coredi.features import Coevolving, looks_like_features
+from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.source import Routing
+from cologen.training.coredi.sampling import drawn_along
+from cologen.training.sampling import drawn
+from sampling import conditioning, sample
+from test_dual_branch import branched, marked
+from test_feature_sampling import host_picture, random_features, reading, with_source
+from test_flux_patch import applied, close
+from test_personal import SIGMAS
+from tiny import host_model, source, tiny_flux
+
+pytestmark = pytest.mark.usefixtures("comfy")
+WAYS = pytest.mark.parametrize("way", ["coredi", "self"])
+
+
+@pytest.fixture(scope="module")
+def model(comfy, flux, bank):
+    return applied(host_model(flux), bank)
+
+
+def pictured(model, positive, negative=None, **how):
+    return sample(model, positive, negative or with_source(6), sigmas=torch.tensor(SIGMAS), **how)
+
+
+def test_what_a_source_may_not_do_it_does_not_do_by_features(model, flux):
+    read = reading(model, random_features(flux))
+
+    def swapped(**how):
+        one, other = (pictured(read, add_source(conditioning(4), source(seed=seed, **how))) for seed in (3, 33))
+        return (one - other).abs().mean()
+
+    assert swapped() > 0.5 and swapped(source_strength=1e-6) < 1e-3
+    assert swapped(region=torch.zeros(8, 8)) < 0.5 * swapped()  # it still decides which experts bend them
+
+
+def test_a_cell_may_read_what_its_tokens_may_on_the_average(flux):
+    stream = FeatureStream.__new__(FeatureStream)
+    stream.pool, stream._cells = torch.rand(3, 16).softmax(-1), (None, None)
+    q, mask = torch.zeros(2, 1, 5 + 16, 4), torch.randn(21, 30, generator=torch.Generator().manual_seed(1))
+    mask[7, 3], mask[5:, 4] = -torch.inf, -torch.inf
+    found = stream._allowed(mask, q, 5)
+    assert found.shape == (3, 33) and not found[:, :3].any()
+    for cell in range(3):
+        for key in range(30):
+            share = sum(float(stream.pool[cell, i]) * float(mask[5 + i, key].exp()) for i in range(16))
+            assert float(found[cell, 3 + key].exp()) == pytest.approx(share, rel=1e-4)
+    bools = mask > 0
+    assert torch.allclose(stream._allowed(bools, q, 5)[:, 3:].exp(), stream.pool @ bools[5:].float(), atol=1e-6)
+
+
+def styled(seed):
+    """With the host's own mask over text and picture, as Redux makes it."""
+    ((text, options),) = with_source(seed)
+    bias = torch.randn(1, 21, 21, generator=torch.Generator().manual_seed(seed))
+    return [[text, {**options, "attention_mask": bias, "attention_mask_img_shape": (4, 4)}]]
+
+
+def test_a_host_s_mask_is_kept_for_every_prompt_of_a_batch(model, flux):
+    read = reading(model, random_features(flux))
+    alone = [pictured(read, styled(4), styled(6), cfg=1.0), pictured(model, styled(6), styled(4), cfg=1.0)]
+    both = pictured(read, styled(4), styled(6), cfg=2.0, batch=2)
+    assert torch.isfinite(both).all() and not torch.allclose(*alone, atol=1e-2)
+    assert torch.allclose(pictured(read, styled(4), styled(6), cfg=1.0001), alone[0], atol=1e-2)
+
+
+@WAYS
+def test_a_guidance_of_nothing_changes_nothing(model, flux, way):
+    """Skip-layer guidance calls the model once more at the same time."""
+    from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
+
+    read = reading(model, random_features(flux, way))
+    guided = SkipLayerGuidanceDiT.execute(read, 1e-9, 0.0, 1.0, "0", "0").result[0]
+    close(host_picture(guided, cfg=1.5), host_picture(read, cfg=1.5), 1e-3)
+
+
+def test_two_of_them_go_on_as_one_when_a_weight_asks_for_another_call(model, flux):
+    one, other = random_features(flux), random_features(flux, "self", "inpaint", seed=9)
+    positive = add_source(with_source(4), source("inpaint", seed=9))
+
+    def drawn_by(weight, more):
+        return pictured(reading(reading(model, one, weight), other, more), positive)
+
+    usual = drawn_by(1.0, 1.0)
+    close(drawn_by(1.0001, 1.0), usual, 1e-2)
+    close(drawn_by(1.0, 1.0001), usual, 1e-2)
+
+
+def test_every_prompt_but_the_negative_reads(model, flux):
+    """The host's guider for two conds asks for the negative first."""
+    import comfy.sample
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+
+    def dual(model, first, second, negative):
+        guider = Guider_DualCFG(model)
+        guider.set_conds(first, second, negative)
+        guider.set_cfg(1.0, 1.0)
+        noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 8, 8), 7)
+        euler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor(SIGMAS)
+        with torch.inference_mode():
+            return guider.sample(noise, torch.zeros(1, 16, 8, 8), euler, sigmas, disable_pbar=True, seed=7)
+
+    read = reading(model, random_features(flux))
+    prompts = conditioning(8), with_source(6)
+    close(dual(read, with_source(4), *prompts), pictured(read, with_source(4)), 1e-3)
+
+
+def test_easycache_may_pass_over_steps(model, flux, caplog):
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    for threshold, same in ((1e-9, True), (3.0, False)):
+        read = reading(model, random_features(flux, "self"))
+        skipping = EasyCacheNode.execute(read, threshold, 0.1, 0.95, False).result[0]
+        found, whole = (sample(one, with_source(), with_source(6), steps=8) for one in (skipping, read))
+        assert torch.isfinite(found).all() and torch.equal(found, whole) == same
+
+
+def test_a_run_that_heard_nothing_says_so(model, flux, caplog):
+    from comfy.patcher_extension import WrappersMP
+
+    deaf = reading(model, random_features(flux, "self"))
+    deaf.add_wrapper_with_key(
+        WrappersMP.DIFFUSION_MODEL, "none", lambda executor, x, *args, **kwargs: torch.zeros_like(x)
+    )
+    with caplog.at_level(logging.WARNING):
+        host_picture(deaf)
+    assert "Features of control were never heard" in caplog.text
+
+
+def test_a_late_start_begins_as_noised_as_it_is(flux):
+    noise = torch.randn(1, 65, 6, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(Coevolving({}, noise).at(1.0), noise)
+    assert torch.allclose(Coevolving({}, noise).at(0.3), 0.3 * noise)
+
+
+@WAYS
+def test_whoever_looks_on_sees_the_features_keys(model, flux, way):
+    """With all the weight on the concept's text, two branches are the concept alone."""
+    read = reading(model, random_features(flux, way))
+    positive = add_source(marked(), source())
+    for one in (
+        branched(read, strength=-1e6, end=1.0),
+        reading(branched(model, strength=-1e6, end=1.0), random_features(flux, way)),
+    ):
+        close(pictured(one, positive), pictured(read, positive), 1e-3)
+
+
+def test_fp16_overflows_as_the_host_s_does(bank, monkeypatch):
+    from cologen.prw import weaving
+    from cologen.prw.coredi import feature_stream
+
+    def large(*given):
+        h, kv = usual(*given)
+        return h * 1e3 * 1e3, kv
+
+    usual = weaving.double_step
+    for module in (weaving, feature_stream):
+        monkeypatch.setattr(module, "double_step", large)
+    half = tiny_flux(torch.float16)
+    ((text, options),) = conditioning(4)
+    given = source().latent, torch.randn(1, 16, 8, 8), (text, options["pooled_output"]), SIGMAS
+    case = (EmbeddedHost(half, torch.float16), bank, Routing(task="control"), *given)
+    assert torch.isfinite(drawn(*case)).all()
+    assert torch.isfinite(drawn_along([random_features(half)], 1.0, *case)).all()
+
+
+def test_a_bank_may_be_called_features(comfy, bank, flux, tmp_path, monkeypatch):
+    import folder_paths
+    from cologen.training.comfyui import folders
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "cologen", ([str(tmp_path)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    bank.save(tmp_path / "dogs.features.safetensors")
+    random_features(flux).save(tmp_path / "1-dogs.features.safetensors")
+    assert (
+        "dogs.features.safetensors" in folders.bank_files()
+        and "1-dogs.features.safetensors" not in folders.bank_files()
+    )
+    assert "1-dogs.features.safetensors" in folders.feature_files()
+    assert looks_like_features(folders.feature_path("1-dogs.features.safetensors"))

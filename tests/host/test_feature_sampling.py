@@ -1,0 +1,138 @@
+"""Features drawn along in the real host: what it draws is what our own FLUX does, which test_along.py holds to formulas."""
+
+import json
+
+import pytest
+import torch
+from cologen.prw.bank.info import BankError
+from cologen.prw.coredi.features import Coevolving, Features, FeaturesInfo, shapes
+from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.source import Routing
+from cologen.training.coredi.sampling import drawn_along
+from safetensors.torch import save_file
+from sampling import conditioning, sample
+from test_flux_patch import applied, close
+from test_personal import SIGMAS
+from tiny import Base, host_model, source
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+
+def random_features(flux, way="coredi", task="control", seed=5):
+    info, g = FeaturesInfo(Base.of(flux), way, task, 6), torch.Generator().manual_seed(seed)
+    tensors = {name: 0.2 * torch.randn(shape, generator=g) for name, shape in shapes(info).items()}
+    return Features(info, {**tensors, "norm.weight": tensors["norm.weight"] + 1})
+
+
+@pytest.fixture(scope="module")
+def model(comfy, flux, bank):
+    return applied(host_model(flux), bank)
+
+
+def reading(model, features, weight=1.0):
+    from cologen.prw.comfyui.feature_sampling import FeatureReading
+
+    return FeatureReading(features, weight).attach(model)
+
+
+def with_source(seed=4, **how):
+    from cologen.prw.comfyui.conditioning import add_source
+
+    return add_source(conditioning(seed), source(**how))
+
+
+def host_picture(model, **how):
+    return sample(model, with_source(), with_source(6), sigmas=torch.tensor(SIGMAS), **how)
+
+
+def own_picture(flux, bank, features, weight, cfg, batch):
+    import comfy.sample
+
+    noise = comfy.sample.prepare_noise(torch.zeros(batch, 16, 8, 8), 7)
+    told, untold = (
+        (text.expand(batch, -1, -1), options["pooled_output"].expand(batch, -1))
+        for ((text, options),) in (conditioning(4), conditioning(6))
+    )
+    given = source().latent.expand(batch, -1, -1, -1), noise, told, SIGMAS
+    host = EmbeddedHost(flux, torch.float32)
+    known = [random_features(flux, "self", "inpaint"), features]
+    more = dict(guidance=3.5, untold=untold if cfg != 1 else None, cfg=cfg, seed=9)
+    return drawn_along(known, weight, host, bank, Routing(task="control"), *given, **more)
+
+
+@pytest.mark.parametrize("way", ["coredi", "self"])
+@pytest.mark.parametrize("weight, cfg, batch", [(1.0, 1.0, 1), (1.0, 2.5, 2), (1.5, 1.0, 2), (1.5, 2.5, 1)])
+def test_the_host_draws_what_our_own_flux_does(model, flux, bank, way, weight, cfg, batch):
+    features = random_features(flux, way)
+    found = host_picture(reading(model, features, weight), cfg=cfg, batch=batch)
+    close(found, own_picture(flux, bank, features, weight, cfg, batch), 5e-4)
+    assert not torch.allclose(found, host_picture(model, cfg=cfg, batch=batch), atol=1e-2)
+
+
+def test_without_weight_or_without_a_source_of_their_task_nothing_changes(model, flux):
+    plain = host_picture(model)
+    assert torch.equal(host_picture(reading(model, random_features(flux), 0.0)), plain)
+    for weight in (1.0, 1.5):
+        elsewhere = reading(model, random_features(flux, task="inpaint"), weight)
+        assert torch.equal(host_picture(elsewhere), plain)
+        assert torch.equal(sample(elsewhere, conditioning()), sample(model, conditioning()))
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "euler_ancestral", "uni_pc"])
+def test_any_sampler_draws_the_same_each_time(model, flux, sampler):
+    read = reading(model, random_features(flux))
+    found, again = (host_picture(read, sampler=sampler) for _ in range(2))
+    assert torch.isfinite(found).all() and torch.equal(found, again)
+    assert not torch.allclose(found, host_picture(model, sampler=sampler), atol=1e-2)
+
+
+def test_a_source_that_may_act_only_in_part_keeps_its_mask(model, flux, bank):
+    """Strength below 1 is a mask over the source's keys; a prompt that reads nothing makes another, over features'."""
+    from cologen.prw.comfyui.conditioning import add_source
+
+    weak = add_source(conditioning(4), source(source_strength=0.5))
+    silent = random_features(flux)
+    silent.tensors["in.weight"].zero_()
+    alone, both = (sample(reading(model, silent), weak, with_source(6), cfg=cfg, steps=2) for cfg in (1.0, 1.0001))
+    close(both, alone, 1e-2)
+    assert not torch.allclose(alone, sample(model, weak, with_source(6), steps=2), atol=1e-2)
+
+
+def test_two_tasks_of_one_bank_each_have_their_own(model, flux):
+    one, other = random_features(flux), random_features(flux, "self", "inpaint", seed=9)
+    both = reading(reading(model, one), other)
+    assert torch.equal(host_picture(both), host_picture(reading(model, one)))
+    with pytest.raises(ValueError, match="already reads features of control"):
+        reading(both, one)
+
+
+def test_a_file_brings_back_what_was_saved_and_refuses_all_else(flux, bank, tmp_path):
+    features = random_features(flux, "self")
+    found = Features.open(features.save(tmp_path / "1-control.features.safetensors"))
+    assert found.info == features.info
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in features.tensors.items())
+    halves = Features(features.info, {name: tensor.half() for name, tensor in features.tensors.items()})
+    assert {t.dtype for t in Features.open(halves.save(tmp_path / "half.safetensors")).tensors.values()} == {
+        torch.float32
+    }
+    with pytest.raises(BankError, match="bank.safetensors is no CoLoGen features file: choose a file that a training"):
+        Features.open(bank.save(tmp_path / "bank.safetensors"))
+    fewer = Features(features.info, {"norm.weight": features.tensors["norm.weight"]})
+    with pytest.raises(BankError, match="fewer.safetensors lacks the tensor"):
+        Features.open(fewer.save(tmp_path / "fewer.safetensors"))
+    later = dict(format="cologen-features", version=2), dict(format="cologen-features", version=1, way="nowhere")
+    for metadata, said in zip(later, ("a features file of version 2", "'nowhere', expected one of 'coredi', 'self'")):
+        save_file(features.tensors, tmp_path / "x.safetensors", {"cologen_features": json.dumps(metadata)})
+        with pytest.raises(BankError, match=said):
+            Features.open(tmp_path / "x.safetensors")
+
+
+def test_a_time_that_is_asked_for_twice_changes_nothing(flux):
+    features, noise = random_features(flux), torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(1))
+    own = torch.randn(1, 5, flux.params.hidden_size, generator=torch.Generator().manual_seed(2))
+    once, twice = (Coevolving(features.tensors, noise) for _ in range(2))
+    for state, times in ((once, (1.0, 0.5, 0.2)), (twice, (1.0, 0.5, 0.5, 0.3, 0.2))):
+        for t in times:
+            found = state.at(t)
+            state.hear(own, None, None)
+    assert torch.allclose(once.at(0.1), twice.at(0.1), atol=1e-5) and not torch.allclose(found, noise)

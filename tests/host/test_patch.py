@@ -1,0 +1,449 @@
+"""PRW in the real host: every picture against the naive formula sampled by the same host."""
+
+import math
+
+import pytest
+import torch
+from cologen.prw.comfyui.conditioning import add_source
+from naive import Naive
+from sampling import conditioning, naive_model, sample
+from tiny import host_model, latent, source, tiny_bank
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+NAMES = ("inpaint", "ground", "control")
+SAMPLERS = ("euler", "heun", "dpmpp_2m", "dpmpp_sde")
+
+
+@pytest.fixture(scope="module")
+def model(comfy, flux):
+    return host_model(flux)
+
+
+def patch():
+    from cologen.prw.comfyui import patch as flux_patch
+
+    return flux_patch
+
+
+def applied(model, bank):
+    return patch().apply_bank(model, bank)
+
+
+def with_sources(positive, *sources):
+    for one in sources:
+        positive = add_source(positive, one)
+    return positive
+
+
+def naive_source(task="control", seed=3, batch=1, height=8, width=8, **rest):
+    stage = NAMES.index(task)
+    return dict(latent=latent(batch, height, width, seed), stage=task, names=NAMES[: stage + 1], **rest)
+
+
+def close(a, b, tolerance=1e-4):
+    error, size = (a - b).abs().max(), b.abs().max()
+    assert error < tolerance * size, f"differs by {error:.2e} of {size:.2e}"
+
+
+def woven(model, bank, *sources, seed=4, **how):
+    return sample(applied(model, bank), with_sources(conditioning(seed), *sources), **how)
+
+
+def expected(model, flux, bank, *sources, **how):
+    return sample(naive_model(model, flux.state_dict(), bank, {4: list(sources)}), conditioning(4), **how)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_woven_picture_is_the_naive_formula(model, flux, bank, sampler):
+    found = woven(model, bank, source(), sampler=sampler)
+    close(found, expected(model, flux, bank, naive_source(), sampler=sampler), 2e-3)
+    assert not torch.allclose(found, sample(model, conditioning(4), sampler=sampler), atol=0.1)
+
+
+@pytest.mark.parametrize("batch, size", [(2, (7, 10)), (3, (6, 5))])
+def test_woven_batches_of_odd_sizes_are_the_naive_formula(model, flux, bank, batch, size):
+    how = dict(batch=batch, size=size)
+    one = source(height=size[0], width=size[1])
+    close(
+        woven(model, bank, one, **how), expected(model, flux, bank, naive_source(height=size[0], width=size[1]), **how)
+    )
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_no_source_is_the_hosts_own_picture(model, bank, sampler):
+    plain = sample(model, conditioning(), sampler=sampler)
+    assert torch.equal(sample(applied(model, bank), conditioning(), sampler=sampler), plain)
+    woven(model, bank, source(), sampler=sampler)
+    assert torch.equal(sample(model, conditioning(), sampler=sampler), plain)
+
+
+def test_no_source_is_the_hosts_own_picture_on_a_turbo_schedule(model, bank):
+    sigmas = torch.tensor([1.0, 0.7, 0.35, 0.1, 0.0])
+    plain = sample(model, conditioning(), sampler="lcm", sigmas=sigmas)
+    assert torch.equal(sample(applied(model, bank), conditioning(), sampler="lcm", sigmas=sigmas), plain)
+    off = with_sources(conditioning(), source(source_strength=0.0))
+    assert torch.equal(sample(applied(model, bank), off, sampler="lcm", sigmas=sigmas), plain)
+
+
+def test_cached_is_uncached(model, bank):
+    cached, uncached = applied(model, bank), applied(model, bank)
+    patch().attachment_of(uncached).cached = False
+    positive = with_sources(conditioning(), source(), source("inpaint", seed=9))
+    assert torch.equal(sample(cached, positive), sample(uncached, positive))
+
+
+def test_the_source_runs_once_a_picture_and_is_freed_afterwards(model, bank, flux):
+    patched, calls = applied(model, bank), []
+    hook = model.model.diffusion_model.double_blocks[0].img_attn.qkv.register_forward_hook(lambda *a: calls.append(1))
+    sample(patched, with_sources(conditioning(), source()), steps=5)
+    hook.remove()
+    assert len(calls) == 5 + 1
+    cache = patch().attachment_of(patched).cache
+    assert not cache.rows and not cache.kept
+
+
+def test_knobs_reach_the_host(model, flux, bank):
+    region = torch.rand(4, 4, generator=torch.Generator().manual_seed(5))
+    bias = torch.cat([torch.full((5,), math.log(0.5)), (0.5 * region.flatten()).log()])
+    found = woven(model, bank, source(strength=0.4, source_strength=0.5, region=region))
+    close(found, expected(model, flux, bank, naive_source(strength=0.4, log_bias=bias)), 5e-4)
+
+
+def test_two_sources_in_any_order_are_the_naive_formula(model, flux, bank):
+    a, b = source("control"), source("inpaint", seed=9)
+    wanted = expected(model, flux, bank, naive_source(), naive_source("inpaint", 9))
+    close(woven(model, bank, a, b), wanted)
+    close(woven(model, bank, b, a), wanted)
+
+
+def test_start_and_end_window(model, flux, bank):
+    sigmas = torch.tensor([1.0, 0.8, 0.5, 0.2, 0.0])
+    to_percent = model.get_model_object("model_sampling").percent_to_sigma
+    start = next(p / 1000 for p in range(1000) if to_percent(p / 1000) < 0.65)
+    patched = applied(model, bank)
+    late = sample(patched, with_sources(conditioning(), source(start=start)), sigmas=sigmas)
+    early = sample(patched, with_sources(conditioning(), source(end=start)), sigmas=sigmas)
+
+    def euler(models):
+        """x_{i+1} = x_i + (s_{i+1} - s_i) v, with v from the naive formula or plain."""
+        import comfy.sample
+
+        naive = Naive(flux.state_dict())
+        x = comfy.sample.prepare_noise(torch.zeros(1, 16, 8, 8), 7).float()
+        text, options = conditioning()[0]
+        for i, found in enumerate(models):
+            t = sigmas[i : i + 1]
+            v = naive(x, t, text, options["pooled_output"], torch.tensor([3.5]), found, bank)
+            x = x + (sigmas[i + 1] - sigmas[i]) * v
+        return x / 0.3611 + 0.1159
+
+    one = [naive_source()]
+    close(late, euler([[], [], one, one]))
+    close(early, euler([one, one, [], []]))
+
+
+def test_cond_and_uncond_in_one_pass_and_in_two(model, flux, bank, monkeypatch):
+    patched = applied(model, bank)
+    both = dict(cfg=2.5, negative=with_sources(conditioning(5), source()))
+    positive = with_sources(conditioning(4), source())
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()], 5: [naive_source()]})
+    wanted = sample(naive, conditioning(4), conditioning(5), cfg=2.5)
+    sizes = []
+    hook = model.model.diffusion_model.img_in.register_forward_hook(lambda m, a, out: sizes.append(len(out)))
+    close(sample(patched, positive, **both), wanted, 5e-4)
+    assert 2 in sizes[1:]
+    sizes.clear()
+    monkeypatch.setattr(model.model, "memory_required", lambda *a, **k: 1e18)
+    close(sample(patched, positive, **both), wanted, 5e-4)
+    hook.remove()
+    assert set(sizes) == {1}
+
+
+def test_chunking_that_changes_between_steps(model, flux, bank, monkeypatch):
+    patched, step, sizes = applied(model, bank), [0], []
+
+    def memory(*args, **kwargs):
+        step[0] += 1
+        return 1e18 if step[0] % 3 == 0 else 0
+
+    conds = (with_sources(conditioning(4), source()), with_sources(conditioning(5), source()))
+    steady = sample(patched, *conds, cfg=2.5, batch=2, steps=6)
+    monkeypatch.setattr(model.model, "memory_required", memory)
+    hook = model.model.diffusion_model.txt_in.register_forward_hook(lambda m, a, out: sizes.append(len(out)))
+    close(sample(patched, *conds, cfg=2.5, batch=2, steps=6), steady, 2e-4)
+    hook.remove()
+    assert {2, 4} <= set(sizes)
+
+
+def test_guided_batches_with_batches_of_two_sources(model, flux, bank):
+    """Three pictures, two conds in one pass, a batch of three and one of two images."""
+    pixels = {3: latent(3, seed=3), 9: latent(2, seed=9)}
+    ours = [source(latent_=pixels[3]), source("inpaint", latent_=pixels[9])]
+    repeated = [dict(naive_source(), latent=pixels[3]), dict(naive_source("inpaint"), latent=pixels[9][[0, 1, 0]])]
+    naive = naive_model(model, flux.state_dict(), bank, {4: repeated, 5: repeated})
+    wanted = sample(naive, conditioning(4), conditioning(5), cfg=2.0, batch=3)
+    conds = [with_sources(conditioning(seed), *ours) for seed in (4, 5)]
+    close(sample(applied(model, bank), *conds, cfg=2.0, batch=3), wanted, 5e-4)
+
+
+@pytest.mark.parametrize("sigmas", [[1.0, 0.6, 0.2, 0.0]])
+def test_a_bank_of_the_shared_timestep(model, flux, sigmas):
+    shared = tiny_bank(flux, time="shared")
+    patched = applied(model, shared)
+    rows = []
+    hook = model.model.diffusion_model.final_layer.register_forward_hook(
+        lambda *a: rows.append(len(patch().attachment_of(patched).cache.rows))
+    )
+    found = sample(patched, with_sources(conditioning(), source(keep=True)), sigmas=torch.tensor(sigmas))
+    hook.remove()
+    naive = naive_model(model, flux.state_dict(), shared, {4: [naive_source()]}, shared_time=True)
+    close(found, sample(naive, conditioning(), sigmas=torch.tensor(sigmas)))
+    assert set(rows) == {0} and not patch().attachment_of(patched).cache.kept
+
+
+def test_scaled_positions_of_the_host_move_an_aligned_source_along(model, flux, bank):
+    patched = applied(model, bank)
+    scale = {"scale_y": 0.5, "shift_y": 3.0, "scale_x": 2.0, "shift_x": 1.0}
+    moved = patched.clone()
+    moved.model_options["transformer_options"]["rope_options"] = scale
+    found = sample(moved, with_sources(conditioning(), source()))
+    grid = torch.tensor([[0.0, 3 + 0.5 * i, 1 + 2.0 * j] for i in range(4) for j in range(4)])
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source(positions=grid)]}, image_positions=grid)
+    close(found, sample(naive, conditioning()))
+
+
+def test_a_control_lora_widens_img_in_for_the_source_too(flux, bank):
+    """Canny and depth LoRAs of FLUX give img_in 128 channels: the source repeats itself as the given image."""
+    import node_helpers
+
+    model, weights = host_model(flux), flux.state_dict()
+    g = torch.Generator().manual_seed(11)
+    delta = 0.1 * torch.randn(256, 128, generator=g)
+    wide = torch.nn.functional.pad(weights["img_in.weight"], (0, 64)) + delta
+    model.add_patches({"diffusion_model.img_in.weight": ("diff", (delta, {"pad_weight": True}))}, 1.0)
+    hint = latent(seed=13)
+    control = node_helpers.conditioning_set_values(
+        with_sources(conditioning(), source()), {"concat_latent_image": hint}
+    )
+    found = sample(applied(model, bank), control)
+    naive = naive_model(
+        host_model(flux), {**weights, "img_in.weight": wide}, bank,
+        {4: [dict(naive_source(), latent=latent(seed=3).repeat(1, 2, 1, 1))]},
+        concat=(hint - 0.1159) * 0.3611,
+    )  # fmt: skip
+    close(found, sample(naive, conditioning()))
+
+
+def test_source_on_the_positive_only(model, flux, bank):
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]})
+    found = woven(model, bank, source(), cfg=2.5)
+    close(found, sample(naive, conditioning(4), conditioning(5), cfg=2.5), 5e-4)
+
+
+def test_combined_and_area_conditionings(model, flux, bank):
+    import node_helpers
+
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()], 6: [naive_source(height=4, width=8)]})
+
+    def area(cond):
+        return node_helpers.conditioning_set_values(cond, {"area": (4, 8, 4, 0), "strength": 0.7})
+
+    positive = with_sources(conditioning(4), source()) + area(with_sources(conditioning(6), source(height=4, width=8)))
+    wanted = sample(naive, conditioning(4) + area(conditioning(6)))
+    close(sample(applied(model, bank), positive), wanted, 5e-4)
+
+
+def test_source_batches_follow_the_picture_batch(model, flux, bank):
+    found = woven(model, bank, source(batch=2), batch=2)
+    close(found, expected(model, flux, bank, naive_source(batch=2), batch=2))
+
+
+def test_a_lora_on_the_base_reaches_the_source(flux, bank):
+    model = host_model(flux)
+    weights, patches, g = flux.state_dict(), {}, torch.Generator().manual_seed(8)
+    for name in ("double_blocks.0.img_attn.qkv", "single_blocks.1.linear1", "double_blocks.1.img_mlp.0"):
+        delta = 0.2 * torch.randn(weights[name + ".weight"].shape, generator=g) * 256**-0.5
+        patches[f"diffusion_model.{name}.weight"] = ("diff", (delta,))
+        weights[name + ".weight"] = weights[name + ".weight"] + 0.8 * delta
+    for order in (0, 1):
+        lora = model.clone() if order == 0 else applied(model, bank)
+        assert len(lora.add_patches(patches, 0.8)) == 3
+        patched = applied(lora, bank) if order == 0 else lora
+        found = sample(patched, with_sources(conditioning(), source()))
+        wanted = sample(naive_model(model, weights, bank, {4: [naive_source()]}), conditioning())
+        close(found, wanted)
+    # and off again: the same MODEL without the LoRA must not see what the LoRA left
+    close(woven(model, bank, source()), expected(model, flux, bank, naive_source()))
+
+
+def test_an_fp8_base(flux, bank):
+    model = host_model(flux, torch.float8_e4m3fn)
+    weights = {k: v.to(torch.float8_e4m3fn).float() if v.ndim > 1 else v for k, v in flux.state_dict().items()}
+    held = {k: v.dtype for k, v in model.model.diffusion_model.state_dict().items()}
+    assert torch.float8_e4m3fn in held.values()
+    weights = {k: v.float() for k, v in model.model.diffusion_model.state_dict().items()}
+    weights = {k.replace("norm.weight", "norm.scale"): v for k, v in weights.items()}
+    found = woven(model, bank, source())
+    wanted = sample(naive_model(model, weights, bank, {4: [naive_source()]}), conditioning())
+    assert (found - wanted).abs().mean() < 0.02 * wanted.abs().mean()
+
+
+def test_easycache_that_skips_steps(model, flux, bank):
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    def easy(m):
+        return EasyCacheNode.execute(m, 3.0, 0.1, 0.95, False).result[0]
+
+    calls = []
+    hook = model.model.diffusion_model.img_in.register_forward_hook(lambda *a: calls.append(1))
+    found = sample(easy(applied(model, bank)), with_sources(conditioning(), source()), steps=8)
+    hook.remove()
+    assert len(calls) < 8 + 1, "EasyCache should have skipped a step"
+    naive = naive_model(easy(model), flux.state_dict(), bank, {4: [naive_source()]})
+    close(found, sample(naive, conditioning(), steps=8), 2e-3)
+    other_order = applied(easy(model), bank)
+    close(sample(other_order, with_sources(conditioning(), source()), steps=8), found, 1e-5)
+
+
+def test_controlnet_residuals(model, flux, bank):
+    import comfy.controlnet
+    import node_helpers
+
+    g = torch.Generator().manual_seed(6)
+    residuals = {kind: [torch.randn(1, 16, 256, generator=g) for _ in range(2)] for kind in ("input", "output")}
+
+    class Fixed(comfy.controlnet.ControlBase):
+        def get_control(self, x, t, cond, batched_number, transformer_options):
+            return {kind: [r.to(x) for r in tensors] for kind, tensors in residuals.items()}
+
+        def get_models(self):
+            return []
+
+    def controlled(cond):
+        return node_helpers.conditioning_set_values(cond, {"control": Fixed(), "control_apply_to_uncond": False})
+
+    found = sample(applied(model, bank), controlled(with_sources(conditioning(), source())))
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]})
+    close(found, sample(naive, controlled(conditioning())))
+
+
+def test_an_attention_override_sees_the_source_too(model, flux, bank):
+    def halve(func, q, k, v, *args, **kwargs):
+        return func(q, k, v * 0.5, *args, **kwargs)
+
+    patched = applied(model, bank)
+    patched.model_options["transformer_options"]["optimized_attention_override"] = halve
+    found = sample(patched, with_sources(conditioning(), source()))
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]}, halve_attention=True)
+    close(found, sample(naive, conditioning()))
+
+
+@pytest.mark.parametrize("what", ["whole", "blocks"])
+def test_torch_compile(flux, bank, what):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+
+    model = host_model(flux)
+    patched = applied(model, bank)
+    keys = ["diffusion_model"]
+    if what == "blocks":
+        keys = [f"diffusion_model.{kind}_blocks.{i}" for kind in ("double", "single") for i in range(2)]
+    set_torch_compile_wrapper(patched, "eager", options={"guard_filter_fn": skip_torch_compile_dict}, keys=keys)
+    found = sample(patched, with_sources(conditioning(), source()))
+    close(found, expected(model, flux, bank, naive_source()))
+
+
+@pytest.mark.parametrize("kind", ["additive", "bool"])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_an_attention_mask_of_the_host_is_padded_to_our_keys(model, flux, bank, kind, strength):
+    """Redux sends a mask over text and image; the source must stay readable."""
+    mask = torch.randn(1, 21, 21, generator=torch.Generator().manual_seed(3))
+    mask = mask if kind == "additive" else mask > -0.7
+    additive = mask[0] if kind == "additive" else torch.zeros(21, 21).masked_fill(~mask[0], -math.inf)
+
+    def masked(q, k, v, pe, attn_mask, extra_options):
+        return {"attn_mask": mask}
+
+    first = model.clone()
+    first.set_model_attn1_patch(masked)
+    found = sample(applied(first, bank), with_sources(conditioning(), source(source_strength=strength)))
+    bias = None if strength == 1 else torch.full((21,), math.log(strength))
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source(log_bias=bias)]}, extra_mask=additive)
+    close(found, sample(naive, conditioning()))
+
+
+def test_a_mask_that_changes_from_block_to_block(model, flux, bank):
+    g = torch.Generator().manual_seed(3)
+    masks = [torch.randn(1, 21, 21, generator=g) for _ in range(4)]
+
+    def masked(q, k, v, pe, attn_mask, extra_options):
+        index = extra_options["block_index"] + 2 * (extra_options["block_type"] == "single")
+        return {"attn_mask": masks[index].clone()}
+
+    first = model.clone()
+    first.set_model_attn1_patch(masked)
+    found = sample(applied(first, bank), with_sources(conditioning(), source()))
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]}, extra_mask=[m[0] for m in masks])
+    close(found, sample(naive, conditioning()))
+
+
+def test_kontext_references_stand_beside_our_source(model, flux, bank):
+    import node_helpers
+
+    def kontext(cond):
+        return node_helpers.conditioning_set_values(cond, {"reference_latents": [latent(height=6, width=6, seed=12)]})
+
+    found = sample(applied(model, bank), kontext(with_sources(conditioning(), source())))
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]})
+    close(found, sample(naive, kontext(conditioning())))
+
+
+def test_a_source_without_a_bank_is_a_sentence(model):
+    with pytest.raises(ValueError, match="put CoLoGen Apply between"):
+        sample(model, with_sources(conditioning(), source()))
+
+
+def test_a_second_bank_is_a_sentence(model, bank):
+    with pytest.raises(ValueError, match="already has a CoLoGen bank"):
+        applied(applied(model, bank), bank)
+
+
+def test_a_model_without_our_hooks_is_a_sentence(model, bank):
+    class ComfyFluxWrapper(torch.nn.Module):  # Nunchaku's name; it has no double_blocks
+        pass
+
+    alien = model.clone()
+    alien.add_object_patch("diffusion_model", ComfyFluxWrapper())
+    with pytest.raises(ValueError, match="ComfyFluxWrapper, expected ComfyUI's own FLUX.1"):
+        applied(alien, bank)
+
+
+def test_a_replaced_forward_is_a_sentence(model, bank, monkeypatch):
+    patched = applied(model, bank)
+
+    def teacache_forward(*args, **kwargs):
+        raise AssertionError("must not run")
+
+    monkeypatch.setattr(model.model.diffusion_model, "forward_orig", teacache_forward)
+    with pytest.raises(ValueError, match="forward has been replaced"):
+        sample(patched, with_sources(conditioning(), source()))
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_memory_of_keys_and_values_is_announced(model, bank, batch):
+    """Through the host's own estimate: at least what is needed, at most what two conds would need."""
+    import comfy.sampler_helpers
+
+    attachment = patch().attachment_of(applied(model, bank))
+    shape = (batch, 16, 64, 64)
+
+    def estimate(*sources):
+        conds = {"positive": comfy.sampler_helpers.convert_cond(with_sources(conditioning(), *sources))}
+        return attachment.announce(comfy.sampler_helpers.estimate_memory, model, shape, conds)
+
+    (plain, plain_minimum), (found, minimum) = estimate(), estimate(source(height=64, width=64))
+    exact = 2 * 4 * 1024 * 256 * 4  # K and V, 4 blocks, 1024 tokens, width 256, fp32
+    column = model.model.memory_required([batch, 16, 64, 1])
+    assert exact <= minimum - plain_minimum <= exact + column
+    assert exact <= found - plain <= 2 * (exact + column)

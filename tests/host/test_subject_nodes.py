@@ -1,0 +1,256 @@
+"""One's own subject on the host: trained as headless, and back in a prompt and on a MODEL as an ordinary LoRA."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from cologen.prw.config import Base
+from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.personalization.concept import Concept, ConceptInfo
+from cologen.prw.personalization.marked_prompt import WORDS, Words
+from cologen.training.comfyui.training_data import HostCodec
+from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.listener import Listener
+from cologen.training.recipes.subject import OWN, PRIOR, subject_of
+from cologen.training.subject.dataset import photos
+from cologen.training.subject.run import SubjectRun
+from cologen.training.subject.trainer import fresh_concept
+from sampling import conditioning, sample
+from test_subject_training import merged
+from test_training_nodes import POOLED, TEXT, TinyVae
+from tiny import host_model, tiny_flux
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+BLOCKS = dict(depth=1, depth_single_blocks=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class WordyClip:
+    """A token a word, behind them padding up to six."""
+
+    def tokenize(self, text, return_word_ids=False):
+        row = [(sum(map(ord, word)), 1.0, i + 1) for i, word in enumerate(text.split())]
+        row += [(0, 1.0, 0)] * (6 - len(row))
+        return {"t5xxl": [row if return_word_ids else [entry[:2] for entry in row]]}
+
+    def encode_from_tokens(self, tokens, return_pooled=False):
+        g = [torch.Generator().manual_seed(entry[0]) for entry in tokens["t5xxl"][0]]
+        context = torch.stack([torch.randn(TEXT, generator=each) for each in g])[None]
+        return context, context.mean(1)[:, :POOLED]
+
+
+CODEC = HostCodec(TinyVae(), WordyClip())
+RECIPE = subject_of({
+    **dict(rank=2, alpha=2.0, rate=3e-3, resolution=64, sample_every=0, validate_every=0, save_every=0, micro=2),
+    "stages": [dict(name="subject", iterations=4, batch=3, replay=0.3)],
+    "subject": dict(noun="dog", contexts=3),
+})  # fmt: skip
+
+
+def pictures(count, size=(96, 64)):
+    g = torch.Generator().manual_seed(size[0])
+    return list((torch.rand(count, *size, 3, generator=g) * 255).byte().numpy())
+
+
+def lessons():
+    from cologen.training.comfyui.subject import subject_lessons
+
+    return subject_lessons(CODEC, pictures(3), pictures(2, (64, 80)), RECIPE)
+
+
+def trained(model, out, given=None, recipe=RECIPE, **options) -> Concept:
+    from cologen.training.comfyui.subject import train_subject_on
+
+    with torch.inference_mode():
+        return train_subject_on(model, CODEC, given or lessons(), recipe, out, 7, **options)
+
+
+@pytest.fixture
+def model(comfy):
+    with torch.inference_mode():
+        return host_model(tiny_flux(**BLOCKS))
+
+
+def loud(seed=5, where="all", **shape) -> Concept:
+    """A concept that is to be seen."""
+    g = torch.Generator().manual_seed(seed)
+    info = ConceptInfo(Base.of(tiny_flux(**shape)), "dog", 2, TEXT, 4, 6.0, where)
+    tensors = fresh_concept(info, torch.zeros(2, TEXT), 0).tensors
+    tensors = {name: torch.randn(tensor.shape, generator=g) * 0.3 for name, tensor in tensors.items()}
+    return Concept(info, tensors)
+
+
+def told(concept, seed=4, **options):
+    from cologen.nodes.concept import told as with_tokens
+
+    ((text, known),) = conditioning(seed)
+    return with_tokens([[text, {**known, **options}]], concept)
+
+
+def test_the_node_trains_the_concept_that_a_headless_run_trains(model, tmp_path):
+    given = lessons()
+    flux = EmbeddedHost(tiny_flux(**BLOCKS), torch.float32)
+    headless = SubjectRun(flux, RECIPE, given, CODEC, tmp_path / "a", 7, "", (), SPARE_EMBEDDED).train()
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    found = trained(model, tmp_path / "b", given)
+    twice = replace(
+        RECIPE, curriculum=replace(RECIPE.curriculum, settings=replace(RECIPE.curriculum.settings, checkpointing=True))
+    )
+    spared = trained(model, tmp_path / "c", given, twice)
+    for name, tensor in headless.tensors.items():
+        assert torch.allclose(found.tensors[name], tensor, atol=1e-4), name
+        assert torch.allclose(spared.tensors[name], tensor, atol=1e-4), name
+        assert not name.endswith("lora_B.weight") or tensor.abs().max() > 1e-3, "it should have learned"
+    assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.model.modules())
+
+
+class Cancel(Listener):
+    def stepped(self, trainer, step):
+        import comfy.model_management
+
+        if trainer.iteration == 2:
+            raise comfy.model_management.InterruptProcessingException
+
+
+def test_cancel_saves_and_the_next_run_goes_on(model, tmp_path):
+    import comfy.model_management
+
+    whole = trained(model, tmp_path / "a")
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        trained(model, tmp_path / "b", listeners=[Cancel()])
+    trained(model, tmp_path / "b")
+    assert (tmp_path / "b/subject.safetensors").read_bytes() == (tmp_path / "a/subject.safetensors").read_bytes()
+    again = trained(model, tmp_path / "b", listeners=[Cancel()])
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in whole.tensors.items())
+
+
+@pytest.mark.parametrize("where", ["text", "all"])
+def test_the_picture_is_that_of_merged_weights_and_longer_text(where):
+    from cologen.nodes.concept import with_weights
+
+    flux, concept = tiny_flux(), loud(where=where)
+    model = host_model(flux)
+    tensors = {name: 0.7 * tensor if ".lora_B." in name else tensor for name, tensor in concept.tensors.items()}
+    expected = sample(host_model(merged(flux, concept.info, tensors)), told(concept))
+    found = sample(with_weights(model, concept, 0.7), told(concept))
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert (found - sample(model, told(concept))).abs().max() > 0.01, "the weights should be seen"
+    assert (found - sample(with_weights(model, concept, 0.7), conditioning())).abs().max() > 0.01, "and the vectors"
+    ((text, _),) = told(concept)
+    assert torch.equal(text[:, -2:], concept.vectors[None]) and torch.equal(text[:, :-2], conditioning()[0][0])
+
+
+def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, monkeypatch):
+    import comfy.sd
+    import comfy.utils
+    import folder_paths
+    from cologen.nodes import CoLoGenConceptTokens
+    from cologen.nodes.concept import CONNECTED, with_weights
+    from cologen.training.comfyui.folders import concept_files
+
+    loras = tmp_path / "loras"
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
+    concept, model = loud(), host_model(tiny_flux())
+    path = concept.save(loras / "mine.safetensors")
+    concept.save(tmp_path / "output/cologen/my run/subject.safetensors")
+    (loras / "other.safetensors").write_bytes(b"no concept")
+    assert concept_files() == ["mine.safetensors", "runs/my run"]
+    expected = sample(with_weights(model, concept, 1.0), told(concept))
+    for name in concept_files():
+        patched, prompt = CoLoGenConceptTokens.execute(conditioning(), name, 1.0, model).result
+        assert torch.equal(sample(patched, prompt), expected)
+    none, prompt = CoLoGenConceptTokens.execute(conditioning(), CONNECTED, 1.0, None, concept).result
+    assert none is None and torch.equal(prompt[0][0], told(concept)[0][0])
+    stock = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(str(path)), 1.0, 0)[0]
+    assert torch.equal(sample(stock, told(concept)), expected)
+
+
+def test_as_a_lora_it_can_become_an_expert(tmp_path):
+    """What it does to single blocks; double blocks' text is none of a source's."""
+    from cologen.prw.bank.importers import open_experts
+
+    concept = loud()
+    bank = open_experts(concept.save(tmp_path / "mine.safetensors"), "mine", "partial")
+    for block in concept.info.base.blocks("single"):
+        for target, pair in bank.expert("mine", block).items():
+            name = f"transformer.single_transformer_blocks.{block.split('.')[1]}.attn.to_{target}"
+            down, up = (concept.tensors[f"{name}.lora_{part}.weight"] for part in "AB")
+            found = pair.up.float() @ pair.down.float() * pair.scale
+            assert torch.allclose(found, up @ down * 1.5, atol=1e-5)
+    assert set(bank.info.experts["mine"].targets) == {"k", "v"}
+
+
+def test_strength_0_is_the_plain_picture():
+    from cologen.nodes import CoLoGenConceptTokens
+    from cologen.nodes.concept import CONNECTED
+
+    model = host_model(tiny_flux())
+    patched, prompt = CoLoGenConceptTokens.execute(conditioning(), CONNECTED, 0.0, model, loud()).result
+    assert torch.equal(sample(patched, prompt), sample(model, conditioning()))
+
+
+def test_marked_words_find_the_concept_before_their_noun():
+    concept = loud()
+    ((text, options),) = told(concept, **{WORDS: Words((2,), 4)})
+    assert options[WORDS] == Words((2, 3, 4), 6)
+    assert torch.equal(text[:, 2:4], concept.vectors[None])
+    model = host_model(tiny_flux())
+    assert torch.allclose(sample(model, [[text, options]]), sample(model, told(concept)), atol=1e-5)
+
+
+def test_two_branches_take_a_concept():
+    from cologen.nodes.concept import with_weights
+    from cologen.prw.comfyui.dual_branch_sampling import TwoBranches
+    from cologen.prw.personalization.dual_branch import Blend
+
+    concept, mark = loud(), {WORDS: Words((2,), 4)}
+    model = with_weights(host_model(tiny_flux()), concept, 1.0)
+    ((text, options),) = conditioning(6)
+    auxiliary = [[text, {**options, **mark}]]
+    both = TwoBranches(auxiliary, 3, Blend(0.5, 0.5, 0, 3)).attach(model)
+    drawn, alone = sample(both, told(concept, **mark)), sample(model, told(concept, **mark))
+    assert drawn.isfinite().all() and (drawn - alone).abs().max() > 1e-3
+
+
+def test_photos_of_all_sizes_through_the_node(model, tmp_path, monkeypatch):
+    import folder_paths
+    from cologen.nodes import CoLoGenTrainSubject
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    schema = CoLoGenTrainSubject.define_schema()
+    knobs = {entry.id: [entry.default] for entry in schema.inputs if getattr(entry, "default", None) is not None}
+    knobs |= {entry.id: [entry.options[0]] for entry in schema.inputs if hasattr(entry, "options")}
+    knobs |= dict(
+        model=[model], vae=[TinyVae()], clip=[WordyClip()], run=["mine"], iterations=[2], rank=[2], resolution=[64]
+    )
+    knobs |= dict(prompts=["a dog there\n\n dog "], sample_steps=[1], where=["text"])
+    images = [torch.rand(2, 70, 64, 3), torch.rand(1, 64, 100, 4)]
+    with torch.inference_mode():
+        knobs |= dict(photos=images, class_photos=[torch.rand(2, 64, 64, 3)])
+        result = CoLoGenTrainSubject.execute(**knobs).result
+    concept, loss, shown, experts = result
+    assert concept.info.iterations == 2 and len(loss["loss"]) == 2 and shown.shape == (1, 128, 192, 3)
+    assert experts is None
+    assert Concept.open(tmp_path / "cologen/mine/subject.safetensors").info == concept.info
+
+
+def test_pictures_of_the_class_are_told_by_the_caption():
+    given = lessons()
+    assert set(given[PRIOR].prompts) == {"photo of a dog"} and len(given[OWN]) == given[OWN].taught == 3
+    alone = replace(RECIPE.subject, ico=False)
+    plain = photos(CODEC, {"a": copy.copy(pictures(1, (64, 64))[0])}, alone)
+    assert torch.equal(plain.context, CODEC.texts(["photo of a dog"])[0])
+    assert torch.equal(given[OWN].context[:1], CODEC.texts(["dog"])[0])
+    assert torch.equal(given[OWN].pooled, CODEC.texts(["photo of a dog"])[1].expand(3, -1))

@@ -1,0 +1,686 @@
+"""Training on the host's FLUX: the same bank as headless, MODEL untouched, Cancel and queue again, also in a server."""
+
+import json
+import time
+import urllib.request
+import weakref
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from cologen.prw.bank.bank import Bank
+from cologen.prw.comfyui.conditioning import add_source
+from cologen.prw.coredi.features import Features
+from cologen.prw.embedded_host import EmbeddedHost
+from cologen.training.comfyui.training_data import HostCodec, TrainingData
+from cologen.training.data.encoded.dataset import Lessons
+from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.listener import Listener
+from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
+from cologen.training.run import Run
+from pack import HOST
+from PIL import Image
+from sampling import conditioning, sample
+from tiny import host_model, source, tiny_flux
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+TEXT, POOLED = 32, 16
+BLOCKS = dict(depth=1, depth_single_blocks=1)
+SETTINGS = Settings(
+    rank=4, alpha=8.0, rate=1e-3, router_rate=1e-2, sample_every=0, validate_every=0, save_every=0, micro=2
+)
+STAGES = tuple(Stage(name=n, iterations=3, batch=3, rho=0.5, replay=0.3) for n in ("inpaint", "ground"))
+TWO = Curriculum(SETTINGS, STAGES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For tensors this small a second one only waits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class TinyClip:
+    def tokenize(self, text):
+        return text
+
+    def encode_from_tokens(self, tokens, return_pooled=False):
+        g = torch.Generator().manual_seed(sum(map(ord, tokens)))
+        return torch.randn(1, 5, TEXT, generator=g), torch.randn(1, POOLED, generator=g)
+
+
+class TinyVae:
+    def encode(self, pixels):
+        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)
+        return small.repeat(1, 6, 1, 1)[:, :16] * 2 - 1
+
+    def decode(self, latents):
+        return torch.nn.functional.interpolate(latents[:, :3], scale_factor=8).movedim(1, -1).add(1).div(2)
+
+
+def lessons(task: str, count=5) -> Lessons:
+    g = torch.Generator().manual_seed(len(task))
+    target, source_ = (torch.randn(count, 16, 8, 8, generator=g) for _ in range(2))
+    context, pooled = torch.randn(count, 5, TEXT, generator=g), torch.randn(count, POOLED, generator=g)
+    return Lessons(task, tuple(map(str, range(count))), ("a",) * count, target, source_, context, pooled)
+
+
+def data(*tasks: str) -> TrainingData:
+    codec = HostCodec(TinyVae(), TinyClip())
+    codec = replace(codec, empty=codec.texts([""]))
+    return TrainingData(codec, {task: lessons(task) for task in tasks or ("inpaint", "ground")})
+
+
+@pytest.fixture
+def model(comfy):
+    """As a loader node makes it: with weights that autograd refuses."""
+    with torch.inference_mode():
+        return host_model(tiny_flux(**BLOCKS))
+
+
+def train(model, out, curriculum=TWO, given=None, **options) -> Bank:
+    from cologen.training.comfyui.run import train_on
+
+    with torch.inference_mode():
+        return train_on(model, given or data(), curriculum, out, 7, **options)
+
+
+def farthest(one: Bank, other: Bank) -> float:
+    assert one.info.experts == other.info.experts and one.tensors.keys() == other.tensors.keys()
+    return max((one.tensors[name] - other.tensors[name]).abs().max().item() for name in one.tensors)
+
+
+def beside(features, **settings):
+    """The two stages learning features besides."""
+    stages = tuple(replace(stage, features=features) for stage in STAGES)
+    return Curriculum(replace(SETTINGS, feature_size=4, **settings), stages)
+
+
+@pytest.mark.parametrize("curriculum", [TWO, beside("self"), beside("coredi")], ids=["plain", "self", "coredi"])
+def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, curriculum):
+    given = data()
+    headless = Run(
+        EmbeddedHost(tiny_flux(**BLOCKS), torch.float32),
+        curriculum,
+        given.lessons,
+        given.codec,
+        tmp_path / "a",
+        7,
+        "",
+        (),
+        SPARE_EMBEDDED,
+    ).train()
+    found = train(model, tmp_path / "b", curriculum, given=given)
+    assert farthest(found, headless) < 1e-4
+    ups = [tensor.abs().max() for name, tensor in found.tensors.items() if name.endswith(".up")]
+    assert min(ups) > 1e-4, "every expert should have learned"
+
+
+@pytest.mark.parametrize("knobs", [{}, {"features": "coredi"}], ids=["plain", "coredi"])
+def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path, knobs):
+    with torch.inference_mode():
+        model = host_model(tiny_flux())  # two blocks of each kind, so that one may be taken for another
+    known = beside(**knobs) if knobs else TWO
+    plain = train(model, tmp_path / "a", known)
+    twice = train(model, tmp_path / "b", replace(known, settings=replace(known.settings, checkpointing=True)))
+    assert farthest(plain, twice) == 0
+    whole = train(model, tmp_path / "c", replace(known, settings=replace(known.settings, micro=0)))
+    assert farthest(plain, whole) < 1e-4
+
+
+def test_the_model_is_left_as_it_was(model, tmp_path):
+    import comfy.model_management
+
+    before = sample(model, conditioning())
+    weights = {name: value.clone() for name, value in model.model.state_dict().items()}
+    train(model, tmp_path)
+    assert all(torch.equal(value, weights[name]) for name, value in model.model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.model.modules())
+    assert comfy.model_management.in_training is False
+    assert not any(parameter.requires_grad for parameter in model.model.parameters())
+    assert torch.equal(sample(model, conditioning()), before)
+
+
+def test_what_was_trained_bends_the_picture_through_the_other_nodes(model, tmp_path):
+    from cologen.prw.comfyui.patch import apply_bank
+
+    stage = replace(STAGES[1], iterations=9)
+    bank = train(model, tmp_path, replace(TWO, stages=(STAGES[0], stage)))
+    applied = apply_bank(model, bank)
+    with_expert = sample(applied, add_source(conditioning(), source("ground")))
+    without = sample(applied, add_source(conditioning(), source("ground", strength=0.0)))
+    assert not torch.equal(with_expert, without)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16], ids=["fp8", "bf16"])
+def test_small_weights_train_with_a_finite_loss(dtype, tmp_path):
+    from cologen.training.monitor.log import LOG, read_log
+
+    with torch.inference_mode():
+        model = host_model(tiny_flux(gain=1.0, **BLOCKS), dtype)
+    bank = train(model, tmp_path, replace(TWO, stages=STAGES[:1]))
+    assert all(torch.isfinite(tensor).all() for tensor in bank.tensors.values())
+    assert all(np.isfinite(line["task"]) for line in read_log(tmp_path / LOG) if "task" in line)
+    assert next(model.model.diffusion_model.parameters()).dtype == dtype
+
+
+def test_scaled_fp8_weights_train_as_what_they_stand_for(tmp_path):
+    import comfy.sd
+
+    stored, plain = {}, {}
+    for name, value in tiny_flux(gain=1.0, **BLOCKS).state_dict().items():
+        stored[name] = plain[name] = value
+        if value.ndim == 2 and "_blocks." in name:
+            scale = value.abs().max() / 448
+            stored[name] = (value / scale).to(torch.float8_e4m3fn)
+            plain[name] = stored[name].float() * scale
+            prefix = name.removesuffix("weight")
+            stored[f"{prefix}weight_scale"] = scale
+            stored[f"{prefix}comfy_quant"] = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    with torch.inference_mode():
+        quantised = comfy.sd.load_diffusion_model_state_dict(stored)
+        whole = comfy.sd.load_diffusion_model_state_dict(plain, model_options={"dtype": torch.float32})
+    assert hasattr(quantised.model.diffusion_model.single_blocks[0].linear1.weight, "_layout_cls")
+    assert farthest(train(quantised, tmp_path / "a"), train(whole, tmp_path / "b")) < 1e-4
+
+
+def test_weights_that_share_a_buffer_give_the_same_gradients(model, tmp_path, monkeypatch):
+    """As with offloading: every layer's weight is put where the last one's was."""
+    import comfy.ops
+
+    plain = train(model, tmp_path / "a")
+    real, room = comfy.ops.cast_bias_weight, torch.empty(1 << 22)
+    taken = []
+
+    def cast(module, *args, **kwargs):
+        weight, bias, _ = real(module, *args, **kwargs)
+        shared = room[: weight.numel()].view(weight.shape)
+        shared.data.copy_(weight)
+        taken.append(module)
+        return shared, bias, ("stream", None, None)
+
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", cast)
+    monkeypatch.setattr(comfy.ops, "uncast_bias_weight", lambda *args: None)
+    for module in model.model.modules():
+        if hasattr(module, "comfy_cast_weights"):
+            module.comfy_cast_weights = True
+    shared = train(model, tmp_path / "b")
+    assert taken and farthest(plain, shared) == 0
+
+
+class Cancel(Listener):
+    """Someone presses Cancel after so many iterations."""
+
+    def __init__(self, after: int):
+        self.left = after
+
+    def stage_began(self, trainer):
+        self.trainer = weakref.ref(trainer)
+
+    def stepped(self, trainer, step):
+        import comfy.model_management
+
+        self.left -= 1
+        if self.left == 0:
+            comfy.model_management.interrupt_current_processing()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, monkeypatch, checkpointing):
+    import comfy.model_management
+    from cologen.training.comfyui import training_host as host_training
+
+    curriculum = replace(TWO, settings=replace(SETTINGS, checkpointing=checkpointing))
+    whole = train(model, tmp_path / "a", curriculum)
+
+    def cancelled(**options):
+        with pytest.raises(comfy.model_management.InterruptProcessingException) as error:
+            train(model, tmp_path / "b", curriculum, **options)
+        assert comfy.model_management.in_training is False
+        return error
+
+    real, log = host_training.weight_of, tmp_path / "b/log.jsonl"
+
+    def weight_of(module, like):
+        """Cancel in the middle of the third iteration's gradient."""
+        if torch._C._current_graph_task_id() >= 0 and log.exists() and log.read_text().count("norm") == 2:
+            comfy.model_management.interrupt_current_processing()
+            comfy.model_management.throw_exception_if_processing_interrupted()
+        return real(module, like)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host_training, "weight_of", weight_of)
+        cancelled()
+    cancel = Cancel(2)
+    error = cancelled(listeners=[cancel])  # after an iteration: in the next one's first layer
+    assert error and cancel.trainer() is None, "its memory should be free while the error is still there"
+    assert farthest(train(model, tmp_path / "b", curriculum), whole) == 0
+
+
+def test_a_finished_run_is_read_from_disk(model, tmp_path, monkeypatch):
+    from cologen.training.comfyui.training_host import TrainingHost
+
+    first = train(model, tmp_path)
+    monkeypatch.setattr(TrainingHost, "training", None)
+    assert farthest(train(model, tmp_path), first) == 0
+
+
+def test_a_stage_after_a_bank_is_the_curriculum_s_next_stage(model, tmp_path):
+    from cologen.training.comfyui.run import after
+
+    whole = train(model, tmp_path / "a")
+    first = train(model, tmp_path / "b", after(None, STAGES[0], SETTINGS), only="inpaint")
+    second = train(model, tmp_path / "c", after(first, STAGES[1], SETTINGS), bank=first, only="ground")
+    assert farthest(second, whole) == 0
+    assert (
+        farthest(train(model, tmp_path / "c", after(first, STAGES[1], SETTINGS), bank=first, only="ground"), whole) == 0
+    )
+
+
+@pytest.mark.parametrize(
+    "curriculum, given, sentence",
+    [
+        (TWO, data("inpaint"), "The stage ground needs data of the task ground, there is inpaint: 5"),
+        (TWO, TrainingData(data().codec, {s.task: replace(lessons(s.task), context=torch.zeros(5, 5, 8)) for s in STAGES}),
+         "text is 8 and 16 numbers wide, the model reads 32 and 16: connect this FLUX's own CLIP"),
+    ],
+)  # fmt: skip
+def test_data_that_does_not_fit_is_a_sentence(model, tmp_path, curriculum, given, sentence):
+    with pytest.raises(RuntimeError, match=sentence):
+        train(model, tmp_path, curriculum, given)
+
+
+def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
+    one = replace(TWO, stages=(replace(STAGES[0], iterations=1),))
+    train(model, tmp_path, one)
+    more = TrainingData(data().codec, {"inpaint": lessons("inpaint", 6)})
+    other = TrainingData(data().codec, {"inpaint": replace(data().lessons["inpaint"], pixels="other")})
+    with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
+        train(model, tmp_path, one, other)
+    with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
+        train(model, tmp_path, one, more)
+    (tmp_path / "run.json").unlink()
+    train(model, tmp_path, one, other)  # no run began
+
+
+def test_other_data_that_a_stage_replays_is_a_sentence(model, tmp_path):
+    def given(pixels):
+        return TrainingData(
+            data().codec, {**data().lessons, "inpaint": replace(data().lessons["inpaint"], pixels=pixels)}
+        )
+
+    bank = train(model, tmp_path / "first", replace(TWO, stages=STAGES[:1]))
+    for replay in (0.0, 0.5):
+        second = replace(TWO, stages=(STAGES[0], replace(STAGES[1], iterations=2, replay=replay)))
+        train(model, tmp_path / f"{replay}", second, given("one"), bank=bank, only=STAGES[1].name)
+        if replay:
+            with pytest.raises(RuntimeError, match="began with other data"):
+                train(model, tmp_path / f"{replay}", second, given("other"), bank=bank, only=STAGES[1].name)
+        else:
+            train(model, tmp_path / f"{replay}", second, given("other"), bank=bank, only=STAGES[1].name)
+
+
+def test_models_that_cannot_be_trained_are_a_sentence(model, tmp_path):
+    with pytest.raises(ValueError, match="takes 96 latent channels, expected 16"):
+        train(host_model(tiny_flux(in_channels=384, **BLOCKS)), tmp_path)
+    model.injections = {"bypass": []}
+    with pytest.raises(ValueError, match="adapters in bypass mode"):
+        train(model, tmp_path)
+
+
+# data
+
+
+def pictures(folder, count=3, beside="source"):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for i in range(count):
+        for ending in ("", f".{beside}"):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"p{i}{ending}.png")
+        (folder / f"p{i}.txt").write_text(f"picture {i}")
+
+
+@pytest.fixture
+def folders(comfy, tmp_path, monkeypatch):
+    import folder_paths
+
+    for kind in ("input", "output", "temp"):
+        (tmp_path / kind).mkdir()
+        monkeypatch.setattr(folder_paths, f"{kind}_directory", str(tmp_path / kind))
+    return tmp_path
+
+
+def read(folder="mine", task="edit", count=0, previous=None, **changes):
+    from cologen.nodes.training_data import CoLoGenTrainingData
+
+    knobs = dict(vae=TinyVae(), clip=TinyClip(), source="folder", folder=folder, task=task, size=64, count=count)
+    with torch.inference_mode():
+        return CoLoGenTrainingData.execute(**{**knobs, "cut_seed": 0, "data": previous, **changes})
+
+
+def test_a_folder_becomes_lessons_that_add_up(folders):
+    pictures(folders / "input/cologen/mine")
+    out = read()
+    found = out.result[0]
+    assert "edit: 3" in str(out.ui.as_dict())
+    one = found.lessons["edit"]
+    assert one.prompts == ("picture 0", "picture 1", "picture 2")
+    assert one.target.shape == one.source.shape == (3, 16, 8, 8) and not torch.equal(one.target, one.source)
+    assert one.context.shape == (3, 5, TEXT) and not one.target.is_inference()
+    both = read(task="inpaint", count=7, previous=found).result[0]
+    assert str(both) == "edit: 3, inpaint: 7"
+    assert both.lessons["inpaint"].prompts == tuple(f"picture {i}" for i in (0, 0, 0, 1, 1, 2, 2))
+    assert len({tensor.sum().item() for tensor in both.lessons["inpaint"].source}) == 7, "holes should differ"
+    assert str(read(previous=found).result[0]) == "edit: 6"
+    holes = [read(task="inpaint", cut_seed=seed).result[0].lessons["inpaint"].pixels for seed in (0, 0, 1)]
+    assert holes[0] == holes[1] != holes[2]
+
+
+def test_what_is_found_broken_while_it_is_read_is_said(folders):
+    folder = folders / "input/cologen/mine"
+    pictures(folder, 4)
+    whole = (folder / "p1.source.png").read_bytes()
+    (folder / "p1.source.png").write_bytes(whole[: len(whole) // 2])
+    said = read().ui.as_dict()["text"][0]
+    assert said.startswith("edit: 4\np1 is left out: ") and said.count("\n") == 1
+
+
+def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
+    from cologen.training.data.encoded.dataset import TENSORS, holding_out, joined, last_pictures, load_lessons
+
+    mixed = replace(lessons("edit", 6), ids=tuple("abcabc"))
+    parted = holding_out(mixed, last_pictures(mixed.ids))
+    assert parted.ids == tuple("ababcc") and parted.taught == 4
+    assert all(torch.equal(getattr(parted, name), getattr(mixed, name)[[0, 1, 3, 4, 2, 5]]) for name in TENSORS)
+    parted.save(tmp_path / "lessons.safetensors")
+    assert load_lessons(tmp_path / "lessons.safetensors").taught == 4
+    both = joined(parted, replace(lessons("edit", 3), ids=tuple("cda")))  # which itself holds out a
+    assert (both.ids[: both.taught], both.ids[both.taught :]) == (tuple("bbd"), tuple("aaccca"))
+    assert last_pictures(["a"] * 5) == set() and last_pictures([str(i) for i in range(5000)]) == set(
+        map(str, range(4936, 5000))
+    )
+
+
+def test_what_is_held_out_stays_held_out_when_data_are_joined():
+    from cologen.training.data.encoded.dataset import joined
+
+    a, b = lessons("edit", 20), replace(lessons("edit", 10), ids=tuple("abcdefghij"))
+    both = joined(a, b)
+    assert both.ids[both.taught :] == ("18", "19", "j")
+    with pytest.raises(ValueError, match="is 64 x 64 and 32 x 32 pixels, expected one size"):
+        joined(a, replace(b, target=b.target[..., :4, :4]))
+
+
+def test_the_built_in_world_becomes_lessons(folders):
+    found = read(source="built-in world", task="ground", count=3).result[0].lessons["ground"]
+    assert len(found) == 3 and all(found.prompts) and not torch.equal(found.target, found.source)
+
+
+@pytest.mark.parametrize("folder", ["..", "../../x", "/etc", "a\0b", "out"])
+def test_a_folder_that_leads_outside_is_a_sentence(folders, folder):
+    (folders / "input/cologen").mkdir()
+    (folders / "input/cologen/out").symlink_to(folders)
+    with pytest.raises(ValueError, match="leads outside"):
+        read(folder)
+
+
+def test_a_new_picture_is_noticed(folders):
+    from cologen.nodes.training_data import CoLoGenTrainingData
+
+    pictures(folders / "input/cologen/mine")
+    first = CoLoGenTrainingData.fingerprint_inputs(source="folder", folder="mine")
+    (folders / "input/cologen/mine/new.txt").write_text("new")
+    assert CoLoGenTrainingData.fingerprint_inputs(source="folder", folder="mine") != first
+    assert CoLoGenTrainingData.fingerprint_inputs(source="folder", folder="../..") == "../.."
+
+
+# nodes
+
+
+def defaults(cls, **changes) -> dict:
+    inputs = [one for one in cls.define_schema().inputs if getattr(one, "default", None) is not None]
+    return {**{one.id: one.default for one in inputs}, "optimizer": "adamw", "schedule": "constant", **changes}
+
+
+def stage_node(model, **changes):
+    from cologen.nodes.training import CoLoGenTrainStage
+
+    knobs = dict(model=model, data=data(), task="inpaint", run="mine", iterations=3, batch=2, rank=4, sample_steps=1)
+    with torch.inference_mode():
+        return CoLoGenTrainStage.execute(**defaults(CoLoGenTrainStage, **{**knobs, **changes}))
+
+
+def test_a_stage_gives_experts_losses_samples_and_usage(model, folders):
+    from cologen.nodes.usage_plot import CoLoGenUsagePlot
+
+    bank, losses, samples, features = stage_node(model, sample_every=2).result
+    assert features is None
+    assert list(bank.info.experts) == ["inpaint"] and bank.info.experts["inpaint"].iterations == 3
+    assert len(losses["loss"]) == 3
+    assert samples.shape == (2, 64, 3 * 64, 3), "one held-out lesson: source, drawn, target; twice"
+    assert (folders / "output/cologen/mine/bank.safetensors").exists()
+    bank, losses, *_ = stage_node(model, run="next", task="ground", experts=bank, name="finder").result
+    assert list(bank.info.experts) == ["inpaint", "finder"] and bank.info.experts["finder"].task == "ground"
+    assert all(line["usage"].keys() == {"inpaint", "finder"} for line in losses["log"] if "usage" in line)
+    plots = CoLoGenUsagePlot.execute(losses).result[0]
+    assert plots.shape == (3, 360, 720, 3) and all(plot.std() > 0.02 for plot in plots)
+    with pytest.raises(ValueError, match="This loss tells nothing of experts"):
+        CoLoGenUsagePlot.execute({"loss": [1.0]})
+
+
+def dinov2(folder):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = dict(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=56, patch_size=14)
+    transformers.Dinov2Model(transformers.Dinov2Config(**shape)).save_pretrained(folder)
+    transformers.BitImageProcessor().save_pretrained(folder)
+
+
+@pytest.mark.parametrize("features, encoder", [("off", "VAE"), ("auxiliary", "VAE"), ("coredi", "DINO small")])
+def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch, features, encoder):
+    import folder_paths
+    from cologen.nodes.training import CoLoGenTrainStage
+    from cologen.training.comfyui.run import after
+
+    known = folders / "clip_vision"
+    dinov2(known / "DINO small")
+    (known / "other").mkdir()
+    (known / "other/config.json").write_text('{"architectures": ["CLIPVisionModel"]}')
+    (known / "other/model.safetensors").touch()
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_vision", ([str(known)], {".safetensors"}))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    knobs = {one.id: one for one in CoLoGenTrainStage.define_schema().inputs}
+    assert knobs["encoder"].options == ["VAE", "DINO small"]
+    given = TrainingData(data().codec, {"inpaint": lessons("inpaint", 20)})
+    knobs = dict(data=given, run_seed=7, rho=0.5, features=features, encoder=encoder)
+    found, *_, left = stage_node(model, **knobs).result
+
+    path = str(known / encoder) if encoder != "VAE" else ""
+    settings = Settings(rank=4, alpha=64.0, router_rate=1e-3, micro=1, checkpointing=True, encoder=path)
+    settings = replace(settings, sample_every=0, validate_every=0, save_every=0)
+    stage = Stage(name="inpaint", iterations=3, batch=2, rho=0.5, features=features)
+    expected = train(model, folders / "again", after(None, stage, settings), given, only="inpaint")
+    assert farthest(found, expected) == 0
+    read = Features.open(folders / "again/stages/1-inpaint.features.safetensors") if features == "coredi" else None
+    assert (left and left.info) == (read and read.info)
+    assert read is None or all(torch.equal(left.tensors[name], tensor) for name, tensor in read.tensors.items())
+    assert (folders / "output/cologen/mine/features").exists() == (encoder != "VAE")
+
+
+RECIPE = """
+rank = 4
+[[stages]]
+name = "inpaint"
+iterations = 200
+batch = 2
+[[stages]]
+name = "ground"
+iterations = 100
+batch = 2
+"""
+
+
+def test_a_recipe_s_text_trains_all_its_stages(model, folders):
+    from cologen.nodes.training import CoLoGenTrainCurriculum
+
+    recipe = RECIPE + '\n[encoders]\nt5xxl = "none.safetensors"\n'  # the graph's own encode
+    knobs = defaults(CoLoGenTrainCurriculum, model=model, data=data(), recipe=recipe, budget="tiny", sample_steps=1)
+    with torch.inference_mode():
+        bank, losses, samples = CoLoGenTrainCurriculum.execute(**knobs).result
+    assert list(bank.info.experts) == ["inpaint", "ground"] and len(losses["loss"]) == 3
+    assert samples.shape == (2, 128, 192, 3), "the later stage draws a row for each task"
+    for recipe, sentence in [
+        ("small", "needs data of the task control"),
+        ("rank = 4", "the stages are named"),
+        ("/etc/passwd", "cannot be used"),
+    ]:
+        with pytest.raises((ValueError, RuntimeError), match=sentence):
+            CoLoGenTrainCurriculum.execute(**{**knobs, "recipe": recipe, "run": "other"})
+
+
+@pytest.mark.parametrize("run", ["../x", "", "/tmp/x", "a/../../x", "con"])
+def test_runs_that_lead_outside_are_a_sentence(model, folders, run):
+    with pytest.raises(ValueError, match="cannot be used, expected a name"):
+        stage_node(model, run=run)
+    assert not list((folders / "output").iterdir())
+
+
+def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
+    import comfy.utils
+    from cologen.training.comfyui import progress as training_watch
+
+    sent = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *args, **kwargs: sent.append(args))
+    monkeypatch.setattr(training_watch, "EVERY", 0.0)
+    watch = training_watch.Watch(STAGES)
+    stage = SimpleNamespace(stage=STAGES[1], iteration=1, finished=False)
+    for i in range(3):
+        watch.stepped(stage, SimpleNamespace(task=1.0 / (i + 1)))
+        watch.sampled(stage, np.zeros((8, 8, 3), dtype=np.uint8))
+        stage.iteration += 1
+    assert [(value, total) for value, total, _ in sent] == [(4, 6), (5, 6), (6, 6)]
+    assert [picture[1].size for _, _, picture in sent] == [(720, 360), (8, 8), (720, 360)]
+
+
+# a real server
+
+CLIP_NODE = """
+import torch
+
+
+class TinyClip:
+    def tokenize(self, text):
+        return text
+
+    def encode_from_tokens(self, tokens, return_pooled=False):
+        g = torch.Generator().manual_seed(sum(map(ord, tokens)))
+        return torch.randn(1, 5, 32, generator=g), torch.randn(1, 16, generator=g)
+
+
+class LoadTinyClip:
+    CATEGORY = "test"
+    RETURN_TYPES = ("CLIP",)
+    FUNCTION = "load"
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+
+    def load(self):
+        return (TinyClip(),)
+
+
+NODE_CLASS_MAPPINGS = {"LoadTinyClip": LoadTinyClip}
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, comfy):
+    from cologen.training.comfyui.server import base_directory
+
+    root = base_directory(tmp_path_factory.mktemp("comfy"), {})
+    pictures(root / "input/cologen/mine", 4)
+    (root / "custom_nodes/tiny_clip").mkdir()
+    (root / "custom_nodes/tiny_clip/__init__.py").write_text(CLIP_NODE)
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(base):
+    from cologen.training.comfyui.server import Server
+
+    running = Server(HOST, base)
+    yield running
+    running.stop()
+
+
+def workflow(run: str, iterations: int) -> dict:
+    """A folder of pictures to an expert to a picture drawn with it."""
+    from cologen.nodes.training import CoLoGenTrainStage
+    from cologen.training.comfyui.server import node, prompt
+
+    drawn = prompt("edit")
+    knobs = dict(
+        task="edit", run=run, iterations=iterations, batch=2, rank=4, sample_every=20, sample_steps=1, save_every=0
+    )
+    knobs = defaults(CoLoGenTrainStage, **knobs, model=["flux", 0], data=["data", 0])
+    drawn |= {
+        "flux": node("UNETLoader", unet_name="tiny_flux.safetensors", weight_dtype="default"),
+        "clip": node("LoadTinyClip"),
+        "data": node(
+            "CoLoGenTrainingData", vae=["vae", 0], clip=["clip", 0], source="folder", folder="mine", task="edit",
+            size=64, count=0, cut_seed=0,
+        ),
+        "bank": node("CoLoGenTrainStage", **knobs),
+        "image": node("EmptyImage", width=128, height=128, batch_size=1, color=255),
+        "graph": node("LossGraphNode", loss=["bank", 1], filename_prefix="loss"),
+        "usage": node("CoLoGenUsagePlot", loss=["bank", 1]),
+    }  # fmt: skip
+    del drawn["map"]
+    return drawn
+
+
+def test_the_server_trains_and_draws_with_what_it_trained(server, base):
+    from cologen.training.comfyui.server import shown
+
+    entry = server.run(workflow("served", 4))
+    assert shown(base, entry, "save").size == (128, 128)
+    assert shown(base, entry, "bank").size == (192, 64) and shown(base, entry, "usage").size == (720, 360)
+    assert Bank.open(base / "models/cologen/copies/again.safetensors").info.experts["edit"].iterations == 4
+
+
+def test_cancel_saves_and_queuing_again_goes_on(server, base):
+    graph = workflow("stopped", 40)
+    log = base / "output/cologen/stopped/log.jsonl"
+    body = json.dumps({"prompt": graph}).encode()
+    number = json.load(post(server, "/prompt", body))["prompt_id"]
+    lines = wait_for(lambda: log.exists() and log.exists() and log.read_text().count('"norm"') >= 3)
+    assert lines
+    post(server, "/interrupt", b"{}")
+    wait_for(lambda: number in server.get(f"/history/{number}"))
+    assert "execution_interrupted" in str(server.get(f"/history/{number}")[number]["status"]["messages"])
+    saved = list((base / "output/cologen/stopped/checkpoints").glob("*.safetensors"))
+    assert len(saved) == 1
+    reached = int(saved[0].stem.rsplit("-", 1)[1])
+    assert 3 <= reached < 40
+    assert server.run(graph)["status"]["status_str"] == "success"
+    assert [json.loads(line)["iteration"] for line in log.read_text().splitlines() if "norm" in line] == list(
+        range(1, 41)
+    )
+
+
+def post(server, path: str, body: bytes):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}{path}", body, {"Content-Type": "application/json"}
+    )
+    return urllib.request.urlopen(request, timeout=60)
+
+
+def wait_for(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+    return found

@@ -1,0 +1,95 @@
+"""Every sentence of prw/ is quoted by a test that provokes it; those that no other test provokes are provoked here."""
+
+import ast
+import os
+import re
+from collections import Counter
+
+import pytest
+from cologen.prw.bank.edit import merge
+from cologen.prw.bank.info import BankError
+from cologen.prw.files.safe_file import SafeFile
+from cologen.prw.flux.checkpoint import flux_from
+from pack import ROOT
+from tiny import host_model, tiny_bank, tiny_flux
+
+LEAST = 9
+"""Letters in a row that count as a quotation."""
+
+
+def fixed_parts(text: ast.expr) -> list[str]:
+    """A sentence without what is filled in."""
+    values = text.values if isinstance(text, ast.JoinedStr) else [text]
+    return [part.value for part in values if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+
+
+def sentences() -> dict[str, list[str]]:
+    found = {}
+    for path in sorted((ROOT / "prw").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+                parts = [part for part in fixed_parts(node.exc.args[0]) if len(part) >= LEAST]
+                if parts:
+                    found[f"{path.relative_to(ROOT)}:{node.lineno}"] = parts
+    return found
+
+
+def quotations() -> str:
+    """The tests' strings, read as patterns."""
+    found = []
+    for path in (ROOT / "tests").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"\\(.)", r"\1", node.value))
+    return "\n".join(found)
+
+
+def test_every_sentence_is_quoted():
+    """By letters in a row that no other sentence has: "expected" alone tells nothing."""
+    said, quoted = sentences(), quotations()
+    assert len(said) > 100
+    pieces = {place: {piece for part in parts for piece in cut(part)} for place, parts in said.items()}
+    often = Counter(piece for own in set(map(frozenset, pieces.values())) for piece in own)
+    own = {place: {piece for piece in some if often[piece] == 1} or some for place, some in pieces.items()}
+    assert not [place for place, some in own.items() if not any(piece in quoted for piece in some)]
+
+
+def cut(part: str) -> list[str]:
+    return [part[i : i + LEAST] for i in range(len(part) - LEAST + 1)]
+
+
+def test_banks_of_two_shapes_do_not_merge():
+    with pytest.raises(BankError, match="These banks are for FLUX models of different shapes, expected one"):
+        merge([tiny_bank(tiny_flux()), tiny_bank(tiny_flux(depth=1))])
+
+
+def test_a_file_of_somebody_else(tmp_path, monkeypatch):
+    path = tiny_bank(tiny_flux()).save(tmp_path / "bank.safetensors")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(BankError, match="bank.safetensors may not be read by this user: change its permissions"):
+        SafeFile(path)
+
+
+def test_half_a_flux():
+    weights = tiny_flux().state_dict()
+    del weights["img_in.bias"]
+    with pytest.raises(BankError, match=r"half lacks img_in.bias \(1 tensors in all\), expected a whole FLUX.1 file"):
+        flux_from(weights, "half")
+
+
+@pytest.mark.usefixtures("comfy")
+def test_a_map_of_a_model_without_a_bank():
+    from cologen.prw.comfyui.patch import routes_of
+
+    with pytest.raises(ValueError, match="This MODEL has no CoLoGen bank, expected one: put CoLoGen Apply before"):
+        routes_of(host_model(tiny_flux()), [], None)
+
+
+@pytest.mark.usefixtures("comfy")
+def test_a_relative_of_flux_1():
+    from cologen.prw.comfyui.patch import check_flux
+
+    flux = host_model(tiny_flux()).model.diffusion_model
+    flux.params.global_modulation = True
+    with pytest.raises(ValueError, match="The model is of the FLUX family, expected FLUX.1"):
+        check_flux(flux)

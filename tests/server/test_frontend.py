@@ -1,0 +1,193 @@
+"""The example workflows in the real frontend: opened in a browser, kept through a save, and queued from the page.
+
+Screenshots are left in out/frontend/ to be looked at.
+"""
+
+import json
+import shutil
+import urllib.request
+from pathlib import Path
+
+import pytest
+from cologen.training.comfyui.server import Server, base_directory, scene
+from make_workflows import FOLDER, WORKFLOWS, drawn
+from naive_easycontrol import random_file
+from pack import HOST, ROOT
+from PIL import Image
+from safetensors.torch import save_file
+from workflows_flux import FILES, OWN
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SHOTS = ROOT / "out" / "frontend"
+HARMLESS = ("Failed to load resource", "favicon", "user.css", "WebSocket")
+"""What the page says in a fresh ComfyUI without a network or any pack."""
+
+
+def with_files(base: Path) -> Path:
+    """Files of the names that FLUX.1's workflows ask for, so that nothing is missing on the canvas; the picture comes with ComfyUI."""
+    for name, (folder, _) in FILES.items():
+        (base / "models" / folder).mkdir(parents=True, exist_ok=True)
+        path = base / "models" / folder / name
+        save_file(random_file() if folder == "loras" else {}, path)
+    shutil.copy(base / "models/cologen/tiny.safetensors", base / "models/cologen" / OWN)
+    return base
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, comfy):
+    running = Server(HOST, with_files(base_directory(tmp_path_factory.mktemp("comfy"), {"example": scene()})))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    return server.get("/object_info")
+
+
+@pytest.fixture(scope="module")
+def page(server):
+    playwright = pytest.importorskip("playwright.sync_api")
+    if BROWSER is None:
+        pytest.skip("no chromium found")
+    settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
+    post(server, "/api/settings", settings)
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield visited(browser, server)
+        browser.close()
+
+
+def visited(browser, server):
+    page = browser.new_page(viewport={"width": 1920, "height": 1200})
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(f"http://127.0.0.1:{server.port}", timeout=120_000)
+    page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
+    page.wait_for_timeout(2500)
+    return page
+
+
+def post(server, path: str, data: dict) -> None:
+    body = json.dumps(data).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}{path}", body, {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def opened(page, name: str) -> dict:
+    """The workflow on the canvas; gives what the page would send to the host."""
+    page.said.clear()
+    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
+    page.wait_for_timeout(700)
+    return page.evaluate("async () => (await app.graphToPrompt()).output")
+
+
+def problems(page) -> list[str]:
+    return [line for line in page.said if not any(word in line for word in HARMLESS)]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_opens_whole_and_keeps_its_values(page, info, name):
+    sent = opened(page, name)
+    page.evaluate("() => app.canvas.ds && app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(600)
+    page.screenshot(path=SHOTS / f"{name}.png")
+    assert all(node["class_type"] for node in sent.values()), "a node is missing"
+    expected = drawn(name, info).prompt()
+    assert sent.keys() == expected.keys()
+    for number, node in expected.items():
+        assert sent[number]["class_type"] == node["class_type"]
+        assert sent[number]["inputs"] == node["inputs"], node["class_type"]
+    before = page.evaluate("() => app.graph.serialize().nodes.map((n) => [n.id, n.type, n.widgets_values])")
+    page.evaluate("() => app.loadGraphData(app.graph.serialize(), true, true, 'again')")
+    page.wait_for_timeout(500)
+    after = page.evaluate("() => app.graph.serialize().nodes.map((n) => [n.id, n.type, n.widgets_values])")
+    assert before == after
+    assert not problems(page)
+    assert not page.locator(".p-toast-message-error").count()
+
+
+def finished(page, server, before: set[str]) -> str:
+    """How the one run ended that was queued since."""
+    for _ in range(120):
+        done = [entry for number, entry in server.get("/history").items() if number not in before]
+        if done and done[0]["status"]["completed"]:
+            break
+        page.wait_for_timeout(500)
+    (entry,) = done
+    return entry["status"]["status_str"]
+
+
+def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
+    opened(page, "toy_edit")
+    before = set(server.get("/history"))
+    page.evaluate("() => app.queuePrompt(0, 1)")
+    assert finished(page, server, before) == "success"
+    page.wait_for_timeout(1500)
+    page.screenshot(path=SHOTS / "toy_edit_done.png")
+    assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 4, (
+        "drawn, given, answer and route"
+    )
+
+
+def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
+    (listed,) = [names for pack, names in server.get("/api/workflow_templates").items() if pack == "CoLoGen"]
+    assert set(listed) == set(WORKFLOWS)
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text("CoLoGen", exact=True).first.click(timeout=30_000)
+    page.wait_for_timeout(2000)
+    page.screenshot(path=SHOTS / "templates.png")
+    for name in WORKFLOWS:
+        page.get_by_role("dialog").get_by_text(name, exact=True).first.wait_for(timeout=30_000, state="attached")
+        address = f"http://127.0.0.1:{server.port}/api/workflow_templates/CoLoGen/{name}.jpg"
+        with urllib.request.urlopen(address, timeout=60) as thumbnail:
+            assert Image.open(thumbnail).width > 100
+    widths = page.evaluate("() => [...document.querySelectorAll('[role=dialog] img')].map((i) => i.naturalWidth)")
+    assert sum(width > 0 for width in widths) >= 8, "those in view show their thumbnails"
+    page.get_by_role("dialog").get_by_text("toy_edit", exact=True).first.click(timeout=30_000)
+    page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'CoLoGenEdit')", timeout=30_000)
+    before = set(server.get("/history"))
+    page.get_by_role("button", name="Run", exact=True).first.click(timeout=30_000)
+    assert finished(page, server, before) == "success"
+
+
+def test_the_help_page_of_a_node_opens_with_its_picture(page):
+    opened(page, "toy_edit")
+    page.evaluate("() => app.canvas.selectNode(app.graph._nodes.find((node) => node.type === 'CoLoGenEdit'))")
+    page.get_by_test_id("info-button").click(timeout=30_000)
+    shown = page.locator(".node-help-content")
+    shown.get_by_role("heading", name="CoLoGen Edit").wait_for(timeout=30_000)
+    page.wait_for_function("document.querySelector('.node-help-content img')?.complete", timeout=30_000)
+    page.screenshot(path=SHOTS / "help.png")
+    picture = page.evaluate(
+        "(({src, naturalWidth}) => [src, naturalWidth])(document.querySelector('.node-help-content img'))"
+    )
+    assert picture[0].endswith("/extensions/CoLoGen/docs/pictures/CoLoGenEdit.png") and picture[1] > 0
+    assert shown.locator("td", has_text="positive").count()
+    assert not problems(page)
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_nodes_speak_the_language_that_is_set(page, server, language):
+    said = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))["CoLoGenEdit"]
+    post(server, "/api/settings", {"Comfy.Locale": language})
+    try:
+        foreign = visited(page.context.browser, server)
+    finally:
+        post(server, "/api/settings", {"Comfy.Locale": "en"})
+    opened(foreign, "toy_edit")
+    foreign.screenshot(path=SHOTS / f"{language}.png")
+    node = "app.graph._nodes.find((node) => node.type === 'CoLoGenEdit')"
+    assert foreign.evaluate(f"() => {node}.title") == said["display_name"]
+    for sockets in ("inputs", "outputs"):
+        names = foreign.evaluate(f"() => {node}.{sockets}.map((socket) => socket.localized_name)")
+        assert names == [socket["name"] for socket in said[sockets].values()]
+    assert not problems(foreign)
+    foreign.close()

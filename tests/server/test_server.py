@@ -1,0 +1,67 @@
+"""The nodes in a real ComfyUI server, over its API."""
+
+import numpy as np
+import pytest
+from cologen.prw.bank.bank import Bank
+from cologen.training.comfyui.server import Server, base_directory, prompt, shown, sources
+from pack import HOST
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, comfy):
+    return base_directory(tmp_path_factory.mktemp("comfy"), sources())
+
+
+@pytest.fixture(scope="module")
+def server(base):
+    running = Server(HOST, base)
+    yield running
+    running.stop()
+
+
+def pixels(base, entry, name="save"):
+    return np.asarray(shown(base, entry, name), dtype=int)
+
+
+def test_the_pack_loads_with_all_nodes(server):
+    nodes = server.get("/object_info")
+    from cologen.nodes import NODES
+
+    for cls in NODES:
+        found = nodes[cls.define_schema().node_id]
+        assert found["display_name"] and found["description"]
+        inputs = {**found["input"].get("required", {}), **found["input"].get("optional", {})}
+        assert all(options.get("tooltip") for _, options in inputs.values()), f"{found['name']} lacks a tooltip"
+        assert len(found["output_tooltips"]) == len(found["output"])
+    assert "IMPORT FAILED" not in server.log.read_text()
+
+
+def test_a_graph_runs_from_loader_to_picture(server, base):
+    woven = server.run(prompt())
+    found = pixels(base, woven)
+    assert found.shape == (128, 128, 3)
+    off = pixels(base, server.run(prompt(strength=0.0)))
+    assert np.abs(found - off).mean() > 1, "the source should change the picture"
+    assert np.array_equal(pixels(base, server.run(prompt(loader="UNETLoader"))), found)
+
+    assert pixels(base, woven, "map").std() > 5
+    saved = Bank.open(base / "models/cologen/copies/again.safetensors")
+    assert saved.info == Bank.open(base / "models/cologen/tiny.safetensors").info
+
+
+def test_a_missing_apply_is_a_sentence(server):
+    graph = prompt()
+    graph["sample"]["inputs"]["model"] = ["flux", 0]
+    status = server.run(graph)["status"]
+    assert status["status_str"] == "error"
+    assert "put CoLoGen Apply between" in str(status["messages"])
+
+
+def test_a_name_that_leads_outside_is_a_sentence(server, base):
+    graph = prompt()
+    graph["keep"]["inputs"]["name"] = "../../escaped"
+    status = server.run(graph)["status"]
+    assert "cannot be used, expected a name" in str(status["messages"])
+    assert not list(base.rglob("escaped*"))

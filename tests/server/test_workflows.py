@@ -1,0 +1,154 @@
+"""The example workflows: as they are written, and run in a real server to their picture."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cologen.training.comfyui.server import Server, base_directory, shown
+from cologen.training.data.tasks.ground import read_mask
+from cologen.training.data.tasks.masks import iou
+from cologen.training.toy.evaluate import APART
+from cologen.training.toy.render import item_mask
+from cologen.training.toy.scene import MARKERS
+from cologen.training.toy.score import SCORE
+from cologen.training.toy.tasks import Question, questions
+from make_workflows import FOLDER, WORKFLOWS, drawn, text_of
+from pack import HOST
+from workflows_flux import FILES, OWN
+from workflows_toy import PHRASE
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+
+GOOD, FAR = 0.75, 0.04
+"""A score's least and a difference's most, as wanted of the set on the mean."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, comfy):
+    return base_directory(tmp_path_factory.mktemp("comfy"), {})
+
+
+@pytest.fixture(scope="module")
+def server(base):
+    running = Server(HOST, base)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    return server.get("/object_info")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_file_is_what_the_graph_says(info, name):
+    """After a change to nodes: `python tests/make_workflows.py`."""
+    assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == text_of(drawn(name, info))
+
+
+def test_every_file_has_its_graph():
+    assert {path.stem for path in FOLDER.glob("*.json")} == WORKFLOWS.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in WORKFLOWS if name.startswith("flux_dev")])
+def test_files_to_fetch_are_named_with_link_and_folder(name):
+    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    wanted = {model["name"]: model for node in saved["nodes"] for model in node["properties"].get("models", [])}
+    chosen = {
+        value
+        for node in saved["nodes"]
+        for value in node.get("widgets_values", [])
+        if isinstance(value, str) and value.endswith(".safetensors")
+    }
+    assert wanted.keys() == chosen - {OWN}
+    for model in wanted.values():
+        assert (model["directory"], model["url"]) == FILES[model["name"]]
+
+
+def saved_picture(base, graph, entry):
+    (node,) = [number for number, node in graph.items() if node["class_type"] == "SaveImage"]
+    return np.asarray(shown(base, entry, node), dtype=float)
+
+
+RUN = [name for name in WORKFLOWS if name.startswith("toy") and "train" not in name]
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_the_toy_world_s_workflows_run_to_their_picture(server, base, info, name):
+    graph = drawn(name, info).prompt()
+    picture = saved_picture(base, graph, server.run(graph))
+    width = 64 if name != "toy_routing" else 5 * 64 + 4 * 2
+    assert picture.shape == (64, width, 3) and picture.std() > 5
+
+
+def asked(graph) -> Question:
+    (node,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenToyQuestion"]
+    (question,) = questions(node["task"], 1, APART + node["question_seed"])
+    return question
+
+
+@pytest.mark.parametrize("task", ["inpaint", "control", "subject", "edit"])
+def test_the_oracle_finds_each_task_s_answer_right(server, base, info, task):
+    graph = drawn(f"toy_{task}", info).prompt()
+    question = asked(graph)
+    if task == "control":
+        question = replace(question, example=replace(question.example, kind="canny"))  # whose edges the graph draws
+    scores = SCORE[task](question, saved_picture(base, graph, server.run(graph)))
+    for name, value in scores.items():
+        assert value <= FAR if name in ("outside", "rest") else value >= GOOD, scores
+
+
+def test_the_thing_that_is_asked_for_is_found(server, base, info):
+    canvas = drawn("toy_ground", info)
+    graph = canvas.prompt()
+    (preview,) = [str(node.number) for node in canvas.nodes if node.place["title"] == "Drawn"]
+    picture = np.asarray(shown(base, server.run(graph), preview))
+    question = asked(graph)
+    thing = next(thing for thing in question.scene.items if thing.place in PHRASE)
+    assert iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), item_mask(thing)) >= GOOD
+
+
+TRAINED = [("toy_train_stage", "toy_edit"), ("toy_train_own_expert", "toy_own"), ("toy_train_features", "toy_features")]
+
+
+@pytest.mark.parametrize("name, run", TRAINED)
+def test_the_training_workflows_train_and_draw(server, base, info, name, run):
+    graph = drawn(name, info).prompt()
+    (stage,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainStage"]
+    (data,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainingData"]
+    stage |= {"iterations": 3, "batch": 4, "sample_every": 3}
+    data["count"] = 24
+    assert saved_picture(base, graph, server.run(graph)).std() > 5
+    assert (base / f"output/cologen/{run}/bank.safetensors").is_file()
+
+
+def test_features_come_from_the_stage_or_from_its_run(server, base, info):
+    graph = drawn("toy_train_features", info).prompt()
+    for kind, fewer in {
+        "CoLoGenTrainStage": dict(iterations=2, batch=4, sample_every=0, run="two"),
+        "CoLoGenTrainingData": dict(count=80),
+    }.items():
+        (inputs,) = [node["inputs"] for node in graph.values() if node["class_type"] == kind]
+        inputs |= fewer
+    (inputs,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenFeatures"]
+    connected = saved_picture(base, graph, server.run(graph))
+    file = "runs/two/stages/1-subject.features.safetensors"
+    assert (
+        file in server.get("/object_info/CoLoGenFeatures")["CoLoGenFeatures"]["input"]["required"]["file"][1]["options"]
+    )
+    assert (base / "output/cologen/two/stages/1-subject.features.safetensors").is_file()
+    del inputs["features"]
+    inputs["file"] = file
+    assert np.array_equal(saved_picture(base, graph, server.run(graph)), connected)
+    inputs["weight"] = 0.0
+    assert not np.array_equal(saved_picture(base, graph, server.run(graph)), connected)
+
+
+def test_the_subject_s_workflow_trains_and_draws(server, base, info):
+    graph = drawn("toy_train_subject", info).prompt()
+    (knobs,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainSubject"]
+    knobs |= {"iterations": 3, "batch": 4, "sample_every": 3}
+    assert saved_picture(base, graph, server.run(graph)).std() > 5
+    assert (base / "output/cologen/toy_own_subject/subject.safetensors").is_file()

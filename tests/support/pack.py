@@ -1,0 +1,18 @@
+"""Makes the pack importable as `cologen`, and keeps our nodes/ from shadowing the host's nodes.py."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
+package = ModuleType("cologen")
+package.__path__ = [str(ROOT)]
+sys.modules["cologen"] = package
+
+from cologen.training.comfyui.find_host import enter_host, find_host  # noqa: E402
+
+HOST = find_host()
+if HOST is not None:
+    enter_host(HOST)

@@ -1,0 +1,107 @@
+"""Training at its smallest: a FLUX of width 32 and random lessons. As a script it is `cologen` in that world."""
+
+import sys
+import time
+
+import numpy as np
+import pack  # noqa: F401
+import torch
+from cologen.prw.config import Base
+from cologen.prw.embedded_host import EmbeddedHost
+from cologen.training.add_expert import empty_bank, grown
+from cologen.training.base.random_models import random_flux
+from cologen.training.data.encoded.dataset import Lessons
+from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.loop import StageTrainer
+from cologen.training.recipes.curriculum import curriculum_of
+from cologen.training.run import Run
+from cologen.training.setup import build_run as world
+from cologen.training.trainer import Work
+
+SHAPE = dict(num_heads=2, depth=1, depth_single_blocks=2, context_in_dim=8, vec_in_dim=4, guidance_embed=False)
+SMALL = dict(SHAPE, hidden_size=32, axes_dim=(4, 6, 6))
+REAL_HEADS = dict(SHAPE, hidden_size=256)
+"""For naive.py, whose rotations are FLUX's own."""
+TASKS = ("inpaint", "ground", "edit")
+
+
+def tiny_host(shape=SMALL) -> EmbeddedHost:
+    return EmbeddedHost(random_flux(3, gain=1.0, **shape), torch.float32)
+
+
+def tiny_lessons(task: str, count=12, side=4) -> Lessons:
+    g = torch.Generator().manual_seed(len(task))
+    target, source = (torch.randn(count, 16, side, side, generator=g) for _ in range(2))
+    context, pooled = torch.randn(count, 3, 8, generator=g), torch.randn(count, 4, generator=g)
+    ids = tuple(f"{task}-{i}" for i in range(count))
+    return Lessons(task, ids, tuple(f"prompt <{i}>" for i in range(count)), target, source, context, pooled)
+
+
+class TinyCodec:
+    def texts(self, prompts):
+        return torch.ones(len(prompts), 2, 8), torch.ones(len(prompts), 4)
+
+    def decode(self, latents):
+        grey = latents[:, :3].float().sigmoid().mul(255).byte().movedim(1, -1).numpy()
+        return np.repeat(np.repeat(grey, 8, 1), 8, 2)
+
+
+def tiny_curriculum(iterations=5, stages=TASKS, batch=4, rho=0.8, veteran=0.5, replay=0.0, **settings):
+    shared = dict(rank=2, alpha=4.0, resolution=32, rate=3e-3, router_rate=3e-3, save_every=2, validate_every=0)
+    tables = [
+        dict(name=name, iterations=iterations, batch=batch, rho=rho, veteran=veteran, replay=replay) for name in stages
+    ]
+    return curriculum_of({**shared, "sample_every": 0, **settings, "stages": tables})
+
+
+def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
+    """At the start of a stage whose older experts know something."""
+    curriculum = tiny_curriculum(**changes)
+    settings, stages = curriculum.settings, curriculum.stages
+    bank = empty_bank(Base.of(host.flux), settings)
+    generator = torch.Generator().manual_seed(5)
+    for number in range(stage + 1):
+        bank = grown(bank, stages[number], settings, number)
+        for name, tensor in bank.tensors.items():
+            if name.startswith("routers.") and name.split(".")[1] == stages[number].name:
+                tensor.copy_(older * torch.randn(tensor.shape, generator=generator))
+            elif name.endswith(".up") and name.split(".")[1] == stages[number].name:
+                tensor.copy_(up * torch.randn(tensor.shape, generator=generator))
+    lessons = {each.task: tiny_lessons(each.task) for each in stages[: stage + 1]}
+    empty = TinyCodec().texts([""])
+    return StageTrainer(Work(host, stages[stage], stage, settings, lessons, empty, 7, SPARE_EMBEDDED), bank)
+
+
+def tiny_run(out, curriculum, host=None, listeners=(), lessons=None, seed=7) -> Run:
+    lessons = lessons or {task: tiny_lessons(task) for task in TASKS}
+    return Run(host or tiny_host(), curriculum, lessons, TinyCodec(), out, seed, "tiny", listeners, SPARE_EMBEDDED)
+
+
+def tiny_world(curriculum, out, device, seed, share, progress) -> world.World:
+    lessons = {task: tiny_lessons(task) for task in TASKS}
+    return world.World(tiny_host(), TinyCodec(), lessons, "tiny", SPARE_EMBEDDED)
+
+
+def gradients(trainer) -> dict[str, torch.Tensor]:
+    """One iteration without its step: what the optimizer would have been given, and what the iteration says."""
+    found = {}
+    trainer.optimizer.step = lambda: found.update({n: t.grad.clone() for n, t in trainer.trained.items()})
+    step = trainer.step()
+    trainer.iteration -= 1
+    del trainer.optimizer.step
+    return found, step
+
+
+def wait_for(condition, seconds=60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    from cologen.training.cli.main import main
+
+    torch.set_num_threads(1)
+    world.open_world = tiny_world
+    sys.exit(main(sys.argv[1:]))

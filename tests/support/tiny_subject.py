@@ -1,0 +1,58 @@
+"""A subject of three photos on the smallest FLUX, and its recipe."""
+
+import numpy as np
+import pack  # noqa: F401
+import torch
+from cologen.prw.config import Base
+from cologen.prw.personalization.marked_prompt import Words, without_marks
+from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.recipes.subject import OWN, PRIOR, subject_of
+from cologen.training.subject.dataset import photos
+from cologen.training.subject.run import SubjectRun
+from tiny_run import TinyCodec, tiny_host, tiny_lessons
+
+
+class WordyCodec(TinyCodec):
+    """A token a word; behind them, one of padding."""
+
+    def texts(self, prompts):
+        rows = [[sum(map(ord, word)) for word in without_marks(prompt).split()] for prompt in prompts]
+        tokens = 1 + max(map(len, rows))
+        context = torch.zeros(len(rows), tokens, 8)
+        for i, row in enumerate(rows):
+            for j, word in enumerate(row):
+                context[i, j] = torch.randn(8, generator=torch.Generator().manual_seed(word))
+        return context, context.sum(1)[:, :4]
+
+    def words(self, prompt):
+        words = prompt.split()
+        return Words(tuple(i for i, word in enumerate(words) if "[" in word), len(words))
+
+    def encode(self, pictures):
+        return torch.stack(
+            [torch.randn(16, 4, 4, generator=torch.Generator().manual_seed(int(picture.sum()))) for picture in pictures]
+        )
+
+
+PICTURES = {f"photo{i}": np.full((32, 32, 3), i, np.uint8) for i in range(1, 4)}
+
+
+def recipe(iterations=6, batch=4, replay=0.0, subject=None, **settings):
+    shared = dict(rank=2, alpha=2.0, resolution=32, rate=3e-3, save_every=2, validate_every=0, sample_every=0)
+    stage = dict(name="mine", iterations=iterations, batch=batch, replay=replay)
+    table = dict(
+        noun="dog", caption="photo of a {}", contexts=3, **{"prompts": ["a dog there", "dog"], **(subject or {})}
+    )
+    return subject_of({**shared, **settings, "stages": [stage], "subject": table})
+
+
+def tiny_subject(out, wanted, host=None, listeners=(), seed=7, pictures=PICTURES) -> SubjectRun:
+    codec = WordyCodec()
+    lessons = {OWN: photos(codec, pictures, wanted.subject), PRIOR: tiny_lessons(PRIOR)}
+    lessons = lessons if wanted.stage.replay else {OWN: lessons[OWN]}
+    return SubjectRun(host or tiny_host(), wanted, lessons, codec, out, seed, "tiny", listeners, SPARE_EMBEDDED)
+
+
+def trainer_of(wanted, host=None):
+    run = tiny_subject(None, wanted, host)
+    return run.trainer(Base.of(run.host.flux))

@@ -1,0 +1,48 @@
+"""Writes example_workflows/: `python tests/make_workflows.py` with a ComfyUI at hand. tests/test_workflows.py runs them."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import workflows_flux
+import workflows_sampling
+import workflows_subject
+import workflows_toy
+from canvas import Canvas
+from cologen.training.comfyui.server import Server, base_directory
+from pack import HOST, ROOT
+
+FOLDER = ROOT / "example_workflows"
+WORKFLOWS = {
+    name: build
+    for module in (workflows_toy, workflows_sampling, workflows_flux, workflows_subject)
+    for name, build in module.WORKFLOWS.items()
+}
+
+
+def drawn(name: str, info: dict) -> Canvas:
+    canvas = Canvas(info)
+    WORKFLOWS[name](canvas)
+    return canvas
+
+
+def text_of(canvas: Canvas) -> str:
+    return json.dumps(canvas.saved(), indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(HOST, base_directory(Path(folder) / "base", {}))
+        try:
+            info = server.get("/object_info")
+        finally:
+            server.stop()
+    for name in WORKFLOWS:
+        path = FOLDER / f"{name}.json"
+        path.write_text(text_of(drawn(name, info)), encoding="utf-8")
+        sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The terminal, end to end in this process."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from cologen.prw.bank.bank import Bank
+from cologen.training.cli.main import main
+from naive_easycontrol import random_file
+from PIL import Image
+from safetensors.torch import save_file
+from tiny import tiny_flux
+
+
+def run(capsys, *argv):
+    code = main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    return code, captured.out.strip(), captured.err.strip()
+
+
+@pytest.fixture
+def bank(capsys, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    assert run(capsys, "bank", "new", path, "--base", "tiny", "--rank", 4, "--up", 0.1)[0] == 0
+    return path
+
+
+def test_a_new_bank_of_the_real_shape_promises_what_the_paper_says():
+    from cologen.prw.bank.shapes import expected_shapes
+    from cologen.training.base.random_models import bank_info
+    from cologen.training.cli.bank import SHAPES
+
+    shapes = expected_shapes(bank_info(SHAPES["flux1"]))
+    expert = sum(a * b for name, (a, b) in shapes.items() if name.startswith("experts.inpaint."))
+    assert expert == 57 * 4 * 128 * 3072  # 89.7 M parameters an expert
+    assert sum(a * b for name, (a, b) in shapes.items() if name.startswith("routers.edit.")) == 57 * 2 * 3072 * 5
+
+
+def test_inspect_shows_experts_and_routers(capsys, bank):
+    _, shown, _ = run(capsys, "bank", "inspect", bank)
+    assert "5 experts, 5 routers" in shown and "localisation" in shown
+    _, text, _ = run(capsys, "bank", "inspect", bank, "--json")
+    assert json.loads(text)["routers"]["control"]["experts"] == ["inpaint", "ground", "control"]
+
+
+def test_split_and_merge_give_the_bank_back(capsys, bank, tmp_path):
+    _, parts, _ = run(capsys, "bank", "split", bank, "--out", tmp_path / "parts")
+    assert len(parts.splitlines()) == 5
+    run(capsys, "bank", "merge", *parts.splitlines(), "--out", tmp_path / "again.safetensors")
+    again, whole = Bank.open(tmp_path / "again.safetensors"), Bank.open(bank)
+    assert again.info == whole.info
+    assert all(torch.equal(again.tensors[name], whole.tensors[name]) for name in whole.tensors)
+
+
+def test_import_change_export_and_import_again(capsys, bank, tmp_path):
+    save_file(random_file(), tmp_path / "canny.safetensors")
+    save_file(random_file(1), tmp_path / "subject.safetensors")
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("all", "less", "named", "low", "one", "fp8", "back")}
+    code, shown, _ = run(capsys, "bank", "import", *sorted(tmp_path.glob("[cs]*")), "--out", files["all"])
+    assert code == 0 and "canny: sources of 512 x 512, stretch" in shown and "prompt with: SKS" in shown
+    assert "expert subject" in run(capsys, "bank", "merge", files["all"], bank, "--out", tmp_path / "both.st")[2]
+    run(capsys, "bank", "drop", bank, "subject", "--out", files["less"])
+    run(capsys, "bank", "rename", files["less"], "edit=mine", "--out", files["named"])
+    for action, file, word in (("rerank", "low", "--rank"), ("share", "one", "--rank"), ("convert", "fp8", "--dtype")):
+        value = "fp8" if action == "convert" else 2
+        code, shown, _ = run(capsys, "bank", action, files["named"], word, value, "--out", files[file])
+        assert code == 0 and "error " in shown and "MiB, before" in shown
+    table = run(capsys, "bank", "inspect", files["one"])[1]
+    assert "down shared in shared" in table and "inpaint, ground, control, mine" in table
+    folders = run(capsys, "bank", "export", files["named"], "--peft", tmp_path / "peft")[1].splitlines()
+    assert len(folders) == 4
+    run(capsys, "bank", "import", folders[-1], "--out", files["back"])
+    found, whole = Bank.open(files["back"]), Bank.open(files["named"])
+    assert list(found.info.experts) == ["mine"] and found.info.experts["mine"] == whole.info.experts["mine"]
+    assert all(torch.equal(found.tensors[name], whole.tensors[name]) for name in found.tensors)
+
+
+def test_verify_against_a_base(capsys, bank, tmp_path):
+    for depth, ok in ((2, True), (1, False)):
+        save_file(tiny_flux(depth=depth).state_dict(), tmp_path / "flux.safetensors")
+        code, said, error = run(capsys, "bank", "verify", bank, "--base", tmp_path / "flux.safetensors")
+        assert (code == 0) is ok
+        assert "is whole" in said if ok else "double_blocks 1, the bank was made for 2" in error
+    base = tmp_path / "flux.safetensors"
+    assert run(capsys, "bank", "new", tmp_path / "own.safetensors", "--base", base, "--experts", "edit")[0] == 0
+    assert run(capsys, "bank", "verify", tmp_path / "own.safetensors", "--base", base)[0] == 0
+    save_file(tiny_flux(depth=1, seed=9).state_dict(), base)
+    assert "trained on other weights" in run(capsys, "bank", "verify", tmp_path / "own.safetensors", "--base", base)[2]
+
+
+def test_verify_finds_values_that_are_not_finite(capsys, bank):
+    whole = Bank.open(bank)
+    tensors = {name: tensor.clone() for name, tensor in whole.tensors.items()}
+    tensors["experts.edit.double_blocks.0.k.up"][0, 0] = torch.nan
+    Bank(whole.info, tensors).save(bank)
+    code, _, error = run(capsys, "bank", "verify", bank)
+    assert code == 1 and "experts.edit.double_blocks.0.k.up holds values that are not finite" in error
+
+
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["bank", "inspect", "nowhere.safetensors"], "There is no file nowhere.safetensors"),
+        (["bank", "new", "x.safetensors", "--base", "sdxl"], "There is no base sdxl, expected flux1, tiny or"),
+        (["bank", "new", "x.safetensors", "--experts", "a/b"], "not made of 1 to 64 letters"),
+        (["bank", "new", "x.safetensors", "--rank", "0"], "rank is 0"),
+        (["bank", "new", "x.safetensors", "--base", "tiny", "--up", "nan"], "--up is nan"),
+        (["bank", "new", "x.safetensors", "--base", "tiny", "--alpha", "1e308"], "alpha is 1e+308"),
+        (["bank", "new", ".", "--base", "tiny"], "is there already"),
+        (["bank", "inspect", "."], ". is a folder without adapter_model.safetensors"),
+    ],
+)
+def test_mistakes_are_one_sentence(capsys, argv, sentence):
+    code, _, error = run(capsys, *argv)
+    assert code == 1 and sentence in error and "\n" not in error
+
+
+def test_room_is_looked_for_where_the_file_shall_lie(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**29 if path == tmp_path else 2**60))
+    code, _, error = run(capsys, "bank", "new", tmp_path / "a" / "b" / "x.safetensors")  # 5 experts of 179 MB in bf16
+    assert code == 1 and error == "cologen: This bank takes 0.9 GiB and 0.5 GiB are free: lower --rank."
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_expert_gets_one_new_name(capsys, bank, tmp_path):
+    for names in (["edit=a", "edit=b"], ["edit"], ["edit=a=b"]):
+        code, _, error = run(capsys, "bank", "rename", bank, *names, "--out", tmp_path / "x.safetensors")
+        assert code == 1 and "expected OLD=NEW, each expert once" in error
+
+
+def test_the_size_of_an_adapter_s_folder_is_that_of_its_weights(capsys, bank, tmp_path):
+    folder = run(capsys, "bank", "export", bank, "--peft", tmp_path / "peft")[1].splitlines()[0]
+    _, shown, _ = run(capsys, "bank", "convert", folder, "--dtype", "float32", "--out", tmp_path / "x.safetensors")
+    weights = Path(folder) / "adapter_model.safetensors"
+    assert shown.endswith(f"before {weights.stat().st_size / 2**20:.1f}")
+
+
+def test_nothing_is_written_over(capsys, bank, tmp_path):
+    before = bank.read_bytes()
+    for argv in (["bank", "new", bank, "--base", "tiny"], ["bank", "merge", bank, "--out", bank]):
+        code, _, error = run(capsys, *argv)
+        assert code == 1 and "is there already, expected a new file" in error
+    assert bank.read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [["--width", 100], ["--double", 0], ["--repeats", -1], ["--device", "banana"]])
+def test_bench_refuses_shapes_it_cannot_build(capsys, wrong):
+    with pytest.raises(SystemExit):
+        main(["bench", "inference", *map(str, wrong)])
+    assert "is no positive multiple of" in (said := capsys.readouterr().err) or "cannot be used on this machine" in said
+
+
+SMALL = ["--width", 128, "--double", 1, "--single", 1, "--target", 64, "--source", 64, "--text", 8, "--repeats", 1]
+
+
+@pytest.mark.parametrize("host", ["embedded", "comfyui"])
+def test_bench_inference_prints_one_object(capsys, request, host):
+    if host == "comfyui":
+        request.getfixturevalue("comfy")
+    code, text, _ = run(capsys, "bench", "inference", *SMALL, "--host", host, "--json")
+    found = json.loads(text)
+    for key in ("plain", "concat", "uncached", "cached", "source_pass", "device", "shapes"):
+        assert key in found
+    assert found["cached_over_plain"] == found["cached"] / found["plain"]
+    assert found["concat_over_cached"] == found["concat"] / found["cached"]
+    assert found["cached_over_floor"] == pytest.approx(found["cached_over_plain"] / found["floor"])
+    n, s, d = 8 + 16, 16, 128
+    block = 12 * n * d**2 + 2 * n**2 * d
+    assert found["floor"] == pytest.approx((block + 2 * n * s * d) / block)
+
+
+def test_bench_experts_prints_one_object(capsys):
+    found = json.loads(run(capsys, "bench", "experts", *SMALL, "--json")[1])
+    assert {"time_ratio_50_5", "memory_ratio_50_5", "routing_share"} <= found.keys()
+
+
+def test_the_pack_drags_nothing_heavy_into_the_host(comfy):
+    from cologen.training.bench.start import imports
+
+    found = imports(1)
+    assert found["heavy"] == [] and found["nodes"] >= 6
+
+
+def test_the_flux1_preset_needs_the_memory_the_design_names():
+    from cologen.training.bench.inference import Shapes
+
+    assert Shapes.flux1(1024, 512).kv_bytes(torch.bfloat16) == 684 * 2**20
+    assert Shapes.flux1(1024, 1024).kv_bytes(torch.bfloat16) == 4 * 684 * 2**20
+
+
+def test_demo_runs_the_five_tasks(capsys, tmp_path):
+    code, path, _ = run(capsys, "demo", "--out", tmp_path)
+    assert code == 0
+    assert Image.open(path).height > 5 * 128
+
+
+def test_bench_controls_prints_one_object(capsys):
+    small = "--width 256 --double 1 --single 1 --target 64 --source 64 --text 4 --repeats 1".split()
+    found = json.loads(run(capsys, "bench", "controls", *small, "--json")[1])
+    assert found["over_plain"].keys() == {"plain", "peer", *found["floor"]}
+    assert found["floor"]["three"] - 1 == pytest.approx(3 * (found["floor"]["one"] - 1))
+
+
+def test_bench_options_compares_each_with_its_twin(capsys):
+    found = json.loads(run(capsys, "bench", "options", *SMALL, "--json")[1])
+    for part, ways in {
+        "iteration": ("auxiliary", "self", "coredi"),
+        "subject": ("ico",),
+        "sampler_step": ("two_branches",),
+    }.items():
+        assert found[part].keys() == {"plain", *ways}
+        for way in ways:
+            assert found[f"{way}_over_plain"] == found[part][way] / found[part]["plain"]

@@ -1,0 +1,77 @@
+"""Pictures drawn along with their features, against a loop that is written out."""
+
+import pytest
+import torch
+from cologen.prw.flux.math import timestep_embedding
+from cologen.prw.source import Routing
+from cologen.training.coredi.sampling import drawn_along
+from cologen.training.forward import weave
+from cologen.training.loop import Given
+from cologen.training.sampling import drawn
+from test_features import as_more_picture, made
+from tiny_run import tiny_host, tiny_lessons
+
+TIMES = (1.0, 0.8, 0.5, 0.0)
+PLACES = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0.5, 0.5]])
+
+
+@pytest.fixture(scope="module")
+def host():
+    return tiny_host()
+
+
+def a_case(host, way, up=0.2):
+    trainer, lessons = made(host, way, up=up), tiny_lessons("inpaint")
+    heads = [trainer.besides()]
+    noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(2))
+    told, untold = ((lessons.context[i : i + 2], lessons.pooled[i : i + 2]) for i in (0, 2))
+    return heads, (host, trainer.bank, Routing(task="inpaint"), lessons.source[:2], noise, told, TIMES), untold
+
+
+@pytest.mark.parametrize("way", ["coredi", "self"])
+def test_without_weight_it_is_the_plain_picture(host, way):
+    heads, case, untold = a_case(host, way)
+    plain = drawn(*case, untold=untold, cfg=2.5)
+    assert torch.equal(drawn_along(heads, 0.0, *case, untold=untold, cfg=2.5), plain)
+    assert not torch.allclose(drawn_along(heads, 1.0, *case, untold=untold, cfg=2.5), plain, atol=1e-3)
+
+
+def told_of(head, tokens):
+    norm = (tokens - tokens.mean(-1, keepdim=True)) / (tokens.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+    return (norm * head["norm.weight"] + head["norm.bias"]) @ head["head.weight"].T + head["head.bias"]
+
+
+def pooled_of(tokens):
+    """Of 2 x 2 tokens: a cell each, and the mean."""
+    return torch.cat((tokens, tokens.mean(1, keepdim=True)), dim=1)
+
+
+@pytest.mark.parametrize("weight", [1.0, 1.5])
+@pytest.mark.parametrize("way", ["coredi", "self"])
+def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
+    heads, case, untold = a_case(host, way, up=0.0)  # no expert bends the tokens
+    _, bank, routing, source, x, told, _ = case
+    head = heads[0].tensors
+    z = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)) if way == "coredi" else None
+
+    @torch.no_grad()
+    def forward(t, text, z):
+        woven = weave(host, bank, routing, source, x, torch.zeros(2), text[1])
+        given = Given(x, x, x, torch.full((2,), t), *text, woven)
+        h = torch.zeros(2, 0, 32) if z is None else z @ head["in.weight"].T + head["in.kind"]
+        picture, own = as_more_picture(host, given, h, PLACES[: h.shape[1]])
+        vec = host.flux.time_in(timestep_embedding(given.times)) + host.flux.vector_in(text[1])
+        rows = host.flux.final_layer(picture, vec)
+        return rows.view(2, 2, 2, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(2, 16, 4, 4), own, picture
+
+    for t, following in zip(TIMES, TIMES[1:]):
+        on, own, picture = forward(t, told, z)
+        off, plain = forward(t, told, None)[0], forward(t, untold, None)[0]
+        v = off + weight * (on - off)
+        x = x + (following - t) * (plain + 2.5 * (v - plain))
+        if way == "coredi":
+            z = z + (following - t) * (z - told_of(head, own)) / t
+        else:
+            z = pooled_of(told_of(head, picture))
+    found = drawn_along(heads, weight, *case, untold=untold, cfg=2.5)
+    assert torch.allclose(found, host.latent_out(x), atol=1e-3)

@@ -1,0 +1,273 @@
+"""Training beside an encoder's features: the third stream, its three ways, and what stops a collapse."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cologen.prw.bank.bank import Bank
+from cologen.prw.config import Base
+from cologen.prw.coredi.features import pooling
+from cologen.prw.flux.math import rotary, timestep_embedding
+from cologen.training.add_expert import empty_bank, grown
+from cologen.training.checkpoint.checkpoints import TrainingError
+from cologen.training.coredi.encoder_features import Eye, features_of, kept_features
+from cologen.training.coredi.trainer import FeatureTrainer, drawn
+from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.loop import StageTrainer
+from cologen.training.monitor.log import Log
+from cologen.training.trainer import Work
+from test_resume import Leave, files, steps
+from tiny_run import TinyCodec, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
+
+WAYS = ("auxiliary", "self", "coredi")
+
+
+@pytest.fixture(scope="module")
+def host():
+    return tiny_host()
+
+
+def made(host, way, up=0.2, told=True, **changes):
+    """At the start of a stage; `told` gives the head weights that say something already."""
+    curriculum = tiny_curriculum(**{"feature_size": 4, "clip": 0.0, **changes})
+    stage = replace(curriculum.stages[0], features=way)
+    bank = grown(empty_bank(Base.of(host.flux), curriculum.settings), stage, curriculum.settings, 0)
+    g = torch.Generator().manual_seed(5)
+    for name, tensor in bank.tensors.items():
+        if name.endswith(".up"):
+            tensor.copy_(up * torch.randn(tensor.shape, generator=g))
+    lessons = {stage.task: tiny_lessons(stage.task, 40)}
+    work = Work(host, stage, 0, curriculum.settings, lessons, TinyCodec().texts([""]), 7, SPARE_EMBEDDED)
+    if way == "off":
+        return StageTrainer(work, bank)
+    trainer = FeatureTrainer(work, bank, features_of(host, lessons[stage.task], TinyCodec()))
+    if told:
+        head = trainer.trained["features.head.weight"]
+        head.data.copy_(0.2 * torch.randn(head.shape, generator=g))
+    return trainer
+
+
+def one_batch(trainer):
+    (batch,) = trainer.batches()
+    return batch, trainer.given(batch, trainer.noise(batch))
+
+
+def near(found, expected, tolerance=1e-4):
+    largest = max(float(tensor.abs().max()) for tensor in expected.values())
+    return found.keys() == expected.keys() and all(
+        torch.allclose(found[name], expected[name], rtol=0, atol=tolerance * largest) for name in expected
+    )
+
+
+def test_cells_are_means_and_their_places_are_centres():
+    tokens = torch.randn(16 * 24, 3, generator=torch.Generator().manual_seed(0))
+    found, grid = pooling(16, 24) @ tokens, tokens.view(16, 24, 3)
+    for row in range(8):
+        for column in range(8):
+            cell = grid[2 * row : 2 * row + 2, 3 * column : 3 * column + 3].reshape(6, 3)
+            assert torch.allclose(found[8 * row + column], cell.mean(0), atol=1e-6)
+    assert len(found) == 65 and torch.allclose(found[64], tokens.mean(0), atol=1e-6)
+    assert pooling(2, 3).shape == (7, 6)
+
+
+def as_more_picture(host, given, h, places):
+    """FLUX's own forward on a picture that has the tokens as well: they see all and all see them."""
+    flux, options = host.flux, given.woven.options
+    img, ids = flux.process_img(given.x)
+    ids = torch.cat((torch.zeros(len(img), given.context.shape[1], 3), ids, places.expand(len(img), -1, -1)), dim=1)
+    pe = rotary(ids, flux.params.axes_dim, flux.params.theta)
+    txt, own = flux.txt_in(given.context), img.shape[1]
+    img = torch.cat((flux.img_in(img), h), dim=1)
+    vec = flux.time_in(timestep_embedding(given.times)) + flux.vector_in(given.pooled)
+    for i, block in enumerate(flux.double_blocks):
+        img, txt = block(img, txt, vec, pe, options | {"block_type": "double", "block_index": i})
+    img = torch.cat((txt, img), dim=1)
+    for i, block in enumerate(flux.single_blocks):
+        more = {"block_type": "single", "block_index": i, "img_slice": [txt.shape[1], img.shape[1]]}
+        img = block(img, vec, pe, options | more)
+    img = img[:, txt.shape[1] :]
+    return img[:, :own], img[:, own:]
+
+
+def test_the_stream_is_more_of_the_picture_where_no_expert_bends_it(host):
+    trainer = made(host, "coredi", up=0.0, checkpointing=False)
+    batch, given = one_batch(trainer)
+    z = torch.randn(4, 5, 4, generator=torch.Generator().manual_seed(3))
+    stream = trainer.stream(given, z, torch.ones(4, dtype=torch.bool))
+    h, places = stream.h, torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0.5, 0.5]])
+    with torch.no_grad():
+        tokens, own = as_more_picture(host, given, h, places)
+        velocity, _ = trainer.run(given, stream)
+        plain, _ = trainer.run(given)
+    rows = host.flux.final_layer(
+        tokens, host.flux.time_in(timestep_embedding(given.times)) + host.flux.vector_in(given.pooled)
+    )
+    expected = rows.view(4, 2, 2, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(4, 16, 4, 4)
+    assert torch.allclose(velocity, expected, atol=1e-4) and not torch.allclose(velocity, plain, atol=1e-2)
+    assert torch.allclose(stream.h, own, atol=1e-4) and not torch.allclose(stream.h, h, atol=1e-2)
+
+
+def test_experts_bend_the_streams_keys_and_values_by_the_sources_routes(host):
+    found = []
+    for up in (0.0, 0.5):
+        trainer = made(host, "coredi", up=up)
+        _, given = one_batch(trainer)
+        given = given._replace(woven=given.woven._replace(options={}))  # without what they do to the source
+        stream = trainer.stream(given, torch.ones(4, 5, 4), torch.ones(4, dtype=torch.bool))
+        gates = {block: route._replace(gate=0 * route.gate) for block, route in given.woven.routes.items()}
+        with torch.no_grad():
+            found.append(trainer.run(given, stream)[0])
+            stream = trainer.stream(given, torch.ones(4, 5, 4), torch.ones(4, dtype=torch.bool))
+            stream.routes = gates
+            found.append(trainer.run(given, stream)[0])
+    without, closed, bent, shut = found
+    assert torch.equal(without, closed) and torch.equal(shut, without) and not torch.allclose(bent, without, atol=1e-3)
+
+
+def test_a_picture_that_may_not_read_them_is_the_plain_one(host):
+    trainer = made(host, "coredi")
+    _, given = one_batch(trainer)
+    read = torch.tensor([True, False, True, False])
+    with torch.no_grad():
+        found, _ = trainer.run(given, trainer.stream(given, torch.ones(4, 5, 4), read))
+        plain = trainer.found(given)
+    for sample in range(4):
+        assert torch.allclose(found[sample], plain[sample], atol=1e-5) != bool(read[sample])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_at_inference_and_in_its_file_a_bank_knows_nothing_of_it(host, tmp_path, way):
+    curriculum = tiny_curriculum(2, ("inpaint", "edit"), feature_size=4)
+    stages = tuple(replace(stage, features=way) for stage in curriculum.stages)
+    tiny_run(tmp_path / "with", replace(curriculum, stages=stages), host).train()
+    tiny_run(tmp_path / "without", curriculum, host).train()
+    ours, plain = (Bank.open(tmp_path / name / "bank.safetensors") for name in ("with", "without"))
+    assert set(ours.tensors) == set(plain.tensors) and ours.info.experts == plain.info.experts
+    assert not host.flux.final_layer._forward_pre_hooks
+
+
+def test_off_is_the_trainer_that_was_and_a_weight_of_nothing_changes_nothing(host):
+    plain, _ = gradients(made(host, "off"))
+    trainer = made(host, "auxiliary", feature_weight=0.0)
+    found, _ = gradients(trainer)
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+    assert type(made(host, "off")) is StageTrainer
+    taught, _ = gradients(made(host, "auxiliary", feature_weight=1.0))
+    assert any(not torch.allclose(taught[name], plain[name], atol=1e-3) for name in plain)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_neither_pieces_nor_checkpointing_change_a_gradient(host, way):
+    whole, step = gradients(made(host, way, batch=8))
+    for changes in ({"micro": 3}, {"checkpointing": True}):
+        found, other = gradients(made(host, way, batch=8, **changes))
+        assert near(found, whole) and other.task == pytest.approx(step.task, rel=1e-5)
+        assert other.besides == pytest.approx(step.besides, rel=1e-4)
+    assert set(step.besides) == {"features", *(["rank"] if way == "coredi" else [])}
+    assert all(tensor.any() for name, tensor in whole.items() if name.startswith("features."))
+
+
+def test_the_projection_learns_through_its_tokens_alone(host):
+    def pull(trainer):
+        return gradients(trainer)[0]["features.projection"]
+
+    trainer = made(host, "coredi", batch=16)
+    p = trainer.trained["features.projection"]
+    p.data.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    (held,) = torch.autograd.grad(trainer.projection.penalty(p), p)
+    assert held.any() and (pull(trainer) - held).abs().max() > 3 * held.abs().max()
+    trainer.trained["features.in.weight"].data.zero_()  # the tokens say nothing of z; its loss still does
+    assert torch.allclose(pull(trainer), held, rtol=1e-4, atol=1e-9)
+
+
+def test_the_loss_is_written_out(host):
+    trainer = made(host, "coredi", batch=16)
+    batch, given = one_batch(trainer)
+    with torch.no_grad():
+        errors, routes, beside = trainer.taught(batch, trainer.noise(batch))
+        p = trainer.trained["features.projection"]
+        small = trainer.projection.narrow(trainer.features[list(batch.rows)].float(), p)
+        draw = drawn(batch, small)
+        read, total = draw.chance >= 0.2, 0.0
+        assert 0 < read.sum() < 16
+        t = batch.times.view(-1, 1, 1)
+        stream = trainer.stream(given, (1 - t) * small + t * draw.noise, read)
+        assert torch.allclose(errors, trainer.error(trainer.found(given, (stream,)), given), atol=1e-5)
+        own = {name.removeprefix("features."): tensor for name, tensor in trainer.trained.items()}
+        for told, true, kept in zip(stream.h, small, read):
+            norm = (told - told.mean(-1, keepdim=True)) / (told.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+            gap = (norm @ own["head.weight"].T + own["head.bias"] - true).abs()
+            total += float(kept) * float(torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean())
+        expected = 0.1 * total / 16 + float(trainer.projection.penalty(p))
+    assert float(beside) == pytest.approx(expected, rel=1e-4) and set(routes) == set(given.woven.routes)
+
+
+def collapsed(trainer):
+    p = trainer.trained["features.projection"]
+    p.data.copy_(
+        p[:, :1].expand(-1, p.shape[1]) + 1e-3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    )
+
+
+def elsewhere(trainer):
+    p, relation = trainer.trained["features.projection"], trainer.projection.relation
+    p.data.copy_(torch.linalg.eigh(relation)[1][:, : p.shape[1]])
+
+
+def too_easy(trainer):
+    trainer.blind *= 100
+
+
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (collapsed, "effective rank is 1"),
+        (elsewhere, "overlap with the principal"),
+        (too_easy, "a blind guess's is 0.0"),
+    ],
+)
+def test_a_collapse_stops_the_stage(host, spoil, said):
+    trainer = made(host, "coredi")
+    trainer.step()  # as it is made it stands
+    spoil(trainer)
+    with pytest.raises(TrainingError, match=said):
+        trainer.step()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stopped_stage_goes_on_to_the_bit(tmp_path, way, monkeypatch):
+    recipe = tiny_curriculum(4, ("inpaint",), feature_size=4, ema=0.9)
+    recipe = replace(recipe, stages=(replace(recipe.stages[0], features=way),))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tiny_run(whole, recipe, listeners=[Log(whole)]).train()
+    with pytest.raises(KeyboardInterrupt):
+        tiny_run(parts, recipe, listeners=[Log(parts), Leave("inpaint", 3, KeyboardInterrupt())]).train()
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda m: (eigh(m)[0], -eigh(m)[1]))  # as another machine's may be
+    tiny_run(parts, recipe, listeners=[Log(parts)]).train()
+    assert files(parts) == files(whole) and steps(parts) == steps(whole)
+
+
+@pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
+def test_an_eye_is_dinov2_on_one_patch_a_token(tmp_path, host, kind):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=56, patch_size=14)
+    network = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**shape)).eval()
+    network.save_pretrained(tmp_path / "dino")
+    transformers.BitImageProcessor().save_pretrained(tmp_path / "dino")
+    pictures = torch.randint(0, 256, (2, 28, 42, 3), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        scaled = (pictures / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+        expected = network(pixel_values=scaled.permute(0, 3, 1, 2)).last_hidden_state[:, -6:]
+        found = Eye(tmp_path / "dino")(pictures, 2, 3)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+    lessons = tiny_lessons("edit", 3)
+    seen = kept_features(host, lessons, TinyCodec(), str(tmp_path / "dino"), tmp_path / "features")
+    decoded = torch.from_numpy(TinyCodec().decode(lessons.target))
+    assert torch.equal(seen, (pooling(2, 2) @ Eye(tmp_path / "dino")(decoded, 2, 2)).half())
+    (kept,) = (tmp_path / "features").iterdir()
+    before = kept.stat().st_mtime_ns
+    assert torch.equal(kept_features(host, lessons, TinyCodec(), str(tmp_path / "dino"), tmp_path / "features"), seen)
+    assert kept.stat().st_mtime_ns == before

@@ -1,0 +1,86 @@
+"""COCO's masks against pycocotools, and damaged ones."""
+
+import numpy as np
+import pytest
+from cologen.training.data.formats.picture_files import Broken
+from cologen.training.data.formats.run_length_masks import mask_of, packed, to_runs, unpacked
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+tools = pytest.importorskip("pycocotools.mask")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
+
+def theirs(polygons, size) -> np.ndarray:
+    return tools.decode(tools.merge(tools.frPyObjects(polygons, *size))).astype(bool)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_polygons_are_filled_as_coco_fills_them(seed):
+    rng = np.random.default_rng(seed)
+    size = (int(rng.integers(1, 60)), int(rng.integers(1, 60)))
+    spread = rng.choice([1.0, 1.6, 3.0])  # corners outside of the picture, too
+    polygons = [
+        (rng.uniform(-0.3, spread, (int(rng.integers(3, 12)), 2)) * size[::-1]).round(2).ravel().tolist()
+        for _ in range(int(rng.integers(1, 4)))
+    ]
+    assert np.array_equal(mask_of(polygons, size), theirs(polygons, size))
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        [2, 2, 8, 2, 8, 8, 2, 8],
+        [2.5, 2.5, 8.5, 2.5, 8.5, 8.5, 2.5, 8.5],
+        [0, 0, 10, 0, 10, 10, 0, 10],
+        [1, 1, 1, 1, 1, 1],
+        [0, 0, 9, 9, 0, 9, 9, 0],
+        [3, 0, 3, 9, 4, 9, 4, 0],
+    ],
+)
+def test_straight_crossing_and_empty_polygons_too(polygon):
+    assert np.array_equal(mask_of([polygon], (10, 10)), theirs([polygon], (10, 10)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 2**31))
+def test_run_lengths_are_read_and_written_as_coco_does(height, width, share, seed):
+    mask = np.random.default_rng(seed).random((height, width)) < share
+    theirs = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
+    ours = to_runs(mask)
+    assert ours == {"size": theirs["size"], "counts": theirs["counts"].decode()}
+    assert np.array_equal(mask_of(ours, mask.shape), mask)
+    assert np.array_equal(mask_of({**ours, "counts": unpacked(ours["counts"])}, mask.shape), mask)
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=20))
+def test_packed_is_unpacked_again(counts):
+    assert unpacked(packed(counts)) == counts
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[1, 2, 3]],
+        [[1, 2, 3, 4, 5]],
+        [["a"] * 6],
+        [[1e300] * 6],
+        [[float("nan")] * 6],
+        None,
+        3,
+        "abc",
+        {"size": [4, 4]},
+        {"size": [4, 5], "counts": [20]},
+        {"size": [4, 4], "counts": [17]},
+        {"size": [4, 4], "counts": [-1, 17]},
+        {"size": [4, 4], "counts": [10**30]},
+        {"size": [4, 4], "counts": ["x"]},
+        {"size": [4, 4], "counts": "\x00"},
+        {"size": [4, 4], "counts": "o" * 50},
+        {"size": [4, 4], "counts": "o"},
+        {"size": 4, "counts": [16]},
+    ],
+)
+def test_a_damaged_mask_is_a_sentence(segmentation):
+    with pytest.raises(Broken, match="a mask is neither polygons nor run lengths"):
+        mask_of(segmentation, (4, 4))

@@ -1,0 +1,124 @@
+"""One's own subject as one more expert: pairs of all photos, an ordinary stage, and a small file that merges back."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cologen.prw.bank.bank import Bank
+from cologen.prw.bank.edit import merge, random_bank
+from cologen.prw.config import Base
+from cologen.training.base.random_models import bank_info
+from cologen.training.recipes.curriculum import Stage
+from cologen.training.recipes.subject import OWN
+from cologen.training.subject.expert import beginning, expert_stage, photo_pairs
+from test_subject_nodes import BLOCKS, CODEC, RECIPE, Cancel, lessons
+from test_training_nodes import farthest, train
+from tiny import host_model, tiny_flux
+
+pytestmark = pytest.mark.usefixtures("comfy")
+
+
+@pytest.fixture
+def model(comfy):
+    with torch.inference_mode():
+        return host_model(tiny_flux(**BLOCKS))
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return random_bank(bank_info(Base.of(tiny_flux(**BLOCKS)), rank=4), up=0.3, router=0.3)
+
+
+def grown(model, bank, out, **options) -> Bank:
+    from cologen.training.comfyui.subject import train_expert_on
+
+    stage, settings = expert_stage(RECIPE, bank, "people/my dog")
+    with torch.inference_mode():
+        pairs = photo_pairs(CODEC, lessons()[OWN], RECIPE.subject)
+        return train_expert_on(model, CODEC, pairs, bank, stage, settings, out, 7, **options)
+
+
+def test_every_photo_is_drawn_from_every_other():
+    own = lessons()[OWN]
+    pairs, (context, pooled) = photo_pairs(CODEC, own, RECIPE.subject), CODEC.texts(["photo of a dog"])
+    wanted = [(i, j) for i in range(3) for j in range(3) if i != j]
+    assert len(pairs) == pairs.taught == 6 and pairs.task == "subject"
+    for row, (i, j) in enumerate(wanted):
+        assert torch.equal(pairs.source[row], own.target[i]) and torch.equal(pairs.target[row], own.target[j])
+        assert torch.equal(pairs.context[row], context[0]) and torch.equal(pairs.pooled[row], pooled[0])
+    with pytest.raises(ValueError, match="has 1 photo, expected 2 or more"):
+        photo_pairs(CODEC, own.rows([0]), RECIPE.subject)
+
+
+def test_it_begins_as_the_bank_s_last_expert_for_subjects_that_it_can(bank):
+    stage, settings = expert_stage(RECIPE, bank, "people/my dog")
+    old = bank.info.experts["subject"]
+    assert (stage.name, stage.task, stage.start, stage.iterations) == ("my_dog", "subject", "subject", 4)
+    assert (settings.rank, settings.alpha) == (old.rank, old.alpha) != (2, 2.0)
+    more = {**bank.info.experts, "anna": old, "other": replace(old, targets={"q": "all"})}
+    assert beginning(more) == "anna" and beginning({}) == ""
+    with pytest.raises(ValueError, match="has an expert subject already"):
+        expert_stage(RECIPE, bank, "people/subject")
+
+
+def test_the_bank_has_a_column_more_and_its_file_alone_merges_back(model, bank, tmp_path):
+    found = grown(model, bank, tmp_path / "a")
+    stage, settings = expert_stage(RECIPE, bank, "my dog")
+    router = found.info.routers["my_dog"]
+    assert router.experts == (*bank.info.routers["edit"].experts, "my_dog") and len(router.experts) == 6
+    assert all(torch.equal(found.tensors[name], bank.tensors[name]) for name in bank.tensors), "nothing older moved"
+    start = {
+        name: name.replace(".my_dog.", ".subject.") for name in found.tensors if name.startswith("experts.my_dog.")
+    }
+    assert start and all((found.tensors[a] - bank.tensors[b]).abs().max() > 1e-5 for a, b in start.items())
+
+    small = Bank.open(tmp_path / "a/expert.safetensors")
+    again = merge([bank, small])
+    assert again.info == found.info and all(
+        torch.equal(again.tensors[name], found.tensors[name]) for name in found.tensors
+    )
+
+    import comfy.model_management
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        grown(model, bank, tmp_path / "b", listeners=[Cancel()])
+    assert farthest(grown(model, bank, tmp_path / "b"), found) == 0
+
+
+def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, monkeypatch):
+    import folder_paths
+    from cologen.nodes.train_subject import CoLoGenTrainSubject
+    from cologen.training.comfyui.run import after
+    from cologen.training.comfyui.training_data import TrainingData
+    from test_training_nodes import defaults
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
+    g = torch.Generator().manual_seed(0)
+    photos = torch.rand(3, 64, 64, 3, generator=g)
+    knobs = dict(run="dogs/rex", iterations=3, batch=2, rank=2, alpha=2.0, resolution=64, noun="dog", where="all")
+    knobs = defaults(CoLoGenTrainSubject, **knobs, run_seed=7, sample_steps=1)
+    lists = {name: [value] for name, value in knobs.items()}
+    given = dict(model=[model], vae=[CODEC.vae], clip=[CODEC.clip], photos=[photos])
+    with torch.inference_mode():
+        concept, _, _, found = CoLoGenTrainSubject.execute(**given, experts=[bank], **lists).result
+        alone = CoLoGenTrainSubject.execute(**given, **lists).result
+    assert alone[3] is None and all(
+        torch.equal(alone[0].tensors[name], concept.tensors[name]) for name in concept.tensors
+    )
+    own = tmp_path / "cologen/dogs/rex"
+    assert (own / "subject.safetensors").is_file() and Bank.open(own / "expert.safetensors").info.experts.keys() == {
+        "rex"
+    }
+
+    from cologen.nodes.train_subject import pictures, recipe_of
+    from cologen.training.comfyui.subject import subject_lessons
+
+    recipe = recipe_of(knobs, False)
+    pairs = photo_pairs(CODEC, subject_lessons(CODEC, pictures([photos]), [], recipe)[OWN], recipe.subject)
+    old = bank.info.experts["subject"]
+    settings = replace(recipe.curriculum.settings, rank=old.rank, alpha=old.alpha, router_rate=1e-3)
+    stage = Stage(name="rex", task="subject", iterations=3, batch=2, start="subject")
+    data = TrainingData(CODEC, {"subject": pairs})
+    expected = train(model, tmp_path / "b", after(bank, stage, settings), data, bank=bank, only="rex")
+    assert farthest(found, expected) == 0

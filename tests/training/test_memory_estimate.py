@@ -1,0 +1,124 @@
+"""What a stage is said to take, against what it takes: to the byte where tensors can be counted, else within a share."""
+
+import json
+
+import pytest
+import torch
+from cologen.prw.embedded_host import EmbeddedHost
+from cologen.training.base.placement import refuse_large_base
+from cologen.training.bench.inference import Shapes
+from cologen.training.bench.training import a_trainer
+from cologen.training.checkpoint.checkpoints import TrainingError
+from cologen.training.memory_estimate import Memory, needs, refuse_oversized
+from cologen.training.recipes.curriculum import Settings
+from tiny_run import tiny_host, tiny_trainer
+from torch.profiler import ProfilerActivity, profile
+
+TOLERANCE = 0.15
+MIB = 2**20
+
+
+def peak(step, folder) -> int:
+    """The most that torch's allocator had given out at once, beyond what it had before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        step()
+    seen.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    told = [event["args"] for event in events if event.get("name") == "[memory]"]
+    return max(one["Total Allocated"] for one in told) - (told[0]["Total Allocated"] - told[0]["Bytes"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "prodigy"])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema):
+    host = tiny_host()
+    trainer = tiny_trainer(host, optimizer=optimizer, ema=ema)
+    found, kept = needs(trainer), {}
+    usual = trainer.optimizer.step
+
+    def watched():
+        kept["gradients"] = sum(tensor.grad.nbytes for tensor in trainer.trained.values())
+        usual()
+
+    trainer.optimizer.step = watched
+    trainer.step()
+    assert found.base == {"float32": sum(4 * parameter.numel() for parameter in host.flux.parameters())}
+    assert found.trained == sum(tensor.nbytes for tensor in (*trainer.trained.values(), *trainer.average.values()))
+    assert found.gradients == kept["gradients"]
+    states = [value for entries in trainer.optimizer.state.values() for value in entries.values()]
+    assert found.optimizer == sum(value.nbytes for value in states if isinstance(value, torch.Tensor) and value.ndim)
+
+
+@pytest.mark.parametrize("sparing", [False, True])
+@pytest.mark.parametrize("shape", [(256, 1, 2, 128, 2), (512, 2, 4, 192, 2)], ids=["tiny", "mid"])
+def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
+    width, double, single, side, batch = shape
+    shapes = Shapes(width, double, single, side, side, 64)
+    trainer = a_trainer(
+        shapes, EmbeddedHost(shapes.flux(torch.float32, "cpu"), torch.float32), batch, checkpointing=sparing
+    )
+    trainer.step()  # the optimizer's state is there from then on
+    found = needs(trainer)
+    told = found.activations + found.gradients
+    assert peak(trainer.step, tmp_path) == pytest.approx(told, rel=TOLERANCE)
+
+
+class Lines:
+    def __init__(self):
+        self.said = []
+
+    def say(self, text):
+        self.said.append(text)
+
+
+@pytest.mark.parametrize(
+    "share, advice",
+    [
+        (0.9, 'set checkpointing = true, or set micro = 3, which changes no result, or set precision = "bf16".'),
+        (0.3, 'set micro = 1, which changes no result, or set precision = "bf16".'),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_what_would(share, advice):
+    trainer = tiny_trainer(tiny_host())
+    found, lines = needs(trainer), Lines()
+    Memory(lines, lambda device: found.coming).stage_began(trainer)
+    assert lines.said[0].splitlines()[0] == "ground takes, on cpu:" and "in all" in lines.said[0]
+    resting = found.coming - found.activations
+    with pytest.raises(TrainingError) as refused:
+        Memory(lines, lambda device: resting + int(share * found.activations)).stage_began(trainer)
+    assert str(refused.value).endswith(advice)
+    with pytest.raises(TrainingError, match="set a smaller rank or resolution|precision"):
+        Memory(lines, lambda device: resting // 2).stage_began(trainer)
+
+
+@pytest.mark.parametrize(
+    "processes, share, settings, advice",
+    [
+        (1, 0.7, {}, 'set base_weights = "fp8", or set offload = true, which takes longer.'),
+        (2, 0.7, {}, 'set shard = true: 2 processes then share it, or set base_weights = "fp8", or set offload = true'),
+        (2, 0.2, {"shard": True}, 'set base_weights = "fp8".'),
+        (1, 0.2, {}, 'set base_weights = "nf4", or set offload = true'),
+        (1, 0.0, {"base_weights": "nf4"}, "set offload = true"),
+        (1, 0.0, {"offload": True}, "start more processes, with shard = true, or take a larger device."),
+    ],
+)
+def test_a_base_that_cannot_fit_is_refused_with_where_it_would(monkeypatch, processes, share, settings, advice):
+    monkeypatch.setattr("cologen.training.distributed.ranks.count", lambda: processes)
+    flux = tiny_host().flux
+    size = sum(parameter.nbytes for parameter in flux.parameters())
+    with pytest.raises(TrainingError, match=advice.replace(".", r"\.")):
+        refuse_large_base(flux, Settings(**settings), "cuda", int(share * size))
+    refuse_large_base(flux, Settings(**settings), "cuda", size)
+    refuse_large_base(flux, Settings(**settings), "cpu", None)
+
+
+def test_a_stage_that_would_fit_beside_a_shared_base_is_told_to_share_it(monkeypatch):
+    trainer = tiny_trainer(tiny_host())
+    found = needs(trainer)
+    monkeypatch.setattr("cologen.training.distributed.ranks.count", lambda: 2)
+    monkeypatch.setattr("cologen.training.distributed.ranks.rank", lambda: 0)
+    with pytest.raises(TrainingError, match="set shard = true: 2 processes then share the base"):
+        refuse_oversized(trainer, found, found.coming - sum(found.base.values()) // 2)
+    with pytest.raises(TrainingError) as refused:
+        refuse_oversized(trainer, found, found.coming - sum(found.base.values()))
+    assert "shard" not in str(refused.value)

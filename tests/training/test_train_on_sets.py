@@ -1,0 +1,135 @@
+"""A stage trains on what its recipe's tables name, through the one loop."""
+
+import layouts
+import numpy as np
+import pytest
+import torch
+from cologen.prw.bank.bank import Bank
+from cologen.training.checkpoint.run_folder import fingerprint
+from cologen.training.cli import main as cli
+from cologen.training.data.encoded.dataset import load_lessons
+from cologen.training.data.sets import open_source
+from cologen.training.data.tasks.examples import Examples
+from cologen.training.monitor.log import read_log
+from cologen.training.recipes.curriculum import load_curriculum, read_curriculum
+from cologen.training.setup.stage_data import KeptLessons, parts_of
+from cologen.training.toy.store import open_codec
+
+RECIPE = """
+base = "toy"
+rank = 2
+alpha = 4.0
+resolution = 64
+sample_every = 0
+validate_every = 0
+[toy]
+examples = 4
+[[stages]]
+name = "inpaint"
+data = ["coco-stuff", "mine", "toy"]
+iterations = 2
+batch = 2
+rho = 1.0
+[data.coco-stuff]
+path = "coco"
+examples = 5
+[data.mine]
+set = "json-lines"
+path = "mine"
+flip = 0.5
+"""
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch):
+    torch.set_num_threads(2)
+    monkeypatch.chdir(tmp_path)
+    layouts.coco_stuff(tmp_path / "coco")
+    layouts.json_lines(tmp_path / "mine")
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def test_a_stage_trains_on_two_sets_and_the_toy_world(there, capsys):
+    assert cli.main(["train", "mine.toml", "--device", "cpu"]) == 0, capsys.readouterr().err
+    out = there / "out/train/mine"
+    assert [line["iteration"] for line in read_log(out / "log.jsonl") if "task" in line] == [1, 2]
+    assert list(Bank.open(out / "bank.safetensors").info.experts) == ["inpaint"]
+    kept = {path.name.split("-")[1]: load_lessons(path) for path in (out / "lessons").iterdir()}
+    assert {name: len(lessons) for name, lessons in kept.items()} == {"coco": 5, "mine": 3, "4": 4}
+    before = (out / "bank.safetensors").read_bytes()
+    assert cli.main(["train", "mine.toml", "--device", "cpu", "--resume"]) == 0
+    assert (out / "bank.safetensors").read_bytes() == before
+
+
+def test_lessons_are_what_the_codec_makes_of_the_examples(there):
+    curriculum, codec = load_curriculum("mine.toml"), open_codec()
+    lessons = KeptLessons(parts_of(curriculum, 4, codec, 7), there / "lessons", lambda *_: None)["inpaint"]
+    expected = list(Examples(open_source("coco-stuff", curriculum.data["coco-stuff"]), "inpaint", 64, 7).taken(5))
+    rows = [i for i, id in enumerate(lessons.ids) if id.isdecimal()]
+    held = lessons.ids[lessons.taught :]
+    assert not {*held} & {*lessons.ids[: lessons.taught]}, "a picture's cuts are on one side"
+    expected.sort(key=lambda example: example.id in held)
+    assert [lessons.ids[i] for i in rows] == [example.id for example in expected]
+    assert torch.equal(lessons.target[rows], codec.encode([example.target for example in expected]))
+    assert torch.equal(lessons.source[rows], codec.encode([example.source for example in expected]))
+    assert [lessons.prompts[i] for i in rows] == [example.prompt for example in expected]
+    assert len(lessons) == 12 and any(id.startswith("inpaint-") for id in held)
+
+
+def test_the_tables_are_part_of_what_a_run_is_of():
+    plain = read_curriculum(RECIPE, "a")
+    moved = read_curriculum(RECIPE, "a", ["data.mine.flip=0.0"])
+    assert moved.data["mine"] == {"set": "json-lines", "path": "mine", "flip": 0.0}
+    assert fingerprint(plain, 0) != fingerprint(moved, 0)
+
+
+def test_a_table_can_come_from_the_terminal():
+    paper = load_curriculum("paper", ["data.coco-stuff.path=/coco", "data.refcoco+.path=/refer", "data.lvis.images=x"])
+    assert paper.data == {"coco-stuff": {"path": "/coco"}, "refcoco+": {"path": "/refer"}, "lvis": {"images": "x"}}
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        (["inpaint.data=[\"ade20k\"]"], 'names the data set ade20k, of which the recipe says no more: add a table [data."ade20k"]'),
+        (["data.mine.path=nowhere"], "nowhere (data.mine) is not laid out as expected"),
+        (["data.mine.set=magicbrush"], "mine (data.mine) is not laid out as expected"),
+        (["data.mine.size=3"], "data.mine has an unknown entry 'size'"),
+        (["data=3"], "data is '3', expected an object"),
+        (["inpaint.task=edit", "inpaint.data=[\"coco-stuff\"]"], "The task of coco-stuff is 'edit', expected one of 'inpaint', 'control'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_a_sentence_before_anything_is_trained(there, capsys, changes, sentence):
+    assert cli.main(["train", "mine.toml", "--device", "cpu", *changes]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_two_stages_of_a_task_have_each_its_own_data(there, capsys):
+    (there / "mine.toml").write_text(RECIPE + '[[stages]]\nname = "more"\ntask = "inpaint"\ndata = ["mine"]\n')
+    assert cli.main(["train", "mine.toml", "--device", "cpu"]) == 0, capsys.readouterr().err
+    kept = KeptLessons(parts_of(load_curriculum("mine.toml"), 4, open_codec(), 0), there / "none", lambda *_: None)
+    assert (len(kept["inpaint"]), len(kept["more"])) == (12, 3)
+
+
+def test_encoding_holds_a_chunk_of_pictures_at_a_time():
+    """Examples may be a stream that never fits into memory."""
+    from cologen.training.data.encoded.dataset import encode
+    from cologen.training.data.sample import Example
+
+    alive = []
+
+    class Codec:
+        def encode(self, pictures):
+            alive.append(len(pictures))
+            return torch.stack([torch.from_numpy(picture[:2, :2, 0].copy()) for picture in pictures])
+
+        def texts(self, prompts):
+            return torch.zeros(len(prompts), len(prompts), 3), torch.zeros(len(prompts), 2)
+
+    stream = (Example(str(i), "edit", f"a\n{i}", *[np.full((4, 4, 3), i, np.uint8)] * 2) for i in range(7))
+    lessons = encode(Codec(), "edit", stream, chunk=3)
+    assert alive == [3, 3, 3, 3, 1, 1] and lessons.ids == tuple("0123456") and lessons.prompts[3] == "a 3"
+    assert lessons.target[:, 0, 0].tolist() == list(range(7)) and lessons.context.shape == (7, 3, 3)
+    with pytest.raises(ValueError, match="edit has 1 examples, expected two or more"):
+        encode(Codec(), "edit", iter([Example("a", "edit", "", *[np.zeros((4, 4, 3), np.uint8)] * 2)]))

@@ -1,0 +1,75 @@
+"""The toy set that ships: small enough, and the same in the host as with us."""
+
+import numpy as np
+import pack  # noqa: F401
+import pytest
+import torch
+from cologen.prw.bank.bank import Bank
+from cologen.prw.config import Base
+from cologen.prw.flux.checkpoint import load_flux
+from cologen.training.cli.demo import demo
+from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_codec, open_set
+from cologen.training.toy.tasks import questions
+from PIL import Image
+
+TEXTS = ["make the circle at the top left blue", "", "a big striped red cross bottom right, on a sky background"]
+
+
+def test_it_is_small_and_whole():
+    sizes = [(SHIPPED / name).stat().st_size for name in (FLUX, VAE, TEXT, BANK)]
+    assert sum(sizes) <= 32 * 2**20
+    flux, bank = load_flux(SHIPPED / FLUX), Bank.open(SHIPPED / BANK)
+    assert sum(parameter.numel() for parameter in flux.parameters()) <= 13e6
+    assert flux.params.hidden_size // flux.params.num_heads == 128
+    assert not bank.info.base.refusal(Base.of(flux)) and not bank.info.base.doubt(Base.of(flux).probed(flux.float()))
+    assert list(bank.info.experts) == list(bank.info.routers) == ["inpaint", "ground", "control", "subject", "edit"]
+
+
+def test_a_picture_survives_the_vae():
+    codec = open_codec()
+    pictures = np.stack([question.example.target for question in questions("edit", 24, 99)])
+    back = codec.decode(codec.encode(pictures)).astype(float)
+    assert 10 * np.log10(255**2 / ((back - pictures) ** 2).mean()) > 30  # dB
+    assert torch.allclose(codec.encode(pictures), codec.vae.encode(codec_pixels(pictures)), atol=2e-3)
+
+
+def codec_pixels(pictures):
+    return torch.from_numpy(pictures).movedim(-1, 1).float() / 255
+
+
+def test_the_demo_draws_a_sheet(tmp_path):
+    sheet = Image.open(demo(tmp_path))
+    assert sheet.width > 1000 and np.asarray(sheet).std() > 20
+
+
+@pytest.mark.usefixtures("comfy")
+class TestInTheHost:
+    def test_words_mean_the_same(self):
+        from cologen.training.comfyui.toy_models import toy_clip
+
+        clip, codec = toy_clip(), open_codec()
+        for text in TEXTS:
+            found, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+            wanted, wanted_pooled = codec.texts([text])
+            assert torch.allclose(found, wanted, atol=1e-5) and torch.allclose(pooled, wanted_pooled, atol=1e-5)
+
+    def test_pictures_and_latents_are_the_same(self):
+        from cologen.training.comfyui.toy_models import toy_vae
+
+        vae, codec = toy_vae(), open_codec()
+        picture = questions("edit", 1, 98)[0].example.target
+        latent = vae.encode(torch.from_numpy(picture)[None].float() / 255)
+        assert torch.allclose(latent, codec.encode([picture]), atol=5e-3)
+        wanted = codec.vae.decode(latent.float()).movedim(1, -1)
+        assert (vae.decode(latent) - wanted).abs().max() < 2e-2
+
+    def test_the_stock_loader_takes_flux(self):
+        from cologen.training.comfyui.toy_models import toy_model
+
+        model, toy = toy_model({"dtype": torch.float32}), open_set()
+        g = torch.Generator().manual_seed(0)
+        x, times = torch.randn(2, 16, 8, 8, generator=g), torch.tensor([0.2, 0.9])
+        context, pooled = toy.codec.texts(TEXTS[:2])
+        with torch.inference_mode():
+            found = model.model.diffusion_model(x, times, context, pooled)
+            assert torch.allclose(found, toy.flux(x, times, context, pooled), atol=1e-4)

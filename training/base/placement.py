@@ -1,0 +1,51 @@
+"""How the frozen base rests: on the device as it is, in fewer bits, shared out over processes, or in host memory."""
+
+from torch import nn
+
+from ...prw.weaving import named_blocks
+from ..checkpoint.checkpoints import TrainingError
+from ..distributed import ranks
+from ..distributed.fsdp import shard_blocks
+from ..forward import compile_blocks
+from ..memory_estimate import free_on, told
+from ..recipes.curriculum import Settings
+from .offload import let_blocks_visit
+from .quantize import FORMATS, narrow_blocks
+
+
+def settle(flux: nn.Module, settings: Settings, device: str) -> None:
+    """In place, for training: the base may lie in a file until now."""
+    if settings.base_weights != "plain":
+        narrow_blocks(flux, settings.base_weights, device)
+    refuse_large_base(flux, settings, device, free_on(device))
+    if ranks.sharing(settings):
+        shard_blocks(flux, device)
+    if settings.offload:
+        let_blocks_visit(flux, device)
+    else:
+        flux.to(device)
+    if settings.compile:
+        compile_blocks(flux)
+
+
+def refuse_large_base(flux: nn.Module, settings: Settings, device: str, free: int | None) -> None:
+    """Before it goes to the device; `free` None: nobody can tell."""
+    whole, sharing = sum(parameter.nbytes for parameter in flux.parameters()), ranks.count() if settings.shard else 1
+    size = whole // sharing
+    if settings.offload:
+        size -= sum(parameter.nbytes for _, block in named_blocks(flux) for parameter in block.parameters())
+    if free is None or size <= free:
+        return
+    advice = []
+    if not settings.shard and whole // ranks.count() <= free:
+        advice.append(f"set shard = true: {ranks.count()} processes then share it")
+    numbers = sum(parameter.numel() for parameter in flux.parameters()) // sharing
+    fitting = [kind for kind, form in FORMATS.items() if numbers * form.bytes <= free]
+    if fitting and settings.base_weights == "plain":
+        advice.append(f'set base_weights = "{fitting[0]}"')
+    if not settings.shard and not settings.offload:
+        advice.append("set offload = true, which takes longer")
+    raise TrainingError(
+        f"The base takes {told(size)}, {device} has {told(free)} free: "
+        f"{', or '.join(advice or ['start more processes, with shard = true, or take a larger device'])}."
+    )

@@ -1,0 +1,153 @@
+"""`cologen bank ...`: make, look at, merge, split, import, export and check banks; reshape.py changes them."""
+
+import json
+import math
+import shutil
+from argparse import Namespace, _SubParsersAction
+from pathlib import Path
+
+import torch
+
+from ...prw.bank.bank import Bank
+from ...prw.bank.edit import merge, random_bank, split
+from ...prw.bank.importers import CHOICES, open_experts
+from ...prw.bank.importers.peft import SPELLINGS, export
+from ...prw.bank.info import BankError, encode
+from ...prw.bank.shapes import expected_shapes
+from ...prw.bank.summary import described
+from ...prw.config import Base
+from ...prw.flux.checkpoint import load_flux
+from ...prw.tasks import TASKS
+from ..base.random_models import TINY, bank_info
+
+SHAPES = {
+    "flux1": Base(name="FLUX.1-dev"),
+    "tiny": Base(hidden_size=TINY["hidden_size"], double_blocks=2, single_blocks=2, name="tiny"),
+}
+
+
+def add_commands(commands: _SubParsersAction) -> None:
+    """Every command that writes refuses to write over a file."""
+    new = commands.add_parser("new", help="write a bank of fresh experts and routers")
+    new.add_argument("out", type=Path)
+    new.add_argument("--base", default="flux1", help=f"{', '.join(SHAPES)}, or a FLUX.1 file")
+    new.add_argument("--experts", default=",".join(TASKS), help="names in training order, with commas")
+    new.add_argument("--rank", type=int, default=128)
+    new.add_argument("--alpha", type=float, help="2 x rank if not given, as in the paper")
+    new.add_argument("--seed", type=int, default=0)
+    new.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="of the experts")
+    new.add_argument(
+        "--up", type=float, default=0.0, help="size of random up matrices; 0 adds nothing, as before training"
+    )
+    new.set_defaults(run=_new)
+
+    inspect = commands.add_parser("inspect", help="show what is in a bank")
+    inspect.add_argument("file", type=Path)
+    inspect.add_argument("--json", action="store_true")
+    inspect.set_defaults(run=_inspect)
+
+    merged = commands.add_parser("merge", help="write one bank with the experts and routers of several")
+    merged.add_argument("files", type=Path, nargs="+")
+    merged.add_argument("--out", type=Path, required=True)
+    merged.set_defaults(run=_merge)
+
+    parts = commands.add_parser("split", help="write a file for each expert, with its stage's router")
+    parts.add_argument("file", type=Path)
+    parts.add_argument("--out", type=Path, required=True, help="a folder")
+    parts.set_defaults(run=_split)
+
+    taken = commands.add_parser("import", help="write a bank from EasyControl, OmniConsistency, LoRA or PEFT files")
+    taken.add_argument("files", type=Path, nargs="+")
+    taken.add_argument("--out", type=Path, required=True)
+    taken.add_argument(
+        "--kind", default="auto", help=f"what they are for, if their names do not say: {', '.join(CHOICES)}"
+    )
+    taken.add_argument("--name", default="", help="the expert's; one file only")
+    taken.set_defaults(run=_import)
+
+    given = commands.add_parser("export", help="write a PEFT adapter folder for each expert")
+    given.add_argument("file", type=Path)
+    given.add_argument("--peft", type=Path, required=True, help="a folder")
+    given.add_argument("--names", default="diffusers", choices=list(SPELLINGS), help="of the layers")
+    given.set_defaults(run=lambda args: "\n".join(map(str, export(open_experts(args.file), args.peft, args.names))))
+
+    verify = commands.add_parser("verify", help="read every tensor; with --base also check that it fits a FLUX file")
+    verify.add_argument("file", type=Path)
+    verify.add_argument("--base", type=Path)
+    verify.set_defaults(run=_verify)
+
+
+def _base(name: str) -> Base:
+    if name in SHAPES:
+        return SHAPES[name]
+    if not Path(name).is_file():
+        raise BankError(f"There is no base {name}, expected {', '.join(SHAPES)} or a FLUX.1 file: check the name.")
+    flux = load_flux(name)
+    return Base.of(flux).probed(flux, Path(name).stem)
+
+
+def _new(args: Namespace) -> str:
+    path, info = free_path(args.out), bank_info(_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha)
+    dtype, free = getattr(torch, args.dtype), _room(path)
+    shapes = expected_shapes(info).items()
+    needed = sum(math.prod(s) * (dtype.itemsize if name.startswith("experts.") else 4) for name, s in shapes)
+    if needed > free:
+        raise BankError(f"This bank takes {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: lower --rank.")
+    if not 0 <= args.up <= 1000:
+        raise BankError(f"--up is {args.up}, expected 0 to 1000.")
+    bank = random_bank(info, args.seed % 2**63, args.up)
+    tensors = {name: t.to(dtype) if name.startswith("experts.") else t for name, t in bank.tensors.items()}
+    Bank(info, tensors).save(path)
+    return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
+
+
+def _room(path: Path) -> int:
+    """Bytes free where a file shall lie; its folders may not be there yet."""
+    return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
+
+
+def free_path(path: Path) -> Path:
+    if not path.name or path.exists():
+        raise BankError(f"{path} is there already, expected a new file: delete it first or choose another name.")
+    return path
+
+
+def _inspect(args: Namespace) -> str:
+    bank = open_experts(args.file)
+    if args.json:
+        return json.dumps(json.loads(encode(bank.info)), indent=2)
+    return described(bank, args.file.name)
+
+
+def _merge(args: Namespace) -> str:
+    return str(merge(open_experts(path) for path in args.files).save(free_path(args.out)))
+
+
+def _import(args: Namespace) -> str:
+    if args.name and len(args.files) > 1:
+        raise BankError(f"--name is {args.name} for {len(args.files)} files, expected one: import them one by one.")
+    bank = merge(open_experts(path, args.name, args.kind) for path in args.files)
+    path = bank.save(free_path(args.out))
+    return f"{described(bank, path.name)}\n\n{path} ({path.stat().st_size / 2**20:.1f} MiB)"
+
+
+def _split(args: Namespace) -> str:
+    bank = open_experts(args.file)
+    targets = {name: free_path(args.out / f"{name}.safetensors") for name in bank.info.experts}
+    paths = [split(bank, name).save(path) for name, path in targets.items()]
+    return "\n".join(map(str, paths))
+
+
+def _verify(args: Namespace) -> str:
+    bank = open_experts(args.file)
+    for name in bank.tensors:
+        if not torch.isfinite(bank.tensors[name].float()).all():
+            raise BankError(f"{args.file.name}: {name} holds values that are not finite: train or download it again.")
+    if args.base is not None:
+        flux = load_flux(args.base)
+        found = Base.of(flux).probed(flux)
+        if problem := bank.info.base.refusal(found) or bank.info.base.doubt(found):
+            raise BankError(problem)
+    return (
+        f"{args.file.name} is whole: {len(bank.tensors)} tensors{'' if args.base is None else ', made for this base'}"
+    )

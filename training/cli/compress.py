@@ -1,0 +1,82 @@
+"""`cologen bank drop|rename|rerank|share|convert`: banks with fewer, other or smaller experts."""
+
+from argparse import Namespace, _SubParsersAction
+from pathlib import Path
+
+import torch
+
+from ...prw.bank.bank import Bank
+from ...prw.bank.compress import Error, cast, reranked, sharing
+from ...prw.bank.edit import drop, rename
+from ...prw.bank.importers import open_experts
+from ...prw.bank.importers.peft import WEIGHTS
+from ...prw.bank.info import BankError
+from ...prw.files.validate import short
+from .bank import free_path
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp8": torch.float8_e4m3fn,
+}
+
+
+def add_commands(commands: _SubParsersAction) -> None:
+    parser = _command(commands, "drop", "leave experts out; routers lose their columns", _drop)
+    parser.add_argument("experts", nargs="+")
+    parser = _command(commands, "rename", "give experts other names", _rename)
+    parser.add_argument("names", nargs="+", metavar="OLD=NEW")
+    parser = _command(commands, "rerank", "lower the rank by SVD; prints the error", _rerank)
+    parser.add_argument("--rank", type=int, required=True)
+    parser.add_argument("--experts", default="", help="with commas; all if not given")
+    parser = _command(commands, "share", "one down matrix for several experts; prints the error", _share)
+    parser.add_argument("--rank", type=int, required=True, help="of the shared matrix")
+    parser.add_argument("--experts", default="", help="with commas; all if not given")
+    parser.add_argument("--group", default="shared", help="a name, if a bank shall have several")
+    parser = _command(commands, "convert", "another precision; prints the error", _convert)
+    parser.add_argument("--dtype", choices=list(DTYPES), required=True)
+
+
+def _command(commands: _SubParsersAction, name: str, what: str, run):
+    parser = commands.add_parser(name, help=what)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _drop(args: Namespace) -> str:
+    return str(drop(open_experts(args.file), args.experts).save(free_path(args.out)))
+
+
+def _rename(args: Namespace) -> str:
+    pairs = [word.split("=") for word in args.names]
+    if any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
+        raise BankError(
+            f"The names are {short(' '.join(args.names))}, expected OLD=NEW, each expert once: put one = between them."
+        )
+    return str(rename(open_experts(args.file), dict(pairs)).save(free_path(args.out)))
+
+
+def _rerank(args: Namespace) -> str:
+    return _smaller(args, *reranked(open_experts(args.file), args.rank, _names(args)))
+
+
+def _share(args: Namespace) -> str:
+    return _smaller(args, *sharing(open_experts(args.file), args.rank, args.group, _names(args)))
+
+
+def _convert(args: Namespace) -> str:
+    return _smaller(args, *cast(open_experts(args.file), DTYPES[args.dtype]))
+
+
+def _names(args: Namespace) -> list[str]:
+    return [name for name in args.experts.split(",") if name]
+
+
+def _smaller(args: Namespace, bank: Bank, error: Error) -> str:
+    path = bank.save(free_path(args.out))
+    weights = args.file / WEIGHTS if args.file.is_dir() else args.file
+    before, after = (one.stat().st_size / 2**20 for one in (weights, path))
+    return f"{path}: {error}; {after:.1f} MiB, before {before:.1f}"

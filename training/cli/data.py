@@ -1,0 +1,109 @@
+"""`cologen data ...`: which sets there are, whether those of a recipe can be read, and their encoding."""
+
+import argparse
+import sys
+from argparse import Namespace, _SubParsersAction
+from pathlib import Path
+
+from ...prw.files.atomic_write import whole
+from ..recipes.curriculum import load_curriculum, recipes
+from . import cache
+from .evaluate_toy import positive
+
+
+def add_commands(commands: _SubParsersAction) -> None:
+    listed = commands.add_parser("list", help="the data sets that can be read")
+    listed.set_defaults(run=_list)
+    checked = commands.add_parser(
+        "check",
+        help="what the sets of a recipe give",
+        description="Reads some of every set; a sheet of pictures a task.",
+    )
+    checked.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
+    checked.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
+    checked.add_argument("--n", type=positive, default=256, help="examples of each set")
+    checked.add_argument("--seed", type=int, default=0)
+    checked.add_argument("--out", type=Path, help="a folder for the sheets; out/data/RECIPE if not given")
+    checked.set_defaults(run=_check)
+    cache.add_commands(commands)
+    label = commands.add_parser(
+        "label",
+        help="masks and phrases for pictures that have only captions",
+        description="GroundingDINO finds what captions name, SAM its masks; the result is a folder for data.SET.labels.",
+    )
+    label.add_argument("config", metavar="CONFIG", help="a recipe with a table for the set")
+    label.add_argument("set", metavar="SET", help="the table's name")
+    label.add_argument("changes", metavar="KEY=VALUE", nargs="*")
+    label.add_argument("--detector", type=Path, required=True, help="a folder with GroundingDINO")
+    label.add_argument("--segmenter", type=Path, required=True, help="a folder with SAM")
+    label.add_argument("--out", type=Path, required=True, help="a folder; what is there already is not done again")
+    label.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th of N shares, from 0")
+    label.add_argument("--batch", type=positive, default=8)
+    label.add_argument("--threshold", type=float, default=0.35, help="least confidence in a box")
+    label.add_argument("--device", help="cuda if there is one, else cpu, if not given")
+    label.set_defaults(run=_label)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    rank, slash, world = text.partition("/")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise argparse.ArgumentTypeError(f"{text} is no share, expected I/N with I from 0 to N - 1, as in 0/8")
+    return int(rank), int(world)
+
+
+def _list(args: Namespace) -> str:
+    from ..data.sets import DATASETS
+
+    parts = []
+    for name, row in DATASETS.items():
+        lines = [f"{name:20}{', '.join(row.feeds)}", f"licence: {row.licence}"]
+        lines += [row.home] * bool(row.home) + [f"layout: {reader.LAYOUT}" for reader in row.readers]
+        parts.append(f"\n{'':20}".join(lines))
+    return "\n".join(parts)
+
+
+def _check(args: Namespace) -> str:
+    from ..monitor.contact_sheet import sheet
+    from ..setup.check_data import check
+
+    curriculum = load_curriculum(args.config, args.changes)
+    out = args.out or Path("out") / "data" / Path(args.config).name.removesuffix(".toml")
+    shown: dict[str, list] = {}
+    troubled = 0
+    for found in check(curriculum, args.n, args.seed):
+        sys.stdout.write("\n".join(found.lines()) + "\n")
+        troubled += bool(found.trouble)
+        shown.setdefault(found.stage.task, []).extend((found.name, example) for example in found.shown)
+    paths = []
+    for task, examples in shown.items():
+        if examples:
+            paths.append(out / f"{task}.png")
+            with whole(paths[-1]) as partial:
+                sheet(examples).save(partial, format="png")
+    if troubled:
+        raise ValueError(f"{troubled} of the recipe's sets cannot be used as they are: see above.")
+    return "\n".join(map(str, paths)) or "The recipe names no data set: all its data is the built-in world's."
+
+
+def _label(args: Namespace) -> str:
+    import torch
+
+    from ..data.labels.labeller import open_labeller
+    from ..data.labels.labels import write_labels
+    from ..data.sets import open_source
+    from ..data.stream import Stream
+    from ..monitor.terminal import Line
+
+    curriculum = load_curriculum(args.config, args.changes)
+    if args.set not in curriculum.data:
+        raise ValueError(f"{args.config} has no table [data.{args.set}], expected one with the set's path: add it.")
+    source = open_source(args.set, curriculum.data[args.set])
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    labeller = open_labeller(args.detector, args.segmenter, device, args.threshold)
+    stream, line = Stream(source.reader, args.set, *args.shard), Line()
+    whole_set = (source.reader.count() or 0) // args.shard[1]
+    models = {name: str(getattr(args, name)) for name in ("detector", "segmenter", "threshold")}
+    for done in write_labels(stream, labeller.label, labeller.by, args.out, models, args.batch):
+        line.progress(f"labels for {args.set}", done, whole_set)
+    line.leave()
+    return f"{args.out}\n{stream.tally.summary()}; phrases by {labeller.by}"

@@ -1,0 +1,105 @@
+"""`cologen demo`: the five tasks with the toy set that ships, each picture judged by the toy world's oracle."""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ...prw.bank.bank import Bank
+from ...prw.embedded_host import EmbeddedHost
+from ...prw.tasks import TASKS
+from ..toy.evaluate import answer
+from ..toy.score import SCORE
+from ..toy.store import BANK, SHIPPED, open_set
+from ..toy.tasks import ASK, Question, questions
+
+EACH = 4
+"""Questions of each task."""
+SEED = 7
+SHOWN = 128
+"""Side of a picture on the sheet: twice the toy world's."""
+HEADS = ("source", "result", "truth")
+PAPER, INK, FAINT = (24, 26, 31), (222, 226, 232), (150, 156, 166)
+RIGHT, WRONG = (120, 220, 140), (240, 120, 110)
+
+
+def demo(out: Path, comfy: bool = False) -> Path:
+    """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
+    asked = [question for task in ASK for question in questions(task, EACH, SEED)]
+    if comfy:
+        from ..comfyui.server import demo_pictures
+
+        with tempfile.TemporaryDirectory() as folder:
+            pictures = demo_pictures(Path(folder), [question.example for question in asked])
+    else:
+        pictures = embedded(asked)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / ("demo-comfy.png" if comfy else "demo.png")
+    sheet(list(zip(asked, pictures))).save(path)
+    return path.resolve()
+
+
+def embedded(asked: list[Question]) -> list[np.ndarray]:
+    toy, bank = open_set(), Bank.open(SHIPPED / BANK)
+    host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
+    of = {task: [question for question in asked if question.example.task == task] for task in ASK}
+    return [picture for some in of.values() for picture in answer(host, toy.codec, bank, some, SEED)]
+
+
+def verdict(question: Question, picture: np.ndarray) -> tuple[str, bool]:
+    """What the oracle says of it, and whether that is good."""
+    scores = SCORE[question.example.task](question, picture)
+    words = ", ".join(f"{name} {WORD[name](value)}" for name, value in scores.items())
+    return words, all(GOOD[name](value) for name, value in scores.items())
+
+
+def _yes(value: float) -> str:
+    return "yes" if value else "no"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}"
+
+
+MEASURES = {
+    "hit": (_yes, bool),
+    "outside": (_number, lambda value: value <= 0.03),
+    "iou": (_number, lambda value: value >= 0.75),
+    "kept": (_yes, bool),
+    "done": (_yes, bool),
+    "rest": (_number, lambda value: value <= 0.04),
+    **{kind: (_number, lambda value: value >= 0.8) for kind in ("canny", "lineart", "hed", "depth", "seg")},
+}
+"""How a measure is said, and when it is good."""
+WORD = {name: word for name, (word, _) in MEASURES.items()}
+GOOD = {name: good for name, (_, good) in MEASURES.items()}
+
+
+def sheet(answers: list[tuple[Question, np.ndarray]]) -> Image.Image:
+    """A row a task: its questions side by side."""
+    margin, text, cell = 14, 20, 3 * (SHOWN + 4)
+    height = SHOWN + 3 * text + margin
+    tasks = list(dict.fromkeys(question.example.task for question, _ in answers))
+    columns = max(sum(q.example.task == task for q, _ in answers) for task in tasks)
+    size = (columns * (cell + margin) + margin, len(tasks) * (height + text) + margin)
+    canvas = Image.new("RGB", size, PAPER)
+    write = partial(ImageDraw.Draw(canvas).text, font=ImageFont.load_default(size=13))
+    for row, task in enumerate(tasks):
+        top = margin + row * (height + text)
+        write((margin, top), f"{TASKS[task].label}: {' | '.join(HEADS)}", fill=FAINT)
+        some = [entry for entry in answers if entry[0].example.task == task]
+        for column, (question, picture) in enumerate(some):
+            left = margin + column * (cell + margin)
+            for i, image in enumerate((question.example.source, picture, question.example.target)):
+                big = Image.fromarray(image).resize((SHOWN, SHOWN), Image.Resampling.NEAREST)
+                canvas.paste(big, (left + i * (SHOWN + 4), top + text))
+            words, good = verdict(question, picture)
+            write((left, top + text + SHOWN + 2), fitted(question.example.prompt, 58), fill=INK)
+            write((left, top + text + SHOWN + text), words, fill=RIGHT if good else WRONG)
+    return canvas
+
+
+def fitted(words: str, most: int) -> str:
+    return words if len(words) <= most else words[: most - 3] + "..."

@@ -1,0 +1,77 @@
+"""`cologen eval drift`: what applying a bank or a subject changes where nobody asked for it."""
+
+import json
+import sys
+from argparse import Namespace, _SubParsersAction
+from itertools import cycle, islice
+from pathlib import Path
+
+from .evaluate import add_drawing, networks, painter_of, sampling_of
+from .evaluate_toy import positive
+
+MEANS = {
+    "colour": "Delta E between without and with; about 2 can be seen",
+    "changed": "share of pictures that are not the same to the bit",
+    "clip_t": "CLIP-T, with minus without",
+    "told": "share of what was told that the oracle finds, with minus without",
+}
+
+
+def add_commands(commands: _SubParsersAction) -> None:
+    parser = commands.add_parser("drift", help="unrelated prompts with and without a bank or a subject: forgetting")
+    parser.add_argument("--subject", type=Path, help="a concept of CoLoGen Train Subject, instead of a bank")
+    parser.add_argument("--prompts", type=Path, help="a text file, a prompt a line; built-in ones if not given")
+    parser.add_argument("--n", type=positive, default=16, help="pictures, the prompts in turn")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_drawing(parser)
+    parser.set_defaults(run=_drift)
+
+
+def _drift(args: Namespace) -> str:
+    import torch
+
+    from ..evaluation.drift import bank_on, drawn_twice, scores_of, subject_on
+    from ..evaluation.networks import Shelf
+    from ..toy.evaluate import summary
+
+    if args.subject and args.bank:
+        raise ValueError("Both --bank and --subject are given, expected one of them: measure them one by one.")
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    prompts, scenes = asked(args)
+    painter = painter_of(args, sampling_of(args), device)
+    applied = subject_on(painter, args.subject) if args.subject else bank_on(painter)
+    say = (lambda line: None) if args.json else lambda line: sys.stderr.write(line + "\n")
+    answers = drawn_twice(painter, applied, prompts, (side_of(args),) * 2, args.seed, say)
+    scores, why = scores_of(answers, Shelf(args.checkpoints, networks(args.model), device), scenes)
+    report = {**summary(scores), "n": len(answers), "seed": args.seed, **({"clip_t_why": why} if why else {})}
+    return json.dumps(report) if args.json else table(report)
+
+
+def asked(args: Namespace) -> tuple[list[str], list]:
+    """Prompts, and on the toy world the scenes that they tell."""
+    from ..evaluation.drift import PROMPTS, unrelated
+    from ..toy.scene import SIDE
+
+    if not args.flux and not args.prompts and side_of(args) == SIDE:
+        scenes, prompts = zip(*unrelated(args.n, args.seed))
+        return list(prompts), list(scenes)
+    lines = args.prompts.read_text(encoding="utf-8").splitlines() if args.prompts else PROMPTS
+    if not (known := [line.strip() for line in lines if line.strip()]):
+        raise ValueError(f"There is no prompt in {args.prompts}, expected a line each: write some.")
+    return list(islice(cycle(known), args.n)), []
+
+
+def side_of(args: Namespace) -> int:
+    from ..toy.scene import SIDE
+
+    return args.side or (512 if args.flux else SIDE)
+
+
+def table(report: dict) -> str:
+    lines = []
+    for name, means in MEANS.items():
+        if name in report:
+            low, high = report[f"{name}_ci"]
+            lines.append(f"{name:8} {report[name]:9.4f}   95 % {low:.4f} to {high:.4f}   {means}")
+    why = [report["clip_t_why"]] if "clip_t_why" in report else []
+    return "\n".join([*lines, *why, f"{report['n']} pictures, seed {report['seed']}"])

@@ -1,0 +1,168 @@
+"""`cologen eval BENCHMARK`: the paper's tables, drawn and measured."""
+
+import argparse
+import hashlib
+import signal
+import sys
+from argparse import Namespace, _SubParsersAction
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ..distributed import ranks
+from ..errors import Stopped
+from .evaluate_toy import positive
+
+TOY = "toy"
+AGAIN = "Stopped: give the same command again to go on, nothing is drawn twice."
+BENCHMARKS = {
+    "magicbrush": "edits of photographs, one turn (Table 2)",
+    "emuedit": "edits of photographs (Table 2)",
+    "dreambench": "30 subjects in 25 scenes each (Table 4)",
+    "multigen": "pictures from canny edges, depth or line art (Tables 3 and 6)",
+    "ade20k": "pictures from ADE20K's maps of classes (Table 3)",
+    "cocostuff": "pictures from COCO-Stuff's maps of classes (Table 3)",
+    "gedit": "edits judged by a model on this machine (Table 8)",
+}
+KINDS = {"multigen": ("canny", "depth", "lineart")}
+
+
+def add_commands(commands: _SubParsersAction) -> None:
+    for name, words in BENCHMARKS.items():
+        parser = commands.add_parser(name, help=words)
+        parser.add_argument("--data", default=TOY, help="the benchmark's folder; the built-in toy world if not given")
+        parser.add_argument("--out", type=Path, help="where answers and report go; out/eval/BENCHMARK if not given")
+        if name in KINDS:
+            parser.add_argument("--kind", choices=KINDS[name], required=True)
+        # not --n: torchrun would take it for the beginning of an option of its own
+        parser.add_argument("--cases", type=positive, default=0, help="only the first so many")
+        parser.add_argument("--measure", action="store_true", help="only measure what is drawn already")
+        add_drawing(parser)
+        parser.add_argument("--router", help='a stage whose router answers everything, or "final"')
+        parser.set_defaults(run=_evaluate, benchmark=name)
+
+
+def add_drawing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bank", type=Path, help="the experts; those of the toy world if not given")
+    parser.add_argument("--flux", type=Path, help="FLUX.1's file, opened by ComfyUI; the toy FLUX if not given")
+    parser.add_argument("--vae", type=Path, help="ae.safetensors")
+    parser.add_argument("--clip", type=Path, nargs=2, metavar=("CLIP_L", "T5"))
+    parser.add_argument(
+        "--side", type=side, help="of a square of the area to draw; the benchmark's, or the toy world's"
+    )
+    parser.add_argument("--steps", type=positive)
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--cfg", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="a folder of networks")
+    parser.add_argument("--model", metavar="KEY=PATH", action="append", default=[], help="another network")
+    parser.add_argument("--device", help="cuda if there is one, else cpu, if not given")
+
+
+def side(text: str) -> int:
+    if positive(text) % 16:
+        raise argparse.ArgumentTypeError(f"{text} is no multiple of 16")
+    return int(text)
+
+
+def _evaluate(args: Namespace) -> str:
+    import torch
+
+    wanted = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with ranks.joined(wanted) as device:
+        try:
+            said = _run(args, device)
+        except KeyboardInterrupt:
+            raise Stopped(AGAIN if ranks.rank() == 0 else "", signal.SIGINT) from None
+        return said if ranks.rank() == 0 else ""
+
+
+def _run(args: Namespace, device: str) -> str:
+    from ..evaluation.draw import answers, claim_answers, distinct, draw
+    from ..evaluation.measure import measure
+    from ..evaluation.networks import Shelf
+    from ..evaluation.protocols import PROTOCOLS
+    from ..evaluation.report import write_report
+    from ..evaluation.toy_cases import MEASURES, SIDE
+
+    name = "-".join((args.benchmark, *([args.kind] if "kind" in args else [])))
+    protocol, out = PROTOCOLS[name], args.out or Path("out") / "eval" / name
+    shelf = Shelf(args.checkpoints, networks(args.model), device)
+    length = args.side or (protocol.side if args.flux else SIDE)
+    toy, sampling = args.data == TOY, sampling_of(args)
+
+    def cases() -> Iterator:
+        return distinct(_cases(args, protocol, length, shelf), args.cases)
+
+    settings = dict(benchmark=name, data=args.data, side=length, seed=args.seed, **asdict(sampling))
+    settings |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY)
+    with ranks.first_alone():
+        if ranks.rank() == 0:
+            claim_answers(out, settings)
+    if not args.measure:
+        draw(painter_of(args, sampling, device), protocol, cases(), out, length, args.seed, _say)
+        ranks.wait()
+    if ranks.rank() > 0:
+        return ""
+    if next(answers(protocol, cases(), out), None) is None:
+        raise ValueError(f"There is no answer in {out}: draw some first, without --measure.")
+    names = dict.fromkeys((*protocol.paper, *protocol.also, *(MEASURES if toy else ())))
+    scores = measure(list(names), answers(protocol, cases(), out), shelf, _say)
+    report = write_report(out, protocol, scores, answers(protocol, cases(), out), shelf, settings)
+    return (out / "report.md").read_text(encoding="utf-8") + f"\n{report}"
+
+
+def _cases(args: Namespace, protocol, length: int, shelf):
+    if args.data == TOY:
+        from ..evaluation.toy_cases import FEW, toy_cases
+
+        return toy_cases(protocol.task, protocol.kind, args.cases or FEW, args.seed)
+    if not (root := Path(args.data)).is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {root}: download the benchmark from {protocol.home}; expected are {protocol.layout}."
+        )
+    return protocol.read(root, length, shelf)
+
+
+def sampling_of(args: Namespace):
+    from ..evaluation.painter import TOY as TOY_SAMPLING
+    from ..evaluation.painter import Sampling
+
+    given = {name: vars(args).get(name) for name in ("steps", "guidance", "cfg", "router")}
+    return replace(
+        Sampling() if args.flux else TOY_SAMPLING, **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def painter_of(args: Namespace, sampling, device: str) -> Callable:
+    from ..evaluation.painter import flux_painter, toy_painter
+
+    if not args.flux:
+        return toy_painter(args.bank, sampling, device)
+    if not ((args.bank or vars(args).get("subject")) and args.vae and args.clip):
+        raise ValueError("--flux is given, expected --bank, --vae and --clip (CLIP-L and T5) beside it: name all four.")
+    return flux_painter(args.bank, args.flux, args.vae, args.clip, sampling, device)
+
+
+def networks(words: list[str]) -> dict[str, Path]:
+    pairs = [word.partition("=") for word in words]
+    if wrong := [word for word, (key, _, path) in zip(words, pairs) if not key or not path]:
+        raise ValueError(f"--model is {wrong[0]!r}, expected KEY=PATH, as in dino=checkpoints/dinov2-base.")
+    return {key: Path(path) for key, _, path in pairs}
+
+
+def _digest(bank: Path | None) -> str:
+    """A bank's name, and what is in it."""
+    from ..toy.store import BANK, SHIPPED
+
+    path, digest = bank or SHIPPED / BANK, hashlib.blake2b(digest_size=8)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no bank {path}: check the name.")
+    with path.open("rb") as file:
+        while part := file.read(2**24):
+            digest.update(part)
+    return f"{path.name} {digest.hexdigest()}"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")

@@ -1,0 +1,33 @@
+"""What a stage's features are seen by: the VAE, or a DINOv2 that the host has in models/clip_vision."""
+
+from pathlib import Path
+
+from ..data.model_folder import configuration
+from .folders import network_folders
+
+VAE = "VAE"
+FOLDER = "clip_vision"
+HOME = "https://huggingface.co/facebook/dinov2-with-registers-base"
+
+
+def found_encoders() -> dict[str, Path]:
+    return {name: folder for name, folder in network_folders(FOLDER).items() if is_dinov2(folder)}
+
+
+def is_dinov2(folder: Path) -> bool:
+    try:
+        return str(configuration(folder)["architecture"]).startswith("Dinov2")
+    except ValueError:
+        return False
+
+
+def encoder_path(name: str) -> str:
+    """As a recipe names it (curriculum.py)."""
+    if name == VAE:
+        return ""
+    if found := found_encoders().get(name):
+        return str(found)
+    raise ValueError(
+        f"There is no {name} in models/{FOLDER}, expected a folder of DINOv2 (config.json, preprocessor_config.json, "
+        f"model.safetensors): put {HOME} there, or choose {VAE}."
+    )

@@ -1,0 +1,148 @@
+"""Where banks live (models/cologen, and what extra_model_paths.yaml adds under that name), training pictures and runs."""
+
+import itertools
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ...prw.bank.importers.easycontrol import looks_like_easycontrol
+from ...prw.coredi.features import SUFFIX, looks_like_features
+from ...prw.personalization.concept import looks_like_concept
+from .toy_models import BANK_PATH, TOY
+
+FOLDER = "cologen"
+LORAS = "loras/"
+"""Before the name of a file from models/loras."""
+RUNS = "runs/"
+"""Before the name of a run that trained a subject."""
+SUBJECT = "subject"
+"""What a concept's file is called in its run's folder."""
+CONNECTED = "the one that is connected"
+"""Instead of a file."""
+FILE = ".safetensors"
+PART = re.compile(r"\w(?:[\w .-]{0,98}[\w-])?")
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+"""Device names of Windows: a pack travels."""
+
+
+def register_folder() -> None:
+    """Adds the folder to the host's list, keeping paths that the user's configuration put there."""
+    paths, _ = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
+    ours = os.path.join(folder_paths.models_dir, FOLDER)
+    folder_paths.folder_names_and_paths[FOLDER] = ([*paths, *([] if ours in paths else [ours])], {".safetensors"})
+
+
+def bank_files() -> list[str]:
+    """Banks, the toy world's, and what EasyControl left among the LoRAs."""
+    register_folder()
+    banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in beside_banks()]
+    found = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
+    return [*banks, TOY, *(name for name, path in found if name not in banks and path and looks_like_easycontrol(path))]
+
+
+def bank_path(name: str) -> str:
+    if name == TOY:
+        return str(BANK_PATH)
+    if name.startswith(LORAS) and name not in folder_paths.get_filename_list(FOLDER):
+        return lora_path(name.removeprefix(LORAS))
+    return folder_paths.get_full_path_or_raise(FOLDER, name)
+
+
+def lora_files() -> list[str]:
+    return folder_paths.get_filename_list(LORAS[:-1])
+
+
+def lora_path(name: str) -> str:
+    return folder_paths.get_full_path_or_raise(LORAS[:-1], name)
+
+
+def new_bank_path(name: str) -> Path:
+    """A free path in the first folder for a name that a user typed; never outside it, on no system."""
+    register_folder()
+    path = within(Path(folder_paths.get_folder_paths(FOLDER)[0]), name.removesuffix(".safetensors"))
+    numbered = (f"{path.name}_{count:02}" for count in itertools.count(2))
+    names = itertools.chain([path.name], numbered)
+    return next(path for path in (path.with_name(f"{one}.safetensors") for one in names) if not path.exists())
+
+
+def run_folder(name: str) -> Path:
+    """Where a training run of this name lives: output/cologen/NAME."""
+    return within(Path(folder_paths.get_output_directory()) / FOLDER, name)
+
+
+def concept_files() -> list[str]:
+    """Concepts among the LoRAs, and what runs have trained."""
+    register_folder()
+    loras = ((name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
+    runs = Path(folder_paths.get_output_directory()) / FOLDER
+    trained = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob(f"**/{SUBJECT}.safetensors"))
+    return [*(name for name, path in loras if path and looks_like_concept(path)), *(RUNS + name for name in trained)]
+
+
+def concept_path(name: str) -> str:
+    if name.startswith(RUNS):
+        return str(run_folder(name.removeprefix(RUNS)) / f"{SUBJECT}.safetensors")
+    return lora_path(name)
+
+
+def feature_files() -> list[str]:
+    """What stages left beside their experts: put beside banks, and in runs."""
+    register_folder()
+    runs = Path(folder_paths.get_output_directory()) / FOLDER
+    left = (path.relative_to(runs).as_posix() for path in runs.glob(f"**/stages/*{SUFFIX}{FILE}"))
+    return [*beside_banks(), *(RUNS + name for name in sorted(left))]
+
+
+def beside_banks() -> list[str]:
+    """Features among them, whatever a bank is called."""
+    ending = SUFFIX + FILE
+    named = {name: folder_paths.get_full_path(FOLDER, name) for name in folder_paths.get_filename_list(FOLDER)}
+    return [name for name, path in named.items() if name.endswith(ending) and path and looks_like_features(path)]
+
+
+def feature_path(name: str) -> str:
+    if name.startswith(RUNS):
+        path = run_folder(name.removeprefix(RUNS).removesuffix(FILE))
+        return str(path.with_name(path.name + FILE))
+    return folder_paths.get_full_path_or_raise(FOLDER, name)
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """Changes when the file does."""
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
+def network_folders(kind: str) -> dict[str, Path]:
+    """Folders of transformers' networks within models/KIND, by the names that nodes offer."""
+    files = (
+        (Path(name).parent, folder_paths.get_full_path(kind, name)) for name in folder_paths.get_filename_list(kind)
+    )
+    found = {name.as_posix(): Path(path).parent for name, path in files if name.name and path}
+    return {name: folder for name, folder in found.items() if (folder / "config.json").is_file()}
+
+
+def data_folder(name: str) -> Path:
+    """A folder of training pictures: input/cologen/NAME, which may be named as its owner likes."""
+    root = Path(folder_paths.get_input_directory()) / FOLDER
+    folder = root / name.strip()
+    if "\0" in name or not folder.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"The folder {name[:80]!r} leads outside {root}, expected one in it: put the pictures there.")
+    return folder
+
+
+def within(root: Path, name: str) -> Path:
+    """A path below `root` for a name that a user typed."""
+    *folders, stem = name.split("/")
+    for part in (*folders, stem):
+        if not PART.fullmatch(part) or part.split(".")[0].lower() in RESERVED:
+            raise ValueError(
+                f"The name {name[:80]!r} cannot be used, expected a name or sub-folder/name of letters, digits, "
+                f"spaces, dots, _ and -: type another."
+            )
+    folder = root.joinpath(*folders)
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"The folder {'/'.join(folders)} leads outside {root}, expected one in it: choose another.")
+    return folder / stem

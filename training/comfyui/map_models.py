@@ -1,0 +1,95 @@
+"""Networks that draw control maps: found in the host's folders, and loaded as the host loads its own.
+
+A network of transformers is a folder (config.json, preprocessor_config.json, model.safetensors) in
+models/geometry_estimation or models/detection, or where extra_model_paths.yaml has these.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import folder_paths
+import numpy as np
+from torch import nn
+
+from ..data.tasks.hed_network import open_hed
+from ..data.tasks.map_networks import kind_of, open_model
+from .folders import network_folders
+
+DEPTH, SEG = "geometry_estimation", "detection"
+HED = "ControlNetHED.safetensors"
+AUTO = "auto"
+WANTED = {
+    "depth": (
+        DEPTH,
+        "depth-anything/Depth-Anything-V2-Small-hf",
+        "ComfyUI's own Run Depth Anything 3 and Render Depth Anything 3 draw depth, too",
+    ),
+    "seg": (
+        SEG,
+        "facebook/mask2former-swin-large-ade-semantic",
+        "ComfyUI itself has SAM 3, which gives masks, but no node that colours classes",
+    ),
+}
+"""For a kind of map without a network: the folder, one that does it, and what the host has."""
+
+Draw = Callable[[np.ndarray], np.ndarray]
+
+
+def found_models() -> dict[str, Path]:
+    """What the host's folders hold, by the names that the node offers."""
+    found = {}
+    for folder in (DEPTH, SEG):
+        if folder not in folder_paths.folder_names_and_paths:  # older hosts
+            folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
+        files = [name for name in folder_paths.get_filename_list(folder) if Path(name).name == HED]
+        here = {Path(name).as_posix(): Path(folder_paths.get_full_path(folder, name) or "") for name in files}
+        for name, path in {**here, **network_folders(folder)}.items():
+            found.setdefault(name, path)
+    return found
+
+
+def model_for(kind: str, model: str) -> Path:
+    """The file or folder of the chosen network, or for auto of the first that draws the kind."""
+    found = found_models()
+    if model in found:
+        return found[model]
+    if model != AUTO:
+        raise ValueError(f"There is no {model} among the models any more, expected one of the list: choose again.")
+    for path in found.values():
+        if path.is_dir() and kind_of(path) == kind:
+            return path
+    folder, name, host = WANTED[kind]
+    raise ValueError(
+        f"There is no {kind} model in models/{folder}, expected a folder of transformers such as {name.split('/')[1]} "
+        f"(config.json, preprocessor_config.json, model.safetensors): put https://huggingface.co/{name} there; {host}."
+    )
+
+
+def stamp(path: Path) -> tuple[str, int]:
+    """Another one when the files are."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return str(path), max(file.stat().st_mtime_ns for file in files)
+
+
+def learned(kind: str, model: str) -> Draw:
+    path = model_for(kind, model)
+    network = open_model(path) if path.is_dir() else open_hed(path)
+    if network.kind != kind:
+        raise ValueError(f"{model} draws {network.kind}, expected a model for {kind}: choose another, or auto.")
+    patcher = on_device(network)
+    return lambda picture: patcher.model(picture)  # holds the patcher, as the host does not
+
+
+def on_device(network: nn.Module):
+    """Room is made by the host, and the network is in its list of what may be moved out again."""
+    cls = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    patcher = cls(
+        network,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+    comfy.model_management.load_models_gpu([patcher])
+    return patcher

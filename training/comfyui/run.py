@@ -1,0 +1,129 @@
+"""A run on a host's FLUX: what the training nodes have in common."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ...prw.bank.bank import Bank
+from ..add_expert import refuse_trained
+from ..checkpoint.checkpoints import TrainingError
+from ..checkpoint.run_folder import RUN, RunFolder
+from ..data.encoded.dataset import Lessons
+from ..listener import Listener
+from ..monitor.log import Log
+from ..monitor.samples import Samples
+from ..recipes.curriculum import Curriculum, Settings, Stage
+from ..run import Run
+from ..runner import label
+from .training_data import TrainingData
+from .training_host import INTERRUPTS, TrainingHost, spare
+
+DATA = "data.json"
+
+
+def train_on(
+    model,
+    data: TrainingData,
+    curriculum: Curriculum,
+    out: Path,
+    seed: int = 0,
+    bank: Bank | None = None,
+    only: str = "",
+    listeners: Sequence[Listener] = (),
+) -> Bank:
+    """All of a curriculum, or one stage of it, in a folder where it can go on; what is done is read from there."""
+    host = TrainingHost(model)
+    wanted = [stage for stage in curriculum.stages if only in ("", stage.name)]
+    refuse_data(host, data, wanted)
+    claim_data(RunFolder(out), data, taught_in(curriculum, wanted))
+    memory = memory_of(host, data, curriculum.settings, wanted)
+    codec = replace(data.codec, after=host.pushed_out)
+    options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
+    lessons = {stage.name: data.lessons[stage.task] for stage in curriculum.stages if stage.task in data.lessons}
+    run = Run(host, curriculum, lessons, codec, out, seed, **options)
+    with torch.inference_mode(False):
+        bank = None if bank is None else Bank(bank.info, {name: ordinary(bank.tensors[name]) for name in bank.tensors})
+        if finished(run, wanted):
+            return run.train(bank, only)
+    with host.training(memory):
+        return run.train(bank, only)
+
+
+def finished(run: Run, wanted: Sequence[Stage]) -> bool:
+    numbered = enumerate(run.curriculum.stages)
+    return all(run.folder.stage(label(stage, number)).exists() for number, stage in numbered if stage in wanted)
+
+
+def ordinary(tensor: torch.Tensor) -> torch.Tensor:
+    """A node's tensors may be ones that autograd refuses."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def after(bank: Bank | None, stage: Stage, settings: Settings) -> Curriculum:
+    """A curriculum whose last stage is this one, and whose earlier ones are those that the bank has had."""
+    if bank is None:
+        return Curriculum(settings, (stage,))
+    refuse_trained(bank, stage)
+    names = max((router.experts for router in bank.info.routers.values()), key=len, default=())
+    earlier = [Stage(name=name, task=bank.info.experts[name].task) for name in names if name in bank.info.experts]
+    return Curriculum(settings, (*earlier, stage))
+
+
+def refuse_data(host: TrainingHost, data: TrainingData, wanted: Sequence[Stage]) -> None:
+    """Before the first stage, not hours later before the last."""
+    for stage in wanted:
+        if stage.task not in data.lessons:
+            raise TrainingError(
+                f"The stage {stage.name} needs data of the task {stage.task}, there is {data}: chain another "
+                f"CoLoGen Training Data."
+            )
+        refuse_text(host, data.lessons[stage.task])
+
+
+def refuse_text(host: TrainingHost, lessons: Lessons) -> None:
+    params = host.flux.params
+    found, asked = (lessons.context.shape[-1], lessons.pooled.shape[-1]), (params.context_in_dim, params.vec_in_dim)
+    if found[0] != asked[0] or found[1] < asked[1]:
+        raise TrainingError(
+            f"The data's text is {found[0]} and {found[1]} numbers wide, the model reads {asked[0]} and {asked[1]}: "
+            f"connect this FLUX's own CLIP."
+        )
+
+
+def taught_in(curriculum: Curriculum, wanted: Sequence[Stage]) -> list[Stage]:
+    """Those whose samples decide the result: replay takes some of earlier ones."""
+    replay = any(stage.replay for stage in wanted)
+    return [stage for stage in curriculum.stages if stage in wanted or replay]
+
+
+def claim_data(folder: RunFolder, data: TrainingData, taught: Sequence[Stage]) -> None:
+    """Refuses a folder whose run saw other data."""
+    mine = {stage.task: digest(data.lessons[stage.task]) for stage in taught if stage.task in data.lessons}
+    path, begun = folder.out / DATA, (folder.out / RUN).exists()
+    if not begun or not path.exists():
+        folder.note(DATA, mine)
+    elif json.loads(path.read_text(encoding="utf-8")) != mine:
+        raise TrainingError(
+            f"The run in {folder.out} began with other data: give this one another name, or connect the data as it was."
+        )
+
+
+def digest(lessons: Lessons) -> str:
+    seen = json.dumps([lessons.ids, lessons.prompts, lessons.target.shape, lessons.source.shape, lessons.pixels])
+    return hashlib.blake2b(seen.encode(), digest_size=16).hexdigest()
+
+
+def memory_of(host: TrainingHost, data: TrainingData, settings: Settings, wanted: Sequence[Stage]) -> float:
+    """For the stage that takes most."""
+
+    def one(stage: Stage) -> float:
+        lessons = data.lessons[stage.task]
+        pictures = sum(part.shape[-2] * part.shape[-1] // 4 for part in (lessons.target, lessons.source))
+        samples = settings.micro or stage.batch
+        return host.memory(pictures + lessons.context.shape[1], samples, settings.rank, settings.checkpointing)
+
+    return max(map(one, wanted))

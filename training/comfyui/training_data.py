@@ -1,0 +1,118 @@
+"""Training data through a host's VAE and CLIP: what travels between the training nodes."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...prw.fit_image import as_bytes
+from ...prw.personalization.marked_prompt import Words, marked
+from ...prw.source import LATENT_CHANNELS
+from ..data.encoded.dataset import Lessons, holding_out, joined, last_pictures, padded
+from ..data.sample import Example
+
+CHUNK = 16
+"""Pictures that are in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class HostCodec:
+    """VAE and CLIP as training asks for them (lessons.Codec)."""
+
+    vae: object
+    clip: object
+    empty: tuple[Tensor, Tensor] | None = None
+    """The empty prompt, kept so that training need not load the text encoders."""
+    after: Callable[[], None] = lambda: None
+    """Called once the VAE or CLIP has run, which may have taken FLUX's place."""
+
+    def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(pictures)).float() / 255
+        with torch.inference_mode():
+            latents = self.vae.encode(pixels)
+        self.after()
+        if latents.ndim != 4 or latents.shape[1] != LATENT_CHANNELS:
+            raise ValueError(
+                f"The VAE makes latents of shape {tuple(latents.shape)}, expected (batch, {LATENT_CHANNELS}, height, "
+                f"width): connect FLUX.1's (ae.safetensors)."
+            )
+        return plain(latents.float())
+
+    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if self.empty is not None and list(prompts) == [""]:
+            return self.empty
+        found = [self._text(prompt) for prompt in prompts]
+        longest = max(context.shape[1] for context, _ in found)
+        return torch.cat([padded(context, longest) for context, _ in found]), torch.cat([pooled for _, pooled in found])
+
+    def _text(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """One by one, as the text encode node does it."""
+        with torch.inference_mode():
+            context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(prompt), return_pooled=True)
+        self.after()
+        if pooled is None:
+            raise ValueError("The CLIP gives no pooled text, expected FLUX.1's pair: load CLIP-L and T5-XXL as flux.")
+        # FLUX computes in bf16 as a rule: T5 fills half the memory
+        return plain(context.to(torch.bfloat16)), plain(pooled.float())
+
+    def words(self, prompt: str) -> Words:
+        return marked(prompt, partial(self.clip.tokenize, return_word_ids=True))
+
+    def decode(self, latents: Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            pictures = self.vae.decode(latents)
+        self.after()
+        return as_bytes(pictures)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """On the CPU, and no inference tensor, which autograd would refuse."""
+    with torch.inference_mode(False):
+        return tensor.detach().cpu().clone()
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Encoded lessons by task, and what encoded them."""
+
+    codec: HostCodec
+    lessons: Mapping[str, Lessons] = field(default_factory=dict)
+
+    def plus(self, more: Lessons) -> "TrainingData":
+        known = self.lessons.get(more.task)
+        return replace(self, lessons={**self.lessons, more.task: more if known is None else joined(known, more)})
+
+    def __str__(self) -> str:
+        return ", ".join(f"{task}: {len(lessons)}" for task, lessons in self.lessons.items())
+
+
+def encoded(
+    codec: HostCodec, task: str, example: Callable[[int], Example], count: int, progress: Callable[[int, int], None]
+) -> Lessons:
+    """All pictures first, then all prompts: on a small card the encoders have to make room for each other."""
+    ids, prompts, targets, sources, pixels = [], [], [], [], hashlib.blake2b(digest_size=16)
+    for start in range(0, count, CHUNK):
+        some = [example(i) for i in range(start, min(start + CHUNK, count))]
+        targets.append(codec.encode([one.target for one in some]))
+        sources.append(codec.encode([one.source for one in some]))
+        for one in some:
+            pixels.update(one.target.tobytes() + one.source.tobytes())
+        ids += [one.id for one in some]
+        prompts += [one.prompt.replace("\n", " ") for one in some]
+        progress(len(ids), 2 * count)
+
+    texts = {}
+    for done, prompt in enumerate(prompts, 1):
+        if prompt not in texts:
+            texts[prompt] = codec.texts([prompt])
+            progress(count + done, 2 * count)
+    longest = max(context.shape[1] for context, _ in texts.values())
+    context = torch.cat([padded(texts[prompt][0], longest) for prompt in prompts])
+    pooled = torch.cat([texts[prompt][1] for prompt in prompts])
+    latents = torch.cat(targets), torch.cat(sources)
+    lessons = Lessons(task, tuple(ids), tuple(prompts), *latents, context, pooled, pixels=pixels.hexdigest())
+    return holding_out(lessons, last_pictures(ids))

@@ -1,0 +1,163 @@
+"""ComfyUI's FLUX under training: its own weights, wherever it keeps them, with gradients to the experts alone.
+
+MODEL stays as it is: nothing is copied or reloaded, and no hook outlasts the training. Of what other nodes put on it,
+LoRAs count; wrappers and attention overrides do not, for training calls FLUX itself.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from traceback import clear_frames
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.model_management
+import comfy.ops
+import torch
+from torch import Tensor, nn
+
+from ...prw.comfyui.patch import ComfyHost, check_flux, check_host
+from ...prw.flux.flux1 import RUN_BLOCK
+from ...prw.weaving import named_blocks
+from ..base.input_gradients import passing_gradients
+from ..forward import rerun
+from ..memory_estimate import activations_of
+
+INTERRUPTS = (comfy.model_management.InterruptProcessingException,)
+"""How the host breaks off what runs, in the middle of any layer."""
+ATTENTION = "optimized_attention_override"
+TOKEN = 64
+"""Channels of a token that img_in takes: FLUX.1's 16 of 2 x 2."""
+
+
+class TrainingHost(ComfyHost):
+    """The host's FLUX as training calls it: outside its samplers, with attention that has a gradient."""
+
+    def __init__(self, model):
+        check_host()
+        flux = model.get_model_object("diffusion_model")
+        check_flux(flux)
+        super().__init__(model.model, {ATTENTION: exact_attention})
+        self.module = getattr(flux, "_orig_mod", flux)
+        self.flux = Called(self.module, self.options)
+        self.device = model.load_device
+        self.model, self.room, self.away = model, 0.0, False
+        self._refuse_untrainable()
+
+    def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Every pass begins here: what another model has pushed out comes back first."""
+        if self.away:
+            self.load()
+        return super().tokens(latent)
+
+    def _refuse_untrainable(self) -> None:
+        if self.module.in_channels != TOKEN:
+            raise ValueError(
+                f"The model takes {self.module.in_channels // 4} latent channels, expected {TOKEN // 4}: experts are "
+                f"trained on FLUX.1-dev, schnell or a fine-tune; they run on Fill and control models, too."
+            )
+        if self.model.injections:
+            raise ValueError(
+                "The MODEL carries adapters in bypass mode, which hide layers from training: load them with the stock "
+                "LoRA loader, or train without them."
+            )
+
+    @contextmanager
+    def training(self, memory: float) -> Iterator[None]:
+        """Within, the model is loaded, the host has made so much room beside it as it can, and gradients pass."""
+        self.room = memory
+        self.load()
+        before = comfy.model_management.in_training
+        with torch.inference_mode(False), torch.enable_grad(), passing_gradients(self.module, weight_of):
+            comfy.model_management.in_training = True
+            try:
+                yield
+            except BaseException as error:
+                clear_frames(error.__traceback__)  # or the error would hold what training held on the card
+                raise
+            finally:
+                comfy.model_management.in_training = before
+                comfy.model_management.soft_empty_cache()
+
+    def load(self) -> None:
+        """Onto its device, as a sampler does it."""
+        with torch.inference_mode():
+            comfy.model_management.load_models_gpu([self.model], memory_required=self.room)
+        self.away = False
+
+    def pushed_out(self) -> None:
+        """Another model was loaded, maybe in this one's place."""
+        self.away = True
+
+    def memory(self, tokens: int, samples: int, rank: int, checkpointing: bool) -> float:
+        """About what training takes beside the model, for `samples` of so many tokens (source and text among them)."""
+        # k and v, down and up: weight, gradient and the optimizer's two, in fp32
+        experts = sum(1 for _ in named_blocks(self.module)) * 4 * self.module.hidden_size * rank * 4 * 4
+        return activations_of(self.module, samples * tokens, self.dtype, checkpointing) + experts
+
+
+class Called:
+    """A FLUX whose every forward gets the same options, besides its own."""
+
+    def __init__(self, module: nn.Module, options: dict[str, Any]):
+        self.module, self.options = module, options
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+    def __call__(self, *args, transformer_options: dict[str, Any]) -> Tensor:
+        return self.module(*args, transformer_options={**self.options, **transformer_options})
+
+
+def exact_attention(chosen: Callable, *args, **kwargs) -> Tensor:
+    """Instead of the one that was chosen at the start, which may be made for inference only."""
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
+@contextmanager
+def weight_of(module: nn.Module, like: Tensor) -> Iterator[Tensor]:
+    """A layer's weight as the host would compute with it now: loaded, cast, with its LoRAs."""
+    if hasattr(module, "cast_bias_weight"):  # GGUF's layers bring their own
+        yield module.cast_bias_weight(like)[0]
+        return
+    weight, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
+    try:
+        # quantised weights may say that they are of the type asked for
+        usable = weight.dequantize() if hasattr(weight, "_layout_cls") else weight
+        scale = getattr(module, "pre_quant_scale", None)
+        yield usable if scale is None else usable * scale.to(usable)
+    finally:
+        comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+
+
+def spare(flux: nn.Module) -> dict[str, Any]:
+    """Options that have every block computed twice instead of remembered (forward.py: weave)."""
+    table = {}
+    for name, block in named_blocks(flux):
+        kind, index = name.split("_blocks.")
+        table[f"{kind}_block", int(index)] = partial(TWICE[kind], block)
+    return {RUN_BLOCK: rerun, "patches_replace": {"dit": table}}
+
+
+def double_twice(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]:
+    rest = beside_tokens(args)
+
+    def step(img, txt, vec):
+        return block(img.clone(), txt.clone(), vec, **rest)  # it adds to them in place
+
+    img, txt = rerun(step, args["img"], args["txt"], args["vec"])
+    return {"img": img, "txt": txt}
+
+
+def single_twice(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]:
+    rest = beside_tokens(args)
+    return {"img": rerun(lambda img, vec: block(img.clone(), vec, **rest), args["img"], args["vec"])}
+
+
+TWICE = {"double": double_twice, "single": single_twice}
+
+
+def beside_tokens(args: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the options, for the host counts its blocks in one and the same dict."""
+    options = dict(args["transformer_options"])
+    return {"pe": args["pe"], "attn_mask": args.get("attn_mask"), "transformer_options": options}

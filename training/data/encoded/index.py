@@ -1,0 +1,98 @@
+"""What a folder of cached samples holds: models and settings in cache.json, and a list of shards for each process.
+
+A process alone writes its list, and only once a shard is whole: so a folder can be read while it grows, and a
+process that was killed goes on behind its last shard, where the set's stream then stood.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ....prw.files.atomic_write import PART, whole
+from ....prw.files.validate import short
+from ...checkpoint.folder_guard import claim
+
+ABOUT, EMPTY = "cache.json", "empty.safetensors"
+HOLDS = "samples of other models or settings"
+VERSION = 1
+KEY = "cologen_cache"
+Kind = tuple[tuple[int, ...], tuple[int, ...]]
+"""Shapes of a target's and a source's latents: what can be in one batch."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A shard."""
+
+    file: str
+    size: int
+    """In bytes."""
+    kinds: list[tuple[Kind, int]]
+    """And how many there are of each, in the file's order."""
+    tokens: int
+    """Of the longest prompt."""
+    taken: int
+    """Samples in this and the earlier shards of its process."""
+    state: dict[str, Any]
+    """Where the stream stood afterwards."""
+
+    def whole(self, folder: Path) -> bool:
+        path = folder / self.file
+        return path.is_file() and path.stat().st_size == self.size
+
+
+def shard_name(rank: int, number: int) -> str:
+    return f"{rank:03}-{number:06}.safetensors"
+
+
+def folder_of(cache: str | Path, task: str, name: str) -> Path:
+    return Path(cache) / f"{task}-{name}"
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({short(error)}), expected what cologen data cache wrote: delete the folder "
+            f"{path.parent} and cache its set again."
+        ) from None
+
+
+def write_json(path: Path, data: Any) -> None:
+    with whole(path) as partial:
+        partial.write_text(json.dumps(data), encoding="utf-8")
+
+
+def entries_of(folder: Path, rank: int) -> list[Entry]:
+    path = folder / f"{rank:03}.json"
+    entries = []
+    for entry in read_json(path) if path.exists() else []:
+        kinds = [((tuple(target), tuple(source)), count) for (target, source), count in entry["kinds"]]
+        entries.append(Entry(**{**entry, "kinds": kinds}))
+    return entries
+
+
+def note_entries(folder: Path, rank: int, entries: list[Entry]) -> None:
+    write_json(folder / f"{rank:03}.json", [asdict(entry) for entry in entries])
+
+
+def all_entries(folder: Path) -> list[Entry]:
+    """Of every process, in the order of their numbers: a folder that grows grows at the end."""
+    ranks = sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal())
+    entries = [(number, rank, entry) for rank in ranks for number, entry in enumerate(entries_of(folder, rank))]
+    return [entry for _, _, entry in sorted(entries, key=lambda each: each[:2])]
+
+
+def claim_cache(folder: Path, about: Mapping[str, Any]) -> None:
+    """Refuses a folder whose samples other models or settings made."""
+    advice = "cache into another folder, or with what it was begun with"
+    claim(folder / ABOUT, {"version": VERSION, **about}, HOLDS, advice)
+
+
+def clear_parts(folder: Path, rank: int) -> None:
+    """What a kill left half written."""
+    for stray in folder.glob(f".{rank:03}*{PART}"):
+        stray.unlink(missing_ok=True)

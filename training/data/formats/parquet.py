@@ -1,0 +1,84 @@
+"""Parquet files, of a folder or, where the user asks for it, of a Hugging Face hub; a file is a shard.
+
+Rows are read a few at a time, and only the columns that are wanted.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ....prw.files.validate import short
+from ..sets.reader import Row
+from .picture_files import Broken
+
+HUB = "hf://datasets/"
+FEW = 8
+"""Rows in memory at once."""
+
+
+def files_of(path: str, split: str, download: bool = False) -> list[str]:
+    """Names of the files of a split: those that begin with its name, or lie in a folder of its name, if any do."""
+    if path.startswith(HUB):
+        found = hub_files(path, download)
+    else:
+        found = [str(file) for file in sorted(Path(path).rglob("*.parquet"))]
+    return [file for file in found if of_split(file.removeprefix(path), split)] or found
+
+
+def of_split(file: str, split: str) -> bool:
+    *folders, name = file.strip("/").split("/")
+    return split in folders or name.split("-")[0].removesuffix(".parquet") == split
+
+
+def hub_files(path: str, download: bool) -> list[str]:
+    if not download:
+        raise ValueError(
+            f"{path} is on a hub, and nothing is downloaded unless you ask for it: set download = true, or download it "
+            f"yourself and give the folder."
+        )
+    from huggingface_hub import HfFileSystem
+
+    root = path.removeprefix("hf://")
+    return [f"hf://{file}" for file in sorted(HfFileSystem().glob(f"{root}/**/*.parquet"))]
+
+
+def rows_in(file: str, columns: Sequence[str]) -> Iterator[Row]:
+    import pyarrow
+
+    try:
+        with opened(file) as table:
+            known = [name for name in table.schema_arrow.names if name in columns]
+            place = 0
+            for batch in table.iter_batches(FEW, columns=known):
+                for record in batch.to_pylist():
+                    yield {"id": f"{Path(file).stem}-{place}", "record": record}
+                    place += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Broken(f"{Path(file).name} is no whole Parquet file ({short(error)})") from None
+
+
+@contextmanager
+def opened(file: str):
+    from pyarrow.parquet import ParquetFile
+
+    if not file.startswith(HUB):
+        with ParquetFile(file, memory_map=True) as table:
+            yield table
+        return
+    from huggingface_hub import HfFileSystem
+
+    with HfFileSystem().open(file.removeprefix("hf://")) as remote, ParquetFile(remote) as table:
+        yield table
+
+
+def count_in(files: Sequence[str]) -> int | None:
+    """Rows, by what the files say of themselves; a broken one says nothing, a remote one is not asked."""
+    import pyarrow
+    from pyarrow.parquet import read_metadata
+
+    if any(file.startswith(HUB) for file in files):
+        return None
+    try:
+        return sum(read_metadata(file).num_rows for file in files)
+    except (pyarrow.ArrowException, OSError):
+        return None

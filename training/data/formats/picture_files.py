@@ -1,0 +1,124 @@
+"""Opening a picture or a prompt that comes from somebody else's folder.
+
+Nothing outside the folder is opened, no format but three, no picture before its size is known, and whatever a damaged
+file makes its decoder raise ends in `Broken`.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ....prw.files.validate import short
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 64 * 10**6
+MAX_PROMPT = 64 * 1024
+MAX_BYTES = 64 * 2**20
+"""Of one file, or one picture within a larger one."""
+
+
+class Broken(ValueError):
+    """A file that cannot be used, and why."""
+
+
+def inside(path: Path, root: Path) -> Path:
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # a link to nothing, or to itself
+        raise Broken(f"{path.name} leads nowhere") from error
+    if not real.is_relative_to(root.resolve()):
+        raise Broken(f"{path.name} leads out of the folder")
+    if not real.is_file():
+        raise Broken(f"{path.name} is not a file")
+    return real
+
+
+def read_prompt(path: Path, root: Path) -> str:
+    try:
+        with inside(path, root).open("rb") as file:
+            text = file.read(MAX_PROMPT + 1)
+        if len(text) > MAX_PROMPT:
+            raise Broken(f"{path.name} is longer than {MAX_PROMPT} bytes")
+        return text.decode("utf-8-sig").strip()
+    except (OSError, UnicodeError) as error:
+        raise Broken(f"{path.name} cannot be read as text ({short(error)})") from error
+
+
+def below(root: Path, name: str) -> Path:
+    """A file that a list names. The list may come from anybody; links that lie there are the user's own."""
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if not name or "\0" in name or ":" in name or parts.is_absolute() or ".." in parts.parts:
+        raise Broken(f"{short(name)} leads out of the folder")
+    return root / parts
+
+
+def contents(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Broken(f"{path.name} cannot be read ({error.strerror or short(error)})") from None
+    if len(data) > MAX_BYTES:
+        raise Broken(f"{path.name} is larger than {MAX_BYTES} bytes")
+    return data
+
+
+def opened(path: Path, root: Path) -> Image.Image:
+    """Its header; the pixels are not decoded yet."""
+    return header(inside(path, root), path.name)
+
+
+def header(file: Path | BinaryIO, name: str) -> Image.Image:
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Exception as error:  # a damaged header can raise anything
+        raise Broken(f"{name} is not a picture that can be read ({short(error)})") from error
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise Broken(f"{name} has {image.width} x {image.height} pixels, expected {MAX_PIXELS} at most")
+    return image
+
+
+def read_picture(path: Path, root: Path) -> np.ndarray:
+    with opened(path, root) as image:
+        return pixels(image, path.name)
+
+
+def picture_of(data: bytes, name: str) -> np.ndarray:
+    with header(io.BytesIO(data), name) as image:
+        return pixels(image, name)
+
+
+def labels_of(data: bytes, name: str) -> np.ndarray:
+    """A picture whose numbers are classes; a palette is only for people."""
+    with header(io.BytesIO(data), name) as image:
+        if len(image.getbands()) > 1:
+            raise Broken(f"{name} is a {image.mode} picture, expected one number a pixel")
+        return loaded(lambda: np.array(image), name)
+
+
+def pixels(image: Image.Image, name: str) -> np.ndarray:
+    return loaded(lambda: np.array(to_rgb(ImageOps.exif_transpose(image))), name)
+
+
+def loaded(load: Callable[[], np.ndarray], name: str) -> np.ndarray:
+    try:
+        return load()
+    except Exception as error:  # so can damaged pixels
+        raise Broken(f"{name} is damaged ({short(error)})") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Of 16 bits the upper eight; what is transparent becomes white."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.array(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        return white.convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,47 @@
+"""Pickles that hold nothing but lists, dicts, texts and numbers, as RefCOCO's do.
+
+A pickle is a program. Here every instruction that could name, build or call something is missing, and so is the
+one that fetches from outside; what is left can only make plain values out of the file's own bytes.
+"""
+
+import io
+import pickle
+import pickletools
+from pathlib import Path
+
+from ....prw.files.validate import short
+from .picture_files import Broken
+
+LARGEST = 2**30
+NAMES = """MARK STOP POP POP_MARK DUP INT BININT BININT1 BININT2 LONG LONG1 LONG4 NONE NEWTRUE NEWFALSE FLOAT BINFLOAT
+STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
+LIST APPEND APPENDS EMPTY_LIST TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE DICT SETITEM SETITEMS EMPTY_DICT
+PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE PROTO FRAME""".split()
+
+
+class Known(dict):
+    """What each instruction does."""
+
+    def __missing__(self, code: int):
+        found = pickletools.code2op.get(chr(code))
+        what = f"the instruction {found.name}, which could run code" if found else f"a byte {code} that is none"
+        raise Broken(f"it holds {what}")
+
+
+class Plain(pickle._Unpickler):
+    """The one written in Python: its memo is a dict, where the other fills memory up to the largest index it is told."""
+
+    dispatch = Known((code, pickle._Unpickler.dispatch[code]) for (code,) in (getattr(pickle, name) for name in NAMES))
+
+
+def load_plain(path: Path):
+    try:
+        if path.stat().st_size > LARGEST:
+            raise Broken(f"it is larger than {LARGEST} bytes")
+        # from memory: a file would be asked for as many bytes as an instruction claims
+        return Plain(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except Exception as error:  # a damaged one can raise anything
+        raise Broken(
+            f"{path.name} is no plain pickle ({short(error) or type(error).__name__}), expected lists, dicts, texts and "
+            f"numbers alone: download it again."
+        ) from None

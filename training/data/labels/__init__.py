@@ -1,0 +1,1 @@
+"""Phrases and masks for pictures that have only captions, by GroundingDINO and SAM."""

@@ -1,0 +1,112 @@
+"""Phrases to masks: boxes by GroundingDINO, masks in them by SAM, both from folders on this disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..formats.regions import LEAST, MOST
+from ..formats.run_length_masks import to_runs
+from ..model_folder import network_in, preparation_in
+from ..sample import Sample
+from .noun_phrases import Nouns, finder
+
+MOST_THINGS = 16
+MODELS = {"detector": "IDEA-Research/grounding-dino-base", "segmenter": "facebook/sam-vit-base"}
+"""What the paper names, and where it is had."""
+
+
+@dataclass(frozen=True)
+class Labeller:
+    detector: Any
+    to_detect: Any
+    """Its processor."""
+    segmenter: Any
+    to_segment: Any
+    nouns: Nouns
+    by: str
+    """How phrases are found."""
+    threshold: float = 0.35
+    """Least confidence in a box; of words in a box, a little less."""
+
+    def label(self, samples: Sequence[Sample]) -> list[list[dict]]:
+        """The things of each picture, as JSON."""
+        phrases = [self.nouns(sample.caption) for sample in samples]
+        asked = [i for i, some in enumerate(phrases) if some]
+        boxes = self.boxes([samples[i].picture for i in asked], [phrases[i] for i in asked]) if asked else []
+        found = {i: self.things(samples[i].picture, *some) for i, some in zip(asked, boxes)}
+        return [found.get(i, []) for i in range(len(samples))]
+
+    @torch.no_grad()
+    def boxes(
+        self, pictures: Sequence[np.ndarray], phrases: Sequence[Sequence[str]]
+    ) -> list[tuple[torch.Tensor, list[str]]]:
+        """Of each picture: boxes (count, 4) and the phrase of each, the surest first."""
+        texts = [". ".join(some) + "." for some in phrases]
+        inputs = self.to_detect(images=list(pictures), text=texts, return_tensors="pt", padding=True, truncation=True)
+        inputs = inputs.to(self.detector.device)
+        results = self.to_detect.post_process_grounded_object_detection(
+            self.detector(**inputs),
+            inputs["input_ids"],
+            threshold=self.threshold,
+            text_threshold=0.7 * self.threshold,
+            target_sizes=[picture.shape[:2] for picture in pictures],
+        )
+        found = []
+        for result, some in zip(results, phrases):
+            names = [nearest(label, some) for label in result["text_labels"]]
+            order = [i for i in result["scores"].argsort(descending=True).tolist() if names[i]][:MOST_THINGS]
+            found.append((result["boxes"][order].cpu(), [names[i] for i in order]))
+        return found
+
+    @torch.no_grad()
+    def things(self, picture: np.ndarray, boxes: torch.Tensor, names: list[str]) -> list[dict]:
+        if not names:
+            return []
+        inputs = self.to_segment(images=picture, input_boxes=[boxes.tolist()], return_tensors="pt")
+        outputs = self.segmenter(**inputs.to(self.segmenter.device))
+        (masks,) = self.to_segment.image_processor.post_process_masks(
+            outputs.pred_masks.cpu(), inputs["original_sizes"].cpu(), inputs["reshaped_input_sizes"].cpu()
+        )  # (boxes, 3, height, width)
+        best = outputs.iou_scores[0].argmax(-1).cpu()
+        found = [(name, mask[one].numpy()) for name, mask, one in zip(names, masks, best)]
+        found = [(name, mask) for name, mask in found if LEAST <= mask.mean() <= MOST]
+        counts = [name for name, _ in found]
+        # a phrase that fits two things refers to neither
+        return [
+            {"name": name if counts.count(name) == 1 else "", "kind": name, "mask": to_runs(mask)}
+            for name, mask in found
+        ]
+
+
+def nearest(label: str, phrases: Sequence[str]) -> str:
+    """The phrase that was asked for which the words of an answer are of; answers may be parts, or two in one."""
+    words = set(label.lower().replace(".", " ").split())
+    shares = [len(words & set(phrase.split())) / len(phrase.split()) for phrase in phrases]
+    return phrases[int(np.argmax(shares))] if max(shares, default=0) > 0 else ""
+
+
+def open_labeller(detector: Path, segmenter: Path, device: str, threshold: float) -> Labeller:
+    by, nouns = finder()
+    whole_folder(detector, "detector")
+    whole_folder(segmenter, "segmenter")
+    return Labeller(
+        network_in(detector, "AutoModelForZeroShotObjectDetection").to(device),
+        preparation_in(detector, "AutoProcessor"),
+        network_in(segmenter, "SamModel").to(device),
+        preparation_in(segmenter, "SamProcessor"),
+        nouns,
+        by,
+        threshold,
+    )
+
+
+def whole_folder(folder: Path, what: str) -> None:
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"There is no {what} in {folder}, expected config.json and *.safetensors: download {MODELS[what]} from "
+            f"https://huggingface.co/{MODELS[what]} and give its folder."
+        )

@@ -1,0 +1,94 @@
+"""What a data set's reader is: its settings, and three questions that it answers.
+
+Which shards has it, which rows are in a shard, and what does a row show? Rows are cheap (nothing is decoded), so that
+a place in the middle is found again by passing over them.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ....prw.files.validate import short
+from ..sample import Found
+from .folder import Entry
+
+PART = 64
+"""Entries of a list that make a shard."""
+Row = dict[str, Any]
+"""At least an "id"; "broken" says why there is no more."""
+
+
+def id_of(value: Any, place: str) -> str:
+    """What a record calls itself, which may be 0; else where it lies."""
+    return place if value is None or value == "" else short(value)
+
+
+@dataclass(frozen=True)
+class Reader:
+    path: str = ""
+    """The folder that the set lies in."""
+
+    MARK: ClassVar[str] = ""
+    """Something that is there in this layout."""
+    LAYOUT: ClassVar[str] = ""
+    """In words."""
+
+    @classmethod
+    def fits(cls, path: str) -> bool:
+        return any(Path(path).glob(cls.MARK))
+
+    @property
+    def root(self) -> Path:
+        return Path(self.path)
+
+    @abstractmethod
+    def shards(self) -> list:
+        """Plain values, always in the same order."""
+
+    @abstractmethod
+    def rows(self, shard) -> Iterator[Row]:
+        """Always the same rows in the same order; a shard that breaks off raises `Broken`."""
+
+    @abstractmethod
+    def read(self, row: Row) -> Found | Entry:
+        """Raises `Broken`."""
+
+    def count(self) -> int | None:
+        """How many rows there are, if that can be told without reading them."""
+        return None
+
+    def __getstate__(self) -> dict:
+        """Settings alone: another process reads the lists itself."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+
+@dataclass(frozen=True)
+class Listed(Reader):
+    """A set whose rows are known from a list."""
+
+    @cached_property
+    def entries(self) -> Sequence[tuple[str, Any]]:
+        """Ids, and what it takes to read each."""
+        return self.listed()
+
+    @abstractmethod
+    def listed(self) -> Sequence[tuple[str, Any]]: ...
+
+    @abstractmethod
+    def sample(self, id: str, entry: Any) -> Found | Entry: ...
+
+    def shards(self) -> list:
+        return [(start, min(start + PART, self.count())) for start in range(0, self.count(), PART)]
+
+    def rows(self, shard) -> Iterator[Row]:
+        for place in range(*shard):
+            yield {"id": self.entries[place][0], "place": place}
+
+    def read(self, row: Row) -> Found | Entry:
+        return self.sample(*self.entries[row["place"]])
+
+    def count(self) -> int:
+        return len(self.entries)

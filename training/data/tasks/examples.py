@@ -1,0 +1,119 @@
+"""From what a set yields to what a task trains on: one look at it, then the task's recipe."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from ....prw.files.validate import one_of
+from ..buckets import pick, sizes_of
+from ..formats.picture_files import Broken
+from ..geometry import View, draw_view, view_pair, view_sample, view_triple
+from ..labels.labels import Labels
+from ..sample import Example, Found, Pair, Sample, Triple, Unfit
+from ..sets import Source
+from ..sets.folder import Entry, Look, fitted, layout_of
+from ..stream import Stream
+from .control import MAPS, control
+from .ground import FORMS, ground
+from .inpaint import inpaint
+from .masks import Size
+from .pairs import edit, subject
+
+
+class Recipe(NamedTuple):
+    takes: type
+    make: Callable[..., Example]
+    """Of a random generator, what was seen, and the kinds that are wanted, if any are."""
+    kinds: tuple[str, ...] = ()
+    """Those it knows."""
+
+
+RECIPES = {
+    "inpaint": Recipe(Sample, lambda rng, sample, kinds: inpaint(rng, sample)),
+    "ground": Recipe(Sample, lambda rng, sample, kinds: ground(rng, sample, forms=kinds or None), tuple(FORMS)),
+    "control": Recipe(Sample, lambda rng, sample, kinds: control(rng, sample, kinds or None), tuple(MAPS)),
+    "subject": Recipe(Pair, lambda rng, pair, kinds: subject(rng, pair)),
+    "edit": Recipe(Triple, lambda rng, triple, kinds: edit(rng, triple)),
+}
+
+
+def look_at(found: Found, look: Look) -> Found:
+    if isinstance(found, Pair):
+        return view_pair(look(found.first), look(found.second), found)
+    if isinstance(found, Triple):
+        if found.before.shape != found.after.shape:
+            found = replace(found, before=fitted(found.before, found.after))
+        return view_triple(look(found.after), found)
+    return view_sample(look(found.picture), found)
+
+
+class Examples:
+    """A set's examples for a task. What is drawn for one follows from the seed, the epoch and its id alone."""
+
+    def __init__(self, source: Source, task: str, size: int, seed: int = 0, rank: int = 0, world: int = 1):
+        one_of(f"The task of {source.name}", task, source.dataset.feeds)
+        self.source, self.task, self.seed = source, task, seed
+        self.sizes = [sizes_of(int(side), source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
+        self.recipe, self.kinds = RECIPES[task], source.knobs.kinds
+        for kind in self.kinds:
+            one_of(f"data.{source.name}.kinds", kind, self.recipe.kinds)
+        self.kinds = self.kinds or tuple(kind for kind in source.dataset.kinds if kind in self.recipe.kinds)
+        self.labels = Labels(Path(source.knobs.labels)) if source.knobs.labels else None
+        self.stream = Stream(source.reader, source.name, rank, world, seed)
+
+    def epoch(self) -> Iterator[Example]:
+        """What is left of one: ends once each sample has been looked at."""
+        number, tally = self.stream.epoch, self.stream.tally
+        for found in self.stream:
+            rng = np.random.default_rng((self.seed, number, crc32(found.id.encode())))
+            try:
+                yield self.made(found, rng)
+            except Unfit:
+                tally.unfit += 1
+            except Broken as error:
+                tally.broke(found.id, error)
+
+    def taken(self, count: int) -> Iterator[Example]:
+        """So many, over as many epochs as that takes; 0: each sample as often as the set's table says."""
+        if not count:
+            while self.stream.epoch < self.source.knobs.variants:
+                yield from self.epoch()
+            return
+        while count:
+            before, begins = count, self.stream.place is None
+            for example in self.epoch():
+                yield example
+                count -= 1
+                if not count:
+                    return
+            if before == count and begins:
+                raise ValueError(f"{self.source.name} has no example for {self.task}: {self.told()}.")
+
+    def told(self) -> str:
+        tally = self.stream.tally
+        unfit = f", {tally.unfit} have nothing for {self.task}" if tally.unfit else ""
+        return tally.summary() + unfit
+
+    def made(self, found: Found | Entry, rng: np.random.Generator) -> Example:
+        size: list[Size] = []  # the first picture's: what belongs together has one size
+
+        def look(pixels: np.ndarray) -> View:
+            if not size:
+                size.append(pick(rng, pixels.shape[:2], self.sizes))
+            return draw_view(rng, pixels.shape[:2], size[0], flip=self.source.knobs.flip)
+
+        if isinstance(found, Entry):
+            found.check(layout_of(self.task))
+            return found.example(self.task, look, rng)
+        if not isinstance(found, self.recipe.takes):
+            raise Broken(
+                f"it is a {type(found).__name__.lower()}, {self.task} takes a {self.recipe.takes.__name__.lower()}"
+            )
+        if self.labels and isinstance(found, Sample):
+            things = self.labels.things(found.id, found.picture.shape[:2])
+            found = replace(found, things=(*found.things, *things))
+        return self.recipe.make(rng, look_at(found, look), self.kinds)

@@ -1,0 +1,122 @@
+"""Depth and segmentation maps by transformers' models."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ....prw.files.validate import short
+from ..formats.palettes import PALETTES
+from ..model_folder import configuration, network_in, preparation_in
+from .control import as_map
+
+METRIC = ("depth_pro", "glpn", "prompt_depth_anything", "zoedepth")
+"""Models that say how far; all others say how near, unless their configuration knows better."""
+NEAREST = 1e-3
+"""Metres: what is nearer counts as this near."""
+LARGEST = 1024
+"""Longest side in which classes are weighed: a plane of numbers for each of 150 classes fills the memory."""
+
+
+class MapModel(nn.Module):
+    """A model and its processor; called with a picture, it gives the map."""
+
+    kind = ""
+
+    def __init__(self, name: str, network: nn.Module, processor):
+        super().__init__()
+        self.name, self.network, self.processor = name, network, processor
+
+    def forward(self, picture: np.ndarray) -> np.ndarray:
+        size = picture.shape[:2]
+        try:  # said, because a height of one or three pixels would be taken for channels
+            given = self.processor(images=picture, input_data_format="channels_last", return_tensors="pt")
+        except (ValueError, RuntimeError):  # as Depth Anything's and ZoeDepth's do
+            raise ValueError(
+                f"{self.name} cannot see a picture of {size[1]} x {size[0]} pixels, expected a larger or less narrow one: "
+                f"scale it, or choose another model."
+            ) from None
+        return self.read(self.network(**given.to(self.network.device)), size)
+
+    def read(self, found, size: tuple[int, int]) -> np.ndarray:
+        raise NotImplementedError
+
+
+class DepthModel(MapModel):
+    """Near is white, as MiDaS and the public control sets have it."""
+
+    kind = "depth"
+
+    def read(self, found, size: tuple[int, int]) -> np.ndarray:
+        process = self.processor.post_process_depth_estimation
+        more = {"source_sizes": [size]} if "source_sizes" in inspect.signature(process).parameters else {}
+        (answer,) = process(found, target_sizes=[size], **more)
+        return as_map(spread(self.nearness(answer["predicted_depth"].float().reshape(size))).cpu())
+
+    def nearness(self, depth: Tensor) -> Tensor:
+        config = self.network.config
+        metric = config.model_type in METRIC or getattr(config, "depth_estimation_type", "") == "metric"
+        return 1 / depth.clamp(min=NEAREST) if metric else depth
+
+
+class SegModel(MapModel):
+    """Each class in its colour."""
+
+    kind = "seg"
+
+    def __init__(self, name: str, network: nn.Module, processor):
+        super().__init__(name, network, processor)
+        classes = network.config.num_labels
+        if classes not in PALETTES:
+            raise ValueError(
+                f"{name} tells {classes} classes apart, expected 150 (ADE20K), 133 (COCO), 171 or 182 (COCO-Stuff), for "
+                f"which there are colours: choose another model."
+            )
+        self.palette = PALETTES[classes]
+
+    def read(self, found, size: tuple[int, int]) -> np.ndarray:
+        scale = min(1.0, LARGEST / max(size))
+        small = tuple(max(1, round(side * scale)) for side in size)
+        (classes,) = self.processor.post_process_semantic_segmentation(found, target_sizes=[small])
+        classes = F.interpolate(classes[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+        return self.palette[classes.cpu().numpy()]
+
+
+ENDINGS: dict[str, tuple[type[MapModel], str]] = {
+    "ForDepthEstimation": (DepthModel, "AutoModelForDepthEstimation"),
+    "ForSemanticSegmentation": (SegModel, "AutoModelForSemanticSegmentation"),
+    "ForUniversalSegmentation": (SegModel, "AutoModelForUniversalSegmentation"),
+    "ForInstanceSegmentation": (SegModel, "AutoModelForUniversalSegmentation"),
+}
+"""How the names of transformers' classes end, and what opens them."""
+
+
+def kind_of(folder: Path) -> str:
+    """Of map that the model in a folder draws; empty: none."""
+    try:
+        return opener_of(folder)[0].kind
+    except ValueError:
+        return ""
+
+
+def open_model(folder: Path) -> MapModel:
+    cls, opener = opener_of(folder)
+    return cls(folder.name, network_in(folder, opener).float(), preparation_in(folder))
+
+
+def opener_of(folder: Path) -> tuple[type[MapModel], str]:
+    architecture = str(configuration(folder)["architecture"])
+    for ending, found in ENDINGS.items():
+        if architecture.endswith(ending):
+            return found
+    raise ValueError(
+        f"{folder.name} holds {short(architecture)}, expected a model for depth or semantic segmentation: choose another."
+    )
+
+
+def spread(plane: Tensor) -> Tensor:
+    """From its least value to its greatest, as 0 to 1."""
+    low, high = plane.min(), plane.max()
+    return (plane - low) / (high - low) if high > low else plane - low

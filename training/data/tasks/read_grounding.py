@@ -1,0 +1,94 @@
+"""Answers of grounding read off a drawn picture, all of them: one box, a mask, or a box an instance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ..sample import Thing
+from .ground import COLOURS, OUTLINE, Colours, painted, read_box, read_mask, rings
+from .masks import Box, Size, box_of
+
+SPECK = 0.0005
+"""Painted spots smaller than this share of the picture are no answer."""
+SHEER = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    mask: np.ndarray
+    """White where it is; a box's whole inside."""
+    boxes: tuple[Box, ...]
+    """The largest first."""
+
+    @property
+    def largest(self) -> tuple[int, int, int, int]:
+        """x, y, width, height; all 0 if there is none."""
+        box = self.boxes[0] if self.boxes else Box(0, 0, 0, 0)
+        return box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0
+
+
+def found_in(picture: np.ndarray, source: np.ndarray, form: str, colour: str, colours: Colours = COLOURS) -> Found:
+    """`colours` are all that the answer could have been drawn in."""
+    boxes, mask = READ[form](picture, source, colour, colours)
+    boxes = sorted(boxes, key=lambda box: (box.x0 - box.x1) * (box.y1 - box.y0))
+    return Found(inside(boxes, source.shape[:2]) if mask is None else mask, tuple(boxes))
+
+
+def inside(boxes: Sequence[Box], size: Size) -> np.ndarray:
+    mask = np.zeros(size, bool)
+    for box in boxes:
+        mask[box.part] = True
+    return mask
+
+
+def one_box(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
+    box = read_box(picture, colour, source, colours)
+    return ([] if box is None else [box]), None
+
+
+def one_mask(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
+    """Without specks, and one box round all of it."""
+    mask = np.zeros(source.shape[:2], bool)
+    for spot in spots(read_mask(picture, source, colour, colours=colours)):
+        mask |= spot
+    return ([box_of(mask)] if mask.any() else []), mask
+
+
+def boxes_of_all(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
+    """Every painted spot that is an outline."""
+    found = []
+    for spot in spots(read_mask(picture, source, colour, colours=colours)):
+        box = box_of(spot)
+        cut = spot[box.part]
+        if np.concatenate([cut[0], cut[-1], cut[:, 0], cut[:, -1]]).mean() >= OUTLINE:
+            found.append(box)
+    return found, None
+
+
+READ = {"box": one_box, "mask": one_mask, "detect": boxes_of_all}
+"""How each of FORMS is read: boxes, and a mask if it is not their inside."""
+
+
+def spots(mask: np.ndarray) -> list[np.ndarray]:
+    """Connected parts of a mask that are no specks."""
+    if not mask.any():
+        return []
+    part, found = box_of(mask).part, []
+    labels, _ = ndimage.label(mask[part], np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel())[1:]
+    for i in np.flatnonzero(sizes >= SPECK * mask.size):
+        found.append(np.zeros_like(mask))
+        found[-1][part] = labels == i + 1
+    return found
+
+
+def overlay(source: np.ndarray, answer: Found, form: str, rgb: Sequence[int]) -> np.ndarray:
+    """The original with the answer drawn as the training data draws it."""
+    if not answer.boxes:
+        return source
+    if form == "mask":
+        return painted(source, answer.mask, rgb, SHEER)
+    things = [Thing("", "", inside([box], source.shape[:2])) for box in answer.boxes]
+    return painted(source, rings(things, source.shape[:2]), rgb, 1.0)

@@ -1,0 +1,1 @@
+"""Several processes: ranks, summed gradients, a base that they share."""

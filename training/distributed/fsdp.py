@@ -1,0 +1,28 @@
+"""FSDP2 for the frozen base, block by block: every process keeps a share of each block and gathers it for its turn.
+
+Experts and routers stay whole in every process. Blocks come only when all processes ask for them: all must run as many
+passes (Trainer.in_step).
+"""
+
+import warnings
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+from ...prw.flux.flux1 import straight
+from ...prw.weaving import LEND, named_blocks
+from . import ranks
+
+
+def shard_blocks(flux: nn.Module, device: str) -> None:
+    """In place; what is no block stays whole."""
+    # keys and values are views, and nobody writes into them
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    mesh = init_device_mesh(torch.device(device).type, (ranks.count(),))
+    for _, block in named_blocks(flux):
+        # blocks have no root above them: the source's pass begins at a block, not at FLUX's forward
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        setattr(block, LEND, straight)
+        register_fsdp_forward_method(block, LEND)

@@ -1,0 +1,103 @@
+"""Several processes (torchrun) as one: sums over all of them. With one process everything is as it was."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..recipes.curriculum import Settings
+
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
+PATIENCE = timedelta(days=7)
+"""One rank may make a base for hours while the others wait; torchrun sees it if one is gone."""
+
+
+def count() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if count() > 1 else 0
+
+
+def sharing(settings: Settings) -> bool:
+    """Whether they share the base's blocks (base/shards.py)."""
+    return settings.shard and count() > 1
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Joins the processes that torchrun has started, if it has; gives this one's device."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield device
+        return
+    cuda = device.startswith("cuda")
+    if cuda:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    store, number, world = next(dist.rendezvous("env://", timeout=PATIENCE))
+    # torchrun keeps its store over a restart: without a name of their own the new processes would call the lost ones
+    own = dist.PrefixStore(f"start {os.environ.get(RESTARTS, '0')}", store)
+    dist.init_process_group("nccl" if cuda else "gloo", store=own, rank=number, world_size=world, timeout=PATIENCE)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def wait() -> None:
+    """Until every rank is here."""
+    if count() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """The first rank goes in alone, the others when it is out: they find what it has written."""
+    if rank() > 0:
+        wait()
+    yield
+    if rank() == 0:
+        wait()
+
+
+def from_first(value: Any) -> Any:
+    """The first rank's, for all: what a folder holds, which another node may see a moment later."""
+    if count() > 1:
+        said = [value]
+        dist.broadcast_object_list(said, 0)
+        (value,) = said
+    return value
+
+
+def restarted() -> bool:
+    """Whether torchrun has started its processes again after one of them was lost."""
+    return os.environ.get(RESTARTS, "0") != "0"
+
+
+def spread(tensors: Iterable[Tensor]) -> None:
+    """In place: the first rank's, for all."""
+    if count() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
+
+
+def most(value: int, device) -> int:
+    """The largest of every rank's values."""
+    found = torch.tensor(value, device=device)
+    if count() > 1:
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def total(value: Tensor | Sequence[float] | float, device) -> Tensor:
+    """The sum of every rank's value, of each if there are several; no gradient passes."""
+    value = torch.as_tensor(value, dtype=torch.float32, device=device).detach().clone()
+    if count() > 1:
+        dist.all_reduce(value)
+    return value

@@ -1,0 +1,145 @@
+"""T5, CLIP and FLUX.1's VAE as transformers' and diffusers' models, from the single files that ComfyUI's users have.
+
+Shapes are read off the weights; nothing is fetched, and no weight is made up.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...prw.bank.info import BankError
+from ...prw.files.safe_file import SafeFile
+from ...prw.files.validate import short
+
+END = 49407
+"""CLIP's token after the last word."""
+T5_BLOCK = "encoder.block.0.layer.{}."
+EMBEDDING, SCALE = "encoder.embed_tokens.weight", ".scale_weight"
+UNREAD = (EMBEDDING, SCALE, "scaled_fp8", ".scale_input")
+"""What some T5 files hold twice, and what those of scaled fp8 hold beside the weights."""
+BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+LEVELS = (1, 2, 4, 4)
+"""Widths of the VAE's levels, in those of the first."""
+
+
+def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
+    """Weights stay as the file has them, fp8 too, and are widened block by block when they are used.
+
+    Those of scaled fp8 stay unscaled: what a layer makes of them is scaled.
+    """
+    from diffusers.hooks.layerwise_casting import apply_layerwise_casting_hook
+    from transformers import T5Config, T5EncoderModel
+
+    file = opened(path, "T5-XXL's encoder (t5xxl_fp16.safetensors)", T5_BLOCK.format(0) + "SelfAttention.q.weight")
+    shape = {name: file.shape(name) for name in file}
+    attention, wide = T5_BLOCK.format(0) + "SelfAttention.", T5_BLOCK.format(1) + "DenseReluDense.wi_0.weight"
+    bias = shape.get(attention + "relative_attention_bias.weight", (32, 1))
+    config = T5Config(
+        vocab_size=shape.get("shared.weight", (1, 1))[0],
+        d_model=shape[attention + "q.weight"][1],
+        d_kv=shape[attention + "q.weight"][0] // bias[1],
+        d_ff=shape.get(wide, (1, 1))[0],
+        num_layers=len({name.split(".")[2] for name in file if name.startswith("encoder.block.")}),
+        num_heads=bias[1],
+        relative_attention_num_buckets=bias[0],
+        feed_forward_proj="gated-gelu",
+    )
+    with torch.device("meta"):
+        t5 = T5EncoderModel(config)
+    weights = {name: file[name] for name in file if not name.endswith(UNREAD)}
+    stored = weights["encoder.final_layer_norm.weight"].dtype if "encoder.final_layer_norm.weight" in weights else dtype
+    outside = {name: t.to(dtype).nan_to_num() for name, t in weights.items() if not name.startswith("encoder.block.")}
+    fill(t5, {**weights, **outside, EMBEDDING: outside.get("shared.weight")}, path)
+    t5 = t5.to(device).eval().requires_grad_(False)
+    for block in t5.encoder.block:
+        if stored == dtype:
+            block.to(dtype)
+        else:  # by block: transformers' layers look at their own weights' type
+            apply_layerwise_casting_hook(block, stored, dtype, non_blocking=False)
+    for name in filter(lambda name: name.endswith(SCALE), file):
+        layer, scale = name.removesuffix(SCALE), file[name].to(device, dtype)
+        if f"{layer}.weight" not in weights or scale.numel() != 1:
+            raise BankError(
+                f"{path.name}: {name} is {tuple(scale.shape)}, expected one number for a weight: choose another file."
+            )
+        t5.get_submodule(layer).register_forward_hook(partial(scaled, scale))
+    return t5
+
+
+def scaled(scale: Tensor, layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    return out * scale
+
+
+def open_clip(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    prefix = "text_model."
+    file = opened(path, "CLIP-L's text encoder (clip_l.safetensors)", prefix + "encoder.layers.0.mlp.fc1.weight")
+    inner, width = file.shape(prefix + "encoder.layers.0.mlp.fc1.weight")
+    layers = len({name.split(".")[3] for name in file if name.startswith(prefix + "encoder.layers.")})
+    config = CLIPTextConfig(
+        vocab_size=END + 1,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // 64),
+        max_position_embeddings=77,
+        hidden_act="quick_gelu",
+        eos_token_id=END,
+    )
+    clip = CLIPTextModelWithProjection(config).text_model
+    names = [name for name in file if name.startswith(prefix) and not name.endswith("position_ids")]
+    fill(clip, {name.removeprefix(prefix): file[name].to(dtype) for name in names}, path)
+    return clip.to(device).eval().requires_grad_(False)
+
+
+def open_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
+    from diffusers import AutoencoderKL
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    file = opened(path, "FLUX.1's VAE (ae.safetensors)", "encoder.conv_in.weight")
+    first, latents = file.shape("encoder.conv_in.weight")[0], file.shape("encoder.conv_out.weight")[0] // 2
+    config = dict(
+        {key: (kind,) * len(LEVELS) for key, kind in BLOCK_TYPES.items()},
+        block_out_channels=tuple(first * level for level in LEVELS),
+        layers_per_block=2,
+        latent_channels=latents,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+    with torch.device("meta"):
+        vae = AutoencoderKL(**config)
+    weights = {name: file[name] for name in file}
+    if "decoder.up_blocks.0.resnets.0.norm1.weight" not in file:  # else it is in diffusers' layout already
+        weights = convert_ldm_vae_checkpoint(weights, config)
+    fill(vae, {name: weight.to(dtype) for name, weight in weights.items()}, path)
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def opened(path: Path, wanted: str, sign: str) -> SafeFile:
+    """A file that holds this tensor."""
+    if not path.is_file():
+        raise BankError(f"There is no file {path}, expected {wanted}: set its place in the table [encoders].")
+    file = SafeFile(path)
+    if sign not in file:
+        raise BankError(f"{path.name} holds {short(next(iter(file), 'nothing'))}, expected {wanted}: choose that file.")
+    return file
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor | None], path: Path) -> None:
+    """All of the model's weights, and no others."""
+    expected = model.state_dict()
+    for names, fault in ((expected.keys() - weights.keys(), "lacks"), (weights.keys() - expected.keys(), "also holds")):
+        if names:
+            raise BankError(
+                f"{path.name} {fault} {short(min(names))} ({len(names)} tensors in all), expected a whole plain file of "
+                f"this model (no GGUF): download it again, or choose another."
+            )
+    for name, like in expected.items():
+        if weights[name] is None or weights[name].shape != like.shape:
+            shape = "nothing" if weights[name] is None else tuple(weights[name].shape)
+            raise BankError(f"{path.name}: {name} is {shape}, expected {tuple(like.shape)}: choose another file.")
+    model.load_state_dict(weights, assign=True)

@@ -1,0 +1,57 @@
+"""A step shared between the concept and its superclass on our own FLUX: what CoLoGen Personal Guider does in the host's
+samplers, for experiments."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...prw.embedded_host import EmbeddedHost
+from ...prw.flux.sampling import euler
+from ...prw.personalization.shared_guidance import NounMap, Plan, mixed, on_latent, strongest
+from ...prw.positions import token_grid
+from ...prw.weaving import named_blocks
+from ..forward import velocity
+from ..sampling import Text
+from .dual_branch import Branch, watched
+
+
+@torch.no_grad()
+def drawn_shared(
+    host: EmbeddedHost,
+    concept: Text,
+    superclass: Branch,
+    times: Sequence[float],
+    plan: Plan,
+    guidance: float = 1.0,
+    untold: Text | None = None,
+    cfg: float = 1.0,
+) -> Tensor:
+    """Latents as the VAE gives them, from the superclass's noise; `untold` is what cfg leads away from."""
+    blocks = frozenset(name for name, _ in named_blocks(host.flux))
+    rows, columns = token_grid(superclass.noise, host.flux.patch_size)
+
+    def shared(x: Tensor, t: Tensor, plan: Plan) -> Tensor:
+        noun = NounMap({0: superclass.words}, blocks, rows * columns, host.attend)
+        plain = velocity(host, watched([noun] if plan.masked else ()), x, t, *superclass.text, guidance).float()
+        weight = plan.weight
+        if plan.masked:
+            weight = weight * on_latent(strongest(noun.mean(), plan.area), *x.shape[-2:], host.flux.patch_size)
+        return mixed(alone(x, t, concept), plain, weight)
+
+    def alone(x: Tensor, t: Tensor, text: Text) -> Tensor:
+        return velocity(host, watched(()), x, t, *text, guidance).float()
+
+    def led(x: Tensor, t: Tensor, progress: float) -> Tensor:
+        if progress < plan.switch or plan.weight == 0:
+            found = alone(x, t, superclass.text)
+        elif plan.weight == 1 and not plan.masked:
+            found = alone(x, t, concept)
+        else:
+            found = shared(x, t, plan)
+        if untold is None:
+            return found
+        plain = alone(x, t, untold)
+        return plain + cfg * (found - plain)
+
+    return host.latent_out(euler(led, superclass.noise, list(times)))

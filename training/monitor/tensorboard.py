@@ -1,0 +1,59 @@
+"""A run for TensorBoard, a folder a stage: losses, usage, validation, samples as pictures."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ...prw.bank.bank import Bank
+from ..listener import Listener
+from ..recipes.curriculum import Stage
+from ..trainer import Step, Trainer
+from .log import named
+
+FOLDER = "tensorboard"
+
+
+class TensorBoard(Listener):
+    def __init__(self, out: Path):
+        self.folder = out / FOLDER
+        self.writer = None
+        self.missing = False
+
+    def stage_began(self, trainer: Trainer) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            if not self.missing:
+                logging.getLogger(__name__).info("TensorBoard is not installed: training goes on without its files.")
+            self.missing = True
+            return
+        path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}"
+        # what a kill left beyond the checkpoint is dropped
+        self.writer = SummaryWriter(str(path), purge_step=trainer.iteration + 1)
+
+    def stepped(self, trainer: Trainer, step: Step) -> None:
+        rate = trainer.optimizer.param_groups[0]["lr"]
+        values = {"task": step.task, "veteran": step.veteran, "gradient": step.norm, "rate": rate}
+        usage = {f"usage/{name}": share for name, share in named(trainer, step.usage).items()}
+        self._scalars(trainer, {f"train/{name}": value for name, value in values.items()} | usage)
+
+    def validated(self, trainer: Trainer, found: Mapping) -> None:
+        self._scalars(trainer, {f"validation/{task}": one.loss for task, one in found.items()})
+
+    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
+        if self.writer:
+            self.writer.add_image("samples", grid, trainer.iteration, dataformats="HWC")
+
+    def _scalars(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        for name, value in values.items() if self.writer else ():
+            self.writer.add_scalar(name, value, trainer.iteration)
+
+    def saved(self, trainer: Trainer, path: Path) -> None:
+        if self.writer:
+            self.writer.flush()
+
+    def stage_ended(self, stage: Stage, bank: Bank) -> None:
+        if self.writer:
+            self.writer.close()

@@ -1,0 +1,233 @@
+"""The curriculum: stages as data (paper, Table 1). One stage trains one expert and its router; older experts are frozen.
+
+"Step" has three meanings around here. In this code the paper's curriculum step is a Stage, an optimizer
+update is an iteration, and sampler steps stay the host's.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...prw.bank.info import FINAL, NAME
+from ...prw.files.validate import between, build, one_of, short, typed
+from ..schedules import SCHEDULES
+from .read_recipe import tables
+
+RECIPES = Path(__file__).parent
+SUBJECT = "subject"
+"""The one recipe among them that is no curriculum (subject/recipe.py)."""
+OPTIMIZERS = ("adamw", "prodigy")
+PRECISIONS = ("fp32", "bf16")
+BASE_WEIGHTS = ("plain", "fp8", "int8", "nf4")
+FEATURES = ("off", "auxiliary", "self", "coredi")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One expert's turn."""
+
+    name: str = ""
+    """Of the expert, its router and, unless `task` says otherwise, its task."""
+    task: str = ""
+    data: tuple[str, ...] = ()
+    iterations: int = 1
+    batch: int = 1
+    """Samples an optimizer update sees, over all ranks and accumulation."""
+    rho: float = 0.8
+    """The newest expert's share of the blocks that the veteran loss aims at (eq. 9)."""
+    veteran: float = 0.5
+    """The veteran loss's weight, the paper's alpha."""
+    replay: float = 0.0
+    """Share of samples from earlier stages; the veteran loss leaves them out."""
+    start: str = ""
+    """An older expert that the new one begins as a copy of; empty: it begins as nothing, adding 0 (our choice: the
+    paper does not say)."""
+    shared: str = ""
+    """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
+    Empty: an expert of its own, as the paper's."""
+    features: str = "off"
+    """What it learns besides, of an encoder's features of the target (features/training.py)."""
+    along: tuple[str, ...] = ()
+    """Older experts that are trained along: co-training, what the paper compares its curriculum with."""
+
+    def __post_init__(self):
+        if not self.name:
+            raise ValueError("a stage has no name")
+        if not NAME.fullmatch(self.name) or self.name == FINAL:
+            raise ValueError(
+                f"a stage is named {short(self.name)!r}, expected 1 to 64 letters, digits, _ and -, and not {FINAL}"
+            )
+        if self.shared and not NAME.fullmatch(self.shared):
+            raise ValueError(f"{self.name}.shared is {short(self.shared)!r}, expected 1 to 64 letters, digits, _ and -")
+        between(f"{self.name}.iterations", self.iterations, 1, 10**9)
+        between(f"{self.name}.batch", self.batch, 1, 10**6)
+        between(f"{self.name}.rho", self.rho, 0, 1)
+        between(f"{self.name}.veteran", self.veteran, 0, 1000)
+        between(f"{self.name}.replay", self.replay, 0, 1)
+        one_of(f"{self.name}.features", self.features, FEATURES)
+        object.__setattr__(self, "task", self.task or self.name)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all stages share: the keys at the top of a recipe."""
+
+    rank: int = 128
+    alpha: float = 256.0
+    """Of the experts: their residual is scaled by alpha / rank."""
+    resolution: int = 512
+    optimizer: str = "adamw"
+    rate: float = 1e-4
+    router_rate: float = 1e-4
+    schedule: str = "constant"
+    warmup: int = 0
+    """Iterations at a stage's start over which the rates rise."""
+    weight_decay: float = 1e-3
+    clip: float = 1.0
+    """Longest gradient; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of the weights' running average, which is what a stage then leaves; 0: the weights themselves."""
+    text_drop: float = 0.1
+    """Share of samples whose prompt is the empty text."""
+    time_shift: float = 1.0
+    """Above 1: more training near pure noise, where it is decided what goes where."""
+    time_phases: int = 1
+    """Above 1: a stage begins near pure noise and goes on towards the picture in so many phases (pacing.py)."""
+    patience: int = 200
+    """Iterations without a new low of the loss after which the next phase begins."""
+    encoder: str = ""
+    """A folder of DINOv2 for stages with features; empty: the VAE's own."""
+    feature_size: int = 32
+    """Channels that features are projected to."""
+    feature_weight: float = 0.1
+    """Of their loss."""
+    guidance: float = 1.0
+    """What a distilled base (dev) is told while it trains, and its source always."""
+    noise_end: float = 1.0
+    """From this part of a stage on the router's noise fades to 0, so that usage stays what it was when it is gone."""
+    micro: int = 0
+    """Samples a forward sees; 0: the whole batch. Smaller takes less memory and changes no result."""
+    precision: str = "fp32"
+    """In which the base is loaded and computes; experts and routers are always trained in fp32."""
+    checkpointing: bool = False
+    """Compute blocks twice instead of remembering them."""
+    compile: bool = False
+    """torch.compile the frozen base's blocks."""
+    base_weights: str = "plain"
+    """How the base's blocks are stored: "plain", as `precision` says, or in fewer bits: "fp8", "int8" or "nf4"."""
+    shard: bool = False
+    """Several processes share the frozen base's blocks (FSDP2) instead of having them each."""
+    offload: bool = False
+    """The base's blocks rest in the machine's memory; each comes to the device for its turn."""
+    save_every: int = 500
+    keep: int = 2
+    """Checkpoints that are kept."""
+    validate_every: int = 500
+    sample_every: int = 1000
+    sample_steps: int = 20
+
+    def __post_init__(self):
+        for name, options in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", tuple(SCHEDULES)),
+            ("precision", PRECISIONS),
+            ("base_weights", BASE_WEIGHTS),
+        ):
+            one_of(name, getattr(self, name), options)
+        if self.shard and self.offload:
+            raise ValueError("shard and offload are both true, expected one of them: set the other to false")
+        between("rank", self.rank, 1, 16384)
+        between("alpha", self.alpha, 1e-3, 1e6)
+        between("resolution", self.resolution, 16, 8192)
+        for name in ("rate", "router_rate", "weight_decay", "clip", "guidance", "feature_weight"):
+            between(name, getattr(self, name), 0, 1000)
+        between("time_shift", self.time_shift, 0.01, 100)
+        for share in ("text_drop", "ema", "noise_end"):
+            between(share, getattr(self, share), 0, 1)
+        for name, least in (
+            ("warmup", 0),
+            ("micro", 0),
+            ("keep", 1),
+            ("sample_steps", 1),
+            ("time_phases", 1),
+            ("patience", 1),
+            ("feature_size", 1),
+        ):
+            between(name, getattr(self, name), least, 10**6)
+        for name in ("save_every", "validate_every", "sample_every"):
+            between(name, getattr(self, name), 0, 10**9)
+
+
+BUDGETS = {"tiny": 0.01, "small": 0.1, "full": 1.0}
+"""Shares of a recipe's iterations."""
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    settings: Settings
+    stages: tuple[Stage, ...]
+    base: str = ""
+    """"toy": the built-in world; else a FLUX.1 file (with [encoders]). A node brings its own."""
+    toy: dict[str, Any] = field(default_factory=dict)
+    """The built-in world's own recipe (toy/make.py)."""
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Where the sets that stages name lie, and how they are read (data/sets)."""
+    encoders: dict[str, Any] = field(default_factory=dict)
+    """Files of FLUX.1's text encoders and VAE (encoders/), for data that is cached without a host."""
+
+    def __post_init__(self):
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"the stages are named {short(names)}, expected one or more, each once")
+
+    def experts(self, stage: str) -> tuple[str, ...]:
+        """The columns of a stage's router: every expert trained so far, its own last."""
+        names = [each.name for each in self.stages]
+        return tuple(names[: names.index(stage) + 1])
+
+
+def recipes() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != SUBJECT)
+
+
+def load_curriculum(name: str | os.PathLike, changes: Sequence[str] = ()) -> Curriculum:
+    """A TOML file, or a built-in recipe by its name; a sixth stage is a sixth table. `changes`: recipe_text.py."""
+    path = recipe_path(name)
+    return read_curriculum(path.read_text(encoding="utf-8"), path.name, changes)
+
+
+def recipe_path(name: str | os.PathLike) -> Path:
+    path, known = Path(name), [*recipes(), SUBJECT]
+    if str(name) in known or (not path.exists() and str(name).removesuffix(".toml") in known):
+        path = RECIPES / f"{str(name).removesuffix('.toml')}.toml"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no recipe {short(name)}: give a TOML file or one of {', '.join(known)}.")
+    return path
+
+
+def read_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curriculum:
+    """A recipe's text; `name` is for the sentence, if it cannot be used."""
+    try:
+        return curriculum_of(tables(text, changes))
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be used: {error}.") from None
+
+
+def curriculum_of(data: dict[str, Any]) -> Curriculum:
+    shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy", "data", "encoders")}
+    found = typed("stages", data.get("stages", []), list)
+    stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(found))
+    base, toy = typed("base", data.get("base", ""), str), typed("toy", data.get("toy", {}), dict)
+    sets = {
+        name: typed(f"data.{name}", table, dict) for name, table in typed("data", data.get("data", {}), dict).items()
+    }
+    encoders = typed("encoders", data.get("encoders", {}), dict)
+    return Curriculum(build(Settings, shared, "the recipe"), stages, base, toy, sets, encoders)
+
+
+def scaled(curriculum: Curriculum, share: float) -> Curriculum:
+    """The same curriculum with a share of its iterations, at least one a stage."""
+    stages = [replace(stage, iterations=max(1, round(stage.iterations * share))) for stage in curriculum.stages]
+    return replace(curriculum, stages=tuple(stages))

@@ -1,0 +1,51 @@
+"""A recipe's text as tables, with changes from the terminal: put in before anything is checked, they are as strictly
+typed as the recipe's own lines."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ...prw.files.validate import short, typed
+
+
+def tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """`changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE (or toy.KEY=VALUE, encoders.KEY=VALUE, subject.KEY=VALUE
+    where the recipe has a [subject], data.SET.KEY=VALUE) for a line of a table."""
+    data = parsed(text)
+    for change in changes:
+        name, sign, value = change.partition("=")
+        where, dot, key = name.rpartition(".")
+        if not (sign and key) or bool(dot) != bool(where):
+            raise ValueError(f"{short(change)!r} is no change, expected setting=value or stage.field=value")
+        (table_of(data, where) if where else data)[key] = value_of(value)
+    return data
+
+
+def table_of(data: dict[str, Any], where: str) -> dict[str, Any]:
+    if where in ("toy", "encoders"):
+        return typed(where, data.setdefault(where, {}), dict)
+    if where in data and where == "subject":
+        return typed("subject", data["subject"], dict)
+    if where.startswith("data."):
+        return typed(where, typed("data", data.setdefault("data", {}), dict).setdefault(where[5:], {}), dict)
+    stages = [table for table in typed("stages", data.get("stages", []), list) if isinstance(table, dict)]
+    names = [str(table.get("name")) for table in stages]
+    if where not in names:
+        raise ValueError(f"{short(where)} is no stage, expected one of {', '.join(names)}, toy, encoders or data.SET")
+    return stages[names.index(where)]
+
+
+def value_of(text: str) -> Any:
+    """As TOML has it; words need no quotes."""
+    try:
+        return parsed(f"value = {text}")["value"]
+    except ValueError:
+        return text
+
+
+def parsed(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):  # here, for the pack must load where tomli is missing
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)
