@@ -23,13 +23,10 @@ bench: $(VENV)/ready $(HOST_READY)
 	$(BIN)/cologen bench inference
 	$(BIN)/cologen bench controls --width 2048 --double 1 --single 2
 	$(BIN)/cologen bench experts
-	$(BIN)/cologen bench loader
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m cologen.training bench scaling --device cpu
 	$(BIN)/cologen bench training --width 512 --target 256 --source 256 --text 64 --batch 2
-	$(BIN)/cologen bench options --width 512 --target 256 --source 256 --text 64 --batch 2
 	$(if $(HOST),$(BIN)/cologen bench inference --host comfyui --width 2048 --double 1 --single 2 --repeats 3)
 	$(if $(HOST),$(BIN)/cologen bench import)
-	$(if $(HOST),$(BIN)/cologen bench graph)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -8,20 +8,18 @@ import torch
 
 from ..bench.controls import controls
 from ..bench.experts import experts
-from ..bench.graph import graph
 from ..bench.inference import Shapes, inference
 from ..bench.start import imports
 from ..comfyui.find_host import enter_host, needed_host
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    common = dict(inference=_inference, controls=_controls, experts=_experts, training=_training, options=_options)
+    common = dict(inference=_inference, controls=_controls, experts=_experts, training=_training)
     helps = dict(
         inference="what a source costs a sampler step",
         controls="what each added control costs a step, and as the peers' cache has it",
         experts="what experts cost the source pass",
         training="what an iteration costs against a LoRA on concatenated tokens",
-        options="what features, a photo's own vectors and two branches cost, each against its twin without",
     )
     for name, run in common.items():
         parser = commands.add_parser(name, help=helps[name])
@@ -38,18 +36,10 @@ def add_commands(commands: _SubParsersAction) -> None:
         _shared(parser, run)
         if name == "inference":
             parser.add_argument("--host", default="embedded", choices=["embedded", "comfyui"])
-        if name in ("training", "options"):
-            parser.add_argument("--batch", type=_counted(), default=1)
         if name == "training":
+            parser.add_argument("--batch", type=_counted(), default=1)
             parser.add_argument("--checkpointing", action="store_true", help="compute blocks twice")
     _shared(commands.add_parser("import", help="what the pack adds to ComfyUI's start"), _import)
-    _shared(commands.add_parser("graph", help="what nodes take beside the sampling, and the first step"), _graph)
-    parser = commands.add_parser("loader", help="what lessons from a cache cost, and as datasets reads them")
-    parser.add_argument("--samples", type=_counted(), default=256)
-    parser.add_argument("--side", type=_counted(16), default=512, help="side of target and source in pixels")
-    parser.add_argument("--text", type=_counted(), default=40, help="tokens of a prompt, in the mean")
-    parser.add_argument("--batch", type=_counted(), default=16)
-    _shared(parser, _loader)
     parser = commands.add_parser("scaling", help="what processes started by torchrun cost each other, FLUX left out")
     parser.add_argument("--seconds", type=_seconds, default=2.0, help="of FLUX's part in an iteration")
     parser.add_argument("--batch", type=_counted(), default=4, help="samples of a process")
@@ -120,24 +110,8 @@ def _training(args: Namespace) -> str:
     return _shown(args, training(_shapes(args), dtype, args.device, args.repeats, args.batch, args.checkpointing))
 
 
-def _options(args: Namespace) -> str:
-    from ..bench.options import options
-
-    return _shown(args, options(_shapes(args), getattr(torch, args.dtype), args.device, args.repeats, args.batch))
-
-
 def _import(args: Namespace) -> str:
     return _shown(args, imports(args.repeats))
-
-
-def _graph(args: Namespace) -> str:
-    return _shown(args, graph(args.repeats))
-
-
-def _loader(args: Namespace) -> str:
-    from ..bench.loader import loader
-
-    return _shown(args, loader(args.samples, args.side, args.text, args.batch, args.repeats))
 
 
 def _scaling(args: Namespace) -> str:

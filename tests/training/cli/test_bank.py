@@ -201,15 +201,3 @@ def test_bench_controls_prints_one_object(capsys):
     found = json.loads(run(capsys, "bench", "controls", *small, "--json")[1])
     assert found["over_plain"].keys() == {"plain", "peer", *found["floor"]}
     assert found["floor"]["three"] - 1 == pytest.approx(3 * (found["floor"]["one"] - 1))
-
-
-def test_bench_options_compares_each_with_its_twin(capsys):
-    found = json.loads(run(capsys, "bench", "options", *SMALL, "--json")[1])
-    for part, ways in {
-        "iteration": ("auxiliary", "self", "coredi"),
-        "subject": ("ico",),
-        "sampler_step": ("two_branches",),
-    }.items():
-        assert found[part].keys() == {"plain", *ways}
-        for way in ways:
-            assert found[f"{way}_over_plain"] == found[part][way] / found[part]["plain"]
