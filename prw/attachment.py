@@ -14,7 +14,7 @@ from .appended_kv import Appendix, Part, append_here
 from .bank.bank import Bank
 from .bank.info import BankError
 from .config import Base
-from .flux.flux1 import straight
+from .flux.blocks import straight
 from .flux.math import rotary, timestep_embedding
 from .kv_cache import KVCache, Row, rows_of
 from .positions import Grid, source_ids, token_grid

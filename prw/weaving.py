@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .experts import Weave
-from .flux.flux1 import straight
+from .flux.blocks import straight
 from .flux.math import modulate
 from .router import Route
 

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from ..prw.appended_kv import OPTION, Appendix, append_here
 from ..prw.attachment import Host, source_pass
 from ..prw.bank.bank import Bank
-from ..prw.flux.flux1 import RUN_BLOCK, straight
+from ..prw.flux.blocks import RUN_BLOCK, straight
 from ..prw.positions import Grid, token_grid
 from ..prw.router import Route
 from ..prw.select_experts import BlockNoise, picker

@@ -52,7 +52,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None =
 
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    return rearrange(qkv, "B L (K H D) -> K B H L D", K=3, H=heads).unbind(0)
+    q, k, v = rearrange(qkv, "B L (K H D) -> K B H L D", K=3, H=heads)
+    return q, k, v
 
 
 def modulate(x: Tensor, mod: ModulationOut) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...prw.flux.flux1 import Linear
+from ...prw.flux.blocks import Linear
 from ...prw.weaving import named_blocks
 from .quantize import NarrowLinear, handed_on, widened
 

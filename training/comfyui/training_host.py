@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...prw.comfyui.patch import ComfyHost, check_flux, check_host
-from ...prw.flux.flux1 import RUN_BLOCK
+from ...prw.flux.blocks import RUN_BLOCK
 from ...prw.weaving import named_blocks
 from ..base.input_gradients import passing_gradients
 from ..forward import rerun

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from ...prw.flux.flux1 import straight
+from ...prw.flux.blocks import straight
 from ...prw.weaving import LEND, named_blocks
 from . import ranks
 

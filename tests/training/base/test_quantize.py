@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from cologen.prw.flux.flux1 import Linear
+from cologen.prw.flux.blocks import Linear
 from cologen.prw.weaving import named_blocks
 from cologen.training.base.placement import settle
 from cologen.training.base.quantize import FORMATS, NF4, NarrowLinear, narrow_blocks, widened

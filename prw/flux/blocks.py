@@ -1,0 +1,207 @@
+"""What FLUX families share: projections, norms and the two kinds of blocks, in the public weights' names.
+
+The blocks have the names and the `attn1_patch` hook of ComfyUI's own, so the source stream (weaving.py) runs on either
+without knowing which. `img`, `txt`, `vec` and `pe` are FLUX's words: image tokens, text tokens, modulation vector,
+rotary positions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .math import ModulationOut, attention, modulate, split_heads
+
+RUN_BLOCK = "run_block"
+"""An option: how blocks are called, so that training can give up their activations."""
+
+
+def straight(call: Callable, *args):
+    return call(*args)
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """How a family builds its blocks; the defaults are FLUX.1's."""
+
+    bias: bool = True
+    """Of every projection."""
+    modulation: bool = True
+    """Each block computes its own from `vec`; False: `vec` holds ready ones, shared by all blocks of a kind."""
+    gated: bool = False
+    """The MLP is silu(a) * b with [a | b] from one projection, not GELU."""
+
+
+FLUX1_STYLE = BlockStyle()
+
+
+class Linear(nn.Linear):
+    """Casts its weight to the input's dtype: fp8 files then run in bf16, everything else unchanged."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.scale.shape, self.scale.to(x.dtype))
+
+
+class QKNorm(nn.Module):
+    def __init__(self, dim: int):
+        super().__init__()
+        self.query_norm = RMSNorm(dim)
+        self.key_norm = RMSNorm(dim)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.query_norm(q).to(v), self.key_norm(k).to(v)
+
+
+class GatedSiLU(nn.Module):
+    """The activation of a gated MLP: silu(a) * b of [a | b]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, dim=-1)
+        return F.silu(a) * b
+
+
+class SelfAttention(nn.Module):
+    """The projections of one stream of a double block; attention itself is joint."""
+
+    def __init__(self, dim: int, num_heads: int, bias: bool = True):
+        super().__init__()
+        self.qkv = Linear(dim, dim * 3, bias)
+        self.norm = QKNorm(dim // num_heads)
+        self.proj = Linear(dim, dim, bias)
+
+
+class MLPEmbedder(nn.Module):
+    """Two layers from a sinusoidal embedding, or a pooled prompt, to FLUX's width."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, bias: bool = True):
+        super().__init__()
+        self.in_layer = Linear(in_dim, hidden_dim, bias)
+        self.out_layer = Linear(hidden_dim, hidden_dim, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_layer(F.silu(self.in_layer(x)))
+
+
+class Modulation(nn.Module):
+    """Shift, scale and gate of a block's parts from the modulation vector."""
+
+    def __init__(self, dim: int, double: bool, bias: bool = True):
+        super().__init__()
+        self.is_double = double
+        self.lin = Linear(dim, (6 if double else 3) * dim, bias)
+
+    def forward(self, vec: Tensor) -> tuple[ModulationOut, ModulationOut | None]:
+        out = self.lin(F.silu(vec))[:, None, :].chunk(6 if self.is_double else 3, dim=-1)
+        return ModulationOut(*out[:3]), ModulationOut(*out[3:]) if self.is_double else None
+
+
+def build_mlp(dim: int, hidden: int, style: BlockStyle) -> nn.Sequential:
+    first = Linear(dim, hidden * (2 if style.gated else 1), style.bias)
+    return nn.Sequential(first, GatedSiLU() if style.gated else nn.GELU("tanh"), Linear(hidden, dim, style.bias))
+
+
+def hooked(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, options: dict) -> Tensor:
+    """Attention after the host's `attn1_patch` hooks had their say, q and k before rotation, and before those of its
+    output."""
+    mask, patches = None, options.get("patches", {})
+    for patch in patches.get("attn1_patch", ()):
+        out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=options)
+        q, k, v = out.get("q", q), out.get("k", k), out.get("v", v)
+        pe, mask = out.get("pe", pe), out.get("attn_mask", mask)
+    attn = attention(q, k, v, pe, mask)
+    for patch in patches.get("attn1_output_patch", ()):
+        attn = patch(attn, options)
+    return attn
+
+
+class DoubleStreamBlock(nn.Module):
+    """Image and text with weights of their own, joined in one attention."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, style: BlockStyle = FLUX1_STYLE):
+        super().__init__()
+        self.num_heads = num_heads
+        self.hidden_size = dim
+        self.modulation = style.modulation
+        # each stream's MLP is made first: seeded weights depend on the order
+        img_mlp = build_mlp(dim, int(dim * mlp_ratio), style)
+        if style.modulation:
+            self.img_mod = Modulation(dim, double=True)
+        self.img_norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.img_attn = SelfAttention(dim, num_heads, style.bias)
+        self.img_norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.img_mlp = img_mlp
+        txt_mlp = build_mlp(dim, int(dim * mlp_ratio), style)
+        if style.modulation:
+            self.txt_mod = Modulation(dim, double=True)
+        self.txt_norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.txt_attn = SelfAttention(dim, num_heads, style.bias)
+        self.txt_norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.txt_mlp = txt_mlp
+
+    def forward(self, img: Tensor, txt: Tensor, vec, pe: Tensor, options: dict) -> tuple[Tensor, Tensor]:
+        (img_mod1, img_mod2), (txt_mod1, txt_mod2) = (self.img_mod(vec), self.txt_mod(vec)) if self.modulation else vec
+
+        img_qkv = split_heads(self.img_attn.qkv(modulate(self.img_norm1(img), img_mod1)), self.num_heads)
+        txt_qkv = split_heads(self.txt_attn.qkv(modulate(self.txt_norm1(txt), txt_mod1)), self.num_heads)
+        img_qk, txt_qk = self.img_attn.norm(*img_qkv), self.txt_attn.norm(*txt_qkv)
+
+        q, k = (torch.cat(pair, dim=2) for pair in zip(txt_qk, img_qk, strict=True))
+        v = torch.cat((txt_qkv[2], img_qkv[2]), dim=2)
+        attn = hooked(q, k, v, pe, options | {"img_slice": [txt.shape[1], q.shape[2]]})
+        txt_attn, img_attn = attn[:, : txt.shape[1]], attn[:, txt.shape[1] :]
+
+        img = img + img_mod1.gate * self.img_attn.proj(img_attn)
+        img = img + img_mod2.gate * self.img_mlp(modulate(self.img_norm2(img), img_mod2))
+        txt = txt + txt_mod1.gate * self.txt_attn.proj(txt_attn)
+        txt = txt + txt_mod2.gate * self.txt_mlp(modulate(self.txt_norm2(txt), txt_mod2))
+        return img, txt
+
+
+class SingleStreamBlock(nn.Module):
+    """Text and image in one sequence; attention and MLP side by side."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, style: BlockStyle = FLUX1_STYLE):
+        super().__init__()
+        self.num_heads = num_heads
+        self.hidden_size = dim
+        hidden = int(dim * mlp_ratio)
+        self.linear1 = Linear(dim, dim * 3 + hidden * (2 if style.gated else 1), style.bias)
+        self.linear2 = Linear(dim + hidden, dim, style.bias)
+        self.norm = QKNorm(dim // num_heads)
+        self.pre_norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.mlp_act = GatedSiLU() if style.gated else nn.GELU("tanh")
+        self.modulation = Modulation(dim, double=False) if style.modulation else None
+
+    def forward(self, x: Tensor, vec, pe: Tensor, options: dict) -> Tensor:
+        mod = vec if self.modulation is None else self.modulation(vec)[0]
+        qkv, mlp = self.linear1(modulate(self.pre_norm(x), mod)).tensor_split([3 * self.hidden_size], -1)
+        q, k, v = split_heads(qkv, self.num_heads)
+        q, k = self.norm(q, k, v)
+        attn = hooked(q, k, v, pe, options)
+        return x + mod.gate * self.linear2(torch.cat((attn, self.mlp_act(mlp)), dim=-1))
+
+
+class LastLayer(nn.Module):
+    """Modulated norm and projection from tokens to velocities."""
+
+    def __init__(self, dim: int, out_channels: int, bias: bool = True):
+        super().__init__()
+        self.norm_final = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.linear = Linear(dim, out_channels, bias)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), Linear(dim, 2 * dim, bias))
+
+    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(vec)[:, None, :].chunk(2, dim=-1)
+        return self.linear((1 + scale) * self.norm_final(x) + shift)
