@@ -53,7 +53,16 @@ def train(tmp_path):
         environment |= {"DIES": dies} if dies else {}
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         launcher = [*torchrun, "--max-restarts", str(restarts)] if processes > 1 else []
-        script = [str(ROOT / "tests/tiny_ranks.py"), "train", "mine.toml", "--device", "cpu", "--out", out, *words]
+        script = [
+            str(ROOT / "tests/support/tiny_ranks.py"),
+            "train",
+            "mine.toml",
+            "--device",
+            "cpu",
+            "--out",
+            out,
+            *words,
+        ]
         command = [sys.executable, *launcher, *script]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         call.said = done.stdout

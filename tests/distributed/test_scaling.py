@@ -15,7 +15,7 @@ SMALL = "bench scaling --width 128 --double 1 --single 2 --seconds 0.4 --repeats
 def test_two_processes_tell_what_they_cost_each_other():
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, *torchrun, str(ROOT / "tests/tiny_run.py"), *SMALL]
+    command = [sys.executable, *torchrun, str(ROOT / "tests/support/tiny_run.py"), *SMALL]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()

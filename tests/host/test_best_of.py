@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from pictures import random_pictures, to_bytes
 from scipy.stats import rankdata
-from test_evaluate_node import as_bytes, batch
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -26,10 +26,10 @@ def near(reference, count=5):
 
 
 def test_the_best_has_the_best_mean_place():
-    reference = batch(1)
+    reference = random_pictures(1)
     images = near(reference)
     found, ranking, scores = best(images, keep=3, reference=reference)
-    errors = (as_bytes(images).astype(float) - as_bytes(reference)) ** 2
+    errors = (to_bytes(images).astype(float) - to_bytes(reference)) ** 2
     assert scores["rmse"] == pytest.approx(errors.mean((1, 2, 3)) ** 0.5) and len(set(scores["colour"])) == 5
     order = np.argsort(rankdata(scores["rmse"]) + rankdata(scores["colour"]), kind="stable").tolist()
     assert scores["order"] == order != list(range(5)) and torch.equal(found, images[order[:3]])
@@ -42,20 +42,20 @@ def test_the_best_has_the_best_mean_place():
 
 
 def test_equal_pictures_share_their_place_and_come_in_the_batch_s_order():
-    images = batch(1).repeat(3, 1, 1, 1)
-    found, _, scores = best(images, keep=9, reference=batch(1))
+    images = random_pictures(1).repeat(3, 1, 1, 1)
+    found, _, scores = best(images, keep=9, reference=random_pictures(1))
     assert scores["order"] == [0, 1, 2] and scores["colour"] == [0.0] * 3 and len(found) == 3
 
 
 def test_only_what_is_outside_the_mask_counts():
-    reference, mask = batch(1), torch.zeros(1, 48, 64)
+    reference, mask = random_pictures(1), torch.zeros(1, 48, 64)
     mask[:, 10:30, 20:50] = 1
     images = near(reference)
-    inside = torch.where(mask[..., None] > 0, batch(5, seed=9), images)
+    inside = torch.where(mask[..., None] > 0, random_pictures(5, seed=9), images)
     with_mask = best(images, reference=reference, mask=mask)[2]
     assert best(inside, reference=reference, mask=mask)[2] == with_mask
     assert best(inside, reference=reference)[2]["rmse"] != with_mask["rmse"]
-    errors = (as_bytes(images).astype(float) - as_bytes(reference))[:, mask[0].numpy() == 0] ** 2
+    errors = (to_bytes(images).astype(float) - to_bytes(reference))[:, mask[0].numpy() == 0] ** 2
     assert with_mask["rmse"] == pytest.approx(errors.mean((1, 2)) ** 0.5)
 
 
@@ -66,12 +66,12 @@ def test_words_are_read_by_clip_and_more_is_better(tmp_path, monkeypatch):
 
     tiny_clip(tmp_path / "cologen_evaluation/clip-vit-base-patch32")
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
-    images = batch(4)
+    images = random_pictures(4)
     _, ranking, scores = best(images, prompt="a red dog")
     clip = Clip(tmp_path / "cologen_evaluation/clip-vit-base-patch32", "cpu")
-    said = [cosine(clip.look(picture), clip.text("a red dog")) for picture in as_bytes(images).astype(np.uint8)]
+    said = [cosine(clip.look(picture), clip.text("a red dog")) for picture in to_bytes(images).astype(np.uint8)]
     assert scores == {"order": np.argsort(said)[::-1].tolist(), "clip_out": pytest.approx(said)}
-    _, ranking, scores = best(images, prompt="a red dog", reference=batch(1))
+    _, ranking, scores = best(images, prompt="a red dog", reference=random_pictures(1))
     assert set(scores) == {"order", "rmse", "colour", "clip_i", "clip_out"}
     assert ranking.count("There is no dino-vits16 in") == 1
 

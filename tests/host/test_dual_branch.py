@@ -2,45 +2,20 @@
 
 import pytest
 import torch
-from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.flux.math import attention, rotary
 from cologen.prw.personalization.attention_probe import View
 from cologen.prw.personalization.dual_branch import AuxiliaryBranch, Blend, ConceptBranch, shares
-from cologen.prw.personalization.marked_prompt import WORDS, Words
 from naive import softmax_attention
 from naive_branches import NaiveBranch, contrasted, noun_heat
-from sampling import conditioning, sample
-from test_flux_patch import applied, close, naive_source
+from sampling import SIGMAS, add_sources, apply_bank, assert_close, conditioning, naive_source, sample
 from tiny import host_model, latent, source, tiny_flux
-
-CONCEPT, OTHER = Words((1, 2), 4), Words((3,), 5)
-ALL_BLOCKS = (0, 3)
-KEEP, TAKE = -1e6, 1e6
-"""Strengths at which a row takes the one or the other branch's text alone."""
-
-
-def marked(seed=4, words=CONCEPT, **how):
-    ((text, options),) = conditioning(seed, **how)
-    return [[text, {**options, WORDS: words}]]
-
-
-def branched(model, strength=0.7, end=0.5, blocks=ALL_BLOCKS, sources=False, seed=11, auxiliary=None):
-    from cologen.prw.comfyui.dual_branch_sampling import TwoBranches
-
-    blend = Blend(strength, end, *blocks, sources)
-    return TwoBranches(auxiliary or marked(6, OTHER), seed, blend).attach(model)
+from two_branches import CONCEPT, KEEP, OTHER, TAKE, attach_branches, marked_conditioning
 
 
 def branches(model):
     from cologen.prw.comfyui.dual_branch_sampling import branches_of
 
     return branches_of(model)
-
-
-def with_sources(positive, *sources):
-    for one in sources:
-        positive = add_source(positive, one)
-    return positive
 
 
 # the formula
@@ -142,9 +117,6 @@ def naive_pictures(flux, sigmas, steps, bank=None, given=(), batch=1, seed=11, s
     return x / 0.3611 + 0.1159
 
 
-SIGMAS = [1.0, 0.8, 0.5, 0.0]
-
-
 @pytest.fixture(scope="module")
 def two_steps(model):
     """The part of the sampling that ends between the second and the third step."""
@@ -163,9 +135,11 @@ def two_steps(model):
 )
 def test_a_picture_of_two_branches_is_the_naive_formula(model, flux, two_steps, how):
     batch = how.pop("batch", 1)
-    found = sample(branched(model, end=two_steps, **how), marked(), sigmas=torch.tensor(SIGMAS), batch=batch)
+    found = sample(
+        attach_branches(model, end=two_steps, **how), marked_conditioning(), sigmas=torch.tensor(SIGMAS), batch=batch
+    )
     wanted = naive_pictures(flux, torch.tensor(SIGMAS), 2, batch=batch, **how)
-    close(found, wanted, 2e-4)
+    assert_close(found, wanted, 2e-4)
     assert not torch.allclose(
         found, sample(model, conditioning(4), sigmas=torch.tensor(SIGMAS), batch=batch), atol=0.05
     )
@@ -175,34 +149,38 @@ def test_a_picture_of_two_branches_is_the_naive_formula(model, flux, two_steps, 
 @pytest.mark.parametrize("order", ["bank first", "branches first"])
 def test_two_sources_act_in_the_concept_branch_alone(model, flux, bank, two_steps, order, blend_sources):
     how = dict(end=two_steps, sources=blend_sources)
-    both = branched(applied(model, bank), **how) if order == "bank first" else applied(branched(model, **how), bank)
-    prompt = with_sources(marked(), source(), source("inpaint", seed=9))
+    both = (
+        attach_branches(apply_bank(model, bank), **how)
+        if order == "bank first"
+        else apply_bank(attach_branches(model, **how), bank)
+    )
+    prompt = add_sources(marked_conditioning(), source(), source("inpaint", seed=9))
     found = sample(both, prompt, sigmas=torch.tensor(SIGMAS))
     sources = [naive_source(), naive_source("inpaint", 9)]
-    close(found, naive_pictures(flux, torch.tensor(SIGMAS), 2, bank, sources, sources=blend_sources), 2e-4)
+    assert_close(found, naive_pictures(flux, torch.tensor(SIGMAS), 2, bank, sources, sources=blend_sources), 2e-4)
 
 
 @pytest.mark.parametrize(
     "how", [dict(), dict(sampler="dpmpp_2m", batch=2), dict(sampler="heun"), dict(cfg=2.5)], ids=str
 )
 def test_the_concept_s_text_alone_is_plain_sampling_of_the_concept(model, bank, how):
-    prompt = with_sources(marked(), source(), source("inpaint", seed=9))
-    found = sample(branched(applied(model, bank), KEEP), prompt, steps=4, **how)
-    assert torch.equal(found, sample(applied(model, bank), prompt, steps=4, **how))
+    prompt = add_sources(marked_conditioning(), source(), source("inpaint", seed=9))
+    found = sample(attach_branches(apply_bank(model, bank), KEEP), prompt, steps=4, **how)
+    assert torch.equal(found, sample(apply_bank(model, bank), prompt, steps=4, **how))
 
 
 def test_without_a_phase_it_is_the_hosts_own_picture(model):
     plain = sample(model, conditioning())
-    assert torch.equal(sample(branched(model, end=0.0), conditioning()), plain)
-    sample(branched(model), marked())
+    assert torch.equal(sample(attach_branches(model, end=0.0), conditioning()), plain)
+    sample(attach_branches(model), marked_conditioning())
     assert torch.equal(sample(model, conditioning()), plain)
-    assert torch.equal(sample(model, marked()), plain), "the host should not mind the marks"
+    assert torch.equal(sample(model, marked_conditioning()), plain), "the host should not mind the marks"
 
 
 def test_only_the_first_part_of_the_steps_costs_twice(model):
     calls = []
     hook = model.model.diffusion_model.img_in.register_forward_hook(lambda module, given, out: calls.append(len(out)))
-    sample(branched(model, end=0.3), marked(), steps=10, batch=2)
+    sample(attach_branches(model, end=0.3), marked_conditioning(), steps=10, batch=2)
     hook.remove()
     assert calls == [2] * 13
 
@@ -210,14 +188,15 @@ def test_only_the_first_part_of_the_steps_costs_twice(model):
 def test_a_run_that_begins_after_the_phase_is_plain(model):
     sigmas = torch.tensor([0.5, 0.2, 0.0])
     assert torch.equal(
-        sample(branched(model, end=0.3), marked(), sigmas=sigmas), sample(model, marked(), sigmas=sigmas)
+        sample(attach_branches(model, end=0.3), marked_conditioning(), sigmas=sigmas),
+        sample(model, marked_conditioning(), sigmas=sigmas),
     )
 
 
 def test_another_seed_of_the_auxiliary_is_another_picture(model):
-    one, two = (sample(branched(model, TAKE, seed=seed), marked()) for seed in (1, 2))
+    one, two = (sample(attach_branches(model, TAKE, seed=seed), marked_conditioning()) for seed in (1, 2))
     assert not torch.allclose(one, two, atol=0.05)
-    assert torch.equal(one, sample(branched(model, TAKE, seed=1), marked()))
+    assert torch.equal(one, sample(attach_branches(model, TAKE, seed=1), marked_conditioning()))
 
 
 @pytest.mark.parametrize("what", ["mask", "image", "fill"])
@@ -227,7 +206,7 @@ def test_what_the_host_does_with_latents_stays(flux, what):
     import node_helpers
 
     model = host_model(tiny_flux(in_channels=384) if what == "fill" else flux)
-    prompt, mask = marked(), None
+    prompt, mask = marked_conditioning(), None
     start = latent(2, seed=20)
     if what == "mask":
         mask = (latent(2, seed=21)[:, :1] > 0).float()
@@ -243,7 +222,7 @@ def test_what_the_host_does_with_latents_stays(flux, what):
                 disable_pbar=True, seed=7, denoise=0.8 if what == "image" else 1.0,
             )  # fmt: skip
 
-    assert torch.equal(drawn(branched(model, KEEP, end=0.9)), drawn(model))
+    assert torch.equal(drawn(attach_branches(model, KEEP, end=0.9)), drawn(model))
 
 
 def test_kontext_references_are_not_blended(model):
@@ -252,10 +231,10 @@ def test_kontext_references_are_not_blended(model):
     def kontext(cond):
         return node_helpers.conditioning_set_values(cond, {"reference_latents": [latent(height=6, width=6, seed=12)]})
 
-    plain = sample(model, kontext(marked()))
-    both = branched(model, KEEP, auxiliary=kontext(marked(6, OTHER)))
-    assert torch.equal(sample(both, kontext(marked())), plain)
-    assert not torch.allclose(sample(branched(model, TAKE), kontext(marked())), plain, atol=0.05)
+    plain = sample(model, kontext(marked_conditioning()))
+    both = attach_branches(model, KEEP, auxiliary=kontext(marked_conditioning(6, OTHER)))
+    assert torch.equal(sample(both, kontext(marked_conditioning())), plain)
+    assert not torch.allclose(sample(attach_branches(model, TAKE), kontext(marked_conditioning())), plain, atol=0.05)
 
 
 @pytest.mark.parametrize("what", ["whole", "blocks"])
@@ -263,13 +242,13 @@ def test_torch_compile(model, flux, what):
     from comfy_api.torch_helpers import set_torch_compile_wrapper
     from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 
-    expected = sample(branched(model), marked(), steps=4)
-    both = branched(host_model(flux))
+    expected = sample(attach_branches(model), marked_conditioning(), steps=4)
+    both = attach_branches(host_model(flux))
     keys = ["diffusion_model"]
     if what == "blocks":
         keys = [f"diffusion_model.{kind}_blocks.{i}" for kind in ("double", "single") for i in range(2)]
     set_torch_compile_wrapper(both, "eager", options={"guard_filter_fn": skip_torch_compile_dict}, keys=keys)
-    close(sample(both, marked(), steps=4), expected)
+    assert_close(sample(both, marked_conditioning(), steps=4), expected)
 
 
 def test_an_attention_override_is_used_for_the_text_s_part_too(model):
@@ -278,17 +257,19 @@ def test_an_attention_override_is_used_for_the_text_s_part_too(model):
 
     slow = model.clone()
     slow.model_options["transformer_options"]["optimized_attention_override"] = halve
-    assert torch.equal(sample(branched(slow, KEEP), marked()), sample(slow, marked()))
+    assert torch.equal(sample(attach_branches(slow, KEEP), marked_conditioning()), sample(slow, marked_conditioning()))
 
 
 def test_the_stock_nodes_draw_the_same_from_ksampler_and_custom_sampler(model):
     import nodes
     from comfy_extras import nodes_custom_sampler as custom
 
-    both, empty = branched(model), {"samples": torch.zeros(1, 16, 8, 8)}
+    both, empty = attach_branches(model), {"samples": torch.zeros(1, 16, 8, 8)}
     with torch.inference_mode():
-        (one,) = nodes.KSampler().sample(both, 7, 4, 1.0, "euler", "simple", marked(), conditioning(5), empty)
-        guider = custom.BasicGuider.execute(both, marked()).result[0]
+        (one,) = nodes.KSampler().sample(
+            both, 7, 4, 1.0, "euler", "simple", marked_conditioning(), conditioning(5), empty
+        )
+        guider = custom.BasicGuider.execute(both, marked_conditioning()).result[0]
         sigmas = custom.BasicScheduler.execute(both, "simple", 4, 1.0).result[0]
         euler, noise = custom.KSamplerSelect.execute("euler").result[0], custom.RandomNoise.execute(7).result[0]
         two, denoised = custom.SamplerCustomAdvanced.execute(noise, guider, euler, sigmas, empty).result
@@ -303,7 +284,11 @@ def test_easycache_may_skip_steps_after_the_phase(model):
         made = []
         hook = model.model.diffusion_model.img_in.register_forward_hook(lambda *given: made.append(1))
         try:
-            sample(EasyCacheNode.execute(branched(model), 99.0, start, 1.0, False).result[0], marked(), steps=8)
+            sample(
+                EasyCacheNode.execute(attach_branches(model), 99.0, start, 1.0, False).result[0],
+                marked_conditioning(),
+                steps=8,
+            )
         finally:
             hook.remove()
         return len(made)
@@ -317,8 +302,8 @@ def test_a_cancelled_run_leaves_nothing_behind(model):
     import comfy.model_management
     import comfy.samplers
 
-    both = branched(model)
-    expected, maps = sample(both, marked(), steps=4), branches(both).maps
+    both = attach_branches(model)
+    expected, maps = sample(both, marked_conditioning(), steps=4), branches(both).maps
     seen = []
 
     def cancel(step, denoised, x, total):
@@ -326,20 +311,20 @@ def test_a_cancelled_run_leaves_nothing_behind(model):
         raise comfy.model_management.InterruptProcessingException
 
     guider = comfy.samplers.CFGGuider(both)
-    guider.set_conds(marked(), conditioning(5))
+    guider.set_conds(marked_conditioning(), conditioning(5))
     noise = torch.randn(2, 16, 8, 8)
     with pytest.raises(comfy.model_management.InterruptProcessingException), torch.inference_mode():
         sampler = comfy.samplers.sampler_object("euler")
         guider.sample(noise, noise * 0, sampler, torch.tensor(SIGMAS), callback=cancel, disable_pbar=True)
     assert seen == [(noise.shape, noise.shape)], "previews should be of the concept's pictures"
     assert branches(both).maps is maps
-    assert torch.equal(sample(both, marked(), steps=4), expected)
+    assert torch.equal(sample(both, marked_conditioning(), steps=4), expected)
     assert guider.original_conds.keys() == {"positive", "negative"}
 
 
 def test_the_map_is_the_mean_share_of_blocks_and_heads(model, flux, two_steps):
-    both = branched(model, 1.0, two_steps, blocks=(1, 2))
-    sample(both, marked(), sigmas=torch.tensor(SIGMAS), batch=2)
+    both = attach_branches(model, 1.0, two_steps, blocks=(1, 2))
+    sample(both, marked_conditioning(), sigmas=torch.tensor(SIGMAS), batch=2)
     first, _ = branches(both).maps
 
     import comfy.sample
@@ -361,8 +346,8 @@ def test_the_map_is_the_mean_share_of_blocks_and_heads(model, flux, two_steps):
 def test_the_map_node_draws_a_row_a_picture_and_a_column_a_step(model):
     from cologen.nodes.dual_branch import GAP, CoLoGenBranchMap
 
-    both = branched(model, end=0.5)
-    found = sample(both, marked(), steps=4, batch=3)
+    both = attach_branches(model, end=0.5)
+    found = sample(both, marked_conditioning(), steps=4, batch=3)
     picture = CoLoGenBranchMap.execute(both, {"samples": found}).result[0]
     tile = 128 + 2 * GAP
     assert picture.shape == (1, 3 * tile, 2 * tile, 3)
@@ -375,7 +360,7 @@ def test_the_map_node_draws_a_row_a_picture_and_a_column_a_step(model):
 def test_memory_of_what_the_auxiliary_leaves_is_announced(model):
     import comfy.sampler_helpers
 
-    both, shape = branched(model, blocks=(0, 2)), (2, 16, 64, 64)
+    both, shape = attach_branches(model, blocks=(0, 2)), (2, 16, 64, 64)
     plain, minimum = comfy.sampler_helpers.estimate_memory(model, shape, {})
     found, least = branches(both).announce(comfy.sampler_helpers.estimate_memory, model, shape, {})
     exact = 2 * 1024 * 256 * 4 * 3  # 2 pictures of 1024 tokens, width 256, fp32, 3 blocks
@@ -388,44 +373,46 @@ def test_memory_of_what_the_auxiliary_leaves_is_announced(model):
 
 def test_a_prompt_without_marks_is_a_sentence(model):
     with pytest.raises(ValueError, match="prompt of the sampler has no marked words"):
-        sample(branched(model), conditioning())
+        sample(attach_branches(model), conditioning())
     with pytest.raises(ValueError, match="1 parts and 0 with marked words, expected one"):
-        branched(model, auxiliary=conditioning())
+        attach_branches(model, auxiliary=conditioning())
     with pytest.raises(ValueError, match="2 parts and 2 with marked words, expected one"):
-        branched(model, auxiliary=marked() + marked())
+        attach_branches(model, auxiliary=marked_conditioning() + marked_conditioning())
 
 
 def test_a_marked_area_is_a_sentence(model):
     import node_helpers
 
-    area = node_helpers.conditioning_set_values(marked(), {"area": (4, 8, 4, 0)})
+    area = node_helpers.conditioning_set_values(marked_conditioning(), {"area": (4, 8, 4, 0)})
     with pytest.raises(ValueError, match="has an area of the picture, expected all of it"):
-        sample(branched(model), area)
+        sample(attach_branches(model), area)
 
 
 def test_a_second_auxiliary_branch_is_a_sentence(model):
     with pytest.raises(ValueError, match="already has two branches"):
-        branched(branched(model))
+        attach_branches(attach_branches(model))
 
 
 def test_blocks_that_are_not_there_are_a_sentence(model):
     with pytest.raises(ValueError, match="The first block is 4, expected one of the model's 4"):
-        branched(model, blocks=(4, 9))
+        attach_branches(model, blocks=(4, 9))
     with pytest.raises(ValueError, match="The blocks are 3 to 2, expected"):
-        branched(model, blocks=(3, 2))
+        attach_branches(model, blocks=(3, 2))
 
 
 def test_an_auxiliary_prompt_with_a_window_is_a_sentence(model):
     import node_helpers
 
-    late = node_helpers.conditioning_set_values(marked(6, OTHER), {"start_percent": 0.4, "end_percent": 1.0})
+    late = node_helpers.conditioning_set_values(
+        marked_conditioning(6, OTHER), {"start_percent": 0.4, "end_percent": 1.0}
+    )
     with pytest.raises(RuntimeError, match="The auxiliary branch was not drawn in this step"):
-        sample(branched(model, auxiliary=late), marked(), steps=4)
+        sample(attach_branches(model, auxiliary=late), marked_conditioning(), steps=4)
 
 
 def test_no_run_to_show_is_a_sentence(model):
     from cologen.nodes.dual_branch import CoLoGenBranchMap
 
-    for one in (model, branched(model)):
+    for one in (model, attach_branches(model)):
         with pytest.raises(ValueError, match="There is no run with two branches to show"):
             CoLoGenBranchMap.execute(one, {})

@@ -11,12 +11,10 @@ from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.source import Routing
 from cologen.training.coredi.sampling import drawn_along
 from cologen.training.sampling import drawn
-from sampling import conditioning, sample
-from test_dual_branch import branched, marked
-from test_feature_sampling import host_picture, random_features, reading, with_source
-from test_flux_patch import applied, close
-from test_personal import SIGMAS
+from sampling import SIGMAS, apply_bank, assert_close, conditioning, sample
 from tiny import host_model, source, tiny_flux
+from tiny_features import random_features, read_features, sample_sourced, sourced_conditioning
+from two_branches import attach_branches, marked_conditioning
 
 pytestmark = pytest.mark.usefixtures("comfy")
 WAYS = pytest.mark.parametrize("way", ["coredi", "self"])
@@ -24,15 +22,15 @@ WAYS = pytest.mark.parametrize("way", ["coredi", "self"])
 
 @pytest.fixture(scope="module")
 def model(comfy, flux, bank):
-    return applied(host_model(flux), bank)
+    return apply_bank(host_model(flux), bank)
 
 
 def pictured(model, positive, negative=None, **how):
-    return sample(model, positive, negative or with_source(6), sigmas=torch.tensor(SIGMAS), **how)
+    return sample(model, positive, negative or sourced_conditioning(6), sigmas=torch.tensor(SIGMAS), **how)
 
 
 def test_what_a_source_may_not_do_it_does_not_do_by_features(model, flux):
-    read = reading(model, random_features(flux))
+    read = read_features(model, random_features(flux))
 
     def swapped(**how):
         one, other = (pictured(read, add_source(conditioning(4), source(seed=seed, **how))) for seed in (3, 33))
@@ -59,13 +57,13 @@ def test_a_cell_may_read_what_its_tokens_may_on_the_average(flux):
 
 def styled(seed):
     """With the host's own mask over text and picture, as Redux makes it."""
-    ((text, options),) = with_source(seed)
+    ((text, options),) = sourced_conditioning(seed)
     bias = torch.randn(1, 21, 21, generator=torch.Generator().manual_seed(seed))
     return [[text, {**options, "attention_mask": bias, "attention_mask_img_shape": (4, 4)}]]
 
 
 def test_a_host_s_mask_is_kept_for_every_prompt_of_a_batch(model, flux):
-    read = reading(model, random_features(flux))
+    read = read_features(model, random_features(flux))
     alone = [pictured(read, styled(4), styled(6), cfg=1.0), pictured(model, styled(6), styled(4), cfg=1.0)]
     both = pictured(read, styled(4), styled(6), cfg=2.0, batch=2)
     assert torch.isfinite(both).all() and not torch.allclose(*alone, atol=1e-2)
@@ -77,21 +75,21 @@ def test_a_guidance_of_nothing_changes_nothing(model, flux, way):
     """Skip-layer guidance calls the model once more at the same time."""
     from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 
-    read = reading(model, random_features(flux, way))
+    read = read_features(model, random_features(flux, way))
     guided = SkipLayerGuidanceDiT.execute(read, 1e-9, 0.0, 1.0, "0", "0").result[0]
-    close(host_picture(guided, cfg=1.5), host_picture(read, cfg=1.5), 1e-3)
+    assert_close(sample_sourced(guided, cfg=1.5), sample_sourced(read, cfg=1.5), 1e-3)
 
 
 def test_two_of_them_go_on_as_one_when_a_weight_asks_for_another_call(model, flux):
     one, other = random_features(flux), random_features(flux, "self", "inpaint", seed=9)
-    positive = add_source(with_source(4), source("inpaint", seed=9))
+    positive = add_source(sourced_conditioning(4), source("inpaint", seed=9))
 
     def drawn_by(weight, more):
-        return pictured(reading(reading(model, one, weight), other, more), positive)
+        return pictured(read_features(read_features(model, one, weight), other, more), positive)
 
     usual = drawn_by(1.0, 1.0)
-    close(drawn_by(1.0001, 1.0), usual, 1e-2)
-    close(drawn_by(1.0, 1.0001), usual, 1e-2)
+    assert_close(drawn_by(1.0001, 1.0), usual, 1e-2)
+    assert_close(drawn_by(1.0, 1.0001), usual, 1e-2)
 
 
 def test_every_prompt_but_the_negative_reads(model, flux):
@@ -109,30 +107,32 @@ def test_every_prompt_but_the_negative_reads(model, flux):
         with torch.inference_mode():
             return guider.sample(noise, torch.zeros(1, 16, 8, 8), euler, sigmas, disable_pbar=True, seed=7)
 
-    read = reading(model, random_features(flux))
-    prompts = conditioning(8), with_source(6)
-    close(dual(read, with_source(4), *prompts), pictured(read, with_source(4)), 1e-3)
+    read = read_features(model, random_features(flux))
+    prompts = conditioning(8), sourced_conditioning(6)
+    assert_close(dual(read, sourced_conditioning(4), *prompts), pictured(read, sourced_conditioning(4)), 1e-3)
 
 
 def test_easycache_may_pass_over_steps(model, flux, caplog):
     from comfy_extras.nodes_easycache import EasyCacheNode
 
     for threshold, same in ((1e-9, True), (3.0, False)):
-        read = reading(model, random_features(flux, "self"))
+        read = read_features(model, random_features(flux, "self"))
         skipping = EasyCacheNode.execute(read, threshold, 0.1, 0.95, False).result[0]
-        found, whole = (sample(one, with_source(), with_source(6), steps=8) for one in (skipping, read))
+        found, whole = (
+            sample(one, sourced_conditioning(), sourced_conditioning(6), steps=8) for one in (skipping, read)
+        )
         assert torch.isfinite(found).all() and torch.equal(found, whole) == same
 
 
 def test_a_run_that_heard_nothing_says_so(model, flux, caplog):
     from comfy.patcher_extension import WrappersMP
 
-    deaf = reading(model, random_features(flux, "self"))
+    deaf = read_features(model, random_features(flux, "self"))
     deaf.add_wrapper_with_key(
         WrappersMP.DIFFUSION_MODEL, "none", lambda executor, x, *args, **kwargs: torch.zeros_like(x)
     )
     with caplog.at_level(logging.WARNING):
-        host_picture(deaf)
+        sample_sourced(deaf)
     assert "Features of control were never heard" in caplog.text
 
 
@@ -145,13 +145,13 @@ def test_a_late_start_begins_as_noised_as_it_is(flux):
 @WAYS
 def test_whoever_looks_on_sees_the_features_keys(model, flux, way):
     """With all the weight on the concept's text, two branches are the concept alone."""
-    read = reading(model, random_features(flux, way))
-    positive = add_source(marked(), source())
+    read = read_features(model, random_features(flux, way))
+    positive = add_source(marked_conditioning(), source())
     for one in (
-        branched(read, strength=-1e6, end=1.0),
-        reading(branched(model, strength=-1e6, end=1.0), random_features(flux, way)),
+        attach_branches(read, strength=-1e6, end=1.0),
+        read_features(attach_branches(model, strength=-1e6, end=1.0), random_features(flux, way)),
     ):
-        close(pictured(one, positive), pictured(read, positive), 1e-3)
+        assert_close(pictured(one, positive), pictured(read, positive), 1e-3)
 
 
 def test_fp16_overflows_as_the_host_s_does(bank, monkeypatch):

@@ -5,44 +5,21 @@ import json
 import pytest
 import torch
 from cologen.prw.bank.info import BankError
-from cologen.prw.coredi.features import Coevolving, Features, FeaturesInfo, shapes
+from cologen.prw.coredi.features import Coevolving, Features
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.source import Routing
 from cologen.training.coredi.sampling import drawn_along
 from safetensors.torch import save_file
-from sampling import conditioning, sample
-from test_flux_patch import applied, close
-from test_personal import SIGMAS
-from tiny import Base, host_model, source
+from sampling import SIGMAS, apply_bank, assert_close, conditioning, sample
+from tiny import host_model, source
+from tiny_features import random_features, read_features, sample_sourced, sourced_conditioning
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
 
-def random_features(flux, way="coredi", task="control", seed=5):
-    info, g = FeaturesInfo(Base.of(flux), way, task, 6), torch.Generator().manual_seed(seed)
-    tensors = {name: 0.2 * torch.randn(shape, generator=g) for name, shape in shapes(info).items()}
-    return Features(info, {**tensors, "norm.weight": tensors["norm.weight"] + 1})
-
-
 @pytest.fixture(scope="module")
 def model(comfy, flux, bank):
-    return applied(host_model(flux), bank)
-
-
-def reading(model, features, weight=1.0):
-    from cologen.prw.comfyui.feature_sampling import FeatureReading
-
-    return FeatureReading(features, weight).attach(model)
-
-
-def with_source(seed=4, **how):
-    from cologen.prw.comfyui.conditioning import add_source
-
-    return add_source(conditioning(seed), source(**how))
-
-
-def host_picture(model, **how):
-    return sample(model, with_source(), with_source(6), sigmas=torch.tensor(SIGMAS), **how)
+    return apply_bank(host_model(flux), bank)
 
 
 def own_picture(flux, bank, features, weight, cfg, batch):
@@ -64,26 +41,26 @@ def own_picture(flux, bank, features, weight, cfg, batch):
 @pytest.mark.parametrize("weight, cfg, batch", [(1.0, 1.0, 1), (1.0, 2.5, 2), (1.5, 1.0, 2), (1.5, 2.5, 1)])
 def test_the_host_draws_what_our_own_flux_does(model, flux, bank, way, weight, cfg, batch):
     features = random_features(flux, way)
-    found = host_picture(reading(model, features, weight), cfg=cfg, batch=batch)
-    close(found, own_picture(flux, bank, features, weight, cfg, batch), 5e-4)
-    assert not torch.allclose(found, host_picture(model, cfg=cfg, batch=batch), atol=1e-2)
+    found = sample_sourced(read_features(model, features, weight), cfg=cfg, batch=batch)
+    assert_close(found, own_picture(flux, bank, features, weight, cfg, batch), 5e-4)
+    assert not torch.allclose(found, sample_sourced(model, cfg=cfg, batch=batch), atol=1e-2)
 
 
 def test_without_weight_or_without_a_source_of_their_task_nothing_changes(model, flux):
-    plain = host_picture(model)
-    assert torch.equal(host_picture(reading(model, random_features(flux), 0.0)), plain)
+    plain = sample_sourced(model)
+    assert torch.equal(sample_sourced(read_features(model, random_features(flux), 0.0)), plain)
     for weight in (1.0, 1.5):
-        elsewhere = reading(model, random_features(flux, task="inpaint"), weight)
-        assert torch.equal(host_picture(elsewhere), plain)
+        elsewhere = read_features(model, random_features(flux, task="inpaint"), weight)
+        assert torch.equal(sample_sourced(elsewhere), plain)
         assert torch.equal(sample(elsewhere, conditioning()), sample(model, conditioning()))
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "euler_ancestral", "uni_pc"])
 def test_any_sampler_draws_the_same_each_time(model, flux, sampler):
-    read = reading(model, random_features(flux))
-    found, again = (host_picture(read, sampler=sampler) for _ in range(2))
+    read = read_features(model, random_features(flux))
+    found, again = (sample_sourced(read, sampler=sampler) for _ in range(2))
     assert torch.isfinite(found).all() and torch.equal(found, again)
-    assert not torch.allclose(found, host_picture(model, sampler=sampler), atol=1e-2)
+    assert not torch.allclose(found, sample_sourced(model, sampler=sampler), atol=1e-2)
 
 
 def test_a_source_that_may_act_only_in_part_keeps_its_mask(model, flux, bank):
@@ -93,17 +70,19 @@ def test_a_source_that_may_act_only_in_part_keeps_its_mask(model, flux, bank):
     weak = add_source(conditioning(4), source(source_strength=0.5))
     silent = random_features(flux)
     silent.tensors["in.weight"].zero_()
-    alone, both = (sample(reading(model, silent), weak, with_source(6), cfg=cfg, steps=2) for cfg in (1.0, 1.0001))
-    close(both, alone, 1e-2)
-    assert not torch.allclose(alone, sample(model, weak, with_source(6), steps=2), atol=1e-2)
+    alone, both = (
+        sample(read_features(model, silent), weak, sourced_conditioning(6), cfg=cfg, steps=2) for cfg in (1.0, 1.0001)
+    )
+    assert_close(both, alone, 1e-2)
+    assert not torch.allclose(alone, sample(model, weak, sourced_conditioning(6), steps=2), atol=1e-2)
 
 
 def test_two_tasks_of_one_bank_each_have_their_own(model, flux):
     one, other = random_features(flux), random_features(flux, "self", "inpaint", seed=9)
-    both = reading(reading(model, one), other)
-    assert torch.equal(host_picture(both), host_picture(reading(model, one)))
+    both = read_features(read_features(model, one), other)
+    assert torch.equal(sample_sourced(both), sample_sourced(read_features(model, one)))
     with pytest.raises(ValueError, match="already reads features of control"):
-        reading(both, one)
+        read_features(both, one)
 
 
 def test_a_file_brings_back_what_was_saved_and_refuses_all_else(flux, bank, tmp_path):

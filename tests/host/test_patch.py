@@ -4,14 +4,12 @@ import math
 
 import pytest
 import torch
-from cologen.prw.comfyui.conditioning import add_source
 from naive import Naive
-from sampling import conditioning, naive_model, sample
+from sampling import add_sources, apply_bank, assert_close, conditioning, naive_model, naive_source, sample
 from tiny import host_model, latent, source, tiny_bank
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
-NAMES = ("inpaint", "ground", "control")
 SAMPLERS = ("euler", "heun", "dpmpp_2m", "dpmpp_sde")
 
 
@@ -26,28 +24,8 @@ def patch():
     return flux_patch
 
 
-def applied(model, bank):
-    return patch().apply_bank(model, bank)
-
-
-def with_sources(positive, *sources):
-    for one in sources:
-        positive = add_source(positive, one)
-    return positive
-
-
-def naive_source(task="control", seed=3, batch=1, height=8, width=8, **rest):
-    stage = NAMES.index(task)
-    return dict(latent=latent(batch, height, width, seed), stage=task, names=NAMES[: stage + 1], **rest)
-
-
-def close(a, b, tolerance=1e-4):
-    error, size = (a - b).abs().max(), b.abs().max()
-    assert error < tolerance * size, f"differs by {error:.2e} of {size:.2e}"
-
-
 def woven(model, bank, *sources, seed=4, **how):
-    return sample(applied(model, bank), with_sources(conditioning(seed), *sources), **how)
+    return sample(apply_bank(model, bank), add_sources(conditioning(seed), *sources), **how)
 
 
 def expected(model, flux, bank, *sources, **how):
@@ -57,7 +35,7 @@ def expected(model, flux, bank, *sources, **how):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_woven_picture_is_the_naive_formula(model, flux, bank, sampler):
     found = woven(model, bank, source(), sampler=sampler)
-    close(found, expected(model, flux, bank, naive_source(), sampler=sampler), 2e-3)
+    assert_close(found, expected(model, flux, bank, naive_source(), sampler=sampler), 2e-3)
     assert not torch.allclose(found, sample(model, conditioning(4), sampler=sampler), atol=0.1)
 
 
@@ -65,7 +43,7 @@ def test_woven_picture_is_the_naive_formula(model, flux, bank, sampler):
 def test_woven_batches_of_odd_sizes_are_the_naive_formula(model, flux, bank, batch, size):
     how = dict(batch=batch, size=size)
     one = source(height=size[0], width=size[1])
-    close(
+    assert_close(
         woven(model, bank, one, **how), expected(model, flux, bank, naive_source(height=size[0], width=size[1]), **how)
     )
 
@@ -73,7 +51,7 @@ def test_woven_batches_of_odd_sizes_are_the_naive_formula(model, flux, bank, bat
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_no_source_is_the_hosts_own_picture(model, bank, sampler):
     plain = sample(model, conditioning(), sampler=sampler)
-    assert torch.equal(sample(applied(model, bank), conditioning(), sampler=sampler), plain)
+    assert torch.equal(sample(apply_bank(model, bank), conditioning(), sampler=sampler), plain)
     woven(model, bank, source(), sampler=sampler)
     assert torch.equal(sample(model, conditioning(), sampler=sampler), plain)
 
@@ -81,22 +59,22 @@ def test_no_source_is_the_hosts_own_picture(model, bank, sampler):
 def test_no_source_is_the_hosts_own_picture_on_a_turbo_schedule(model, bank):
     sigmas = torch.tensor([1.0, 0.7, 0.35, 0.1, 0.0])
     plain = sample(model, conditioning(), sampler="lcm", sigmas=sigmas)
-    assert torch.equal(sample(applied(model, bank), conditioning(), sampler="lcm", sigmas=sigmas), plain)
-    off = with_sources(conditioning(), source(source_strength=0.0))
-    assert torch.equal(sample(applied(model, bank), off, sampler="lcm", sigmas=sigmas), plain)
+    assert torch.equal(sample(apply_bank(model, bank), conditioning(), sampler="lcm", sigmas=sigmas), plain)
+    off = add_sources(conditioning(), source(source_strength=0.0))
+    assert torch.equal(sample(apply_bank(model, bank), off, sampler="lcm", sigmas=sigmas), plain)
 
 
 def test_cached_is_uncached(model, bank):
-    cached, uncached = applied(model, bank), applied(model, bank)
+    cached, uncached = apply_bank(model, bank), apply_bank(model, bank)
     patch().attachment_of(uncached).cached = False
-    positive = with_sources(conditioning(), source(), source("inpaint", seed=9))
+    positive = add_sources(conditioning(), source(), source("inpaint", seed=9))
     assert torch.equal(sample(cached, positive), sample(uncached, positive))
 
 
 def test_the_source_runs_once_a_picture_and_is_freed_afterwards(model, bank, flux):
-    patched, calls = applied(model, bank), []
+    patched, calls = apply_bank(model, bank), []
     hook = model.model.diffusion_model.double_blocks[0].img_attn.qkv.register_forward_hook(lambda *a: calls.append(1))
-    sample(patched, with_sources(conditioning(), source()), steps=5)
+    sample(patched, add_sources(conditioning(), source()), steps=5)
     hook.remove()
     assert len(calls) == 5 + 1
     cache = patch().attachment_of(patched).cache
@@ -107,23 +85,23 @@ def test_knobs_reach_the_host(model, flux, bank):
     region = torch.rand(4, 4, generator=torch.Generator().manual_seed(5))
     bias = torch.cat([torch.full((5,), math.log(0.5)), (0.5 * region.flatten()).log()])
     found = woven(model, bank, source(strength=0.4, source_strength=0.5, region=region))
-    close(found, expected(model, flux, bank, naive_source(strength=0.4, log_bias=bias)), 5e-4)
+    assert_close(found, expected(model, flux, bank, naive_source(strength=0.4, log_bias=bias)), 5e-4)
 
 
 def test_two_sources_in_any_order_are_the_naive_formula(model, flux, bank):
     a, b = source("control"), source("inpaint", seed=9)
     wanted = expected(model, flux, bank, naive_source(), naive_source("inpaint", 9))
-    close(woven(model, bank, a, b), wanted)
-    close(woven(model, bank, b, a), wanted)
+    assert_close(woven(model, bank, a, b), wanted)
+    assert_close(woven(model, bank, b, a), wanted)
 
 
 def test_start_and_end_window(model, flux, bank):
     sigmas = torch.tensor([1.0, 0.8, 0.5, 0.2, 0.0])
     to_percent = model.get_model_object("model_sampling").percent_to_sigma
     start = next(p / 1000 for p in range(1000) if to_percent(p / 1000) < 0.65)
-    patched = applied(model, bank)
-    late = sample(patched, with_sources(conditioning(), source(start=start)), sigmas=sigmas)
-    early = sample(patched, with_sources(conditioning(), source(end=start)), sigmas=sigmas)
+    patched = apply_bank(model, bank)
+    late = sample(patched, add_sources(conditioning(), source(start=start)), sigmas=sigmas)
+    early = sample(patched, add_sources(conditioning(), source(end=start)), sigmas=sigmas)
 
     def euler(models):
         """x_{i+1} = x_i + (s_{i+1} - s_i) v, with v from the naive formula or plain."""
@@ -139,39 +117,39 @@ def test_start_and_end_window(model, flux, bank):
         return x / 0.3611 + 0.1159
 
     one = [naive_source()]
-    close(late, euler([[], [], one, one]))
-    close(early, euler([one, one, [], []]))
+    assert_close(late, euler([[], [], one, one]))
+    assert_close(early, euler([one, one, [], []]))
 
 
 def test_cond_and_uncond_in_one_pass_and_in_two(model, flux, bank, monkeypatch):
-    patched = applied(model, bank)
-    both = dict(cfg=2.5, negative=with_sources(conditioning(5), source()))
-    positive = with_sources(conditioning(4), source())
+    patched = apply_bank(model, bank)
+    both = dict(cfg=2.5, negative=add_sources(conditioning(5), source()))
+    positive = add_sources(conditioning(4), source())
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()], 5: [naive_source()]})
     wanted = sample(naive, conditioning(4), conditioning(5), cfg=2.5)
     sizes = []
     hook = model.model.diffusion_model.img_in.register_forward_hook(lambda m, a, out: sizes.append(len(out)))
-    close(sample(patched, positive, **both), wanted, 5e-4)
+    assert_close(sample(patched, positive, **both), wanted, 5e-4)
     assert 2 in sizes[1:]
     sizes.clear()
     monkeypatch.setattr(model.model, "memory_required", lambda *a, **k: 1e18)
-    close(sample(patched, positive, **both), wanted, 5e-4)
+    assert_close(sample(patched, positive, **both), wanted, 5e-4)
     hook.remove()
     assert set(sizes) == {1}
 
 
 def test_chunking_that_changes_between_steps(model, flux, bank, monkeypatch):
-    patched, step, sizes = applied(model, bank), [0], []
+    patched, step, sizes = apply_bank(model, bank), [0], []
 
     def memory(*args, **kwargs):
         step[0] += 1
         return 1e18 if step[0] % 3 == 0 else 0
 
-    conds = (with_sources(conditioning(4), source()), with_sources(conditioning(5), source()))
+    conds = (add_sources(conditioning(4), source()), add_sources(conditioning(5), source()))
     steady = sample(patched, *conds, cfg=2.5, batch=2, steps=6)
     monkeypatch.setattr(model.model, "memory_required", memory)
     hook = model.model.diffusion_model.txt_in.register_forward_hook(lambda m, a, out: sizes.append(len(out)))
-    close(sample(patched, *conds, cfg=2.5, batch=2, steps=6), steady, 2e-4)
+    assert_close(sample(patched, *conds, cfg=2.5, batch=2, steps=6), steady, 2e-4)
     hook.remove()
     assert {2, 4} <= set(sizes)
 
@@ -183,34 +161,34 @@ def test_guided_batches_with_batches_of_two_sources(model, flux, bank):
     repeated = [dict(naive_source(), latent=pixels[3]), dict(naive_source("inpaint"), latent=pixels[9][[0, 1, 0]])]
     naive = naive_model(model, flux.state_dict(), bank, {4: repeated, 5: repeated})
     wanted = sample(naive, conditioning(4), conditioning(5), cfg=2.0, batch=3)
-    conds = [with_sources(conditioning(seed), *ours) for seed in (4, 5)]
-    close(sample(applied(model, bank), *conds, cfg=2.0, batch=3), wanted, 5e-4)
+    conds = [add_sources(conditioning(seed), *ours) for seed in (4, 5)]
+    assert_close(sample(apply_bank(model, bank), *conds, cfg=2.0, batch=3), wanted, 5e-4)
 
 
 @pytest.mark.parametrize("sigmas", [[1.0, 0.6, 0.2, 0.0]])
 def test_a_bank_of_the_shared_timestep(model, flux, sigmas):
     shared = tiny_bank(flux, time="shared")
-    patched = applied(model, shared)
+    patched = apply_bank(model, shared)
     rows = []
     hook = model.model.diffusion_model.final_layer.register_forward_hook(
         lambda *a: rows.append(len(patch().attachment_of(patched).cache.rows))
     )
-    found = sample(patched, with_sources(conditioning(), source(keep=True)), sigmas=torch.tensor(sigmas))
+    found = sample(patched, add_sources(conditioning(), source(keep=True)), sigmas=torch.tensor(sigmas))
     hook.remove()
     naive = naive_model(model, flux.state_dict(), shared, {4: [naive_source()]}, shared_time=True)
-    close(found, sample(naive, conditioning(), sigmas=torch.tensor(sigmas)))
+    assert_close(found, sample(naive, conditioning(), sigmas=torch.tensor(sigmas)))
     assert set(rows) == {0} and not patch().attachment_of(patched).cache.kept
 
 
 def test_scaled_positions_of_the_host_move_an_aligned_source_along(model, flux, bank):
-    patched = applied(model, bank)
+    patched = apply_bank(model, bank)
     scale = {"scale_y": 0.5, "shift_y": 3.0, "scale_x": 2.0, "shift_x": 1.0}
     moved = patched.clone()
     moved.model_options["transformer_options"]["rope_options"] = scale
-    found = sample(moved, with_sources(conditioning(), source()))
+    found = sample(moved, add_sources(conditioning(), source()))
     grid = torch.tensor([[0.0, 3 + 0.5 * i, 1 + 2.0 * j] for i in range(4) for j in range(4)])
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source(positions=grid)]}, image_positions=grid)
-    close(found, sample(naive, conditioning()))
+    assert_close(found, sample(naive, conditioning()))
 
 
 def test_a_control_lora_widens_img_in_for_the_source_too(flux, bank):
@@ -223,22 +201,20 @@ def test_a_control_lora_widens_img_in_for_the_source_too(flux, bank):
     wide = torch.nn.functional.pad(weights["img_in.weight"], (0, 64)) + delta
     model.add_patches({"diffusion_model.img_in.weight": ("diff", (delta, {"pad_weight": True}))}, 1.0)
     hint = latent(seed=13)
-    control = node_helpers.conditioning_set_values(
-        with_sources(conditioning(), source()), {"concat_latent_image": hint}
-    )
-    found = sample(applied(model, bank), control)
+    control = node_helpers.conditioning_set_values(add_sources(conditioning(), source()), {"concat_latent_image": hint})
+    found = sample(apply_bank(model, bank), control)
     naive = naive_model(
         host_model(flux), {**weights, "img_in.weight": wide}, bank,
         {4: [dict(naive_source(), latent=latent(seed=3).repeat(1, 2, 1, 1))]},
         concat=(hint - 0.1159) * 0.3611,
     )  # fmt: skip
-    close(found, sample(naive, conditioning()))
+    assert_close(found, sample(naive, conditioning()))
 
 
 def test_source_on_the_positive_only(model, flux, bank):
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]})
     found = woven(model, bank, source(), cfg=2.5)
-    close(found, sample(naive, conditioning(4), conditioning(5), cfg=2.5), 5e-4)
+    assert_close(found, sample(naive, conditioning(4), conditioning(5), cfg=2.5), 5e-4)
 
 
 def test_combined_and_area_conditionings(model, flux, bank):
@@ -249,14 +225,14 @@ def test_combined_and_area_conditionings(model, flux, bank):
     def area(cond):
         return node_helpers.conditioning_set_values(cond, {"area": (4, 8, 4, 0), "strength": 0.7})
 
-    positive = with_sources(conditioning(4), source()) + area(with_sources(conditioning(6), source(height=4, width=8)))
+    positive = add_sources(conditioning(4), source()) + area(add_sources(conditioning(6), source(height=4, width=8)))
     wanted = sample(naive, conditioning(4) + area(conditioning(6)))
-    close(sample(applied(model, bank), positive), wanted, 5e-4)
+    assert_close(sample(apply_bank(model, bank), positive), wanted, 5e-4)
 
 
 def test_source_batches_follow_the_picture_batch(model, flux, bank):
     found = woven(model, bank, source(batch=2), batch=2)
-    close(found, expected(model, flux, bank, naive_source(batch=2), batch=2))
+    assert_close(found, expected(model, flux, bank, naive_source(batch=2), batch=2))
 
 
 def test_a_lora_on_the_base_reaches_the_source(flux, bank):
@@ -267,14 +243,14 @@ def test_a_lora_on_the_base_reaches_the_source(flux, bank):
         patches[f"diffusion_model.{name}.weight"] = ("diff", (delta,))
         weights[name + ".weight"] = weights[name + ".weight"] + 0.8 * delta
     for order in (0, 1):
-        lora = model.clone() if order == 0 else applied(model, bank)
+        lora = model.clone() if order == 0 else apply_bank(model, bank)
         assert len(lora.add_patches(patches, 0.8)) == 3
-        patched = applied(lora, bank) if order == 0 else lora
-        found = sample(patched, with_sources(conditioning(), source()))
+        patched = apply_bank(lora, bank) if order == 0 else lora
+        found = sample(patched, add_sources(conditioning(), source()))
         wanted = sample(naive_model(model, weights, bank, {4: [naive_source()]}), conditioning())
-        close(found, wanted)
+        assert_close(found, wanted)
     # and off again: the same MODEL without the LoRA must not see what the LoRA left
-    close(woven(model, bank, source()), expected(model, flux, bank, naive_source()))
+    assert_close(woven(model, bank, source()), expected(model, flux, bank, naive_source()))
 
 
 def test_an_fp8_base(flux, bank):
@@ -297,13 +273,13 @@ def test_easycache_that_skips_steps(model, flux, bank):
 
     calls = []
     hook = model.model.diffusion_model.img_in.register_forward_hook(lambda *a: calls.append(1))
-    found = sample(easy(applied(model, bank)), with_sources(conditioning(), source()), steps=8)
+    found = sample(easy(apply_bank(model, bank)), add_sources(conditioning(), source()), steps=8)
     hook.remove()
     assert len(calls) < 8 + 1, "EasyCache should have skipped a step"
     naive = naive_model(easy(model), flux.state_dict(), bank, {4: [naive_source()]})
-    close(found, sample(naive, conditioning(), steps=8), 2e-3)
-    other_order = applied(easy(model), bank)
-    close(sample(other_order, with_sources(conditioning(), source()), steps=8), found, 1e-5)
+    assert_close(found, sample(naive, conditioning(), steps=8), 2e-3)
+    other_order = apply_bank(easy(model), bank)
+    assert_close(sample(other_order, add_sources(conditioning(), source()), steps=8), found, 1e-5)
 
 
 def test_controlnet_residuals(model, flux, bank):
@@ -323,20 +299,20 @@ def test_controlnet_residuals(model, flux, bank):
     def controlled(cond):
         return node_helpers.conditioning_set_values(cond, {"control": Fixed(), "control_apply_to_uncond": False})
 
-    found = sample(applied(model, bank), controlled(with_sources(conditioning(), source())))
+    found = sample(apply_bank(model, bank), controlled(add_sources(conditioning(), source())))
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]})
-    close(found, sample(naive, controlled(conditioning())))
+    assert_close(found, sample(naive, controlled(conditioning())))
 
 
 def test_an_attention_override_sees_the_source_too(model, flux, bank):
     def halve(func, q, k, v, *args, **kwargs):
         return func(q, k, v * 0.5, *args, **kwargs)
 
-    patched = applied(model, bank)
+    patched = apply_bank(model, bank)
     patched.model_options["transformer_options"]["optimized_attention_override"] = halve
-    found = sample(patched, with_sources(conditioning(), source()))
+    found = sample(patched, add_sources(conditioning(), source()))
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]}, halve_attention=True)
-    close(found, sample(naive, conditioning()))
+    assert_close(found, sample(naive, conditioning()))
 
 
 @pytest.mark.parametrize("what", ["whole", "blocks"])
@@ -345,13 +321,13 @@ def test_torch_compile(flux, bank, what):
     from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 
     model = host_model(flux)
-    patched = applied(model, bank)
+    patched = apply_bank(model, bank)
     keys = ["diffusion_model"]
     if what == "blocks":
         keys = [f"diffusion_model.{kind}_blocks.{i}" for kind in ("double", "single") for i in range(2)]
     set_torch_compile_wrapper(patched, "eager", options={"guard_filter_fn": skip_torch_compile_dict}, keys=keys)
-    found = sample(patched, with_sources(conditioning(), source()))
-    close(found, expected(model, flux, bank, naive_source()))
+    found = sample(patched, add_sources(conditioning(), source()))
+    assert_close(found, expected(model, flux, bank, naive_source()))
 
 
 @pytest.mark.parametrize("kind", ["additive", "bool"])
@@ -367,10 +343,10 @@ def test_an_attention_mask_of_the_host_is_padded_to_our_keys(model, flux, bank, 
 
     first = model.clone()
     first.set_model_attn1_patch(masked)
-    found = sample(applied(first, bank), with_sources(conditioning(), source(source_strength=strength)))
+    found = sample(apply_bank(first, bank), add_sources(conditioning(), source(source_strength=strength)))
     bias = None if strength == 1 else torch.full((21,), math.log(strength))
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source(log_bias=bias)]}, extra_mask=additive)
-    close(found, sample(naive, conditioning()))
+    assert_close(found, sample(naive, conditioning()))
 
 
 def test_a_mask_that_changes_from_block_to_block(model, flux, bank):
@@ -383,9 +359,9 @@ def test_a_mask_that_changes_from_block_to_block(model, flux, bank):
 
     first = model.clone()
     first.set_model_attn1_patch(masked)
-    found = sample(applied(first, bank), with_sources(conditioning(), source()))
+    found = sample(apply_bank(first, bank), add_sources(conditioning(), source()))
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]}, extra_mask=[m[0] for m in masks])
-    close(found, sample(naive, conditioning()))
+    assert_close(found, sample(naive, conditioning()))
 
 
 def test_kontext_references_stand_beside_our_source(model, flux, bank):
@@ -394,19 +370,19 @@ def test_kontext_references_stand_beside_our_source(model, flux, bank):
     def kontext(cond):
         return node_helpers.conditioning_set_values(cond, {"reference_latents": [latent(height=6, width=6, seed=12)]})
 
-    found = sample(applied(model, bank), kontext(with_sources(conditioning(), source())))
+    found = sample(apply_bank(model, bank), kontext(add_sources(conditioning(), source())))
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]})
-    close(found, sample(naive, kontext(conditioning())))
+    assert_close(found, sample(naive, kontext(conditioning())))
 
 
 def test_a_source_without_a_bank_is_a_sentence(model):
     with pytest.raises(ValueError, match="put CoLoGen Apply between"):
-        sample(model, with_sources(conditioning(), source()))
+        sample(model, add_sources(conditioning(), source()))
 
 
 def test_a_second_bank_is_a_sentence(model, bank):
     with pytest.raises(ValueError, match="already has a CoLoGen bank"):
-        applied(applied(model, bank), bank)
+        apply_bank(apply_bank(model, bank), bank)
 
 
 def test_a_model_without_our_hooks_is_a_sentence(model, bank):
@@ -416,18 +392,18 @@ def test_a_model_without_our_hooks_is_a_sentence(model, bank):
     alien = model.clone()
     alien.add_object_patch("diffusion_model", ComfyFluxWrapper())
     with pytest.raises(ValueError, match="ComfyFluxWrapper, expected ComfyUI's own FLUX.1"):
-        applied(alien, bank)
+        apply_bank(alien, bank)
 
 
 def test_a_replaced_forward_is_a_sentence(model, bank, monkeypatch):
-    patched = applied(model, bank)
+    patched = apply_bank(model, bank)
 
     def teacache_forward(*args, **kwargs):
         raise AssertionError("must not run")
 
     monkeypatch.setattr(model.model.diffusion_model, "forward_orig", teacache_forward)
     with pytest.raises(ValueError, match="forward has been replaced"):
-        sample(patched, with_sources(conditioning(), source()))
+        sample(patched, add_sources(conditioning(), source()))
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -435,11 +411,11 @@ def test_memory_of_keys_and_values_is_announced(model, bank, batch):
     """Through the host's own estimate: at least what is needed, at most what two conds would need."""
     import comfy.sampler_helpers
 
-    attachment = patch().attachment_of(applied(model, bank))
+    attachment = patch().attachment_of(apply_bank(model, bank))
     shape = (batch, 16, 64, 64)
 
     def estimate(*sources):
-        conds = {"positive": comfy.sampler_helpers.convert_cond(with_sources(conditioning(), *sources))}
+        conds = {"positive": comfy.sampler_helpers.convert_cond(add_sources(conditioning(), *sources))}
         return attachment.announce(comfy.sampler_helpers.estimate_memory, model, shape, conds)
 
     (plain, plain_minimum), (found, minimum) = estimate(), estimate(source(height=64, width=64))

@@ -16,8 +16,8 @@ from cologen.training.subject.trainer import fresh_concept
 from pack import ROOT
 from safetensors.torch import save_file
 from sampling import sample
-from test_feature_sampling import random_features
 from tiny import host_model, source, tiny_bank, tiny_flux
+from tiny_features import random_features
 
 pytestmark = pytest.mark.usefixtures("comfy")
 

@@ -6,17 +6,16 @@ from cologen.prw.comfyui.conditioning import add_source, sources_of, without_sou
 from cologen.prw.personalization.marked_prompt import WORDS
 from naive import Naive
 from naive_branches import NaiveBranch
-from sampling import conditioning, sample
-from test_dual_branch import CONCEPT, SIGMAS, marked, with_sources
-from test_flux_patch import applied, close, naive_source
+from sampling import SIGMAS, add_sources, apply_bank, assert_close, conditioning, naive_source, sample
 from tiny import host_model, source
+from two_branches import CONCEPT, KEEP, TAKE, attach_branches, marked_conditioning
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
 
 @pytest.fixture(scope="module")
 def model(comfy, flux, bank):
-    return applied(host_model(flux), bank)
+    return apply_bank(host_model(flux), bank)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def one_step(model):
 
 
 def concept(*sources):
-    return with_sources(marked(), *(sources or (source(),)))
+    return add_sources(marked_conditioning(), *(sources or (source(),)))
 
 
 def guided(model, switch=0.0, weight=1.0, area=1.0, cfg=1.0, positive=None, batch=1, sampler="euler", **prompts):
@@ -98,7 +97,7 @@ def test_predictions_are_shared_as_the_formula_says(model, flux, bank, one_step,
 
     positive = concept(source(), source("inpaint", seed=9))
     how = dict(switch=one_step * steps, weight=weight, batch=batch, superclass=conditioning(6))
-    close(guided(model, positive=positive, **how), euler(velocity, batch), 5e-4)
+    assert_close(guided(model, positive=positive, **how), euler(velocity, batch), 5e-4)
 
 
 @pytest.mark.parametrize("weight, area, batch", [(0.5, 0.3, 2), (1.0, 0.5, 1)])
@@ -118,7 +117,7 @@ def test_the_concept_has_the_places_that_read_the_noun_most(model, flux, bank, w
                     out[spot] = superclass[spot] + weight * (own[spot] - superclass[spot])
         return out
 
-    close(guided(model, weight=weight, area=area, batch=batch), euler(velocity, batch), 5e-4)
+    assert_close(guided(model, weight=weight, area=area, batch=batch), euler(velocity, batch), 5e-4)
 
 
 def test_cfg_leads_away_from_the_negative(model, flux, bank, one_step):
@@ -130,7 +129,7 @@ def test_cfg_leads_away_from_the_negative(model, flux, bank, one_step):
         wanted = superclass + share * (predicted(naive, x, t, 4, [naive_source()], bank) - superclass)
         return negative + 2.5 * (wanted - negative)
 
-    close(guided(model, one_step, 0.6, cfg=2.5, negative=conditioning(5)), euler(velocity), 5e-4)
+    assert_close(guided(model, one_step, 0.6, cfg=2.5, negative=conditioning(5)), euler(velocity), 5e-4)
     all_concept = plain(model, concept(), negative=conditioning(5), cfg=2.5)
     assert torch.equal(guided(model, 0.0, 1.0, cfg=2.5, negative=conditioning(5)), all_concept)
 
@@ -195,11 +194,10 @@ def test_the_negative_comes_second_and_the_superclass_behind_it(model, monkeypat
 
 def test_both_ways_of_personal_sampling_at_once(model):
     """The concept's text is blended while its prediction is mixed: at the strength that keeps it, nothing changes."""
-    from test_dual_branch import KEEP, TAKE, branched
 
     expected = guided(model, weight=0.5, area=0.5)
-    assert torch.equal(guided(branched(model, KEEP), weight=0.5, area=0.5), expected)
-    assert not torch.allclose(guided(branched(model, TAKE), weight=0.5, area=0.5), expected, atol=0.01)
+    assert torch.equal(guided(attach_branches(model, KEEP), weight=0.5, area=0.5), expected)
+    assert not torch.allclose(guided(attach_branches(model, TAKE), weight=0.5, area=0.5), expected, atol=0.01)
 
 
 def test_the_superclass_is_the_prompt_without_its_sources():

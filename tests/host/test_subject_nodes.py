@@ -9,69 +9,25 @@ from cologen.prw.config import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.personalization.concept import Concept, ConceptInfo
 from cologen.prw.personalization.marked_prompt import WORDS, Words
-from cologen.training.comfyui.training_data import HostCodec
 from cologen.training.forward import SPARE_EMBEDDED
-from cologen.training.listener import Listener
-from cologen.training.recipes.subject import OWN, PRIOR, subject_of
+from cologen.training.recipes.subject import OWN, PRIOR
 from cologen.training.subject.dataset import photos
 from cologen.training.subject.run import SubjectRun
 from cologen.training.subject.trainer import fresh_concept
+from host_subject import CODEC, RECIPE, CancelAtTwo, WordyClip, photo_lessons, random_photos
+from host_training import BLOCKS, TEXT, TinyVae
 from sampling import conditioning, sample
-from test_subject_training import merged
-from test_training_nodes import POOLED, TEXT, TinyVae
 from tiny import host_model, tiny_flux
+from tiny_subject import merge_concept
 
 pytestmark = pytest.mark.usefixtures("comfy")
-
-BLOCKS = dict(depth=1, depth_single_blocks=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-class WordyClip:
-    """A token a word, behind them padding up to six."""
-
-    def tokenize(self, text, return_word_ids=False):
-        row = [(sum(map(ord, word)), 1.0, i + 1) for i, word in enumerate(text.split())]
-        row += [(0, 1.0, 0)] * (6 - len(row))
-        return {"t5xxl": [row if return_word_ids else [entry[:2] for entry in row]]}
-
-    def encode_from_tokens(self, tokens, return_pooled=False):
-        g = [torch.Generator().manual_seed(entry[0]) for entry in tokens["t5xxl"][0]]
-        context = torch.stack([torch.randn(TEXT, generator=each) for each in g])[None]
-        return context, context.mean(1)[:, :POOLED]
-
-
-CODEC = HostCodec(TinyVae(), WordyClip())
-RECIPE = subject_of({
-    **dict(rank=2, alpha=2.0, rate=3e-3, resolution=64, sample_every=0, validate_every=0, save_every=0, micro=2),
-    "stages": [dict(name="subject", iterations=4, batch=3, replay=0.3)],
-    "subject": dict(noun="dog", contexts=3),
-})  # fmt: skip
-
-
-def pictures(count, size=(96, 64)):
-    g = torch.Generator().manual_seed(size[0])
-    return list((torch.rand(count, *size, 3, generator=g) * 255).byte().numpy())
-
-
-def lessons():
-    from cologen.training.comfyui.subject import subject_lessons
-
-    return subject_lessons(CODEC, pictures(3), pictures(2, (64, 80)), RECIPE)
 
 
 def trained(model, out, given=None, recipe=RECIPE, **options) -> Concept:
     from cologen.training.comfyui.subject import train_subject_on
 
     with torch.inference_mode():
-        return train_subject_on(model, CODEC, given or lessons(), recipe, out, 7, **options)
+        return train_subject_on(model, CODEC, given or photo_lessons(), recipe, out, 7, **options)
 
 
 @pytest.fixture
@@ -97,7 +53,7 @@ def told(concept, seed=4, **options):
 
 
 def test_the_node_trains_the_concept_that_a_headless_run_trains(model, tmp_path):
-    given = lessons()
+    given = photo_lessons()
     flux = EmbeddedHost(tiny_flux(**BLOCKS), torch.float32)
     headless = SubjectRun(flux, RECIPE, given, CODEC, tmp_path / "a", 7, "", (), SPARE_EMBEDDED).train()
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
@@ -114,23 +70,15 @@ def test_the_node_trains_the_concept_that_a_headless_run_trains(model, tmp_path)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.model.modules())
 
 
-class Cancel(Listener):
-    def stepped(self, trainer, step):
-        import comfy.model_management
-
-        if trainer.iteration == 2:
-            raise comfy.model_management.InterruptProcessingException
-
-
 def test_cancel_saves_and_the_next_run_goes_on(model, tmp_path):
     import comfy.model_management
 
     whole = trained(model, tmp_path / "a")
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        trained(model, tmp_path / "b", listeners=[Cancel()])
+        trained(model, tmp_path / "b", listeners=[CancelAtTwo()])
     trained(model, tmp_path / "b")
     assert (tmp_path / "b/subject.safetensors").read_bytes() == (tmp_path / "a/subject.safetensors").read_bytes()
-    again = trained(model, tmp_path / "b", listeners=[Cancel()])
+    again = trained(model, tmp_path / "b", listeners=[CancelAtTwo()])
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in whole.tensors.items())
 
 
@@ -141,7 +89,7 @@ def test_the_picture_is_that_of_merged_weights_and_longer_text(where):
     flux, concept = tiny_flux(), loud(where=where)
     model = host_model(flux)
     tensors = {name: 0.7 * tensor if ".lora_B." in name else tensor for name, tensor in concept.tensors.items()}
-    expected = sample(host_model(merged(flux, concept.info, tensors)), told(concept))
+    expected = sample(host_model(merge_concept(flux, concept.info, tensors)), told(concept))
     found = sample(with_weights(model, concept, 0.7), told(concept))
     assert torch.allclose(found, expected, atol=1e-4)
     assert (found - sample(model, told(concept))).abs().max() > 0.01, "the weights should be seen"
@@ -247,10 +195,10 @@ def test_photos_of_all_sizes_through_the_node(model, tmp_path, monkeypatch):
 
 
 def test_pictures_of_the_class_are_told_by_the_caption():
-    given = lessons()
+    given = photo_lessons()
     assert set(given[PRIOR].prompts) == {"photo of a dog"} and len(given[OWN]) == given[OWN].taught == 3
     alone = replace(RECIPE.subject, ico=False)
-    plain = photos(CODEC, {"a": copy.copy(pictures(1, (64, 64))[0])}, alone)
+    plain = photos(CODEC, {"a": copy.copy(random_photos(1, (64, 64))[0])}, alone)
     assert torch.equal(plain.context, CODEC.texts(["photo of a dog"])[0])
     assert torch.equal(given[OWN].context[:1], CODEC.texts(["dog"])[0])
     assert torch.equal(given[OWN].pooled, CODEC.texts(["photo of a dog"])[1].expand(3, -1))

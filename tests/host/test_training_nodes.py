@@ -14,66 +14,31 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.features import Features
 from cologen.prw.embedded_host import EmbeddedHost
-from cologen.training.comfyui.training_data import HostCodec, TrainingData
-from cologen.training.data.encoded.dataset import Lessons
+from cologen.training.comfyui.training_data import TrainingData
 from cologen.training.forward import SPARE_EMBEDDED
 from cologen.training.listener import Listener
 from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
 from cologen.training.run import Run
+from host_training import (
+    BLOCKS,
+    SETTINGS,
+    STAGES,
+    TEXT,
+    TWO_STAGES,
+    TinyClip,
+    TinyVae,
+    default_inputs,
+    largest_difference,
+    random_lessons,
+    train_on_host,
+    training_data,
+)
 from pack import HOST
 from PIL import Image
 from sampling import conditioning, sample
 from tiny import host_model, source, tiny_flux
 
 pytestmark = pytest.mark.usefixtures("comfy")
-
-TEXT, POOLED = 32, 16
-BLOCKS = dict(depth=1, depth_single_blocks=1)
-SETTINGS = Settings(
-    rank=4, alpha=8.0, rate=1e-3, router_rate=1e-2, sample_every=0, validate_every=0, save_every=0, micro=2
-)
-STAGES = tuple(Stage(name=n, iterations=3, batch=3, rho=0.5, replay=0.3) for n in ("inpaint", "ground"))
-TWO = Curriculum(SETTINGS, STAGES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For tensors this small a second one only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-class TinyClip:
-    def tokenize(self, text):
-        return text
-
-    def encode_from_tokens(self, tokens, return_pooled=False):
-        g = torch.Generator().manual_seed(sum(map(ord, tokens)))
-        return torch.randn(1, 5, TEXT, generator=g), torch.randn(1, POOLED, generator=g)
-
-
-class TinyVae:
-    def encode(self, pixels):
-        small = torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)
-        return small.repeat(1, 6, 1, 1)[:, :16] * 2 - 1
-
-    def decode(self, latents):
-        return torch.nn.functional.interpolate(latents[:, :3], scale_factor=8).movedim(1, -1).add(1).div(2)
-
-
-def lessons(task: str, count=5) -> Lessons:
-    g = torch.Generator().manual_seed(len(task))
-    target, source_ = (torch.randn(count, 16, 8, 8, generator=g) for _ in range(2))
-    context, pooled = torch.randn(count, 5, TEXT, generator=g), torch.randn(count, POOLED, generator=g)
-    return Lessons(task, tuple(map(str, range(count))), ("a",) * count, target, source_, context, pooled)
-
-
-def data(*tasks: str) -> TrainingData:
-    codec = HostCodec(TinyVae(), TinyClip())
-    codec = replace(codec, empty=codec.texts([""]))
-    return TrainingData(codec, {task: lessons(task) for task in tasks or ("inpaint", "ground")})
 
 
 @pytest.fixture
@@ -83,27 +48,15 @@ def model(comfy):
         return host_model(tiny_flux(**BLOCKS))
 
 
-def train(model, out, curriculum=TWO, given=None, **options) -> Bank:
-    from cologen.training.comfyui.run import train_on
-
-    with torch.inference_mode():
-        return train_on(model, given or data(), curriculum, out, 7, **options)
-
-
-def farthest(one: Bank, other: Bank) -> float:
-    assert one.info.experts == other.info.experts and one.tensors.keys() == other.tensors.keys()
-    return max((one.tensors[name] - other.tensors[name]).abs().max().item() for name in one.tensors)
-
-
 def beside(features, **settings):
     """The two stages learning features besides."""
     stages = tuple(replace(stage, features=features) for stage in STAGES)
     return Curriculum(replace(SETTINGS, feature_size=4, **settings), stages)
 
 
-@pytest.mark.parametrize("curriculum", [TWO, beside("self"), beside("coredi")], ids=["plain", "self", "coredi"])
+@pytest.mark.parametrize("curriculum", [TWO_STAGES, beside("self"), beside("coredi")], ids=["plain", "self", "coredi"])
 def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, curriculum):
-    given = data()
+    given = training_data()
     headless = Run(
         EmbeddedHost(tiny_flux(**BLOCKS), torch.float32),
         curriculum,
@@ -115,8 +68,8 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, cu
         (),
         SPARE_EMBEDDED,
     ).train()
-    found = train(model, tmp_path / "b", curriculum, given=given)
-    assert farthest(found, headless) < 1e-4
+    found = train_on_host(model, tmp_path / "b", curriculum, given=given)
+    assert largest_difference(found, headless) < 1e-4
     ups = [tensor.abs().max() for name, tensor in found.tensors.items() if name.endswith(".up")]
     assert min(ups) > 1e-4, "every expert should have learned"
 
@@ -125,12 +78,12 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, cu
 def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path, knobs):
     with torch.inference_mode():
         model = host_model(tiny_flux())  # two blocks of each kind, so that one may be taken for another
-    known = beside(**knobs) if knobs else TWO
-    plain = train(model, tmp_path / "a", known)
-    twice = train(model, tmp_path / "b", replace(known, settings=replace(known.settings, checkpointing=True)))
-    assert farthest(plain, twice) == 0
-    whole = train(model, tmp_path / "c", replace(known, settings=replace(known.settings, micro=0)))
-    assert farthest(plain, whole) < 1e-4
+    known = beside(**knobs) if knobs else TWO_STAGES
+    plain = train_on_host(model, tmp_path / "a", known)
+    twice = train_on_host(model, tmp_path / "b", replace(known, settings=replace(known.settings, checkpointing=True)))
+    assert largest_difference(plain, twice) == 0
+    whole = train_on_host(model, tmp_path / "c", replace(known, settings=replace(known.settings, micro=0)))
+    assert largest_difference(plain, whole) < 1e-4
 
 
 def test_the_model_is_left_as_it_was(model, tmp_path):
@@ -138,7 +91,7 @@ def test_the_model_is_left_as_it_was(model, tmp_path):
 
     before = sample(model, conditioning())
     weights = {name: value.clone() for name, value in model.model.state_dict().items()}
-    train(model, tmp_path)
+    train_on_host(model, tmp_path)
     assert all(torch.equal(value, weights[name]) for name, value in model.model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.model.modules())
     assert comfy.model_management.in_training is False
@@ -150,7 +103,7 @@ def test_what_was_trained_bends_the_picture_through_the_other_nodes(model, tmp_p
     from cologen.prw.comfyui.patch import apply_bank
 
     stage = replace(STAGES[1], iterations=9)
-    bank = train(model, tmp_path, replace(TWO, stages=(STAGES[0], stage)))
+    bank = train_on_host(model, tmp_path, replace(TWO_STAGES, stages=(STAGES[0], stage)))
     applied = apply_bank(model, bank)
     with_expert = sample(applied, add_source(conditioning(), source("ground")))
     without = sample(applied, add_source(conditioning(), source("ground", strength=0.0)))
@@ -163,7 +116,7 @@ def test_small_weights_train_with_a_finite_loss(dtype, tmp_path):
 
     with torch.inference_mode():
         model = host_model(tiny_flux(gain=1.0, **BLOCKS), dtype)
-    bank = train(model, tmp_path, replace(TWO, stages=STAGES[:1]))
+    bank = train_on_host(model, tmp_path, replace(TWO_STAGES, stages=STAGES[:1]))
     assert all(torch.isfinite(tensor).all() for tensor in bank.tensors.values())
     assert all(np.isfinite(line["task"]) for line in read_log(tmp_path / LOG) if "task" in line)
     assert next(model.model.diffusion_model.parameters()).dtype == dtype
@@ -186,14 +139,14 @@ def test_scaled_fp8_weights_train_as_what_they_stand_for(tmp_path):
         quantised = comfy.sd.load_diffusion_model_state_dict(stored)
         whole = comfy.sd.load_diffusion_model_state_dict(plain, model_options={"dtype": torch.float32})
     assert hasattr(quantised.model.diffusion_model.single_blocks[0].linear1.weight, "_layout_cls")
-    assert farthest(train(quantised, tmp_path / "a"), train(whole, tmp_path / "b")) < 1e-4
+    assert largest_difference(train_on_host(quantised, tmp_path / "a"), train_on_host(whole, tmp_path / "b")) < 1e-4
 
 
 def test_weights_that_share_a_buffer_give_the_same_gradients(model, tmp_path, monkeypatch):
     """As with offloading: every layer's weight is put where the last one's was."""
     import comfy.ops
 
-    plain = train(model, tmp_path / "a")
+    plain = train_on_host(model, tmp_path / "a")
     real, room = comfy.ops.cast_bias_weight, torch.empty(1 << 22)
     taken = []
 
@@ -209,8 +162,8 @@ def test_weights_that_share_a_buffer_give_the_same_gradients(model, tmp_path, mo
     for module in model.model.modules():
         if hasattr(module, "comfy_cast_weights"):
             module.comfy_cast_weights = True
-    shared = train(model, tmp_path / "b")
-    assert taken and farthest(plain, shared) == 0
+    shared = train_on_host(model, tmp_path / "b")
+    assert taken and largest_difference(plain, shared) == 0
 
 
 class Cancel(Listener):
@@ -235,12 +188,12 @@ def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, mo
     import comfy.model_management
     from cologen.training.comfyui import training_host as host_training
 
-    curriculum = replace(TWO, settings=replace(SETTINGS, checkpointing=checkpointing))
-    whole = train(model, tmp_path / "a", curriculum)
+    curriculum = replace(TWO_STAGES, settings=replace(SETTINGS, checkpointing=checkpointing))
+    whole = train_on_host(model, tmp_path / "a", curriculum)
 
     def cancelled(**options):
         with pytest.raises(comfy.model_management.InterruptProcessingException) as error:
-            train(model, tmp_path / "b", curriculum, **options)
+            train_on_host(model, tmp_path / "b", curriculum, **options)
         assert comfy.model_management.in_training is False
         return error
 
@@ -259,78 +212,84 @@ def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, mo
     cancel = Cancel(2)
     error = cancelled(listeners=[cancel])  # after an iteration: in the next one's first layer
     assert error and cancel.trainer() is None, "its memory should be free while the error is still there"
-    assert farthest(train(model, tmp_path / "b", curriculum), whole) == 0
+    assert largest_difference(train_on_host(model, tmp_path / "b", curriculum), whole) == 0
 
 
 def test_a_finished_run_is_read_from_disk(model, tmp_path, monkeypatch):
     from cologen.training.comfyui.training_host import TrainingHost
 
-    first = train(model, tmp_path)
+    first = train_on_host(model, tmp_path)
     monkeypatch.setattr(TrainingHost, "training", None)
-    assert farthest(train(model, tmp_path), first) == 0
+    assert largest_difference(train_on_host(model, tmp_path), first) == 0
 
 
 def test_a_stage_after_a_bank_is_the_curriculum_s_next_stage(model, tmp_path):
     from cologen.training.comfyui.run import after
 
-    whole = train(model, tmp_path / "a")
-    first = train(model, tmp_path / "b", after(None, STAGES[0], SETTINGS), only="inpaint")
-    second = train(model, tmp_path / "c", after(first, STAGES[1], SETTINGS), bank=first, only="ground")
-    assert farthest(second, whole) == 0
+    whole = train_on_host(model, tmp_path / "a")
+    first = train_on_host(model, tmp_path / "b", after(None, STAGES[0], SETTINGS), only="inpaint")
+    second = train_on_host(model, tmp_path / "c", after(first, STAGES[1], SETTINGS), bank=first, only="ground")
+    assert largest_difference(second, whole) == 0
     assert (
-        farthest(train(model, tmp_path / "c", after(first, STAGES[1], SETTINGS), bank=first, only="ground"), whole) == 0
+        largest_difference(
+            train_on_host(model, tmp_path / "c", after(first, STAGES[1], SETTINGS), bank=first, only="ground"), whole
+        )
+        == 0
     )
 
 
 @pytest.mark.parametrize(
     "curriculum, given, sentence",
     [
-        (TWO, data("inpaint"), "The stage ground needs data of the task ground, there is inpaint: 5"),
-        (TWO, TrainingData(data().codec, {s.task: replace(lessons(s.task), context=torch.zeros(5, 5, 8)) for s in STAGES}),
+        (TWO_STAGES, training_data("inpaint"), "The stage ground needs data of the task ground, there is inpaint: 5"),
+        (TWO_STAGES, TrainingData(training_data().codec, {s.task: replace(random_lessons(s.task), context=torch.zeros(5, 5, 8)) for s in STAGES}),
          "text is 8 and 16 numbers wide, the model reads 32 and 16: connect this FLUX's own CLIP"),
     ],
 )  # fmt: skip
 def test_data_that_does_not_fit_is_a_sentence(model, tmp_path, curriculum, given, sentence):
     with pytest.raises(RuntimeError, match=sentence):
-        train(model, tmp_path, curriculum, given)
+        train_on_host(model, tmp_path, curriculum, given)
 
 
 def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
-    one = replace(TWO, stages=(replace(STAGES[0], iterations=1),))
-    train(model, tmp_path, one)
-    more = TrainingData(data().codec, {"inpaint": lessons("inpaint", 6)})
-    other = TrainingData(data().codec, {"inpaint": replace(data().lessons["inpaint"], pixels="other")})
+    one = replace(TWO_STAGES, stages=(replace(STAGES[0], iterations=1),))
+    train_on_host(model, tmp_path, one)
+    more = TrainingData(training_data().codec, {"inpaint": random_lessons("inpaint", 6)})
+    other = TrainingData(
+        training_data().codec, {"inpaint": replace(training_data().lessons["inpaint"], pixels="other")}
+    )
     with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
-        train(model, tmp_path, one, other)
+        train_on_host(model, tmp_path, one, other)
     with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
-        train(model, tmp_path, one, more)
+        train_on_host(model, tmp_path, one, more)
     (tmp_path / "run.json").unlink()
-    train(model, tmp_path, one, other)  # no run began
+    train_on_host(model, tmp_path, one, other)  # no run began
 
 
 def test_other_data_that_a_stage_replays_is_a_sentence(model, tmp_path):
     def given(pixels):
         return TrainingData(
-            data().codec, {**data().lessons, "inpaint": replace(data().lessons["inpaint"], pixels=pixels)}
+            training_data().codec,
+            {**training_data().lessons, "inpaint": replace(training_data().lessons["inpaint"], pixels=pixels)},
         )
 
-    bank = train(model, tmp_path / "first", replace(TWO, stages=STAGES[:1]))
+    bank = train_on_host(model, tmp_path / "first", replace(TWO_STAGES, stages=STAGES[:1]))
     for replay in (0.0, 0.5):
-        second = replace(TWO, stages=(STAGES[0], replace(STAGES[1], iterations=2, replay=replay)))
-        train(model, tmp_path / f"{replay}", second, given("one"), bank=bank, only=STAGES[1].name)
+        second = replace(TWO_STAGES, stages=(STAGES[0], replace(STAGES[1], iterations=2, replay=replay)))
+        train_on_host(model, tmp_path / f"{replay}", second, given("one"), bank=bank, only=STAGES[1].name)
         if replay:
             with pytest.raises(RuntimeError, match="began with other data"):
-                train(model, tmp_path / f"{replay}", second, given("other"), bank=bank, only=STAGES[1].name)
+                train_on_host(model, tmp_path / f"{replay}", second, given("other"), bank=bank, only=STAGES[1].name)
         else:
-            train(model, tmp_path / f"{replay}", second, given("other"), bank=bank, only=STAGES[1].name)
+            train_on_host(model, tmp_path / f"{replay}", second, given("other"), bank=bank, only=STAGES[1].name)
 
 
 def test_models_that_cannot_be_trained_are_a_sentence(model, tmp_path):
     with pytest.raises(ValueError, match="takes 96 latent channels, expected 16"):
-        train(host_model(tiny_flux(in_channels=384, **BLOCKS)), tmp_path)
+        train_on_host(host_model(tiny_flux(in_channels=384, **BLOCKS)), tmp_path)
     model.injections = {"bypass": []}
     with pytest.raises(ValueError, match="adapters in bypass mode"):
-        train(model, tmp_path)
+        train_on_host(model, tmp_path)
 
 
 # data
@@ -393,13 +352,13 @@ def test_what_is_found_broken_while_it_is_read_is_said(folders):
 def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
     from cologen.training.data.encoded.dataset import TENSORS, holding_out, joined, last_pictures, load_lessons
 
-    mixed = replace(lessons("edit", 6), ids=tuple("abcabc"))
+    mixed = replace(random_lessons("edit", 6), ids=tuple("abcabc"))
     parted = holding_out(mixed, last_pictures(mixed.ids))
     assert parted.ids == tuple("ababcc") and parted.taught == 4
     assert all(torch.equal(getattr(parted, name), getattr(mixed, name)[[0, 1, 3, 4, 2, 5]]) for name in TENSORS)
     parted.save(tmp_path / "lessons.safetensors")
     assert load_lessons(tmp_path / "lessons.safetensors").taught == 4
-    both = joined(parted, replace(lessons("edit", 3), ids=tuple("cda")))  # which itself holds out a
+    both = joined(parted, replace(random_lessons("edit", 3), ids=tuple("cda")))  # which itself holds out a
     assert (both.ids[: both.taught], both.ids[both.taught :]) == (tuple("bbd"), tuple("aaccca"))
     assert last_pictures(["a"] * 5) == set() and last_pictures([str(i) for i in range(5000)]) == set(
         map(str, range(4936, 5000))
@@ -409,7 +368,7 @@ def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
 def test_what_is_held_out_stays_held_out_when_data_are_joined():
     from cologen.training.data.encoded.dataset import joined
 
-    a, b = lessons("edit", 20), replace(lessons("edit", 10), ids=tuple("abcdefghij"))
+    a, b = random_lessons("edit", 20), replace(random_lessons("edit", 10), ids=tuple("abcdefghij"))
     both = joined(a, b)
     assert both.ids[both.taught :] == ("18", "19", "j")
     with pytest.raises(ValueError, match="is 64 x 64 and 32 x 32 pixels, expected one size"):
@@ -442,17 +401,14 @@ def test_a_new_picture_is_noticed(folders):
 # nodes
 
 
-def defaults(cls, **changes) -> dict:
-    inputs = [one for one in cls.define_schema().inputs if getattr(one, "default", None) is not None]
-    return {**{one.id: one.default for one in inputs}, "optimizer": "adamw", "schedule": "constant", **changes}
-
-
 def stage_node(model, **changes):
     from cologen.nodes.training import CoLoGenTrainStage
 
-    knobs = dict(model=model, data=data(), task="inpaint", run="mine", iterations=3, batch=2, rank=4, sample_steps=1)
+    knobs = dict(
+        model=model, data=training_data(), task="inpaint", run="mine", iterations=3, batch=2, rank=4, sample_steps=1
+    )
     with torch.inference_mode():
-        return CoLoGenTrainStage.execute(**defaults(CoLoGenTrainStage, **{**knobs, **changes}))
+        return CoLoGenTrainStage.execute(**default_inputs(CoLoGenTrainStage, **{**knobs, **changes}))
 
 
 def test_a_stage_gives_experts_losses_samples_and_usage(model, folders):
@@ -496,7 +452,7 @@ def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     knobs = {one.id: one for one in CoLoGenTrainStage.define_schema().inputs}
     assert knobs["encoder"].options == ["VAE", "DINO small"]
-    given = TrainingData(data().codec, {"inpaint": lessons("inpaint", 20)})
+    given = TrainingData(training_data().codec, {"inpaint": random_lessons("inpaint", 20)})
     knobs = dict(data=given, run_seed=7, rho=0.5, features=features, encoder=encoder)
     found, *_, left = stage_node(model, **knobs).result
 
@@ -504,8 +460,8 @@ def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch
     settings = Settings(rank=4, alpha=64.0, router_rate=1e-3, micro=1, checkpointing=True, encoder=path)
     settings = replace(settings, sample_every=0, validate_every=0, save_every=0)
     stage = Stage(name="inpaint", iterations=3, batch=2, rho=0.5, features=features)
-    expected = train(model, folders / "again", after(None, stage, settings), given, only="inpaint")
-    assert farthest(found, expected) == 0
+    expected = train_on_host(model, folders / "again", after(None, stage, settings), given, only="inpaint")
+    assert largest_difference(found, expected) == 0
     read = Features.open(folders / "again/stages/1-inpaint.features.safetensors") if features == "coredi" else None
     assert (left and left.info) == (read and read.info)
     assert read is None or all(torch.equal(left.tensors[name], tensor) for name, tensor in read.tensors.items())
@@ -529,7 +485,9 @@ def test_a_recipe_s_text_trains_all_its_stages(model, folders):
     from cologen.nodes.training import CoLoGenTrainCurriculum
 
     recipe = RECIPE + '\n[encoders]\nt5xxl = "none.safetensors"\n'  # the graph's own encode
-    knobs = defaults(CoLoGenTrainCurriculum, model=model, data=data(), recipe=recipe, budget="tiny", sample_steps=1)
+    knobs = default_inputs(
+        CoLoGenTrainCurriculum, model=model, data=training_data(), recipe=recipe, budget="tiny", sample_steps=1
+    )
     with torch.inference_mode():
         bank, losses, samples = CoLoGenTrainCurriculum.execute(**knobs).result
     assert list(bank.info.experts) == ["inpaint", "ground"] and len(losses["loss"]) == 3
@@ -625,7 +583,7 @@ def workflow(run: str, iterations: int) -> dict:
     knobs = dict(
         task="edit", run=run, iterations=iterations, batch=2, rank=4, sample_every=20, sample_steps=1, save_every=0
     )
-    knobs = defaults(CoLoGenTrainStage, **knobs, model=["flux", 0], data=["data", 0])
+    knobs = default_inputs(CoLoGenTrainStage, **knobs, model=["flux", 0], data=["data", 0])
     drawn |= {
         "flux": node("UNETLoader", unet_name="tiny_flux.safetensors", weight_dtype="default"),
         "clip": node("LoadTinyClip"),

@@ -43,7 +43,7 @@ def said(language: str) -> dict[tuple, str]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_files_are_what_schemas_and_phrases_say(language):
-    """After a change to either: `python tests/make_locales.py`."""
+    """After a change to either: `python tests/tools/make_locales.py`."""
     written = {path.stem: path.read_text(encoding="utf-8") for path in (FOLDER / language).glob("*.json")}
     assert written == {name: text_of(tree) for name, tree in locale(language).items()}
 

@@ -37,7 +37,7 @@ def sentences() -> dict[str, list[str]]:
 def quotations() -> str:
     """The tests' strings, read as patterns."""
     found = []
-    for path in (ROOT / "tests").glob("*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(re.sub(r"\\(.)", r"\1", node.value))

@@ -1,6 +1,6 @@
 """Graphs of today open next year: ids, inputs, their order and defaults are those of frozen_nodes.json.
 
-`python tests/test_age.py` freezes what is new; what is frozen may only change where the host is told of it (NodeReplace).
+`python tests/server/test_age.py` freezes what is new; what is frozen may only change where the host is told of it (NodeReplace).
 """
 
 import json
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from cologen.training.comfyui.server import Server, base_directory
-from pack import HOST, ROOT
+from pack import HOST
 
-FROZEN = ROOT / "tests" / "frozen_nodes.json"
+FROZEN = Path(__file__).with_name("frozen_nodes.json")
 
 
 def shape(node: dict) -> dict:
@@ -61,7 +61,7 @@ def test_what_was_frozen_is_as_it_was_or_replaced(server):
 
 
 def test_every_node_is_frozen(server):
-    assert described(server) == json.loads(FROZEN.read_text(encoding="utf-8")), "python tests/test_age.py"
+    assert described(server) == json.loads(FROZEN.read_text(encoding="utf-8")), "python tests/server/test_age.py"
 
 
 def freeze() -> None:

@@ -12,7 +12,7 @@ import pytest
 from cologen.training.comfyui.server import Server, base_directory, scene
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from naive_easycontrol import random_file
-from pack import HOST, ROOT
+from pack import HOST, ROOT, SCREENSHOTS
 from PIL import Image
 from safetensors.torch import save_file
 from workflows_flux import FILES, OWN
@@ -20,7 +20,6 @@ from workflows_flux import FILES, OWN
 pytestmark = pytest.mark.usefixtures("comfy")
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SHOTS = ROOT / "out" / "frontend"
 HARMLESS = ("Failed to load resource", "favicon", "user.css", "WebSocket")
 """What the page says in a fresh ComfyUI without a network or any pack."""
 
@@ -54,7 +53,7 @@ def page(server):
         pytest.skip("no chromium found")
     settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
     post(server, "/api/settings", settings)
-    SHOTS.mkdir(parents=True, exist_ok=True)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
         yield visited(browser, server)
@@ -98,7 +97,7 @@ def test_a_workflow_opens_whole_and_keeps_its_values(page, info, name):
     sent = opened(page, name)
     page.evaluate("() => app.canvas.ds && app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     page.wait_for_timeout(600)
-    page.screenshot(path=SHOTS / f"{name}.png")
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
     assert all(node["class_type"] for node in sent.values()), "a node is missing"
     expected = drawn(name, info).prompt()
     assert sent.keys() == expected.keys()
@@ -131,7 +130,7 @@ def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
     page.evaluate("() => app.queuePrompt(0, 1)")
     assert finished(page, server, before) == "success"
     page.wait_for_timeout(1500)
-    page.screenshot(path=SHOTS / "toy_edit_done.png")
+    page.screenshot(path=SCREENSHOTS / "toy_edit_done.png")
     assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 4, (
         "drawn, given, answer and route"
     )
@@ -143,7 +142,7 @@ def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("CoLoGen", exact=True).first.click(timeout=30_000)
     page.wait_for_timeout(2000)
-    page.screenshot(path=SHOTS / "templates.png")
+    page.screenshot(path=SCREENSHOTS / "templates.png")
     for name in WORKFLOWS:
         page.get_by_role("dialog").get_by_text(name, exact=True).first.wait_for(timeout=30_000, state="attached")
         address = f"http://127.0.0.1:{server.port}/api/workflow_templates/CoLoGen/{name}.jpg"
@@ -165,7 +164,7 @@ def test_the_help_page_of_a_node_opens_with_its_picture(page):
     shown = page.locator(".node-help-content")
     shown.get_by_role("heading", name="CoLoGen Edit").wait_for(timeout=30_000)
     page.wait_for_function("document.querySelector('.node-help-content img')?.complete", timeout=30_000)
-    page.screenshot(path=SHOTS / "help.png")
+    page.screenshot(path=SCREENSHOTS / "help.png")
     picture = page.evaluate(
         "(({src, naturalWidth}) => [src, naturalWidth])(document.querySelector('.node-help-content img'))"
     )
@@ -183,7 +182,7 @@ def test_nodes_speak_the_language_that_is_set(page, server, language):
     finally:
         post(server, "/api/settings", {"Comfy.Locale": "en"})
     opened(foreign, "toy_edit")
-    foreign.screenshot(path=SHOTS / f"{language}.png")
+    foreign.screenshot(path=SCREENSHOTS / f"{language}.png")
     node = "app.graph._nodes.find((node) => node.type === 'CoLoGenEdit')"
     assert foreign.evaluate(f"() => {node}.title") == said["display_name"]
     for sockets in ("inputs", "outputs"):

@@ -44,7 +44,7 @@ def info(server):
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_file_is_what_the_graph_says(info, name):
-    """After a change to nodes: `python tests/make_workflows.py`."""
+    """After a change to nodes: `python tests/tools/make_workflows.py`."""
     assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == text_of(drawn(name, info))
 
 

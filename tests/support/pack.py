@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = ROOT / "out" / "frontend"
 
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 package = ModuleType("cologen")

@@ -1,8 +1,12 @@
 """Sampling in the real host, and the same with the naive formula in FLUX's place."""
 
 import torch
+from cologen.prw.comfyui.conditioning import add_source
 from naive import Naive
-from tiny import SHAPE
+from tiny import SHAPE, latent
+
+EXPERTS = ("inpaint", "ground", "control")
+SIGMAS = [1.0, 0.8, 0.5, 0.0]
 
 
 def conditioning(seed=4, text=5, guidance=3.5):
@@ -54,3 +58,25 @@ def naive_model(model, weights, bank, sources, shared_time=False, formula=Naive,
     clone = model.clone()
     clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "naive", forward)
     return clone
+
+
+def apply_bank(model, bank):
+    from cologen.prw.comfyui.patch import apply_bank
+
+    return apply_bank(model, bank)
+
+
+def add_sources(positive, *sources):
+    for one in sources:
+        positive = add_source(positive, one)
+    return positive
+
+
+def naive_source(task="control", seed=3, batch=1, height=8, width=8, **rest):
+    stage = EXPERTS.index(task)
+    return dict(latent=latent(batch, height, width, seed), stage=task, names=EXPERTS[: stage + 1], **rest)
+
+
+def assert_close(a, b, tolerance=1e-4):
+    error, size = (a - b).abs().max(), b.abs().max()
+    assert error < tolerance * size, f"differs by {error:.2e} of {size:.2e}"

@@ -1,5 +1,7 @@
 """A subject of three photos on the smallest FLUX, and its recipe."""
 
+import copy
+
 import numpy as np
 import pack  # noqa: F401
 import torch
@@ -56,3 +58,19 @@ def tiny_subject(out, wanted, host=None, listeners=(), seed=7, pictures=PICTURES
 def trainer_of(wanted, host=None):
     run = tiny_subject(None, wanted, host)
     return run.trainer(Base.of(run.host.flux))
+
+
+def merge_concept(flux, info, tensors):
+    """The same FLUX with the weights added to its matrices, row by row."""
+    flux, dim = copy.deepcopy(flux), info.base.hidden_size
+    names = {"transformer_blocks": ("double_blocks.{}.txt_attn.qkv", "attn.add_{}_proj")}
+    names["single_transformer_blocks"] = ("single_blocks.{}.linear1", "attn.to_{}")
+    for kind, (layer, part) in names.items():
+        for i in range(len(getattr(flux, layer.split(".")[0]))):
+            for place, target in enumerate("kv", start=1):
+                key = f"transformer.{kind}.{i}.{part.format(target)}"
+                if f"{key}.lora_A.weight" in tensors:
+                    down, up = (tensors[f"{key}.lora_{p}.weight"].detach() for p in "AB")
+                    weight = flux.get_submodule(layer.format(i)).weight.data
+                    weight[place * dim : (place + 1) * dim] += info.alpha / info.rank * up @ down
+    return flux

@@ -1,6 +1,6 @@
 """Kills a training run at random moments, lets it go on, and compares what it leaves with an uninterrupted run.
 
-`python tests/kills.py 100 'optimizer="prodigy"' ema=0.9` kills a hundred times, with these settings.
+`python tests/tools/kills.py 100 'optimizer="prodigy"' ema=0.9` kills a hundred times, with these settings.
 """
 
 import json
@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import support_path  # noqa: F401
 import torch
 from cologen.training.monitor.log import Log, read_log
 from cologen.training.recipes.read_recipe import parsed

@@ -1,17 +1,19 @@
-"""Writes locales/: `python tests/make_locales.py` with a ComfyUI at hand, whenever a schema or a translation changes.
+"""Writes locales/: `python tests/tools/make_locales.py` with a ComfyUI at hand, whenever a schema or a translation changes.
 
-English comes from the schemas alone. Translations are looked up by the English phrase (tests/phrases.json): one that was
+English comes from the schemas alone. Translations are looked up by the English phrase (tests/tools/phrases.json): one that was
 reworded stays English until somebody translates it, and a test names it.
 """
 
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import support_path  # noqa: F401
 from pack import ROOT
 
 FOLDER = ROOT / "locales"
-PHRASES = ROOT / "tests" / "phrases.json"
+PHRASES = Path(__file__).with_name("phrases.json")
 LANGUAGES = ("en", "zh", "ja")
 CATEGORIES = ("tasks",)
 """Ours; the host translates "training" and "sampling", and CoLoGen is a name."""

@@ -1,4 +1,4 @@
-"""Writes web/docs/pictures/: `python tests/make_pictures.py [NODE ...]` with a ComfyUI at hand, whenever the toy set changes.
+"""Writes web/docs/pictures/: `python tests/tools/make_pictures.py [NODE ...]` with a ComfyUI at hand, whenever the toy set changes.
 
 A picture is a small graph in a real server: what it previews are the tiles, the previews' titles are their labels.
 """
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import support_path  # noqa: F401
 from canvas import Canvas
 from cologen.training.comfyui.server import Server, base_directory, shown
 from cologen.training.monitor.route_map import INK, PAPER

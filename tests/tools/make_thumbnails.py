@@ -1,4 +1,4 @@
-"""Writes example_workflows/*.jpg: `python tests/make_thumbnails.py [WORKFLOW ...]` after tests/test_frontend.py, with a ComfyUI at hand.
+"""Writes example_workflows/*.jpg: `python tests/tools/make_thumbnails.py [WORKFLOW ...]` after tests/server/test_frontend.py, with a ComfyUI at hand.
 
 A toy workflow is run, and what it shows are the tiles. FLUX.1-dev's are shown as graphs, from the screenshots.
 """
@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import support_path  # noqa: F401
 from cologen.training.comfyui.server import Server, base_directory, shown
 from make_pictures import PATIENCE, sheet
 from make_workflows import FOLDER, WORKFLOWS, drawn
-from pack import HOST
+from pack import HOST, SCREENSHOTS
 from PIL import Image
-from test_frontend import SHOTS
 
 SHOWN = ("SaveImage", "PreviewImage")
 MOST = 3
@@ -40,7 +40,7 @@ def wide(picture: Image.Image) -> bool:
 
 
 def graph(name: str) -> Image.Image:
-    found = Image.open(SHOTS / f"{name}.png").convert("RGB").crop(CANVAS)
+    found = Image.open(SCREENSHOTS / f"{name}.png").convert("RGB").crop(CANVAS)
     left, top, right, bottom = found.convert("L").point(lambda value: 255 * (value > BACKGROUND)).getbbox()
     found = found.crop((left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN))
     return found.resize((WIDE, WIDE * found.height // found.width), Image.Resampling.LANCZOS)

@@ -1,10 +1,11 @@
-"""Writes example_workflows/: `python tests/make_workflows.py` with a ComfyUI at hand. tests/test_workflows.py runs them."""
+"""Writes example_workflows/: `python tests/tools/make_workflows.py` with a ComfyUI at hand. tests/server/test_workflows.py runs them."""
 
 import json
 import sys
 import tempfile
 from pathlib import Path
 
+import support_path  # noqa: F401
 import workflows_flux
 import workflows_sampling
 import workflows_subject

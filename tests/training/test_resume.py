@@ -19,42 +19,11 @@ from cologen.training.listener import Listener
 from cologen.training.monitor.log import Log, read_log
 from cologen.training.run import Run
 from pack import ROOT
+from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_run import TASKS, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
 
 LONG = 5
 """Iterations of a stage; every second one is saved."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-class Leave(Listener):
-    """Asks to stop after so many iterations, or breaks off there as a crash does."""
-
-    def __init__(self, stage: str, iteration: int, crash: BaseException | None = None):
-        self.where, self.crash, self.reached = (stage, iteration), crash, False
-
-    def stepped(self, trainer, step):
-        if (trainer.stage.name, trainer.iteration) == self.where:
-            self.reached = True
-            if self.crash:
-                raise self.crash
-
-    def wants_stop(self):
-        return self.reached and self.crash is None
-
-
-def files(out):
-    return {path.relative_to(out): path.read_bytes() for path in out.rglob("*.safetensors")}
-
-
-def steps(out):
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_log(out / "log.jsonl")]
 
 
 @pytest.mark.parametrize(
@@ -68,18 +37,18 @@ def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, optimizer, ra
     tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     for stage, iteration in (("inpaint", 2), ("ground", 3), ("ground", 4)):
         with pytest.raises(type(crash or Stopped())):
-            tiny_run(parts, recipe, listeners=[Log(parts), Leave(stage, iteration, crash)]).train()
+            tiny_run(parts, recipe, listeners=[Log(parts), StopAt(stage, iteration, crash)]).train()
     assert (parts / "checkpoints").is_dir() and not (parts / "stages/2-ground.safetensors").exists()
     bank = tiny_run(parts, recipe, listeners=[Log(parts)]).train()
-    assert files(parts) == files(whole) and len(files(whole)) == 4
-    assert steps(parts) == steps(whole) and len(steps(whole)) == 3 * (LONG + 3)
+    assert saved_files(parts) == saved_files(whole) and len(saved_files(whole)) == 4
+    assert logged_iterations(parts) == logged_iterations(whole) and len(logged_iterations(whole)) == 3 * (LONG + 3)
     left = Bank.open(whole / "bank.safetensors")
     assert bank.info == left.info and all(torch.equal(bank.tensors[name], left.tensors[name]) for name in left.tensors)
 
 
 def test_kills_at_random_moments_leave_no_trace():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "tests/kills.py"), "5", "ema=0.9"]
+    command = [sys.executable, str(ROOT / "tests/tools/kills.py"), "5", "ema=0.9"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["kills"] == 5
@@ -88,7 +57,7 @@ def test_kills_at_random_moments_leave_no_trace():
 def stopped_run(out, stage="ground", iteration=3, **settings):
     recipe = tiny_curriculum(LONG, **settings)
     with pytest.raises(Stopped):
-        tiny_run(out, recipe, listeners=[Leave(stage, iteration)]).train()
+        tiny_run(out, recipe, listeners=[StopAt(stage, iteration)]).train()
     return recipe
 
 
@@ -207,12 +176,12 @@ def test_a_run_that_began_with_a_bank_goes_on_without_being_told_again(tmp_path)
     first = tiny_run(tmp_path / "first", recipe, host).train(only="inpaint")
     whole = tiny_run(tmp_path / "whole", recipe, host).train(first)
     with pytest.raises(Stopped):
-        tiny_run(tmp_path / "parts", recipe, host, [Leave("ground", 3)]).train(first)
+        tiny_run(tmp_path / "parts", recipe, host, [StopAt("ground", 3)]).train(first)
     other = Bank(first.info, {name: tensor + 1 for name, tensor in first.tensors.items()})
     with pytest.raises(TrainingError, match="did not begin with this bank"):
         tiny_run(tmp_path / "parts", recipe, host).train(other)
     tiny_run(tmp_path / "parts", recipe, host).train()
-    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert saved_files(tmp_path / "parts") == saved_files(tmp_path / "whole")
     assert list(whole.info.experts) == list(TASKS)
     assert all(torch.equal(whole.tensors[name], tensor) for name, tensor in first.tensors.items())
     with pytest.raises(TrainingError, match="the bank was made for 1"):
@@ -290,7 +259,7 @@ def test_what_was_due_when_a_run_was_cancelled_is_shown_when_it_goes_on(tmp_path
         run.train()
     tiny_run(tmp_path / "parts", recipe, listeners=[after]).train()
     assert before.at + after.at == [*whole.at[: at - 1], *whole.at[at - 2 :]], "the validation before it comes again"
-    assert files(tmp_path / "parts") == files(tmp_path / "whole")
+    assert saved_files(tmp_path / "parts") == saved_files(tmp_path / "whole")
 
 
 def test_no_memory_for_a_sample_does_not_end_the_run(tmp_path, monkeypatch, caplog):
@@ -356,7 +325,7 @@ def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_pieces(tmp_path, monke
     _, state = read(Folder(tmp_path / "checkpoints", "1-inpaint", 1).latest())
     assert (state["iteration"], state["missed"]) == (4, 3)
     smaller = replace(recipe, settings=replace(recipe.settings, micro=2))
-    listener = Leave("inpaint", LONG)
+    listener = StopAt("inpaint", LONG)
     bank = tiny_run(tmp_path, smaller, host, [listener]).train(only="inpaint")
     assert listener.reached and bank.info.experts["inpaint"].iterations == LONG
 
@@ -374,7 +343,7 @@ def test_the_log_loses_what_will_be_done_again_and_half_a_line(tmp_path):
     path.write_text("\n".join(map(json.dumps, lines)) + '\n["no line"]\n{"stage": "ground", "iteration": 2, "ta')
     assert list(read_log(path)) == lines
     with pytest.raises(Stopped):
-        tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), Leave("ground", 4)]).train()
+        tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), StopAt("ground", 4)]).train()
     found = list(read_log(path))
     assert found[:-1] == [line for line in lines if line["stage"] == "inpaint" or line["iteration"] <= 3]
     assert found[-1]["iteration"] == 4 and found[-1]["usage"].keys() == {"inpaint", "ground"}

@@ -5,7 +5,7 @@ import torch
 from cologen.training.monitor.log import Log
 from cologen.training.objective import draw_times
 from cologen.training.timestep_curriculum import OPEN_BY, Pacing
-from test_resume import Leave, files, steps
+from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_run import tiny_curriculum, tiny_host, tiny_run, tiny_trainer
 
 
@@ -79,6 +79,6 @@ def test_a_stopped_stage_goes_on_in_the_phase_where_it_was(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     with pytest.raises(KeyboardInterrupt):
-        tiny_run(parts, recipe, listeners=[Log(parts), Leave("inpaint", 3, KeyboardInterrupt())]).train()
+        tiny_run(parts, recipe, listeners=[Log(parts), StopAt("inpaint", 3, KeyboardInterrupt())]).train()
     tiny_run(parts, recipe, listeners=[Log(parts)]).train()
-    assert files(parts) == files(whole) and steps(parts) == steps(whole)
+    assert saved_files(parts) == saved_files(whole) and logged_iterations(parts) == logged_iterations(whole)

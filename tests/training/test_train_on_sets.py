@@ -42,7 +42,6 @@ flip = 0.5
 
 @pytest.fixture
 def there(tmp_path, monkeypatch):
-    torch.set_num_threads(2)
     monkeypatch.chdir(tmp_path)
     layouts.coco_stuff(tmp_path / "coco")
     layouts.json_lines(tmp_path / "mine")

@@ -22,14 +22,6 @@ from tiny_run import REAL_HEADS, SMALL, TASKS, gradients, tiny_curriculum, tiny_
 BLOCKS = ("double_blocks.0", "single_blocks.0", "single_blocks.1")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def host():
     return tiny_host()

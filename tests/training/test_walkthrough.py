@@ -12,7 +12,6 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.training.data.encoded.cached import open_shard
-from pack import ROOT
 from tiny_run import wait_for
 
 SETS = {
@@ -41,13 +40,7 @@ batch = 2
 path = "sets/{data}"
 cache = "cache"
 """
-START = f"""import sys
-sys.path.insert(0, {str(ROOT / "tests")!r})
-import pack
-from cologen.training.cli import main
-if __name__ == "__main__":
-    sys.exit(main())
-"""
+COLOGEN = ("-m", "cologen.training")
 SEVERAL = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -56,7 +49,6 @@ def walk(tmp_path):
     for data in SETS.values():
         layouts.LAYOUTS[data][0](tmp_path / "sets" / data)
     (tmp_path / "walk.toml").write_text(HEAD + "".join(STAGE.format(stage=s, data=d) for s, d in SETS.items()))
-    (tmp_path / "start.py").write_text(START)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     return Walk(tmp_path, environment)
 
@@ -66,7 +58,7 @@ class Walk:
         self.folder, self.environment = folder, environment
 
     def start(self, *words: str, several: bool = False) -> subprocess.Popen:
-        command = [sys.executable, *(SEVERAL if several else ()), "start.py", *words, "--device", "cpu"]
+        command = [sys.executable, *(SEVERAL if several else ()), *COLOGEN, *words, "--device", "cpu"]
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -92,7 +84,7 @@ class Walk:
 
 def test_from_five_sets_to_a_measured_bank(walk):
     sheets = subprocess.run(
-        [sys.executable, "start.py", "data", "check", "walk.toml"],
+        [sys.executable, *COLOGEN, "data", "check", "walk.toml"],
         cwd=walk.folder, env=walk.environment, capture_output=True, text=True,
     )  # fmt: skip
     assert sheets.returncode == 0, sheets.stdout + sheets.stderr

@@ -57,14 +57,6 @@ replay = 0.3
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def asked(monkeypatch, tmp_path):
     """The tiny world instead of the toy one; notes what it was asked for."""
@@ -206,7 +198,7 @@ def test_a_signal_stops_after_the_iteration_with_everything_saved(capsys, asked,
 
 def started(*words, launcher=()):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, *launcher, str(ROOT / "tests/tiny_run.py"), "train", *map(str, words)]
+    command = [sys.executable, *launcher, str(ROOT / "tests/support/tiny_run.py"), "train", *map(str, words)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

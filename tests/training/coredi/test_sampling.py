@@ -8,7 +8,7 @@ from cologen.training.coredi.sampling import drawn_along
 from cologen.training.forward import weave
 from cologen.training.loop import Given
 from cologen.training.sampling import drawn
-from test_features import as_more_picture, made
+from tiny_features import forward_with_features, tiny_feature_trainer
 from tiny_run import tiny_host, tiny_lessons
 
 TIMES = (1.0, 0.8, 0.5, 0.0)
@@ -21,7 +21,7 @@ def host():
 
 
 def a_case(host, way, up=0.2):
-    trainer, lessons = made(host, way, up=up), tiny_lessons("inpaint")
+    trainer, lessons = tiny_feature_trainer(host, way, up=up), tiny_lessons("inpaint")
     heads = [trainer.besides()]
     noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(2))
     told, untold = ((lessons.context[i : i + 2], lessons.pooled[i : i + 2]) for i in (0, 2))
@@ -59,7 +59,7 @@ def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
         woven = weave(host, bank, routing, source, x, torch.zeros(2), text[1])
         given = Given(x, x, x, torch.full((2,), t), *text, woven)
         h = torch.zeros(2, 0, 32) if z is None else z @ head["in.weight"].T + head["in.kind"]
-        picture, own = as_more_picture(host, given, h, PLACES[: h.shape[1]])
+        picture, own = forward_with_features(host, given, h, PLACES[: h.shape[1]])
         vec = host.flux.time_in(timestep_embedding(given.times)) + host.flux.vector_in(text[1])
         rows = host.flux.final_layer(picture, vec)
         return rows.view(2, 2, 2, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(2, 16, 4, 4), own, picture

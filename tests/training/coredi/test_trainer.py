@@ -5,18 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.prw.config import Base
 from cologen.prw.coredi.features import pooling
-from cologen.prw.flux.math import rotary, timestep_embedding
-from cologen.training.add_expert import empty_bank, grown
+from cologen.prw.flux.math import timestep_embedding
 from cologen.training.checkpoint.checkpoints import TrainingError
-from cologen.training.coredi.encoder_features import Eye, features_of, kept_features
-from cologen.training.coredi.trainer import FeatureTrainer, drawn
-from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.coredi.encoder_features import Eye, kept_features
+from cologen.training.coredi.trainer import drawn
 from cologen.training.loop import StageTrainer
 from cologen.training.monitor.log import Log
-from cologen.training.trainer import Work
-from test_resume import Leave, files, steps
+from stopped_run import StopAt, logged_iterations, saved_files
+from tiny_features import forward_with_features, tiny_feature_trainer
 from tiny_run import TinyCodec, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
 
 WAYS = ("auxiliary", "self", "coredi")
@@ -25,26 +22,6 @@ WAYS = ("auxiliary", "self", "coredi")
 @pytest.fixture(scope="module")
 def host():
     return tiny_host()
-
-
-def made(host, way, up=0.2, told=True, **changes):
-    """At the start of a stage; `told` gives the head weights that say something already."""
-    curriculum = tiny_curriculum(**{"feature_size": 4, "clip": 0.0, **changes})
-    stage = replace(curriculum.stages[0], features=way)
-    bank = grown(empty_bank(Base.of(host.flux), curriculum.settings), stage, curriculum.settings, 0)
-    g = torch.Generator().manual_seed(5)
-    for name, tensor in bank.tensors.items():
-        if name.endswith(".up"):
-            tensor.copy_(up * torch.randn(tensor.shape, generator=g))
-    lessons = {stage.task: tiny_lessons(stage.task, 40)}
-    work = Work(host, stage, 0, curriculum.settings, lessons, TinyCodec().texts([""]), 7, SPARE_EMBEDDED)
-    if way == "off":
-        return StageTrainer(work, bank)
-    trainer = FeatureTrainer(work, bank, features_of(host, lessons[stage.task], TinyCodec()))
-    if told:
-        head = trainer.trained["features.head.weight"]
-        head.data.copy_(0.2 * torch.randn(head.shape, generator=g))
-    return trainer
 
 
 def one_batch(trainer):
@@ -70,33 +47,14 @@ def test_cells_are_means_and_their_places_are_centres():
     assert pooling(2, 3).shape == (7, 6)
 
 
-def as_more_picture(host, given, h, places):
-    """FLUX's own forward on a picture that has the tokens as well: they see all and all see them."""
-    flux, options = host.flux, given.woven.options
-    img, ids = flux.process_img(given.x)
-    ids = torch.cat((torch.zeros(len(img), given.context.shape[1], 3), ids, places.expand(len(img), -1, -1)), dim=1)
-    pe = rotary(ids, flux.params.axes_dim, flux.params.theta)
-    txt, own = flux.txt_in(given.context), img.shape[1]
-    img = torch.cat((flux.img_in(img), h), dim=1)
-    vec = flux.time_in(timestep_embedding(given.times)) + flux.vector_in(given.pooled)
-    for i, block in enumerate(flux.double_blocks):
-        img, txt = block(img, txt, vec, pe, options | {"block_type": "double", "block_index": i})
-    img = torch.cat((txt, img), dim=1)
-    for i, block in enumerate(flux.single_blocks):
-        more = {"block_type": "single", "block_index": i, "img_slice": [txt.shape[1], img.shape[1]]}
-        img = block(img, vec, pe, options | more)
-    img = img[:, txt.shape[1] :]
-    return img[:, :own], img[:, own:]
-
-
 def test_the_stream_is_more_of_the_picture_where_no_expert_bends_it(host):
-    trainer = made(host, "coredi", up=0.0, checkpointing=False)
+    trainer = tiny_feature_trainer(host, "coredi", up=0.0, checkpointing=False)
     batch, given = one_batch(trainer)
     z = torch.randn(4, 5, 4, generator=torch.Generator().manual_seed(3))
     stream = trainer.stream(given, z, torch.ones(4, dtype=torch.bool))
     h, places = stream.h, torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0.5, 0.5]])
     with torch.no_grad():
-        tokens, own = as_more_picture(host, given, h, places)
+        tokens, own = forward_with_features(host, given, h, places)
         velocity, _ = trainer.run(given, stream)
         plain, _ = trainer.run(given)
     rows = host.flux.final_layer(
@@ -110,7 +68,7 @@ def test_the_stream_is_more_of_the_picture_where_no_expert_bends_it(host):
 def test_experts_bend_the_streams_keys_and_values_by_the_sources_routes(host):
     found = []
     for up in (0.0, 0.5):
-        trainer = made(host, "coredi", up=up)
+        trainer = tiny_feature_trainer(host, "coredi", up=up)
         _, given = one_batch(trainer)
         given = given._replace(woven=given.woven._replace(options={}))  # without what they do to the source
         stream = trainer.stream(given, torch.ones(4, 5, 4), torch.ones(4, dtype=torch.bool))
@@ -125,7 +83,7 @@ def test_experts_bend_the_streams_keys_and_values_by_the_sources_routes(host):
 
 
 def test_a_picture_that_may_not_read_them_is_the_plain_one(host):
-    trainer = made(host, "coredi")
+    trainer = tiny_feature_trainer(host, "coredi")
     _, given = one_batch(trainer)
     read = torch.tensor([True, False, True, False])
     with torch.no_grad():
@@ -147,20 +105,20 @@ def test_at_inference_and_in_its_file_a_bank_knows_nothing_of_it(host, tmp_path,
 
 
 def test_off_is_the_trainer_that_was_and_a_weight_of_nothing_changes_nothing(host):
-    plain, _ = gradients(made(host, "off"))
-    trainer = made(host, "auxiliary", feature_weight=0.0)
+    plain, _ = gradients(tiny_feature_trainer(host, "off"))
+    trainer = tiny_feature_trainer(host, "auxiliary", feature_weight=0.0)
     found, _ = gradients(trainer)
     assert all(torch.equal(found[name], plain[name]) for name in plain)
-    assert type(made(host, "off")) is StageTrainer
-    taught, _ = gradients(made(host, "auxiliary", feature_weight=1.0))
+    assert type(tiny_feature_trainer(host, "off")) is StageTrainer
+    taught, _ = gradients(tiny_feature_trainer(host, "auxiliary", feature_weight=1.0))
     assert any(not torch.allclose(taught[name], plain[name], atol=1e-3) for name in plain)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_neither_pieces_nor_checkpointing_change_a_gradient(host, way):
-    whole, step = gradients(made(host, way, batch=8))
+    whole, step = gradients(tiny_feature_trainer(host, way, batch=8))
     for changes in ({"micro": 3}, {"checkpointing": True}):
-        found, other = gradients(made(host, way, batch=8, **changes))
+        found, other = gradients(tiny_feature_trainer(host, way, batch=8, **changes))
         assert near(found, whole) and other.task == pytest.approx(step.task, rel=1e-5)
         assert other.besides == pytest.approx(step.besides, rel=1e-4)
     assert set(step.besides) == {"features", *(["rank"] if way == "coredi" else [])}
@@ -171,7 +129,7 @@ def test_the_projection_learns_through_its_tokens_alone(host):
     def pull(trainer):
         return gradients(trainer)[0]["features.projection"]
 
-    trainer = made(host, "coredi", batch=16)
+    trainer = tiny_feature_trainer(host, "coredi", batch=16)
     p = trainer.trained["features.projection"]
     p.data.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     (held,) = torch.autograd.grad(trainer.projection.penalty(p), p)
@@ -181,7 +139,7 @@ def test_the_projection_learns_through_its_tokens_alone(host):
 
 
 def test_the_loss_is_written_out(host):
-    trainer = made(host, "coredi", batch=16)
+    trainer = tiny_feature_trainer(host, "coredi", batch=16)
     batch, given = one_batch(trainer)
     with torch.no_grad():
         errors, routes, beside = trainer.taught(batch, trainer.noise(batch))
@@ -227,7 +185,7 @@ def too_easy(trainer):
     ],
 )
 def test_a_collapse_stops_the_stage(host, spoil, said):
-    trainer = made(host, "coredi")
+    trainer = tiny_feature_trainer(host, "coredi")
     trainer.step()  # as it is made it stands
     spoil(trainer)
     with pytest.raises(TrainingError, match=said):
@@ -241,11 +199,11 @@ def test_a_stopped_stage_goes_on_to_the_bit(tmp_path, way, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     with pytest.raises(KeyboardInterrupt):
-        tiny_run(parts, recipe, listeners=[Log(parts), Leave("inpaint", 3, KeyboardInterrupt())]).train()
+        tiny_run(parts, recipe, listeners=[Log(parts), StopAt("inpaint", 3, KeyboardInterrupt())]).train()
     eigh = torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda m: (eigh(m)[0], -eigh(m)[1]))  # as another machine's may be
     tiny_run(parts, recipe, listeners=[Log(parts)]).train()
-    assert files(parts) == files(whole) and steps(parts) == steps(whole)
+    assert saved_files(parts) == saved_files(whole) and logged_iterations(parts) == logged_iterations(whole)
 
 
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])

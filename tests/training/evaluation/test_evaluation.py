@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pack
 import pytest
 from benchmark_layouts import LAYOUTS
 from cologen.training.cli import evaluate as tables
@@ -29,7 +28,7 @@ from PIL import Image
 from tiny_networks import tiny_clip, tiny_dino
 
 OVERLAP = np.ones(3), np.full(3, 2.0)
-START = "import sys; sys.path.insert(0, 'tests'); import pack; from cologen.training.cli import main; sys.exit(main())"
+COLOGEN = ("-m", "cologen.training")
 
 
 def run(capsys, *argv):
@@ -182,8 +181,8 @@ class TestDrawing:
     def test_a_kill_and_two_processes_change_nothing(self, capsys, tmp_path):
         words = ["eval", "gedit", "--cases", "4", "--steps", "2", "--device", "cpu", "--out"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", START, *words, str(tmp_path / "killed")]
-        process = subprocess.Popen(command, cwd=pack.ROOT, env=environment, stderr=subprocess.PIPE)
+        command = [sys.executable, *COLOGEN, *words, str(tmp_path / "killed")]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
         while not pictures(tmp_path / "killed"):
             assert process.poll() is None, process.stderr.read().decode()
             time.sleep(0.01)
@@ -192,9 +191,8 @@ class TestDrawing:
         kept = pictures(tmp_path / "killed")
         (tmp_path / "killed/drawn/0/.stray.png.1.part").write_bytes(b"half")
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        (tmp_path / "start.py").write_text(START.replace("'tests'", repr(str(pack.ROOT / "tests"))))
-        command = [*launcher, str(tmp_path / "start.py"), *words, str(tmp_path / "killed")]
-        done = subprocess.run(command, cwd=pack.ROOT, env=environment, capture_output=True, text=True, timeout=1500)
+        command = [*launcher, *COLOGEN, *words, str(tmp_path / "killed")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
         assert done.returncode == 0 and done.stdout.count("report.html") == 1, done.stderr
         assert run(capsys, *words[1:-1], "--out", tmp_path / "whole")[0] == 0
         whole, gone_on = pictures(tmp_path / "whole"), pictures(tmp_path / "killed")

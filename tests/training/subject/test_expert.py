@@ -11,8 +11,8 @@ from cologen.training.base.random_models import bank_info
 from cologen.training.recipes.curriculum import Stage
 from cologen.training.recipes.subject import OWN
 from cologen.training.subject.expert import beginning, expert_stage, photo_pairs
-from test_subject_nodes import BLOCKS, CODEC, RECIPE, Cancel, lessons
-from test_training_nodes import farthest, train
+from host_subject import CODEC, RECIPE, CancelAtTwo, photo_lessons
+from host_training import BLOCKS, default_inputs, largest_difference, train_on_host
 from tiny import host_model, tiny_flux
 
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -34,12 +34,12 @@ def grown(model, bank, out, **options) -> Bank:
 
     stage, settings = expert_stage(RECIPE, bank, "people/my dog")
     with torch.inference_mode():
-        pairs = photo_pairs(CODEC, lessons()[OWN], RECIPE.subject)
+        pairs = photo_pairs(CODEC, photo_lessons()[OWN], RECIPE.subject)
         return train_expert_on(model, CODEC, pairs, bank, stage, settings, out, 7, **options)
 
 
 def test_every_photo_is_drawn_from_every_other():
-    own = lessons()[OWN]
+    own = photo_lessons()[OWN]
     pairs, (context, pooled) = photo_pairs(CODEC, own, RECIPE.subject), CODEC.texts(["photo of a dog"])
     wanted = [(i, j) for i in range(3) for j in range(3) if i != j]
     assert len(pairs) == pairs.taught == 6 and pairs.task == "subject"
@@ -81,8 +81,8 @@ def test_the_bank_has_a_column_more_and_its_file_alone_merges_back(model, bank, 
     import comfy.model_management
 
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        grown(model, bank, tmp_path / "b", listeners=[Cancel()])
-    assert farthest(grown(model, bank, tmp_path / "b"), found) == 0
+        grown(model, bank, tmp_path / "b", listeners=[CancelAtTwo()])
+    assert largest_difference(grown(model, bank, tmp_path / "b"), found) == 0
 
 
 def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, monkeypatch):
@@ -90,14 +90,13 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
     from cologen.nodes.train_subject import CoLoGenTrainSubject
     from cologen.training.comfyui.run import after
     from cologen.training.comfyui.training_data import TrainingData
-    from test_training_nodes import defaults
 
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
     g = torch.Generator().manual_seed(0)
     photos = torch.rand(3, 64, 64, 3, generator=g)
     knobs = dict(run="dogs/rex", iterations=3, batch=2, rank=2, alpha=2.0, resolution=64, noun="dog", where="all")
-    knobs = defaults(CoLoGenTrainSubject, **knobs, run_seed=7, sample_steps=1)
+    knobs = default_inputs(CoLoGenTrainSubject, **knobs, run_seed=7, sample_steps=1)
     lists = {name: [value] for name, value in knobs.items()}
     given = dict(model=[model], vae=[CODEC.vae], clip=[CODEC.clip], photos=[photos])
     with torch.inference_mode():
@@ -120,5 +119,5 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
     settings = replace(recipe.curriculum.settings, rank=old.rank, alpha=old.alpha, router_rate=1e-3)
     stage = Stage(name="rex", task="subject", iterations=3, batch=2, start="subject")
     data = TrainingData(CODEC, {"subject": pairs})
-    expected = train(model, tmp_path / "b", after(bank, stage, settings), data, bank=bank, only="rex")
-    assert farthest(found, expected) == 0
+    expected = train_on_host(model, tmp_path / "b", after(bank, stage, settings), data, bank=bank, only="rex")
+    assert largest_difference(found, expected) == 0

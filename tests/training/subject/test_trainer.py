@@ -1,7 +1,5 @@
 """Fine-tuning a subject: what learns, what is left, what a stopped run ends with; against the same written out."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -19,17 +17,9 @@ from cologen.training.subject.expert import plain
 from cologen.training.subject.trainer import CONTEXTS
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_resume import Leave, steps
+from stopped_run import StopAt, logged_iterations
 from tiny_run import gradients, tiny_host
-from tiny_subject import PICTURES, recipe, tiny_subject, trainer_of
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tiny_subject import PICTURES, merge_concept, recipe, tiny_subject, trainer_of
 
 
 def stirred(trainer, seed=3):
@@ -40,27 +30,11 @@ def stirred(trainer, seed=3):
     return trainer
 
 
-def merged(flux, info, tensors):
-    """The same FLUX with the weights added to its matrices, row by row."""
-    flux, dim = copy.deepcopy(flux), info.base.hidden_size
-    names = {"transformer_blocks": ("double_blocks.{}.txt_attn.qkv", "attn.add_{}_proj")}
-    names["single_transformer_blocks"] = ("single_blocks.{}.linear1", "attn.to_{}")
-    for kind, (layer, part) in names.items():
-        for i in range(len(getattr(flux, layer.split(".")[0]))):
-            for place, target in enumerate("kv", start=1):
-                key = f"transformer.{kind}.{i}.{part.format(target)}"
-                if f"{key}.lora_A.weight" in tensors:
-                    down, up = (tensors[f"{key}.lora_{p}.weight"].detach() for p in "AB")
-                    weight = flux.get_submodule(layer.format(i)).weight.data
-                    weight[place * dim : (place + 1) * dim] += info.alpha / info.rank * up @ down
-    return flux
-
-
 @pytest.mark.parametrize("where", ["text", "all"])
 @pytest.mark.parametrize("ico", [True, False])
 def test_loss_and_what_learns_are_those_of_the_formula(where, ico):
     trainer = stirred(trainer_of(recipe(subject=dict(where=where, ico=ico), micro=3)))
-    flux, tensors = merged(trainer.host.flux, trainer.info, trainer.trained), trainer.trained
+    flux, tensors = merge_concept(trainer.host.flux, trainer.info, trainer.trained), trainer.trained
     assert any(".single" in name for name in tensors) is (where == "all") and (CONTEXTS in tensors) is ico
     before = {name: value.clone() for name, value in trainer.host.flux.state_dict().items()}
     total = 0.0
@@ -133,11 +107,11 @@ def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, crash):
     tiny_subject(whole, wanted, listeners=[Log(whole)]).train()
     for iteration in (2, 3):
         with pytest.raises(type(crash or Stopped())):
-            tiny_subject(parts, wanted, listeners=[Log(parts), Leave("mine", iteration, crash)]).train()
+            tiny_subject(parts, wanted, listeners=[Log(parts), StopAt("mine", iteration, crash)]).train()
     assert not (parts / "mine.safetensors").exists()
     tiny_subject(parts, wanted, listeners=[Log(parts)]).train()
     assert (parts / "mine.safetensors").read_bytes() == (whole / "mine.safetensors").read_bytes()
-    assert steps(parts) == steps(whole) and len(list(read_log(whole / "log.jsonl"))) == 8
+    assert logged_iterations(parts) == logged_iterations(whole) and len(list(read_log(whole / "log.jsonl"))) == 8
     assert not list((parts / "checkpoints").glob("*.safetensors"))
 
 

@@ -36,7 +36,6 @@ from pack import ROOT
 from safetensors.torch import load_file
 from tiny_run import TinyCodec, tiny_curriculum, tiny_host, tiny_run, tiny_trainer
 
-torch.set_num_threads(1)
 LEAST = 6
 """Tokens to which the codec below pads."""
 
@@ -447,7 +446,17 @@ def test_a_later_stage_s_cache_may_come_later(there, capsys):
 def test_torchrun_shares_the_work(there):
     (there / "r.toml").write_text(RECIPE)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(ROOT / "tests/tiny_run.py"), "data", "cache", "r.toml", "--out", "c", "--device", "cpu"]
+    command = [
+        *launcher,
+        str(ROOT / "tests/support/tiny_run.py"),
+        "data",
+        "cache",
+        "r.toml",
+        "--out",
+        "c",
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "c/inpaint-mine" and done.stdout.count("MiB a sample") == 1

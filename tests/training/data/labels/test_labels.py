@@ -24,14 +24,6 @@ from tiny_labellers import save_detector, save_segmenter  # noqa: E402
 CAPTIONS = ["a red car and a dog on the tree", "the big house", "", "a cat, two cars and a dog"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
