@@ -7,6 +7,7 @@ rotary positions.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -205,3 +206,22 @@ class LastLayer(nn.Module):
     def forward(self, x: Tensor, vec: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(vec)[:, None, :].chunk(2, dim=-1)
         return self.linear((1 + scale) * self.norm_final(x) + shift)
+
+
+class BlockStack(Protocol):
+    """A FLUX of any family, as far as its blocks go."""
+
+    double_blocks: nn.ModuleList
+    single_blocks: nn.ModuleList
+
+
+def run_blocks(flux: BlockStack, img: Tensor, txt: Tensor, vecs: tuple[Any, Any], pe: Tensor, options: dict) -> Tensor:
+    """Image tokens after all blocks; `vecs` are what double and single blocks get as `vec`."""
+    run = options.pop(RUN_BLOCK, straight)
+    for i, block in enumerate(flux.double_blocks):
+        img, txt = run(block, img, txt, vecs[0], pe, options | {"block_type": "double", "block_index": i})
+    img = torch.cat((txt, img), dim=1)
+    options["img_slice"] = [txt.shape[1], img.shape[1]]
+    for i, block in enumerate(flux.single_blocks):
+        img = run(block, img, vecs[1], pe, options | {"block_type": "single", "block_index": i})
+    return img[:, txt.shape[1] :]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .blocks import RUN_BLOCK, DoubleStreamBlock, LastLayer, Linear, MLPEmbedder, SingleStreamBlock, straight
+from .blocks import DoubleStreamBlock, LastLayer, Linear, MLPEmbedder, SingleStreamBlock, run_blocks
 from .math import rotary, timestep_embedding
 
 
@@ -84,14 +84,7 @@ class Flux(nn.Module):
         if self.params.guidance_embed and guidance is not None:
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(img))
 
-        run = options.pop(RUN_BLOCK, straight)
-        for i, block in enumerate(self.double_blocks):
-            img, txt = run(block, img, txt, vec, pe, options | {"block_type": "double", "block_index": i})
-        img = torch.cat((txt, img), dim=1)
-        options["img_slice"] = [txt.shape[1], img.shape[1]]
-        for i, block in enumerate(self.single_blocks):
-            img = run(block, img, vec, pe, options | {"block_type": "single", "block_index": i})
-        out = self.final_layer(img[:, txt.shape[1] :], vec)
+        out = self.final_layer(run_blocks(self, img, txt, (vec, vec), pe, options), vec)
 
         rows = (x.shape[-2] + 1) // 2
         out = rearrange(out, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=rows, ph=2, pw=2)

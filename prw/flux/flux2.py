@@ -1,0 +1,98 @@
+"""FLUX.2 (klein, dev) in the public weights' key layout.
+
+Against FLUX.1: one modulation for all blocks of a kind, no pooled prompt, no biases, a gated MLP, four position axes,
+128 latent channels of 16 x 16 pixels. Its blocks are FLUX.1's in another style (blocks.py).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from .blocks import (
+    BlockStyle,
+    DoubleStreamBlock,
+    LastLayer,
+    Linear,
+    MLPEmbedder,
+    Modulation,
+    SingleStreamBlock,
+    run_blocks,
+)
+from .math import rotary, timestep_embedding
+
+STYLE = BlockStyle(bias=False, modulation=False, gated=True)
+
+
+@dataclass(frozen=True)
+class Flux2Params:
+    """The shape of a FLUX.2; the defaults are klein 4B's."""
+
+    in_channels: int = 128
+    out_channels: int = 128
+    context_in_dim: int = 7680
+    hidden_size: int = 3072
+    mlp_ratio: float = 3.0
+    num_heads: int = 24
+    depth: int = 5
+    """Double-stream blocks."""
+    depth_single_blocks: int = 20
+    axes_dim: tuple[int, ...] = (32, 32, 32, 32)
+    theta: int = 2000
+    guidance_embed: bool = False
+    """True for dev, False for klein."""
+
+    def __post_init__(self):
+        if self.hidden_size != self.num_heads * sum(self.axes_dim):
+            raise ValueError(
+                f"hidden_size is {self.hidden_size}, expected num_heads x sum(axes_dim) = "
+                f"{self.num_heads} x {sum(self.axes_dim)}; change one of the three."
+            )
+
+
+class Flux2(nn.Module):
+    """Predicts the velocity of a latent picture (batch, 128, height, width)."""
+
+    patch_size = 1
+
+    def __init__(self, params: Flux2Params):
+        super().__init__()
+        self.params = params
+        dim = params.hidden_size
+        self.in_channels = params.in_channels
+        self.img_in = Linear(params.in_channels, dim, bias=False)
+        self.time_in = MLPEmbedder(256, dim, bias=False)
+        self.guidance_in = MLPEmbedder(256, dim, bias=False) if params.guidance_embed else nn.Identity()
+        self.txt_in = Linear(params.context_in_dim, dim, bias=False)
+        shape = (dim, params.num_heads, params.mlp_ratio, STYLE)
+        self.double_blocks = nn.ModuleList(DoubleStreamBlock(*shape) for _ in range(params.depth))
+        self.single_blocks = nn.ModuleList(SingleStreamBlock(*shape) for _ in range(params.depth_single_blocks))
+        self.final_layer = LastLayer(dim, params.out_channels, bias=False)
+        self.double_stream_modulation_img = Modulation(dim, double=True, bias=False)
+        self.double_stream_modulation_txt = Modulation(dim, double=True, bias=False)
+        self.single_stream_modulation = Modulation(dim, double=False, bias=False)
+
+    def process_img(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Flattens a latent to tokens and gives their positions (0, row, column, 0)."""
+        ids = torch.zeros(*x.shape[-2:], len(self.params.axes_dim), device=x.device)
+        ids[..., 1] = torch.arange(x.shape[-2], device=x.device)[:, None]
+        ids[..., 2] = torch.arange(x.shape[-1], device=x.device)
+        return rearrange(x, "b c h w -> b (h w) c"), rearrange(ids, "h w c -> 1 (h w) c").expand(len(x), -1, -1)
+
+    def forward(self, x, timestep, context, y=None, guidance=None, transformer_options=None) -> Tensor:
+        """`y`, FLUX.1's pooled prompt, is taken and ignored, as ComfyUI's FLUX.2 does."""
+        options = dict(transformer_options or {})
+        img, img_ids = self.process_img(x)
+        txt_ids = img_ids.new_zeros(len(x), context.shape[1], img_ids.shape[-1])
+        txt_ids[..., 3] = torch.arange(context.shape[1], device=x.device)
+        pe = rotary(torch.cat((txt_ids, img_ids), dim=1), self.params.axes_dim, self.params.theta)
+
+        img, txt = self.img_in(img), self.txt_in(context)
+        vec = self.time_in(timestep_embedding(timestep).to(img))
+        if self.params.guidance_embed and guidance is not None:
+            vec = vec + self.guidance_in(timestep_embedding(guidance).to(img))
+
+        double = self.double_stream_modulation_img(vec), self.double_stream_modulation_txt(vec)
+        img = run_blocks(self, img, txt, (double, self.single_stream_modulation(vec)[0]), pe, options)
+        return rearrange(self.final_layer(img, vec), "b (h w) c -> b c h w", h=x.shape[-2])
