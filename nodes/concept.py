@@ -3,8 +3,8 @@
 import comfy.sd
 from comfy_api.latest import io
 
+from ..prw.base_model import Base
 from ..prw.comfyui.patch import check_flux
-from ..prw.config import Base
 from ..prw.personalization.concept import Concept, beside_noun
 from ..prw.personalization.marked_prompt import WORDS
 from ..training.comfyui.folders import CONNECTED, concept_files, concept_path, stamp

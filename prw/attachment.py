@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from .appended_kv import Appendix, Part, append_here
 from .bank.bank import Bank
-from .bank.info import BankError
-from .config import Base
+from .base_model import Base
+from .files.errors import BankError
 from .flux.blocks import straight
 from .flux.math import rotary, timestep_embedding
 from .kv_cache import KVCache, Row, rows_of

@@ -1,99 +1,126 @@
-"""What a bank must agree on with the FLUX it is used with."""
+"""What a bank says of itself: its experts, its routers, and how its sources were modulated in training.
 
-import math
-from dataclasses import dataclass, replace
+Every class checks its values: they may come from any file. `bank/info.py` writes and reads them as JSON.
+"""
 
-import torch
-from torch import nn
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from .files.validate import between
-from .flux.math import timestep_embedding
+from .base_model import Base
+from .experts import TARGETS
+from .files.validate import between, one_of, short
+from .router import ROUTE_PER
+from .source_format import SourceFormat
 
-PROBE_LENGTH = 32
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What an expert or a router may be called."""
+FINAL = "final"
+"""Stands for the last router: the paper's single model."""
 
 
 @dataclass(frozen=True)
-class Base:
-    """The shape of a FLUX, and its answer to a fixed question."""
-
-    in_channels: int = 64
-    hidden_size: int = 3072
-    double_blocks: int = 19
-    single_blocks: int = 38
-    guidance: bool = True
-    """Whether it is distilled with guidance (dev) or not (schnell)."""
-    name: str = ""
-    """What a person calls it, such as "FLUX.1-dev"."""
-    probe: tuple[float, ...] = ()
-    """Empty, or the answer of `probe_of` when the bank was trained."""
+class ExpertInfo:
+    rank: int = 128
+    alpha: float = 256.0
+    """The paper's scale: alpha / rank = 2."""
+    targets: Mapping[str, str] = field(default_factory=lambda: {"k": "all", "v": "all"})
+    """Bent projection -> the blocks in which: "all", "double" or "single"."""
+    task: str = ""
+    role: str = ""
+    """"concept", "localisation" or "": what a routing lean does to it."""
+    stage: int = 0
+    iterations: int = 0
+    data: str = ""
+    licence: str = ""
+    triggers: tuple[str, ...] = ()
+    """Words that a prompt should hold."""
+    habits: SourceFormat = field(default_factory=SourceFormat)
+    scaled: bool = False
+    """Each pair of matrices has a scale of its own beside it: fp8 keeps its digits that way."""
+    shared: str = ""
+    """Its down matrices are those of this group, which other experts use as well."""
 
     def __post_init__(self):
-        for field, low, high in (("in_channels", 1, 1 << 16), ("hidden_size", 1, 1 << 16)):
-            between(field, getattr(self, field), low, high)
-        for field in ("double_blocks", "single_blocks"):
-            between(field, getattr(self, field), 0, 1000)
-        if len(self.probe) not in (0, PROBE_LENGTH) or not all(abs(value) < 1e6 for value in self.probe):
-            raise ValueError(f"probe is not made of {PROBE_LENGTH} numbers")
-
-    @classmethod
-    def of(cls, flux: nn.Module) -> "Base":
-        return cls(
-            in_channels=int(flux.in_channels),
-            hidden_size=int(flux.double_blocks[0].hidden_size),
-            double_blocks=len(flux.double_blocks),
-            single_blocks=len(flux.single_blocks),
-            guidance=bool(flux.params.guidance_embed),
-        )
-
-    def probed(self, flux: nn.Module, name: str = "") -> "Base":
-        return replace(self, name=name, probe=probe_of(flux))
-
-    def count(self, where: str = "all") -> int:
-        """How many blocks "all", "double" or "single" stands for."""
-        return sum(count for kind, count in self._counts().items() if where in ("all", kind))
-
-    def blocks(self, where: str = "all") -> list[str]:
-        """Their names."""
-        counts = self._counts().items()
-        return [f"{kind}_blocks.{i}" for kind, count in counts if where in ("all", kind) for i in range(count)]
-
-    def _counts(self) -> dict[str, int]:
-        return {"double": self.double_blocks, "single": self.single_blocks}
-
-    def refusal(self, flux: "Base") -> str:
-        """Why experts made for this base cannot run on `flux`, or "" if they can."""
-        for field in ("hidden_size", "double_blocks", "single_blocks"):
-            found, expected = getattr(flux, field), getattr(self, field)
-            if found != expected:
-                return (
-                    f"The model has {field} {found}, the bank was made for {expected}"
-                    f"{f' ({self.name})' if self.name else ''}: load the base that the bank names, or another bank."
+        if not 1 <= self.rank <= 16384:
+            raise ValueError(f"rank is {self.rank}, expected 1 to 16384")
+        between("alpha", self.alpha)
+        _check_names((self.shared,) if self.shared else ())
+        one_of("role", self.role, ("concept", "localisation", ""))
+        if not self.targets:
+            raise ValueError(f"an expert has no targets, expected one or more of {', '.join(TARGETS)}")
+        for target, where in self.targets.items():
+            one_of("target", target, TARGETS)
+            one_of("blocks", where, ("all", "double", "single"))
+            if target == "proj" and where != "double":
+                raise ValueError(
+                    f"proj bends {where} blocks, expected double: only they have a projection of their own"
                 )
-        return ""
 
-    def doubt(self, flux: "Base") -> str:
-        """Why experts made for this base may look weak on `flux`, or ""."""
-        if self.in_channels != flux.in_channels or self.guidance != flux.guidance:
-            return f"The bank was made for a FLUX of another kind ({self.name or 'unnamed'}): pictures may be weaker."
-        if self.probe and flux.probe and _distance(self.probe, flux.probe) > 0.1:
-            return f"The bank was trained on other weights ({self.name or 'unnamed'}): pictures may be weaker."
-        return ""
+    def targets_in(self, block: str) -> list[str]:
+        """What it bends of a block."""
+        return [target for target, where in self.targets.items() if where == "all" or block.startswith(where)]
 
 
-@torch.no_grad()
-def probe_of(flux: nn.Module) -> tuple[float, ...]:
-    """The start of what the model makes of timestep 0.5: tells one training from another.
+@dataclass(frozen=True)
+class RouterInfo:
+    experts: tuple[str, ...] = ()
+    """Expert names in column order; the stage's own comes last."""
+    task: str = ""
+    per: str = "sample"
+    usage: tuple[float, ...] = ()
+    """Each expert's share of the blocks, without noise, when the stage was over; empty: not known."""
 
-    Our choice instead of a hash of weights: it is asked by calling a layer, so fp8, GGUF and
-    offloaded copies of a model answer like the model itself.
-    """
-    weight = next(flux.time_in.parameters(), None)
-    like = torch.zeros(1) if weight is None else weight
-    if like.dtype.itemsize == 1:  # fp8 is stored, not computed with
-        like = torch.zeros(1, device=like.device)
-    asked = timestep_embedding(torch.full((1,), 0.5, device=like.device)).to(like.dtype)
-    return tuple(round(x, 6) for x in flux.time_in(asked)[0, :PROBE_LENGTH].float().tolist())
+    def __post_init__(self):
+        one_of("per", self.per, ROUTE_PER)
+        for share in self.usage:
+            between("usage", share, 0, 1)
+        if len(self.usage) not in (0, len(self.experts)):
+            raise ValueError(
+                f"usage has {len(self.usage)} numbers, expected one for each of {len(self.experts)} experts"
+            )
+        _check_names(self.experts)
+        if not self.experts or len(set(self.experts)) != len(self.experts):
+            raise ValueError(f"a router chooses among {short(self.experts)}, expected one expert or more, each once")
 
 
-def _distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    return math.dist(a, b) / (math.hypot(*a) + 1e-12)
+@dataclass(frozen=True)
+class SourceInfo:
+    """How the source stream was modulated in training."""
+
+    time: str = "zero"
+    """"zero": as a clean picture, once for all sampler steps; "shared": with the noise's timestep."""
+    guidance: float = 1.0
+
+    def __post_init__(self):
+        one_of("time", self.time, ("zero", "shared"))
+        between("guidance", self.guidance)
+
+
+@dataclass(frozen=True)
+class BankInfo:
+    base: Base
+    experts: Mapping[str, ExpertInfo] = field(default_factory=dict)
+    routers: Mapping[str, RouterInfo] = field(default_factory=dict)
+    source: SourceInfo = field(default_factory=SourceInfo)
+    licence: str = ""
+
+    def __post_init__(self):
+        _check_names((*self.experts, *self.routers))
+        if FINAL in self.routers:
+            raise ValueError(f"a router is named {FINAL}, which stands for the last one: rename it")
+        ranks: dict[str, int] = {}
+        for name, expert in self.experts.items():
+            if not any(map(self.base.count, expert.targets.values())):
+                raise ValueError(f"expert {name} bends {dict(expert.targets)}, but the base has no such block")
+            if expert.shared and ranks.setdefault(expert.shared, expert.rank) != expert.rank:
+                raise ValueError(
+                    f"expert {name} has rank {expert.rank}, expected {ranks[expert.shared]} as all that share down "
+                    f"matrices in {expert.shared}"
+                )
+
+
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"the name {short(name)!r} is not made of 1 to 64 letters, digits, _ and -")

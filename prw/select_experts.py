@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from .bank.bank import Bank
-from .bank.info import BankError, RouterInfo
+from .config import RouterInfo
 from .experts import Weave
+from .files.errors import BankError
 from .files.validate import short
 from .router import Route, Steering, route
 from .source import Routing
-from .source_format import Habits
+from .source_format import SourceFormat
 from .weaving import Pick
 
 BlockNoise = Callable[[str, Tensor], Tensor]
@@ -81,11 +82,11 @@ def columns_of(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
     return stage, columns
 
 
-def habits_of(bank: Bank, routing: Routing) -> Habits:
+def habits_of(bank: Bank, routing: Routing) -> SourceFormat:
     """The habits of an expert that works alone: forced by the user, or without a router."""
     stage, columns = columns_of(bank, routing)
     alone = routing.expert or (columns.experts[0] if stage is None else "")
-    return bank.info.experts[alone].habits if alone else Habits()
+    return bank.info.experts[alone].habits if alone else SourceFormat()
 
 
 def _lean(bank: Bank, columns: RouterInfo, amount: float) -> Tensor | None:

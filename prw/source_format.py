@@ -16,7 +16,7 @@ PIXELS = 8
 
 
 @dataclass(frozen=True)
-class Habits:
+class SourceFormat:
     """Empty is always: as the bank or the task says."""
 
     guidance: str = ""

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
-from ..prw.bank.info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from ..prw.bank.shapes import expected_shapes, place_of
-from ..prw.config import Base
+from ..prw.base_model import Base
+from ..prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from ..prw.tasks import TASKS
 from .recipes.curriculum import Settings, Stage
 

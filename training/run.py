@@ -19,7 +19,7 @@ import torch
 
 from ..prw.bank.bank import Bank
 from ..prw.bank.shapes import keys_of
-from ..prw.config import Base
+from ..prw.base_model import Base
 from ..prw.coredi.features import SUFFIX
 from .add_expert import empty_bank, grown, refuse_early
 from .checkpoint.checkpoints import TrainingError

@@ -11,12 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from ..config import FINAL, BankInfo, ExpertInfo, RouterInfo
 from ..experts import LowRank
+from ..files.errors import BankError
 from ..files.safe_file import SafeFile
 from ..files.safetensors_writer import write
 from ..files.tensor_versions import state_of
 from ..files.validate import short
-from .info import FINAL, BankError, BankInfo, ExpertInfo, RouterInfo, decode, encode
+from .info import decode, encode
 from .shapes import check_bank, down_key
 
 METADATA_KEY = "cologen"
@@ -33,7 +35,7 @@ class Bank:
     def open(cls, path: str | os.PathLike) -> "Bank":
         file = SafeFile(path)
         info = decode(file.metadata.get(METADATA_KEY), file.path.name)
-        check_bank(info, {name: (file.shape(name), file.dtype(name)) for name in file}, file.path.name)
+        check_bank(info, file)
         return cls(info, file)
 
     def save(self, path: str | os.PathLike) -> Path:

@@ -11,12 +11,13 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from ..config import BankInfo
 from ..experts import LowRank
+from ..files.errors import BankError
 from ..files.tensor_versions import Same
 from ..files.tensor_views import width_of
 from ..files.validate import short
 from .bank import Bank
-from .info import BankError, BankInfo
 from .shapes import down_key, expected_shapes, keys_of, place_of
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)

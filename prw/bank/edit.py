@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..config import BankInfo, RouterInfo, SourceInfo
+from ..files.errors import BankError
 from ..files.tensor_views import Renamed
 from ..files.validate import short
 from .bank import Bank
-from .info import BankError, BankInfo, RouterInfo, SourceInfo
 from .shapes import expected_shapes
 
 

@@ -4,34 +4,20 @@
 experts of one down matrix; `routers.<stage>.<block>.<weight|noise>`.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from ..files.validate import short
-from .info import BankError, BankInfo, ExpertInfo
+from ..config import BankInfo, ExpertInfo
+from ..files.errors import BankError
+from ..files.safe_file import SafeFile, check_tensors
 
-DTYPES = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 
-
-def check_bank(info: BankInfo, found: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> None:
+def check_bank(info: BankInfo, file: SafeFile) -> None:
     """Refuses a file whose tensors are not exactly those that its metadata promises."""
-    if (count := expected_count(info)) > 4 * len(found) + 4096:  # before a table is built of what a file may claim
-        raise BankError(f"{name} holds {len(found)} tensors, but its metadata promises {count}: it is no valid bank.")
-    check_tensors(expected_shapes(info), found, name)
-
-
-def check_tensors(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[tuple[int, ...], str]], name: str
-) -> None:
-    for key in expected.keys() - found.keys():
-        raise BankError(f"{name} lacks the tensor {key} that its metadata promises: download or save it again.")
-    for key in found.keys() - expected.keys():
-        raise BankError(f"{name} holds a tensor {short(key)} that its metadata does not name: it is no valid bank.")
-    for key, (shape, dtype) in found.items():
-        if shape != expected[key]:
-            raise BankError(f"{name}: {key} has shape {shape}, expected {expected[key]}: download or save it again.")
-        if dtype not in DTYPES:
-            raise BankError(f"{name}: {key} is of type {dtype}, expected one of {', '.join(sorted(DTYPES))}.")
+    if (count := expected_count(info)) > 4 * len(file) + 4096:  # before a table is built of what a file may claim
+        raise BankError(
+            f"{file.name} holds {len(file)} tensors, but its metadata promises {count}: it is no valid bank."
+        )
+    check_tensors(file, expected_shapes(info))
 
 
 def expected_count(info: BankInfo) -> int:

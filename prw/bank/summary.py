@@ -1,7 +1,7 @@
 """What is in a bank, as a text that people read: in the terminal and in a node."""
 
+from ..config import ExpertInfo
 from .bank import Bank
-from .info import ExpertInfo
 from .shapes import keys_of
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..appended_kv import OPTION, Appendix, Part
 from ..bank.bank import Bank
-from ..config import Base
+from ..base_model import Base
 from ..coredi.feature_stream import FeatureStream, last_tokens
 from ..coredi.features import WAYS, Features, begun, pooling
 from ..files.validate import short

@@ -12,7 +12,7 @@ from ..bank.bank import Bank
 from ..fit_image import FIT, filled, keep, rgb
 from ..select_experts import habits_of
 from ..source import LATENT_CHANNELS, Routing, Source
-from ..source_format import Habits
+from ..source_format import SourceFormat
 from .conditioning import add_source
 
 
@@ -62,7 +62,7 @@ def source_of(
     if vae is None:
         raise ValueError("There is no VAE, expected FLUX's (ae.safetensors): connect it from Load VAE or Load FLUX.")
     routing = options.routing(task)
-    habits = Habits() if experts is None else habits_of(experts, routing)
+    habits = SourceFormat() if experts is None else habits_of(experts, routing)
     image = rgb(image) if hole is None else filled(rgb(image), masks(hole, len(image)), habits.hole)
     return Source(
         latent=vae.encode(FIT[habits.fit](image, habits.side or options.size)).detach().clone(),

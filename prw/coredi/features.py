@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bank.shapes import check_tensors
-from ..config import Base
+from ..base_model import Base
 from ..files.file_metadata import Label
-from ..files.safe_file import SafeFile, begins_with
+from ..files.safe_file import SafeFile, begins_with, check_tensors
 from ..files.safetensors_writer import write
 from ..files.validate import between, one_of
 
@@ -56,7 +55,7 @@ class Features:
     def open(cls, path: str | os.PathLike) -> "Features":
         file = SafeFile(path)
         info = LABEL.read(file)
-        check_tensors(shapes(info), {name: (file.shape(name), file.dtype(name)) for name in file}, file.name)
+        check_tensors(file, shapes(info))
         return cls(info, {name: file[name].float() for name in file})
 
     def save(self, path: str | os.PathLike) -> Path:

@@ -4,9 +4,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..bank.info import SIZE_LIMIT, BankError
+from .errors import FileError
 from .safe_file import SafeFile
 from .validate import build, short
+
+SIZE_LIMIT = 1 << 20
+"""Characters of metadata that are read: the rest of a header may be anybody's."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +30,21 @@ class Label:
         return {self.key: json.dumps({"format": self.format, "version": self.version, **asdict(info)})}
 
     def read(self, file: SafeFile) -> Any:
-        """The dataclass, or a BankError that names the file."""
+        """The dataclass, or a FileError that names the file."""
         text, name = file.metadata.get(self.key), file.name
         try:
             data = json.loads(text if text is not None and len(text) <= SIZE_LIMIT else "null")
             if not isinstance(data, dict) or data.pop("format", None) != self.format:
-                raise BankError(f"{name} is no CoLoGen {self.what}: choose a file that {self.maker} made.")
+                raise FileError(f"{name} is no CoLoGen {self.what}: choose a file that {self.maker} made.")
             version = data.pop("version", None)
             if not isinstance(version, int) or not 1 <= version <= self.version:
-                raise BankError(
+                raise FileError(
                     f"{name} is a {self.what} of version {short(version)}, expected {self.version}: update the pack."
                 )
             return build(self.kind, data, "metadata")
-        except BankError:
+        except FileError:
             raise
         except (ValueError, OverflowError, RecursionError) as error:
-            raise BankError(
+            raise FileError(
                 f"{name} has metadata that cannot be used ({short(error)}): it is no valid {self.what}."
             ) from None

@@ -9,8 +9,11 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..bank.info import BankError
+from .errors import FileError
 from .validate import short
+
+FLOATS = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+"""Types of numbers that weights are kept in, in safetensors' words."""
 
 
 class SafeFile(Mapping):
@@ -21,14 +24,14 @@ class SafeFile(Mapping):
         self.name = called or self.path.name
         """What people call it."""
         if not self.path.is_file():
-            raise BankError(f"There is no file {short(path)}: check the name.")
+            raise FileError(f"There is no file {short(path)}: check the name.")
         if not os.access(self.path, os.R_OK):
-            raise BankError(f"{self.path.name} may not be read by this user: change its permissions.")
+            raise FileError(f"{self.path.name} may not be read by this user: change its permissions.")
         try:
             self._file = safe_open(self.path, framework="pt")
             self._names = dict.fromkeys(self._file.keys())
         except (SafetensorError, OSError) as error:
-            raise BankError(
+            raise FileError(
                 f"{self.path.name} is not a whole safetensors file ({short(error)}): download or save it again."
             ) from None
         self.metadata = self._file.metadata() or {}
@@ -48,7 +51,7 @@ class SafeFile(Mapping):
         except OSError:
             return
         if now != self._opened and now[0] == self._opened[0]:
-            raise BankError(f"{self.path.name} has changed since it was loaded: load the experts again.")
+            raise FileError(f"{self.path.name} has changed since it was loaded: load the experts again.")
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -74,6 +77,24 @@ class SafeFile(Mapping):
 
     def dtype(self, name: str) -> str:
         return self._file.get_slice(name).get_dtype()
+
+
+def check_tensors(file: SafeFile, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses a file whose tensors are not exactly those of these names and shapes."""
+    for key in expected.keys() - file.keys():
+        raise FileError(f"{file.name} lacks the tensor {key} that its metadata promises: download or save it again.")
+    for key in file.keys() - expected.keys():
+        raise FileError(
+            f"{file.name} holds a tensor {short(key)} that its metadata does not name: it is no valid bank."
+        )
+    for key in file:
+        shape, dtype = file.shape(key), file.dtype(key)
+        if shape != expected[key]:
+            raise FileError(
+                f"{file.name}: {key} has shape {shape}, expected {expected[key]}: download or save it again."
+            )
+        if dtype not in FLOATS:
+            raise FileError(f"{file.name}: {key} is of type {dtype}, expected one of {', '.join(sorted(FLOATS))}.")
 
 
 def begins_with(path: str | os.PathLike, mark: re.Pattern, length: int) -> bool:

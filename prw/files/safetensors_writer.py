@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..bank.info import BankError
 from .atomic_write import whole
+from .errors import FileError
 from .tensor_views import width_of
 from .validate import short
 
@@ -34,7 +34,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapp
         with whole(path) as partial, open(partial, "wb") as file:
             _write(file, tensors, dict(metadata))
     except OSError as error:
-        raise BankError(
+        raise FileError(
             f"{path.name} could not be written ({short(error)}): free some space or choose another folder."
         ) from None
     return path

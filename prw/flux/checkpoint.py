@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..bank.info import BankError
+from ..files.errors import FileError
 from ..files.safe_file import SafeFile
 from .flux1 import Flux, FluxParams
 
@@ -32,9 +32,9 @@ def flux_from(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype | Non
     found = {key.replace("_norm.weight", "_norm.scale"): full for key, full in found.items()}
     expected = flux.state_dict().keys()
     if missing := sorted(expected - found.keys()):
-        raise BankError(f"{name} lacks {missing[0]} ({len(missing)} tensors in all), expected a whole FLUX.1 file.")
+        raise FileError(f"{name} lacks {missing[0]} ({len(missing)} tensors in all), expected a whole FLUX.1 file.")
     if extra := sorted(found.keys() - expected):
-        raise BankError(
+        raise FileError(
             f"{name} holds {extra[0]} ({len(extra)} tensors in all) that FLUX.1 has no place for: load it in "
             f"ComfyUI, or use a bf16, fp16, fp32 or plain fp8 file (no scaled fp8, GGUF or NF4)."
         )
@@ -42,10 +42,10 @@ def flux_from(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype | Non
     for key, like in flux.state_dict().items():
         if tensors[key].shape != like.shape:
             shape, wanted = tuple(tensors[key].shape), tuple(like.shape)
-            raise BankError(f"{name}: {key} has shape {shape}, expected {wanted}: it is no whole FLUX.1 file.")
+            raise FileError(f"{name}: {key} has shape {shape}, expected {wanted}: it is no whole FLUX.1 file.")
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
-            raise BankError(f"{name}: {key} is {tensor.dtype}, expected bf16, fp16, fp32 or fp8: use another file.")
+            raise FileError(f"{name}: {key} is {tensor.dtype}, expected bf16, fp16, fp32 or fp8: use another file.")
     flux.load_state_dict({key: t.to(device, dtype) for key, t in tensors.items()}, assign=True)
     return flux.eval().requires_grad_(False)
 
@@ -54,13 +54,13 @@ def params_of(shapes: Mapping[str, tuple[int, ...]], name: str) -> FluxParams:
     """The shape of the FLUX that these weights belong to."""
     if "double_blocks.0.img_attn.qkv.weight" not in shapes or "vector_in.in_layer.weight" not in shapes:
         kind = "a diffusers file" if any("transformer_blocks" in key for key in shapes) else "another model"
-        raise BankError(
+        raise FileError(
             f"{name} looks like {kind}, expected FLUX.1 in Black Forest Labs' layout (double_blocks, single_blocks): "
             f"use the single-file version of the weights."
         )
     for key in READ:
         if len(shapes.get(key, ())) != 2 or min(shapes[key]) < 1:
-            raise BankError(f"{name} lacks a whole {key}, expected a whole FLUX.1 file: download it again.")
+            raise FileError(f"{name} lacks a whole {key}, expected a whole FLUX.1 file: download it again.")
     hidden, in_channels = shapes["img_in.weight"]
     return FluxParams(
         in_channels=in_channels,

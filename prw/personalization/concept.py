@@ -19,12 +19,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..bank.info import BankError
-from ..bank.shapes import check_tensors
-from ..config import Base
+from ..base_model import Base
 from ..experts import LowRank
+from ..files.errors import FileError
 from ..files.file_metadata import Label
-from ..files.safe_file import SafeFile, begins_with
+from ..files.safe_file import SafeFile, begins_with, check_tensors
 from ..files.safetensors_writer import write
 from ..files.validate import between, one_of
 from .marked_prompt import Words
@@ -85,9 +84,9 @@ class Concept:
         file = SafeFile(path)
         info = LABEL.read(file)
         shapes = {**expected_shapes(info), **dict.fromkeys(alphas(info), ())}
-        check_tensors(shapes, {name: (file.shape(name), file.dtype(name)) for name in file}, file.name)
+        check_tensors(file, shapes)
         if any(file[name] != torch.tensor(float(info.alpha), dtype=file[name].dtype) for name in alphas(info)):
-            raise BankError(f"{file.name} has another alpha than its metadata says ({info.alpha:g}): save it again.")
+            raise FileError(f"{file.name} has another alpha than its metadata says ({info.alpha:g}): save it again.")
         return cls(info, {name: file[name] for name in expected_shapes(info)})
 
     def save(self, path: str | os.PathLike) -> Path:

@@ -8,8 +8,8 @@ import layouts
 import numpy as np
 import pytest
 import torch
-from cologen.prw.bank.info import BankError
 from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.files.errors import FileError
 from cologen.training.encoders.flux1 import EncoderFiles, FluxEncoders, open_encoders
 from pack import HOST
 from safetensors.torch import load_file, save_file
@@ -306,7 +306,7 @@ def test_what_is_wrong_is_a_sentence(models, tmp_path):
         ),
         (dict(t5_tokenizer=str(tmp_path)), "No tokenizer can be read from .*: set encoders.t5_tokenizer"),
     ):
-        with pytest.raises(BankError, match=sentence):
+        with pytest.raises(FileError, match=sentence):
             encoders = ours(folder, **changes)
             encoders.texts(["a"]), encoders.encode(np.zeros((1, 16, 16, 3), np.uint8))
     for changes in (dict(tokens=0), dict(precision="fp8"), dict(t6="")):

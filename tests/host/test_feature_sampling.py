@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from cologen.prw.bank.info import BankError
 from cologen.prw.coredi.features import Coevolving, Features
 from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.files.errors import FileError
 from cologen.prw.source import Routing
 from cologen.training.coredi.sampling import drawn_along
 from safetensors.torch import save_file
@@ -94,15 +94,15 @@ def test_a_file_brings_back_what_was_saved_and_refuses_all_else(flux, bank, tmp_
     assert {t.dtype for t in Features.open(halves.save(tmp_path / "half.safetensors")).tensors.values()} == {
         torch.float32
     }
-    with pytest.raises(BankError, match="bank.safetensors is no CoLoGen features file: choose a file that a training"):
+    with pytest.raises(FileError, match="bank.safetensors is no CoLoGen features file: choose a file that a training"):
         Features.open(bank.save(tmp_path / "bank.safetensors"))
     fewer = Features(features.info, {"norm.weight": features.tensors["norm.weight"]})
-    with pytest.raises(BankError, match="fewer.safetensors lacks the tensor"):
+    with pytest.raises(FileError, match="fewer.safetensors lacks the tensor"):
         Features.open(fewer.save(tmp_path / "fewer.safetensors"))
     later = dict(format="cologen-features", version=2), dict(format="cologen-features", version=1, way="nowhere")
     for metadata, said in zip(later, ("a features file of version 2", "'nowhere', expected one of 'coredi', 'self'")):
         save_file(features.tensors, tmp_path / "x.safetensors", {"cologen_features": json.dumps(metadata)})
-        with pytest.raises(BankError, match=said):
+        with pytest.raises(FileError, match=said):
             Features.open(tmp_path / "x.safetensors")
 
 

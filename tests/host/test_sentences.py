@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from cologen.prw.base_model import Base
 from cologen.prw.comfyui.conditioning import add_source
-from cologen.prw.config import Base
 from cologen.prw.coredi.features import Features, FeaturesInfo
 from cologen.prw.personalization.concept import ConceptInfo
 from cologen.prw.personalization.marked_prompt import WORDS, Words

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.personalization.concept import Concept, ConceptInfo
 from cologen.prw.personalization.marked_prompt import WORDS, Words

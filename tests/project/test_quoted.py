@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from cologen.prw.bank.edit import merge
-from cologen.prw.bank.info import BankError
+from cologen.prw.files.errors import BankError, FileError
 from cologen.prw.files.safe_file import SafeFile
 from cologen.prw.flux.checkpoint import flux_from
 from pack import ROOT
@@ -66,14 +66,14 @@ def test_banks_of_two_shapes_do_not_merge():
 def test_a_file_of_somebody_else(tmp_path, monkeypatch):
     path = tiny_bank(tiny_flux()).save(tmp_path / "bank.safetensors")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
-    with pytest.raises(BankError, match="bank.safetensors may not be read by this user: change its permissions"):
+    with pytest.raises(FileError, match="bank.safetensors may not be read by this user: change its permissions"):
         SafeFile(path)
 
 
 def test_half_a_flux():
     weights = tiny_flux().state_dict()
     del weights["img_in.bias"]
-    with pytest.raises(BankError, match=r"half lacks img_in.bias \(1 tensors in all\), expected a whole FLUX.1 file"):
+    with pytest.raises(FileError, match=r"half lacks img_in.bias \(1 tensors in all\), expected a whole FLUX.1 file"):
         flux_from(weights, "half")
 
 

@@ -3,8 +3,8 @@
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.edit import random_bank
-from cologen.prw.bank.info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
+from cologen.prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from cologen.prw.flux.flux1 import Flux
 from cologen.prw.source import Routing, Source
 from cologen.training.base.random_models import TINY, random_flux

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pack  # noqa: F401
 import torch
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.training.add_expert import empty_bank, grown
 from cologen.training.base.random_models import random_flux

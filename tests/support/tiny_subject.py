@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pack  # noqa: F401
 import torch
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
 from cologen.prw.personalization.marked_prompt import Words, without_marks
 from cologen.training.forward import SPARE_EMBEDDED
 from cologen.training.recipes.subject import OWN, PRIOR, subject_of

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.prw.bank.info import BankError
+from cologen.prw.files.errors import FileError
 from cologen.training.checkpoint import checkpoints
 from cologen.training.checkpoint.checkpoints import Folder, TrainingError, read
 from cologen.training.errors import NotFinite, Stopped
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
         tiny_run(tmp_path / "file/out", tiny_curriculum(1)).train()
     recipe = stopped_run(tmp_path / "run", "inpaint", 2)
     (tmp_path / "run/stages").write_text("in the way")
-    with pytest.raises(BankError, match="1-inpaint.safetensors could not be written"):
+    with pytest.raises(FileError, match="1-inpaint.safetensors could not be written"):
         tiny_run(tmp_path / "run", recipe).train()
     (tmp_path / "run/stages").unlink()
     assert tiny_run(tmp_path / "run", recipe).train().info.experts.keys() == set(TASKS)

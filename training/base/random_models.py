@@ -2,8 +2,8 @@
 
 import torch
 
-from ...prw.bank.info import BankInfo, ExpertInfo, RouterInfo, SourceInfo
-from ...prw.config import Base
+from ...prw.base_model import Base
+from ...prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from ...prw.flux.flux1 import Flux, FluxParams
 from ...prw.tasks import TASKS
 

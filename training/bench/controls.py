@@ -15,8 +15,8 @@ from ...prw.attachment import Attachment, source_vec
 from ...prw.bank.bank import Bank
 from ...prw.bank.edit import merge, random_bank
 from ...prw.bank.importers.easycontrol import KINDS, TARGETS
-from ...prw.bank.info import BankInfo, ExpertInfo
-from ...prw.config import Base
+from ...prw.base_model import Base
+from ...prw.config import BankInfo, ExpertInfo
 from ...prw.embedded_host import EmbeddedHost, velocity
 from ...prw.experts import Weave
 from ...prw.router import route

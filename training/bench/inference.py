@@ -19,7 +19,7 @@ import torch
 
 from ...prw.attachment import Attachment
 from ...prw.bank.edit import random_bank
-from ...prw.config import Base
+from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost, velocity
 from ...prw.source import Routing, Source
 from ..base.random_models import FLUX1, bank_info, random_flux

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...prw.attachment import Host
-from ...prw.config import Base
+from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
 from ..add_expert import empty_bank, grown
 from ..data.encoded.dataset import Lessons

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...prw.bank.bank import Bank
-from ...prw.config import Base
+from ...prw.base_model import Base
 from ...prw.files.atomic_write import PART, whole
 from ..distributed import ranks
 from ..recipes.curriculum import Curriculum, Settings, Stage

@@ -12,10 +12,11 @@ from ...prw.bank.bank import Bank
 from ...prw.bank.edit import merge, random_bank, split
 from ...prw.bank.importers import CHOICES, open_experts
 from ...prw.bank.importers.peft import SPELLINGS, export
-from ...prw.bank.info import BankError, encode
+from ...prw.bank.info import encode
 from ...prw.bank.shapes import expected_shapes
 from ...prw.bank.summary import described
-from ...prw.config import Base
+from ...prw.base_model import Base
+from ...prw.files.errors import FileError
 from ...prw.flux.checkpoint import load_flux
 from ...prw.tasks import TASKS
 from ..base.random_models import TINY, bank_info
@@ -81,7 +82,7 @@ def _base(name: str) -> Base:
     if name in SHAPES:
         return SHAPES[name]
     if not Path(name).is_file():
-        raise BankError(f"There is no base {name}, expected {', '.join(SHAPES)} or a FLUX.1 file: check the name.")
+        raise FileError(f"There is no base {name}, expected {', '.join(SHAPES)} or a FLUX.1 file: check the name.")
     flux = load_flux(name)
     return Base.of(flux).probed(flux, Path(name).stem)
 
@@ -92,9 +93,9 @@ def _new(args: Namespace) -> str:
     shapes = expected_shapes(info).items()
     needed = sum(math.prod(s) * (dtype.itemsize if name.startswith("experts.") else 4) for name, s in shapes)
     if needed > free:
-        raise BankError(f"This bank takes {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: lower --rank.")
+        raise FileError(f"This bank takes {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: lower --rank.")
     if not 0 <= args.up <= 1000:
-        raise BankError(f"--up is {args.up}, expected 0 to 1000.")
+        raise FileError(f"--up is {args.up}, expected 0 to 1000.")
     bank = random_bank(info, args.seed % 2**63, args.up)
     tensors = {name: t.to(dtype) if name.startswith("experts.") else t for name, t in bank.tensors.items()}
     Bank(info, tensors).save(path)
@@ -108,7 +109,7 @@ def _room(path: Path) -> int:
 
 def free_path(path: Path) -> Path:
     if not path.name or path.exists():
-        raise BankError(f"{path} is there already, expected a new file: delete it first or choose another name.")
+        raise FileError(f"{path} is there already, expected a new file: delete it first or choose another name.")
     return path
 
 
@@ -125,7 +126,7 @@ def _merge(args: Namespace) -> str:
 
 def _import(args: Namespace) -> str:
     if args.name and len(args.files) > 1:
-        raise BankError(f"--name is {args.name} for {len(args.files)} files, expected one: import them one by one.")
+        raise FileError(f"--name is {args.name} for {len(args.files)} files, expected one: import them one by one.")
     bank = merge(open_experts(path, args.name, args.kind) for path in args.files)
     path = bank.save(free_path(args.out))
     return f"{described(bank, path.name)}\n\n{path} ({path.stat().st_size / 2**20:.1f} MiB)"
@@ -142,12 +143,12 @@ def _verify(args: Namespace) -> str:
     bank = open_experts(args.file)
     for name in bank.tensors:
         if not torch.isfinite(bank.tensors[name].float()).all():
-            raise BankError(f"{args.file.name}: {name} holds values that are not finite: train or download it again.")
+            raise FileError(f"{args.file.name}: {name} holds values that are not finite: train or download it again.")
     if args.base is not None:
         flux = load_flux(args.base)
         found = Base.of(flux).probed(flux)
         if problem := bank.info.base.refusal(found) or bank.info.base.doubt(found):
-            raise BankError(problem)
+            raise FileError(problem)
     return (
         f"{args.file.name} is whole: {len(bank.tensors)} tensors{'' if args.base is None else ', made for this base'}"
     )

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import save_file
 
 from ...prw.bank.edit import random_bank
-from ...prw.config import Base
+from ...prw.base_model import Base
 from ...prw.tasks import TASKS
 from ..base.random_models import TINY, bank_info, random_flux
 from ..data.sample import Example

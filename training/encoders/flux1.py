@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...prw.bank.info import BankError
+from ...prw.files.errors import FileError
 from ...prw.files.validate import between, build, one_of, short
 from ...prw.fit_image import as_bytes
 from ...prw.personalization.marked_prompt import Words, marked
@@ -92,7 +92,7 @@ class FluxEncoders:
         pixels = torch.from_numpy(np.stack(pictures)).to(self.device).movedim(-1, 1)  # (batch, 3, height, width)
         latents = self.vae.encode((pixels.float() / 255 * 2 - 1).to(self.dtype)).latent_dist.mean.float().cpu()
         if latents.shape[1] != LATENT_CHANNELS:
-            raise BankError(
+            raise FileError(
                 f"{Path(self.files.vae).name} makes latents of {latents.shape[1]} channels, expected {LATENT_CHANNELS}: "
                 f"choose FLUX.1's (ae.safetensors)."
             )
@@ -155,7 +155,7 @@ def open_encoders(table: Mapping[str, Any], device: str) -> FluxEncoders:
         path = getattr(files, name)
         if not Path(path).is_file():
             found = f"there is no file {short(path)}" if path else f"the recipe's table [encoders] says no {name}"
-            raise BankError(f"FLUX.1's encoders are needed, but {found}: set encoders.{name} to its place.")
+            raise FileError(f"FLUX.1's encoders are needed, but {found}: set encoders.{name} to its place.")
     return FluxEncoders(files, device)
 
 
@@ -170,7 +170,7 @@ def tokenizer(kind: type, files: EncoderFiles, name: str):
             raise OSError(f"its vocabulary has {len(found)} words, expected {WORDS[name]} or more")
         return found
     except Exception as error:  # whatever a foreign folder can provoke
-        raise BankError(
+        raise FileError(
             f"No tokenizer can be read from {folder} ({short(str(error).partition(chr(10))[0])}), expected a folder "
             f"as ComfyUI or transformers has it: set encoders.{name}."
         ) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...prw.bank.info import BankError
+from ...prw.files.errors import FileError
 from ...prw.files.safe_file import SafeFile
 from ...prw.files.validate import short
 
@@ -62,7 +62,7 @@ def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     for name in filter(lambda name: name.endswith(SCALE), file):
         layer, scale = name.removesuffix(SCALE), file[name].to(device, dtype)
         if f"{layer}.weight" not in weights or scale.numel() != 1:
-            raise BankError(
+            raise FileError(
                 f"{path.name}: {name} is {tuple(scale.shape)}, expected one number for a weight: choose another file."
             )
         t5.get_submodule(layer).register_forward_hook(partial(scaled, scale))
@@ -122,10 +122,10 @@ def open_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
 def opened(path: Path, wanted: str, sign: str) -> SafeFile:
     """A file that holds this tensor."""
     if not path.is_file():
-        raise BankError(f"There is no file {path}, expected {wanted}: set its place in the table [encoders].")
+        raise FileError(f"There is no file {path}, expected {wanted}: set its place in the table [encoders].")
     file = SafeFile(path)
     if sign not in file:
-        raise BankError(f"{path.name} holds {short(next(iter(file), 'nothing'))}, expected {wanted}: choose that file.")
+        raise FileError(f"{path.name} holds {short(next(iter(file), 'nothing'))}, expected {wanted}: choose that file.")
     return file
 
 
@@ -134,12 +134,12 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor | None], path: Path) -> 
     expected = model.state_dict()
     for names, fault in ((expected.keys() - weights.keys(), "lacks"), (weights.keys() - expected.keys(), "also holds")):
         if names:
-            raise BankError(
+            raise FileError(
                 f"{path.name} {fault} {short(min(names))} ({len(names)} tensors in all), expected a whole plain file of "
                 f"this model (no GGUF): download it again, or choose another."
             )
     for name, like in expected.items():
         if weights[name] is None or weights[name].shape != like.shape:
             shape = "nothing" if weights[name] is None else tuple(weights[name].shape)
-            raise BankError(f"{path.name}: {name} is {shape}, expected {tuple(like.shape)}: choose another file.")
+            raise FileError(f"{path.name}: {name} is {shape}, expected {tuple(like.shape)}: choose another file.")
     model.load_state_dict(weights, assign=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...prw.attachment import Attachment
-from ...prw.config import Base
+from ...prw.base_model import Base
 from ...prw.personalization.concept import Concept, bends_of
 from ...prw.personalization.low_rank_patch import bent
 from ..forward import device_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...prw.bank.info import FINAL, NAME
+from ...prw.config import FINAL, NAME
 from ...prw.files.validate import between, build, one_of, short, typed
 from ..schedules import SCHEDULES
 from .read_recipe import tables

@@ -14,7 +14,7 @@ from itertools import permutations
 import torch
 
 from ...prw.bank.bank import Bank
-from ...prw.bank.info import ExpertInfo
+from ...prw.config import ExpertInfo
 from ..add_expert import refuse_trained
 from ..data.encoded.dataset import Codec, Lessons
 from ..recipes.curriculum import SUBJECT, Settings, Stage

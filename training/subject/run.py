@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...prw.config import Base
+from ...prw.base_model import Base
 from ...prw.flux.sampling import timesteps
 from ...prw.personalization.concept import Concept, ConceptInfo, beside_noun
 from ...prw.positions import token_grid

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from ...files.errors import FileError
 from ...files.safe_file import SafeFile
 from ..bank import METADATA_KEY, Bank
-from ..info import BankError
 from . import easycontrol, lora, peft
 from .names import as_asked
 from .unsupported_files import refuse_strangers
@@ -39,10 +39,10 @@ def open_experts(path: str | os.PathLike, name: str = "", kind: str = "auto") ->
         if METADATA_KEY in file.metadata:
             return as_asked(Bank.open(path), name, kind)
         return imported(file, name, kind)
-    except BankError:
+    except FileError:
         raise
     except ValueError as error:
-        raise BankError(f"{Path(path).absolute().name} cannot be read as experts: {error}.") from None
+        raise FileError(f"{Path(path).absolute().name} cannot be read as experts: {error}.") from None
 
 
 def imported(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
@@ -50,7 +50,7 @@ def imported(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
     family = family_of(file)
     if family is None:
         known = ", ".join(importer.label for importer in IMPORTERS.values())
-        raise BankError(
+        raise FileError(
             f"{file.name} is neither a CoLoGen bank nor a file that can be imported ({known}): choose another."
         )
     return IMPORTERS[family].read(file, name, kind)

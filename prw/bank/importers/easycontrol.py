@@ -13,19 +13,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ...config import Base
+from ...base_model import Base
+from ...config import BankInfo, ExpertInfo
+from ...files.errors import FileError
 from ...files.safe_file import SafeFile, begins_with
 from ...files.tensor_views import Renamed
 from ...files.validate import one_of, short
-from ...source_format import Habits
+from ...source_format import SourceFormat
 from ..bank import Bank
-from ..info import BankError, BankInfo, ExpertInfo
 from .matrices import matrix, put
 from .names import expert_name
 
 SIDE = 512
-OVER = Habits(guidance="live", position="corner", side=SIDE, fit="stretch", hole="black")
-SUBJECT = Habits(guidance="live", position="below", side=SIDE, fit="pad", hole="black")
+OVER = SourceFormat(guidance="live", position="corner", side=SIDE, fit="stretch", hole="black")
+SUBJECT = SourceFormat(guidance="live", position="below", side=SIDE, fit="pad", hole="black")
 EASYCONTROL = "Apache-2.0 on the model page; for research purposes only, says the authors' README"
 OMNICONSISTENCY = "see showlab/OmniConsistency"
 
@@ -34,7 +35,7 @@ class Kind(NamedTuple):
     """What a file is for, which nothing in it says."""
 
     task: str
-    habits: Habits
+    habits: SourceFormat
     triggers: tuple[str, ...] = ()
     licence: str = EASYCONTROL
 
@@ -119,7 +120,7 @@ def _places(file: SafeFile) -> dict[Place, str]:
     for key in file:
         match = KEY.fullmatch(key)
         if match is None or (match[1] and match[3] == "proj"):
-            raise BankError(
+            raise FileError(
                 f"{file.name} holds {short(key)} beside EasyControl's tensors: it is another kind of file, choose another."
             )
         single, block, target, number, part = match.groups()
@@ -131,12 +132,12 @@ def _whole(file: SafeFile, found: dict[Place, str], numbers: list[int], counts: 
     """Rank and width, if every matrix is there and of its size."""
     for place in _expected(numbers, counts):  # ends at the first gap, however much a file's names may claim
         if place not in found:
-            raise BankError(f"{file.name} lacks {place}: download it again.")
+            raise FileError(f"{file.name} lacks {place}: download it again.")
     rank, dim = matrix(file, found[next(_expected(numbers, counts))])
     for place, key in found.items():
         shape = (rank, dim) if place.part == "down" else (dim, rank)
         if matrix(file, key) != shape:
-            raise BankError(
+            raise FileError(
                 f"{file.name}: {short(key)} has shape {file.shape(key)}, expected {shape}: download it again."
             )
     return rank, dim
@@ -154,7 +155,7 @@ def _kind(path: Path, kind: str) -> Kind:
     words = re.findall("[a-z]+", path.stem.lower()) if kind == "auto" else [kind]
     named = [what for word, what in KINDS.items() if word in words]
     if len(named) != 1:
-        raise BankError(
+        raise FileError(
             f"{path.name} does not say what it is for, expected a name with one of {', '.join(KINDS)}: import it with "
             f"CoLoGen Import Experts, or cologen bank import, and choose a kind."
         )

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...config import Base
-from ...files.safe_file import SafeFile
+from ...base_model import Base
+from ...config import BankInfo, ExpertInfo
+from ...files.errors import FileError
+from ...files.safe_file import FLOATS, SafeFile
 from ...files.tensor_views import Renamed
 from ...files.validate import between, one_of, short
 from ..bank import Bank
-from ..info import BankError, BankInfo, ExpertInfo
-from ..shapes import DTYPES, expected_shapes, place_of
+from ..shapes import expected_shapes, place_of
 from .matrices import matrix, put
 from .names import expert_name
 
@@ -36,7 +37,7 @@ FUSED = re.compile(
 )
 PARTS = {"A": "down", "B": "up", "down": "down", "up": "up"}
 ALPHA = re.compile(r".*\.alpha")
-NUMBERS = DTYPES | {"F64", "I64", "I32", "I16", "I8", "U8"}
+NUMBERS = FLOATS | {"F64", "I64", "I32", "I16", "I8", "U8"}
 """Types that an alpha may have."""
 PARTIAL = "partial"
 
@@ -71,12 +72,12 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0)
     one_of("kind", kind, ("auto", PARTIAL))
     modules, others = modules_of(file)
     if not modules:
-        raise BankError(
+        raise FileError(
             f"{file.name} changes no layer that an expert can, expected q, k, v or the attention's output of the image "
             f"side: choose another."
         )
     if others and kind != PARTIAL:
-        raise BankError(
+        raise FileError(
             f"{file.name} also changes {len(others)} tensors that no expert can ({short(others[0])}), expected q, k, "
             f"v and the attention's output of the image side alone: choose the kind {PARTIAL} to take only those."
         )
@@ -107,7 +108,7 @@ def modules_of(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
         put(module.keys, PARTS[match["part"]], key, file)
     for stem, module in found.items():
         if module.keys.keys() != {"down", "up"}:
-            raise BankError(f"{file.name} has only half of {short(stem)}: download or save it again.")
+            raise FileError(f"{file.name} has only half of {short(stem)}: download or save it again.")
     return found, others
 
 
@@ -117,12 +118,12 @@ def _pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale: floa
         (rank, dim), up = matrix(file, keys["down"]), matrix(file, keys["up"])
         rows, fused = up[0], len(targets) > 1
         if up[1] != rank or rows < dim * len(targets) or (rows > dim and not fused):
-            raise BankError(
+            raise FileError(
                 f"{file.name}: {short(stem)} has shapes {(rank, dim)} and {up}, which do not fit together: download or "
                 f"save it again."
             )
         if rows > 3 * dim and not partly and file[keys["up"]][3 * dim :].any():
-            raise BankError(
+            raise FileError(
                 f"{file.name} also changes the MLP in {short(stem)}, which no expert can: choose the kind {PARTIAL} "
                 f"to take only what it does to q, k and v."
             )
@@ -131,7 +132,7 @@ def _pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale: floa
             put(places, f"{block}.{target}", keys["down"], file)
             pairs[f"{block}.{target}"] = Pair(keys, slice(i * dim, (i + 1) * dim), rank, dim, own)
     if len({pair.dim for pair in pairs.values()}) != 1:
-        raise BankError(f"{file.name} has layers of different widths, expected a LoRA of FLUX.1: choose another.")
+        raise FileError(f"{file.name} has layers of different widths, expected a LoRA of FLUX.1: choose another.")
     return pairs
 
 
@@ -140,7 +141,7 @@ def _scale(file: SafeFile, key: str, rank: int, scale: float) -> float:
     if key not in file:
         return scale
     if math.prod(file.shape(key)) != 1 or file.dtype(key) not in NUMBERS:
-        raise BankError(f"{file.name}: {short(key)} is no number: download or save it again.")
+        raise FileError(f"{file.name}: {short(key)} is no number: download or save it again.")
     alpha = float(file[key].double())
     between(short(key), alpha)
     return alpha / rank

@@ -1,16 +1,15 @@
 """What every importer asks of a file: matrices of numbers, and each of them once."""
 
-from ...files.safe_file import SafeFile
+from ...files.errors import FileError
+from ...files.safe_file import FLOATS, SafeFile
 from ...files.validate import short
-from ..info import BankError
-from ..shapes import DTYPES
 
 
 def matrix(file: SafeFile, key: str) -> tuple[int, int]:
     """Its shape."""
     shape = file.shape(key)
-    if len(shape) != 2 or 0 in shape or file.dtype(key) not in DTYPES:
-        raise BankError(
+    if len(shape) != 2 or 0 in shape or file.dtype(key) not in FLOATS:
+        raise FileError(
             f"{file.name}: {short(key)} is {file.dtype(key)} of shape {shape}, expected a matrix of numbers: download or "
             f"save it again."
         )
@@ -20,7 +19,7 @@ def matrix(file: SafeFile, key: str) -> tuple[int, int]:
 def put(found: dict, place, key: str, file: SafeFile) -> None:
     """Notes where a matrix lies: two spellings of one layer cannot both be meant."""
     if place in found:
-        raise BankError(
+        raise FileError(
             f"{file.name} holds {short(found[place])} and {short(key)}, expected one of them: both are the same matrix."
         )
     found[place] = key

@@ -2,10 +2,11 @@
 
 import re
 
+from ...config import NAME
+from ...files.errors import BankError
 from ...files.validate import one_of, short
 from ..bank import Bank
 from ..edit import rename
-from ..info import NAME, BankError
 
 
 def expert_name(name: str) -> str:

@@ -16,14 +16,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...files.safe_file import SafeFile
+from ...config import BankInfo
+from ...files.errors import BankError, FileError
+from ...files.safe_file import SafeFile, check_tensors
 from ...files.safetensors_writer import write
 from ...files.tensor_views import Renamed
 from ...files.validate import LARGEST, short
 from ..bank import Bank
 from ..compress import wide
-from ..info import BankError, BankInfo, decode, encode
-from ..shapes import check_tensors
+from ..info import decode, encode
 from . import lora
 from .names import as_asked
 from .unsupported_files import refuse_strangers
@@ -100,7 +101,7 @@ def export(bank: Bank, folder: Path, spelling: str = "diffusers") -> list[Path]:
     for name in bank.info.experts:
         target = folder / name
         if target.exists():
-            raise BankError(f"{target} is there already, expected a new folder: delete it or choose another.")
+            raise FileError(f"{target} is there already, expected a new folder: delete it or choose another.")
     return [_export_one(bank, name, folder / name, spelling) for name in bank.info.experts]
 
 
@@ -108,7 +109,7 @@ def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
     try:
         from peft import LoraConfig
     except ImportError:
-        raise BankError("Exporting takes peft, which is not installed: pip install peft.") from None
+        raise FileError("Exporting takes peft, which is not installed: pip install peft.") from None
 
     shapes, cuts = layout(bank.info, name, spelling)
     ranks = {
@@ -160,7 +161,7 @@ def _adapter(
 def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
     """An adapter folder as a bank: exactly if we wrote it, else as a LoRA."""
     if not (folder / WEIGHTS).is_file():
-        raise BankError(
+        raise FileError(
             f"{short(folder)} is a folder without {WEIGHTS}: name a bank's file or a PEFT adapter's folder."
         )
     file = SafeFile(folder / WEIGHTS, folder.absolute().name)
@@ -169,12 +170,12 @@ def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
     refuse_strangers(file, file.name)
     config = _json(folder / CONFIG)
     if config.get("use_dora"):
-        raise BankError(f"{file.name} is a DoRA, which divides by the base's weights, expected a LoRA: choose another.")
+        raise FileError(f"{file.name} is a DoRA, which divides by the base's weights, expected a LoRA: choose another.")
     if config.get("rank_pattern") or config.get("alpha_pattern") or config.get("use_rslora"):
-        raise BankError(f"{file.name} gives its layers ranks or scales of their own, expected one of each.")
+        raise FileError(f"{file.name} gives its layers ranks or scales of their own, expected one of each.")
     rank, alpha = (config.get(key) for key in ("r", "lora_alpha"))
     if not all(type(value) in (int, float) and 0 < value <= LARGEST for value in (rank, alpha)):
-        raise BankError(f"{file.name}/{CONFIG} has r {short(rank)} and lora_alpha {short(alpha)}, expected numbers.")
+        raise FileError(f"{file.name}/{CONFIG} has r {short(rank)} and lora_alpha {short(alpha)}, expected numbers.")
     return lora.read(file, name or file.name, kind, alpha / rank)
 
 
@@ -182,16 +183,16 @@ def _read_ours(folder: Path, file: SafeFile) -> Bank:
     note, title = _json(folder / OURS), f"{file.name}/{OURS}"
     spelling, text = note.get("spelling"), note.get("bank")
     if not isinstance(text, str) or spelling not in list(SPELLINGS):
-        raise BankError(f"{title} is not as we wrote it: delete it, and the folder is read as a LoRA.")
+        raise FileError(f"{title} is not as we wrote it: delete it, and the folder is read as a LoRA.")
     info = decode(text, title)
     plain = [e for e in info.experts.values() if "proj" not in e.targets and not e.shared and not e.scaled]
     if len(plain) != 1 or len(info.experts) != 1 or info.routers:
-        raise BankError(
+        raise FileError(
             f"{title} names {len(info.experts)} experts and {len(info.routers)} routers, expected one expert as an adapter "
             f"can hold it: delete it, and the folder is read as a LoRA."
         )
     shapes, cuts = layout(info, next(iter(info.experts)), spelling)
-    check_tensors(shapes, {key: (file.shape(key), file.dtype(key)) for key in file}, file.name)
+    check_tensors(file, shapes)
     names = {ours: cut.key for ours, cut in cuts.items()}
     return Bank(info, Renamed(file, names, lambda ours, tensor: tensor[cuts[ours].rows, cuts[ours].columns]))
 
@@ -202,9 +203,9 @@ def _json(path: Path) -> Mapping:
             raise ValueError("it is too long")
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BankError(
+        raise FileError(
             f"{path.parent.name}/{path.name} cannot be read ({short(error)}): export the adapter again."
         ) from None
     if not isinstance(data, dict):
-        raise BankError(f"{path.parent.name}/{path.name} holds no object: export the adapter again.")
+        raise FileError(f"{path.parent.name}/{path.name} holds no object: export the adapter again.")
     return data

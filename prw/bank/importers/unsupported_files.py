@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ..info import BankError
+from ...files.errors import FileError
 
 
 class Stranger(NamedTuple):
@@ -37,4 +37,4 @@ STRANGERS = (
 def refuse_strangers(names: Collection[str], file: str) -> None:
     for part, never, what in STRANGERS:
         if any(part in name for name in names) and not any(word in name for name in names for word in never):
-            raise BankError(f"{file} is {what}.")
+            raise FileError(f"{file} is {what}.")

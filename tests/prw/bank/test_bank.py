@@ -10,8 +10,9 @@ import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.bank.bank import METADATA_KEY, Bank
 from cologen.prw.bank.edit import merge, random_bank, split
-from cologen.prw.bank.info import BankError, encode
+from cologen.prw.bank.info import encode
 from cologen.prw.embedded_host import velocity
+from cologen.prw.files.errors import BankError, FileError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -50,7 +51,7 @@ class FullDisk(dict):
 def test_a_failed_save_leaves_the_old_file(flux, tmp_path):
     path = tiny_bank(flux).save(tmp_path / "bank.safetensors")
     before, other = path.read_bytes(), tiny_bank(flux, seed=9)
-    with pytest.raises(BankError, match="could not be written .*No space.*: free some space"):
+    with pytest.raises(FileError, match="could not be written .*No space.*: free some space"):
         Bank(other.info, FullDisk(other.tensors)).save(path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
@@ -60,7 +61,7 @@ def test_what_stands_in_the_way_of_a_file_is_a_sentence(flux, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.safetensors").mkdir()
     for path in (tmp_path / "file" / "bank.safetensors", tmp_path / "folder.safetensors"):
-        with pytest.raises(BankError, match=f"{path.name} could not be written .*: free some space or choose another"):
+        with pytest.raises(FileError, match=f"{path.name} could not be written .*: free some space or choose another"):
             bank.save(path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.safetensors"]
 
@@ -211,7 +212,7 @@ def test_a_broken_file_is_one_sentence(flux, tmp_path, name):
     path = tiny_bank(flux).save(tmp_path / "bank.safetensors")
     spoil, sentence = BROKEN[name]
     spoil(path)
-    with pytest.raises(BankError, match=sentence) as caught:
+    with pytest.raises(FileError, match=sentence) as caught:
         Bank.open(path)
     assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
 
@@ -226,7 +227,7 @@ json_values = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_metadata_does_more_than_a_sentence(flux, tmp_path_factory, data):
-    """Any entry of the metadata replaced by anything: it loads, or it is a BankError."""
+    """Any entry of the metadata replaced by anything: it loads, or it is a FileError."""
     path = tiny_bank(flux).save(tmp_path_factory.mktemp("fuzz") / "bank.safetensors")
     meta = json.loads(encode(tiny_info(flux)))
     spot = meta
@@ -239,7 +240,7 @@ def test_no_metadata_does_more_than_a_sentence(flux, tmp_path_factory, data):
     rewrite(path, lambda text: json.dumps(meta))
     try:
         Bank.open(path)
-    except BankError:
+    except FileError:
         pass
 
 
@@ -251,7 +252,7 @@ def test_a_bank_written_over_while_loaded_is_a_sentence_and_a_replaced_one_is_no
     again = Bank.open(path)
     with path.open("r+b") as file:
         file.truncate(1000)
-    with pytest.raises(BankError, match="has changed since it was loaded"):
+    with pytest.raises(FileError, match="has changed since it was loaded"):
         run(flux, again, source())
 
 

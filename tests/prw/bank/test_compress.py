@@ -8,9 +8,10 @@ from cologen.prw.attachment import Attachment
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.compress import cast, reranked, sharing
 from cologen.prw.bank.edit import random_bank, split
-from cologen.prw.bank.info import BankError, BankInfo, ExpertInfo
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
+from cologen.prw.config import BankInfo, ExpertInfo
 from cologen.prw.embedded_host import velocity
+from cologen.prw.files.errors import BankError, FileError
 from tiny import inputs, products, source, tiny_bank, tiny_info
 
 PLACE = "double_blocks.1.k"
@@ -146,7 +147,7 @@ def test_a_file_written_over_is_noticed_while_it_is_worked_on(bank, tmp_path):
     with path.open("r+b") as file:
         file.truncate(1000)
     for work in works:
-        with pytest.raises(BankError, match="has changed since it was loaded"):
+        with pytest.raises(FileError, match="has changed since it was loaded"):
             work.save(tmp_path / "other.safetensors")
     assert [file.name for file in tmp_path.iterdir()] == ["bank.safetensors"]
 

@@ -8,10 +8,11 @@ from cologen.prw.attachment import Attachment
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.compress import sharing
 from cologen.prw.bank.edit import drop, merge, random_bank, rename, split
-from cologen.prw.bank.info import BankError, RouterInfo, SourceInfo
+from cologen.prw.config import RouterInfo, SourceInfo
 from cologen.prw.embedded_host import velocity
+from cologen.prw.files.errors import BankError
 from cologen.prw.files.tensor_views import Renamed
-from cologen.prw.source_format import Habits
+from cologen.prw.source_format import SourceFormat
 from tiny import inputs, products, source, tiny_bank, tiny_info
 
 
@@ -59,7 +60,7 @@ def test_fresh_scaled_experts_are_those_without_scales(flux):
 
 
 def test_experts_that_are_told_the_picture_s_guidance_join_banks_of_any(flux, bank):
-    live = tiny_info(flux, names=("canny",), habits=Habits(guidance="live"))
+    live = tiny_info(flux, names=("canny",), habits=SourceFormat(guidance="live"))
     canny = random_bank(replace(live, routers={}, source=SourceInfo(guidance=30.0)), up=0.3)
     for pair in ((bank, canny), (canny, bank)):
         both = merge(pair)

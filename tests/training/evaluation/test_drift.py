@@ -8,7 +8,7 @@ import numpy as np
 import pack  # noqa: F401
 import pytest
 import torch
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.personalization.concept import ConceptInfo, layers
 from cologen.training.cli.main import main

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.edit import merge, random_bank
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
 from cologen.training.base.random_models import bank_info
 from cologen.training.recipes.curriculum import Stage
 from cologen.training.recipes.subject import OWN

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from cologen.prw.bank.info import NAME, BankError
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
+from cologen.prw.config import NAME
+from cologen.prw.files.errors import FileError
 from cologen.prw.personalization.concept import TOKENS, Concept, bends_of, beside_noun
 from cologen.prw.personalization.low_rank_patch import bent
 from cologen.prw.personalization.marked_prompt import Words
@@ -299,7 +300,7 @@ FILES = [
 def test_bad_files_are_a_sentence(how, sentence, tmp_path):
     path = tmp_path / "mine.safetensors"
     damaged(trainer_of(recipe()).result(), how, path)
-    with pytest.raises(BankError, match=sentence) as said:
+    with pytest.raises(FileError, match=sentence) as said:
         Concept.open(path)
     assert str(said.value).startswith("mine.safetensors")
 
@@ -307,5 +308,5 @@ def test_bad_files_are_a_sentence(how, sentence, tmp_path):
 def test_a_file_that_is_cut_off_is_a_sentence(tmp_path):
     path = trainer_of(recipe()).result().save(tmp_path / "mine.safetensors")
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(BankError, match="not a whole safetensors file"):
+    with pytest.raises(FileError, match="not a whole safetensors file"):
         Concept.open(path)

@@ -5,7 +5,7 @@ import pack  # noqa: F401
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.prw.config import Base
+from cologen.prw.base_model import Base
 from cologen.prw.flux.checkpoint import load_flux
 from cologen.training.cli.demo import demo
 from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_codec, open_set

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....prw.bank.info import BankError
 from ....prw.files.safe_file import SafeFile
 from ...checkpoint.folder_guard import claim, refuse_other
 from .dataset import Lessons, in_row, padded, taught_of
@@ -111,7 +110,7 @@ def open_shard(path: Path) -> Shard:
         texts = json.loads(file.metadata[KEY])
         starts = [0, *accumulate(texts["tokens"])]
         return Shard({name: file[name] for name in file}, texts["ids"], texts["prompts"], starts)
-    except (BankError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f"The shard {path} is torn ({error}): delete it, and {AGAIN}.") from None
 
 

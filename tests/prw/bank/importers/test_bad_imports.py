@@ -7,7 +7,7 @@ import pytest
 import torch
 from cologen.prw.bank.edit import merge
 from cologen.prw.bank.importers import open_experts
-from cologen.prw.bank.info import BankError
+from cologen.prw.files.errors import FileError
 from naive_easycontrol import random_file
 from safetensors.torch import load, save, save_file
 
@@ -66,7 +66,7 @@ def checked(path, whole) -> bool:
     """Whether a file opens; if so it must hold the original's numbers, else it is one short sentence."""
     try:
         bank = open_experts(path)
-    except BankError as error:
+    except FileError as error:
         text = str(error)
         assert "\n" not in text and 20 < len(text) < 400 and text.endswith((".", ")")), text
         return False
@@ -188,7 +188,7 @@ SENTENCES = {
 def test_loras_that_cannot_be_experts(tmp_path, what):
     save_file(LORAS[what], tmp_path / "x.safetensors")
     for kind in ("auto", "partial") if what != "line ends" else ("auto",):
-        with pytest.raises(BankError, match=SENTENCES[what]) as caught:
+        with pytest.raises(FileError, match=SENTENCES[what]) as caught:
             open_experts(tmp_path / "x.safetensors", kind=kind)
         assert "\n" not in str(caught.value)
 
@@ -205,7 +205,7 @@ def test_a_lora_of_text_and_picture_is_no_ominicontrol(tmp_path):
     more = pair("transformer.transformer_blocks.0.norm1.linear")
     for other in ("transformer_blocks.0.norm1_context.linear", "transformer_blocks.0.attn.add_k_proj"):
         save_file({**pair(), **more, **pair(other)}, tmp_path / "x.safetensors")
-        with pytest.raises(BankError, match="also changes 4 tensors that no expert can"):
+        with pytest.raises(FileError, match="also changes 4 tensors that no expert can"):
             open_experts(tmp_path / "x.safetensors")
         assert open_experts(tmp_path / "x.safetensors", kind="partial").info.experts["x"].targets == {"k": "double"}
 
@@ -222,19 +222,19 @@ def test_kinds_and_names_that_a_file_has_no_use_for_are_said(whole, tmp_path):
         ("lora", "bogus"),
     ):
         with pytest.raises(
-            BankError, match=f"{name}.safetensors cannot be read as experts: kind is '{kind}', expected"
+            FileError, match=f"{name}.safetensors cannot be read as experts: kind is '{kind}', expected"
         ):
             open_experts(tmp_path / f"{name}.safetensors", kind=kind)
     named = open_experts(tmp_path / "bank.safetensors", name="my edges")
     assert list(named.info.experts) == ["my_edges"] and all("my_edges" in key for key in named.tensors)
     merge([named, open_experts(tmp_path / "canny.safetensors")]).save(tmp_path / "two.safetensors")
-    with pytest.raises(BankError, match="The name is x for 2 experts, expected one"):
+    with pytest.raises(FileError, match="The name is x for 2 experts, expected one"):
         open_experts(tmp_path / "two.safetensors", name="x")
 
 
 def test_a_name_that_says_nothing_asks_for_a_kind(whole, tmp_path):
     (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(whole)
-    with pytest.raises(BankError, match="does not say what it is for, expected a name with one of canny"):
+    with pytest.raises(FileError, match="does not say what it is for, expected a name with one of canny"):
         open_experts(tmp_path / "pytorch_lora_weights.safetensors")
     bank = open_experts(tmp_path / "pytorch_lora_weights.safetensors", kind="pose", name="my pose")
     assert list(bank.info.experts) == ["my_pose"]

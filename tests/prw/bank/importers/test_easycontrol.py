@@ -9,8 +9,8 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.edit import merge
 from cologen.prw.bank.importers import open_experts
 from cologen.prw.bank.importers.easycontrol import KINDS, LOOKED_AT, looks_like_easycontrol
-from cologen.prw.bank.info import BankError
 from cologen.prw.embedded_host import velocity
+from cologen.prw.files.errors import FileError
 from naive_easycontrol import RANK, WIDTH, NaiveEasyControl, below, over, random_file
 from safetensors.torch import save_file
 from tiny import inputs, latent, source, tiny_bank
@@ -120,7 +120,7 @@ def test_a_whole_word_of_the_name_says_what_a_file_is_for(tmp_path, name, kind):
 
 @pytest.mark.parametrize("name", ["purpose", "segmented", "inpainting_or_subject"])
 def test_a_part_of_a_word_and_two_words_say_nothing(tmp_path, name):
-    with pytest.raises(BankError, match="does not say what it is for"):
+    with pytest.raises(FileError, match="does not say what it is for"):
         bank_of(tmp_path, name)
 
 
@@ -154,7 +154,7 @@ def test_what_is_wrong_with_a_file_is_said_in_the_file_s_own_words(tmp_path, wha
     change, sentence = SPOILT[what]
     tensors = {key: tensor for key, tensor in {**random_file(), **change}.items() if tensor is not None}
     save_file(tensors, tmp_path / "canny.safetensors")
-    with pytest.raises(BankError, match=sentence) as caught:
+    with pytest.raises(FileError, match=sentence) as caught:
         open_experts(tmp_path / "canny.safetensors")
     assert "canny.safetensors" in str(caught.value) and "experts." not in str(caught.value)
 

@@ -5,8 +5,8 @@ import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.importers import open_experts
-from cologen.prw.bank.info import BankError
 from cologen.prw.embedded_host import velocity
+from cologen.prw.files.errors import FileError
 from safetensors.torch import save_file
 from tiny import inputs, source, tiny_flux
 
@@ -92,11 +92,11 @@ def test_a_lora_of_few_blocks_fits_the_whole_flux_1(tmp_path):
 def test_what_a_lora_does_elsewhere_is_said_or_left_out(tmp_path):
     more = {"lora_unet_double_blocks_0_img_mlp_0.lora_down.weight": torch.ones(RANK, WIDTH)}
     save_file(kohya(2.0, **more), tmp_path / "more.safetensors")
-    with pytest.raises(BankError, match="also changes 1 tensors that no expert can .*choose the kind partial"):
+    with pytest.raises(FileError, match="also changes 1 tensors that no expert can .*choose the kind partial"):
         open_experts(tmp_path / "more.safetensors")
     assert open_experts(tmp_path / "more.safetensors", kind="partial").info.experts.keys() == {"more"}
     tensors = kohya(2.0)
     tensors["lora_unet_single_blocks_1_linear1.lora_up.weight"][-1] = 1.0
     save_file(tensors, tmp_path / "mlp.safetensors")
-    with pytest.raises(BankError, match="also changes the MLP in .*partial"):
+    with pytest.raises(FileError, match="also changes the MLP in .*partial"):
         open_experts(tmp_path / "mlp.safetensors")

@@ -10,8 +10,8 @@ from cologen.prw.bank.compress import cast, sharing
 from cologen.prw.bank.edit import random_bank
 from cologen.prw.bank.importers import open_experts
 from cologen.prw.bank.importers.peft import export
-from cologen.prw.bank.info import BankError
 from cologen.prw.embedded_host import velocity
+from cologen.prw.files.errors import BankError, FileError
 from safetensors.torch import load_file, save_file
 from tiny import inputs, source, tiny_bank, tiny_flux, tiny_info
 
@@ -157,7 +157,7 @@ def adapter_of(flux, folder, **changes):
     ],
 )
 def test_a_folder_of_ours_with_other_tensors_is_refused(flux, tmp_path, change, sentence):
-    with pytest.raises(BankError, match=f"ground: base_model.*{sentence}"):
+    with pytest.raises(FileError, match=f"ground: base_model.*{sentence}"):
         open_experts(adapter_of(flux, tmp_path, **change))
 
 
@@ -169,16 +169,16 @@ def test_a_folder_of_ours_with_more_or_fewer_tensors_is_refused(flux, tmp_path):
         ({next(iter(whole)): None}, "ground lacks"),
     ):
         save_file({key: t for key, t in {**whole, **more}.items() if t is not None}, file)
-        with pytest.raises(BankError, match=sentence):
+        with pytest.raises(FileError, match=sentence):
             open_experts(folder)
 
 
 def test_an_export_is_there_whole_or_not_at_all(flux, tmp_path, monkeypatch):
     def full(*_):
-        raise BankError("the disk is full")
+        raise FileError("the disk is full")
 
     monkeypatch.setattr("cologen.prw.bank.importers.peft.write", full)
-    with pytest.raises(BankError, match="the disk is full"):
+    with pytest.raises(FileError, match="the disk is full"):
         export(tiny_bank(flux, names=("ground",)), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -186,14 +186,14 @@ def test_an_export_is_there_whole_or_not_at_all(flux, tmp_path, monkeypatch):
 def test_settings_of_a_megabyte_are_no_settings(flux, tmp_path):
     folder = adapter_of(flux, tmp_path)
     (folder / "cologen.json").write_text(" " * (1 << 20) + "{}")
-    with pytest.raises(BankError, match="it is too long"):
+    with pytest.raises(FileError, match="it is too long"):
         open_experts(folder)
 
 
 def test_a_folder_of_ours_can_be_given_another_name_but_no_kind(flux, tmp_path):
     folder = adapter_of(flux, tmp_path)
     assert list(open_experts(folder, "my ground").info.experts) == ["my_ground"]
-    with pytest.raises(BankError, match="ground cannot be read as experts: kind is 'partial', expected one of 'auto'"):
+    with pytest.raises(FileError, match="ground cannot be read as experts: kind is 'partial', expected one of 'auto'"):
         open_experts(folder, kind="partial")
 
 
@@ -218,7 +218,7 @@ def test_a_note_that_we_would_not_write_is_a_sentence(flux, tmp_path, what):
     info = json.loads(note["bank"])
     NOTES[what](note, info)
     note_file.write_text(json.dumps({**note, "bank": json.dumps(info) if note["bank"] else note["bank"]}))
-    with pytest.raises(BankError, match="ground/cologen.json .* delete it, and the folder is read as a LoRA") as said:
+    with pytest.raises(FileError, match="ground/cologen.json .* delete it, and the folder is read as a LoRA") as said:
         open_experts(note_file.parent)
     if "spelling" in what or what == "no bank":
         assert "is not as we wrote it" in str(said.value)
@@ -226,7 +226,7 @@ def test_a_note_that_we_would_not_write_is_a_sentence(flux, tmp_path, what):
 
 def test_an_export_without_peft_says_what_is_missing(flux, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(BankError, match="takes peft, which is not installed: pip install peft"):
+    with pytest.raises(FileError, match="takes peft, which is not installed: pip install peft"):
         export(tiny_bank(flux), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -238,10 +238,10 @@ def test_what_cannot_be_exported_or_read_is_a_sentence(flux, tmp_path):
     with pytest.raises(BankError, match="reads what the output projection made, which no PEFT adapter does"):
         export(open_experts(tmp_path / "canny.safetensors"), tmp_path / "x")
     (folder,) = export(tiny_bank(flux, names=("ground",)), tmp_path / "y")
-    with pytest.raises(BankError, match="is there already"):
+    with pytest.raises(FileError, match="is there already"):
         export(tiny_bank(flux, names=("ground",)), tmp_path / "y")
     (folder / "cologen.json").write_text("[1]")
-    with pytest.raises(BankError, match="holds no object"):
+    with pytest.raises(FileError, match="holds no object"):
         open_experts(folder)
     (folder / "cologen.json").unlink()
     config = json.loads((folder / "adapter_config.json").read_text())
@@ -254,11 +254,11 @@ def test_what_cannot_be_exported_or_read_is_a_sentence(flux, tmp_path):
         ({"use_rslora": True}, "ranks or scales"),
     ):
         (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
-        with pytest.raises(BankError, match=sentence):
+        with pytest.raises(FileError, match=sentence):
             open_experts(folder)
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file({"base_model.model.x.lora_A.weight": torch.ones(2, 2)}, folder / "adapter_model.safetensors")
-    with pytest.raises(BankError, match="^ground changes no layer that an expert can"):
+    with pytest.raises(FileError, match="^ground changes no layer that an expert can"):
         open_experts(folder)
 
 

@@ -1,0 +1,99 @@
+"""What a bank must agree on with the FLUX it is used with."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from .files.validate import between
+from .flux.math import timestep_embedding
+
+PROBE_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Base:
+    """The shape of a FLUX, and its answer to a fixed question."""
+
+    in_channels: int = 64
+    hidden_size: int = 3072
+    double_blocks: int = 19
+    single_blocks: int = 38
+    guidance: bool = True
+    """Whether it is distilled with guidance (dev) or not (schnell)."""
+    name: str = ""
+    """What a person calls it, such as "FLUX.1-dev"."""
+    probe: tuple[float, ...] = ()
+    """Empty, or the answer of `probe_of` when the bank was trained."""
+
+    def __post_init__(self):
+        for field, low, high in (("in_channels", 1, 1 << 16), ("hidden_size", 1, 1 << 16)):
+            between(field, getattr(self, field), low, high)
+        for field in ("double_blocks", "single_blocks"):
+            between(field, getattr(self, field), 0, 1000)
+        if len(self.probe) not in (0, PROBE_LENGTH) or not all(abs(value) < 1e6 for value in self.probe):
+            raise ValueError(f"probe is not made of {PROBE_LENGTH} numbers")
+
+    @classmethod
+    def of(cls, flux: nn.Module) -> "Base":
+        return cls(
+            in_channels=int(flux.in_channels),
+            hidden_size=int(flux.double_blocks[0].hidden_size),
+            double_blocks=len(flux.double_blocks),
+            single_blocks=len(flux.single_blocks),
+            guidance=bool(flux.params.guidance_embed),
+        )
+
+    def probed(self, flux: nn.Module, name: str = "") -> "Base":
+        return replace(self, name=name, probe=probe_of(flux))
+
+    def count(self, where: str = "all") -> int:
+        """How many blocks "all", "double" or "single" stands for."""
+        return sum(count for kind, count in self._counts().items() if where in ("all", kind))
+
+    def blocks(self, where: str = "all") -> list[str]:
+        """Their names."""
+        counts = self._counts().items()
+        return [f"{kind}_blocks.{i}" for kind, count in counts if where in ("all", kind) for i in range(count)]
+
+    def _counts(self) -> dict[str, int]:
+        return {"double": self.double_blocks, "single": self.single_blocks}
+
+    def refusal(self, flux: "Base") -> str:
+        """Why experts made for this base cannot run on `flux`, or "" if they can."""
+        for field in ("hidden_size", "double_blocks", "single_blocks"):
+            found, expected = getattr(flux, field), getattr(self, field)
+            if found != expected:
+                return (
+                    f"The model has {field} {found}, the bank was made for {expected}"
+                    f"{f' ({self.name})' if self.name else ''}: load the base that the bank names, or another bank."
+                )
+        return ""
+
+    def doubt(self, flux: "Base") -> str:
+        """Why experts made for this base may look weak on `flux`, or ""."""
+        if self.in_channels != flux.in_channels or self.guidance != flux.guidance:
+            return f"The bank was made for a FLUX of another kind ({self.name or 'unnamed'}): pictures may be weaker."
+        if self.probe and flux.probe and _distance(self.probe, flux.probe) > 0.1:
+            return f"The bank was trained on other weights ({self.name or 'unnamed'}): pictures may be weaker."
+        return ""
+
+
+@torch.no_grad()
+def probe_of(flux: nn.Module) -> tuple[float, ...]:
+    """The start of what the model makes of timestep 0.5: tells one training from another.
+
+    Our choice instead of a hash of weights: it is asked by calling a layer, so fp8, GGUF and
+    offloaded copies of a model answer like the model itself.
+    """
+    weight = next(flux.time_in.parameters(), None)
+    like = torch.zeros(1) if weight is None else weight
+    if like.dtype.itemsize == 1:  # fp8 is stored, not computed with
+        like = torch.zeros(1, device=like.device)
+    asked = timestep_embedding(torch.full((1,), 0.5, device=like.device)).to(like.dtype)
+    return tuple(round(x, 6) for x in flux.time_in(asked)[0, :PROBE_LENGTH].float().tolist())
+
+
+def _distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    return math.dist(a, b) / (math.hypot(*a) + 1e-12)
