@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import torch
+from cologen.prw.base_model import Base
 from cologen.prw.comfyui.conditioning import add_source
-from cologen.prw.config import Base
 from cologen.prw.coredi.features import Features, FeaturesInfo, shapes
 from cologen.prw.flux.math import rotary, timestep_embedding
 from cologen.training.add_expert import empty_bank, grown
