@@ -16,7 +16,7 @@ from .inpaint import CoLoGenInpaint, CoLoGenPasteBack
 from .library import CoLoGenImportExperts, CoLoGenInspectExperts, CoLoGenMergeExperts
 from .marked_prompt import CoLoGenMarkedPrompt
 from .options import CoLoGenExpertSchedule, CoLoGenRouting, CoLoGenSourceOptions
-from .personal import CoLoGenPersonalGuider
+from .personal_guider import CoLoGenPersonalGuider
 from .route_map import CoLoGenRouteMap
 from .source import CoLoGenSource
 from .tasks import CoLoGenControl, CoLoGenEdit, CoLoGenSubject

@@ -4,9 +4,9 @@ import comfy.sd
 from comfy_api.latest import io
 
 from ..prw.base_model import Base
-from ..prw.comfyui.patch import check_flux
-from ..prw.personalization.concept import Concept, beside_noun
-from ..prw.personalization.marked_prompt import WORDS
+from ..prw.comfyui.check_host import check_flux
+from ..prw.personalization.concept import Concept, insert_vectors
+from ..prw.personalization.marked_prompt import MARKED_TOKENS
 from ..training.comfyui.folders import CONNECTED, concept_files, concept_path, stamp
 from .inputs.schema import SAMPLING, ConceptType, schema, slider
 
@@ -71,7 +71,7 @@ def with_weights(model, concept: Concept, strength: float):
             f"The MODEL is of another shape than the FLUX that the concept was trained on, expected "
             f"{concept.info.base.name or 'the same'}: load that one, or choose another concept."
         )
-    return comfy.sd.load_lora_for_models(model, None, concept.lora(), strength, 0)[0]
+    return comfy.sd.load_lora_for_models(model, None, concept.make_lora(), strength, 0)[0]
 
 
 def told(conditioning: list, concept: Concept) -> list:
@@ -83,6 +83,6 @@ def told(conditioning: list, concept: Concept) -> list:
                 f"The prompt's vectors have {text.shape[-1]} numbers, expected {concept.info.width} as the concept's: encode "
                 f"it with the text encoders of the FLUX that the concept was trained on."
             )
-        text, words = beside_noun(text, options.get(WORDS), concept.vectors)
-        found.append([text, {**options, WORDS: words} if words else dict(options)])
+        text, words = insert_vectors(text, options.get(MARKED_TOKENS), concept.vectors)
+        found.append([text, {**options, MARKED_TOKENS: words} if words else dict(options)])
     return found

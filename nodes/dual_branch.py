@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.comfyui.dual_branch_sampling import TwoBranches, branches_of
-from ..prw.personalization.dual_branch import Blend
+from ..prw.comfyui.dual_branch_sampling import DualBranch, find_dual_branch
+from ..prw.personalization.dual_branch import BlendSettings
 from .inputs.schema import SAMPLING, advanced, schema, slider
 
 TILE, GAP, PAPER = 128, 4, 0.1
@@ -86,8 +86,8 @@ class CoLoGenDualBranch(io.ComfyNode):
         last_block: int,
         blend_sources: bool,
     ) -> io.NodeOutput:
-        blend = Blend(strength, end, first_block, last_block, blend_sources)
-        return io.NodeOutput(TwoBranches(auxiliary, auxiliary_seed, blend).attach(model))
+        blend = BlendSettings(strength, end, first_block, last_block, blend_sources)
+        return io.NodeOutput(DualBranch(auxiliary, auxiliary_seed, blend).attach(model))
 
 
 class CoLoGenBranchMap(io.ComfyNode):
@@ -113,7 +113,7 @@ class CoLoGenBranchMap(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, latent) -> io.NodeOutput:
-        branches = branches_of(model)
+        branches = find_dual_branch(model)
         if branches is None or not branches.maps:
             raise ValueError(
                 "There is no run with two branches to show, expected one: connect the MODEL of CoLoGen Dual Branch, "

@@ -5,7 +5,7 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..prw.comfyui.make_source import refuse_none
-from ..prw.personalization.marked_prompt import WORDS, marked, without_marks
+from ..prw.personalization.marked_prompt import MARKED_TOKENS, find_marked_tokens, remove_marks
 from .inputs.schema import SAMPLING, schema
 
 
@@ -36,6 +36,6 @@ class CoLoGenMarkedPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, clip, text: str) -> io.NodeOutput:
         refuse_none(clip)
-        words = marked(text, partial(clip.tokenize, return_word_ids=True))
-        tokens = clip.tokenize(without_marks(text))
-        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={WORDS: words}))
+        words = find_marked_tokens(text, partial(clip.tokenize, return_word_ids=True))
+        tokens = clip.tokenize(remove_marks(text))
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={MARKED_TOKENS: words}))

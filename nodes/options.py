@@ -5,7 +5,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.comfyui.conditioning import change_source, sources_of
+from ..prw.comfyui.conditioning import change_source, list_sources
 from ..prw.comfyui.make_source import Options, one_mask
 from .inputs.schema import CATEGORY, OptionsType, schema, slider
 from .inputs.source import how_knobs, keep_knobs, where_knobs
@@ -120,7 +120,7 @@ class CoLoGenExpertSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, windows: str) -> io.NodeOutput:
-        spans, count = spans_of(windows), max((len(sources_of(options)) for _, options in conditioning), default=0)
+        spans, count = spans_of(windows), max((len(list_sources(options)) for _, options in conditioning), default=0)
         if len(spans) > count:
             raise ValueError(
                 f"There are {len(spans)} windows for {count} sources, expected one a source at most: remove the others."

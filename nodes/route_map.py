@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..prw.comfyui.patch import routes_of
+from ..prw.comfyui.patch import compute_routes
 from ..training.monitor.route_map import draw_routes
 from .inputs.schema import CATEGORY, schema
 
@@ -31,6 +31,6 @@ class CoLoGenRouteMap(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, conditioning, latent) -> io.NodeOutput:
-        picture = draw_routes(routes_of(model, conditioning, latent["samples"]))
+        picture = draw_routes(compute_routes(model, conditioning, latent["samples"]))
         image = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

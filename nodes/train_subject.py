@@ -7,7 +7,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..prw.fit_image import as_bytes, rgb
-from ..prw.personalization.concept import WHERE
+from ..prw.personalization.concept import BLOCK_KINDS
 from ..training.comfyui.folders import SUBJECT, run_folder
 from ..training.comfyui.progress import Watch
 from ..training.comfyui.subject import subject_lessons, train_expert_on, train_subject_on
@@ -157,7 +157,7 @@ def rare_knobs() -> list:
         number("context_rate", 10.0, 0, 1000, 0.1, "How much faster the photos' own vectors learn.", **advanced()),
         io.Combo.Input(
             "where",
-            options=list(WHERE)[::-1],
+            options=list(BLOCK_KINDS)[::-1],
             tooltip="all bends keys and values of text, and in later blocks of the picture, too; text is gentler.",
             **advanced(),
         ),

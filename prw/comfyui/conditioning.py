@@ -1,4 +1,4 @@
-"""Sources on their way through ComfyUI's CONDITIONING: as a condition of their own beside the text's."""
+"""How sources travel through ComfyUI's CONDITIONING: as a condition of their own beside the text's."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ class SourceCond:
 
 
 class Sources(tuple):
-    """Sources on their way into a model call; a model without our wrapper stumbles over them."""
+    """Sources as they reach a model call; on a model without our wrapper they raise an error."""
 
     @property
     def dtype(self):
@@ -48,7 +48,7 @@ def add_source(conditioning: list, source: Source) -> list:
     """The conditioning with one more source in every entry."""
     out = []
     for embedding, options in conditioning:
-        conds = {**options.get("model_conds", {}), COND: SourceCond((*sources_of(options), source))}
+        conds = {**options.get("model_conds", {}), COND: SourceCond((*list_sources(options), source))}
         out.append([embedding, {**options, "model_conds": conds}])
     return out
 
@@ -57,7 +57,7 @@ def change_source(conditioning: list, number: int, **knobs: Any) -> list:
     """The conditioning with other knobs for its source of that number, in every entry that has one."""
     out = []
     for embedding, options in conditioning:
-        sources = list(sources_of(options))
+        sources = list(list_sources(options))
         if number < len(sources):
             sources[number] = replace(sources[number], **knobs)
             conds = {**options["model_conds"], COND: SourceCond(tuple(sources))}
@@ -66,8 +66,8 @@ def change_source(conditioning: list, number: int, **knobs: Any) -> list:
     return out
 
 
-def without_sources(conditioning: list) -> list:
-    """The prompt as it was before any source."""
+def remove_sources(conditioning: list) -> list:
+    """The conditioning as it was before any source."""
     out = []
     for embedding, options in conditioning:
         conds = {key: cond for key, cond in options.get("model_conds", {}).items() if key != COND}
@@ -75,6 +75,6 @@ def without_sources(conditioning: list) -> list:
     return out
 
 
-def sources_of(options: dict[str, Any]) -> Sequence[Source]:
+def list_sources(options: dict[str, Any]) -> Sequence[Source]:
     """The sources that a conditioning entry's options carry."""
     return getattr(options.get("model_conds", {}).get(COND), "cond", ())

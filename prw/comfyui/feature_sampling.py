@@ -24,7 +24,8 @@ from ..files.validate import short
 from ..positions import token_grid
 from ..router import Route
 from ..source import read_bias
-from .patch import ComfyHost, HostAttachment, attachment_of, long_lived
+from .host import ComfyHost, pause_malloc_graph
+from .patch import HostAttachment, find_attachment
 
 KEY = "cologen_features"
 NEGATIVE = "negative"
@@ -57,7 +58,7 @@ class Run(NamedTuple):
 class HostStream(FeatureStream):
     @torch.compiler.disable()
     def __call__(self, *args, **kwargs) -> dict:
-        with long_lived():
+        with pause_malloc_graph():
             return super().__call__(*args, **kwargs)
 
 
@@ -71,7 +72,7 @@ class FeatureReading:
 
     def attach(self, model):
         """A clone of MODEL that does."""
-        info, attachment = self.features.info, attachment_of(model)
+        info, attachment = self.features.info, find_attachment(model)
         task, name = short(info.task), short(info.base.name)
         if attachment is None:
             raise ValueError(
@@ -127,7 +128,7 @@ class FeatureReading:
         self._refuse_skipping(options)
         one = Call(executor.class_obj, self.features.to(x.device), x, t, options, conds)
         states = {i: one.state(run, i) for i in own}
-        with long_lived():
+        with pause_malloc_graph():
             stream = one.stream(self.bank, appendix, part, {i: state.at(one.now) for i, state in states.items()})
         with last_tokens(one.host.flux) as heard:
             found = call(options if stream is None else with_stream(options, stream))

@@ -1,8 +1,8 @@
-"""Looking on at FLUX's attention: what some prompts' pictures read of their words, block by block.
+"""Attention probes: they read what a picture's tokens take from its prompt in FLUX's attention, and may add to it.
 
-Watches travel in transformer_options. `look` (an `attn1_patch`) shows them every chunk of the batch whose prompt
-they ask for, and `answer` (an `attn1_output_patch`) adds what they say to the picture's rows. `look` must be the last
-of its kind: it sees the keys that others append.
+Probes travel in transformer_options[PROBES]. `observe_attention` (an `attn1_patch`) shows them each chunk of the batch
+whose prompt they ask for; `add_residuals` (an `attn1_output_patch`) adds their answers to the picture's rows.
+`observe_attention` must be the last patch of its kind, so that it sees the keys that others append.
 """
 
 from abc import ABC, abstractmethod
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from ..flux.math import rotate
 from ..weaving import Attend
-from .marked_prompt import Words
+from .marked_prompt import MarkedTokens
 
-OPTION = "cologen_watches"
-SAID = "cologen_watch_said"
-"""Between the two hooks of one block, in the options that only they share."""
+PROBES = "cologen_probes"
+RESIDUALS = "cologen_probe_residuals"
+"""In the options that the two patches of one block share."""
 
 
-class View(NamedTuple):
-    """One prompt's chunk in one block: q, k before rotation, (batch, heads, tokens, head_dim)."""
+class BlockAttention(NamedTuple):
+    """The attention of one block for one prompt's chunk; q, k before rotation, (batch, heads, tokens, head_dim)."""
 
     block: str
     q: Tensor
@@ -31,69 +31,76 @@ class View(NamedTuple):
     v: Tensor
     pe: Tensor
     mask: Tensor | None
-    text: int
+    text_length: int
     """Rows of text; the picture's follow."""
-    picture: int
+    picture_length: int
     attend: Callable[..., Attend]
     """Positions -> attention over them."""
 
-    def borne_by(self, columns: Iterable[slice]) -> Tensor:
-        """What the picture's rows (batch, rows, dim) get from some of the keys.
+    def attend_to(self, columns: Iterable[slice]) -> Tensor:
+        """Computes what the picture's rows (batch, rows, dim) get from some of the keys.
 
         Attention is linear in the values: with all others at 0 it is these keys' mass times their mean, exactly.
         """
-        part = torch.zeros_like(self.v)
+        values = torch.zeros_like(self.v)
         for where in columns:
-            part[:, :, where] = self.v[:, :, where]
-        out = self.attend(self.pe)(self.q, self.k, part, mask=self.mask)
-        return out[:, self.text : self.text + self.picture]
+            values[:, :, where] = self.v[:, :, where]
+        out = self.attend(self.pe)(self.q, self.k, values, mask=self.mask)
+        return out[:, self.text_length : self.text_length + self.picture_length]
 
-    def reading(self, words: Words) -> Tensor:
-        """How the picture's rows share their attention to the prompt among its tokens (batch, heads, rows, tokens)."""
-        rows = slice(self.text, self.text + self.picture)
+    def read_prompt(self, tokens: MarkedTokens) -> Tensor:
+        """Computes how the picture's rows share their attention to the prompt (batch, heads, rows, tokens of it)."""
+        rows = slice(self.text_length, self.text_length + self.picture_length)
         q = rotate(self.q[:, :, rows], self.pe[:, :, rows]).float()
-        k = rotate(self.k[:, :, : words.prompt], self.pe[:, :, : words.prompt]).float()
+        k = rotate(self.k[:, :, : tokens.prompt_length], self.pe[:, :, : tokens.prompt_length]).float()
         return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
 @dataclass
-class Watch(ABC):
-    words: Mapping[Hashable, Words]
-    """Of the prompts that it looks at, by the host's name for them."""
+class AttentionProbe(ABC):
+    """Observes the attention of some prompts in some blocks."""
+
+    tokens: Mapping[Hashable, MarkedTokens]
+    """Marked tokens of the prompts that it observes, by the host's name for a prompt."""
     blocks: Set[str]
-    picture: int
+    picture_length: int
     """Tokens of the picture."""
     attend: Callable[..., Attend]
 
     @abstractmethod
-    def see(self, view: View, words: Words) -> Tensor | None:
-        """Looks at a chunk; may answer with what its picture's rows (batch, rows, dim) get in addition."""
+    def observe(self, attention: BlockAttention, tokens: MarkedTokens) -> Tensor | None:
+        """Reads one chunk; may return what to add to its picture's rows (batch, rows, dim)."""
 
 
 @torch.compiler.disable()
-def look(q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
+def observe_attention(q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
+    """The `attn1_patch` that calls the probes."""
     options = extra_options or {}
     block = f"{options.get('block_type')}_blocks.{options.get('block_index')}"
-    for watch in options.get(OPTION, ()):
-        for i, name in enumerate(options["uuids"] if block in watch.blocks else ()):
-            if name in watch.words:
-                size = len(q) // len(options["uuids"])
+    for probe in options.get(PROBES, ()):
+        for i, name in enumerate(options["uuids"] if block in probe.blocks else ()):
+            if name in probe.tokens:
+                size, text_length = len(q) // len(options["uuids"]), options["img_slice"][0]
                 chunk = slice(i * size, (i + 1) * size)
-                parts = (_part(tensor, chunk, len(q)) for tensor in (q, k, v, pe, attn_mask))
-                view = View(block, *parts, options["img_slice"][0], watch.picture, watch.attend)
-                said = watch.see(view, watch.words[name])
-                if said is not None:
-                    options.setdefault(SAID, []).append((chunk, slice(view.text, view.text + view.picture), said))
+                pe_chunk, mask = _take_chunk(pe, chunk, len(q)), _take_chunk(attn_mask, chunk, len(q))
+                attention = BlockAttention(
+                    block, q[chunk], k[chunk], v[chunk], pe_chunk, mask, text_length, probe.picture_length, probe.attend
+                )
+                residual = probe.observe(attention, probe.tokens[name])
+                if residual is not None:
+                    rows = slice(text_length, text_length + probe.picture_length)
+                    options.setdefault(RESIDUALS, []).append((chunk, rows, residual))
     return {}
 
 
 @torch.compiler.disable()
-def answer(attn: Tensor, extra_options: dict[str, Any]) -> Tensor:
-    for chunk, rows, said in extra_options.pop(SAID, ()):
-        attn[chunk, rows] += said.to(attn.dtype)
+def add_residuals(attn: Tensor, extra_options: dict[str, Any]) -> Tensor:
+    """The `attn1_output_patch` that adds what the probes returned."""
+    for chunk, rows, residual in extra_options.pop(RESIDUALS, ()):
+        attn[chunk, rows] += residual.to(attn.dtype)
     return attn
 
 
-def _part(tensor: Tensor | None, chunk: slice, batch: int) -> Tensor | None:
-    """Masks and positions may be one for all."""
+def _take_chunk(tensor: Any, chunk: slice, batch: int) -> Any:
+    """Masks and positions may be one for all, or None."""
     return tensor if tensor is None or tensor.ndim < 3 or len(tensor) != batch else tensor[chunk]

@@ -1,8 +1,8 @@
 """Divide, conquer, integrate: two branches drawn side by side (Jin et al., ECCV 2024, arXiv 2412.04831).
 
-The concept branch has the prompt as it is, the auxiliary branch a noun that FLUX knows well in the concept's place and
-noise of its own. In every block of the first steps the concept's picture keeps, row by row, what its text says where
-it draws the concept, and takes what the auxiliary's text says elsewhere.
+The concept branch has the prompt as it is; the auxiliary branch has a noun that FLUX knows well in the concept's place,
+and noise of its own. In every block of the first steps each row of the concept's picture keeps what its own text gives
+it where it draws the concept, and takes what the auxiliary's text gives elsewhere.
 
 Our choice for FLUX, which has no cross-attention: of the joint attention only the part that the text's keys bear is
 blended (and, if asked for, the sources').
@@ -15,16 +15,17 @@ from einops import rearrange
 from torch import Tensor
 
 from ..files.validate import between
-from .attention_probe import View, Watch
-from .marked_prompt import Words
+from .attention_probe import AttentionProbe, BlockAttention
+from .marked_prompt import MarkedTokens
 
-OVER_WORDS, OVER_PLACES, GAIN = 10.0, 10.0, 500.0
-"""Temperatures of the authors' code. At 4096 places, a picture of 1024 pixels, a map's mean is then 1/8; the fewer places,
-the larger, and the further from 0 the strength that balances both branches."""
+WORD_SCALE, PLACE_SCALE, MAP_GAIN = 10.0, 10.0, 500.0
+"""Of the authors' code: scales of the softmax over words and over places, and of the map. At 4096 places, a picture of
+1024 pixels, a map's mean is then 1/8; the fewer places, the larger, and the further from 0 the strength that balances
+both branches."""
 
 
 @dataclass(frozen=True)
-class Blend:
+class BlendSettings:
     """How two branches are blended."""
 
     strength: float = 0.0
@@ -44,58 +45,60 @@ class Blend:
             raise ValueError(f"The blocks are {self.first} to {self.last}, expected a first one and a later last one.")
 
 
-def noun_map(reading: Tensor, words: Words) -> Tensor:
-    """Each row's sharpened attention (batch, heads, rows) to the noun, of its attention to all words."""
-    return (OVER_WORDS * reading).softmax(-1)[..., list(words.noun)].sum(-1)
+def compute_noun_map(reading: Tensor, tokens: MarkedTokens) -> Tensor:
+    """Each row's sharpened attention (batch, heads, rows) to the noun, as a share of its attention to all words."""
+    return (WORD_SCALE * reading).softmax(-1)[..., list(tokens.noun)].sum(-1)
 
 
-def contrast(noun: Tensor) -> Tensor:
-    """A map with its places set against each other."""
-    return GAIN * (OVER_PLACES * noun).softmax(-1)
+def contrast_places(noun_map: Tensor) -> Tensor:
+    """A map whose places compete with one another: a softmax over them."""
+    return MAP_GAIN * (PLACE_SCALE * noun_map).softmax(-1)
 
 
-def shares(concept: Tensor, auxiliary: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+def compute_shares(concept: Tensor, auxiliary: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     """How much of each branch's text a row takes; the two add up to 1."""
-    own, other = torch.stack((concept, strength * auxiliary)).softmax(0)
-    return own, other
+    concept_share, auxiliary_share = torch.stack((concept, strength * auxiliary)).softmax(0)
+    return concept_share, auxiliary_share
 
 
 @dataclass
-class AuxiliaryBranch(Watch):
-    """Runs first, as it would alone, and leaves what the concept branch needs of it."""
+class AuxiliaryProbe(AttentionProbe):
+    """Observes the auxiliary branch, which runs first and unchanged, and records what the concept branch needs of it."""
 
-    left: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    recorded: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """Block -> what its text bears, and the map of everything that is not its noun."""
 
-    def see(self, view: View, words: Words) -> None:
-        elsewhere = contrast(1 - noun_map(view.reading(words), words))
-        self.left[view.block] = view.borne_by([slice(view.text)]).clone(), elsewhere  # a slice keeps the text's rows
+    def observe(self, attention: BlockAttention, tokens: MarkedTokens) -> None:
+        elsewhere = contrast_places(1 - compute_noun_map(attention.read_prompt(tokens), tokens))
+        # a slice keeps the text's rows
+        self.recorded[attention.block] = attention.attend_to([slice(attention.text_length)]).clone(), elsewhere
 
 
 @dataclass
-class ConceptBranch(Watch):
-    """Runs second, blended with what the auxiliary branch left."""
+class ConceptProbe(AttentionProbe):
+    """Blends the concept branch, which runs second, with what the auxiliary branch recorded."""
 
-    auxiliary: AuxiliaryBranch
-    blend: Blend
+    auxiliary: AuxiliaryProbe
+    blend: BlendSettings
     maps: list[Tensor] = field(default_factory=list)
     """For each block the concept's share (batch, rows), mean of its heads."""
 
-    def see(self, view: View, words: Words) -> Tensor:
-        if view.block not in self.auxiliary.left:
+    def observe(self, attention: BlockAttention, tokens: MarkedTokens) -> Tensor:
+        if attention.block not in self.auxiliary.recorded:
             raise RuntimeError(
                 "The auxiliary branch was not drawn in this step, so there is nothing to blend with: let EasyCache start "
                 "after `end`, and give the auxiliary prompt no time window."
             )
-        other, elsewhere = self.auxiliary.left[view.block]
-        keys = [slice(view.text)] + [slice(view.q.shape[2], None)] * self.blend.sources
-        own = view.borne_by(keys)
-        share, rest = shares(contrast(noun_map(view.reading(words), words)), elsewhere, self.blend.strength)
+        auxiliary_text, elsewhere = self.auxiliary.recorded[attention.block]
+        keys = [slice(attention.text_length)] + [slice(attention.q.shape[2], None)] * self.blend.sources
+        concept_text = attention.attend_to(keys)
+        noun_map = contrast_places(compute_noun_map(attention.read_prompt(tokens), tokens))
+        share, auxiliary_share = compute_shares(noun_map, elsewhere, self.blend.strength)
         self.maps.append(share.mean(1))
-        return _weighted(own, share - 1) + _weighted(other, rest)
+        return _scale_heads(concept_text, share - 1) + _scale_heads(auxiliary_text, auxiliary_share)
 
 
-def _weighted(rows: Tensor, weight: Tensor) -> Tensor:
-    """Rows (batch, rows, heads x dim) times a weight a head (batch, heads, rows)."""
+def _scale_heads(rows: Tensor, weight: Tensor) -> Tensor:
+    """Rows (batch, rows, heads x dim) times a weight per head (batch, heads, rows)."""
     heads = rearrange(rows.float(), "B L (H D) -> B L H D", H=weight.shape[1])
     return rearrange(heads * rearrange(weight, "B H L -> B L H 1"), "B L H D -> B L (H D)")

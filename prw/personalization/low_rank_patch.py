@@ -1,41 +1,42 @@
-"""A FLUX some of whose layers have low-rank weights beside their own, for a while and without touching them."""
+"""Low-rank residuals on some layers of a FLUX: for a while, and without touching its weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from .concept import Bend
+from .concept import LayerResidual
 
 
 @contextmanager
-def bent(flux: nn.Module, bends: Mapping[str, Sequence[Bend]]) -> Iterator[None]:
-    """Within, the layers named add what `bends` make of their inputs; gradients reach both.
+def apply_low_rank(flux: nn.Module, residuals: Mapping[str, Sequence[LayerResidual]]) -> Generator[None]:
+    """Within, the named layers add to their outputs what `residuals` make of their inputs; gradients reach both.
 
     A backward that computes blocks again (checkpointing) belongs within.
     """
     handles = []
     try:
-        for name, some in bends.items():
-            layer, module = _Bent(some), flux.get_submodule(name)
+        for name, layer_residuals in residuals.items():
+            hooks, module = _LayerHooks(layer_residuals), flux.get_submodule(name)
             # before all others: they may detach the input, and fp8 layers clamp it in place
-            handles.append(module.register_forward_pre_hook(layer.before, prepend=True))
-            handles.append(module.register_forward_hook(layer.after))
+            handles.append(module.register_forward_pre_hook(hooks.before, prepend=True))
+            handles.append(module.register_forward_hook(hooks.after))
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-class _Bent:
-    def __init__(self, bends: Sequence[Bend]):
-        self.bends, self.added = bends, []
+class _LayerHooks:
+    def __init__(self, residuals: Sequence[LayerResidual]):
+        self.residuals = residuals
+        self.computed: list[tuple[slice, Tensor]] = []
 
     def before(self, module: nn.Module, args: tuple) -> None:
-        self.added = [(bend.rows, bend.pair(args[0])) for bend in self.bends]
+        self.computed = [(residual.rows, residual.pair(args[0])) for residual in self.residuals]
 
     def after(self, module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-        out, added, self.added = out.clone(), self.added, []
-        for rows, residual in added:
+        out, computed, self.computed = out.clone(), self.computed, []
+        for rows, residual in computed:
             out[..., rows] += residual.to(out)
         return out

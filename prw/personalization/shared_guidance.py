@@ -1,6 +1,6 @@
-"""Sampling for personalisation: how much of each prediction is the concept's, and how much its superclass's.
+"""Shared steps for personalisation: how much of each prediction is the concept's, and how much its superclass's.
 
-The concept's prediction is the prompt's with its source; the superclass's is that without ("a dog"). All ways of the
+The concept's prediction is the prompt's with its source; the superclass's is that without ("a dog"). All methods of the
 PersonGenSampler paper are one formula, s + weight (c - s), with a weight that depends on step and place: no
 unconditional prediction is needed, so it works at cfg 1.
 """
@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from ..files.validate import between
-from .attention_probe import View, Watch
-from .marked_prompt import Words
+from .attention_probe import AttentionProbe, BlockAttention
+from .marked_prompt import MarkedTokens
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where and when the concept has its say: switching is (0.14, 1, 1), mixed (0, 0.5, 1), multi-stage (0.2, 0.57, 1),
-    masked (0.06, 0.5, 0.3); those are the authors' values."""
+class SharedStepSettings:
+    """When and where the concept takes part.
+
+    The authors' values of (switch, weight, area): switching (0.14, 1, 1), mixed (0, 0.5, 1), multi-stage (0.2, 0.57, 1),
+    masked (0.06, 0.5, 0.3).
+    """
 
     switch: float = 0.14
     """The part of the sampling before which the superclass is alone."""
@@ -33,40 +36,41 @@ class Plan:
         between("area", self.area, 0, 1)
 
     @property
-    def masked(self) -> bool:
+    def is_masked(self) -> bool:
         return self.area < 1
 
 
 @dataclass
-class NounMap(Watch):
-    """How much the picture reads the noun, mean of blocks and heads."""
+class NounProbe(AttentionProbe):
+    """Measures how much the picture reads the noun, as the mean of blocks and heads."""
 
-    seen: list[Tensor] = field(default_factory=list)
+    maps: list[Tensor] = field(default_factory=list)
 
-    def see(self, view: View, words: Words) -> None:
-        self.seen.append(view.reading(words)[..., list(words.noun)].sum(-1).mean(1))
+    def observe(self, attention: BlockAttention, tokens: MarkedTokens) -> None:
+        self.maps.append(attention.read_prompt(tokens)[..., list(tokens.noun)].sum(-1).mean(1))
 
-    def mean(self) -> Tensor:
+    def average(self) -> Tensor:
         """(batch, rows)"""
-        if not self.seen:
+        if not self.maps:
             raise RuntimeError(
                 "The superclass was not drawn in this step, so nobody knows where its noun is: bypass EasyCache and "
                 "time windows of prompts, or set area to 1."
             )
-        return torch.stack(self.seen).mean(0)
+        return torch.stack(self.maps).mean(0)
 
 
-def strongest(noun: Tensor, area: float) -> Tensor:
+def select_strongest(noun_map: Tensor, area: float) -> Tensor:
     """1 at the share of places (batch, rows) that read the noun most, 0 elsewhere."""
-    return (noun > torch.quantile(noun, 1 - area, dim=1, keepdim=True)).float()
+    return (noun_map > torch.quantile(noun_map, 1 - area, dim=1, keepdim=True)).float()
 
 
-def on_latent(places: Tensor, height: int, width: int, patch: int) -> Tensor:
-    """A value a token (batch, rows) as one a latent pixel (batch, 1, height, width)."""
-    grid = places.unflatten(1, (-1, -(-width // patch)))
+def expand_to_latent(values: Tensor, height: int, width: int, patch: int) -> Tensor:
+    """A value per token (batch, rows) as one per latent pixel (batch, 1, height, width)."""
+    grid = values.unflatten(1, (-1, -(-width // patch)))
     grid = grid.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
     return grid[:, None, :height, :width]
 
 
-def mixed(concept: Tensor, superclass: Tensor, weight: float | Tensor) -> Tensor:
+def mix_predictions(concept: Tensor, superclass: Tensor, weight: float | Tensor) -> Tensor:
+    """s + weight (c - s)"""
     return superclass + weight * (concept - superclass)

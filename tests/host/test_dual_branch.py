@@ -3,8 +3,8 @@
 import pytest
 import torch
 from cologen.prw.flux.math import attention, rotary
-from cologen.prw.personalization.attention_probe import View
-from cologen.prw.personalization.dual_branch import AuxiliaryBranch, Blend, ConceptBranch, shares
+from cologen.prw.personalization.attention_probe import BlockAttention
+from cologen.prw.personalization.dual_branch import AuxiliaryProbe, BlendSettings, ConceptProbe, compute_shares
 from naive import softmax_attention
 from naive_branches import NaiveBranch, contrasted, noun_heat
 from sampling import SIGMAS, add_sources, apply_bank, assert_close, conditioning, naive_source, sample
@@ -13,9 +13,9 @@ from two_branches import CONCEPT, KEEP, OTHER, TAKE, attach_branches, marked_con
 
 
 def branches(model):
-    from cologen.prw.comfyui.dual_branch_sampling import branches_of
+    from cologen.prw.comfyui.dual_branch_sampling import find_dual_branch
 
-    return branches_of(model)
+    return find_dual_branch(model)
 
 
 # the formula
@@ -28,7 +28,7 @@ def view():
     q, k, v = (torch.randn(2, 3, n, 24, generator=g) for n in (19, 26, 26))
     ids = torch.cat([torch.zeros(2, 5, 3), torch.randint(0, 9, (2, 21, 3), generator=g)], 1)
     mask = torch.randn(19, 26, generator=g)
-    return View("double_blocks.0", q, k, v, rotary(ids, (8, 8, 8), 100), mask, 5, 12, lambda pe: bound(pe))
+    return BlockAttention("double_blocks.0", q, k, v, rotary(ids, (8, 8, 8), 100), mask, 5, 12, lambda pe: bound(pe))
 
 
 def bound(pe):
@@ -48,19 +48,19 @@ def test_what_some_keys_bear_is_their_mass_times_their_mean(view):
         mass = weights[:, :, 5:17, start:stop].sum(-1, keepdim=True)
         alone = (q @ k[:, :, start:stop].mT * 24**-0.5 + view.mask[:, start:stop]).softmax(-1)
         expected = (mass * (alone @ view.v[:, :, start:stop])[:, :, 5:17]).transpose(1, 2).flatten(2)
-        assert (view.borne_by([slice(start, stop)]) - expected).abs().max() < 1e-5
+        assert (view.attend_to([slice(start, stop)]) - expected).abs().max() < 1e-5
     everything = softmax_attention(q, k, view.v, view.mask)[:, :, 5:17].transpose(1, 2).flatten(2)
-    assert (view.borne_by([slice(0, 19), slice(19, None)]) - everything).abs().max() < 1e-5
+    assert (view.attend_to([slice(0, 19), slice(19, None)]) - everything).abs().max() < 1e-5
 
 
 def test_maps_are_those_of_a_plain_loop(view):
     q, k = turned(view)
-    other = AuxiliaryBranch({}, set(), 12, bound)
-    other.see(view, CONCEPT)
-    _, elsewhere = other.left["double_blocks.0"]
+    other = AuxiliaryProbe({}, set(), 12, bound)
+    other.observe(view, CONCEPT)
+    _, elsewhere = other.recorded["double_blocks.0"]
     for b in range(2):
         for h in range(3):
-            heat = noun_heat(q[b, h, 5:17], k[b, h], CONCEPT.noun, CONCEPT.prompt, sharpen=True)
+            heat = noun_heat(q[b, h, 5:17], k[b, h], CONCEPT.noun, CONCEPT.prompt_length, sharpen=True)
             assert torch.allclose(elsewhere[b, h], torch.tensor(contrasted([1 - value for value in heat])), atol=1e-4)
 
 
@@ -68,12 +68,12 @@ def test_maps_are_those_of_a_plain_loop(view):
 def test_far_strengths_give_one_branch_s_own_text(view, strength, which):
     g = torch.Generator().manual_seed(5)
     foreign = view._replace(q=torch.randn(view.q.shape, generator=g), v=torch.randn(view.v.shape, generator=g))
-    other = AuxiliaryBranch({}, set(), 12, bound)
-    other.see(foreign, OTHER)
-    said = ConceptBranch({}, set(), 12, bound, auxiliary=other, blend=Blend(strength)).see(view, CONCEPT)
+    other = AuxiliaryProbe({}, set(), 12, bound)
+    other.observe(foreign, OTHER)
+    said = ConceptProbe({}, set(), 12, bound, auxiliary=other, blend=BlendSettings(strength)).observe(view, CONCEPT)
     text, rest = [slice(0, 5)], [slice(5, None)]
-    found = view.borne_by(text + rest) + said
-    assert (found - (view, foreign)[which].borne_by(text) - view.borne_by(rest)).abs().max() < 1e-5
+    found = view.attend_to(text + rest) + said
+    assert (found - (view, foreign)[which].attend_to(text) - view.attend_to(rest)).abs().max() < 1e-5
     if which == 0:
         assert not said.any()
 
@@ -81,9 +81,9 @@ def test_far_strengths_give_one_branch_s_own_text(view, strength, which):
 def test_shares_add_up_to_one():
     a, b = torch.rand(2, 3, 4, 5)
     for strength in (KEEP, -2.0, 0.0, 2.0, TAKE):
-        own, other = shares(a, b, strength)
+        own, other = compute_shares(a, b, strength)
         assert torch.allclose(own + other, torch.ones_like(own))
-    assert torch.allclose(shares(a, b, 0.0)[0], torch.sigmoid(a))
+    assert torch.allclose(compute_shares(a, b, 0.0)[0], torch.sigmoid(a))
 
 
 # in the host
@@ -362,7 +362,7 @@ def test_memory_of_what_the_auxiliary_leaves_is_announced(model):
 
     both, shape = attach_branches(model, blocks=(0, 2)), (2, 16, 64, 64)
     plain, minimum = comfy.sampler_helpers.estimate_memory(model, shape, {})
-    found, least = branches(both).announce(comfy.sampler_helpers.estimate_memory, model, shape, {})
+    found, least = branches(both).reserve_memory(comfy.sampler_helpers.estimate_memory, model, shape, {})
     exact = 2 * 1024 * 256 * 4 * 3  # 2 pictures of 1024 tokens, width 256, fp32, 3 blocks
     column = model.model.memory_required([2, 16, 64, 1])
     assert exact <= least - minimum <= exact + column

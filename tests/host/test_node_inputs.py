@@ -149,11 +149,11 @@ def test_a_new_bank_gets_a_free_name_and_stays_inside(tmp_path, monkeypatch):
 @pytest.mark.parametrize("channels", [64, 128, 384])
 def test_route_maps_of_every_flux(channels):
     from cologen.prw.comfyui.conditioning import add_source
-    from cologen.prw.comfyui.patch import apply_bank, routes_of
+    from cologen.prw.comfyui.patch import apply_bank, compute_routes
     from sampling import conditioning
     from tiny import host_model, source, tiny_bank, tiny_flux
 
     flux = tiny_flux(in_channels=channels)
     model = apply_bank(host_model(flux), tiny_bank(flux))
-    ((title, experts, routes),) = routes_of(model, add_source(conditioning(), source()), torch.zeros(1, 16, 8, 8))
+    ((title, experts, routes),) = compute_routes(model, add_source(conditioning(), source()), torch.zeros(1, 16, 8, 8))
     assert experts == ("inpaint", "ground", "control") and len(routes) == 4

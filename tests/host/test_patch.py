@@ -66,7 +66,7 @@ def test_no_source_is_the_hosts_own_picture_on_a_turbo_schedule(model, bank):
 
 def test_cached_is_uncached(model, bank):
     cached, uncached = apply_bank(model, bank), apply_bank(model, bank)
-    patch().attachment_of(uncached).cached = False
+    patch().find_attachment(uncached).cached = False
     positive = add_sources(conditioning(), source(), source("inpaint", seed=9))
     assert torch.equal(sample(cached, positive), sample(uncached, positive))
 
@@ -77,7 +77,7 @@ def test_the_source_runs_once_a_picture_and_is_freed_afterwards(model, bank, flu
     sample(patched, add_sources(conditioning(), source()), steps=5)
     hook.remove()
     assert len(calls) == 5 + 1
-    cache = patch().attachment_of(patched).cache
+    cache = patch().find_attachment(patched).cache
     assert not cache.rows and not cache.kept
 
 
@@ -171,13 +171,13 @@ def test_a_bank_of_the_shared_timestep(model, flux, sigmas):
     patched = apply_bank(model, shared)
     rows = []
     hook = model.model.diffusion_model.final_layer.register_forward_hook(
-        lambda *a: rows.append(len(patch().attachment_of(patched).cache.rows))
+        lambda *a: rows.append(len(patch().find_attachment(patched).cache.rows))
     )
     found = sample(patched, add_sources(conditioning(), source(keep=True)), sigmas=torch.tensor(sigmas))
     hook.remove()
     naive = naive_model(model, flux.state_dict(), shared, {4: [naive_source()]}, shared_time=True)
     assert_close(found, sample(naive, conditioning(), sigmas=torch.tensor(sigmas)))
-    assert set(rows) == {0} and not patch().attachment_of(patched).cache.kept
+    assert set(rows) == {0} and not patch().find_attachment(patched).cache.kept
 
 
 def test_scaled_positions_of_the_host_move_an_aligned_source_along(model, flux, bank):
@@ -411,12 +411,12 @@ def test_memory_of_keys_and_values_is_announced(model, bank, batch):
     """Through the host's own estimate: at least what is needed, at most what two conds would need."""
     import comfy.sampler_helpers
 
-    attachment = patch().attachment_of(apply_bank(model, bank))
+    attachment = patch().find_attachment(apply_bank(model, bank))
     shape = (batch, 16, 64, 64)
 
     def estimate(*sources):
         conds = {"positive": comfy.sampler_helpers.convert_cond(add_sources(conditioning(), *sources))}
-        return attachment.announce(comfy.sampler_helpers.estimate_memory, model, shape, conds)
+        return attachment.reserve_memory(comfy.sampler_helpers.estimate_memory, model, shape, conds)
 
     (plain, plain_minimum), (found, minimum) = estimate(), estimate(source(height=64, width=64))
     exact = 2 * 4 * 1024 * 256 * 4  # K and V, 4 blocks, 1024 tokens, width 256, fp32

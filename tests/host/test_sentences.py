@@ -10,7 +10,7 @@ from cologen.prw.base_model import Base
 from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.features import Features, FeaturesInfo
 from cologen.prw.personalization.concept import ConceptInfo
-from cologen.prw.personalization.marked_prompt import WORDS, Words
+from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens
 from cologen.training.comfyui.find_host import random_vae
 from cologen.training.subject.trainer import fresh_concept
 from pack import ROOT
@@ -22,7 +22,7 @@ from tiny_features import random_features
 pytestmark = pytest.mark.usefixtures("comfy")
 
 PROMPT = [[torch.zeros(1, 5, 32), {"pooled_output": torch.zeros(1, 16)}]]
-MARKED = [[PROMPT[0][0], {**PROMPT[0][1], WORDS: Words((1,), 3)}]]
+MARKED = [[PROMPT[0][0], {**PROMPT[0][1], MARKED_TOKENS: MarkedTokens((1,), 3)}]]
 IMAGE, MASK = torch.rand(1, 16, 16, 3), torch.ones(1, 16, 16)
 FLUX = dict(unet_name="flux.safetensors", weight_dtype="default", vae_name="vae.safetensors")
 NO_TEXT = dict(clip_name1="none", clip_name2="none")

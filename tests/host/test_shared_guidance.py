@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from cologen.prw.comfyui.conditioning import add_source, sources_of, without_sources
-from cologen.prw.personalization.marked_prompt import WORDS
+from cologen.prw.comfyui.conditioning import add_source, list_sources, remove_sources
+from cologen.prw.personalization.marked_prompt import MARKED_TOKENS
 from naive import Naive
 from naive_branches import NaiveBranch
 from sampling import SIGMAS, add_sources, apply_bank, assert_close, conditioning, naive_source, sample
@@ -32,7 +32,7 @@ def concept(*sources):
 def guided(model, switch=0.0, weight=1.0, area=1.0, cfg=1.0, positive=None, batch=1, sampler="euler", **prompts):
     import comfy.sample
     import comfy.samplers
-    from cologen.nodes.personal import CoLoGenPersonalGuider
+    from cologen.nodes.personal_guider import CoLoGenPersonalGuider
 
     knobs = dict(switch=switch, weight=weight, area=area, cfg=cfg)
     guider = CoLoGenPersonalGuider.execute(model, positive or concept(), **knobs, **prompts).result[0]
@@ -103,7 +103,7 @@ def test_predictions_are_shared_as_the_formula_says(model, flux, bank, one_step,
 @pytest.mark.parametrize("weight, area, batch", [(0.5, 0.3, 2), (1.0, 0.5, 1)])
 def test_the_concept_has_the_places_that_read_the_noun_most(model, flux, bank, weight, area, batch):
     def velocity(x, t, step):
-        look = NaiveBranch(flux.state_dict(), "look", (CONCEPT.noun, CONCEPT.prompt), {})
+        look = NaiveBranch(flux.state_dict(), "look", (CONCEPT.noun, CONCEPT.prompt_length), {})
         superclass = predicted(look, x, t, 4)
         own = predicted(Naive(flux.state_dict()), x, t, 4, [naive_source()], bank)
         out = superclass.clone()
@@ -202,15 +202,15 @@ def test_both_ways_of_personal_sampling_at_once(model):
 
 def test_the_superclass_is_the_prompt_without_its_sources():
     positive = add_source(concept(), source("inpaint", seed=9))
-    ((text, options),) = without_sources(positive)
-    assert not sources_of(options) and options[WORDS] == CONCEPT and text is positive[0][0]
-    assert len(sources_of(positive[0][1])) == 2
+    ((text, options),) = remove_sources(positive)
+    assert not list_sources(options) and options[MARKED_TOKENS] == CONCEPT and text is positive[0][0]
+    assert len(list_sources(positive[0][1])) == 2
 
 
 def test_a_cancelled_run_leaves_nothing_behind(model):
     import comfy.model_management
     import comfy.samplers
-    from cologen.nodes.personal import CoLoGenPersonalGuider
+    from cologen.nodes.personal_guider import CoLoGenPersonalGuider
 
     guider = CoLoGenPersonalGuider.execute(model, concept(), 0.0, 0.5, 0.5, 1.0).result[0]
     noise, sampler = torch.randn(1, 16, 8, 8), comfy.samplers.sampler_object("euler")

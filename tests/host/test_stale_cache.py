@@ -119,15 +119,15 @@ def test_a_kept_source_runs_once_for_two_seeds(flux):
 
 
 def test_kept_sources_are_forgotten_after_some_runs_without_them(flux):
-    from cologen.prw.comfyui.patch import attachment_of
+    from cologen.prw.comfyui.patch import find_attachment
     from cologen.prw.kv_cache import KEPT_RUNS
 
     used = fresh(flux)
     run(used, True)
-    cache = attachment_of(used).cache
+    cache = find_attachment(used).cache
     (kept,) = cache.kept.values()
     assert not cache.rows and all(k.device.type == "cpu" for k, _ in kept.row.kv.values())
-    attachment_of(used).cleanup()  # the host cleans up every clone
+    find_attachment(used).cleanup()  # the host cleans up every clone
     for _ in range(KEPT_RUNS):
         assert len(cache.kept) == 1
         run(used, False)  # the same source, keeping switched off
@@ -170,7 +170,7 @@ def test_object_patches_and_injections_give_what_a_fresh_process_gives(flux):
 
 
 def test_an_interrupted_run_leaves_nothing_behind(flux):
-    from cologen.prw.comfyui.patch import attachment_of
+    from cologen.prw.comfyui.patch import find_attachment
 
     used = fresh(flux)
     wanted = run(used, False)
@@ -182,5 +182,5 @@ def test_an_interrupted_run_leaves_nothing_behind(flux):
     with pytest.raises(InterruptedError):
         run(used, False, seed=8)
     handle.remove()
-    assert not attachment_of(used).cache.rows
+    assert not find_attachment(used).cache.rows
     assert torch.equal(run(used, False), wanted)

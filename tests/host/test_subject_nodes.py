@@ -8,7 +8,7 @@ import torch
 from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.personalization.concept import Concept, ConceptInfo
-from cologen.prw.personalization.marked_prompt import WORDS, Words
+from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens
 from cologen.training.forward import SPARE_EMBEDDED
 from cologen.training.recipes.subject import OWN, PRIOR
 from cologen.training.subject.dataset import photos
@@ -151,8 +151,8 @@ def test_strength_0_is_the_plain_picture():
 
 def test_marked_words_find_the_concept_before_their_noun():
     concept = loud()
-    ((text, options),) = told(concept, **{WORDS: Words((2,), 4)})
-    assert options[WORDS] == Words((2, 3, 4), 6)
+    ((text, options),) = told(concept, **{MARKED_TOKENS: MarkedTokens((2,), 4)})
+    assert options[MARKED_TOKENS] == MarkedTokens((2, 3, 4), 6)
     assert torch.equal(text[:, 2:4], concept.vectors[None])
     model = host_model(tiny_flux())
     assert torch.allclose(sample(model, [[text, options]]), sample(model, told(concept)), atol=1e-5)
@@ -160,14 +160,14 @@ def test_marked_words_find_the_concept_before_their_noun():
 
 def test_two_branches_take_a_concept():
     from cologen.nodes.concept import with_weights
-    from cologen.prw.comfyui.dual_branch_sampling import TwoBranches
-    from cologen.prw.personalization.dual_branch import Blend
+    from cologen.prw.comfyui.dual_branch_sampling import DualBranch
+    from cologen.prw.personalization.dual_branch import BlendSettings
 
-    concept, mark = loud(), {WORDS: Words((2,), 4)}
+    concept, mark = loud(), {MARKED_TOKENS: MarkedTokens((2,), 4)}
     model = with_weights(host_model(tiny_flux()), concept, 1.0)
     ((text, options),) = conditioning(6)
     auxiliary = [[text, {**options, **mark}]]
-    both = TwoBranches(auxiliary, 3, Blend(0.5, 0.5, 0, 3)).attach(model)
+    both = DualBranch(auxiliary, 3, BlendSettings(0.5, 0.5, 0, 3)).attach(model)
     drawn, alone = sample(both, told(concept, **mark)), sample(model, told(concept, **mark))
     assert drawn.isfinite().all() and (drawn - alone).abs().max() > 1e-3
 

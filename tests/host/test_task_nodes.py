@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cologen.prw.comfyui.conditioning import sources_of
+from cologen.prw.comfyui.conditioning import list_sources
 from cologen.training.data.sample import Thing
 from cologen.training.data.tasks.ground import COLOURS, painted, rings
 from cologen.training.data.tasks.read_grounding import found_in
@@ -37,7 +37,7 @@ def picture(height=64, width=48, images=1, seed=0):
 
 
 def sources(conditioning):
-    (found,) = [sources_of(options) for _, options in conditioning]
+    (found,) = [list_sources(options) for _, options in conditioning]
     return found
 
 

@@ -79,15 +79,15 @@ def test_half_a_flux():
 
 @pytest.mark.usefixtures("comfy")
 def test_a_map_of_a_model_without_a_bank():
-    from cologen.prw.comfyui.patch import routes_of
+    from cologen.prw.comfyui.patch import compute_routes
 
     with pytest.raises(ValueError, match="This MODEL has no CoLoGen bank, expected one: put CoLoGen Apply before"):
-        routes_of(host_model(tiny_flux()), [], None)
+        compute_routes(host_model(tiny_flux()), [], None)
 
 
 @pytest.mark.usefixtures("comfy")
 def test_a_relative_of_flux_1():
-    from cologen.prw.comfyui.patch import check_flux
+    from cologen.prw.comfyui.check_host import check_flux
 
     flux = host_model(tiny_flux()).model.diffusion_model
     flux.params.global_modulation = True

@@ -6,7 +6,7 @@ import numpy as np
 import pack  # noqa: F401
 import torch
 from cologen.prw.base_model import Base
-from cologen.prw.personalization.marked_prompt import Words, without_marks
+from cologen.prw.personalization.marked_prompt import MarkedTokens, remove_marks
 from cologen.training.forward import SPARE_EMBEDDED
 from cologen.training.recipes.subject import OWN, PRIOR, subject_of
 from cologen.training.subject.dataset import photos
@@ -18,7 +18,7 @@ class WordyCodec(TinyCodec):
     """A token a word; behind them, one of padding."""
 
     def texts(self, prompts):
-        rows = [[sum(map(ord, word)) for word in without_marks(prompt).split()] for prompt in prompts]
+        rows = [[sum(map(ord, word)) for word in remove_marks(prompt).split()] for prompt in prompts]
         tokens = 1 + max(map(len, rows))
         context = torch.zeros(len(rows), tokens, 8)
         for i, row in enumerate(rows):
@@ -28,7 +28,7 @@ class WordyCodec(TinyCodec):
 
     def words(self, prompt):
         words = prompt.split()
-        return Words(tuple(i for i, word in enumerate(words) if "[" in word), len(words))
+        return MarkedTokens(tuple(i for i, word in enumerate(words) if "[" in word), len(words))
 
     def encode(self, pictures):
         return torch.stack(

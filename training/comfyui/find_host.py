@@ -79,11 +79,11 @@ def bench_steps(weights: dict[str, Tensor], dtype: torch.dtype, device: str, ban
     import comfy.sampler_helpers
 
     from ...prw.comfyui.conditioning import COND, Sources
-    from ...prw.comfyui.patch import apply_bank, attachment_of
+    from ...prw.comfyui.patch import apply_bank, find_attachment
 
     model = load_model(weights, dtype)
     patched, uncached = apply_bank(model, bank), apply_bank(model, bank)
-    attachment_of(uncached).cached = False
+    find_attachment(uncached).cached = False
     comfy.model_management.load_models_gpu([model])
     x, sigma, context, pooled, guidance = (a.to(device) for a in args)
     model.model.current_patcher = model
@@ -97,7 +97,7 @@ def bench_steps(weights: dict[str, Tensor], dtype: torch.dtype, device: str, ban
         return lambda: model.model.apply_model(x, sigma, c_crossattn=context, **conds)
 
     def source_pass():
-        attachment_of(uncached).appendix(model.model, [source], x, sigma, pooled, {})
+        find_attachment(uncached).make_appended_kv(model.model, [source], x, sigma, pooled, {})
 
     return {
         "plain": step(model),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...prw.fit_image import as_bytes
-from ...prw.personalization.marked_prompt import Words, marked
+from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from ...prw.source import LATENT_CHANNELS
 from ..data.encoded.dataset import Lessons, holding_out, joined, last_pictures, padded
 from ..data.sample import Example
@@ -59,8 +59,8 @@ class HostCodec:
         # FLUX computes in bf16 as a rule: T5 fills half the memory
         return plain(context.to(torch.bfloat16)), plain(pooled.float())
 
-    def words(self, prompt: str) -> Words:
-        return marked(prompt, partial(self.clip.tokenize, return_word_ids=True))
+    def words(self, prompt: str) -> MarkedTokens:
+        return find_marked_tokens(prompt, partial(self.clip.tokenize, return_word_ids=True))
 
     def decode(self, latents: Tensor) -> np.ndarray:
         with torch.inference_mode():

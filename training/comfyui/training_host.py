@@ -16,7 +16,8 @@ import comfy.ops
 import torch
 from torch import Tensor, nn
 
-from ...prw.comfyui.patch import ComfyHost, check_flux, check_host
+from ...prw.comfyui.check_host import check_flux, check_host
+from ...prw.comfyui.host import ComfyHost
 from ...prw.flux.blocks import RUN_BLOCK
 from ...prw.weaving import named_blocks
 from ..base.input_gradients import passing_gradients

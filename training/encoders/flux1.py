@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...prw.files.errors import FileError
 from ...prw.files.validate import between, build, one_of, short
 from ...prw.fit_image import as_bytes
-from ...prw.personalization.marked_prompt import Words, marked
+from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from ...prw.source import LATENT_CHANNELS
 from ..comfyui.find_host import find_host
 from .open_models import open_clip, open_t5, open_vae
@@ -118,8 +118,8 @@ class FluxEncoders:
         """Of the prompts' own tokens, the last of which says that they end."""
         return [len(row) for row in self.t5_tokenizer(list(prompts))["input_ids"]]
 
-    def words(self, prompt: str) -> Words:
-        return marked(prompt, self._numbered)
+    def words(self, prompt: str) -> MarkedTokens:
+        return find_marked_tokens(prompt, self._numbered)
 
     def _numbered(self, prompt: str) -> dict[str, list]:
         """As the host's tokenizer answers: tokens without weights, and which are words; the last one is none."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from ...prw.attachment import Attachment
 from ...prw.base_model import Base
-from ...prw.personalization.concept import Concept, bends_of
-from ...prw.personalization.low_rank_patch import bent
+from ...prw.personalization.concept import Concept, make_residuals
+from ...prw.personalization.low_rank_patch import apply_low_rank
 from ..forward import device_of
 from ..toy.evaluate import APART
 from ..toy.oracle import read
@@ -65,7 +65,7 @@ def subject_on(painter: Painter, path: Path) -> Iterator[Sequence[Callable]]:
             f"one's: give that FLUX by --flux."
         )
     tensors = {name: tensor.to(device) for name, tensor in concept.tensors.items()}
-    with bent(painter.host.flux, bends_of(concept.info, tensors)):
+    with apply_low_rank(painter.host.flux, make_residuals(concept.info, tensors)):
         yield ()
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ...prw.embedded_host import EmbeddedHost
-from ...prw.personalization.attention_probe import OPTION, Watch, answer, look
-from ...prw.personalization.dual_branch import AuxiliaryBranch, Blend, ConceptBranch
-from ...prw.personalization.marked_prompt import Words
+from ...prw.personalization.attention_probe import PROBES, AttentionProbe, add_residuals, observe_attention
+from ...prw.personalization.dual_branch import AuxiliaryProbe, BlendSettings, ConceptProbe
+from ...prw.personalization.marked_prompt import MarkedTokens
 from ...prw.positions import token_grid
 from ...prw.weaving import named_blocks
 from ..forward import Woven, velocity
@@ -20,7 +20,7 @@ class Branch(NamedTuple):
     """Prompts whose marked words stand at the same places, and noise to begin with."""
 
     text: Text
-    words: Words
+    words: MarkedTokens
     noise: Tensor
 
 
@@ -30,7 +30,7 @@ def drawn_beside(
     concept: Branch,
     auxiliary: Branch,
     times: Sequence[float],
-    blend: Blend,
+    blend: BlendSettings,
     guidance: float = 1.0,
     untold: Text | None = None,
     cfg: float = 1.0,
@@ -38,9 +38,9 @@ def drawn_beside(
     """The concept branch's latents as the VAE gives them; `untold` is what cfg leads away from."""
     names = [name for name, _ in named_blocks(host.flux)][blend.first : blend.last + 1]
     rows, columns = token_grid(concept.noise, host.flux.patch_size)
-    seen = dict(blocks=frozenset(names), picture=rows * columns, attend=host.attend)
+    seen = dict(blocks=frozenset(names), picture_length=rows * columns, attend=host.attend)
 
-    def step(x: Tensor, text: Text, i: int, watches: Sequence[Watch]) -> Tensor:
+    def step(x: Tensor, text: Text, i: int, watches: Sequence[AttentionProbe]) -> Tensor:
         t = torch.full((len(x),), float(times[i]), device=x.device)
         led = velocity(host, watched(watches), x, t, *text, guidance)
         if untold is not None:
@@ -52,14 +52,14 @@ def drawn_beside(
     for i in range(len(times) - 1):
         watches = []
         if i < blend.end * (len(times) - 1):
-            beside = AuxiliaryBranch(words={0: auxiliary.words}, **seen)
+            beside = AuxiliaryProbe(tokens={0: auxiliary.words}, **seen)
             other = step(other, auxiliary.text, i, [beside])
-            watches = [ConceptBranch(words={0: concept.words}, **seen, auxiliary=beside, blend=blend)]
+            watches = [ConceptProbe(tokens={0: concept.words}, **seen, auxiliary=beside, blend=blend)]
         x = step(x, concept.text, i, watches)
     return host.latent_out(x)
 
 
-def watched(watches: Sequence[Watch]) -> Woven:
+def watched(watches: Sequence[AttentionProbe]) -> Woven:
     """No source, but somebody who looks on; all samples are of one prompt, by the host's words."""
-    hooks = {"attn1_patch": [look], "attn1_output_patch": [answer]}
-    return Woven({"patches": hooks, OPTION: tuple(watches), "uuids": [0]} if watches else {}, {})
+    hooks = {"attn1_patch": [observe_attention], "attn1_output_patch": [add_residuals]}
+    return Woven({"patches": hooks, PROBES: tuple(watches), "uuids": [0]} if watches else {}, {})

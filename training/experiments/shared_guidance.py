@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.sampling import euler
-from ...prw.personalization.shared_guidance import NounMap, Plan, mixed, on_latent, strongest
+from ...prw.personalization.shared_guidance import NounProbe, SharedStepSettings, mix_predictions, expand_to_latent, select_strongest
 from ...prw.positions import token_grid
 from ...prw.weaving import named_blocks
 from ..forward import velocity
@@ -22,7 +22,7 @@ def drawn_shared(
     concept: Text,
     superclass: Branch,
     times: Sequence[float],
-    plan: Plan,
+    plan: SharedStepSettings,
     guidance: float = 1.0,
     untold: Text | None = None,
     cfg: float = 1.0,
@@ -31,13 +31,13 @@ def drawn_shared(
     blocks = frozenset(name for name, _ in named_blocks(host.flux))
     rows, columns = token_grid(superclass.noise, host.flux.patch_size)
 
-    def shared(x: Tensor, t: Tensor, plan: Plan) -> Tensor:
-        noun = NounMap({0: superclass.words}, blocks, rows * columns, host.attend)
-        plain = velocity(host, watched([noun] if plan.masked else ()), x, t, *superclass.text, guidance).float()
+    def shared(x: Tensor, t: Tensor, plan: SharedStepSettings) -> Tensor:
+        noun = NounProbe({0: superclass.words}, blocks, rows * columns, host.attend)
+        plain = velocity(host, watched([noun] if plan.is_masked else ()), x, t, *superclass.text, guidance).float()
         weight = plan.weight
-        if plan.masked:
-            weight = weight * on_latent(strongest(noun.mean(), plan.area), *x.shape[-2:], host.flux.patch_size)
-        return mixed(alone(x, t, concept), plain, weight)
+        if plan.is_masked:
+            weight = weight * expand_to_latent(select_strongest(noun.average(), plan.area), *x.shape[-2:], host.flux.patch_size)
+        return mix_predictions(alone(x, t, concept), plain, weight)
 
     def alone(x: Tensor, t: Tensor, text: Text) -> Tensor:
         return velocity(host, watched(()), x, t, *text, guidance).float()
@@ -45,7 +45,7 @@ def drawn_shared(
     def led(x: Tensor, t: Tensor, progress: float) -> Tensor:
         if progress < plan.switch or plan.weight == 0:
             found = alone(x, t, superclass.text)
-        elif plan.weight == 1 and not plan.masked:
+        elif plan.weight == 1 and not plan.is_masked:
             found = alone(x, t, concept)
         else:
             found = shared(x, t, plan)

@@ -20,11 +20,11 @@ from torch import Tensor
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import whole
 from ...prw.flux.sampling import timesteps
-from ...prw.personalization.concept import Concept, bends_of, beside_noun
-from ...prw.personalization.dual_branch import Blend
-from ...prw.personalization.low_rank_patch import bent
-from ...prw.personalization.marked_prompt import without_marks
-from ...prw.personalization.shared_guidance import Plan
+from ...prw.personalization.concept import Concept, make_residuals, insert_vectors
+from ...prw.personalization.dual_branch import BlendSettings
+from ...prw.personalization.low_rank_patch import apply_low_rank
+from ...prw.personalization.marked_prompt import remove_marks
+from ...prw.personalization.shared_guidance import SharedStepSettings
 from ..checkpoint.run_folder import fingerprint
 from ..forward import SPARE_EMBEDDED
 from ..listener import Listener
@@ -44,15 +44,15 @@ SAYS = "Contexts of their own keep prompts followed for longer, two branches fol
 MEASURES = ("fidelity", "editability")
 MOMENTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 """Shares of the iterations after which questions are asked."""
-BLEND = Blend(strength=1.0, last=3)
+BLEND = BlendSettings(strength=1.0, last=3)
 """Of the toy FLUX's six blocks all but the last third, and the strength that suits the smallest pictures."""
 
 
 PLANS = {
-    "switching": Plan(0.14, 1.0, 1.0),
-    "mixed": Plan(0.0, 0.5, 1.0),
-    "multi-stage": Plan(0.2, 0.57, 1.0),
-    "masked": Plan(0.06, 0.5, 0.3),
+    "switching": SharedStepSettings(0.14, 1.0, 1.0),
+    "mixed": SharedStepSettings(0.0, 0.5, 1.0),
+    "multi-stage": SharedStepSettings(0.2, 0.57, 1.0),
+    "masked": SharedStepSettings(0.06, 0.5, 0.3),
 }
 """With the values of their authors (prw/personal.py)."""
 ALONE, BESIDE = ALONG = ("alone", "two branches")
@@ -115,7 +115,7 @@ class SubjectLaboratory:
         """How well questions are answered, drawn this way."""
         questions = sorted(asked(self.count, HELD_OUT + seed), key=lambda question: len(question.scene.items))
         pictures: list[np.ndarray] = []
-        with bent(self.flux, bends_of(concept.info, concept.tensors)):
+        with apply_low_rank(self.flux, make_residuals(concept.info, concept.tensors)):
             for size in sorted({len(question.scene.items) for question in questions}):
                 some = [question for question in questions if len(question.scene.items) == size]
                 pictures += list(self._drawn(concept, some, way, seed + size))
@@ -125,7 +125,7 @@ class SubjectLaboratory:
         """Of questions whose words stand at the same places."""
         generator = torch.Generator().manual_seed(seed)
         (context, pooled), words = self._told(questions), self.codec.words(questions[0].prompt)
-        longer, marked = beside_noun(context, words, concept.vectors)
+        longer, marked = insert_vectors(context, words, concept.vectors)
         untold = tuple(part.expand(len(questions), *part.shape[1:]) for part in self.codec.texts([""]))
         noise, apart = (torch.randn(len(questions), 16, 8, 8, generator=generator) for _ in range(2))
         own = Branch((longer, pooled), marked, noise)
@@ -138,7 +138,7 @@ class SubjectLaboratory:
         return self.codec.decode(draw(times=timesteps(STEPS), untold=untold, cfg=CFG))
 
     def _told(self, questions: Sequence[Asked]) -> tuple[Tensor, Tensor]:
-        return self.codec.texts([without_marks(question.prompt) for question in questions])
+        return self.codec.texts([remove_marks(question.prompt) for question in questions])
 
 
 class Exam(Listener):

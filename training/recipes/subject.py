@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...prw.files.validate import between, build, one_of, short, typed
-from ...prw.personalization.concept import WHERE
+from ...prw.personalization.concept import BLOCK_KINDS
 from .curriculum import SUBJECT, Curriculum, Stage, curriculum_of, recipe_path, scaled
 from .read_recipe import tables
 
@@ -50,7 +50,7 @@ class Subject:
             between(f"subject.{name}", getattr(self, name), low, high)
         for name in ("token_rate", "context_rate"):
             between(f"subject.{name}", getattr(self, name), 0, 1000)
-        one_of("subject.where", self.where, tuple(WHERE))
+        one_of("subject.where", self.where, tuple(BLOCK_KINDS))
 
     @property
     def told(self) -> str:

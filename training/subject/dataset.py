@@ -105,7 +105,7 @@ def beginnings(codec: Codec, subject: Subject, count: int, seed: int) -> tuple[T
     the caption's, or, where it has no other word, as what an encoder leaves behind a prompt."""
     generator = torch.Generator().manual_seed(seed)
     words, rows = codec.words(subject.marked), codec.texts([subject.told])[0][0].float().cpu()
-    others = [row for row in range(words.prompt) if row not in words.noun] or [-1]
+    others = [row for row in range(words.prompt_length) if row not in words.noun] or [-1]
     concept = nudged(rows[list(words.noun)], (subject.tokens,), generator)
     return concept, nudged(rows[others], (count, subject.contexts), generator)
 

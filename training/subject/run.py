@@ -14,7 +14,7 @@ import torch
 
 from ...prw.base_model import Base
 from ...prw.flux.sampling import timesteps
-from ...prw.personalization.concept import Concept, ConceptInfo, beside_noun
+from ...prw.personalization.concept import Concept, ConceptInfo, insert_vectors
 from ...prw.positions import token_grid
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
@@ -95,7 +95,7 @@ class SubjectRun(Runner):
         settings, device = trainer.settings, trainer.device
         prompts = self.recipe.subject.prompts or (self.recipe.subject.told,)
         context, pooled = (part.to(device) for part in self.codec.texts(list(prompts)))
-        context, _ = beside_noun(context, None, trainer.left[TOKENS])
+        context, _ = insert_vectors(context, None, trainer.left[TOKENS])
         one = self.lessons[OWN].target[:1]
         noise = torch.randn(len(prompts), *one.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(device)
         rows, columns = token_grid(noise, self.host.flux.patch_size)

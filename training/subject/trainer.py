@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from ...prw.personalization.concept import TOKENS, Concept, ConceptInfo, bends_of, beside_noun, expected_shapes
-from ...prw.personalization.low_rank_patch import bent
+from ...prw.personalization.concept import TOKENS, Concept, ConceptInfo, make_residuals, insert_vectors, list_shapes
+from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.router import Route
 from ..data.encoded.dataset import Batch
 from ..distributed import ranks
@@ -29,7 +29,7 @@ def fresh_concept(info: ConceptInfo, vectors: Tensor, seed: int) -> Concept:
     """Weights that add nothing yet."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {TOKENS: vectors}
-    for name, shape in expected_shapes(info).items():
+    for name, shape in list_shapes(info).items():
         if name != TOKENS:
             size = shape[1] ** -0.5 if ".lora_A." in name else 0.0
             tensors[name] = torch.randn(shape, generator=generator) * size
@@ -54,7 +54,7 @@ class SubjectTrainer(Trainer):
         self.places = {name: place for place, name in enumerate(work.lessons[OWN].ids)}
 
     def bending(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager:
-        return bent(self.host.flux, bends_of(self.info, tensors))
+        return apply_low_rank(self.host.flux, make_residuals(self.info, tensors))
 
     def _gradients(self) -> Tensor:
         """Leaves this rank's gradients; gives its part of the loss."""
@@ -91,13 +91,13 @@ class SubjectTrainer(Trainer):
         context = batch.context.to(self.device)
         if batch.task != OWN:
             return context
-        context, _ = beside_noun(context, None, tensors[TOKENS])
+        context, _ = insert_vectors(context, None, tensors[TOKENS])
         if CONTEXTS in tensors:
             own = tensors[CONTEXTS][[self.places[name] for name in batch.ids]]
-            context, _ = beside_noun(context, None, own)
+            context, _ = insert_vectors(context, None, own)
         return context
 
     def result(self) -> Concept:
         """The concept as it would be left now."""
-        tensors = {name: self.left[name].detach().cpu().clone() for name in expected_shapes(self.info)}
+        tensors = {name: self.left[name].detach().cpu().clone() for name in list_shapes(self.info)}
         return Concept(ConceptInfo(**{**vars(self.info), "iterations": self.iteration}), tensors)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...prw.personalization.marked_prompt import Words, marked
+from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from .text import TextEncoder, tokens_told
 from .vae import ToyVAE, linear_of, patches_of, pixels
 
@@ -28,8 +28,8 @@ class ToyCodec:
     def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self.text.encode(prompts)
 
-    def words(self, prompt: str) -> Words:
-        return marked(prompt, partial(tokens_told, self.text, word_ids=True))
+    def words(self, prompt: str) -> MarkedTokens:
+        return find_marked_tokens(prompt, partial(tokens_told, self.text, word_ids=True))
 
     def identity(self) -> str:
         """What decides its answers."""

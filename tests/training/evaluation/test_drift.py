@@ -10,7 +10,7 @@ import pytest
 import torch
 from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
-from cologen.prw.personalization.concept import ConceptInfo, layers
+from cologen.prw.personalization.concept import ConceptInfo, list_layers
 from cologen.training.cli.main import main
 from cologen.training.evaluation import distance
 from cologen.training.evaluation.drift import as_told, bank_on, drawn_twice, scores_of, subject_on, unrelated
@@ -43,7 +43,7 @@ def concept(flux, up: float, **changes):
 def merged(painter: Painter, made) -> Painter:
     """A FLUX whose own weights have what the concept adds."""
     flux, info = deepcopy(painter.host.flux), made.info
-    for layer, rows, name in layers(info):
+    for layer, rows, name in list_layers(info):
         down, up = (made.tensors[f"{name}.lora_{part}.weight"] for part in "AB")
         flux.get_submodule(layer).weight.data[rows] += info.alpha / info.rank * up @ down
     return replace(painter, host=EmbeddedHost(flux, torch.float32))

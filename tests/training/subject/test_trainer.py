@@ -6,9 +6,9 @@ import torch
 from cologen.prw.base_model import Base
 from cologen.prw.config import NAME
 from cologen.prw.files.errors import FileError
-from cologen.prw.personalization.concept import TOKENS, Concept, bends_of, beside_noun
-from cologen.prw.personalization.low_rank_patch import bent
-from cologen.prw.personalization.marked_prompt import Words
+from cologen.prw.personalization.concept import TOKENS, Concept, make_residuals, insert_vectors
+from cologen.prw.personalization.low_rank_patch import apply_low_rank
+from cologen.prw.personalization.marked_prompt import MarkedTokens
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.errors import Stopped
 from cologen.training.monitor.log import Log, read_log
@@ -159,17 +159,17 @@ def test_runs_in_other_alphabets_name_experts_that_can_be_told_apart(names):
 def velocity_of(host, text, bends=()):
     g = torch.Generator().manual_seed(9)
     x, pooled = torch.randn(len(text), 16, 4, 4, generator=g), torch.randn(1, 4, generator=g).expand(len(text), -1)
-    with torch.no_grad(), bent(host.flux, dict(bends)):
+    with torch.no_grad(), apply_low_rank(host.flux, dict(bends)):
         return host.flux(x, torch.full((len(text),), 0.4), text, pooled)
 
 
 def test_where_the_concept_stands_in_the_text_does_not_matter():
     host, g = tiny_host(), torch.Generator().manual_seed(1)
     text, vectors = torch.randn(2, 5, 8, generator=g), torch.randn(2, 8, generator=g)
-    before, words = beside_noun(text, Words((2, 3), 4), vectors)
-    assert words == Words((2, 3, 4, 5), 6)
+    before, words = insert_vectors(text, MarkedTokens((2, 3), 4), vectors)
+    assert words == MarkedTokens((2, 3, 4, 5), 6)
     assert torch.equal(before[:, 2:4], vectors.expand(2, -1, -1)) and torch.equal(before[:, 4:], text[:, 2:])
-    behind, none = beside_noun(text, None, vectors)
+    behind, none = insert_vectors(text, None, vectors)
     assert none is None and torch.equal(behind[:, :5], text)
     shuffled = behind[:, torch.randperm(7, generator=g)]
     for other in (behind, shuffled):
@@ -181,8 +181,8 @@ def test_fresh_weights_add_nothing_and_leave_no_hook():
     trainer = trainer_of(recipe())
     text = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(1))
     plain = velocity_of(trainer.host, text)
-    assert torch.equal(velocity_of(trainer.host, text, bends_of(trainer.info, trainer.trained)), plain)
-    assert not torch.equal(velocity_of(trainer.host, text, bends_of(trainer.info, stirred(trainer).trained)), plain)
+    assert torch.equal(velocity_of(trainer.host, text, make_residuals(trainer.info, trainer.trained)), plain)
+    assert not torch.equal(velocity_of(trainer.host, text, make_residuals(trainer.info, stirred(trainer).trained)), plain)
     assert torch.equal(velocity_of(trainer.host, text), plain)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in trainer.host.flux.modules())
 

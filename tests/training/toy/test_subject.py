@@ -9,9 +9,9 @@ import pytest
 import torch
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.personalization.concept import Concept
-from cologen.prw.personalization.dual_branch import Blend
-from cologen.prw.personalization.marked_prompt import WORDS, Words, without_marks
-from cologen.prw.personalization.shared_guidance import Plan
+from cologen.prw.personalization.dual_branch import BlendSettings
+from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens, remove_marks
+from cologen.prw.personalization.shared_guidance import SharedStepSettings
 from cologen.training.cli.main import main
 from cologen.training.experiments.dual_branch import Branch, drawn_beside
 from cologen.training.experiments.shared_guidance import drawn_shared
@@ -79,7 +79,7 @@ def test_photos_share_what_questions_never_ask_for():
     questions = asked(40, 0)
     assert {question.scene.ground for question in questions} == set(UNSEEN)
     assert {question.place for question in questions} == set(PLACES)
-    assert not any(UNKNOWN in reader.tokenize([without_marks(question.prompt)]) for question in questions)
+    assert not any(UNKNOWN in reader.tokenize([remove_marks(question.prompt)]) for question in questions)
 
 
 def test_the_class_is_circles_of_one_colour():
@@ -109,16 +109,16 @@ def test_a_recipe_s_lessons_come_from_the_toy_world_or_from_folders(tmp_path):
 @pytest.mark.usefixtures("comfy")
 @pytest.mark.parametrize("end", [0.0, 0.5, 1.0])
 def test_two_branches_draw_what_the_host_s_samplers_draw(end):
-    from cologen.prw.comfyui.dual_branch_sampling import TwoBranches
+    from cologen.prw.comfyui.dual_branch_sampling import DualBranch
     from sampling import conditioning, sample
     from tiny import host_model, tiny_flux
 
     flux = tiny_flux()
-    model, host, blend = host_model(flux), EmbeddedHost(flux, torch.float32), Blend(0.7, end, 0, 3)
-    prompts = [(conditioning(4), Words((1, 2), 4)), (conditioning(6), Words((3,), 5))]
-    positive, auxiliary = ([[text, {**rest, WORDS: words}]] for ((text, rest),), words in prompts)
+    model, host, blend = host_model(flux), EmbeddedHost(flux, torch.float32), BlendSettings(0.7, end, 0, 3)
+    prompts = [(conditioning(4), MarkedTokens((1, 2), 4)), (conditioning(6), MarkedTokens((3,), 5))]
+    positive, auxiliary = ([[text, {**rest, MARKED_TOKENS: words}]] for ((text, rest),), words in prompts)
     times = [1.0, 0.8, 0.45, 0.2, 0.0]
-    expected = sample(TwoBranches(auxiliary, 11, blend).attach(model), positive, sigmas=torch.tensor(times))
+    expected = sample(DualBranch(auxiliary, 11, blend).attach(model), positive, sigmas=torch.tensor(times))
     noises = [torch.randn(1, 16, 8, 8, generator=torch.manual_seed(seed)) for seed in (7, 11)]
     noises[1] = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(11))
     branches = [
@@ -133,16 +133,16 @@ def test_two_branches_draw_what_the_host_s_samplers_draw(end):
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_a_shared_step_draws_what_the_host_s_guider_draws(plan):
     import comfy.samplers
-    from cologen.nodes.personal import PersonalGuider
+    from cologen.prw.comfyui.personal_guider import PersonalGuider
     from sampling import conditioning
     from tiny import host_model, tiny_flux
 
     flux = tiny_flux()
     model, times = host_model(flux), [1.0, 0.9, 0.8, 0.45, 0.2, 0.0]
     (concept, its), (plain, other) = conditioning(4)[0], conditioning(6)[0]
-    words = Words((1, 2), 5)
+    words = MarkedTokens((1, 2), 5)
     guider = PersonalGuider(model, plan)
-    guider.set_conds([[concept, its]], [[plain, {**other, WORDS: words}]])
+    guider.set_conds([[concept, its]], [[plain, {**other, MARKED_TOKENS: words}]])
     guider.set_cfg(1.0)
     latent, noise = torch.zeros(1, 16, 8, 8), torch.randn(1, 16, 8, 8, generator=torch.manual_seed(7))
     sampler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor(times)
@@ -151,7 +151,7 @@ def test_a_shared_step_draws_what_the_host_s_guider_draws(plan):
     host = EmbeddedHost(flux, torch.float32)
     found = drawn_shared(host, (concept, its["pooled_output"]), superclass, times, plan, guidance=3.5)
     assert torch.allclose(found, expected, atol=2e-4)
-    alone = drawn_shared(host, (concept, its["pooled_output"]), superclass, times, Plan(0, 1, 1), guidance=3.5)
+    alone = drawn_shared(host, (concept, its["pooled_output"]), superclass, times, SharedStepSettings(0, 1, 1), guidance=3.5)
     assert not torch.allclose(found, alone, atol=2e-3)
 
 

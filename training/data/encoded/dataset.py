@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ....prw.files.safe_file import SafeFile
 from ....prw.files.safetensors_writer import write
-from ....prw.personalization.marked_prompt import Words
+from ....prw.personalization.marked_prompt import MarkedTokens
 from ...objective import draw_times
 from ..batch_sampler import Slot
 from ..sample import Example
@@ -31,7 +31,7 @@ class Codec(Protocol):
     def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Context (batch, tokens, width) and pooled (batch, width)."""
 
-    def words(self, prompt: str) -> Words:
+    def words(self, prompt: str) -> MarkedTokens:
         """Which rows of its context the words in brackets are: a [dog] on the beach."""
 
     def decode(self, latents: Tensor) -> np.ndarray:
