@@ -8,7 +8,13 @@ from torch import Tensor
 
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.sampling import euler
-from ...prw.personalization.shared_guidance import NounProbe, SharedStepSettings, mix_predictions, expand_to_latent, select_strongest
+from ...prw.personalization.shared_guidance import (
+    NounProbe,
+    SharedStepSettings,
+    expand_to_latent,
+    mix_predictions,
+    select_strongest,
+)
 from ...prw.positions import token_grid
 from ...prw.weaving import named_blocks
 from ..forward import velocity
@@ -36,7 +42,9 @@ def drawn_shared(
         plain = velocity(host, watched([noun] if plan.is_masked else ()), x, t, *superclass.text, guidance).float()
         weight = plan.weight
         if plan.is_masked:
-            weight = weight * expand_to_latent(select_strongest(noun.average(), plan.area), *x.shape[-2:], host.flux.patch_size)
+            weight = weight * expand_to_latent(
+                select_strongest(noun.average(), plan.area), *x.shape[-2:], host.flux.patch_size
+            )
         return mix_predictions(alone(x, t, concept), plain, weight)
 
     def alone(x: Tensor, t: Tensor, text: Text) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import whole
 from ...prw.flux.sampling import timesteps
-from ...prw.personalization.concept import Concept, make_residuals, insert_vectors
+from ...prw.personalization.concept import Concept, insert_vectors, make_residuals
 from ...prw.personalization.dual_branch import BlendSettings
 from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.personalization.marked_prompt import remove_marks

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from ...prw.personalization.concept import TOKENS, Concept, ConceptInfo, make_residuals, insert_vectors, list_shapes
+from ...prw.personalization.concept import TOKENS, Concept, ConceptInfo, insert_vectors, list_shapes, make_residuals
 from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.router import Route
 from ..data.encoded.dataset import Batch

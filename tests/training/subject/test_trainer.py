@@ -6,7 +6,7 @@ import torch
 from cologen.prw.base_model import Base
 from cologen.prw.config import NAME
 from cologen.prw.files.errors import FileError
-from cologen.prw.personalization.concept import TOKENS, Concept, make_residuals, insert_vectors
+from cologen.prw.personalization.concept import TOKENS, Concept, insert_vectors, make_residuals
 from cologen.prw.personalization.low_rank_patch import apply_low_rank
 from cologen.prw.personalization.marked_prompt import MarkedTokens
 from cologen.training.checkpoint.checkpoints import TrainingError
@@ -182,7 +182,9 @@ def test_fresh_weights_add_nothing_and_leave_no_hook():
     text = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(1))
     plain = velocity_of(trainer.host, text)
     assert torch.equal(velocity_of(trainer.host, text, make_residuals(trainer.info, trainer.trained)), plain)
-    assert not torch.equal(velocity_of(trainer.host, text, make_residuals(trainer.info, stirred(trainer).trained)), plain)
+    assert not torch.equal(
+        velocity_of(trainer.host, text, make_residuals(trainer.info, stirred(trainer).trained)), plain
+    )
     assert torch.equal(velocity_of(trainer.host, text), plain)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in trainer.host.flux.modules())
 

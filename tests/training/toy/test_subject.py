@@ -151,7 +151,9 @@ def test_a_shared_step_draws_what_the_host_s_guider_draws(plan):
     host = EmbeddedHost(flux, torch.float32)
     found = drawn_shared(host, (concept, its["pooled_output"]), superclass, times, plan, guidance=3.5)
     assert torch.allclose(found, expected, atol=2e-4)
-    alone = drawn_shared(host, (concept, its["pooled_output"]), superclass, times, SharedStepSettings(0, 1, 1), guidance=3.5)
+    alone = drawn_shared(
+        host, (concept, its["pooled_output"]), superclass, times, SharedStepSettings(0, 1, 1), guidance=3.5
+    )
     assert not torch.allclose(found, alone, atol=2e-3)
 
 
