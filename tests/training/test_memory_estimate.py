@@ -6,8 +6,8 @@ import pytest
 import torch
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.training.base.placement import refuse_large_base
-from cologen.training.bench.inference import Shapes
-from cologen.training.bench.training import a_trainer
+from cologen.training.bench.shapes import Shapes
+from cologen.training.bench.training import make_trainer
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.memory_estimate import Memory, needs, refuse_oversized
 from cologen.training.recipes.curriculum import Settings
@@ -54,8 +54,8 @@ def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema)
 def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
     width, double, single, side, batch = shape
     shapes = Shapes(width, double, single, side, side, 64)
-    trainer = a_trainer(
-        shapes, EmbeddedHost(shapes.flux(torch.float32, "cpu"), torch.float32), batch, checkpointing=sparing
+    trainer = make_trainer(
+        shapes, EmbeddedHost(shapes.make_flux(torch.float32, "cpu"), torch.float32), batch, checkpointing=sparing
     )
     trainer.step()  # the optimizer's state is there from then on
     found = needs(trainer)

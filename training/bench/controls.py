@@ -7,9 +7,11 @@ The floor for c sources is plain FLUX with c times as many more keys (inference.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from ...prw.attachment import Attachment, source_vec
 from ...prw.bank.bank import Bank
@@ -19,10 +21,13 @@ from ...prw.base_model import Base
 from ...prw.config import BankInfo, ExpertInfo
 from ...prw.embedded_host import EmbeddedHost, velocity
 from ...prw.experts import Weave
+from ...prw.flux.flux1 import Flux
+from ...prw.flux.inputs import FluxInputs
 from ...prw.router import route
-from ...prw.source import Routing, Source
+from ...prw.source import Routing
 from ...prw.weaving import source_stream
-from .inference import Shapes, device_name, inputs, interleaved
+from .shapes import Shapes
+from .timing import describe_run, time_in_turn
 
 STACKS = {
     "one": ("canny",),
@@ -34,17 +39,18 @@ STACKS = {
 """Experts of the sources that are used together; "" is the routed one."""
 
 
-def controls(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int) -> dict:
-    flux = shapes.flux(dtype, device)
-    bank, args = library(shapes, flux), inputs(shapes, flux, dtype, device)
-    steps: dict[str, Callable[[], object]] = {"plain": lambda: velocity(flux, *args)}
+def bench_controls(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int) -> dict:
+    """Each stack's step over a plain one and over its floor, and the peer's over ours."""
+    flux = shapes.make_flux(dtype, device)
+    bank, inputs = make_bank(shapes, flux), shapes.make_inputs(flux, dtype, device)
+    steps: dict[str, Callable[[], object]] = {"plain": lambda: velocity(flux, *inputs)}
     for name, experts in STACKS.items():
-        attachment, sources = Attachment(bank), [a_source(shapes, i, expert) for i, expert in enumerate(experts)]
-        steps[name] = lambda a=attachment, s=sources: velocity(flux, *args, a, s)
-    again = rerun(shapes, flux, args, dtype, device)
-    steps["peer"] = lambda: (steps["one"](), again())
+        sources = [shapes.make_source(Routing(task="edit", expert=expert), i) for i, expert in enumerate(experts)]
+        steps[name] = partial(velocity, flux, *inputs, attachment=Attachment(bank), sources=sources)
+    rerun_source = make_peer(shapes, flux, inputs, dtype)
+    steps["peer"] = lambda: (steps["one"](), rerun_source())
     with torch.inference_mode():
-        seconds = interleaved(steps, repeats, device)
+        seconds = time_in_turn(steps, repeats, device)
     ratios = {name: seconds[name] / seconds["plain"] for name in steps}
     floors = {name: 1 + len(experts) * (shapes.floor() - 1) for name, experts in STACKS.items()}
     return {
@@ -53,39 +59,32 @@ def controls(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int) -> d
         "over_floor": {name: ratios[name] / floors[name] for name in STACKS},
         "peer_over_one": ratios["peer"] / ratios["one"],
         "seconds_plain": seconds["plain"],
-        "device": device_name(device),
-        "dtype": str(dtype).removeprefix("torch."),
-        "shapes": vars(shapes),
+        **describe_run(shapes, device, dtype),
     }
 
 
-def library(shapes: Shapes, flux) -> Bank:
+def make_bank(shapes: Shapes, flux: Flux) -> Bank:
     """Imported experts of the public files' shape, and routed ones."""
-    rank = shapes.rank or max(1, 128 * shapes.width // 3072)
+    rank = shapes.expert_rank
     habits = {name: replace(KINDS[name].habits, side=0) for name in ("canny", "depth", "subject")}
     experts = {name: ExpertInfo(rank=rank, alpha=rank, targets=TARGETS, habits=habits[name]) for name in habits}
-    return merge([shapes.bank(flux, ("inpaint", "edit")), random_bank(BankInfo(Base.of(flux), experts), up=0.02)])
+    imported = random_bank(BankInfo(Base.of(flux), experts), up=0.02)
+    return merge([shapes.make_bank(flux, ("inpaint", "edit")), imported])
 
 
-def a_source(shapes: Shapes, seed: int, expert: str) -> Source:
-    side = shapes.source // 8
-    latent = torch.randn(1, 16, side, side, generator=torch.Generator().manual_seed(seed))
-    return Source(latent, Routing(task="edit", expert=expert))
-
-
-def rerun(shapes: Shapes, flux, args: tuple, dtype: torch.dtype, device: str) -> Callable[[], object]:
-    """The condition's tokens through all layers but attention."""
-    host = EmbeddedHost(flux, dtype)
-    x, _, _, pooled, guidance = args
-    latent = a_source(shapes, 0, "canny").latent.to(device, dtype)
-    h, vec = flux.img_in(host.tokens(latent)[0]), source_vec(host, torch.zeros_like(guidance), pooled, guidance)
+def make_peer(shapes: Shapes, flux: Flux, inputs: FluxInputs, dtype: torch.dtype) -> Callable[[], None]:
+    """A call that takes the condition's tokens through all layers but attention."""
+    host, guidance = EmbeddedHost(flux, dtype), inputs.guidance
+    latent = shapes.make_source(seed=0).latent.to(inputs.x)
+    h = flux.img_in(host.tokens(latent)[0])
+    vec = source_vec(host, torch.zeros_like(inputs.times), inputs.pooled, guidance)
     nothing = Weave(route(h[:, :1], h.new_zeros(h.shape[-1], 1)), {})
 
-    def kept(q, k, v):
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return rearrange(v, "B H L D -> B L (H D)")  # stands for the attention output that they keep
 
-    def again():
-        for _ in source_stream(flux, h, vec, kept, lambda block, tokens: nothing):
+    def rerun_source() -> None:
+        for _ in source_stream(flux, h, vec, attend, lambda block, tokens: nothing):
             pass
 
-    return again
+    return rerun_source

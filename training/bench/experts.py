@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,82 +20,87 @@ from ...prw.bank.bank import Bank
 from ...prw.bank.shapes import expected_shapes
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.experts import Weave
+from ...prw.flux.flux1 import Flux
 from ...prw.router import Route
 from ...prw.source import Routing
 from ...prw.weaving import Pick
-from .inference import Shapes, a_source, device_name, inputs, interleaved
+from .shapes import Shapes
+from .timing import describe_run, time_in_turn
 
 MANY, FEW = 50, 5
 
 
-def experts(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int) -> dict:
-    flux = shapes.flux(dtype, device)
+def bench_experts(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int) -> dict:
+    """Time and memory of a source pass with fifty experts and with five, and what routing takes of it."""
+    flux = shapes.make_flux(dtype, device)
     with tempfile.TemporaryDirectory() as folder:
-        paths = {count: _bank_file(shapes, flux, count, dtype, Path(folder)) for count in (FEW, MANY)}
-        steps = {f"experts_{count}": _source_pass(shapes, flux, path, dtype, device) for count, path in paths.items()}
-        steps["bare"] = _source_pass(shapes, flux, paths[FEW], dtype, device, Bare)
+        paths = {count: _save_bank(shapes, flux, count, dtype, Path(folder)) for count in (FEW, MANY)}
+        steps = {
+            f"experts_{count}": _make_source_pass(shapes, flux, path, dtype, device) for count, path in paths.items()
+        }
+        steps["bare"] = _make_source_pass(shapes, flux, paths[FEW], dtype, device, BareAttachment)
         with torch.inference_mode():
-            seconds = interleaved(steps, repeats, device)
-        memory = {count: _peak_of_a_process(shapes, path, dtype, device) for count, path in paths.items()}
+            seconds = time_in_turn(steps, repeats, device)
+        memory = {count: _measure_process(shapes, path, dtype, device) for count, path in paths.items()}
     return {
         **seconds,
         "time_ratio_50_5": seconds[f"experts_{MANY}"] / seconds[f"experts_{FEW}"],
         "memory_ratio_50_5": memory[MANY] / memory[FEW],
         "memory_mib": {str(count): value / 2**20 for count, value in memory.items()},
         "routing_share": 1 - seconds["bare"] / seconds[f"experts_{FEW}"],
-        "device": device_name(device),
-        "dtype": str(dtype).removeprefix("torch."),
-        "shapes": vars(shapes),
+        **describe_run(shapes, device, dtype),
     }
 
 
-class Bare(Attachment):
-    """Routes nothing and adds nothing."""
+class BareAttachment(Attachment):
+    """An attachment whose blocks route nothing and add nothing."""
 
     def pick(self, routing: Routing) -> Pick:
-        return _nothing
+        return _choose_nothing
 
 
-def _nothing(block: str, h: torch.Tensor) -> Weave:
+def _choose_nothing(block: str, h: torch.Tensor) -> Weave:
     zero = torch.zeros(len(h), dtype=torch.long, device=h.device)
     return Weave(Route(zero, zero.float(), zero.float()[:, None]), {})
 
 
-def _bank_file(shapes: Shapes, flux, count: int, dtype: torch.dtype, folder: Path) -> Path:
+def _save_bank(shapes: Shapes, flux: Flux, count: int, dtype: torch.dtype, folder: Path) -> Path:
     """A bank with only the last stage's router, which chooses among all."""
-    bank = shapes.bank(flux, tuple(f"e{i}" for i in range(count)))
+    bank = shapes.make_bank(flux, tuple(f"e{i}" for i in range(count)))
     last = f"e{count - 1}"
     info = replace(bank.info, routers={last: bank.info.routers[last]})
     tensors = {name: bank.tensors[name].to(dtype) for name in expected_shapes(info)}
     return Bank(info, tensors).save(folder / f"{count}.safetensors")
 
 
-def _source_pass(shapes: Shapes, flux, path: Path, dtype: torch.dtype, device: str, kind=Attachment):
-    worker = kind(Bank.open(path), cached=False)
-    source = replace(a_source(shapes), routing=Routing(router="final"))
-    x, timestep, _, pooled, _ = inputs(shapes, flux, dtype, device)
-    return lambda: worker.prepare(EmbeddedHost(flux, dtype), [source], x, timestep, pooled)
+def _make_source_pass(
+    shapes: Shapes, flux: Flux, path: Path, dtype: torch.dtype, device: str, kind: type[Attachment] = Attachment
+) -> Callable[[], object]:
+    attachment = kind(Bank.open(path), cached=False)
+    source, inputs = shapes.make_source(Routing(router="final")), shapes.make_inputs(flux, dtype, device)
+    host = EmbeddedHost(flux, dtype)
+    return lambda: attachment.prepare(host, [source], inputs.x, inputs.times, inputs.pooled)
 
 
-def _peak_of_a_process(shapes: Shapes, path: Path, dtype: torch.dtype, device: str) -> int:
+def _measure_process(shapes: Shapes, path: Path, dtype: torch.dtype, device: str) -> int:
     request = json.dumps({"shapes": vars(shapes), "path": str(path), "dtype": str(dtype)[6:], "device": device})
     command = [sys.executable, "-m", "cologen.training.bench.experts", request]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _main(request: str) -> None:
-    asked = json.loads(request)
-    shapes, dtype, device = Shapes(**asked["shapes"]), getattr(torch, asked["dtype"]), asked["device"]
-    flux = shapes.flux(dtype, device)
-    step = _source_pass(shapes, flux, Path(asked["path"]), dtype, device)
-    _forget_peak(device)
+    job = json.loads(request)
+    shapes, dtype, device = Shapes(**job["shapes"]), getattr(torch, job["dtype"]), job["device"]
+    flux = shapes.make_flux(dtype, device)
+    step = _make_source_pass(shapes, flux, Path(job["path"]), dtype, device)
+    _reset_peak(device)
     with torch.inference_mode():
         step()
         step()
-    sys.stdout.write(str(_peak(device)))
+    sys.stdout.write(str(_read_peak(device)))
 
 
-def _forget_peak(device: str) -> None:
+def _reset_peak(device: str) -> None:
     """Building the model needs more than running it; only the run is of interest."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
@@ -102,7 +108,7 @@ def _forget_peak(device: str) -> None:
         refs.write_text("5")
 
 
-def _peak(device: str) -> int:
+def _read_peak(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
     if (status := Path("/proc/self/status")).exists():

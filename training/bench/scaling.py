@@ -9,13 +9,13 @@ import os
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import Flux, FluxParams
 from ...prw.router import Route
 from ...prw.select_experts import picker
@@ -25,21 +25,24 @@ from ..listener import Listener
 from ..loop import StageTrainer
 from ..monitor.log import LOG, Log, read_log
 from ..runner import Runner
-from .inference import Shapes, device_name
-from .training import a_trainer
+from .shapes import Shapes
+from .timing import describe_run
+from .training import make_trainer
 
 
-@dataclass(frozen=True)
-class Idle:
-    """A host whose FLUX has shapes and no weights."""
+class IdleHost(EmbeddedHost):
+    """A host whose FLUX has shapes and no weights, for trainers that never run it."""
 
-    flux: nn.Module
-    device: torch.device
-    dtype: torch.dtype = torch.float32
+    def __init__(self, shapes: Shapes, device: str):
+        shape = dict(hidden_size=shapes.width, num_heads=shapes.heads)
+        with torch.device("meta"):
+            flux = Flux(FluxParams(**shape, depth=shapes.double, depth_single_blocks=shapes.single))
+        super().__init__(flux, torch.float32)
+        self.device = torch.device(device)
 
 
 class Nap(torch.autograd.Function):
-    """Sleeps both ways."""
+    """The identity; sleeps so many seconds forwards and backwards."""
 
     @staticmethod
     def forward(ctx, x: Tensor, seconds: float) -> Tensor:
@@ -48,15 +51,16 @@ class Nap(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:
         time.sleep(ctx.seconds)
-        return grad, None
+        return grads[0], None
 
 
-class Napping(StageTrainer):
+class NappingTrainer(StageTrainer):
     """One token of a source goes through routers and experts alone, block by block, with a nap for FLUX's part."""
 
     seconds: float
+    """Of all naps of an iteration."""
 
     def taught(self, batch, noise) -> tuple[Tensor, dict[str, Route], float]:
         pick, blocks = picker(self.bank, self.routing(batch.task), noise), self.bank.info.base.blocks()
@@ -70,7 +74,7 @@ class Napping(StageTrainer):
         return h.square().mean((1, 2)), routes, 0.0
 
 
-class Loop(Runner):
+class BareRunner(Runner):
     """The loop that all training runs in; it never validates or draws."""
 
     def validation(self, trainer):
@@ -80,8 +84,8 @@ class Loop(Runner):
         raise NotImplementedError
 
 
-class Saves(Listener):
-    """How long a checkpoint takes."""
+class CheckpointTimer(Listener):
+    """Measures how long each checkpoint takes."""
 
     def __init__(self):
         self.since = 0.0
@@ -94,16 +98,16 @@ class Saves(Listener):
         self.seconds.append(time.perf_counter() - self.since)
 
 
-def scaling(shapes: Shapes, seconds: float, batch: int, iterations: int, device: str) -> dict:
-    """Of the processes that torchrun has started; the first one's figures, nothing for the others."""
+def bench_scaling(shapes: Shapes, seconds: float, batch: int, iterations: int, device: str) -> dict:
+    """Times the processes that torchrun has started; figures in the first one, nothing in the others."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         raise TrainingError(
             "There is one process, expected two or more: torchrun --nproc-per-node 2 -m cologen.training bench scaling."
         )
     # side by side, each by itself: they compete for the machine then as they do together
-    alone = timed(shapes, seconds, batch, iterations, device)
-    with ranks.joined(device) as own:
-        together, processes = timed(shapes, seconds, batch, iterations, own), ranks.count()
+    alone = time_iterations(shapes, seconds, batch, iterations, device)
+    with ranks.joined(device) as rank_device:
+        together, processes = time_iterations(shapes, seconds, batch, iterations, rank_device), ranks.count()
     if not together:
         return {}
     return {
@@ -115,37 +119,29 @@ def scaling(shapes: Shapes, seconds: float, batch: int, iterations: int, device:
         "nap": seconds,
         "trained": together["trained"],
         "batch": batch,
-        "device": device_name(device),
-        "torch": torch.__version__,
-        "shapes": vars(shapes),
+        **describe_run(shapes, device),
     }
 
 
-def timed(shapes: Shapes, seconds: float, batch: int, iterations: int, device: str) -> Mapping[str, float]:
+def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int, device: str) -> Mapping[str, float]:
     """Median seconds of an iteration and of a checkpoint, after an iteration that makes the optimizer's state."""
-    params = FluxParams(
-        hidden_size=shapes.width,
-        num_heads=shapes.width // 128,
-        depth=shapes.double,
-        depth_single_blocks=shapes.single,
+    host = IdleHost(shapes, device)
+    trainer = make_trainer(
+        shapes, host, batch * ranks.count(), NappingTrainer, iterations=iterations + 1, save_every=iterations
     )
-    with torch.device("meta"):
-        flux = Flux(params)
-    host, ending = Idle(flux, torch.device(device)), dict(iterations=iterations + 1, save_every=iterations)
-    trainer = a_trainer(shapes, host, batch * ranks.count(), kind=Napping, **ending)
     trainer.seconds = seconds
     with TemporaryDirectory() as name:
         out = Path(ranks.from_first(name))
-        saves = Saves()
-        loop = Loop(host, recipe=None, lessons={}, codec=None, out=out, listeners=[Log(out), saves])
-        loop.go_on(trainer, loop.checkpoints(trainer.stage, 1, trainer.settings))
+        timer = CheckpointTimer()
+        runner = BareRunner(host, recipe=None, lessons={}, codec=None, out=out, listeners=[Log(out), timer])
+        runner.go_on(trainer, runner.checkpoints(trainer.stage, 1, trainer.settings))
         ranks.wait()
         if ranks.rank() > 0:
             return {}
-        each = [line["seconds"] for line in read_log(out / LOG)][1:]
+        seconds_each = [line["seconds"] for line in read_log(out / LOG)][1:]
     trained = sum(tensor.numel() for tensor in trainer.trained.values())
     return {
-        "iteration": statistics.median(each),
-        "checkpoint": statistics.median(saves.seconds),
+        "iteration": statistics.median(seconds_each),
+        "checkpoint": statistics.median(timer.seconds),
         "trained": trained,
     }

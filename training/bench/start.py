@@ -7,6 +7,7 @@ import sys
 from ..comfyui.find_host import ROOT, needed_host
 
 HEAVY = ("peft", "transformers", "datasets", "kornia", "diffusers", "tensorboard", "torchvision", "pandas")
+"""Packages that take long to import: none may come along."""
 
 PROBE = """
 import asyncio, importlib.util, json, sys, time
@@ -31,11 +32,11 @@ print(json.dumps({"seconds": seconds, "nodes": len(schemas), "heavy": sorted(add
 """
 
 
-def imports(repeats: int) -> dict:
-    """The fastest of several fresh processes on the host found on this machine."""
+def bench_import(repeats: int) -> dict:
+    """The fastest of several fresh processes: its seconds, how many nodes, which of HEAVY came along."""
     request = json.dumps([str(ROOT), str(needed_host()), HEAVY])
-    found = []
+    runs = []
     for _ in range(repeats):
         done = subprocess.run([sys.executable, "-c", PROBE, request], capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    return min(found, key=lambda run: run["seconds"])
+        runs.append(json.loads(done.stdout.strip().splitlines()[-1]))
+    return min(runs, key=lambda run: run["seconds"])

@@ -1,7 +1,7 @@
 """What training a source costs: an iteration of ours against a LoRA on concatenated tokens, in one run.
 
 The peer is what others do: the source's tokens join the picture's in FLUX's own attention, and peft's LoRA of the
-same rank bends the fused projections of both. Base, batch, optimizer and loss are the same.
+same rank adapts the fused projections of both. Base, batch, optimizer and loss are the same.
 
 Memory is what an iteration keeps for its backward pass (bytes of saved tensors, weights left out); on CUDA the
 allocator's peak as well.
@@ -9,15 +9,17 @@ allocator's peak as well.
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ...prw.attachment import Host
+from ...prw.bank.bank import Bank
 from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
+from ...prw.flux.flux1 import Flux
 from ..add_expert import empty_bank, grown
 from ..data.encoded.dataset import Lessons
 from ..forward import SPARE_EMBEDDED
@@ -25,50 +27,59 @@ from ..loop import StageTrainer
 from ..objective import noised, task_loss, usage, usage_of_all
 from ..recipes.curriculum import Settings, Stage
 from ..trainer import Work
-from .inference import Shapes, device_name, interleaved, peaks
+from .shapes import Shapes
+from .timing import describe_run, measure_peaks, time_in_turn
 
+T = TypeVar("T", bound=StageTrainer)
 LORA_LAYERS = r"(double_blocks\.\d+\.img_attn\.qkv)|(single_blocks\.\d+\.linear1)"
+"""FLUX's layers that the peer adapts, for peft."""
 
 
-def training(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int, batch: int, sparing: bool = False) -> dict:
-    flux = shapes.flux(dtype, device)
-    trainer = a_trainer(shapes, EmbeddedHost(flux, dtype), batch, checkpointing=sparing)
-    peer = lora_step(copy.deepcopy(flux), trainer)
-    seconds = interleaved({"prw": trainer.step, "lora_concat": peer}, repeats, device)
-    kept = {name: saved_bytes(step, flux) for name, step in (("prw", trainer.step), ("lora_concat", peer))}
+def bench_training(
+    shapes: Shapes, dtype: torch.dtype, device: str, repeats: int, batch: int, checkpointing: bool = False
+) -> dict:
+    """Time and memory of an iteration, ours over the peer's, and what drawing batches and the veteran loss take of ours."""
+    flux = shapes.make_flux(dtype, device)
+    trainer = make_trainer(shapes, EmbeddedHost(flux, dtype), batch, checkpointing=checkpointing)
+    steps = {"prw": trainer.step, "lora_concat": make_lora_step(copy.deepcopy(flux), trainer)}
+    seconds = time_in_turn(steps, repeats, device)
+    kept = {name: count_saved_bytes(step, flux) for name, step in steps.items()}
     return {
         **seconds,
         "prw_over_lora_concat": seconds["prw"] / seconds["lora_concat"],
         "memory_prw_over_lora_concat": kept["prw"] / kept["lora_concat"],
         "kept_mib": {name: count / 2**20 for name, count in kept.items()},
-        "peak_mib": peaks({"prw": trainer.step, "lora_concat": peer}, device),
-        "loader_share": timed(trainer.batches, repeats) / seconds["prw"],
-        "usage_share": timed(usage_alone(trainer), repeats) / seconds["prw"],
+        "peak_mib": measure_peaks(steps, device),
+        "loader_share": time_call(trainer.batches, repeats) / seconds["prw"],
+        "usage_share": time_call(make_usage_step(trainer), repeats) / seconds["prw"],
         "batch": batch,
-        "checkpointing": sparing,
-        "device": device_name(device),
-        "dtype": str(dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-        "shapes": vars(shapes),
+        "checkpointing": checkpointing,
+        **describe_run(shapes, device, dtype),
     }
 
 
-def a_trainer(
-    shapes: Shapes, host: Host, batch: int, kind: type[StageTrainer] = StageTrainer, iterations: int = 10**6, **settings
-) -> StageTrainer:
-    """The second stage, whose router has something to choose."""
-    rank = shapes.rank or max(1, 128 * shapes.width // 3072)
-    settings = Settings(rank=rank, alpha=2.0 * rank, text_drop=0.0, validate_every=0, sample_every=0, **settings)
+def make_trainer(
+    shapes: Shapes,
+    host: EmbeddedHost,
+    batch: int,
+    kind: Callable[[Work, Bank], T] = StageTrainer,
+    iterations: int = 10**6,
+    **changes: Any,
+) -> T:
+    """A trainer of the second stage, whose router has something to choose, on random samples; `changes` of Settings."""
+    rank = shapes.expert_rank
+    settings = Settings(rank=rank, alpha=2.0 * rank, text_drop=0.0, validate_every=0, sample_every=0, **changes)
     stages = [Stage(name=name, iterations=iterations, batch=batch) for name in ("inpaint", "ground")]
     bank = empty_bank(Base.of(host.flux), settings)
     for stage in stages:
         bank = grown(bank, stage, settings, 0)
-    lessons = {name: random_lessons(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
+    lessons = {name: random_samples(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
     empty = lessons["ground"].context[:1], lessons["ground"].pooled[:1]
     return kind(Work(host, stages[1], 1, settings, lessons, empty, 0, SPARE_EMBEDDED), bank)
 
 
-def random_lessons(shapes: Shapes, flux, task: str, count: int) -> Lessons:
+def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> Lessons:
+    """A dataset of `count` random samples of a task."""
     g = torch.Generator().manual_seed(1)
     target, source = (
         torch.randn(count, 16, side // 8, side // 8, generator=g) for side in (shapes.target, shapes.source)
@@ -79,14 +90,14 @@ def random_lessons(shapes: Shapes, flux, task: str, count: int) -> Lessons:
     return Lessons(task, names, names, target, source, context, pooled)
 
 
-def lora_step(flux, trainer: StageTrainer) -> Callable[[], None]:
+def make_lora_step(flux: Flux, trainer: StageTrainer) -> Callable[[], None]:
     """The peer's iteration, on the very batches of the trainer."""
     from peft import LoraConfig, inject_adapter_in_model
 
     rank = trainer.settings.rank
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LORA_LAYERS), flux)
-    own = [parameter for parameter in flux.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(own, lr=1e-4)
+    trained = [parameter for parameter in flux.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
     device, dtype = trainer.device, trainer.host.dtype
 
     def step() -> None:
@@ -96,34 +107,30 @@ def lora_step(flux, trainer: StageTrainer) -> Callable[[], None]:
             both = torch.cat((noised(target, eps, times), source), dim=2).to(dtype)
             context, pooled = batch.context.to(device, dtype), batch.pooled.to(device, dtype)
             guidance = torch.ones_like(times) if flux.params.guidance_embed else None
-            found = flux(both, times, context, pooled, guidance)[:, :, : target.shape[2]]
-            (task_loss(found, target, eps).sum() / len(target)).backward()
-        torch.nn.utils.clip_grad_norm_(own, 1.0)
+            velocity = flux(both, times, context, pooled, guidance)[:, :, : target.shape[2]]
+            (task_loss(velocity, target, eps).sum() / len(target)).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     return step
 
 
-def usage_alone(trainer: StageTrainer) -> Callable[[], object]:
-    """What the veteran loss adds: usage, its gradient and the log, from routes at hand."""
+def make_usage_step(trainer: StageTrainer) -> Callable[[], object]:
+    """A call of what the veteran loss adds: usage, its gradient and the log, from routes at hand."""
     batch = trainer.batches()[0]
     with torch.no_grad():
         routes = list(trainer.errors(batch, trainer.noise(batch))[1].values())
-    routes = [replace_probs(route) for route in routes]
+    routes = [route._replace(probs=route.probs.detach().requires_grad_(True)) for route in routes]
 
-    def run():
+    def run() -> Tensor:
         usage(routes, trainer.newest).backward()
         return usage_of_all(routes, trainer.newest + 1)
 
     return run
 
 
-def replace_probs(route):
-    return route._replace(probs=route.probs.detach().requires_grad_(True))
-
-
-def timed(call: Callable[[], object], repeats: int) -> float:
+def time_call(call: Callable[[], object], repeats: int) -> float:
     """Median seconds."""
     times = []
     for _ in range(max(5, repeats)):
@@ -133,23 +140,24 @@ def timed(call: Callable[[], object], repeats: int) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def saved_bytes(step: Callable[[], object], flux) -> int:
+def count_saved_bytes(step: Callable[[], object], flux: Flux) -> int:
+    """Bytes that an iteration keeps for its backward pass, FLUX's own weights left out."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in flux.parameters()}
-    with counting(weights) as found:
+    with record_saved(weights) as saved:
         step()
-    return sum(found.values())
+    return sum(saved.values())
 
 
 @contextmanager
-def counting(left_out: set[int]):
-    """Storages that autograd keeps, by address, with their bytes."""
-    found: dict[int, int] = {}
+def record_saved(left_out: set[int]) -> Generator[dict[int, int], None, None]:
+    """Storages that autograd keeps meanwhile, by address, with their bytes."""
+    saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in left_out:
-            found[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield found
+        yield saved

@@ -5,7 +5,7 @@ import torch
 from cologen.prw.weaving import named_blocks
 from cologen.training.base.offload import AT_ONCE, VisitingLinear
 from cologen.training.base.placement import settle
-from cologen.training.bench.training import saved_bytes
+from cologen.training.bench.training import count_saved_bytes
 from cologen.training.memory_estimate import needs
 from cologen.training.recipes.curriculum import Settings
 from tiny_run import SMALL, tiny_host, tiny_trainer
@@ -64,7 +64,7 @@ def test_outside_its_turn_a_block_has_nothing_on_the_device(checkpointing):
 def test_autograd_keeps_none_of_its_weights():
     host, _ = visiting()
     plain = tiny_host(DEEP)
-    kept = [saved_bytes(tiny_trainer(each).step, each.flux) for each in (host, plain)]
+    kept = [count_saved_bytes(tiny_trainer(each).step, each.flux) for each in (host, plain)]
     assert kept[0] <= kept[1]
 
 

@@ -9,7 +9,7 @@ from cologen.prw.flux.blocks import Linear
 from cologen.prw.weaving import named_blocks
 from cologen.training.base.placement import settle
 from cologen.training.base.quantize import FORMATS, NF4, NarrowLinear, narrow_blocks, widened
-from cologen.training.bench.training import saved_bytes
+from cologen.training.bench.training import count_saved_bytes
 from cologen.training.forward import compile_blocks
 from cologen.training.memory_estimate import needs
 from cologen.training.recipes.curriculum import Settings
@@ -75,7 +75,7 @@ def test_gradients_are_those_of_a_base_widened_by_hand(kind, checkpointing):
 def test_no_copy_of_the_weights_waits_for_the_gradient():
     narrow, plain = tiny_host(), tiny_host()
     narrow_blocks(narrow.flux, "nf4", "cpu")
-    kept = [saved_bytes(tiny_trainer(host).step, host.flux) for host in (narrow, plain)]
+    kept = [count_saved_bytes(tiny_trainer(host).step, host.flux) for host in (narrow, plain)]
     assert kept[0] <= kept[1]
 
 

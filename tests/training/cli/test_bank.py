@@ -177,14 +177,14 @@ def test_bench_experts_prints_one_object(capsys):
 
 
 def test_the_pack_drags_nothing_heavy_into_the_host(comfy):
-    from cologen.training.bench.start import imports
+    from cologen.training.bench.start import bench_import
 
-    found = imports(1)
+    found = bench_import(1)
     assert found["heavy"] == [] and found["nodes"] >= 6
 
 
 def test_the_flux1_preset_needs_the_memory_the_design_names():
-    from cologen.training.bench.inference import Shapes
+    from cologen.training.bench.shapes import Shapes
 
     assert Shapes.flux1(1024, 512).kv_bytes(torch.bfloat16) == 684 * 2**20
     assert Shapes.flux1(1024, 1024).kv_bytes(torch.bfloat16) == 4 * 684 * 2**20
