@@ -1,48 +1,49 @@
-"""FLUX with a source, as training sees it: the inference's own weaving, with gradients and with the router's noise."""
+"""FLUX with a source, as training and our own sampling see it: the paper's weaving with gradients and router noise.
+
+weave runs the source through FLUX's blocks (paper, eq. 4 to 7), predict_velocity lets the noisy latents read it.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..prw.appended_kv import OPTION, Appendix, append_here
 from ..prw.attachment import Host, source_pass
 from ..prw.bank.bank import Bank
 from ..prw.flux.blocks import RUN_BLOCK, straight
+from ..prw.flux.inputs import FluxInputs
 from ..prw.positions import Grid, token_grid
 from ..prw.router import Route
 from ..prw.select_experts import BlockNoise, picker
 from ..prw.source import Routing, Source, fill_channels
-from ..prw.weaving import BlockKV, named_blocks
+from ..prw.weaving import BlockKV
 
 
-def device_of(host: Host) -> torch.device:
-    """Where it computes; weights that a host has put aside may lie elsewhere."""
+def find_device(host: Host) -> torch.device:
+    """Where the host computes; weights that it has put aside may lie elsewhere."""
     return getattr(host, "device", None) or next(host.flux.parameters()).device
 
 
-class Woven(NamedTuple):
-    """A source after its pass through FLUX: what every block will append, and how it was routed."""
+class SourceContext(NamedTuple):
+    """A source after its pass through FLUX."""
 
-    options: dict
-    """transformer_options for FLUX's forward."""
+    options: dict[str, Any]
+    """transformer_options for FLUX's forward: what every block appends."""
     routes: dict[str, Route]
+    """The expert and gate of every block."""
 
-    def followed_by(self, patches: Sequence[Callable]) -> "Woven":
-        """With patches of attention behind its own."""
-        every = {"attn1_patch": [*self.options.get("patches", {}).get("attn1_patch", ()), *patches]}
-        return Woven({**self.options, "patches": every}, self.routes) if patches else self
-
-
-def unwoven(host: Host, x: Tensor, spare: dict[str, Any] | None = None) -> Woven:
-    """No source at all; a host hears here that a pass begins."""
-    host.tokens(x[:1])
-    return Woven(dict(spare or {}), {})
+    def with_patches(self, patches: Sequence[Callable]) -> "SourceContext":
+        """Add attention patches behind the one that appends the source."""
+        if not patches:
+            return self
+        known = self.options.get("patches", {}).get("attn1_patch", ())
+        return SourceContext({**self.options, "patches": {"attn1_patch": [*known, *patches]}}, self.routes)
 
 
-class LivePart:
+class LiveSourceKV:
     """A source's K/V of a whole batch, still connected to what they were computed from."""
 
     def __init__(self, stream: list[BlockKV], pe: Tensor, source: Source):
@@ -57,60 +58,57 @@ def weave(
     host: Host,
     bank: Bank,
     routing: Routing,
-    latents: Tensor,
-    x: Tensor,
-    times: Tensor,
-    pooled: Tensor,
+    source: Tensor,
+    inputs: FluxInputs,
     noise: BlockNoise | None = None,
-    spare: dict[str, Any] | None = None,
-) -> Woven:
-    """Runs source latents (as the VAE gives them) beside targets x.
+    checkpointing_options: dict[str, Any] | None = None,
+) -> SourceContext:
+    """Run source latents (as the VAE gives them) through FLUX beside the noisy latents of `inputs`.
 
-    `spare`, options that make the host give up its blocks' activations, does so for the source, too: by RUN_BLOCK.
+    `noise` is the router's. `checkpointing_options` make the host recompute its blocks' activations; the source's pass
+    follows them by RUN_BLOCK.
     """
+    x, options = inputs.x, checkpointing_options or {}
     grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
-    inner = fill_channels(host.latent_in(latents), x.shape[1]).to(x.device, host.dtype)
-    pick = picker(bank, routing, noise)
-    run = (spare or {}).get(RUN_BLOCK, straight)
-    stream, pe = source_pass(host, bank, routing, pick, inner, grid, times, pooled, run=run)
-    stream = list(stream)
-    appendix = Appendix([LivePart(stream, pe, Source(latents[:1], routing))], grid)
-    options = {OPTION: appendix, "patches": {"attn1_patch": [append]}, **(spare or {})}
-    return Woven(options, {kv.block: kv.route for kv in stream})
+    latents = fill_channels(host.latent_in(source), x.shape[1]).to(x.device, host.dtype)
+    pick, run = picker(bank, routing, noise), options.get(RUN_BLOCK, straight)
+    blocks, pe = source_pass(host, bank, routing, pick, latents, grid, inputs.times, inputs.pooled, run=run)
+    stream = list(blocks)
+    appendix = Appendix([LiveSourceKV(stream, pe, Source(source[:1], routing))], grid)
+    options = {OPTION: appendix, "patches": {"attn1_patch": [_append]}, **options}
+    return SourceContext(options, {kv.block: kv.route for kv in stream})
 
 
-def velocity(
-    host: Host, woven: Woven, x: Tensor, times: Tensor, context: Tensor, pooled: Tensor, guidance: float
-) -> Tensor:
-    """What FLUX predicts for noisy latents x that read the source."""
-    asked = torch.full_like(times, guidance) if host.flux.params.guidance_embed else None
-    x, context, pooled = (part.to(host.dtype) for part in (x, context, pooled))
-    return host.flux(x, times, context, pooled, asked, transformer_options=dict(woven.options))
+def skip_source(host: Host, x: Tensor, checkpointing_options: dict[str, Any] | None = None) -> SourceContext:
+    """The context of a forward without a source."""
+    host.tokens(x[:1])  # tells a host that a pass begins
+    return SourceContext(dict(checkpointing_options or {}), {})
 
 
-def rerun(step: Callable, *args):
-    """Calls it now and, for the gradient, once more: its activations need not wait in memory."""
-    return checkpoint(step, *args, use_reentrant=False)
-
-
-def compile_blocks(flux: nn.Module, backend: str = "inductor") -> None:
-    """torch.compile for our own FLUX; the source's pass calls the blocks' layers one by one and stays as it is."""
-    for _, block in named_blocks(flux):
-        block.compile(backend=backend)
+def predict_velocity(host: Host, source: SourceContext, inputs: FluxInputs) -> Tensor:
+    """FLUX's velocity for noisy latents that read the source; a base without a guidance embedding ignores guidance."""
+    x, context, pooled = (part.to(host.dtype) for part in (inputs.x, inputs.context, inputs.pooled))
+    guidance = inputs.guidance if host.flux.params.guidance_embed else None
+    return host.flux(x, inputs.times, context, pooled, guidance, transformer_options=dict(source.options))
 
 
 @torch.compiler.disable()
-def append(*args, **kwargs) -> dict:
+def _append(*args, **kwargs) -> dict:
     # traced, it would make every block a graph of its own, until torch gives up
     return append_here(*args, **kwargs)
 
 
-SPARE_EMBEDDED = {RUN_BLOCK: rerun}
-"""For our own FLUX: every block is checkpointed."""
+def run_checkpointed(step: Callable, *args):
+    """Call `step` now and once more for its gradient, so that its activations need not wait in memory."""
+    return checkpoint(step, *args, use_reentrant=False)
 
 
-class SlotNoise:
-    """The router's noise of every sample, from the sample's own seed: the same on any number of ranks.
+EMBEDDED_CHECKPOINTING = {RUN_BLOCK: run_checkpointed}
+"""Checkpointing options of our own FLUX: every block is checkpointed."""
+
+
+class RouterNoise:
+    """The router's noise for every sample, from the sample's own seed: the same on any number of ranks.
 
     A block's numbers are remembered, so that a checkpointed block that runs twice sees them again.
     """
@@ -118,10 +116,10 @@ class SlotNoise:
     def __init__(self, seeds: Sequence[int], scale: float = 1.0):
         self.generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
         self.scale = scale
-        self.drawn: dict[str, Tensor] = {}
+        self.by_block: dict[str, Tensor] = {}
 
     def __call__(self, block: str, like: Tensor) -> Tensor:
-        if block not in self.drawn:
+        if block not in self.by_block:
             rows = [torch.randn(like.shape[1:], generator=generator) for generator in self.generators]
-            self.drawn[block] = torch.stack(rows).to(like) * self.scale
-        return self.drawn[block]
+            self.by_block[block] = torch.stack(rows).to(like) * self.scale
+        return self.by_block[block]

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..prw.bank.bank import Bank
 from ..prw.coredi.features import Features
+from ..prw.flux.inputs import FluxInputs
 from ..prw.router import Route
 from ..prw.source import Routing
 from .add_expert import own_tensors
-from .data.encoded.dataset import Batch
+from .batch import Batch
 from .distributed import ranks
-from .forward import SlotNoise, Woven, velocity, weave
+from .forward import RouterNoise, SourceContext, predict_velocity, weave
 from .objective import noised, side, task_loss, usage, usage_of_all, veteran_loss
 from .trainer import Group, Step, Trainer, Work
 
@@ -32,7 +33,7 @@ class Given(NamedTuple):
     times: Tensor
     context: Tensor
     pooled: Tensor
-    woven: Woven
+    woven: SourceContext
 
 
 class StageTrainer(Trainer):
@@ -106,11 +107,11 @@ class StageTrainer(Trainer):
         """The stage's own router, also for replayed tasks: it shall not forget them."""
         return Routing(task=task, router=self.stage.name)
 
-    def noise(self, batch: Batch) -> SlotNoise:
+    def noise(self, batch: Batch) -> RouterNoise:
         """Fades to nothing over the end of the stage, where the recipe says so."""
         share = self.iteration / self.stage.iterations
         fading = 1.0 if share <= self.settings.noise_end else (1 - share) / (1 - self.settings.noise_end)
-        return SlotNoise(batch.seeds, fading)
+        return RouterNoise(batch.seeds, fading)
 
     def errors(self, batch: Batch, noise=None) -> tuple[Tensor, dict[str, Route]]:
         """The velocity's error of every sample, and its routes; without noise, of the bank that would be left now."""
@@ -129,13 +130,16 @@ class StageTrainer(Trainer):
         )
         x = noised(target, eps, times)
         bank, source = self.left if noise is None else self.bank, batch.source.to(self.device)
-        woven = weave(self.host, bank, self.routing(batch.task), source, x, times, pooled, noise, self.spare)
+        woven = weave(
+            self.host, bank, self.routing(batch.task), source, FluxInputs(x, times, context, pooled), noise, self.spare
+        )
         return Given(target, eps, x, times, context, pooled, woven)
 
     def found(self, given: Given, patches: Sequence = ()) -> Tensor:
         """FLUX's velocity; `patches` come behind the one that appends the source."""
         _, _, x, times, context, pooled, woven = given
-        return velocity(self.host, woven.followed_by(patches), x, times, context, pooled, self.settings.guidance)
+        guidance = torch.full_like(times, self.settings.guidance)
+        return predict_velocity(self.host, woven.with_patches(patches), FluxInputs(x, times, context, pooled, guidance))
 
     def error(self, found: Tensor, given: Given) -> Tensor:
         return task_loss(found, given.target, given.eps)
@@ -145,7 +149,8 @@ class StageTrainer(Trainer):
         x = self.host.latent_in(batch.target.to(self.device)).float()
         times, pooled = batch.times.to(self.device), batch.pooled.to(self.device)
         source = batch.source.to(self.device)
-        return weave(self.host, self.bank, self.routing(batch.task), source, x, times, pooled, noise).routes
+        inputs = FluxInputs(x, times, batch.context, pooled)
+        return weave(self.host, self.bank, self.routing(batch.task), source, inputs, noise).routes
 
     def besides(self) -> Features | None:
         """What it leaves that is no part of the bank."""

@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from ..prw.weaving import named_blocks
 from .base.offload import AT_ONCE, VisitingLinear
+from .batch import Batch
 from .checkpoint.checkpoints import TrainingError
-from .data.encoded.dataset import Batch
 from .data.encoded.size import gib
 from .distributed import ranks
 from .listener import Listener

@@ -7,21 +7,24 @@ from torch import Tensor
 
 from ..prw.attachment import Host
 from ..prw.bank.bank import Bank
+from ..prw.flux.inputs import FluxInputs
 from ..prw.source import Routing
 from .data.encoded.dataset import Shelf
-from .forward import device_of, weave
+from .forward import find_device, weave
 from .validate import held_out, pieces
 
 
 @torch.no_grad()
 def choices(host: Host, bank: Bank, lessons: Shelf, router: str, micro: int) -> dict[str, Tensor]:
     """The column that each sample (or token) takes, block by block."""
-    device, routing = device_of(host), Routing(task=lessons.task, router=router)
+    device, routing = find_device(host), Routing(task=lessons.task, router=router)
     found: dict[str, list[Tensor]] = {}
     for batch in pieces(held_out(lessons), micro):
         target, source, pooled = (part.to(device) for part in (batch.target, batch.source, batch.pooled))
         x, times = host.latent_in(target).float(), torch.zeros(len(target), device=device)
-        for block, route in weave(host, bank, routing, source, x, times, pooled).routes.items():
+        for block, route in weave(
+            host, bank, routing, source, FluxInputs(x, times, batch.context, pooled)
+        ).routes.items():
             found.setdefault(block, []).append(route.expert.flatten().cpu())
     return {block: torch.cat(parts) for block, parts in found.items()}
 

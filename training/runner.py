@@ -20,7 +20,7 @@ from .checkpoint.run_folder import RunFolder
 from .data.encoded.dataset import Codec, Shelf
 from .distributed import ranks
 from .errors import NotFinite, Stopped
-from .forward import device_of
+from .forward import find_device
 from .listener import Listener
 from .recipes.curriculum import Settings, Stage
 from .trainer import Trainer
@@ -119,7 +119,7 @@ class Runner(ABC):
 
     def asked_to_stop(self) -> bool:
         asked = any(listener.wants_stop() for listener in self.listeners)
-        return bool(ranks.total(float(asked), device_of(self.host)))
+        return bool(ranks.total(float(asked), find_device(self.host)))
 
     def checkpoints(self, stage: Stage, number: int, settings: Settings) -> Folder:
         return Folder(self.out / "checkpoints", label(stage, number), settings.keep)

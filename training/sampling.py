@@ -1,54 +1,63 @@
-"""A picture for a prompt, with a source or without: Euler's method over the same weaving that training and nodes use."""
+"""Pictures for prompts, with a source or without: Euler's method over the same weaving that training and nodes use."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..prw.attachment import Host
 from ..prw.bank.bank import Bank
+from ..prw.flux.inputs import EncodedPrompt, FluxInputs
 from ..prw.flux.sampling import euler
 from ..prw.source import Routing
-from .forward import Woven, velocity, weave
+from .forward import SourceContext, predict_velocity, weave
 
-Text = tuple[Tensor, Tensor]
-"""Context (batch, tokens, width) and pooled (batch, width)."""
+
+@dataclass(frozen=True, eq=False)
+class SamplingSettings:
+    """How latents are sampled."""
+
+    times: Sequence[float]
+    """Timesteps from 1 (noise) to 0 (picture), one more than there are steps."""
+    guidance: float = 1.0
+    """For a distilled base's guidance embedding."""
+    cfg: float = 1.0
+    """Scale of classifier-free guidance; without a negative prompt it does nothing."""
+    negative: EncodedPrompt | None = None
 
 
 @torch.no_grad()
-def drawn(
+def sample_latents(
     host: Host,
     bank: Bank,
     routing: Routing,
     source: Tensor,
     noise: Tensor,
-    told: Text,
-    times: Sequence[float],
-    guidance: float = 1.0,
-    untold: Text | None = None,
-    cfg: float = 1.0,
+    prompt: EncodedPrompt,
+    settings: SamplingSettings,
 ) -> Tensor:
-    """Latents as the VAE gives them, from a source's latents and noise; `untold` is what cfg leads away from."""
+    """Sample latents (as the VAE gives them) that read a source's latents, from noise."""
     start = torch.zeros(len(noise), device=noise.device)
-    texts = [told] if untold is None else [told, untold]
-    woven = [weave(host, bank, routing, source, noise, start, pooled) for _, pooled in texts]
-    return followed(host, woven, noise, texts, times, guidance, cfg)
+    prompts = [prompt] if settings.negative is None else [prompt, settings.negative]
+    contexts = [weave(host, bank, routing, source, FluxInputs(noise, start, *each)) for each in prompts]
+    return sample_with_contexts(host, contexts, noise, prompt, settings)
 
 
 @torch.no_grad()
-def followed(
-    host: Host,
-    woven: Sequence[Woven],
-    noise: Tensor,
-    texts: Sequence[Text],
-    times: Sequence[float],
-    guidance: float = 1.0,
-    cfg: float = 1.0,
+def sample_with_contexts(
+    host: Host, contexts: Sequence[SourceContext], noise: Tensor, prompt: EncodedPrompt, settings: SamplingSettings
 ) -> Tensor:
-    """Latents as the VAE gives them; a second text is what cfg leads away from."""
+    """Sample latents (as the VAE gives them) with contexts for the prompt and, where there is one, the negative."""
 
-    def led(x: Tensor, t: Tensor, _) -> Tensor:
-        found = [velocity(host, one, x, t, *text, guidance) for one, text in zip(woven, texts)]
-        return (found[0] if len(found) == 1 else found[1] + cfg * (found[0] - found[1])).float()
+    def predict(context: SourceContext, x: Tensor, t: Tensor, prompt: EncodedPrompt) -> Tensor:
+        return predict_velocity(host, context, FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance)))
 
-    return host.latent_out(euler(led, noise, list(map(float, times))))
+    def predict_guided(x: Tensor, t: Tensor, progress: float) -> Tensor:
+        velocity = predict(contexts[0], x, t, prompt)
+        if settings.negative is not None:
+            negative = predict(contexts[1], x, t, settings.negative)
+            velocity = negative + settings.cfg * (velocity - negative)
+        return velocity.float()
+
+    return host.latent_out(euler(predict_guided, noise, list(map(float, settings.times))))

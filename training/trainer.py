@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from ..prw.attachment import Host
+from ..prw.flux.inputs import EncodedPrompt
+from .batch import Batch, Corruption, make_batch
 from .checkpoint.checkpoints import TrainingError
 from .data.batch_sampler import Slot, slots
-from .data.encoded.dataset import Batch, Shelf, batch_of
+from .data.encoded.dataset import Shelf
 from .distributed import ranks
 from .distributed.gradient_reducer import GradientSums
 from .errors import MOST_MISSES, NotFinite, OutOfMemory
-from .forward import device_of
+from .forward import find_device
 from .optimizers import load_tensors, make_optimizer, tensors_of
 from .recipes.curriculum import Settings, Stage
 from .schedules import factor
@@ -64,7 +66,7 @@ class Work:
     settings: Settings
     lessons: Mapping[str, Shelf]
     """By task, earlier ones too."""
-    empty: tuple[Tensor, Tensor]
+    empty: EncodedPrompt
     """The empty prompt."""
     seed: int = 0
     spare: dict | None = None
@@ -88,7 +90,7 @@ class Trainer(ABC):
         self.host, self.stage, self.number, self.settings = work.host, stage, work.number, settings
         self.lessons, self.empty, self.seed = work.lessons, work.empty, work.seed
         self.spare = work.spare if settings.checkpointing else None
-        self.device = device_of(work.host)
+        self.device = find_device(work.host)
         wanted = {name: tensor for group in groups for name, tensor in group.tensors.items()}
         own = {name: tensor.detach().float().to(self.device).clone() for name, tensor in wanted.items()}
         ranks.spread(own.values())
@@ -160,8 +162,8 @@ class Trainer(ABC):
         size = self.settings.micro or self.stage.batch
         pieces = [some[i : i + size] for some in alike.values() for i in range(0, len(some), size)]
         opened = self.pacing.open(self.iteration / self.stage.iterations)
-        knobs = (self.empty, self.settings.text_drop, self.settings.time_shift, opened)
-        return [batch_of(self.lessons[piece[0].task], piece, *knobs) for piece in pieces]
+        corruption = Corruption(EncodedPrompt(*self.empty), self.settings.text_drop, self.settings.time_shift, opened)
+        return [make_batch(self.lessons[piece[0].task], piece, corruption) for piece in pieces]
 
     def _refuse_infinite(self, loss: Tensor, batch: Batch) -> None:
         if not torch.isfinite(loss):

@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..prw.flux.inputs import EncodedPrompt
 from ..prw.flux.sampling import timesteps
 from ..prw.positions import token_grid
-from .data.encoded.dataset import Batch, Shelf
+from .batch import Batch
+from .data.encoded.dataset import Shelf
 from .loop import StageTrainer
 from .objective import usage_of_all
-from .sampling import drawn
+from .sampling import SamplingSettings, sample_latents
 
 TIMES = tuple((i + 0.5) / 8 for i in range(8))
 """The middles of eight equal parts."""
@@ -73,8 +75,8 @@ def _drawn(trainer: StageTrainer, batch: Batch) -> Tensor:
     )
     rows, columns = token_grid(noise, trainer.host.flux.patch_size)
     steps = timesteps(trainer.settings.sample_steps, rows * columns)
-    routing, told = trainer.routing(batch.task), (context, pooled)
-    return drawn(trainer.host, trainer.left, routing, source, noise, told, steps, trainer.settings.guidance)
+    routing, settings = trainer.routing(batch.task), SamplingSettings(steps, trainer.settings.guidance)
+    return sample_latents(trainer.host, trainer.left, routing, source, noise, EncodedPrompt(context, pooled), settings)
 
 
 def sample_grid(trainer: StageTrainer, codec) -> np.ndarray:

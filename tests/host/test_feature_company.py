@@ -8,9 +8,10 @@ from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.feature_stream import FeatureStream
 from cologen.prw.coredi.features import Coevolving, looks_like_features
 from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.source import Routing
-from cologen.training.coredi.sampling import drawn_along
-from cologen.training.sampling import drawn
+from cologen.training.coredi.sampling import FeatureSampler
+from cologen.training.sampling import SamplingSettings, sample_latents
 from sampling import SIGMAS, apply_bank, assert_close, conditioning, sample
 from tiny import host_model, source, tiny_flux
 from tiny_features import random_features, read_features, sample_sourced, sourced_conditioning
@@ -167,10 +168,10 @@ def test_fp16_overflows_as_the_host_s_does(bank, monkeypatch):
         monkeypatch.setattr(module, "double_step", large)
     half = tiny_flux(torch.float16)
     ((text, options),) = conditioning(4)
-    given = source().latent, torch.randn(1, 16, 8, 8), (text, options["pooled_output"]), SIGMAS
-    case = (EmbeddedHost(half, torch.float16), bank, Routing(task="control"), *given)
-    assert torch.isfinite(drawn(*case)).all()
-    assert torch.isfinite(drawn_along([random_features(half)], 1.0, *case)).all()
+    given = source().latent, torch.randn(1, 16, 8, 8), EncodedPrompt(text, options["pooled_output"])
+    case = (EmbeddedHost(half, torch.float16), bank, Routing(task="control"), *given, SamplingSettings(SIGMAS))
+    assert torch.isfinite(sample_latents(*case)).all()
+    assert torch.isfinite(FeatureSampler([random_features(half)])(*case)).all()
 
 
 def test_a_bank_may_be_called_features(comfy, bank, flux, tmp_path, monkeypatch):

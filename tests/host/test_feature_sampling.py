@@ -7,8 +7,10 @@ import torch
 from cologen.prw.coredi.features import Coevolving, Features
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.files.errors import FileError
+from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.source import Routing
-from cologen.training.coredi.sampling import drawn_along
+from cologen.training.coredi.sampling import FeatureSampler
+from cologen.training.sampling import SamplingSettings
 from safetensors.torch import save_file
 from sampling import SIGMAS, apply_bank, assert_close, conditioning, sample
 from tiny import host_model, source
@@ -27,14 +29,14 @@ def own_picture(flux, bank, features, weight, cfg, batch):
 
     noise = comfy.sample.prepare_noise(torch.zeros(batch, 16, 8, 8), 7)
     told, untold = (
-        (text.expand(batch, -1, -1), options["pooled_output"].expand(batch, -1))
+        EncodedPrompt(text.expand(batch, -1, -1), options["pooled_output"].expand(batch, -1))
         for ((text, options),) in (conditioning(4), conditioning(6))
     )
-    given = source().latent.expand(batch, -1, -1, -1), noise, told, SIGMAS
+    given = source().latent.expand(batch, -1, -1, -1), noise, told
     host = EmbeddedHost(flux, torch.float32)
     known = [random_features(flux, "self", "inpaint"), features]
-    more = dict(guidance=3.5, untold=untold if cfg != 1 else None, cfg=cfg, seed=9)
-    return drawn_along(known, weight, host, bank, Routing(task="control"), *given, **more)
+    settings = SamplingSettings(SIGMAS, guidance=3.5, cfg=cfg, negative=untold if cfg != 1 else None)
+    return FeatureSampler(known, weight, seed=9)(host, bank, Routing(task="control"), *given, settings)
 
 
 @pytest.mark.parametrize("way", ["coredi", "self"])

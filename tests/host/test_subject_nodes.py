@@ -9,7 +9,7 @@ from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.personalization.concept import Concept, ConceptInfo
 from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens
-from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.subject import OWN, PRIOR
 from cologen.training.subject.dataset import photos
 from cologen.training.subject.run import SubjectRun
@@ -55,7 +55,7 @@ def told(concept, seed=4, **options):
 def test_the_node_trains_the_concept_that_a_headless_run_trains(model, tmp_path):
     given = photo_lessons()
     flux = EmbeddedHost(tiny_flux(**BLOCKS), torch.float32)
-    headless = SubjectRun(flux, RECIPE, given, CODEC, tmp_path / "a", 7, "", (), SPARE_EMBEDDED).train()
+    headless = SubjectRun(flux, RECIPE, given, CODEC, tmp_path / "a", 7, "", (), EMBEDDED_CHECKPOINTING).train()
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
     found = trained(model, tmp_path / "b", given)
     twice = replace(

@@ -10,7 +10,7 @@ from cologen.prw.flux.math import rotary, timestep_embedding
 from cologen.training.add_expert import empty_bank, grown
 from cologen.training.coredi.encoder_features import features_of
 from cologen.training.coredi.trainer import FeatureTrainer
-from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.loop import StageTrainer
 from cologen.training.trainer import Work
 from sampling import SIGMAS, conditioning, sample
@@ -48,7 +48,7 @@ def tiny_feature_trainer(host, way, up=0.2, told=True, **changes):
         if name.endswith(".up"):
             tensor.copy_(up * torch.randn(tensor.shape, generator=g))
     lessons = {stage.task: tiny_lessons(stage.task, 40)}
-    work = Work(host, stage, 0, curriculum.settings, lessons, TinyCodec().texts([""]), 7, SPARE_EMBEDDED)
+    work = Work(host, stage, 0, curriculum.settings, lessons, TinyCodec().texts([""]), 7, EMBEDDED_CHECKPOINTING)
     if way == "off":
         return StageTrainer(work, bank)
     trainer = FeatureTrainer(work, bank, features_of(host, lessons[stage.task], TinyCodec()))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pack  # noqa: F401
 import torch
-from cologen.training import forward
+from cologen.training.base import compile as compiling
 from cologen.training.base import placement as resting
 from cologen.training.cli.main import main
 from cologen.training.distributed import gradient_reducer as gradient_sums
@@ -42,5 +42,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     gradient_sums.PIECE = 4096  # or all of a tiny expert's gradients would be one message
     world.open_world, run.StageTrainer = tiny_world, Watched
-    resting.compile_blocks = partial(forward.compile_blocks, backend="eager")
+    resting.compile_blocks = partial(compiling.compile_blocks, backend="eager")
     sys.exit(main([word.replace("RANK", os.environ.get("RANK", "0")) for word in sys.argv[1:]]))

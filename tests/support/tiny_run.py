@@ -11,7 +11,7 @@ from cologen.prw.embedded_host import EmbeddedHost
 from cologen.training.add_expert import empty_bank, grown
 from cologen.training.base.random_models import random_flux
 from cologen.training.data.encoded.dataset import Lessons
-from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.loop import StageTrainer
 from cologen.training.recipes.curriculum import curriculum_of
 from cologen.training.run import Run
@@ -69,17 +69,19 @@ def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
                 tensor.copy_(up * torch.randn(tensor.shape, generator=generator))
     lessons = {each.task: tiny_lessons(each.task) for each in stages[: stage + 1]}
     empty = TinyCodec().texts([""])
-    return StageTrainer(Work(host, stages[stage], stage, settings, lessons, empty, 7, SPARE_EMBEDDED), bank)
+    return StageTrainer(Work(host, stages[stage], stage, settings, lessons, empty, 7, EMBEDDED_CHECKPOINTING), bank)
 
 
 def tiny_run(out, curriculum, host=None, listeners=(), lessons=None, seed=7) -> Run:
     lessons = lessons or {task: tiny_lessons(task) for task in TASKS}
-    return Run(host or tiny_host(), curriculum, lessons, TinyCodec(), out, seed, "tiny", listeners, SPARE_EMBEDDED)
+    return Run(
+        host or tiny_host(), curriculum, lessons, TinyCodec(), out, seed, "tiny", listeners, EMBEDDED_CHECKPOINTING
+    )
 
 
 def tiny_world(curriculum, out, device, seed, share, progress) -> world.World:
     lessons = {task: tiny_lessons(task) for task in TASKS}
-    return world.World(tiny_host(), TinyCodec(), lessons, "tiny", SPARE_EMBEDDED)
+    return world.World(tiny_host(), TinyCodec(), lessons, "tiny", EMBEDDED_CHECKPOINTING)
 
 
 def gradients(trainer) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ import pack  # noqa: F401
 import torch
 from cologen.prw.base_model import Base
 from cologen.prw.personalization.marked_prompt import MarkedTokens, remove_marks
-from cologen.training.forward import SPARE_EMBEDDED
+from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.subject import OWN, PRIOR, subject_of
 from cologen.training.subject.dataset import photos
 from cologen.training.subject.run import SubjectRun
@@ -52,7 +52,7 @@ def tiny_subject(out, wanted, host=None, listeners=(), seed=7, pictures=PICTURES
     codec = WordyCodec()
     lessons = {OWN: photos(codec, pictures, wanted.subject), PRIOR: tiny_lessons(PRIOR)}
     lessons = lessons if wanted.stage.replay else {OWN: lessons[OWN]}
-    return SubjectRun(host or tiny_host(), wanted, lessons, codec, out, seed, "tiny", listeners, SPARE_EMBEDDED)
+    return SubjectRun(host or tiny_host(), wanted, lessons, codec, out, seed, "tiny", listeners, EMBEDDED_CHECKPOINTING)
 
 
 def trainer_of(wanted, host=None):

@@ -9,11 +9,11 @@ import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.embedded_host import velocity
 from cologen.prw.source import Routing, Source
+from cologen.training.base.compile import compile_blocks
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.data.batch_sampler import slots
 from cologen.training.distributed import ranks
 from cologen.training.errors import NotFinite
-from cologen.training.forward import compile_blocks
 from cologen.training.objective import side, usage
 from cologen.training.validate import TIMES, draw, validate
 from naive import Naive

@@ -6,9 +6,9 @@ from ...prw.weaving import named_blocks
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
 from ..distributed.fsdp import shard_blocks
-from ..forward import compile_blocks
 from ..memory_estimate import free_on, told
 from ..recipes.curriculum import Settings
+from .compile import compile_blocks
 from .offload import let_blocks_visit
 from .quantize import FORMATS, narrow_blocks
 

@@ -22,7 +22,7 @@ from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import Flux
 from ..add_expert import empty_bank, grown
 from ..data.encoded.dataset import Lessons
-from ..forward import SPARE_EMBEDDED
+from ..forward import EMBEDDED_CHECKPOINTING
 from ..loop import StageTrainer
 from ..objective import noised, task_loss, usage, usage_of_all
 from ..recipes.curriculum import Settings, Stage
@@ -75,7 +75,7 @@ def make_trainer(
         bank = grown(bank, stage, settings, 0)
     lessons = {name: random_samples(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
     empty = lessons["ground"].context[:1], lessons["ground"].pooled[:1]
-    return kind(Work(host, stages[1], 1, settings, lessons, empty, 0, SPARE_EMBEDDED), bank)
+    return kind(Work(host, stages[1], 1, settings, lessons, empty, 0, EMBEDDED_CHECKPOINTING), bank)
 
 
 def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> Lessons:

@@ -21,7 +21,7 @@ from ...prw.comfyui.host import ComfyHost
 from ...prw.flux.blocks import RUN_BLOCK
 from ...prw.weaving import named_blocks
 from ..base.input_gradients import passing_gradients
-from ..forward import rerun
+from ..forward import run_checkpointed
 from ..memory_estimate import activations_of
 
 INTERRUPTS = (comfy.model_management.InterruptProcessingException,)
@@ -137,7 +137,7 @@ def spare(flux: nn.Module) -> dict[str, Any]:
     for name, block in named_blocks(flux):
         kind, index = name.split("_blocks.")
         table[f"{kind}_block", int(index)] = partial(TWICE[kind], block)
-    return {RUN_BLOCK: rerun, "patches_replace": {"dit": table}}
+    return {RUN_BLOCK: run_checkpointed, "patches_replace": {"dit": table}}
 
 
 def double_twice(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]:
@@ -146,13 +146,13 @@ def double_twice(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]
     def step(img, txt, vec):
         return block(img.clone(), txt.clone(), vec, **rest)  # it adds to them in place
 
-    img, txt = rerun(step, args["img"], args["txt"], args["vec"])
+    img, txt = run_checkpointed(step, args["img"], args["txt"], args["vec"])
     return {"img": img, "txt": txt}
 
 
 def single_twice(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]:
     rest = beside_tokens(args)
-    return {"img": rerun(lambda img, vec: block(img.clone(), vec, **rest), args["img"], args["vec"])}
+    return {"img": run_checkpointed(lambda img, vec: block(img.clone(), vec, **rest), args["img"], args["vec"])}
 
 
 TWICE = {"double": double_twice, "single": single_twice}

@@ -19,7 +19,7 @@ from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.dataset import Codec, Lessons
 from ..data.model_folder import network_in
 from ..evaluation.likeness import IMAGENET_COLOURS
-from ..forward import device_of
+from ..forward import find_device
 
 CHUNK = 16
 
@@ -51,7 +51,7 @@ class Eye(nn.Module):
 def features_of(host: Host, lessons: Lessons, codec: Codec, eye: Eye | None = None) -> Tensor:
     """Of every lesson's target (count, cells + 1, wide); without an eye the VAE's own."""
     size, parts = token_grid(lessons.target, host.flux.patch_size), []
-    pool, device = pooling(*size), device_of(host)
+    pool, device = pooling(*size), find_device(host)
     for latents in lessons.target.split(CHUNK):
         if eye is None:
             seen = host.tokens(host.latent_in(latents.to(device)).float())[0]
@@ -68,6 +68,6 @@ def kept_features(host: Host, lessons: Lessons, codec: Codec, encoder: str, fold
     depends = "\n".join((encoder, *lessons.ids))
     path = folder / f"{lessons.task}-{hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()}.safetensors"
     if not path.exists():
-        found = features_of(host, lessons, codec, Eye(Path(encoder)).to(device_of(host)))
+        found = features_of(host, lessons, codec, Eye(Path(encoder)).to(find_device(host)))
         write(path, {"features": found}, {})
     return SafeFile(path)["features"]

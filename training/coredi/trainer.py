@@ -24,8 +24,8 @@ from ...prw.coredi.feature_stream import FeatureStream, last_tokens
 from ...prw.coredi.features import WAYS as DRAWN
 from ...prw.coredi.features import Features, FeaturesInfo, begun, pooling, shapes, told
 from ...prw.positions import token_grid
+from ..batch import Batch
 from ..checkpoint.checkpoints import TrainingError
-from ..data.encoded.dataset import Batch
 from ..distributed import ranks
 from ..loop import Given, StageTrainer
 from ..objective import noised

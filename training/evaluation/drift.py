@@ -14,7 +14,7 @@ from ...prw.attachment import Attachment
 from ...prw.base_model import Base
 from ...prw.personalization.concept import Concept, make_residuals
 from ...prw.personalization.low_rank_patch import apply_low_rank
-from ..forward import device_of
+from ..forward import find_device
 from ..toy.evaluate import APART
 from ..toy.oracle import read
 from ..toy.scene import Scene, draw_scene
@@ -58,7 +58,7 @@ def bank_on(painter: Painter) -> Iterator[Sequence[Callable]]:
 
 @contextmanager
 def subject_on(painter: Painter, path: Path) -> Iterator[Sequence[Callable]]:
-    concept, device = Concept.open(path), device_of(painter.host)
+    concept, device = Concept.open(path), find_device(painter.host)
     if concept.info.base.refusal(Base.of(painter.host.flux)):
         raise ValueError(
             f"{path.name} was trained on a FLUX of another shape ({concept.info.base.name or 'unnamed'}), expected this "

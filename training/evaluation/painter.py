@@ -12,13 +12,14 @@ from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import between
+from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import timesteps
 from ...prw.positions import token_grid
 from ...prw.source import LATENT_CHANNELS, Routing
 from ..comfyui.find_host import enter_host, needed_host, open_files
 from ..data.encoded.dataset import Codec
-from ..forward import device_of, unwoven
-from ..sampling import Text, drawn, followed
+from ..forward import find_device, skip_source
+from ..sampling import SamplingSettings, sample_latents, sample_with_contexts
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import BANK, SHIPPED, open_set
 
@@ -59,30 +60,28 @@ class Painter:
     @torch.no_grad()
     def __call__(self, task: str, source: np.ndarray, prompt: str, size: tuple[int, int], seed: int) -> np.ndarray:
         """One at a time: what stands beside a picture in a batch would change its last bits."""
-        how = self.sampling
-        noise, (told, *untold), times = self._asked(prompt, size, seed)
+        noise, encoded, settings = self._asked(prompt, size, seed)
         latent = self.codec.encode([source]).to(noise.device)
-        routing = Routing(task=task, router=how.router)
-        led = (how.guidance, *untold, *([how.cfg] if untold else []))
-        return self.codec.decode(drawn(self.host, self.bank, routing, latent, noise, told, times, *led))[0]
+        routing = Routing(task=task, router=self.sampling.router)
+        return self.codec.decode(sample_latents(self.host, self.bank, routing, latent, noise, encoded, settings))[0]
 
     @torch.no_grad()
     def alone(self, prompt: str, size: tuple[int, int], seed: int, patches: Sequence[Callable] = ()) -> np.ndarray:
         """Without a source; `patches` of attention are there all the same."""
-        noise, texts, times = self._asked(prompt, size, seed)
-        woven = [unwoven(self.host, noise).followed_by(patches)] * len(texts)
-        latents = followed(self.host, woven, noise, texts, times, self.sampling.guidance, self.sampling.cfg)
-        return self.codec.decode(latents)[0]
+        noise, encoded, settings = self._asked(prompt, size, seed)
+        contexts = [skip_source(self.host, noise).with_patches(patches)] * 2
+        return self.codec.decode(sample_with_contexts(self.host, contexts, noise, encoded, settings))[0]
 
-    def _asked(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, list[Text], list[float]]:
-        """Noise, texts (a second one is what cfg leads away from) and times."""
-        how, device = self.sampling, device_of(self.host)
+    def _asked(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, EncodedPrompt, SamplingSettings]:
+        """Make the noise, the encoded prompt and the settings of a picture."""
+        how, device = self.sampling, find_device(self.host)
         shape = (1, LATENT_CHANNELS, size[0] // SHRUNK, size[1] // SHRUNK)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
         texts = [self.codec.texts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
+        encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
         times = timesteps(how.steps, rows * columns) if how.shifted else timesteps(how.steps)
-        return noise, [tuple(part.to(device) for part in text) for text in texts], times
+        return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, *negative)
 
 
 def toy_painter(bank: Path | None, sampling: Sampling, device: str) -> Painter:

@@ -7,7 +7,6 @@ number of iterations in all, with several seeds, and asked the same questions.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,11 @@ from ...prw.coredi.features import SUFFIX, Features
 from ...prw.files.atomic_write import whole
 from ...prw.files.validate import build
 from ..checkpoint.run_folder import RunFolder, fingerprint
-from ..coredi.sampling import drawn_along
+from ..coredi.sampling import FeatureSampler
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
 from ..run import Run
 from ..runner import label
-from ..sampling import drawn
+from ..sampling import sample_latents
 from ..setup.stage_data import KeptLessons, toy_part
 from ..toy.evaluate import evaluate
 from ..toy.make import ToyRecipe, shortened
@@ -186,7 +185,7 @@ class Laboratory:
             }
         else:
             router = "final" if row == "co-training" else ""
-            draw = drawn if weight is None else partial(drawn_along, left_besides(curriculum, folder), weight)
+            draw = sample_latents if weight is None else FeatureSampler(left_besides(curriculum, folder), weight)
             asking = self.count, HELD_OUT + seed, experiment.tasks, router
             report |= evaluate(self.host(), self.codec, bank, *asking, draw=draw)
         with whole(path) as part:
@@ -227,6 +226,7 @@ def left_besides(curriculum: Curriculum, folder: Path) -> list[Features]:
 
 def usages(run: Run, bank: Bank) -> dict[str, float]:
     """The newest expert's share of the blocks, by its own router, as at inference, on held-out lessons of its task."""
+    from ...prw.flux.inputs import FluxInputs
     from ...prw.source import Routing
     from ..forward import weave
     from ..objective import usage_of_all
@@ -236,9 +236,8 @@ def usages(run: Run, bank: Bank) -> dict[str, float]:
     for stage in run.curriculum.stages:
         batch = held_out(run.lessons[stage.task], 64)
         x = run.host.latent_in(batch.target).float()
-        woven = weave(
-            run.host, bank, Routing(task=stage.task, router=stage.name), batch.source, x, batch.times, batch.pooled
-        )
+        inputs = FluxInputs(x, batch.times, batch.context, batch.pooled)
+        woven = weave(run.host, bank, Routing(task=stage.task, router=stage.name), batch.source, inputs)
         newest = len(bank.info.routers[stage.name].experts)
         shares[stage.name] = round(usage_of_all(woven.routes.values(), newest)[-1].item(), 4)
     return shares

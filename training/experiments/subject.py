@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import whole
+from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import timesteps
 from ...prw.personalization.concept import Concept, insert_vectors, make_residuals
 from ...prw.personalization.dual_branch import BlendSettings
@@ -26,11 +27,12 @@ from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.personalization.marked_prompt import remove_marks
 from ...prw.personalization.shared_guidance import SharedStepSettings
 from ..checkpoint.run_folder import fingerprint
-from ..forward import SPARE_EMBEDDED
+from ..forward import EMBEDDED_CHECKPOINTING
 from ..listener import Listener
 from ..monitor.plots import Curve, chart
 from ..recipes.curriculum import BUDGETS, SUBJECT
 from ..recipes.subject import SubjectRecipe, load_recipe, shortened
+from ..sampling import SamplingSettings
 from ..subject.dataset import recipe_lessons
 from ..subject.run import SubjectRun
 from ..toy.evaluate import CFG, STEPS
@@ -104,7 +106,7 @@ class SubjectLaboratory:
         if not exam.finished(recipe.stage.iterations):
             self.say(f"subject: {'with' if ico else 'without'} ICO, seed {seed}")
             lessons = recipe_lessons(recipe, self.codec, seed)
-            run = SubjectRun(self.host, recipe, lessons, self.codec, folder, seed, NAME, [exam], SPARE_EMBEDDED)
+            run = SubjectRun(self.host, recipe, lessons, self.codec, folder, seed, NAME, [exam], EMBEDDED_CHECKPOINTING)
             if run.path.exists() or not any(exam.report.values()):  # other questions need the way there once more
                 run.path.unlink(missing_ok=True)
                 run.checkpoints(recipe.stage, 0, settings).clear()
@@ -126,16 +128,18 @@ class SubjectLaboratory:
         generator = torch.Generator().manual_seed(seed)
         (context, pooled), words = self._told(questions), self.codec.words(questions[0].prompt)
         longer, marked = insert_vectors(context, words, concept.vectors)
-        untold = tuple(part.expand(len(questions), *part.shape[1:]) for part in self.codec.texts([""]))
+        negative = EncodedPrompt(*(part.expand(len(questions), *part.shape[1:]) for part in self.codec.texts([""])))
         noise, apart = (torch.randn(len(questions), 16, 8, 8, generator=generator) for _ in range(2))
-        own = Branch((longer, pooled), marked, noise)
+        own = Branch(EncodedPrompt(longer, pooled), marked, noise)
         if way in PLANS:
-            plain = Branch((context, pooled), words, noise)
+            plain = Branch(EncodedPrompt(context, pooled), words, noise)
             draw = partial(drawn_shared, self.host, own.text, plain, plan=PLANS[way])
         else:
             blend = BLEND if way == BESIDE else replace(BLEND, end=0.0)
-            draw = partial(drawn_beside, self.host, own, Branch((context, pooled), words, apart), blend=blend)
-        return self.codec.decode(draw(times=timesteps(STEPS), untold=untold, cfg=CFG))
+            draw = partial(
+                drawn_beside, self.host, own, Branch(EncodedPrompt(context, pooled), words, apart), blend=blend
+            )
+        return self.codec.decode(draw(settings=SamplingSettings(timesteps(STEPS), cfg=CFG, negative=negative)))
 
     def _told(self, questions: Sequence[Asked]) -> tuple[Tensor, Tensor]:
         return self.codec.texts([remove_marks(question.prompt) for question in questions])

@@ -13,7 +13,7 @@ from ...prw.flux.checkpoint import load_flux
 from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.cached import empty_of
 from ..data.encoded.dataset import Codec, Shelf
-from ..forward import SPARE_EMBEDDED
+from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
 from .stage_data import CachedPart, KeptLessons, parts_of
 
@@ -56,7 +56,7 @@ def flux_world(curriculum: Curriculum, out: Path, device: str, seed: int, progre
         codec.empty = empty_of(caches[0])
     flux = load_flux(curriculum.base, dtype)  # not on the device yet, where it may not fit as a whole (base/resting.py)
     lessons = KeptLessons(parts, out / "lessons", progress)
-    return World(EmbeddedHost(flux, dtype), codec, lessons, Path(curriculum.base).stem, SPARE_EMBEDDED)
+    return World(EmbeddedHost(flux, dtype), codec, lessons, Path(curriculum.base).stem, EMBEDDED_CHECKPOINTING)
 
 
 def toy_world(curriculum, out, device, seed, share, progress) -> World:
@@ -69,4 +69,6 @@ def toy_world(curriculum, out, device, seed, share, progress) -> World:
     flux, codec = open_set(out / "base" if recipe.rebuild else SHIPPED, device)
     flux = flux.to(DTYPES[curriculum.settings.precision])
     lessons = KeptLessons(parts_of(curriculum, recipe.examples, codec, seed), out / "lessons", progress)
-    return World(EmbeddedHost(flux, DTYPES[curriculum.settings.precision]), codec, lessons, NAME, SPARE_EMBEDDED)
+    return World(
+        EmbeddedHost(flux, DTYPES[curriculum.settings.precision]), codec, lessons, NAME, EMBEDDED_CHECKPOINTING
+    )

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 
 from ...prw.base_model import Base
+from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import timesteps
 from ...prw.personalization.concept import Concept, ConceptInfo, insert_vectors
 from ...prw.positions import token_grid
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
 from ..errors import Stopped
-from ..forward import unwoven
+from ..forward import skip_source
 from ..recipes.subject import OWN, PRIOR
 from ..runner import Runner
-from ..sampling import followed
+from ..sampling import SamplingSettings, sample_with_contexts
 from ..trainer import Work
 from ..validate import SEED, Validation, stacked, validate
 from .dataset import beginnings
@@ -99,11 +100,12 @@ class SubjectRun(Runner):
         one = self.lessons[OWN].target[:1]
         noise = torch.randn(len(prompts), *one.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(device)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
-        woven, times = unwoven(self.host, noise), timesteps(settings.sample_steps, rows * columns)
+        source = skip_source(self.host, noise)
+        sampling = SamplingSettings(timesteps(settings.sample_steps, rows * columns), settings.guidance)
         size = settings.micro or len(prompts)
         with trainer.bending(trainer.left):
             parts = [
-                followed(self.host, [woven], part, [text], times, settings.guidance)
+                sample_with_contexts(self.host, [source], part, EncodedPrompt(*text), sampling)
                 for part, *text in zip(*(tensor.split(size) for tensor in (noise, context, pooled)))
             ]
         return torch.cat(parts)

@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from ...prw.flux.inputs import FluxInputs
 from ...prw.personalization.concept import TOKENS, Concept, ConceptInfo, insert_vectors, list_shapes, make_residuals
 from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.router import Route
-from ..data.encoded.dataset import Batch
+from ..batch import Batch
 from ..distributed import ranks
-from ..forward import unwoven, velocity
+from ..forward import predict_velocity, skip_source
 from ..objective import noised, task_loss
 from ..recipes.subject import OWN, Subject
 from ..trainer import Group, Step, Trainer, Work
@@ -82,8 +83,9 @@ class SubjectTrainer(Trainer):
         target = self.host.latent_in(batch.target.to(self.device)).float()
         times, eps, pooled = (part.to(self.device) for part in (batch.times, batch.noise, batch.pooled))
         x = noised(target, eps, times)
-        woven, context = unwoven(self.host, x, self.spare), self.told(batch, tensors)
-        found = velocity(self.host, woven, x, times, context, pooled, self.settings.guidance)
+        source, context = skip_source(self.host, x, self.spare), self.told(batch, tensors)
+        inputs = FluxInputs(x, times, context, pooled, torch.full_like(times, self.settings.guidance))
+        found = predict_velocity(self.host, source, inputs)
         return task_loss(found, target, eps)
 
     def told(self, batch: Batch, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -7,9 +7,10 @@ import torch
 
 from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
+from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import timesteps
 from ...prw.source import Routing
-from ..sampling import drawn
+from ..sampling import SamplingSettings, sample_latents
 from .codec import ToyCodec
 from .score import SCORE
 from .tasks import ASK, Question, questions
@@ -29,16 +30,17 @@ def answer(
     seed: int,
     router: str = "",
     steps: int = STEPS,
-    draw: Callable[..., torch.Tensor] = drawn,
+    draw: Callable[..., torch.Tensor] = sample_latents,
 ) -> np.ndarray:
     """Pictures uint8 (batch, height, width, 3), one a question; all of one task."""
     examples = [question.example for question in asked]
     source = codec.encode([example.source for example in examples])
-    told = codec.texts([example.prompt for example in examples])
-    untold = tuple(part.expand(len(asked), *part.shape[1:]) for part in codec.texts([""]))
+    prompt = EncodedPrompt(*codec.texts([example.prompt for example in examples]))
+    negative = EncodedPrompt(*(part.expand(len(asked), *part.shape[1:]) for part in codec.texts([""])))
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
     routing = Routing(task=examples[0].task, router=router)
-    return codec.decode(draw(host, bank, routing, source, noise, told, timesteps(steps), untold=untold, cfg=CFG))
+    settings = SamplingSettings(timesteps(steps), cfg=CFG, negative=negative)
+    return codec.decode(draw(host, bank, routing, source, noise, prompt, settings))
 
 
 def evaluate(
@@ -51,7 +53,7 @@ def evaluate(
     router: str = "",
     chunk: int = 64,
     say: Callable[[str], None] | None = None,
-    draw: Callable[..., torch.Tensor] = drawn,
+    draw: Callable[..., torch.Tensor] = sample_latents,
 ) -> dict:
     """{"inpaint": {"hit": ..., "hit_ci": [low, high], ...}, ..., "n": count}"""
     report: dict = {"n": count, "seed": seed}

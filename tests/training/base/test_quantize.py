@@ -7,10 +7,10 @@ import pytest
 import torch
 from cologen.prw.flux.blocks import Linear
 from cologen.prw.weaving import named_blocks
+from cologen.training.base.compile import compile_blocks
 from cologen.training.base.placement import settle
 from cologen.training.base.quantize import FORMATS, NF4, NarrowLinear, narrow_blocks, widened
 from cologen.training.bench.training import count_saved_bytes
-from cologen.training.forward import compile_blocks
 from cologen.training.memory_estimate import needs
 from cologen.training.recipes.curriculum import Settings
 from scipy.stats import norm

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
+from cologen.training.base.compile import compile_blocks
 from cologen.training.cli import main as cli
 from cologen.training.cli.train import AGAIN
-from cologen.training.forward import compile_blocks
 from cologen.training.listener import Listener
 from cologen.training.monitor.history import History
 from cologen.training.monitor.log import read_log

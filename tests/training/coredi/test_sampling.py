@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from cologen.prw.flux.inputs import EncodedPrompt, FluxInputs
 from cologen.prw.flux.math import timestep_embedding
 from cologen.prw.source import Routing
-from cologen.training.coredi.sampling import drawn_along
+from cologen.training.coredi.sampling import FeatureSampler
 from cologen.training.forward import weave
 from cologen.training.loop import Given
-from cologen.training.sampling import drawn
+from cologen.training.sampling import SamplingSettings, sample_latents
 from tiny_features import forward_with_features, tiny_feature_trainer
 from tiny_run import tiny_host, tiny_lessons
 
@@ -24,16 +25,17 @@ def a_case(host, way, up=0.2):
     trainer, lessons = tiny_feature_trainer(host, way, up=up), tiny_lessons("inpaint")
     heads = [trainer.besides()]
     noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(2))
-    told, untold = ((lessons.context[i : i + 2], lessons.pooled[i : i + 2]) for i in (0, 2))
-    return heads, (host, trainer.bank, Routing(task="inpaint"), lessons.source[:2], noise, told, TIMES), untold
+    told, untold = (EncodedPrompt(lessons.context[i : i + 2], lessons.pooled[i : i + 2]) for i in (0, 2))
+    settings = SamplingSettings(TIMES, cfg=2.5, negative=untold)
+    return heads, (host, trainer.bank, Routing(task="inpaint"), lessons.source[:2], noise, told, settings), untold
 
 
 @pytest.mark.parametrize("way", ["coredi", "self"])
 def test_without_weight_it_is_the_plain_picture(host, way):
-    heads, case, untold = a_case(host, way)
-    plain = drawn(*case, untold=untold, cfg=2.5)
-    assert torch.equal(drawn_along(heads, 0.0, *case, untold=untold, cfg=2.5), plain)
-    assert not torch.allclose(drawn_along(heads, 1.0, *case, untold=untold, cfg=2.5), plain, atol=1e-3)
+    heads, case, _ = a_case(host, way)
+    plain = sample_latents(*case)
+    assert torch.equal(FeatureSampler(heads, 0.0)(*case), plain)
+    assert not torch.allclose(FeatureSampler(heads, 1.0)(*case), plain, atol=1e-3)
 
 
 def told_of(head, tokens):
@@ -56,7 +58,7 @@ def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
 
     @torch.no_grad()
     def forward(t, text, z):
-        woven = weave(host, bank, routing, source, x, torch.zeros(2), text[1])
+        woven = weave(host, bank, routing, source, FluxInputs(x, torch.zeros(2), *text))
         given = Given(x, x, x, torch.full((2,), t), *text, woven)
         h = torch.zeros(2, 0, 32) if z is None else z @ head["in.weight"].T + head["in.kind"]
         picture, own = forward_with_features(host, given, h, PLACES[: h.shape[1]])
@@ -73,5 +75,5 @@ def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
             z = z + (following - t) * (z - told_of(head, own)) / t
         else:
             z = pooled_of(told_of(head, picture))
-    found = drawn_along(heads, weight, *case, untold=untold, cfg=2.5)
+    found = FeatureSampler(heads, weight)(*case)
     assert torch.allclose(found, host.latent_out(x), atol=1e-3)

@@ -8,6 +8,7 @@ import pack  # noqa: F401
 import pytest
 import torch
 from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.personalization.concept import Concept
 from cologen.prw.personalization.dual_branch import BlendSettings
 from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens, remove_marks
@@ -18,6 +19,7 @@ from cologen.training.experiments.shared_guidance import drawn_shared
 from cologen.training.experiments.subject import PLANS, ROWS, Exam, draw_curves, means, moments, summary
 from cologen.training.recipes.curriculum import SUBJECT
 from cologen.training.recipes.subject import OWN, PRIOR, SubjectRecipe, load_recipe
+from cologen.training.sampling import SamplingSettings
 from cologen.training.subject.dataset import folder_pictures, folder_told, recipe_lessons
 from cologen.training.toy.oracle import read
 from cologen.training.toy.render import render
@@ -122,10 +124,10 @@ def test_two_branches_draw_what_the_host_s_samplers_draw(end):
     noises = [torch.randn(1, 16, 8, 8, generator=torch.manual_seed(seed)) for seed in (7, 11)]
     noises[1] = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(11))
     branches = [
-        Branch((text, rest["pooled_output"]), words, noise)
+        Branch(EncodedPrompt(text, rest["pooled_output"]), words, noise)
         for (((text, rest),), words), noise in zip(prompts, noises)
     ]  # fmt: skip
-    found = drawn_beside(host, *branches, times, blend, guidance=3.5)
+    found = drawn_beside(host, *branches, blend, SamplingSettings(times, guidance=3.5))
     assert torch.allclose(found, expected, atol=2e-4)
 
 
@@ -147,13 +149,12 @@ def test_a_shared_step_draws_what_the_host_s_guider_draws(plan):
     latent, noise = torch.zeros(1, 16, 8, 8), torch.randn(1, 16, 8, 8, generator=torch.manual_seed(7))
     sampler, sigmas = comfy.samplers.sampler_object("euler"), torch.tensor(times)
     expected = guider.sample(noise, latent, sampler, sigmas, seed=7)
-    superclass = Branch((plain, other["pooled_output"]), words, noise)
+    superclass = Branch(EncodedPrompt(plain, other["pooled_output"]), words, noise)
     host = EmbeddedHost(flux, torch.float32)
-    found = drawn_shared(host, (concept, its["pooled_output"]), superclass, times, plan, guidance=3.5)
+    told, settings = EncodedPrompt(concept, its["pooled_output"]), SamplingSettings(times, guidance=3.5)
+    found = drawn_shared(host, told, superclass, plan, settings)
     assert torch.allclose(found, expected, atol=2e-4)
-    alone = drawn_shared(
-        host, (concept, its["pooled_output"]), superclass, times, SharedStepSettings(0, 1, 1), guidance=3.5
-    )
+    alone = drawn_shared(host, told, superclass, SharedStepSettings(0, 1, 1), settings)
     assert not torch.allclose(found, alone, atol=2e-3)
 
 

@@ -1,0 +1,60 @@
+"""A batch as an iteration sees it: encoded samples with timesteps, noise and, now and then, the empty prompt."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..prw.flux.inputs import EncodedPrompt
+from .data.batch_sampler import Slot
+from .data.encoded.dataset import Shelf, padded
+from .objective import draw_times
+
+
+class Batch(NamedTuple):
+    """Samples of one task, ready for FLUX."""
+
+    task: str
+    ids: tuple[str, ...]
+    target: Tensor
+    """Latents as the VAE gives them (batch, channels, height, width); so is the source."""
+    source: Tensor
+    context: Tensor
+    pooled: Tensor
+    times: Tensor
+    """(batch,), from 1 (noise) to 0 (picture)."""
+    noise: Tensor
+    seeds: tuple[int, ...]
+    """Everything random about a sample follows from its seed."""
+    rows: tuple[int, ...] = ()
+    """The samples' places in their dataset."""
+
+
+class Corruption(NamedTuple):
+    """What is drawn for a sample, apart from its noise."""
+
+    empty: EncodedPrompt
+    text_drop: float
+    """Share of samples whose prompt becomes the empty one."""
+    shift: float = 1.0
+    opened: float = 1.0
+    """See draw_times."""
+
+
+def make_batch(dataset: Shelf, slots: Sequence[Slot], corruption: Corruption) -> Batch:
+    """Read the slots' samples and draw their timesteps and noise from their seeds."""
+    samples = dataset.rows([slot.index for slot in slots])
+    context, pooled = samples.context, samples.pooled
+    empty, empty_pooled = corruption.empty
+    times, noise = torch.empty(len(slots)), torch.empty_like(samples.target, dtype=torch.float32)
+    for j, slot in enumerate(slots):
+        generator = torch.Generator().manual_seed(slot.seed)
+        times[j] = draw_times(1, generator, shift=corruption.shift, opened=corruption.opened)[0]
+        is_dropped = torch.rand((), generator=generator) < corruption.text_drop
+        noise[j] = torch.randn(noise.shape[1:], generator=generator)
+        if is_dropped:
+            context[j] = padded(empty, context.shape[1])[0, : context.shape[1]]
+            pooled[j] = empty_pooled[0]
+    seeds, rows = tuple(slot.seed for slot in slots), tuple(slot.index for slot in slots)
+    return Batch(samples.task, samples.ids, samples.target, samples.source, context, pooled, times, noise, seeds, rows)
