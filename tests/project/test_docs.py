@@ -1,5 +1,6 @@
-"""Links and pictures of the README and of docs/ lead somewhere; commands that they name exist."""
+"""Links and pictures of the README and of docs/ lead somewhere; files, names and commands that they quote exist."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -8,7 +9,11 @@ import pytest
 from pack import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
+
+
+def name_of(path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 def anchors(text: str) -> set[str]:
@@ -17,9 +22,9 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
-    for link in LINK.findall(page.read_text(encoding="utf-8")):
+    for link in map("".join, LINK.findall(page.read_text(encoding="utf-8"))):
         if link.startswith(("http://", "https://")):
             continue
         name, _, anchor = link.partition("#")
@@ -43,3 +48,55 @@ def test_commands_of_the_pages_exist():
         )
         for words in named:
             assert words[0] != command or words[1] in done.stdout, words
+
+
+QUOTED = re.compile(r"`([\w/.]+\.(?:py|toml))(?:: ?([\w.]+))?`")
+"""`path/file.py`, or `path/file.py: Class.method`."""
+
+
+def names_of(path) -> set[str]:
+    """What a file defines, methods and fields by Class.name."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names.update(defined(node))
+        if isinstance(node, ast.ClassDef):
+            names.update(f"{node.name}.{name}" for member in node.body for name in defined(member))
+    return names
+
+
+def defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_files_and_names_that_the_pages_quote_exist(page):
+    for path, name in QUOTED.findall(page.read_text(encoding="utf-8")):
+        if "/" not in path:
+            continue
+        assert (ROOT / path).is_file(), path
+        assert not name or name in names_of(ROOT / path), f"{path}: {name}"
+
+
+def test_the_architecture_lists_the_rooms_in_their_order():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    order = (ROOT / "tests" / "project" / "test_boundaries.py").read_text(encoding="utf-8")
+    (rooms,) = (node.value for node in ast.parse(order).body if "ROOMS" in defined(node))
+    assert re.findall(r"^\| `([\w/]+)` \|", text, flags=re.M) == list(ast.literal_eval(rooms))
+
+
+def test_every_node_is_in_the_list_of_nodes_and_every_workflow_in_theirs():
+    nodes = (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8")
+    assert all(f"](../web/docs/{path.name})" in nodes for path in (ROOT / "web" / "docs").glob("*.md"))
+    workflows = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:toy|flux_dev)_\w+", workflows))
+    assert named == {path.stem for path in (ROOT / "example_workflows").glob("*.json")}
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("[!R]*.md")), ids=name_of)
+def test_a_page_begins_with_its_result(page):
+    """A table stands before the first heading below the title."""
+    text = page.read_text(encoding="utf-8")
+    assert "\n|" in text.split("\n## ")[0]
