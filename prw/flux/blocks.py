@@ -5,7 +5,7 @@ without knowing which. `img`, `txt`, `vec` and `pe` are FLUX's words: image toke
 rotary positions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -225,3 +225,8 @@ def run_blocks(flux: BlockStack, img: Tensor, txt: Tensor, vecs: tuple[Any, Any]
     for i, block in enumerate(flux.single_blocks):
         img = run(block, img, vecs[1], pe, options | {"block_type": "single", "block_index": i})
     return img[:, txt.shape[1] :]
+
+
+def count_blocks(shapes: Mapping[str, tuple[int, ...]], kind: str) -> int:
+    """How many blocks of a kind the keys of a checkpoint name."""
+    return len({key.split(".")[1] for key in shapes if key.startswith(f"{kind}.")})

@@ -3,6 +3,7 @@
 Its blocks are in blocks.py, its formulas in math.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .blocks import DoubleStreamBlock, LastLayer, Linear, MLPEmbedder, SingleStreamBlock, run_blocks
+from .blocks import DoubleStreamBlock, LastLayer, Linear, MLPEmbedder, SingleStreamBlock, count_blocks, run_blocks
 from .math import rotary, timestep_embedding
 
 
@@ -40,6 +41,33 @@ class FluxParams:
                 f"hidden_size is {self.hidden_size}, expected num_heads x sum(axes_dim) = "
                 f"{self.num_heads} x {sum(self.axes_dim)}; change one of the three."
             )
+
+
+MARKS = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")
+READ = (
+    "img_in.weight",
+    "txt_in.weight",
+    "final_layer.linear.weight",
+    "vector_in.in_layer.weight",
+    "double_blocks.0.img_mlp.0.weight",
+)
+
+
+def read_params(shapes: Mapping[str, tuple[int, ...]]) -> FluxParams:
+    """Reads a FLUX.1's shape off the shapes of its weights."""
+    hidden, in_channels = shapes["img_in.weight"]
+    return FluxParams(
+        in_channels=in_channels,
+        out_channels=shapes["final_layer.linear.weight"][0],
+        vec_in_dim=shapes["vector_in.in_layer.weight"][1],
+        context_in_dim=shapes["txt_in.weight"][1],
+        hidden_size=hidden,
+        mlp_ratio=shapes["double_blocks.0.img_mlp.0.weight"][0] / hidden,
+        num_heads=hidden // sum(FluxParams.axes_dim),
+        depth=count_blocks(shapes, "double_blocks"),
+        depth_single_blocks=count_blocks(shapes, "single_blocks"),
+        guidance_embed="guidance_in.in_layer.weight" in shapes,
+    )
 
 
 class Flux(nn.Module):

@@ -4,6 +4,7 @@ Against FLUX.1: one modulation for all blocks of a kind, no pooled prompt, no bi
 128 latent channels of 16 x 16 pixels. Its blocks are FLUX.1's in another style (blocks.py).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from .blocks import (
     MLPEmbedder,
     Modulation,
     SingleStreamBlock,
+    count_blocks,
     run_blocks,
 )
 from .math import rotary, timestep_embedding
@@ -49,6 +51,26 @@ class Flux2Params:
                 f"hidden_size is {self.hidden_size}, expected num_heads x sum(axes_dim) = "
                 f"{self.num_heads} x {sum(self.axes_dim)}; change one of the three."
             )
+
+
+MARKS = ("double_blocks.0.img_attn.qkv.weight", "double_stream_modulation_img.lin.weight")
+READ = ("img_in.weight", "txt_in.weight", "final_layer.linear.weight", "double_blocks.0.img_mlp.2.weight")
+
+
+def read_params(shapes: Mapping[str, tuple[int, ...]]) -> Flux2Params:
+    """Reads a FLUX.2's shape off the shapes of its weights."""
+    hidden, in_channels = shapes["img_in.weight"]
+    return Flux2Params(
+        in_channels=in_channels,
+        out_channels=shapes["final_layer.linear.weight"][0],
+        context_in_dim=shapes["txt_in.weight"][1],
+        hidden_size=hidden,
+        mlp_ratio=shapes["double_blocks.0.img_mlp.2.weight"][1] / hidden,
+        num_heads=hidden // sum(Flux2Params.axes_dim),
+        depth=count_blocks(shapes, "double_blocks"),
+        depth_single_blocks=count_blocks(shapes, "single_blocks"),
+        guidance_embed="guidance_in.in_layer.weight" in shapes,
+    )
 
 
 class Flux2(nn.Module):

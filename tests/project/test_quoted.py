@@ -9,7 +9,7 @@ import pytest
 from cologen.prw.bank.edit import merge
 from cologen.prw.files.errors import BankError, FileError
 from cologen.prw.files.safe_file import SafeFile
-from cologen.prw.flux.checkpoint import flux_from
+from cologen.prw.flux.checkpoint import build_flux
 from pack import ROOT
 from tiny import host_model, tiny_bank, tiny_flux
 
@@ -74,7 +74,7 @@ def test_half_a_flux():
     weights = tiny_flux().state_dict()
     del weights["img_in.bias"]
     with pytest.raises(FileError, match=r"half lacks img_in.bias \(1 tensors in all\), expected a whole FLUX.1 file"):
-        flux_from(weights, "half")
+        build_flux(weights, "half")
 
 
 @pytest.mark.usefixtures("comfy")

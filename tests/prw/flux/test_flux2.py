@@ -2,26 +2,13 @@
 
 import pytest
 import torch
-from cologen.prw.flux.flux2 import Flux2, Flux2Params
+from cologen.prw.flux.checkpoint import load_flux
 from diffusers import Flux2Transformer2DModel
 from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers
+from safetensors.torch import save_file
+from tiny_flux2 import flux2_inputs, tiny_flux2
 
 SIZES = [(1, 4, 4), (2, 3, 5), (3, 1, 7)]
-TINY2 = dict(hidden_size=256, num_heads=2, depth=2, depth_single_blocks=3, context_in_dim=48)
-
-
-def tiny_flux2(seed=0, **changes):
-    flux, g = Flux2(Flux2Params(**TINY2 | changes)), torch.Generator().manual_seed(seed)
-    for name, value in flux.state_dict().items():
-        noise = torch.randn(value.shape, generator=g)
-        value.copy_(1 + 0.1 * noise if name.endswith("scale") else noise / value.shape[-1] ** 0.5)
-    return flux.eval().requires_grad_(False)
-
-
-def asked(batch, height, width, guided, tokens=6):
-    g = torch.Generator().manual_seed(1)
-    x, context = torch.randn(batch, 128, height, width, generator=g), torch.randn(batch, tokens, 48, generator=g)
-    return x, torch.rand(batch, generator=g), context, 3 + torch.rand(batch, generator=g) if guided else None
 
 
 def in_diffusers(flux):
@@ -42,7 +29,7 @@ def in_diffusers(flux):
 @pytest.mark.parametrize("batch, height, width", SIZES)
 def test_forward_is_diffusers(batch, height, width, guided):
     flux = tiny_flux2(guidance_embed=guided)
-    x, times, context, guidance = asked(batch, height, width, guided)
+    x, times, context, _, guidance = flux2_inputs(batch, height, width, guided)
     tokens, img_ids = flux.process_img(x)
     txt_ids = torch.zeros(context.shape[1], 4)
     txt_ids[:, 3] = torch.arange(context.shape[1])
@@ -60,8 +47,38 @@ def test_forward_is_the_hosts(comfy, batch, height, width, guided):
 
     flux = tiny_flux2(guidance_embed=guided)
     theirs = load_model(flux.state_dict(), torch.float32).model.diffusion_model
-    x, times, context, guidance = asked(batch, height, width, guided)
+    x, times, context, _, guidance = flux2_inputs(batch, height, width, guided)
     with torch.inference_mode():
         expected = theirs(x, times, context, None, guidance)
         found = flux(x, times, context, None, guidance)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("guided", [True, False])
+def test_files_load_as_what_their_numbers_say(tmp_path, guided, dtype):
+    flux = tiny_flux2(guidance_embed=guided)
+    low = {key: value.to(dtype) for key, value in flux.state_dict().items()}
+    save_file(low, tmp_path / "flux2.safetensors")
+    loaded = load_flux(tmp_path / "flux2.safetensors")
+    assert loaded.params == flux.params and {p.dtype for p in loaded.parameters()} == {dtype}
+    flux.load_state_dict({key: value.float() for key, value in low.items()})
+    args = flux2_inputs(2, guided=guided)
+    assert (loaded(*args) - flux(*args)).abs().max() < 1e-4
+
+
+def test_the_hosts_norm_names_load(comfy, tmp_path):
+    from cologen.training.comfyui.find_host import load_model
+
+    flux = tiny_flux2()
+    theirs = load_model(flux.state_dict(), torch.float32).model.diffusion_model
+    save_file(dict(theirs.state_dict()), tmp_path / "flux2.safetensors")
+    assert torch.equal(load_flux(tmp_path / "flux2.safetensors")(*flux2_inputs()), flux(*flux2_inputs()))
+
+
+def test_half_a_file_is_a_sentence(tmp_path):
+    weights = tiny_flux2().state_dict()
+    del weights["single_stream_modulation.lin.weight"]
+    save_file(weights, tmp_path / "flux2.safetensors")
+    with pytest.raises(ValueError, match=r"lacks single_stream_modulation.lin.weight .* expected a whole FLUX.2 file"):
+        load_flux(tmp_path / "flux2.safetensors")
