@@ -73,7 +73,8 @@ def test_the_hosts_norm_names_load(comfy, tmp_path):
     flux = tiny_flux2()
     theirs = load_model(flux.state_dict(), torch.float32).model.diffusion_model
     save_file(dict(theirs.state_dict()), tmp_path / "flux2.safetensors")
-    assert torch.equal(load_flux(tmp_path / "flux2.safetensors")(*flux2_inputs()), flux(*flux2_inputs()))
+    loaded = load_flux(tmp_path / "flux2.safetensors").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in flux.state_dict().items())
 
 
 def test_half_a_file_is_a_sentence(tmp_path):
