@@ -20,7 +20,7 @@ from .inputs.training import MODEL, RUN, bank_input, chosen, run_knobs, seed_kno
 from .inputs.training import float_knob as number
 from .inputs.training import int_knob as count
 from .training import loss_map, samples, sheet, with_last_sample
-from .training_data import codec_of
+from .training_data import make_host_encoders
 
 
 class CoLoGenTrainSubject(io.ComfyNode):
@@ -92,16 +92,20 @@ class CoLoGenTrainSubject(io.ComfyNode):
         **lists: list,
     ) -> io.NodeOutput:
         knobs = {name: values[0] for name, values in lists.items()}
-        codec, out, others = codec_of(vae[0], clip[0]), run_folder(knobs["run"]), pictures(class_photos or [])
+        encoders, out, others = (
+            make_host_encoders(vae[0], clip[0]),
+            run_folder(knobs["run"]),
+            pictures(class_photos or []),
+        )
         recipe = recipe_of(knobs, bool(others))
         extra = expert_stage(recipe, experts[0], knobs["run"]) if experts else None
         watch = Watch([recipe.stage, *([extra[0]] if extra else [])], loss_map(out)["loss"])
         with torch.inference_mode(False):  # training takes ordinary tensors
-            lessons = subject_lessons(codec, pictures(photos), others, recipe)
-            pairs = photo_pairs(codec, lessons[OWN], recipe.subject) if extra else None
+            lessons = subject_lessons(encoders, pictures(photos), others, recipe)
+            pairs = photo_pairs(encoders, lessons[OWN].samples, recipe.subject) if extra else None
         run = (out, knobs["run_seed"], [watch])
-        concept = train_subject_on(model[0], codec, lessons, recipe, *run)
-        bank = train_expert_on(model[0], codec, pairs, experts[0], *extra, *run) if extra else None
+        concept = train_subject_on(model[0], encoders, lessons, recipe, *run)
+        bank = train_expert_on(model[0], encoders, pairs, experts[0], *extra, *run) if extra else None
         shown = sheet(samples(out))
         return io.NodeOutput(concept, loss_map(out), shown, bank, ui=ui.PreviewImage(shown, cls=cls))
 

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..prw.tasks import TASKS
 from ..training.comfyui.folders import data_folder
-from ..training.comfyui.training_data import HostCodec, TrainingData, encoded
+from ..training.comfyui.training_data import HostEncoders, TrainingData, encoded
 from ..training.data.sample import Example
 from ..training.data.sets.folder import Folder
 from .inputs.schema import TRAINING, DataType, advanced, schema
@@ -95,22 +95,22 @@ class CoLoGenTrainingData(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None) -> io.NodeOutput:
-        codec = codec_of(vae, clip)
+        encoders = make_host_encoders(vae, clip)
         example, count, left_out = SOURCES[source](folder, task, size, count, cut_seed)
         with torch.inference_mode(False):  # training takes ordinary tensors
-            lessons = encoded(codec, task, example, count, progress())
-            codec = replace(codec, empty=codec.texts([""]))
-            data = TrainingData(codec, data.lessons if data else {}).plus(lessons)
+            lessons = encoded(encoders, task, example, count, progress())
+            encoders = replace(encoders, empty=encoders.encode_prompts([""]))
+            data = TrainingData(encoders, data.lessons if data else {}).plus(lessons)
         lines = [f"{name} is left out: {why}" for name, why in left_out.items()]
         return io.NodeOutput(data, ui=ui.PreviewText("\n".join([str(data), *lines[:SHOWN]])))
 
 
-def codec_of(vae, clip) -> HostCodec:
+def make_host_encoders(vae, clip) -> HostEncoders:
     if vae is None or clip is None:
         raise ValueError(
             "There is no VAE or no CLIP, expected FLUX.1's: connect those of the stock loaders or Load FLUX."
         )
-    return HostCodec(vae, clip)
+    return HostEncoders(vae, clip)
 
 
 def folder_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..prw.flux.inputs import EncodedPrompt
 from .data.batch_sampler import Slot
-from .data.encoded.dataset import Shelf, padded
+from .data.encoded.dataset import EncodedDataset
+from .data.encoded.samples import pad_context
 from .objective import draw_times
 
 
@@ -42,7 +43,7 @@ class Corruption(NamedTuple):
     """See draw_times."""
 
 
-def make_batch(dataset: Shelf, slots: Sequence[Slot], corruption: Corruption) -> Batch:
+def make_batch(dataset: EncodedDataset, slots: Sequence[Slot], corruption: Corruption) -> Batch:
     """Read the slots' samples and draw their timesteps and noise from their seeds."""
     samples = dataset.rows([slot.index for slot in slots])
     context, pooled = samples.context, samples.pooled
@@ -54,7 +55,7 @@ def make_batch(dataset: Shelf, slots: Sequence[Slot], corruption: Corruption) ->
         is_dropped = torch.rand((), generator=generator) < corruption.text_drop
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
         if is_dropped:
-            context[j] = padded(empty, context.shape[1])[0, : context.shape[1]]
+            context[j] = pad_context(empty, context.shape[1])[0, : context.shape[1]]
             pooled[j] = empty_pooled[0]
     seeds, rows = tuple(slot.seed for slot in slots), tuple(slot.index for slot in slots)
-    return Batch(samples.task, samples.ids, samples.target, samples.source, context, pooled, times, noise, seeds, rows)
+    return Batch(dataset.task, samples.ids, samples.target, samples.source, context, pooled, times, noise, seeds, rows)

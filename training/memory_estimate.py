@@ -16,7 +16,7 @@ from ..prw.weaving import named_blocks
 from .base.offload import AT_ONCE, VisitingLinear
 from .batch import Batch
 from .checkpoint.checkpoints import TrainingError
-from .data.encoded.size import gib
+from .data.encoded.estimate_cache import format_gib
 from .distributed import ranks
 from .listener import Listener
 from .loop import StageTrainer
@@ -104,7 +104,7 @@ def activations_of(flux: nn.Module, tokens: int, dtype: torch.dtype, twice: bool
 
 
 def told(size: int) -> str:
-    return gib(size) if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    return format_gib(size) if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def free_on(device: torch.device | str) -> int | None:

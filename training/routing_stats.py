@@ -9,13 +9,13 @@ from ..prw.attachment import Host
 from ..prw.bank.bank import Bank
 from ..prw.flux.inputs import FluxInputs
 from ..prw.source import Routing
-from .data.encoded.dataset import Shelf
+from .data.encoded.dataset import EncodedDataset
 from .forward import find_device, weave
 from .validate import held_out, pieces
 
 
 @torch.no_grad()
-def choices(host: Host, bank: Bank, lessons: Shelf, router: str, micro: int) -> dict[str, Tensor]:
+def choices(host: Host, bank: Bank, lessons: EncodedDataset, router: str, micro: int) -> dict[str, Tensor]:
     """The column that each sample (or token) takes, block by block."""
     device, routing = find_device(host), Routing(task=lessons.task, router=router)
     found: dict[str, list[Tensor]] = {}
@@ -29,7 +29,7 @@ def choices(host: Host, bank: Bank, lessons: Shelf, router: str, micro: int) -> 
     return {block: torch.cat(parts) for block, parts in found.items()}
 
 
-def dominant(host: Host, bank: Bank, lessons: Shelf, micro: int) -> dict[str, int]:
+def dominant(host: Host, bank: Bank, lessons: EncodedDataset, micro: int) -> dict[str, int]:
     """Which column of the last router most samples of a new task take in each block."""
     last = max(bank.info.routers, key=lambda name: len(bank.info.routers[name].experts), default=None)
     if last is None:
@@ -37,7 +37,7 @@ def dominant(host: Host, bank: Bank, lessons: Shelf, micro: int) -> dict[str, in
     return {block: int(taken.mode().values) for block, taken in choices(host, bank, lessons, last, micro).items()}
 
 
-def with_usage(host: Host, bank: Bank, stage: str, lessons: Shelf, micro: int) -> Bank:
+def with_usage(host: Host, bank: Bank, stage: str, lessons: EncodedDataset, micro: int) -> Bank:
     """The bank, whose stage now says what share of the blocks its router gives to each expert."""
     router, taken = bank.info.routers[stage], torch.cat(list(choices(host, bank, lessons, stage, micro).values()))
     counts = torch.bincount(taken, minlength=len(router.experts)) / len(taken)

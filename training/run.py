@@ -24,7 +24,7 @@ from ..prw.coredi.features import SUFFIX
 from .add_expert import empty_bank, grown, refuse_early
 from .checkpoint.checkpoints import TrainingError
 from .checkpoint.run_folder import BANK
-from .data.encoded.dataset import Lessons, Shelf
+from .data.encoded.dataset import EncodedDataset, MemoryDataset
 from .distributed import ranks
 from .errors import Stopped
 from .loop import StageTrainer
@@ -48,7 +48,7 @@ class Run(Runner):
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """All stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
         base = Base.of(self.host.flux).probed(self.host.flux, self.name)
-        encoders = [self.codec.identity()] if self.curriculum.encoders else []
+        encoders = [self.encoders.identity()] if self.curriculum.encoders else []
         bank = self.folder.begun(self.curriculum, self.seed, base, bank, encoders)
         bank = bank or empty_bank(base, self.curriculum.settings)
         self._refuse_early(bank, only)
@@ -104,12 +104,13 @@ class Run(Runner):
             besides.save(self.folder.stage(label(stage, number) + SUFFIX))
         return with_usage(self.host, trainer.result(), stage.name, lessons[stage.task], settings.micro)
 
-    def _trainer(self, bank: Bank, stage: Stage, number: int, lessons: Mapping[str, Shelf]) -> StageTrainer:
-        settings, empty = self.curriculum.settings, self.codec.texts([""])
+    def _trainer(self, bank: Bank, stage: Stage, number: int, lessons: Mapping[str, EncodedDataset]) -> StageTrainer:
+        settings, empty = self.curriculum.settings, self.encoders.encode_prompts([""])
         work = Work(self.host, stage, number, settings, lessons, empty, self.seed, self.spare)
         if stage.features == "off":
             return StageTrainer(work, bank)
-        if not isinstance(lessons[stage.task], Lessons):
+        dataset = lessons[stage.task]
+        if not isinstance(dataset, MemoryDataset):
             raise TrainingError(
                 f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
                 f'of its data, or set features = "off".'
@@ -118,7 +119,7 @@ class Run(Runner):
         from .coredi.trainer import FeatureTrainer
 
         with ranks.first_alone():
-            own = (self.host, lessons[stage.task], self.codec, settings.encoder, self.out / "features")
+            own = (self.host, dataset, self.encoders, settings.encoder, self.out / "features")
             features = kept_features(*own)
         return FeatureTrainer(work, bank, features)
 
@@ -126,9 +127,9 @@ class Run(Runner):
         return validate(trainer)
 
     def sheet(self, trainer: StageTrainer) -> np.ndarray:
-        return sample_grid(trainer, self.codec)
+        return sample_grid(trainer, self.encoders)
 
-    def _lessons(self, stage: Stage) -> dict[str, Shelf]:
+    def _lessons(self, stage: Stage) -> dict[str, EncodedDataset]:
         """By task: the stage's own and the earlier ones', for replay and validation; of two of a task the later's."""
         stages = self.curriculum.stages
         latest = {each.task: each.name for each in (*stages[: stages.index(stage)], stage)}

@@ -17,8 +17,9 @@ import torch
 from ..prw.attachment import Host
 from .checkpoint.checkpoints import Folder, TrainingError, read
 from .checkpoint.run_folder import RunFolder
-from .data.encoded.dataset import Codec, Shelf
+from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
+from .encoders.protocol import Encoders
 from .errors import NotFinite, Stopped
 from .forward import find_device
 from .listener import Listener
@@ -32,8 +33,8 @@ class Runner(ABC):
     host: Host
     recipe: Any
     """What is trained: a Curriculum, or a SubjectRecipe."""
-    lessons: Mapping[str, Shelf]
-    codec: Codec
+    lessons: Mapping[str, EncodedDataset]
+    encoders: Encoders
     out: Path
     seed: int = 0
     name: str = ""

@@ -18,7 +18,7 @@ from ..prw.flux.inputs import EncodedPrompt
 from .batch import Batch, Corruption, make_batch
 from .checkpoint.checkpoints import TrainingError
 from .data.batch_sampler import Slot, slots
-from .data.encoded.dataset import Shelf
+from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
 from .distributed.gradient_reducer import GradientSums
 from .errors import MOST_MISSES, NotFinite, OutOfMemory
@@ -64,7 +64,7 @@ class Work:
     stage: Stage
     number: int
     settings: Settings
-    lessons: Mapping[str, Shelf]
+    lessons: Mapping[str, EncodedDataset]
     """By task, earlier ones too."""
     empty: EncodedPrompt
     """The empty prompt."""
@@ -153,7 +153,7 @@ class Trainer(ABC):
 
     def batches(self, everyone: bool = False) -> list[Batch]:
         """This rank's share of the iteration, in pieces of one task, one bucket and at most `micro` samples."""
-        taught = {task: lessons.taught for task, lessons in self.lessons.items()}
+        taught = {task: lessons.train_count for task, lessons in self.lessons.items()}
         buckets = self.lessons[self.stage.task].buckets
         all_ranks = slots(self.seed, self.number, self.iteration, self.stage, taught, buckets)
         alike: dict[tuple[str, int], list[Slot]] = {}

@@ -11,7 +11,7 @@ from ..prw.flux.inputs import EncodedPrompt
 from ..prw.flux.sampling import timesteps
 from ..prw.positions import token_grid
 from .batch import Batch
-from .data.encoded.dataset import Shelf
+from .data.encoded.dataset import EncodedDataset
 from .loop import StageTrainer
 from .objective import usage_of_all
 from .sampling import SamplingSettings, sample_latents
@@ -20,7 +20,7 @@ TIMES = tuple((i + 0.5) / 8 for i in range(8))
 """The middles of eight equal parts."""
 SEED = 0
 MOST = 16
-"""Lessons that a validation looks at."""
+"""MemoryDataset that a validation looks at."""
 
 
 class Validation(NamedTuple):
@@ -29,14 +29,14 @@ class Validation(NamedTuple):
     """Every expert's share of the blocks, as at inference."""
 
 
-def held_out(shelf: Shelf, most: int = MOST) -> Batch:
+def held_out(dataset: EncodedDataset, most: int = MOST) -> Batch:
     """The first of those held out (of all, where none is), of one bucket, each with noise of its own that never changes."""
-    rows = range(shelf.taught, len(shelf)) or range(len(shelf))
-    rows = [row for row in rows if shelf.bucket(row) == shelf.bucket(rows[0])][:most]
-    lessons = shelf.rows(rows)
-    noise = torch.randn(lessons.target.shape, generator=torch.Generator().manual_seed(SEED))
-    parts = (lessons.target, lessons.source, lessons.context, lessons.pooled)
-    return Batch(lessons.task, lessons.ids, *parts, torch.zeros(len(rows)), noise, (0,) * len(rows))
+    rows = range(dataset.train_count, len(dataset)) or range(len(dataset))
+    rows = [row for row in rows if dataset.bucket(row) == dataset.bucket(rows[0])][:most]
+    samples = dataset.rows(rows)
+    noise = torch.randn(samples.target.shape, generator=torch.Generator().manual_seed(SEED))
+    parts = (samples.target, samples.source, samples.context, samples.pooled)
+    return Batch(dataset.task, samples.ids, *parts, torch.zeros(len(rows)), noise, (0,) * len(rows))
 
 
 def pieces(batch: Batch, size: int) -> Iterator[Batch]:
@@ -79,12 +79,12 @@ def _drawn(trainer: StageTrainer, batch: Batch) -> Tensor:
     return sample_latents(trainer.host, trainer.left, routing, source, noise, EncodedPrompt(context, pooled), settings)
 
 
-def sample_grid(trainer: StageTrainer, codec) -> np.ndarray:
+def sample_grid(trainer: StageTrainer, encoders) -> np.ndarray:
     """A row a task so far: source, drawn and target, side by side, for a few lessons."""
     rows = []
     for task in trainer.lessons:
         drawn, batch = draw(trainer, task)
-        source, made, target = (codec.decode(part) for part in (batch.source, drawn, batch.target))
+        source, made, target = (encoders.decode(part) for part in (batch.source, drawn, batch.target))
         cells = [fit(picture, made.shape[1:3]) for trio in zip(source, made, target) for picture in trio]
         rows.append(np.concatenate(cells, axis=1))
     return stacked(rows)

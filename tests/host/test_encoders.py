@@ -122,13 +122,13 @@ def test_texts_are_the_hosts_with_their_padding(models, prompt, tokens):
 def test_prompts_together_are_what_each_is_alone(models):
     encoders = ours(models[3])
     prompts = [*PROMPTS, LONG]
-    context, pooled = encoders.texts(prompts)
+    context, pooled = encoders.encode_prompts(prompts)
     assert context.dtype == torch.bfloat16 and context.shape[1] > 256
     for row, prompt in enumerate(prompts):
-        alone, one = encoders.texts([prompt])
+        alone, one = encoders.encode_prompts([prompt])
         assert torch.allclose(context[row, : alone.shape[1]].float(), alone[0].float(), atol=2e-2)
         assert not context[row, alone.shape[1] :].any() and torch.allclose(pooled[row], one[0], atol=1e-5)
-    assert encoders.lengths(prompts)[1] == 1 and encoders.lengths(prompts)[4] == context.shape[1]
+    assert encoders.count_tokens(prompts)[1] == 1 and encoders.count_tokens(prompts)[4] == context.shape[1]
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.float8_e4m3fn])
@@ -209,7 +209,7 @@ def test_tokenizers_lie_anywhere(models, tmp_path):
     shutil.copytree(HOST / "comfy/sd1_tokenizer", tmp_path / "tokenizer")
     places = dict(t5_tokenizer=str(tmp_path / "tokenizer_2"), clip_tokenizer=str(tmp_path / "tokenizer"))
     moved, here = ours(models[3], **places), ours(models[3])
-    assert all(torch.equal(a, b) for a, b in zip(moved.texts(PROMPTS), here.texts(PROMPTS)))
+    assert all(torch.equal(a, b) for a, b in zip(moved.encode_prompts(PROMPTS), here.encode_prompts(PROMPTS)))
 
 
 def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, monkeypatch, capsys):
@@ -239,13 +239,13 @@ def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, mo
     "prompt", ["photo of a [dog]", "a [red brick house], half hidden!", "[it]", "a [dog] and a [Zweihänder]"]
 )
 def test_words_are_the_hosts(models, prompt):
-    from cologen.training.comfyui.training_data import HostCodec
+    from cologen.training.comfyui.training_data import HostEncoders
 
     clip = SimpleNamespace(tokenize=models[1].tokenize_with_weights)
-    found = ours(models[3]).words(prompt)
-    assert found == HostCodec(None, clip).words(prompt) and found.noun
+    found = ours(models[3]).find_words(prompt)
+    assert found == HostEncoders(None, clip).find_words(prompt) and found.noun
     with pytest.raises(ValueError, match="marks no word"):
-        ours(models[3]).words("a dog")
+        ours(models[3]).find_words("a dog")
 
 
 def test_a_subject_of_flux_itself_is_trained_without_a_host(models, tmp_path, monkeypatch, capsys):
@@ -308,7 +308,7 @@ def test_what_is_wrong_is_a_sentence(models, tmp_path):
     ):
         with pytest.raises(FileError, match=sentence):
             encoders = ours(folder, **changes)
-            encoders.texts(["a"]), encoders.encode(np.zeros((1, 16, 16, 3), np.uint8))
+            encoders.encode_prompts(["a"]), encoders.encode(np.zeros((1, 16, 16, 3), np.uint8))
     for changes in (dict(tokens=0), dict(precision="fp8"), dict(t6="")):
         with pytest.raises(ValueError, match="encoders"):
             ours(folder, **changes)

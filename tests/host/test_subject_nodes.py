@@ -14,7 +14,7 @@ from cologen.training.recipes.subject import OWN, PRIOR
 from cologen.training.subject.dataset import photos
 from cologen.training.subject.run import SubjectRun
 from cologen.training.subject.trainer import fresh_concept
-from host_subject import CODEC, RECIPE, CancelAtTwo, WordyClip, photo_lessons, random_photos
+from host_subject import ENCODERS, RECIPE, CancelAtTwo, WordyClip, photo_lessons, random_photos
 from host_training import BLOCKS, TEXT, TinyVae
 from sampling import conditioning, sample
 from tiny import host_model, tiny_flux
@@ -27,7 +27,7 @@ def trained(model, out, given=None, recipe=RECIPE, **options) -> Concept:
     from cologen.training.comfyui.subject import train_subject_on
 
     with torch.inference_mode():
-        return train_subject_on(model, CODEC, given or photo_lessons(), recipe, out, 7, **options)
+        return train_subject_on(model, ENCODERS, given or photo_lessons(), recipe, out, 7, **options)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def told(concept, seed=4, **options):
 def test_the_node_trains_the_concept_that_a_headless_run_trains(model, tmp_path):
     given = photo_lessons()
     flux = EmbeddedHost(tiny_flux(**BLOCKS), torch.float32)
-    headless = SubjectRun(flux, RECIPE, given, CODEC, tmp_path / "a", 7, "", (), EMBEDDED_CHECKPOINTING).train()
+    headless = SubjectRun(flux, RECIPE, given, ENCODERS, tmp_path / "a", 7, "", (), EMBEDDED_CHECKPOINTING).train()
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
     found = trained(model, tmp_path / "b", given)
     twice = replace(
@@ -196,9 +196,9 @@ def test_photos_of_all_sizes_through_the_node(model, tmp_path, monkeypatch):
 
 def test_pictures_of_the_class_are_told_by_the_caption():
     given = photo_lessons()
-    assert set(given[PRIOR].prompts) == {"photo of a dog"} and len(given[OWN]) == given[OWN].taught == 3
+    assert set(given[PRIOR].samples.prompts) == {"photo of a dog"} and len(given[OWN]) == given[OWN].train_count == 3
     alone = replace(RECIPE.subject, ico=False)
-    plain = photos(CODEC, {"a": copy.copy(random_photos(1, (64, 64))[0])}, alone)
-    assert torch.equal(plain.context, CODEC.texts(["photo of a dog"])[0])
-    assert torch.equal(given[OWN].context[:1], CODEC.texts(["dog"])[0])
-    assert torch.equal(given[OWN].pooled, CODEC.texts(["photo of a dog"])[1].expand(3, -1))
+    plain = photos(ENCODERS, {"a": copy.copy(random_photos(1, (64, 64))[0])}, alone)
+    assert torch.equal(plain.context, ENCODERS.encode_prompts(["photo of a dog"])[0])
+    assert torch.equal(given[OWN].samples.context[:1], ENCODERS.encode_prompts(["dog"])[0])
+    assert torch.equal(given[OWN].samples.pooled, ENCODERS.encode_prompts(["photo of a dog"])[1].expand(3, -1))

@@ -32,6 +32,7 @@ from host_training import (
     random_lessons,
     train_on_host,
     training_data,
+    with_samples,
 )
 from pack import HOST
 from PIL import Image
@@ -61,7 +62,7 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, cu
         EmbeddedHost(tiny_flux(**BLOCKS), torch.float32),
         curriculum,
         given.lessons,
-        given.codec,
+        given.encoders,
         tmp_path / "a",
         7,
         "",
@@ -242,7 +243,7 @@ def test_a_stage_after_a_bank_is_the_curriculum_s_next_stage(model, tmp_path):
     "curriculum, given, sentence",
     [
         (TWO_STAGES, training_data("inpaint"), "The stage ground needs data of the task ground, there is inpaint: 5"),
-        (TWO_STAGES, TrainingData(training_data().codec, {s.task: replace(random_lessons(s.task), context=torch.zeros(5, 5, 8)) for s in STAGES}),
+        (TWO_STAGES, TrainingData(training_data().encoders, {s.task: with_samples(random_lessons(s.task), context=torch.zeros(5, 5, 8)) for s in STAGES}),
          "text is 8 and 16 numbers wide, the model reads 32 and 16: connect this FLUX's own CLIP"),
     ],
 )  # fmt: skip
@@ -254,9 +255,9 @@ def test_data_that_does_not_fit_is_a_sentence(model, tmp_path, curriculum, given
 def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
     one = replace(TWO_STAGES, stages=(replace(STAGES[0], iterations=1),))
     train_on_host(model, tmp_path, one)
-    more = TrainingData(training_data().codec, {"inpaint": random_lessons("inpaint", 6)})
+    more = TrainingData(training_data().encoders, {"inpaint": random_lessons("inpaint", 6)})
     other = TrainingData(
-        training_data().codec, {"inpaint": replace(training_data().lessons["inpaint"], pixels="other")}
+        training_data().encoders, {"inpaint": replace(training_data().lessons["inpaint"], pixel_hash="other")}
     )
     with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
         train_on_host(model, tmp_path, one, other)
@@ -269,8 +270,8 @@ def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
 def test_other_data_that_a_stage_replays_is_a_sentence(model, tmp_path):
     def given(pixels):
         return TrainingData(
-            training_data().codec,
-            {**training_data().lessons, "inpaint": replace(training_data().lessons["inpaint"], pixels=pixels)},
+            training_data().encoders,
+            {**training_data().lessons, "inpaint": replace(training_data().lessons["inpaint"], pixel_hash=pixels)},
         )
 
     bank = train_on_host(model, tmp_path / "first", replace(TWO_STAGES, stages=STAGES[:1]))
@@ -327,16 +328,16 @@ def test_a_folder_becomes_lessons_that_add_up(folders):
     out = read()
     found = out.result[0]
     assert "edit: 3" in str(out.ui.as_dict())
-    one = found.lessons["edit"]
+    one = found.lessons["edit"].samples
     assert one.prompts == ("picture 0", "picture 1", "picture 2")
     assert one.target.shape == one.source.shape == (3, 16, 8, 8) and not torch.equal(one.target, one.source)
     assert one.context.shape == (3, 5, TEXT) and not one.target.is_inference()
     both = read(task="inpaint", count=7, previous=found).result[0]
     assert str(both) == "edit: 3, inpaint: 7"
-    assert both.lessons["inpaint"].prompts == tuple(f"picture {i}" for i in (0, 0, 0, 1, 1, 2, 2))
-    assert len({tensor.sum().item() for tensor in both.lessons["inpaint"].source}) == 7, "holes should differ"
+    assert both.lessons["inpaint"].samples.prompts == tuple(f"picture {i}" for i in (0, 0, 0, 1, 1, 2, 2))
+    assert len({tensor.sum().item() for tensor in both.lessons["inpaint"].samples.source}) == 7, "holes should differ"
     assert str(read(previous=found).result[0]) == "edit: 6"
-    holes = [read(task="inpaint", cut_seed=seed).result[0].lessons["inpaint"].pixels for seed in (0, 0, 1)]
+    holes = [read(task="inpaint", cut_seed=seed).result[0].lessons["inpaint"].pixel_hash for seed in (0, 0, 1)]
     assert holes[0] == holes[1] != holes[2]
 
 
@@ -350,33 +351,41 @@ def test_what_is_found_broken_while_it_is_read_is_said(folders):
 
 
 def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
-    from cologen.training.data.encoded.dataset import TENSORS, holding_out, joined, last_pictures, load_lessons
+    from cologen.training.data.encoded.dataset import choose_val_ids, concat_datasets, hold_out, load_dataset
+    from cologen.training.data.encoded.samples import TENSORS
 
-    mixed = replace(random_lessons("edit", 6), ids=tuple("abcabc"))
-    parted = holding_out(mixed, last_pictures(mixed.ids))
-    assert parted.ids == tuple("ababcc") and parted.taught == 4
-    assert all(torch.equal(getattr(parted, name), getattr(mixed, name)[[0, 1, 3, 4, 2, 5]]) for name in TENSORS)
+    mixed = with_samples(random_lessons("edit", 6), ids=tuple("abcabc"))
+    parted = hold_out(mixed, choose_val_ids(mixed.samples.ids))
+    assert parted.samples.ids == tuple("ababcc") and parted.train_count == 4
+    assert all(
+        torch.equal(getattr(parted.samples, name), getattr(mixed.samples, name)[[0, 1, 3, 4, 2, 5]]) for name in TENSORS
+    )
     parted.save(tmp_path / "lessons.safetensors")
-    assert load_lessons(tmp_path / "lessons.safetensors").taught == 4
-    both = joined(parted, replace(random_lessons("edit", 3), ids=tuple("cda")))  # which itself holds out a
-    assert (both.ids[: both.taught], both.ids[both.taught :]) == (tuple("bbd"), tuple("aaccca"))
-    assert last_pictures(["a"] * 5) == set() and last_pictures([str(i) for i in range(5000)]) == set(
+    assert load_dataset(tmp_path / "lessons.safetensors").train_count == 4
+    both = concat_datasets(
+        parted, with_samples(random_lessons("edit", 3), ids=tuple("cda"))
+    )  # which itself holds out a
+    assert (both.samples.ids[: both.train_count], both.samples.ids[both.train_count :]) == (
+        tuple("bbd"),
+        tuple("aaccca"),
+    )
+    assert choose_val_ids(["a"] * 5) == set() and choose_val_ids([str(i) for i in range(5000)]) == set(
         map(str, range(4936, 5000))
     )
 
 
-def test_what_is_held_out_stays_held_out_when_data_are_joined():
-    from cologen.training.data.encoded.dataset import joined
+def test_what_is_held_out_stays_held_out_when_data_are_concat_datasets():
+    from cologen.training.data.encoded.dataset import concat_datasets
 
-    a, b = random_lessons("edit", 20), replace(random_lessons("edit", 10), ids=tuple("abcdefghij"))
-    both = joined(a, b)
-    assert both.ids[both.taught :] == ("18", "19", "j")
+    a, b = random_lessons("edit", 20), with_samples(random_lessons("edit", 10), ids=tuple("abcdefghij"))
+    both = concat_datasets(a, b)
+    assert both.samples.ids[both.train_count :] == ("18", "19", "j")
     with pytest.raises(ValueError, match="is 64 x 64 and 32 x 32 pixels, expected one size"):
-        joined(a, replace(b, target=b.target[..., :4, :4]))
+        concat_datasets(a, with_samples(b, target=b.samples.target[..., :4, :4]))
 
 
 def test_the_built_in_world_becomes_lessons(folders):
-    found = read(source="built-in world", task="ground", count=3).result[0].lessons["ground"]
+    found = read(source="built-in world", task="ground", count=3).result[0].lessons["ground"].samples
     assert len(found) == 3 and all(found.prompts) and not torch.equal(found.target, found.source)
 
 
@@ -452,7 +461,7 @@ def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     knobs = {one.id: one for one in CoLoGenTrainStage.define_schema().inputs}
     assert knobs["encoder"].options == ["VAE", "DINO small"]
-    given = TrainingData(training_data().codec, {"inpaint": random_lessons("inpaint", 20)})
+    given = TrainingData(training_data().encoders, {"inpaint": random_lessons("inpaint", 20)})
     knobs = dict(data=given, run_seed=7, rho=0.5, features=features, encoder=encoder)
     found, *_, left = stage_node(model, **knobs).result
 

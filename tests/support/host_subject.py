@@ -1,7 +1,7 @@
 """One's own subject on the host's FLUX at its smallest: its recipe, its photos, and a CancelAtTwo while it trains."""
 
 import torch
-from cologen.training.comfyui.training_data import HostCodec
+from cologen.training.comfyui.training_data import HostEncoders
 from cologen.training.listener import Listener
 from cologen.training.recipes.subject import subject_of
 from host_training import POOLED, TEXT, TinyVae
@@ -21,7 +21,7 @@ class WordyClip:
         return context, context.mean(1)[:, :POOLED]
 
 
-CODEC = HostCodec(TinyVae(), WordyClip())
+ENCODERS = HostEncoders(TinyVae(), WordyClip())
 RECIPE = subject_of({
     **dict(rank=2, alpha=2.0, rate=3e-3, resolution=64, sample_every=0, validate_every=0, save_every=0, micro=2),
     "stages": [dict(name="subject", iterations=4, batch=3, replay=0.3)],
@@ -37,7 +37,7 @@ def random_photos(count, size=(96, 64)):
 def photo_lessons():
     from cologen.training.comfyui.subject import subject_lessons
 
-    return subject_lessons(CODEC, random_photos(3), random_photos(2, (64, 80)), RECIPE)
+    return subject_lessons(ENCODERS, random_photos(3), random_photos(2, (64, 80)), RECIPE)
 
 
 class CancelAtTwo(Listener):

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.training.comfyui.training_data import HostCodec, TrainingData
-from cologen.training.data.encoded.dataset import Lessons
+from cologen.training.comfyui.training_data import HostEncoders, TrainingData
+from cologen.training.data.encoded.dataset import MemoryDataset
+from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
 
 TEXT, POOLED = 32, 16
@@ -35,17 +36,22 @@ class TinyVae:
         return torch.nn.functional.interpolate(latents[:, :3], scale_factor=8).movedim(1, -1).add(1).div(2)
 
 
-def random_lessons(task: str, count=5) -> Lessons:
+def random_lessons(task: str, count=5) -> MemoryDataset:
     g = torch.Generator().manual_seed(len(task))
     target, source_ = (torch.randn(count, 16, 8, 8, generator=g) for _ in range(2))
     context, pooled = torch.randn(count, 5, TEXT, generator=g), torch.randn(count, POOLED, generator=g)
-    return Lessons(task, tuple(map(str, range(count))), ("a",) * count, target, source_, context, pooled)
+    ids = tuple(map(str, range(count)))
+    return MemoryDataset(task, EncodedSamples(ids, ("a",) * count, target, source_, context, pooled))
+
+
+def with_samples(dataset: MemoryDataset, **changes) -> MemoryDataset:
+    return replace(dataset, samples=replace(dataset.samples, **changes))
 
 
 def training_data(*tasks: str) -> TrainingData:
-    codec = HostCodec(TinyVae(), TinyClip())
-    codec = replace(codec, empty=codec.texts([""]))
-    return TrainingData(codec, {task: random_lessons(task) for task in tasks or ("inpaint", "ground")})
+    encoders = HostEncoders(TinyVae(), TinyClip())
+    encoders = replace(encoders, empty=encoders.encode_prompts([""]))
+    return TrainingData(encoders, {task: random_lessons(task) for task in tasks or ("inpaint", "ground")})
 
 
 def train_on_host(model, out, curriculum=TWO_STAGES, given=None, **options) -> Bank:

@@ -15,7 +15,7 @@ from cologen.training.loop import StageTrainer
 from cologen.training.trainer import Work
 from sampling import SIGMAS, conditioning, sample
 from tiny import source
-from tiny_run import TinyCodec, tiny_curriculum, tiny_lessons
+from tiny_run import TinyEncoders, tiny_curriculum, tiny_lessons
 
 
 def random_features(flux, way="coredi", task="control", seed=5):
@@ -48,10 +48,12 @@ def tiny_feature_trainer(host, way, up=0.2, told=True, **changes):
         if name.endswith(".up"):
             tensor.copy_(up * torch.randn(tensor.shape, generator=g))
     lessons = {stage.task: tiny_lessons(stage.task, 40)}
-    work = Work(host, stage, 0, curriculum.settings, lessons, TinyCodec().texts([""]), 7, EMBEDDED_CHECKPOINTING)
+    work = Work(
+        host, stage, 0, curriculum.settings, lessons, TinyEncoders().encode_prompts([""]), 7, EMBEDDED_CHECKPOINTING
+    )
     if way == "off":
         return StageTrainer(work, bank)
-    trainer = FeatureTrainer(work, bank, features_of(host, lessons[stage.task], TinyCodec()))
+    trainer = FeatureTrainer(work, bank, features_of(host, lessons[stage.task], TinyEncoders()))
     if told:
         head = trainer.trained["features.head.weight"]
         head.data.copy_(0.2 * torch.randn(head.shape, generator=g))

@@ -10,7 +10,8 @@ from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.training.add_expert import empty_bank, grown
 from cologen.training.base.random_models import random_flux
-from cologen.training.data.encoded.dataset import Lessons
+from cologen.training.data.encoded.dataset import MemoryDataset
+from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.loop import StageTrainer
 from cologen.training.recipes.curriculum import curriculum_of
@@ -29,16 +30,18 @@ def tiny_host(shape=SMALL) -> EmbeddedHost:
     return EmbeddedHost(random_flux(3, gain=1.0, **shape), torch.float32)
 
 
-def tiny_lessons(task: str, count=12, side=4) -> Lessons:
+def tiny_lessons(task: str, count=12, side=4) -> MemoryDataset:
     g = torch.Generator().manual_seed(len(task))
     target, source = (torch.randn(count, 16, side, side, generator=g) for _ in range(2))
     context, pooled = torch.randn(count, 3, 8, generator=g), torch.randn(count, 4, generator=g)
-    ids = tuple(f"{task}-{i}" for i in range(count))
-    return Lessons(task, ids, tuple(f"prompt <{i}>" for i in range(count)), target, source, context, pooled)
+    ids, prompts = (
+        tuple(f"{name}{i}{end}" for i in range(count)) for name, end in ((f"{task}-", ""), ("prompt <", ">"))
+    )
+    return MemoryDataset(task, EncodedSamples(ids, prompts, target, source, context, pooled))
 
 
-class TinyCodec:
-    def texts(self, prompts):
+class TinyEncoders:
+    def encode_prompts(self, prompts):
         return torch.ones(len(prompts), 2, 8), torch.ones(len(prompts), 4)
 
     def decode(self, latents):
@@ -68,20 +71,20 @@ def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
             elif name.endswith(".up") and name.split(".")[1] == stages[number].name:
                 tensor.copy_(up * torch.randn(tensor.shape, generator=generator))
     lessons = {each.task: tiny_lessons(each.task) for each in stages[: stage + 1]}
-    empty = TinyCodec().texts([""])
+    empty = TinyEncoders().encode_prompts([""])
     return StageTrainer(Work(host, stages[stage], stage, settings, lessons, empty, 7, EMBEDDED_CHECKPOINTING), bank)
 
 
 def tiny_run(out, curriculum, host=None, listeners=(), lessons=None, seed=7) -> Run:
     lessons = lessons or {task: tiny_lessons(task) for task in TASKS}
     return Run(
-        host or tiny_host(), curriculum, lessons, TinyCodec(), out, seed, "tiny", listeners, EMBEDDED_CHECKPOINTING
+        host or tiny_host(), curriculum, lessons, TinyEncoders(), out, seed, "tiny", listeners, EMBEDDED_CHECKPOINTING
     )
 
 
 def tiny_world(curriculum, out, device, seed, share, progress) -> world.World:
     lessons = {task: tiny_lessons(task) for task in TASKS}
-    return world.World(tiny_host(), TinyCodec(), lessons, "tiny", EMBEDDED_CHECKPOINTING)
+    return world.World(tiny_host(), TinyEncoders(), lessons, "tiny", EMBEDDED_CHECKPOINTING)
 
 
 def gradients(trainer) -> dict[str, torch.Tensor]:

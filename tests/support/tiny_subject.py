@@ -11,13 +11,13 @@ from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.subject import OWN, PRIOR, subject_of
 from cologen.training.subject.dataset import photos
 from cologen.training.subject.run import SubjectRun
-from tiny_run import TinyCodec, tiny_host, tiny_lessons
+from tiny_run import TinyEncoders, tiny_host, tiny_lessons
 
 
-class WordyCodec(TinyCodec):
+class WordyEncoders(TinyEncoders):
     """A token a word; behind them, one of padding."""
 
-    def texts(self, prompts):
+    def encode_prompts(self, prompts):
         rows = [[sum(map(ord, word)) for word in remove_marks(prompt).split()] for prompt in prompts]
         tokens = 1 + max(map(len, rows))
         context = torch.zeros(len(rows), tokens, 8)
@@ -26,7 +26,7 @@ class WordyCodec(TinyCodec):
                 context[i, j] = torch.randn(8, generator=torch.Generator().manual_seed(word))
         return context, context.sum(1)[:, :4]
 
-    def words(self, prompt):
+    def find_words(self, prompt):
         words = prompt.split()
         return MarkedTokens(tuple(i for i, word in enumerate(words) if "[" in word), len(words))
 
@@ -49,10 +49,12 @@ def recipe(iterations=6, batch=4, replay=0.0, subject=None, **settings):
 
 
 def tiny_subject(out, wanted, host=None, listeners=(), seed=7, pictures=PICTURES) -> SubjectRun:
-    codec = WordyCodec()
-    lessons = {OWN: photos(codec, pictures, wanted.subject), PRIOR: tiny_lessons(PRIOR)}
+    encoders = WordyEncoders()
+    lessons = {OWN: photos(encoders, pictures, wanted.subject), PRIOR: tiny_lessons(PRIOR)}
     lessons = lessons if wanted.stage.replay else {OWN: lessons[OWN]}
-    return SubjectRun(host or tiny_host(), wanted, lessons, codec, out, seed, "tiny", listeners, EMBEDDED_CHECKPOINTING)
+    return SubjectRun(
+        host or tiny_host(), wanted, lessons, encoders, out, seed, "tiny", listeners, EMBEDDED_CHECKPOINTING
+    )
 
 
 def trainer_of(wanted, host=None):

@@ -293,15 +293,15 @@ def test_what_is_not_finite_leaves_its_ids_and_a_checkpoint_to_go_on_from(tmp_pa
     lessons = {task: tiny_lessons(task) for task in TASKS}
     recipe, bad = tiny_curriculum(8, batch=1, save_every=0), 6
     whole = tiny_run(tmp_path / "whole", recipe).train(only="inpaint")
-    good = lessons["inpaint"].target[bad].clone()
-    lessons["inpaint"].target[bad] = torch.inf
+    good = lessons["inpaint"].samples.target[bad].clone()
+    lessons["inpaint"].samples.target[bad] = torch.inf
     with pytest.raises(NotFinite):
         tiny_run(tmp_path, recipe, lessons=lessons).train(only="inpaint")
     found = json.loads((tmp_path / "not-finite-inpaint.json").read_text())
     assert found["ids"] == [f"inpaint-{bad}"] and found["iteration"] > 0
     _, state = read(Folder(tmp_path / "checkpoints", "1-inpaint", 1).latest())
     assert state["iteration"] == found["iteration"]
-    lessons["inpaint"].target[bad] = good
+    lessons["inpaint"].samples.target[bad] = good
     again = tiny_run(tmp_path, recipe, lessons=lessons).train(only="inpaint")
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in whole.tensors.items())
 

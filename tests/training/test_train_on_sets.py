@@ -7,13 +7,13 @@ import torch
 from cologen.prw.bank.bank import Bank
 from cologen.training.checkpoint.run_folder import fingerprint
 from cologen.training.cli import main as cli
-from cologen.training.data.encoded.dataset import load_lessons
+from cologen.training.data.encoded.dataset import load_dataset
 from cologen.training.data.sets import open_source
 from cologen.training.data.tasks.examples import Examples
 from cologen.training.monitor.log import read_log
 from cologen.training.recipes.curriculum import load_curriculum, read_curriculum
-from cologen.training.setup.stage_data import KeptLessons, parts_of
-from cologen.training.toy.store import open_codec
+from cologen.training.setup.stage_data import StageDatasets, find_stage_data
+from cologen.training.toy.store import open_toy_encoders
 
 RECIPE = """
 base = "toy"
@@ -54,25 +54,26 @@ def test_a_stage_trains_on_two_sets_and_the_toy_world(there, capsys):
     out = there / "out/train/mine"
     assert [line["iteration"] for line in read_log(out / "log.jsonl") if "task" in line] == [1, 2]
     assert list(Bank.open(out / "bank.safetensors").info.experts) == ["inpaint"]
-    kept = {path.name.split("-")[1]: load_lessons(path) for path in (out / "lessons").iterdir()}
+    kept = {path.name.split("-")[1]: load_dataset(path) for path in (out / "lessons").iterdir()}
     assert {name: len(lessons) for name, lessons in kept.items()} == {"coco": 5, "mine": 3, "4": 4}
     before = (out / "bank.safetensors").read_bytes()
     assert cli.main(["train", "mine.toml", "--device", "cpu", "--resume"]) == 0
     assert (out / "bank.safetensors").read_bytes() == before
 
 
-def test_lessons_are_what_the_codec_makes_of_the_examples(there):
-    curriculum, codec = load_curriculum("mine.toml"), open_codec()
-    lessons = KeptLessons(parts_of(curriculum, 4, codec, 7), there / "lessons", lambda *_: None)["inpaint"]
+def test_lessons_are_what_the_encoders_make_of_the_examples(there):
+    curriculum, encoders = load_curriculum("mine.toml"), open_toy_encoders()
+    lessons = StageDatasets(find_stage_data(curriculum, 4, encoders, 7), there / "lessons", lambda *_: None)["inpaint"]
+    samples = lessons.samples
     expected = list(Examples(open_source("coco-stuff", curriculum.data["coco-stuff"]), "inpaint", 64, 7).taken(5))
-    rows = [i for i, id in enumerate(lessons.ids) if id.isdecimal()]
-    held = lessons.ids[lessons.taught :]
-    assert not {*held} & {*lessons.ids[: lessons.taught]}, "a picture's cuts are on one side"
+    rows = [i for i, id in enumerate(samples.ids) if id.isdecimal()]
+    held = samples.ids[lessons.train_count :]
+    assert not {*held} & {*samples.ids[: lessons.train_count]}, "a picture's cuts are on one side"
     expected.sort(key=lambda example: example.id in held)
-    assert [lessons.ids[i] for i in rows] == [example.id for example in expected]
-    assert torch.equal(lessons.target[rows], codec.encode([example.target for example in expected]))
-    assert torch.equal(lessons.source[rows], codec.encode([example.source for example in expected]))
-    assert [lessons.prompts[i] for i in rows] == [example.prompt for example in expected]
+    assert [samples.ids[i] for i in rows] == [example.id for example in expected]
+    assert torch.equal(samples.target[rows], encoders.encode([example.target for example in expected]))
+    assert torch.equal(samples.source[rows], encoders.encode([example.source for example in expected]))
+    assert [samples.prompts[i] for i in rows] == [example.prompt for example in expected]
     assert len(lessons) == 12 and any(id.startswith("inpaint-") for id in held)
 
 
@@ -107,28 +108,30 @@ def test_a_mistake_is_a_sentence_before_anything_is_trained(there, capsys, chang
 def test_two_stages_of_a_task_have_each_its_own_data(there, capsys):
     (there / "mine.toml").write_text(RECIPE + '[[stages]]\nname = "more"\ntask = "inpaint"\ndata = ["mine"]\n')
     assert cli.main(["train", "mine.toml", "--device", "cpu"]) == 0, capsys.readouterr().err
-    kept = KeptLessons(parts_of(load_curriculum("mine.toml"), 4, open_codec(), 0), there / "none", lambda *_: None)
+    kept = StageDatasets(
+        find_stage_data(load_curriculum("mine.toml"), 4, open_toy_encoders(), 0), there / "none", lambda *_: None
+    )
     assert (len(kept["inpaint"]), len(kept["more"])) == (12, 3)
 
 
 def test_encoding_holds_a_chunk_of_pictures_at_a_time():
     """Examples may be a stream that never fits into memory."""
-    from cologen.training.data.encoded.dataset import encode
+    from cologen.training.data.encoded.encode import encode_dataset
     from cologen.training.data.sample import Example
 
     alive = []
 
-    class Codec:
+    class Encoders:
         def encode(self, pictures):
             alive.append(len(pictures))
             return torch.stack([torch.from_numpy(picture[:2, :2, 0].copy()) for picture in pictures])
 
-        def texts(self, prompts):
+        def encode_prompts(self, prompts):
             return torch.zeros(len(prompts), len(prompts), 3), torch.zeros(len(prompts), 2)
 
     stream = (Example(str(i), "edit", f"a\n{i}", *[np.full((4, 4, 3), i, np.uint8)] * 2) for i in range(7))
-    lessons = encode(Codec(), "edit", stream, chunk=3)
-    assert alive == [3, 3, 3, 3, 1, 1] and lessons.ids == tuple("0123456") and lessons.prompts[3] == "a 3"
-    assert lessons.target[:, 0, 0].tolist() == list(range(7)) and lessons.context.shape == (7, 3, 3)
+    samples = encode_dataset(Encoders(), "edit", stream, chunk=3).samples
+    assert alive == [3, 3, 3, 3, 1, 1] and samples.ids == tuple("0123456") and samples.prompts[3] == "a 3"
+    assert samples.target[:, 0, 0].tolist() == list(range(7)) and samples.context.shape == (7, 3, 3)
     with pytest.raises(ValueError, match="edit has 1 examples, expected two or more"):
-        encode(Codec(), "edit", iter([Example("a", "edit", "", *[np.zeros((4, 4, 3), np.uint8)] * 2)]))
+        encode_dataset(Encoders(), "edit", iter([Example("a", "edit", "", *[np.zeros((4, 4, 3), np.uint8)] * 2)]))

@@ -310,23 +310,23 @@ def test_what_is_not_finite_names_its_samples_and_touches_no_weight(where):
     trainer = tiny_trainer(tiny_host(), micro=2)
     before = {name: tensor.detach().clone() for name, tensor in trainer.trained.items()}
     if where == "loss":
-        trainer.lessons["ground"].target[:] = torch.nan
+        trainer.lessons["ground"].samples.target[:] = torch.nan
         expected = trainer.batches()[0].ids
     else:
         next(iter(trainer.trained.values())).register_hook(lambda grad: grad * torch.inf)
         expected = sum((batch.ids for batch in trainer.batches()), ())
     with pytest.raises(NotFinite, match="not finite at iteration 0: look at the samples named in not") as caught:
         trainer.step()
-    assert caught.value.ids == expected and set(expected) <= set(trainer.lessons["ground"].ids)
+    assert caught.value.ids == expected and set(expected) <= set(trainer.lessons["ground"].samples.ids)
     assert same(trainer.trained, before)
 
 
 def test_an_epoch_sees_every_taught_lesson_once_and_none_that_is_held_out(host):
     trainer = tiny_trainer(host, batch=5)
     stage, lessons = trainer.stage, trainer.lessons["ground"]
-    taught = {"ground": lessons.taught}
+    taught = {"ground": lessons.train_count}
     seen = [slot for k in range(11) for slot in slots(7, 1, k, stage, taught)]
-    assert lessons.taught == 11 and len(seen) == 5 * 11
+    assert lessons.train_count == 11 and len(seen) == 5 * 11
     for epoch in range(5):
         assert sorted(slot.index for slot in seen[11 * epoch : 11 * epoch + 11]) == list(range(11))
     assert len({tuple(slot.index for slot in seen[11 * e : 11 * e + 11]) for e in range(5)}) == 5
@@ -385,17 +385,17 @@ def test_validation_is_the_mean_error_at_fixed_times_of_what_is_held_out(host):
     lessons = trainer.lessons["ground"]
     found = validate(trainer)["ground"]
     noise = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
-    x0, errors = (lessons.target[11:] - 0.1159) * 0.3611, []
+    x0, errors = (lessons.samples.target[11:] - 0.1159) * 0.3611, []
     attachment = Attachment(trainer.result())
     for time in TIMES:
-        x, source = (1 - time) * x0 + time * noise, Source(lessons.source[11:], Routing(task="ground"))
-        asked = (torch.tensor([time]), lessons.context[11:], lessons.pooled[11:])
+        x, source = (1 - time) * x0 + time * noise, Source(lessons.samples.source[11:], Routing(task="ground"))
+        asked = (torch.tensor([time]), lessons.samples.context[11:], lessons.samples.pooled[11:])
         made = velocity(host.flux, x, *asked, attachment=attachment, sources=[source])
         errors.append(float(((made - (noise - x0)) ** 2).mean()))
     assert found.loss == pytest.approx(np.mean(errors), rel=1e-5)
     routes = next(iter(attachment.cache.rows.values())).row.routes.values()
     assert found.usage[1] == pytest.approx(sum(int(route.expert) for route in routes) / 3)
-    lessons.target[:11] += 1
+    lessons.samples.target[:11] += 1
     assert validate(trainer)["ground"] == found
 
 

@@ -133,7 +133,7 @@ def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int,
     with TemporaryDirectory() as name:
         out = Path(ranks.from_first(name))
         timer = CheckpointTimer()
-        runner = BareRunner(host, recipe=None, lessons={}, codec=None, out=out, listeners=[Log(out), timer])
+        runner = BareRunner(host, recipe=None, lessons={}, encoders=None, out=out, listeners=[Log(out), timer])
         runner.go_on(trainer, runner.checkpoints(trainer.stage, 1, trainer.settings))
         ranks.wait()
         if ranks.rank() > 0:

@@ -21,7 +21,8 @@ from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import Flux
 from ..add_expert import empty_bank, grown
-from ..data.encoded.dataset import Lessons
+from ..data.encoded.dataset import MemoryDataset
+from ..data.encoded.samples import EncodedSamples
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..loop import StageTrainer
 from ..objective import noised, task_loss, usage, usage_of_all
@@ -74,11 +75,11 @@ def make_trainer(
     for stage in stages:
         bank = grown(bank, stage, settings, 0)
     lessons = {name: random_samples(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
-    empty = lessons["ground"].context[:1], lessons["ground"].pooled[:1]
+    empty = lessons["ground"].samples.context[:1], lessons["ground"].samples.pooled[:1]
     return kind(Work(host, stages[1], 1, settings, lessons, empty, 0, EMBEDDED_CHECKPOINTING), bank)
 
 
-def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> Lessons:
+def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> MemoryDataset:
     """A dataset of `count` random samples of a task."""
     g = torch.Generator().manual_seed(1)
     target, source = (
@@ -87,7 +88,7 @@ def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> Lessons
     context = torch.randn(count, shapes.text, flux.params.context_in_dim, generator=g)
     pooled = torch.randn(count, flux.params.vec_in_dim, generator=g)
     names = tuple(map(str, range(count)))
-    return Lessons(task, names, names, target, source, context, pooled)
+    return MemoryDataset(task, EncodedSamples(names, names, target, source, context, pooled))
 
 
 def make_lora_step(flux: Flux, trainer: StageTrainer) -> Callable[[], None]:

@@ -45,7 +45,7 @@ def embedded(asked: list[Question]) -> list[np.ndarray]:
     toy, bank = open_set(), Bank.open(SHIPPED / BANK)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
     of = {task: [question for question in asked if question.example.task == task] for task in ASK}
-    return [picture for some in of.values() for picture in answer(host, toy.codec, bank, some, SEED)]
+    return [picture for some in of.values() for picture in answer(host, toy.encoders, bank, some, SEED)]
 
 
 def verdict(question: Question, picture: np.ndarray) -> tuple[str, bool]:

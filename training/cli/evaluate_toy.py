@@ -40,7 +40,7 @@ def _toy(args: Namespace) -> str:
     bank = Bank.open(args.bank or SHIPPED / BANK)
     say = None if args.json else lambda line: sys.stderr.write(line + "\n")
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    report = evaluate(host, toy.codec, bank, args.n, args.seed, tasks, args.router, say=say)
+    report = evaluate(host, toy.encoders, bank, args.n, args.seed, tasks, args.router, say=say)
     return json.dumps(report) if args.json else table(report)
 
 

@@ -107,7 +107,7 @@ def train_stages(world, curriculum: Curriculum, out: Path, seed: int, listeners:
     from ..checkpoint.run_folder import BANK
     from ..run import Run
 
-    run = Run(world.host, curriculum, world.lessons, world.codec, out, seed, world.name, listeners, world.spare)
+    run = Run(world.host, curriculum, world.lessons, world.encoders, out, seed, world.name, listeners, world.spare)
     run.train(bank, only)
     return out / BANK
 
@@ -116,8 +116,8 @@ def train_subject(world, recipe: SubjectRecipe, out: Path, seed: int, listeners:
     from ..subject.dataset import recipe_lessons
     from ..subject.run import SubjectRun
 
-    lessons = recipe_lessons(recipe, world.codec, seed)
-    run = SubjectRun(world.host, recipe, lessons, world.codec, out, seed, world.name, listeners, world.spare)
+    lessons = recipe_lessons(recipe, world.encoders, seed)
+    run = SubjectRun(world.host, recipe, lessons, world.encoders, out, seed, world.name, listeners, world.spare)
     run.train()
     return run.path
 

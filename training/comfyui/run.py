@@ -12,7 +12,8 @@ from ...prw.bank.bank import Bank
 from ..add_expert import refuse_trained
 from ..checkpoint.checkpoints import TrainingError
 from ..checkpoint.run_folder import RUN, RunFolder
-from ..data.encoded.dataset import Lessons
+from ..data.encoded.dataset import MemoryDataset
+from ..data.encoded.samples import EncodedSamples
 from ..listener import Listener
 from ..monitor.log import Log
 from ..monitor.samples import Samples
@@ -41,10 +42,10 @@ def train_on(
     refuse_data(host, data, wanted)
     claim_data(RunFolder(out), data, taught_in(curriculum, wanted))
     memory = memory_of(host, data, curriculum.settings, wanted)
-    codec = replace(data.codec, after=host.pushed_out)
+    encoders = replace(data.encoders, after=host.pushed_out)
     options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
     lessons = {stage.name: data.lessons[stage.task] for stage in curriculum.stages if stage.task in data.lessons}
-    run = Run(host, curriculum, lessons, codec, out, seed, **options)
+    run = Run(host, curriculum, lessons, encoders, out, seed, **options)
     with torch.inference_mode(False):
         bank = None if bank is None else Bank(bank.info, {name: ordinary(bank.tensors[name]) for name in bank.tensors})
         if finished(run, wanted):
@@ -81,12 +82,12 @@ def refuse_data(host: TrainingHost, data: TrainingData, wanted: Sequence[Stage])
                 f"The stage {stage.name} needs data of the task {stage.task}, there is {data}: chain another "
                 f"CoLoGen Training Data."
             )
-        refuse_text(host, data.lessons[stage.task])
+        refuse_text(host, data.lessons[stage.task].samples)
 
 
-def refuse_text(host: TrainingHost, lessons: Lessons) -> None:
+def refuse_text(host: TrainingHost, samples: EncodedSamples) -> None:
     params = host.flux.params
-    found, asked = (lessons.context.shape[-1], lessons.pooled.shape[-1]), (params.context_in_dim, params.vec_in_dim)
+    found, asked = (samples.context.shape[-1], samples.pooled.shape[-1]), (params.context_in_dim, params.vec_in_dim)
     if found[0] != asked[0] or found[1] < asked[1]:
         raise TrainingError(
             f"The data's text is {found[0]} and {found[1]} numbers wide, the model reads {asked[0]} and {asked[1]}: "
@@ -112,8 +113,10 @@ def claim_data(folder: RunFolder, data: TrainingData, taught: Sequence[Stage]) -
         )
 
 
-def digest(lessons: Lessons) -> str:
-    seen = json.dumps([lessons.ids, lessons.prompts, lessons.target.shape, lessons.source.shape, lessons.pixels])
+def digest(dataset: MemoryDataset) -> str:
+    samples = dataset.samples
+    shapes = samples.target.shape, samples.source.shape
+    seen = json.dumps([samples.ids, samples.prompts, *shapes, dataset.pixel_hash])
     return hashlib.blake2b(seen.encode(), digest_size=16).hexdigest()
 
 
@@ -121,9 +124,9 @@ def memory_of(host: TrainingHost, data: TrainingData, settings: Settings, wanted
     """For the stage that takes most."""
 
     def one(stage: Stage) -> float:
-        lessons = data.lessons[stage.task]
-        pictures = sum(part.shape[-2] * part.shape[-1] // 4 for part in (lessons.target, lessons.source))
-        samples = settings.micro or stage.batch
-        return host.memory(pictures + lessons.context.shape[1], samples, settings.rank, settings.checkpointing)
+        samples = data.lessons[stage.task].samples
+        pictures = sum(part.shape[-2] * part.shape[-1] // 4 for part in (samples.target, samples.source))
+        batch = settings.micro or stage.batch
+        return host.memory(pictures + samples.context.shape[1], batch, settings.rank, settings.checkpointing)
 
     return max(map(one, wanted))

@@ -10,7 +10,7 @@ import torch
 from ...prw.bank.bank import Bank
 from ...prw.bank.edit import split
 from ...prw.personalization.concept import Concept
-from ..data.encoded.dataset import Lessons
+from ..data.encoded.dataset import MemoryDataset
 from ..data.geometry import centre_view
 from ..listener import Listener
 from ..monitor.log import Log
@@ -20,7 +20,7 @@ from ..recipes.subject import OWN, PRIOR, SubjectRecipe
 from ..subject.dataset import photos, prior
 from ..subject.run import SubjectRun
 from .run import after, refuse_text, train_on
-from .training_data import HostCodec, TrainingData
+from .training_data import HostEncoders, TrainingData
 from .training_host import INTERRUPTS, TrainingHost, spare
 
 EXPERT = "expert"
@@ -28,37 +28,37 @@ EXPERT = "expert"
 
 
 def subject_lessons(
-    codec: HostCodec, own: Sequence[np.ndarray], others: Sequence[np.ndarray], recipe: SubjectRecipe
-) -> dict[str, Lessons]:
+    encoders: HostEncoders, own: Sequence[np.ndarray], others: Sequence[np.ndarray], recipe: SubjectRecipe
+) -> dict[str, MemoryDataset]:
     """Pictures uint8 (height, width, 3) of any size: as much as a square in their middle shows."""
     subject, side = recipe.subject, recipe.curriculum.settings.resolution
     fit = [
         {f"{i + 1}": centre_view(picture.shape[:2], (side, side)).picture(picture) for i, picture in enumerate(some)}
         for some in (own, others)
     ]
-    found: dict[str, Lessons] = {OWN: photos(codec, fit[0], subject)}
+    found: dict[str, MemoryDataset] = {OWN: photos(encoders, fit[0], subject)}
     if recipe.stage.replay:
-        found[PRIOR] = prior(codec, {name: (picture, subject.told) for name, picture in fit[1].items()})
+        found[PRIOR] = prior(encoders, {name: (picture, subject.told) for name, picture in fit[1].items()})
     return found
 
 
 def train_subject_on(
     model,
-    codec: HostCodec,
-    lessons: dict[str, Lessons],
+    encoders: HostEncoders,
+    lessons: dict[str, MemoryDataset],
     recipe: SubjectRecipe,
     out: Path,
     seed: int = 0,
     listeners: Sequence[Listener] = (),
 ) -> Concept:
     """In a folder where it can go on; what is done is read from there."""
-    host, settings, own = TrainingHost(model), recipe.curriculum.settings, lessons[OWN]
+    host, settings, own = TrainingHost(model), recipe.curriculum.settings, lessons[OWN].samples
     refuse_text(host, own)
     tokens = own.target.shape[-2] * own.target.shape[-1] // 4 + own.context.shape[1]
     memory = host.memory(tokens, settings.micro or recipe.stage.batch, settings.rank, settings.checkpointing)
-    codec = replace(codec, after=host.pushed_out)
+    encoders = replace(encoders, after=host.pushed_out)
     options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
-    run = SubjectRun(host, recipe, lessons, codec, out, seed, **options)
+    run = SubjectRun(host, recipe, lessons, encoders, out, seed, **options)
     with torch.inference_mode(False):
         if run.path.exists():
             return run.train()
@@ -68,8 +68,8 @@ def train_subject_on(
 
 def train_expert_on(
     model,
-    codec: HostCodec,
-    pairs: Lessons,
+    encoders: HostEncoders,
+    pairs: MemoryDataset,
     bank: Bank,
     stage: Stage,
     settings: Settings,
@@ -78,7 +78,7 @@ def train_expert_on(
     listeners: Sequence[Listener] = (),
 ) -> Bank:
     """The bank with one more expert; alone, with its router, it is kept beside the run's concept."""
-    data = TrainingData(codec, {stage.task: pairs})
+    data = TrainingData(encoders, {stage.task: pairs})
     bank = train_on(model, data, after(bank, stage, settings), out / EXPERT, seed, bank, stage.name, listeners)
     split(bank, stage.name).save(out / f"{EXPERT}.safetensors")
     return bank

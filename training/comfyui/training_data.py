@@ -12,7 +12,8 @@ from torch import Tensor
 from ...prw.fit_image import as_bytes
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from ...prw.source import LATENT_CHANNELS
-from ..data.encoded.dataset import Lessons, holding_out, joined, last_pictures, padded
+from ..data.encoded.dataset import MemoryDataset, choose_val_ids, concat_datasets, hold_out
+from ..data.encoded.samples import EncodedSamples, pad_context
 from ..data.sample import Example
 
 CHUNK = 16
@@ -20,8 +21,8 @@ CHUNK = 16
 
 
 @dataclass(frozen=True, eq=False)
-class HostCodec:
-    """VAE and CLIP as training asks for them (lessons.Codec)."""
+class HostEncoders:
+    """VAE and CLIP as training asks for them (encoders/protocol.py)."""
 
     vae: object
     clip: object
@@ -42,12 +43,14 @@ class HostCodec:
             )
         return plain(latents.float())
 
-    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         if self.empty is not None and list(prompts) == [""]:
             return self.empty
         found = [self._text(prompt) for prompt in prompts]
         longest = max(context.shape[1] for context, _ in found)
-        return torch.cat([padded(context, longest) for context, _ in found]), torch.cat([pooled for _, pooled in found])
+        return torch.cat([pad_context(context, longest) for context, _ in found]), torch.cat(
+            [pooled for _, pooled in found]
+        )
 
     def _text(self, prompt: str) -> tuple[Tensor, Tensor]:
         """One by one, as the text encode node does it."""
@@ -59,8 +62,15 @@ class HostCodec:
         # FLUX computes in bf16 as a rule: T5 fills half the memory
         return plain(context.to(torch.bfloat16)), plain(pooled.float())
 
-    def words(self, prompt: str) -> MarkedTokens:
+    def find_words(self, prompt: str) -> MarkedTokens:
         return find_marked_tokens(prompt, partial(self.clip.tokenize, return_word_ids=True))
+
+    def count_tokens(self, prompts: Sequence[str]) -> None:
+        """The host pads its prompts as it likes: nothing is left out."""
+
+    def identity(self) -> str:
+        """What a run on the host depends on is its data: their pictures' hashes are in its folder."""
+        return ""
 
     def decode(self, latents: Tensor) -> np.ndarray:
         with torch.inference_mode():
@@ -79,26 +89,32 @@ def plain(tensor: Tensor) -> Tensor:
 class TrainingData:
     """Encoded lessons by task, and what encoded them."""
 
-    codec: HostCodec
-    lessons: Mapping[str, Lessons] = field(default_factory=dict)
+    encoders: HostEncoders
+    lessons: Mapping[str, MemoryDataset] = field(default_factory=dict)
 
-    def plus(self, more: Lessons) -> "TrainingData":
+    def plus(self, more: MemoryDataset) -> "TrainingData":
         known = self.lessons.get(more.task)
-        return replace(self, lessons={**self.lessons, more.task: more if known is None else joined(known, more)})
+        return replace(
+            self, lessons={**self.lessons, more.task: more if known is None else concat_datasets(known, more)}
+        )
 
     def __str__(self) -> str:
         return ", ".join(f"{task}: {len(lessons)}" for task, lessons in self.lessons.items())
 
 
 def encoded(
-    codec: HostCodec, task: str, example: Callable[[int], Example], count: int, progress: Callable[[int, int], None]
-) -> Lessons:
+    encoders: HostEncoders,
+    task: str,
+    example: Callable[[int], Example],
+    count: int,
+    progress: Callable[[int, int], None],
+) -> MemoryDataset:
     """All pictures first, then all prompts: on a small card the encoders have to make room for each other."""
     ids, prompts, targets, sources, pixels = [], [], [], [], hashlib.blake2b(digest_size=16)
     for start in range(0, count, CHUNK):
         some = [example(i) for i in range(start, min(start + CHUNK, count))]
-        targets.append(codec.encode([one.target for one in some]))
-        sources.append(codec.encode([one.source for one in some]))
+        targets.append(encoders.encode([one.target for one in some]))
+        sources.append(encoders.encode([one.source for one in some]))
         for one in some:
             pixels.update(one.target.tobytes() + one.source.tobytes())
         ids += [one.id for one in some]
@@ -108,11 +124,11 @@ def encoded(
     texts = {}
     for done, prompt in enumerate(prompts, 1):
         if prompt not in texts:
-            texts[prompt] = codec.texts([prompt])
+            texts[prompt] = encoders.encode_prompts([prompt])
             progress(count + done, 2 * count)
     longest = max(context.shape[1] for context, _ in texts.values())
-    context = torch.cat([padded(texts[prompt][0], longest) for prompt in prompts])
+    context = torch.cat([pad_context(texts[prompt][0], longest) for prompt in prompts])
     pooled = torch.cat([texts[prompt][1] for prompt in prompts])
     latents = torch.cat(targets), torch.cat(sources)
-    lessons = Lessons(task, tuple(ids), tuple(prompts), *latents, context, pooled, pixels=pixels.hexdigest())
-    return holding_out(lessons, last_pictures(ids))
+    samples = EncodedSamples(tuple(ids), tuple(prompts), *latents, context, pooled)
+    return hold_out(MemoryDataset(task, samples, pixel_hash=pixels.hexdigest()), choose_val_ids(ids))

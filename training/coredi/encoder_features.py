@@ -16,8 +16,9 @@ from ...prw.files.safe_file import SafeFile
 from ...prw.files.safetensors_writer import write
 from ...prw.positions import token_grid
 from ..checkpoint.checkpoints import TrainingError
-from ..data.encoded.dataset import Codec, Lessons
+from ..data.encoded.dataset import MemoryDataset
 from ..data.model_folder import network_in
+from ..encoders.protocol import Encoders
 from ..evaluation.likeness import IMAGENET_COLOURS
 from ..forward import find_device
 
@@ -48,26 +49,26 @@ class Eye(nn.Module):
 
 
 @torch.no_grad()
-def features_of(host: Host, lessons: Lessons, codec: Codec, eye: Eye | None = None) -> Tensor:
+def features_of(host: Host, lessons: MemoryDataset, encoders: Encoders, eye: Eye | None = None) -> Tensor:
     """Of every lesson's target (count, cells + 1, wide); without an eye the VAE's own."""
-    size, parts = token_grid(lessons.target, host.flux.patch_size), []
+    size, parts = token_grid(lessons.samples.target, host.flux.patch_size), []
     pool, device = pooling(*size), find_device(host)
-    for latents in lessons.target.split(CHUNK):
+    for latents in lessons.samples.target.split(CHUNK):
         if eye is None:
             seen = host.tokens(host.latent_in(latents.to(device)).float())[0]
         else:
-            seen = eye(torch.from_numpy(codec.decode(latents)).to(device), *size)
+            seen = eye(torch.from_numpy(encoders.decode(latents)).to(device), *size)
         parts.append(pool @ seen.float().cpu())
     return torch.cat(parts).half()
 
 
-def kept_features(host: Host, lessons: Lessons, codec: Codec, encoder: str, folder: Path) -> Tensor:
+def kept_features(host: Host, lessons: MemoryDataset, encoders: Encoders, encoder: str, folder: Path) -> Tensor:
     """The same; what another encoder than the VAE has seen is kept in the run's folder."""
     if not encoder:
-        return features_of(host, lessons, codec)
-    depends = "\n".join((encoder, *lessons.ids))
+        return features_of(host, lessons, encoders)
+    depends = "\n".join((encoder, *lessons.samples.ids))
     path = folder / f"{lessons.task}-{hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()}.safetensors"
     if not path.exists():
-        found = features_of(host, lessons, codec, Eye(Path(encoder)).to(find_device(host)))
+        found = features_of(host, lessons, encoders, Eye(Path(encoder)).to(find_device(host)))
         write(path, {"features": found}, {})
     return SafeFile(path)["features"]

@@ -37,7 +37,7 @@ UNREAD = {"auxiliary": 1.0, "self": 0.1, "coredi": 0.2}
 GIVEN = 0.05
 """Share of samples that are told the true features instead of guessed ones (self)."""
 TYPICAL = 4096
-"""Lessons from which the principal components are taken."""
+"""MemoryDataset from which the principal components are taken."""
 SMOOTH = 0.95
 LEAST_RANK, LEAST_LOSS, LEAST_OVERLAP = 0.5, 0.05, 0.3
 """Shares: of the channels, of the loss of one who knows only the mean, of the principal components' space."""
@@ -55,7 +55,7 @@ class FeatureTrainer(StageTrainer):
     def __init__(self, work: Work, bank: Bank, features: Tensor):
         """`features` are those of the stage's own lessons (count, tokens, wide)."""
         host, stage, own = work.host, work.stage, work.lessons[work.stage.task]
-        taught = features[: own.taught][:TYPICAL].float()
+        taught = features[: own.train_count][:TYPICAL].float()
         found = Projection.of(taught, work.settings.feature_size)
         fresh = fresh_tensors(found, host.flux.params.hidden_size, stage.features, work.seed + work.number)
         super().__init__(work, bank, [Group(fresh, work.settings.rate)])
@@ -64,7 +64,7 @@ class FeatureTrainer(StageTrainer):
         found = self.projection.to(taught.device)
         blind = found.narrow(taught, found.start)
         self.blind = float(F.smooth_l1_loss(torch.zeros_like(blind), blind))
-        size = token_grid(own.target, host.flux.patch_size)
+        size = token_grid(own.rows([0]).target, host.flux.patch_size)
         self.pool = pooling(*size).to(self.device)
         self.smoothed, self.heard = self.blind, torch.zeros(2, device=self.device)
 

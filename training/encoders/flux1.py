@@ -55,7 +55,7 @@ class EncoderFiles:
 
 
 class FluxEncoders:
-    """What training asks of encoders (lessons.Codec). Each file is opened when it is first needed."""
+    """FLUX.1's VAE, T5 and CLIP as Encoders (protocol.py). Each file is opened when it is first needed."""
 
     def __init__(self, files: EncoderFiles, device: str = "cpu"):
         self.files, self.device, self.dtype = files, device, DTYPES[files.precision]
@@ -103,8 +103,8 @@ class FluxEncoders:
         pictures = self.vae.decode(latents.to(self.device, self.dtype)).sample.float()
         return as_bytes((pictures.movedim(1, -1) + 1) / 2)
 
-    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Longer prompts have more tokens; shorter ones get zeros behind, as everywhere (lessons.padded)."""
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Longer prompts have more tokens; shorter ones get zeros behind, as everywhere (samples.pad_context)."""
         if self.empty is not None and list(prompts) == [""]:
             return self.empty
         rows = self._tokens(prompts)
@@ -114,11 +114,11 @@ class FluxEncoders:
             context[alike, :length] = self.hidden([rows[i] for i in alike]).to(context).cpu()
         return context, self.pooled(prompts)
 
-    def lengths(self, prompts: Sequence[str]) -> list[int]:
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Of the prompts' own tokens, the last of which says that they end."""
         return [len(row) for row in self.t5_tokenizer(list(prompts))["input_ids"]]
 
-    def words(self, prompt: str) -> MarkedTokens:
+    def find_words(self, prompt: str) -> MarkedTokens:
         return find_marked_tokens(prompt, self._numbered)
 
     def _numbered(self, prompt: str) -> dict[str, list]:

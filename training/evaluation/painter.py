@@ -17,7 +17,7 @@ from ...prw.flux.sampling import timesteps
 from ...prw.positions import token_grid
 from ...prw.source import LATENT_CHANNELS, Routing
 from ..comfyui.find_host import enter_host, needed_host, open_files
-from ..data.encoded.dataset import Codec
+from ..encoders.protocol import Encoders
 from ..forward import find_device, skip_source
 from ..sampling import SamplingSettings, sample_latents, sample_with_contexts
 from ..toy.evaluate import CFG, STEPS
@@ -52,7 +52,7 @@ TOY = Sampling(STEPS, 1.0, CFG, shifted=False)
 @dataclass(frozen=True)
 class Painter:
     host: Host
-    codec: Codec
+    encoders: Encoders
     bank: Bank | None
     """None: it draws alone."""
     sampling: Sampling
@@ -61,23 +61,23 @@ class Painter:
     def __call__(self, task: str, source: np.ndarray, prompt: str, size: tuple[int, int], seed: int) -> np.ndarray:
         """One at a time: what stands beside a picture in a batch would change its last bits."""
         noise, encoded, settings = self._asked(prompt, size, seed)
-        latent = self.codec.encode([source]).to(noise.device)
+        latent = self.encoders.encode([source]).to(noise.device)
         routing = Routing(task=task, router=self.sampling.router)
-        return self.codec.decode(sample_latents(self.host, self.bank, routing, latent, noise, encoded, settings))[0]
+        return self.encoders.decode(sample_latents(self.host, self.bank, routing, latent, noise, encoded, settings))[0]
 
     @torch.no_grad()
     def alone(self, prompt: str, size: tuple[int, int], seed: int, patches: Sequence[Callable] = ()) -> np.ndarray:
         """Without a source; `patches` of attention are there all the same."""
         noise, encoded, settings = self._asked(prompt, size, seed)
         contexts = [skip_source(self.host, noise).with_patches(patches)] * 2
-        return self.codec.decode(sample_with_contexts(self.host, contexts, noise, encoded, settings))[0]
+        return self.encoders.decode(sample_with_contexts(self.host, contexts, noise, encoded, settings))[0]
 
     def _asked(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, EncodedPrompt, SamplingSettings]:
         """Make the noise, the encoded prompt and the settings of a picture."""
         how, device = self.sampling, find_device(self.host)
         shape = (1, LATENT_CHANNELS, size[0] // SHRUNK, size[1] // SHRUNK)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
-        texts = [self.codec.texts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
+        texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
         encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
         times = timesteps(how.steps, rows * columns) if how.shifted else timesteps(how.steps)
@@ -87,7 +87,7 @@ class Painter:
 def toy_painter(bank: Path | None, sampling: Sampling, device: str) -> Painter:
     toy = open_set(SHIPPED, device)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    return Painter(host, toy.codec, Bank.open(bank or SHIPPED / BANK), sampling)
+    return Painter(host, toy.encoders, Bank.open(bank or SHIPPED / BANK), sampling)
 
 
 def flux_painter(
@@ -102,9 +102,9 @@ def flux_painter(
 
 
 def host_painter(model, vae, clip, bank: Bank | None, sampling: Sampling) -> Painter:
-    from ..comfyui.training_data import HostCodec
+    from ..comfyui.training_data import HostEncoders
     from ..comfyui.training_host import TrainingHost
 
     host = TrainingHost(model)
     host.load()
-    return Painter(host, HostCodec(vae, clip, after=host.pushed_out), bank, sampling)
+    return Painter(host, HostEncoders(vae, clip, after=host.pushed_out), bank, sampling)

@@ -21,7 +21,7 @@ from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, sc
 from ..run import Run
 from ..runner import label
 from ..sampling import sample_latents
-from ..setup.stage_data import KeptLessons, toy_part
+from ..setup.stage_data import StageDatasets, toy_data
 from ..toy.evaluate import evaluate
 from ..toy.make import ToyRecipe, shortened
 from ..toy.store import NAME, SHIPPED, open_set
@@ -155,10 +155,10 @@ class Laboratory:
         whole = load_curriculum("toy")
         self.curriculum = fresh(scaled(whole, BUDGETS[budget]))
         examples = shortened(build(ToyRecipe, whole.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
-        self.flux, self.codec = open_set(SHIPPED)
+        self.flux, self.encoders = open_set(SHIPPED)
         tasks = [stage.task for stage in whole.stages]
-        self.lessons = KeptLessons(
-            {task: [toy_part(task, examples, self.codec, 0)] for task in tasks}, out / "lessons", lambda *_: None
+        self.lessons = StageDatasets(
+            {task: [toy_data(task, examples, self.encoders, 0)] for task in tasks}, out / "lessons", lambda *_: None
         )
 
     def perform(self, name: str, seeds: int) -> dict:
@@ -176,7 +176,7 @@ class Laboratory:
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{name}: {row}, seed {seed}")
-        run = Run(self.host(), curriculum, self.lessons, self.codec, folder, seed, NAME)
+        run = Run(self.host(), curriculum, self.lessons, self.encoders, folder, seed, NAME)
         bank = run.train(self._begun(experiment, row, seed))
         report = {"usage": usages(run, bank)}
         if name == "forgetting":
@@ -187,7 +187,7 @@ class Laboratory:
             router = "final" if row == "co-training" else ""
             draw = sample_latents if weight is None else FeatureSampler(left_besides(curriculum, folder), weight)
             asking = self.count, HELD_OUT + seed, experiment.tasks, router
-            report |= evaluate(self.host(), self.codec, bank, *asking, draw=draw)
+            report |= evaluate(self.host(), self.encoders, bank, *asking, draw=draw)
         with whole(path) as part:
             part.write_text(json.dumps(report), encoding="utf-8")
         return report
@@ -207,7 +207,7 @@ class Laboratory:
         bank = Bank.open(RunFolder(folder).stage(label(stage, number)))
         tasks = [each.task for each in self.curriculum.stages[: number + 1]]
         return {
-            router or "own": evaluate(self.host(), self.codec, bank, self.count, HELD_OUT + seed, tasks, router)
+            router or "own": evaluate(self.host(), self.encoders, bank, self.count, HELD_OUT + seed, tasks, router)
             for router in ("", "final")
         }
 

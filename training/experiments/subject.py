@@ -85,7 +85,7 @@ class SubjectLaboratory:
         self.out, self.count, self.say = out, count, say
         recipe = load_recipe(SUBJECT)
         self.recipe = shortened(recipe, BUDGETS[budget])
-        self.flux, self.codec = open_set(SHIPPED)
+        self.flux, self.encoders = open_set(SHIPPED)
         self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
 
     def perform(self, seeds: int) -> dict[str, dict[int, Curves]]:
@@ -105,8 +105,10 @@ class SubjectLaboratory:
         exam = Exam(folder / f"exam-{self.count}.json", self, seed, ways)
         if not exam.finished(recipe.stage.iterations):
             self.say(f"subject: {'with' if ico else 'without'} ICO, seed {seed}")
-            lessons = recipe_lessons(recipe, self.codec, seed)
-            run = SubjectRun(self.host, recipe, lessons, self.codec, folder, seed, NAME, [exam], EMBEDDED_CHECKPOINTING)
+            lessons = recipe_lessons(recipe, self.encoders, seed)
+            run = SubjectRun(
+                self.host, recipe, lessons, self.encoders, folder, seed, NAME, [exam], EMBEDDED_CHECKPOINTING
+            )
             if run.path.exists() or not any(exam.report.values()):  # other questions need the way there once more
                 run.path.unlink(missing_ok=True)
                 run.checkpoints(recipe.stage, 0, settings).clear()
@@ -126,9 +128,11 @@ class SubjectLaboratory:
     def _drawn(self, concept: Concept, questions: Sequence[Asked], way: str, seed: int) -> np.ndarray:
         """Of questions whose words stand at the same places."""
         generator = torch.Generator().manual_seed(seed)
-        (context, pooled), words = self._told(questions), self.codec.words(questions[0].prompt)
+        (context, pooled), words = self._told(questions), self.encoders.find_words(questions[0].prompt)
         longer, marked = insert_vectors(context, words, concept.vectors)
-        negative = EncodedPrompt(*(part.expand(len(questions), *part.shape[1:]) for part in self.codec.texts([""])))
+        negative = EncodedPrompt(
+            *(part.expand(len(questions), *part.shape[1:]) for part in self.encoders.encode_prompts([""]))
+        )
         noise, apart = (torch.randn(len(questions), 16, 8, 8, generator=generator) for _ in range(2))
         own = Branch(EncodedPrompt(longer, pooled), marked, noise)
         if way in PLANS:
@@ -139,10 +143,10 @@ class SubjectLaboratory:
             draw = partial(
                 drawn_beside, self.host, own, Branch(EncodedPrompt(context, pooled), words, apart), blend=blend
             )
-        return self.codec.decode(draw(settings=SamplingSettings(timesteps(STEPS), cfg=CFG, negative=negative)))
+        return self.encoders.decode(draw(settings=SamplingSettings(timesteps(STEPS), cfg=CFG, negative=negative)))
 
     def _told(self, questions: Sequence[Asked]) -> tuple[Tensor, Tensor]:
-        return self.codec.texts([remove_marks(question.prompt) for question in questions])
+        return self.encoders.encode_prompts([remove_marks(question.prompt) for question in questions])
 
 
 class Exam(Listener):

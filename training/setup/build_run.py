@@ -11,19 +11,20 @@ from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import build, short
 from ...prw.flux.checkpoint import load_flux
 from ..checkpoint.checkpoints import TrainingError
-from ..data.encoded.cached import empty_of
-from ..data.encoded.dataset import Codec, Shelf
+from ..data.encoded.cached import load_empty_prompt
+from ..data.encoded.dataset import EncodedDataset
+from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
-from .stage_data import CachedPart, KeptLessons, parts_of
+from .stage_data import EncodedInCache, StageDatasets, find_stage_data
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class World(NamedTuple):
     host: Host
-    codec: Codec
-    lessons: Mapping[str, Shelf]
+    encoders: Encoders
+    lessons: Mapping[str, EncodedDataset]
     """By stage."""
     name: str
     spare: dict
@@ -49,14 +50,14 @@ def flux_world(curriculum: Curriculum, out: Path, device: str, seed: int, progre
     from ..encoders.flux1 import open_encoders
 
     dtype = DTYPES[curriculum.settings.precision]
-    codec = open_encoders(curriculum.encoders, device)
-    parts = parts_of(curriculum, 0, codec, seed)
-    caches = [part.cache for some in parts.values() for part in some if isinstance(part, CachedPart)]
+    encoders = open_encoders(curriculum.encoders, device)
+    parts = find_stage_data(curriculum, 0, encoders, seed)
+    caches = [part.cache for some in parts.values() for part in some if isinstance(part, EncodedInCache)]
     if caches:
-        codec.empty = empty_of(caches[0])
+        encoders.empty = load_empty_prompt(caches[0])
     flux = load_flux(curriculum.base, dtype)  # not on the device yet, where it may not fit as a whole (base/resting.py)
-    lessons = KeptLessons(parts, out / "lessons", progress)
-    return World(EmbeddedHost(flux, dtype), codec, lessons, Path(curriculum.base).stem, EMBEDDED_CHECKPOINTING)
+    lessons = StageDatasets(parts, out / "lessons", progress)
+    return World(EmbeddedHost(flux, dtype), encoders, lessons, Path(curriculum.base).stem, EMBEDDED_CHECKPOINTING)
 
 
 def toy_world(curriculum, out, device, seed, share, progress) -> World:
@@ -66,9 +67,9 @@ def toy_world(curriculum, out, device, seed, share, progress) -> World:
     recipe = shortened(build(ToyRecipe, curriculum.toy, "toy"), share)
     if recipe.rebuild:
         make_set(recipe, out / "base", seed, progress)
-    flux, codec = open_set(out / "base" if recipe.rebuild else SHIPPED, device)
+    flux, encoders = open_set(out / "base" if recipe.rebuild else SHIPPED, device)
     flux = flux.to(DTYPES[curriculum.settings.precision])
-    lessons = KeptLessons(parts_of(curriculum, recipe.examples, codec, seed), out / "lessons", progress)
+    lessons = StageDatasets(find_stage_data(curriculum, recipe.examples, encoders, seed), out / "lessons", progress)
     return World(
-        EmbeddedHost(flux, DTYPES[curriculum.settings.precision]), codec, lessons, NAME, EMBEDDED_CHECKPOINTING
+        EmbeddedHost(flux, DTYPES[curriculum.settings.precision]), encoders, lessons, NAME, EMBEDDED_CHECKPOINTING
     )

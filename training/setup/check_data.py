@@ -8,7 +8,7 @@ from itertools import islice
 from ..data.sample import Example
 from ..data.tasks.examples import Examples
 from ..recipes.curriculum import Curriculum, Stage
-from .stage_data import TOY, source_of
+from .stage_data import TOY, open_stage_source
 
 SHOWN = 6
 """Examples of a set on its task's sheet."""
@@ -57,7 +57,9 @@ def check(curriculum: Curriculum, most: int, seed: int = 0) -> Iterator[Found]:
 def look_at(curriculum: Curriculum, stage: Stage, name: str, most: int, seed: int) -> Found:
     found = Found(stage, name)
     try:
-        examples = Examples(source_of(curriculum, stage, name), stage.task, curriculum.settings.resolution, seed)
+        examples = Examples(
+            open_stage_source(curriculum, stage, name), stage.task, curriculum.settings.resolution, seed
+        )
     except (ValueError, OSError) as error:
         found.trouble = str(error)
         return found

@@ -1,106 +1,114 @@
-"""Lessons by stage, from the toy world, data sets or their cache: made when a stage first asks, and kept in the run's folder."""
+"""Each stage's dataset, from the built-in world, data sets or their cache: made when a stage first asks, and kept in the
+run's folder."""
 
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...prw.files.validate import one_of, typed
 from ...prw.tasks import TASKS
-from ..data.encoded.cached import CachedLessons, CachedSet, open_cached
-from ..data.encoded.dataset import Codec, Lessons, Shelf, encode, joined, load_lessons
-from ..data.encoded.index import folder_of
+from ..data.encoded.cache_index import cache_folder
+from ..data.encoded.cached import CachedDataset, CachedShards, open_cached
+from ..data.encoded.dataset import EncodedDataset, MemoryDataset, concat_datasets, load_dataset
+from ..data.encoded.encode import encode_dataset
 from ..data.sets import Source, open_source
+from ..encoders.protocol import Encoders
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
 
 TOY = "toy"
 Progress = Callable[[str, int, int], None]
-"""Hears what is made, how much is done, and of how much (0: nobody knows)."""
+"""Is told what is made, how much is done, and of how much (0: nobody knows)."""
 
 
-class Part(NamedTuple):
-    """Lessons that come from one place."""
+class EncodedByRun(NamedTuple):
+    """Data that a run encodes once, into a file of its own."""
 
     file: str
-    """Says everything that they depend on."""
-    make: Callable[[Progress], Lessons]
+    """Its name says everything that the samples depend on."""
+    make: Callable[[Progress], MemoryDataset]
 
-    def opened(self, folder: Path, progress: Progress) -> Lessons:
+    def open(self, folder: Path, progress: Progress) -> MemoryDataset:
         path = folder / f"{self.file}.safetensors"
         if path.exists():
-            return load_lessons(path)
-        lessons = self.make(progress)
-        lessons.save(path)
-        return lessons
+            return load_dataset(path)
+        dataset = self.make(progress)
+        dataset.save(path)
+        return dataset
 
 
-class CachedPart(NamedTuple):
-    """Lessons that stay where `cologen data cache` left them; the run's folder says which of them it takes."""
+class EncodedInCache(NamedTuple):
+    """Data that stays where `cologen data cache` left it; a file of the run says which shards it takes."""
 
     file: str
     task: str
     cache: Path
-    about: Mapping[str, Any]
-    """What its samples must be."""
+    expected: Mapping[str, Any]
+    """What the samples must be, of cache.json."""
 
-    def opened(self, folder: Path, progress: Progress) -> CachedSet:
-        return open_cached(self.cache, self.task, folder / f"{self.file}.json", self.about)
+    def open(self, folder: Path, progress: Progress) -> CachedShards:
+        return open_cached(self.cache, self.task, folder / f"{self.file}.json", self.expected)
 
 
-class KeptLessons(Mapping):
-    """By stage; stages that name the same share it."""
+StageData = Mapping[str, Sequence[EncodedByRun | EncodedInCache]]
+"""By stage: the data that it names."""
 
-    def __init__(self, parts: Mapping[str, Sequence[Part | CachedPart]], folder: Path, progress: Progress):
-        self.parts, self.folder, self.progress = parts, folder, progress
-        self.open: dict[tuple[str, ...], Shelf] = {}
 
-    def __getitem__(self, stage: str) -> Shelf:
-        parts = self.parts[stage]
-        names = tuple(part.file for part in parts)
-        if names not in self.open:
-            self.open[names] = together([part.opened(self.folder, self.progress) for part in parts])
-        return self.open[names]
+class StageDatasets(Mapping[str, EncodedDataset]):
+    """Datasets by stage, opened at first use; stages that name the same data share one."""
+
+    def __init__(self, data: StageData, folder: Path, progress: Progress):
+        self.data, self.folder, self.progress = data, folder, progress
+        self.opened: dict[tuple[str, ...], EncodedDataset] = {}
+
+    def __getitem__(self, stage: str) -> EncodedDataset:
+        names = tuple(part.file for part in self.data[stage])
+        if names not in self.opened:
+            self.opened[names] = concat([part.open(self.folder, self.progress) for part in self.data[stage]])
+        return self.opened[names]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
+        return iter(self.data)
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.data)
 
 
-def together(parts: Sequence[Lessons | CachedSet]) -> Shelf:
-    """In memory, if all of it is."""
-    if any(isinstance(part, CachedSet) for part in parts):
-        return CachedLessons(parts)
-    return reduce(joined, parts)
+def concat(parts: Sequence[MemoryDataset | CachedShards]) -> EncodedDataset:
+    """Joins what a stage names: in memory, if all of it is."""
+    in_memory = [part for part in parts if isinstance(part, MemoryDataset)]
+    return reduce(concat_datasets, in_memory) if len(in_memory) == len(parts) else CachedDataset(parts)
 
 
-def parts_of(curriculum: Curriculum, count: int, codec: Codec, seed: int) -> dict[str, list[Part | CachedPart]]:
-    """By stage: what it names, or the toy world; `count` is how many of that."""
+def find_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, seed: int) -> StageData:
+    """Looks up what each stage names, or else so many examples of the built-in world."""
 
-    def part(stage: Stage, name: str) -> Part | CachedPart:
+    def find(stage: Stage, name: str) -> EncodedByRun | EncodedInCache:
         if name == TOY:
             one_of(f"{stage.name}.task", stage.task, (*TASKS, OWN))  # all that the built-in world can ask
-            return toy_part(stage.task, count, codec, seed)
+            return toy_data(stage.task, toy_count, encoders, seed)
         size = curriculum.settings.resolution
-        if cache := cache_of(curriculum, name):
-            about = {"encoders": codec.identity(), "size": size}
-            return CachedPart(f"{stage.task}-{name}-cached", stage.task, folder_of(cache, stage.task, name), about)
-        return set_part(stage, source_of(curriculum, stage, name), codec, size, seed)
+        if cache := find_cache(curriculum, name):
+            expected = {"encoders": encoders.identity(), "size": size}
+            folder = cache_folder(cache, stage.task, name)
+            return EncodedInCache(f"{stage.task}-{name}-cached", stage.task, folder, expected)
+        return set_data(stage, open_stage_source(curriculum, stage, name), encoders, size, seed)
 
-    return {stage.name: [part(stage, name) for name in stage.data or (TOY,)] for stage in curriculum.stages}
+    return {stage.name: [find(stage, name) for name in stage.data or (TOY,)] for stage in curriculum.stages}
 
 
-def cache_of(curriculum: Curriculum, name: str) -> str:
+def find_cache(curriculum: Curriculum, name: str) -> str:
     """Where a set's table says that its encoded samples lie; then the set itself need not be on this machine."""
     return typed(f"data.{name}.cache", curriculum.data.get(name, {}).get("cache", ""), str)
 
 
-def source_of(curriculum: Curriculum, stage: Stage, name: str) -> Source:
+def open_stage_source(curriculum: Curriculum, stage: Stage, name: str) -> Source:
+    """Opens a set that a stage names."""
     if name not in curriculum.data:
         raise ValueError(
             f'The stage {stage.name} names the data set {name}, of which the recipe says no more: add a table [data."{name}"] '
@@ -109,35 +117,38 @@ def source_of(curriculum: Curriculum, stage: Stage, name: str) -> Source:
     return open_source(name, curriculum.data[name])
 
 
-def toy_part(task: str, count: int, codec: Codec, seed: int) -> Part:
-    def make(progress: Progress) -> Lessons:
+def toy_data(task: str, count: int, encoders: Encoders, seed: int) -> EncodedByRun:
+    def make(progress: Progress) -> MemoryDataset:
         from ..toy.make import toy_examples
 
-        progress(f"lessons for {task}", 0, count)
-        examples = toy_examples(task, count, seed)
-        return encode(codec, task, examples, progress=lambda done: progress(f"lessons for {task}", done, count))
+        def report(done: int) -> None:
+            progress(f"lessons for {task}", done, count)
 
-    return Part(f"{task}-{count}-{seed}", make)
+        report(0)
+        return encode_dataset(encoders, task, toy_examples(task, count, seed), progress=report)
+
+    return EncodedByRun(f"{task}-{count}-{seed}", make)
 
 
-def set_part(stage: Stage, source: Source, codec: Codec, size: int, seed: int) -> Part:
-    def make(progress: Progress) -> Lessons:
+def set_data(stage: Stage, source: Source, encoders: Encoders, size: int, seed: int) -> EncodedByRun:
+    def make(progress: Progress) -> MemoryDataset:
         from ..data.tasks.examples import Examples
 
         examples, wanted = Examples(source, stage.task, size, seed), source.knobs.examples
-        if len(sum(examples.sizes, [])) > 1:
+        if len(list(chain(*examples.sizes))) > 1:
             raise ValueError(
                 f"data.{source.name} asks for several sizes, which lie in a cache alone, not in memory: make one with "
                 f"cologen data cache, and set data.{source.name}.cache; or leave aspect and resolutions out."
             )
 
-        def tell(done: int) -> None:
+        def report(done: int) -> None:
             progress(f"{source.name} for {stage.task}", done, wanted)
 
-        lessons = encode(codec, stage.task, examples.taken(wanted), progress=tell)
+        dataset = encode_dataset(encoders, stage.task, examples.taken(wanted), progress=report)
         if examples.stream.tally.broken or examples.stream.tally.unfit:
             logging.getLogger(__name__).warning("%s: %s.", source.name, examples.told())
-        return lessons
+        return dataset
 
-    depends = json.dumps([repr(source.reader), repr(source.knobs), size, seed, codec.identity()])
-    return Part(f"{stage.task}-{source.name}-{hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()}", make)
+    depends = json.dumps([repr(source.reader), repr(source.knobs), size, seed, encoders.identity()])
+    digest = hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()
+    return EncodedByRun(f"{stage.task}-{source.name}-{digest}", make)

@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.encoded.dataset import Codec, Lessons, encode
+from ..data.encoded.dataset import MemoryDataset
+from ..data.encoded.encode import encode_dataset
+from ..data.encoded.samples import EncodedSamples
 from ..data.formats.picture_files import read_picture, read_prompt
 from ..data.geometry import centre_view
 from ..data.sample import Example
 from ..data.sets.folder import listing
+from ..encoders.protocol import Encoders
 from ..recipes.subject import OWN, PRIOR, Subject, SubjectRecipe
 
 TOY_PRIOR = 64
@@ -21,43 +24,36 @@ NUDGE = 0.01
 """Vectors that begin as the same word are this much apart (our choice), or they would stay one."""
 
 
-class Photos(Lessons):
-    """There are too few of them to hold any out."""
-
-    @property
-    def taught(self) -> int:
-        return len(self)
-
-
-def photos(codec: Codec, pictures: Mapping[str, np.ndarray], subject: Subject) -> Photos:
+def photos(encoders: Encoders, pictures: Mapping[str, np.ndarray], subject: Subject) -> MemoryDataset:
     """Names say what a picture shows to the bit, so that a run is known by them. There is no source: the target stands
     there. With contexts of their own photos are told by the noun alone, else by the caption."""
     if not pictures:
         raise ValueError("The subject has no photos, expected 3 to 10: give some.")
     with torch.no_grad():
-        target = codec.encode(list(pictures.values()))
-        context, _ = codec.texts([subject.noun if subject.ico else subject.told])
-        _, pooled = codec.texts([subject.told])
+        target = encoders.encode(list(pictures.values()))
+        context, _ = encoders.encode_prompts([subject.noun if subject.ico else subject.told])
+        _, pooled = encoders.encode_prompts([subject.told])
     ids = tuple(f"{name} {digest(picture)}" for name, picture in pictures.items())
     texts = (part.expand(len(ids), *part.shape[1:]) for part in (context, pooled))
-    return Photos(OWN, ids, (subject.told,) * len(ids), target, target, *texts)
+    samples = EncodedSamples(ids, (subject.told,) * len(ids), target, target, *texts)
+    return MemoryDataset(OWN, samples, val_count=0)  # there are too few to hold any out
 
 
 def digest(picture: np.ndarray, prompt: str = "") -> str:
     return hashlib.blake2b(picture.tobytes() + prompt.encode(), digest_size=8).hexdigest()
 
 
-def prior(codec: Codec, pictures: Mapping[str, tuple[np.ndarray, str]]) -> Lessons:
+def prior(encoders: Encoders, pictures: Mapping[str, tuple[np.ndarray, str]]) -> MemoryDataset:
     """Pictures of the class with their prompts, named as photos are."""
     told = pictures.items()
     examples = (
         Example(f"{name} {digest(picture, prompt)}", PRIOR, prompt, picture, picture)
         for name, (picture, prompt) in told
     )
-    return encode(codec, PRIOR, examples)
+    return encode_dataset(encoders, PRIOR, examples)
 
 
-def recipe_lessons(recipe: SubjectRecipe, codec: Codec, seed: int) -> dict[str, Lessons]:
+def recipe_lessons(recipe: SubjectRecipe, encoders: Encoders, seed: int) -> dict[str, MemoryDataset]:
     """What a recipe names: folders, or the built-in world's own subject."""
     from ..toy.scene import SIDE
     from ..toy.subject import toy_photos, toy_prior
@@ -67,12 +63,12 @@ def recipe_lessons(recipe: SubjectRecipe, codec: Codec, seed: int) -> dict[str, 
     if not toy:
         refuse_missing("photos", subject.photos, "3 to 10 photos of it")
     own = folder_pictures(Path(subject.photos), side) if subject.photos else toy_photos(seed)
-    found: dict[str, Lessons] = {OWN: photos(codec, own, subject)}
+    found: dict[str, MemoryDataset] = {OWN: photos(encoders, own, subject)}
     if recipe.stage.replay:
         if not toy:
             refuse_missing("prior", subject.prior, "pictures of its class with their prompts")
         told = folder_told(Path(subject.prior), side) if subject.prior else toy_prior(TOY_PRIOR, seed)
-        found[PRIOR] = prior(codec, told)
+        found[PRIOR] = prior(encoders, told)
     return found
 
 
@@ -100,11 +96,11 @@ def folder_told(root: Path, size: int) -> dict[str, tuple[np.ndarray, str]]:
     return {name: (pictures[name], read_prompt(path, root)) for name, path in prompts.items() if name in pictures}
 
 
-def beginnings(codec: Codec, subject: Subject, count: int, seed: int) -> tuple[Tensor, Tensor]:
+def beginnings(encoders: Encoders, subject: Subject, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """The concept's vectors (tokens, width) begin as the noun's, every photo's (photos, contexts, width) as the rest of
     the caption's, or, where it has no other word, as what an encoder leaves behind a prompt."""
     generator = torch.Generator().manual_seed(seed)
-    words, rows = codec.words(subject.marked), codec.texts([subject.told])[0][0].float().cpu()
+    words, rows = encoders.find_words(subject.marked), encoders.encode_prompts([subject.told])[0][0].float().cpu()
     others = [row for row in range(words.prompt_length) if row not in words.noun] or [-1]
     concept = nudged(rows[list(words.noun)], (subject.tokens,), generator)
     return concept, nudged(rows[others], (count, subject.contexts), generator)

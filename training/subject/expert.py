@@ -16,27 +16,30 @@ import torch
 from ...prw.bank.bank import Bank
 from ...prw.config import ExpertInfo
 from ..add_expert import refuse_trained
-from ..data.encoded.dataset import Codec, Lessons
+from ..data.encoded.dataset import MemoryDataset
+from ..data.encoded.samples import EncodedSamples
+from ..encoders.protocol import Encoders
 from ..recipes.curriculum import SUBJECT, Settings, Stage
 from ..recipes.subject import Subject, SubjectRecipe
-from .dataset import Photos
 
 STEADY = 10.0
 """The router's rate, in units of the expert's."""
 
 
-def photo_pairs(codec: Codec, own: Lessons, subject: Subject) -> Photos:
+def photo_pairs(encoders: Encoders, photos: EncodedSamples, subject: Subject) -> MemoryDataset:
     """Each told by the caption, for there is no concept beside its noun."""
-    if len(own) < 2:
+    if len(photos) < 2:
         raise ValueError(
             "The subject has 1 photo, expected 2 or more, for an expert draws each from another: give more, or leave the "
             "experts open."
         )
-    sources, targets = (list(part) for part in zip(*permutations(range(len(own)), 2)))
+    sources, targets = (list(part) for part in zip(*permutations(range(len(photos)), 2)))
     with torch.no_grad():
-        texts = [part.expand(len(targets), *part.shape[1:]) for part in codec.texts([subject.told])]
-    ids = tuple(f"{own.ids[target]} from {own.ids[source]}" for source, target in zip(sources, targets))
-    return Photos(SUBJECT, ids, (subject.told,) * len(ids), own.target[targets], own.target[sources], *texts)
+        texts = [part.expand(len(targets), *part.shape[1:]) for part in encoders.encode_prompts([subject.told])]
+    ids = tuple(f"{photos.ids[target]} from {photos.ids[source]}" for source, target in zip(sources, targets))
+    prompts = (subject.told,) * len(ids)
+    samples = EncodedSamples(ids, prompts, photos.target[targets], photos.target[sources], *texts)
+    return MemoryDataset(SUBJECT, samples, val_count=0)
 
 
 def expert_stage(recipe: SubjectRecipe, bank: Bank, name: str) -> tuple[Stage, Settings]:

@@ -18,6 +18,8 @@ from ...prw.flux.sampling import timesteps
 from ...prw.personalization.concept import Concept, ConceptInfo, insert_vectors
 from ...prw.positions import token_grid
 from ..checkpoint.checkpoints import TrainingError
+from ..data.encoded.dataset import EncodedDataset
+from ..data.encoded.samples import EncodedSamples
 from ..distributed import ranks
 from ..errors import Stopped
 from ..forward import skip_source
@@ -45,7 +47,7 @@ class SubjectRun(Runner):
         base = Base.of(self.host.flux).probed(self.host.flux, self.name)
         # prompts are only what samples show, and what folders hold is in the lessons' names
         subject = replace(self.recipe.subject, prompts=(), photos="", prior="")
-        decides = [asdict(subject), *({name: self.lessons[name].ids} for name in sorted(self.lessons))]
+        decides = [asdict(subject), *({name: read_all(self.lessons[name]).ids} for name in sorted(self.lessons))]
         self.folder.begun(self.recipe.curriculum, self.seed, base, None, decides)
         if ranks.from_first(self.path.exists()):
             return Concept.open(self.path)
@@ -64,12 +66,12 @@ class SubjectRun(Runner):
     def trainer(self, base: Base) -> SubjectTrainer:
         """At the start."""
         subject, settings, own = self.recipe.subject, self.recipe.curriculum.settings, self.lessons[OWN]
-        vectors, contexts = beginnings(self.codec, subject, len(own), self.seed)
+        vectors, contexts = beginnings(self.encoders, subject, len(own), self.seed)
         info = ConceptInfo(
             base, subject.noun, subject.tokens, vectors.shape[1], settings.rank, settings.alpha, subject.where
         )
         concept = fresh_concept(info, vectors, self.seed)
-        empty = self.codec.texts([""])
+        empty = self.encoders.encode_prompts([""])
         work = Work(self.host, self.recipe.stage, 0, settings, self.lessons, empty, self.seed, self.spare)
         return SubjectTrainer(work, concept, contexts, subject)
 
@@ -86,8 +88,8 @@ class SubjectRun(Runner):
 
     def sheet(self, trainer: SubjectTrainer) -> np.ndarray:
         """Some photos, and below them what the prompts give."""
-        shown = self.codec.decode(self.lessons[OWN].target[:PHOTOS])
-        drawn = self.codec.decode(self.drawn(trainer))
+        shown = self.encoders.decode(read_all(self.lessons[OWN]).target[:PHOTOS])
+        drawn = self.encoders.decode(self.drawn(trainer))
         return stacked([np.concatenate(row, axis=1) for row in (shown, drawn)])
 
     @torch.no_grad()
@@ -95,9 +97,9 @@ class SubjectRun(Runner):
         """A picture a prompt, latents as the VAE gives them."""
         settings, device = trainer.settings, trainer.device
         prompts = self.recipe.subject.prompts or (self.recipe.subject.told,)
-        context, pooled = (part.to(device) for part in self.codec.texts(list(prompts)))
+        context, pooled = (part.to(device) for part in self.encoders.encode_prompts(list(prompts)))
         context, _ = insert_vectors(context, None, trainer.left[TOKENS])
-        one = self.lessons[OWN].target[:1]
+        one = read_all(self.lessons[OWN]).target[:1]
         noise = torch.randn(len(prompts), *one.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(device)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
         source = skip_source(self.host, noise)
@@ -109,3 +111,7 @@ class SubjectRun(Runner):
                 for part, *text in zip(*(tensor.split(size) for tensor in (noise, context, pooled)))
             ]
         return torch.cat(parts)
+
+
+def read_all(dataset: EncodedDataset) -> EncodedSamples:
+    return dataset.rows(range(len(dataset)))

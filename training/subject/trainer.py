@@ -52,7 +52,8 @@ class SubjectTrainer(Trainer):
             groups.append(Group({CONTEXTS: contexts}, settings.rate * subject.context_rate))
         super().__init__(work, groups)
         self.info, self.left = concept.info, self.average or self.trained
-        self.places = {name: place for place, name in enumerate(work.lessons[OWN].ids)}
+        photos = work.lessons[OWN]
+        self.places = {name: place for place, name in enumerate(photos.rows(range(len(photos))).ids)}
 
     def bending(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager:
         return apply_low_rank(self.host.flux, make_residuals(self.info, tensors))

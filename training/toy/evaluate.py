@@ -11,7 +11,7 @@ from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import timesteps
 from ...prw.source import Routing
 from ..sampling import SamplingSettings, sample_latents
-from .codec import ToyCodec
+from .encoders import ToyEncoders
 from .score import SCORE
 from .tasks import ASK, Question, questions
 
@@ -24,7 +24,7 @@ CFG = 2.5
 @torch.no_grad()
 def answer(
     host: Host,
-    codec: ToyCodec,
+    encoders: ToyEncoders,
     bank: Bank,
     asked: Sequence[Question],
     seed: int,
@@ -34,18 +34,18 @@ def answer(
 ) -> np.ndarray:
     """Pictures uint8 (batch, height, width, 3), one a question; all of one task."""
     examples = [question.example for question in asked]
-    source = codec.encode([example.source for example in examples])
-    prompt = EncodedPrompt(*codec.texts([example.prompt for example in examples]))
-    negative = EncodedPrompt(*(part.expand(len(asked), *part.shape[1:]) for part in codec.texts([""])))
+    source = encoders.encode([example.source for example in examples])
+    prompt = EncodedPrompt(*encoders.encode_prompts([example.prompt for example in examples]))
+    negative = EncodedPrompt(*(part.expand(len(asked), *part.shape[1:]) for part in encoders.encode_prompts([""])))
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
     routing = Routing(task=examples[0].task, router=router)
     settings = SamplingSettings(timesteps(steps), cfg=CFG, negative=negative)
-    return codec.decode(draw(host, bank, routing, source, noise, prompt, settings))
+    return encoders.decode(draw(host, bank, routing, source, noise, prompt, settings))
 
 
 def evaluate(
     host: Host,
-    codec: ToyCodec,
+    encoders: ToyEncoders,
     bank: Bank,
     count: int = 256,
     seed: int = 0,
@@ -62,7 +62,7 @@ def evaluate(
         asked = questions(task, count, APART + seed)
         for start in range(0, count, chunk):
             some = asked[start : start + chunk]
-            pictures = answer(host, codec, bank, some, seed + start, router, draw=draw)
+            pictures = answer(host, encoders, bank, some, seed + start, router, draw=draw)
             scores += [SCORE[task](question, picture) for question, picture in zip(some, pictures)]
         report[task] = summary(scores)
         if say is not None:

@@ -17,7 +17,7 @@ from ..data.tasks.inpaint import GREY
 from .pretrain import Pretraining
 from .render import depth_map, render, seg_map
 from .scene import draw_scene, with_mark
-from .store import FLUX, TEXT, VAE, ToySet, open_codec, open_set, save_module, save_weights
+from .store import FLUX, TEXT, VAE, ToySet, open_set, open_toy_encoders, save_module, save_weights
 from .tasks import questions
 from .text import train_text
 from .vae import Components, ToyVAE, pixels, principal_encoder, train_decoder
@@ -119,7 +119,7 @@ def typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
 
 def make_flux(recipe: ToyRecipe, folder: Path, seed: int, say: Say, every: int = 200) -> None:
     run = Pretraining(
-        open_codec(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed, recipe.flux_shift
+        open_toy_encoders(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed, recipe.flux_shift
     )
     checkpoints = Folder(folder, "flux-training", keep=1)
     if latest := checkpoints.latest():

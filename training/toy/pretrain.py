@@ -19,7 +19,7 @@ from ...prw.flux.flux1 import Flux, FluxParams
 from ..objective import draw_times, noised, task_loss
 from ..optimizers import load_tensors, tensors_of
 from ..schedules import factor
-from .codec import ToyCodec
+from .encoders import ToyEncoders
 from .render import render
 from .scene import GROUNDS, PLACES, Item, Scene, draw_item, draw_scene, pick, with_mark
 from .text import POOLED, WIDTH
@@ -94,8 +94,10 @@ def looks(item: Item) -> dict[str, str]:
 class Pretraining:
     """Everything a run is made of; `state` and `load` make it resumable."""
 
-    def __init__(self, codec: ToyCodec, iterations: int, batch: int, rate: float, seed: int = 0, shift: float = 1.0):
-        self.codec = codec
+    def __init__(
+        self, encoders: ToyEncoders, iterations: int, batch: int, rate: float, seed: int = 0, shift: float = 1.0
+    ):
+        self.encoders = encoders
         self.iterations, self.batch, self.rate, self.seed, self.shift = iterations, batch, rate, seed, shift
         self.flux = fresh_flux(seed)
         self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
@@ -108,8 +110,8 @@ class Pretraining:
         twofold = rng.random() < DIPTYCHS
         given = twofold and rng.random() < GIVEN
         pictures, texts = (draw_diptychs if twofold else draw_captioned)(rng, self.batch)
-        latents = (self.codec.encode(pictures) - LATENT_SHIFT) * LATENT_SCALE
-        loss = self.loss(latents, *self.codec.texts(texts), generator, given)
+        latents = (self.encoders.encode(pictures) - LATENT_SHIFT) * LATENT_SCALE
+        loss = self.loss(latents, *self.encoders.encode_prompts(texts), generator, given)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.flux.parameters(), 1.0)

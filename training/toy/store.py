@@ -10,7 +10,7 @@ from ...prw.files.safe_file import SafeFile
 from ...prw.files.safetensors_writer import write
 from ...prw.flux.checkpoint import load_flux
 from ...prw.flux.flux1 import Flux
-from .codec import ToyCodec
+from .encoders import ToyEncoders
 from .text import TextEncoder
 from .vae import ToyVAE
 
@@ -21,20 +21,20 @@ NAME = "CoLoGen toy FLUX"
 
 class ToySet(NamedTuple):
     flux: Flux
-    codec: ToyCodec
+    encoders: ToyEncoders
 
 
 def open_set(folder: Path = SHIPPED, device: str = "cpu") -> ToySet:
-    return ToySet(load_flux(folder / FLUX, torch.float32, device), open_codec(folder, device))
+    return ToySet(load_flux(folder / FLUX, torch.float32, device), open_toy_encoders(folder, device))
 
 
-def open_codec(folder: Path = SHIPPED, device: str = "cpu") -> ToyCodec:
+def open_toy_encoders(folder: Path = SHIPPED, device: str = "cpu") -> ToyEncoders:
     text, vae = TextEncoder(), ToyVAE()
     for module, name in ((text, TEXT), (vae, VAE)):
         file = SafeFile(folder / name)
         module.load_state_dict({key: file[key].float() for key in file})
         module.eval().requires_grad_(False).to(device)
-    return ToyCodec(text, vae)
+    return ToyEncoders(text, vae)
 
 
 def save_module(module: nn.Module, path: Path) -> None:

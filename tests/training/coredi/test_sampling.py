@@ -22,7 +22,7 @@ def host():
 
 
 def a_case(host, way, up=0.2):
-    trainer, lessons = tiny_feature_trainer(host, way, up=up), tiny_lessons("inpaint")
+    trainer, lessons = tiny_feature_trainer(host, way, up=up), tiny_lessons("inpaint").samples
     heads = [trainer.besides()]
     noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(2))
     told, untold = (EncodedPrompt(lessons.context[i : i + 2], lessons.pooled[i : i + 2]) for i in (0, 2))

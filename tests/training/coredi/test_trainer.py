@@ -14,7 +14,7 @@ from cologen.training.loop import StageTrainer
 from cologen.training.monitor.log import Log
 from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_features import forward_with_features, tiny_feature_trainer
-from tiny_run import TinyCodec, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
+from tiny_run import TinyEncoders, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
 
 WAYS = ("auxiliary", "self", "coredi")
 
@@ -222,10 +222,12 @@ def test_an_eye_is_dinov2_on_one_patch_a_token(tmp_path, host, kind):
     assert torch.allclose(found, expected, atol=1e-5)
 
     lessons = tiny_lessons("edit", 3)
-    seen = kept_features(host, lessons, TinyCodec(), str(tmp_path / "dino"), tmp_path / "features")
-    decoded = torch.from_numpy(TinyCodec().decode(lessons.target))
+    seen = kept_features(host, lessons, TinyEncoders(), str(tmp_path / "dino"), tmp_path / "features")
+    decoded = torch.from_numpy(TinyEncoders().decode(lessons.samples.target))
     assert torch.equal(seen, (pooling(2, 2) @ Eye(tmp_path / "dino")(decoded, 2, 2)).half())
     (kept,) = (tmp_path / "features").iterdir()
     before = kept.stat().st_mtime_ns
-    assert torch.equal(kept_features(host, lessons, TinyCodec(), str(tmp_path / "dino"), tmp_path / "features"), seen)
+    assert torch.equal(
+        kept_features(host, lessons, TinyEncoders(), str(tmp_path / "dino"), tmp_path / "features"), seen
+    )
     assert kept.stat().st_mtime_ns == before

@@ -11,7 +11,7 @@ from cologen.training.base.random_models import bank_info
 from cologen.training.recipes.curriculum import Stage
 from cologen.training.recipes.subject import OWN
 from cologen.training.subject.expert import beginning, expert_stage, photo_pairs
-from host_subject import CODEC, RECIPE, CancelAtTwo, photo_lessons
+from host_subject import ENCODERS, RECIPE, CancelAtTwo, photo_lessons
 from host_training import BLOCKS, default_inputs, largest_difference, train_on_host
 from tiny import host_model, tiny_flux
 
@@ -34,20 +34,22 @@ def grown(model, bank, out, **options) -> Bank:
 
     stage, settings = expert_stage(RECIPE, bank, "people/my dog")
     with torch.inference_mode():
-        pairs = photo_pairs(CODEC, photo_lessons()[OWN], RECIPE.subject)
-        return train_expert_on(model, CODEC, pairs, bank, stage, settings, out, 7, **options)
+        pairs = photo_pairs(ENCODERS, photo_lessons()[OWN].samples, RECIPE.subject)
+        return train_expert_on(model, ENCODERS, pairs, bank, stage, settings, out, 7, **options)
 
 
 def test_every_photo_is_drawn_from_every_other():
-    own = photo_lessons()[OWN]
-    pairs, (context, pooled) = photo_pairs(CODEC, own, RECIPE.subject), CODEC.texts(["photo of a dog"])
+    own = photo_lessons()[OWN].samples
+    pairs, (context, pooled) = photo_pairs(ENCODERS, own, RECIPE.subject), ENCODERS.encode_prompts(["photo of a dog"])
     wanted = [(i, j) for i in range(3) for j in range(3) if i != j]
-    assert len(pairs) == pairs.taught == 6 and pairs.task == "subject"
+    assert len(pairs) == pairs.train_count == 6 and pairs.task == "subject"
     for row, (i, j) in enumerate(wanted):
-        assert torch.equal(pairs.source[row], own.target[i]) and torch.equal(pairs.target[row], own.target[j])
-        assert torch.equal(pairs.context[row], context[0]) and torch.equal(pairs.pooled[row], pooled[0])
+        assert torch.equal(pairs.samples.source[row], own.target[i]) and torch.equal(
+            pairs.samples.target[row], own.target[j]
+        )
+        assert torch.equal(pairs.samples.context[row], context[0]) and torch.equal(pairs.samples.pooled[row], pooled[0])
     with pytest.raises(ValueError, match="has 1 photo, expected 2 or more"):
-        photo_pairs(CODEC, own.rows([0]), RECIPE.subject)
+        photo_pairs(ENCODERS, own.rows([0]), RECIPE.subject)
 
 
 def test_it_begins_as_the_bank_s_last_expert_for_subjects_that_it_can(bank):
@@ -98,7 +100,7 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
     knobs = dict(run="dogs/rex", iterations=3, batch=2, rank=2, alpha=2.0, resolution=64, noun="dog", where="all")
     knobs = default_inputs(CoLoGenTrainSubject, **knobs, run_seed=7, sample_steps=1)
     lists = {name: [value] for name, value in knobs.items()}
-    given = dict(model=[model], vae=[CODEC.vae], clip=[CODEC.clip], photos=[photos])
+    given = dict(model=[model], vae=[ENCODERS.vae], clip=[ENCODERS.clip], photos=[photos])
     with torch.inference_mode():
         concept, _, _, found = CoLoGenTrainSubject.execute(**given, experts=[bank], **lists).result
         alone = CoLoGenTrainSubject.execute(**given, **lists).result
@@ -114,10 +116,12 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
     from cologen.training.comfyui.subject import subject_lessons
 
     recipe = recipe_of(knobs, False)
-    pairs = photo_pairs(CODEC, subject_lessons(CODEC, pictures([photos]), [], recipe)[OWN], recipe.subject)
+    pairs = photo_pairs(
+        ENCODERS, subject_lessons(ENCODERS, pictures([photos]), [], recipe)[OWN].samples, recipe.subject
+    )
     old = bank.info.experts["subject"]
     settings = replace(recipe.curriculum.settings, rank=old.rank, alpha=old.alpha, router_rate=1e-3)
     stage = Stage(name="rex", task="subject", iterations=3, batch=2, start="subject")
-    data = TrainingData(CODEC, {"subject": pairs})
+    data = TrainingData(ENCODERS, {"subject": pairs})
     expected = train_on_host(model, tmp_path / "b", after(bank, stage, settings), data, bank=bank, only="rex")
     assert largest_difference(found, expected) == 0

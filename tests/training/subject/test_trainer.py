@@ -74,7 +74,7 @@ def test_each_photo_learns_its_own_context_alone():
     (batch,) = trainer.batches()
     grads, _ = gradients(trainer)
     learns = grads[CONTEXTS].abs().sum((1, 2)) > 0
-    assert learns.tolist() == [name == batch.ids[0] for name in trainer.lessons[OWN].ids]
+    assert learns.tolist() == [name == batch.ids[0] for name in trainer.lessons[OWN].samples.ids]
 
 
 def test_pictures_of_the_class_are_told_without_the_concept():
@@ -139,7 +139,7 @@ def test_another_picture_of_the_class_is_another_run_and_other_samples_are_not(t
     def train(prompt="a dog", colour=9, **subject):
         run = tiny_subject(tmp_path, recipe(replay=0.5, subject=subject))
         told = {f"{i}": (np.full((32, 32, 3), colour + i, np.uint8), prompt) for i in range(4)}
-        run.lessons = {**run.lessons, PRIOR: prior(run.codec, told)}
+        run.lessons = {**run.lessons, PRIOR: prior(run.encoders, told)}
         return run.train()
 
     train()
@@ -191,7 +191,7 @@ def test_fresh_weights_add_nothing_and_leave_no_hook():
 
 def test_vectors_begin_as_words_and_differ():
     trainer = trainer_of(recipe(subject=dict(tokens=3)))
-    rows, _ = tiny_subject(None, recipe()).codec.texts(["photo of a dog"])
+    rows, _ = tiny_subject(None, recipe()).encoders.encode_prompts(["photo of a dog"])
     concept, contexts = trainer.trained[TOKENS], trainer.trained[CONTEXTS]
     assert torch.allclose(concept, rows[0, 3].expand(3, -1), atol=0.1)
     assert torch.allclose(contexts, rows[0, :3].expand(3, -1, -1), atol=0.1)

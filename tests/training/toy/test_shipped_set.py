@@ -8,7 +8,7 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.base_model import Base
 from cologen.prw.flux.checkpoint import load_flux
 from cologen.training.cli.demo import demo
-from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_codec, open_set
+from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_set, open_toy_encoders
 from cologen.training.toy.tasks import questions
 from PIL import Image
 
@@ -26,14 +26,14 @@ def test_it_is_small_and_whole():
 
 
 def test_a_picture_survives_the_vae():
-    codec = open_codec()
+    encoders = open_toy_encoders()
     pictures = np.stack([question.example.target for question in questions("edit", 24, 99)])
-    back = codec.decode(codec.encode(pictures)).astype(float)
+    back = encoders.decode(encoders.encode(pictures)).astype(float)
     assert 10 * np.log10(255**2 / ((back - pictures) ** 2).mean()) > 30  # dB
-    assert torch.allclose(codec.encode(pictures), codec.vae.encode(codec_pixels(pictures)), atol=2e-3)
+    assert torch.allclose(encoders.encode(pictures), encoders.vae.encode(as_pixels(pictures)), atol=2e-3)
 
 
-def codec_pixels(pictures):
+def as_pixels(pictures):
     return torch.from_numpy(pictures).movedim(-1, 1).float() / 255
 
 
@@ -47,20 +47,20 @@ class TestInTheHost:
     def test_words_mean_the_same(self):
         from cologen.training.comfyui.toy_models import toy_clip
 
-        clip, codec = toy_clip(), open_codec()
+        clip, encoders = toy_clip(), open_toy_encoders()
         for text in TEXTS:
             found, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
-            wanted, wanted_pooled = codec.texts([text])
+            wanted, wanted_pooled = encoders.encode_prompts([text])
             assert torch.allclose(found, wanted, atol=1e-5) and torch.allclose(pooled, wanted_pooled, atol=1e-5)
 
     def test_pictures_and_latents_are_the_same(self):
         from cologen.training.comfyui.toy_models import toy_vae
 
-        vae, codec = toy_vae(), open_codec()
+        vae, encoders = toy_vae(), open_toy_encoders()
         picture = questions("edit", 1, 98)[0].example.target
         latent = vae.encode(torch.from_numpy(picture)[None].float() / 255)
-        assert torch.allclose(latent, codec.encode([picture]), atol=5e-3)
-        wanted = codec.vae.decode(latent.float()).movedim(1, -1)
+        assert torch.allclose(latent, encoders.encode([picture]), atol=5e-3)
+        wanted = encoders.vae.decode(latent.float()).movedim(1, -1)
         assert (vae.decode(latent) - wanted).abs().max() < 2e-2
 
     def test_the_stock_loader_takes_flux(self):
@@ -69,7 +69,7 @@ class TestInTheHost:
         model, toy = toy_model({"dtype": torch.float32}), open_set()
         g = torch.Generator().manual_seed(0)
         x, times = torch.randn(2, 16, 8, 8, generator=g), torch.tensor([0.2, 0.9])
-        context, pooled = toy.codec.texts(TEXTS[:2])
+        context, pooled = toy.encoders.encode_prompts(TEXTS[:2])
         with torch.inference_mode():
             found = model.model.diffusion_model(x, times, context, pooled)
             assert torch.allclose(found, toy.flux(x, times, context, pooled), atol=1e-4)

@@ -24,7 +24,7 @@ from cologen.training.subject.dataset import folder_pictures, folder_told, recip
 from cologen.training.toy.oracle import read
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import COLOURS, GROUNDS, PLACES, TEXTURES, Item, Scene, draw_scene
-from cologen.training.toy.store import NAME, open_codec
+from cologen.training.toy.store import NAME, open_toy_encoders
 from cologen.training.toy.subject import SEEN, UNSEEN, asked, drawn, likeness, score, toy_photos, toy_prior
 from cologen.training.toy.text import UNKNOWN, TextEncoder
 from PIL import Image
@@ -33,8 +33,8 @@ from PIL import Image
 def test_true_answers_are_right_also_through_the_decoder():
     questions = asked(24, 3)
     pictures = [drawn(question.place, question.scene) for question in questions]
-    codec = open_codec()
-    for question, picture, decoded in zip(questions, pictures, codec.decode(codec.encode(pictures))):
+    encoders = open_toy_encoders()
+    for question, picture, decoded in zip(questions, pictures, encoders.decode(encoders.encode(pictures))):
         found, blurred = score(question, picture), score(question, decoded)
         assert found["fidelity"] > 0.999 and found["editability"] == 1
         assert blurred["fidelity"] > 0.75 and blurred["editability"] > 0.6
@@ -91,10 +91,10 @@ def test_the_class_is_circles_of_one_colour():
 
 
 def test_a_recipe_s_lessons_come_from_the_toy_world_or_from_folders(tmp_path):
-    recipe, codec = load_recipe(SUBJECT), open_codec()
+    recipe, encoders = load_recipe(SUBJECT), open_toy_encoders()
     assert isinstance(recipe, SubjectRecipe) and recipe.curriculum.base == "toy"
-    found = recipe_lessons(recipe, codec, 0)
-    assert len(found[OWN]) == found[OWN].taught == 4 and set(found) == {OWN, PRIOR}
+    found = recipe_lessons(recipe, encoders, 0)
+    assert len(found[OWN]) == found[OWN].train_count == 4 and set(found) == {OWN, PRIOR}
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         Image.fromarray(render(draw_scene(rng)).repeat(2, 1)).save(tmp_path / f"{name}.png")
@@ -104,8 +104,8 @@ def test_a_recipe_s_lessons_come_from_the_toy_world_or_from_folders(tmp_path):
     changes = (f"subject.photos={json.dumps(str(tmp_path))}", "mine.replay=0.0", "rank=2")
     changed = load_recipe(SUBJECT, changes)
     assert changed.curriculum.settings.rank == 2
-    given = recipe_lessons(changed, codec, 0)
-    assert set(given) == {OWN} and [name[0] for name in given[OWN].ids] == ["a", "b"]
+    given = recipe_lessons(changed, encoders, 0)
+    assert set(given) == {OWN} and [name[0] for name in given[OWN].samples.ids] == ["a", "b"]
 
 
 @pytest.mark.usefixtures("comfy")

@@ -1,1 +1,1 @@
-"""Encoded samples on the disk: written by encode.py, read by lessons.py while training goes on."""
+"""Encoded samples, in memory or on disk: dataset.py (what the loop reads), cached.py, and cache_writer.py, which writes shards."""

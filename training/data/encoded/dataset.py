@@ -1,215 +1,138 @@
-"""Encoded examples of one task, and batches of them."""
+"""Datasets of encoded samples, as the loop reads them: here in memory, in cached.py on disk.
+
+The first `train_count` samples are trained on, the others are held out for validation and sample pictures. What is
+held out is whole pictures: several cuts of one picture lie on one side.
+"""
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ....prw.files.safe_file import SafeFile
 from ....prw.files.safetensors_writer import write
-from ....prw.personalization.marked_prompt import MarkedTokens
-from ...objective import draw_times
-from ..batch_sampler import Slot
-from ..sample import Example
+from .samples import TENSORS, EncodedSamples, concat_samples
 
-LEAST_HELD_OUT, MOST_HELD_OUT = 1, 64
-TENSORS = ("target", "source", "context", "pooled")
+MIN_VAL, MAX_VAL = 1, 64
+LatentShapes = tuple[tuple[int, ...], tuple[int, ...]]
+"""Shapes of a target's and a source's latents: samples that share them can be in one batch."""
 
 
-class Codec(Protocol):
-    """What turns pictures and words into what FLUX reads, and latents back into pictures."""
-
-    def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        """uint8 (height, width, 3) each, all of one size, to latents as the VAE gives them."""
-
-    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Context (batch, tokens, width) and pooled (batch, width)."""
-
-    def words(self, prompt: str) -> MarkedTokens:
-        """Which rows of its context the words in brackets are: a [dog] on the beach."""
-
-    def decode(self, latents: Tensor) -> np.ndarray:
-        """uint8 (batch, height, width, 3)."""
-
-    def identity(self) -> Any:
-        """What decides its answers, for JSON."""
-
-
-class Shelf(Protocol):
-    """Lessons of a task, in memory (Lessons) or on disk (cache/lessons.py)."""
-
-    task: str
-    taught: int
-    buckets: tuple[int, ...]
-    """How many of those taught are of each size: they lie one bucket after the other."""
-
-    def __len__(self) -> int: ...
-
-    def bucket(self, row: int) -> int: ...
-
-    def rows(self, rows: Sequence[int]) -> "Lessons":
-        """In memory; all of one bucket."""
-
-
-def taught_of(count: int) -> int:
-    return max(1, count - min(max(LEAST_HELD_OUT, count // 10), MOST_HELD_OUT))
-
-
-@dataclass(frozen=True, eq=False)
-class Lessons:
-    """The last few are held out of training, for validation and samples."""
-
-    task: str
-    ids: tuple[str, ...]
-    prompts: tuple[str, ...]
-    target: Tensor
-    source: Tensor
-    context: Tensor
-    pooled: Tensor
-    held: int | None = None
-    """How many are held out, if cuts of a picture had to stay together."""
-    pixels: str = ""
-    """A hash of what was encoded, where it is known: latents differ in their last bits from one device to another."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
+class EncodedDataset(Protocol):
+    """Encoded samples of one task; those to train on first, one bucket (size) after the other."""
 
     @property
-    def taught(self) -> int:
-        """How many are for training: the first of them."""
-        return taught_of(len(self)) if self.held is None else len(self) - self.held
+    def task(self) -> str: ...
+
+    @property
+    def train_count(self) -> int: ...
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        return (self.taught,)
+        """How many samples to train on each bucket has."""
 
-    def bucket(self, row: int) -> int:
-        return 0
+    def __len__(self) -> int: ...
 
-    def rows(self, rows: Sequence[int]) -> "Lessons":
-        texts = {name: tuple(getattr(self, name)[row] for row in rows) for name in ("ids", "prompts")}
-        return Lessons(self.task, **texts, **{name: getattr(self, name)[list(rows)] for name in TENSORS})
+    def bucket(self, index: int) -> int:
+        """The number of a sample's bucket."""
 
-    def save(self, path: str | os.PathLike) -> None:
-        tensors = {name: getattr(self, name) for name in TENSORS}
-        texts = {"task": self.task, "ids": "\n".join(self.ids), "prompts": "\n".join(self.prompts)}
-        texts |= {} if self.held is None else {"held": str(self.held)}
-        write(path, tensors, texts)
+    def rows(self, indices: Sequence[int]) -> EncodedSamples:
+        """Reads samples of one bucket into memory."""
 
 
-def encode(codec: Codec, task: str, examples: Iterable[Example], chunk: int = 32, progress=None) -> Lessons:
-    """Examples through the encoders, a few at a time: no more pictures than that are in memory."""
-    parts, ids, prompts, examples = [], [], [], iter(examples)
-    while some := list(islice(examples, chunk)):
-        with torch.no_grad():
-            target = codec.encode([example.target for example in some])
-            source = codec.encode([example.source for example in some])
-            parts.append((target, source, *codec.texts([example.prompt for example in some])))
-        ids += [example.id for example in some]
-        prompts += [example.prompt.replace("\n", " ") for example in some]
-        if progress is not None:
-            progress(len(ids))
-    if len(ids) < 2:
-        raise ValueError(f"{task} has {len(ids)} examples, expected two or more: add data.")
-    target, source, context, pooled = zip(*parts)
-    context = torch.cat([padded(part, max(each.shape[1] for each in context)) for part in context])
-    lessons = Lessons(
-        task, tuple(ids), tuple(prompts), torch.cat(target), torch.cat(source), context, torch.cat(pooled)
-    )
-    return holding_out(lessons, last_pictures(ids))
+def default_train_count(count: int) -> int:
+    """All but a tenth of the samples, of which at least one and at most 64 are held out (our choice)."""
+    return max(1, count - min(max(MIN_VAL, count // 10), MAX_VAL))
 
 
-def last_pictures(ids: Sequence[str]) -> set[str]:
-    """Whole pictures, however many cuts there are of each; none, where that would leave none to learn from."""
-    cuts, wanted, found = Counter(ids), len(ids) - taught_of(len(ids)), set()
-    for id in reversed(cuts):
-        if sum(cuts[one] for one in found) >= wanted:
-            break
-        found.add(id)
-    return found if len(found) < len(cuts) else set()
-
-
-def holding_out(lessons: Lessons, pictures: Set[str]) -> Lessons:
-    """With these pictures' cuts behind all others."""
-    last = [id in pictures for id in lessons.ids]
-    if not any(last) or all(last):
-        return lessons
-    order = sorted(range(len(last)), key=last.__getitem__)
-    ordered = lessons if last == sorted(last) else lessons.rows(order)
-    return replace(ordered, held=sum(last), pixels=lessons.pixels)
-
-
-def joined(a: Lessons, b: Lessons) -> Lessons:
-    """Lessons of one task from two places; what either holds out is held out of both."""
-    if a.target.shape[1:] != b.target.shape[1:]:
-        sizes = [f"{lessons.target.shape[-1] * 8} x {lessons.target.shape[-2] * 8}" for lessons in (a, b)]
-        raise ValueError(f"The data of {a.task} is {' and '.join(sizes)} pixels, expected one size: set both alike.")
-    return holding_out(in_row([a, b]), {id for one in (a, b) for id in one.ids[one.taught :]})
-
-
-def in_row(parts: Sequence[Lessons]) -> Lessons:
-    longest = max(part.context.shape[1] for part in parts)
-    parts = [replace(part, context=padded(part.context, longest)) for part in parts]
-    texts = {name: sum((getattr(part, name) for part in parts), ()) for name in ("ids", "prompts")}
-    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS}
-    return Lessons(parts[0].task, **texts, **tensors, pixels="".join(part.pixels for part in parts))
-
-
-def padded(context: Tensor, tokens: int) -> Tensor:
-    """Longer prompts have more tokens; shorter ones get zeros behind."""
-    if tokens == context.shape[1]:
-        return context
-    return torch.nn.functional.pad(context, (0, 0, 0, tokens - context.shape[1]))
-
-
-class Batch(NamedTuple):
-    """Samples of one task, ready for FLUX."""
+@dataclass(frozen=True, eq=False)
+class MemoryDataset:
+    """An EncodedDataset in memory, of one size."""
 
     task: str
-    ids: tuple[str, ...]
-    target: Tensor
-    source: Tensor
-    context: Tensor
-    pooled: Tensor
-    times: Tensor
-    noise: Tensor
-    seeds: tuple[int, ...]
-    rows: tuple[int, ...] = ()
-    """Which lessons they are."""
+    samples: EncodedSamples
+    val_count: int | None = None
+    """How many samples, the last ones, are held out; None: as default_train_count has it."""
+    pixel_hash: str = ""
+    """Of the pictures before they were encoded, where known: latents differ in their last bits between devices."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def train_count(self) -> int:
+        return default_train_count(len(self)) if self.val_count is None else len(self) - self.val_count
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        return (self.train_count,)
+
+    @property
+    def tokens(self) -> int:
+        """The context's length."""
+        return self.samples.context.shape[1]
+
+    @property
+    def shapes(self) -> list[LatentShapes]:
+        """All that occur: one."""
+        return [(tuple(self.samples.target.shape[1:]), tuple(self.samples.source.shape[1:]))]
+
+    @property
+    def shape_numbers(self) -> np.ndarray:
+        """For each sample, which of `shapes` it has."""
+        return np.zeros(len(self), int)
+
+    def bucket(self, index: int) -> int:
+        return 0
+
+    def rows(self, indices: Sequence[int]) -> EncodedSamples:
+        return self.samples.rows(indices)
+
+    def save(self, path: str | os.PathLike) -> None:
+        samples = self.samples
+        texts = {"task": self.task, "ids": "\n".join(samples.ids), "prompts": "\n".join(samples.prompts)}
+        texts |= {} if self.val_count is None else {"held": str(self.val_count)}
+        write(path, {name: getattr(samples, name) for name in TENSORS}, texts)
 
 
-def batch_of(
-    shelf: Shelf,
-    some: Sequence[Slot],
-    empty: tuple[Tensor, Tensor],
-    text_drop: float,
-    shift: float = 1.0,
-    opened: float = 1.0,
-) -> Batch:
-    """The slots' lessons with their times and noise; some prompts become the empty one."""
-    lessons = shelf.rows([slot.index for slot in some])
-    context, pooled = lessons.context, lessons.pooled
-    times, noise = torch.empty(len(some)), torch.empty_like(lessons.target, dtype=torch.float32)
-    for j, slot in enumerate(some):
-        generator = torch.Generator().manual_seed(slot.seed)
-        times[j] = draw_times(1, generator, shift=shift, opened=opened)[0]
-        dropped = torch.rand((), generator=generator) < text_drop
-        noise[j] = torch.randn(noise.shape[1:], generator=generator)
-        if dropped:
-            context[j], pooled[j] = padded(empty[0], context.shape[1])[0, : context.shape[1]], empty[1][0]
-    seeds = tuple(slot.seed for slot in some)
-    latents, places = (lessons.target, lessons.source), tuple(slot.index for slot in some)
-    return Batch(lessons.task, lessons.ids, *latents, context, pooled, times, noise, seeds, places)
-
-
-def load_lessons(path: str | os.PathLike) -> Lessons:
+def load_dataset(path: str | os.PathLike) -> MemoryDataset:
+    """Reads what MemoryDataset.save wrote."""
     file = SafeFile(path)
     ids, prompts = (tuple(file.metadata[name].split("\n")) for name in ("ids", "prompts"))
-    held = int(file.metadata["held"]) if "held" in file.metadata else None
-    return Lessons(file.metadata["task"], ids, prompts, **{name: file[name] for name in TENSORS}, held=held)
+    val_count = int(file.metadata["held"]) if "held" in file.metadata else None
+    samples = EncodedSamples(ids, prompts, *(file[name] for name in TENSORS))
+    return MemoryDataset(file.metadata["task"], samples, val_count)
+
+
+def choose_val_ids(ids: Sequence[str]) -> set[str]:
+    """The last pictures, as many as hold default_train_count's share of the samples; none if that were all."""
+    cuts, wanted, val_ids = Counter(ids), len(ids) - default_train_count(len(ids)), set()
+    for id in reversed(cuts):
+        if sum(cuts[chosen] for chosen in val_ids) >= wanted:
+            break
+        val_ids.add(id)
+    return val_ids if len(val_ids) < len(cuts) else set()
+
+
+def hold_out(dataset: MemoryDataset, val_ids: Set[str]) -> MemoryDataset:
+    """Moves these pictures' samples behind all others and holds them out, unless that is none or all."""
+    is_val = [id in val_ids for id in dataset.samples.ids]
+    if not any(is_val) or all(is_val):
+        return dataset
+    order = sorted(range(len(is_val)), key=is_val.__getitem__)
+    samples = dataset.samples if is_val == sorted(is_val) else dataset.samples.rows(order)
+    return replace(dataset, samples=samples, val_count=sum(is_val))
+
+
+def concat_datasets(a: MemoryDataset, b: MemoryDataset) -> MemoryDataset:
+    """Joins two of one task and size; pictures that either holds out are held out of both."""
+    both = (a, b)
+    if a.samples.target.shape[1:] != b.samples.target.shape[1:]:
+        sizes = [f"{part.samples.target.shape[-1] * 8} x {part.samples.target.shape[-2] * 8}" for part in both]
+        raise ValueError(f"The data of {a.task} is {' and '.join(sizes)} pixels, expected one size: set both alike.")
+    samples = concat_samples([part.samples for part in both])
+    val_ids = {id for part in both for id in part.samples.ids[part.train_count :]}
+    return hold_out(MemoryDataset(a.task, samples, pixel_hash=a.pixel_hash + b.pixel_hash), val_ids)

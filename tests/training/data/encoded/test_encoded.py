@@ -21,33 +21,35 @@ from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.cli import main as cli
 from cologen.training.data.batch_sampler import slots
 from cologen.training.data.buckets import pick, sizes_of
-from cologen.training.data.encoded.cached import CachedLessons, CachedSet, open_cached, open_shard
-from cologen.training.data.encoded.dataset import Lessons, encode
-from cologen.training.data.encoded.encode import Cache
-from cologen.training.data.encoded.index import all_entries
-from cologen.training.data.encoded.size import estimate, refuse_full
+from cologen.training.data.encoded.cache_index import read_all_entries
+from cologen.training.data.encoded.cache_writer import CacheSettings, CacheWriter
+from cologen.training.data.encoded.cached import CachedDataset, CachedShards, open_cached, open_shard
+from cologen.training.data.encoded.dataset import MemoryDataset
+from cologen.training.data.encoded.encode import encode_dataset
+from cologen.training.data.encoded.estimate_cache import check_free, estimate_cache
+from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.data.sets import open_source
 from cologen.training.data.tasks.examples import Examples
 from cologen.training.recipes.curriculum import Stage, load_curriculum
-from cologen.training.setup.stage_data import KeptLessons, parts_of
-from cologen.training.toy.store import open_codec
+from cologen.training.setup.stage_data import StageDatasets, find_stage_data
+from cologen.training.toy.store import open_toy_encoders
 from cologen.training.validate import held_out
 from pack import ROOT
 from safetensors.torch import load_file
-from tiny_run import TinyCodec, tiny_curriculum, tiny_host, tiny_run, tiny_trainer
+from tiny_run import TinyEncoders, tiny_curriculum, tiny_host, tiny_run, tiny_trainer
 
 LEAST = 6
-"""Tokens to which the codec below pads."""
+"""Tokens to which the encoders below pads."""
 
 
-class ExactCodec(TinyCodec):
+class ExactEncoders(TinyEncoders):
     """Every number of it is exact in bf16, and none depends on what else is encoded with it."""
 
     def encode(self, pictures):
         grey = torch.from_numpy(np.stack(pictures)[:, ::8, ::8, 0].copy()).float() / 64
         return grey[:, None].expand(-1, 16, -1, -1).contiguous()
 
-    def texts(self, prompts):
+    def encode_prompts(self, prompts):
         told = [prompt.split() for prompt in prompts]
         context = torch.zeros(len(prompts), max(LEAST, *(len(words) + 1 for words in told)), 8)
         for row, words in zip(context, told):
@@ -57,7 +59,7 @@ class ExactCodec(TinyCodec):
         pooled = torch.tensor([[crc32(f"{prompt}{i}".encode()) % 997 / 997 for i in range(4)] for prompt in prompts])
         return context, pooled
 
-    def lengths(self, prompts):
+    def count_tokens(self, prompts):
         return [len(prompt.split()) + 1 for prompt in prompts]
 
     def identity(self):
@@ -83,20 +85,23 @@ def source(path="mine", **knobs):
     return open_source("mine", {"set": "json-lines", "path": str(path), **knobs})
 
 
-def cached(out="cache", knobs=None, task="inpaint", size=32, path="mine", **options) -> Cache:
-    found = Cache(source(path, **(knobs or {})), task, ExactCodec(), out, size, 7, **{"shard": 4, **options})
+def cached(out="cache", knobs=None, task="inpaint", size=32, path="mine", shard=4, trim=True, **process) -> CacheWriter:
+    settings = CacheSettings(size, 7, shard, trim)
+    found = CacheWriter(source(path, **(knobs or {})), task, ExactEncoders(), out, settings, **process)
     found.begin()
     return found
 
 
-def filled(*args, **options) -> Cache:
+def filled(*args, **options) -> CacheWriter:
     found = cached(*args, **options)
     list(found.fill())
     return found
 
 
-def opened(cache: Cache, note) -> CachedLessons:
-    return CachedLessons([open_cached(cache.folder, cache.task, note, {"encoders": "exact", "size": cache.size})])
+def opened(cache: CacheWriter, note) -> CachedDataset:
+    return CachedDataset(
+        [open_cached(cache.folder, cache.task, note, {"encoders": "exact", "size": cache.settings.size})]
+    )
 
 
 def files(folder) -> dict:
@@ -107,11 +112,11 @@ def shards(folder) -> dict:
     return {name: data for name, data in files(folder).items() if name.endswith(".safetensors")}
 
 
-def in_memory(task="inpaint", size=32, **knobs) -> Lessons:
-    return encode(ExactCodec(), task, Examples(source(**knobs), task, size, 7).taken(0))
+def in_memory(task="inpaint", size=32, **knobs) -> MemoryDataset:
+    return encode_dataset(ExactEncoders(), task, Examples(source(**knobs), task, size, 7).taken(0))
 
 
-def same(ours: Lessons, theirs: Lessons) -> bool:
+def same(ours: EncodedSamples, theirs: EncodedSamples) -> bool:
     tensors = ("target", "source", "context", "pooled")
     texts = (ours.ids, ours.prompts) == (theirs.ids, theirs.prompts)
     return texts and all(torch.equal(getattr(ours, n).float(), getattr(theirs, n).float()) for n in tensors)
@@ -121,8 +126,11 @@ def same(ours: Lessons, theirs: Lessons) -> bool:
 def test_training_from_a_cache_is_training_from_memory_bit_for_bit(there, trim):
     memory, cache = in_memory(), filled(trim=trim)
     lessons = opened(cache, there / "note.json")
-    assert len(lessons) == len(memory) == 13 and (lessons.taught, lessons.buckets) == (memory.taught, (memory.taught,))
-    assert len(shards(cache.folder)) == 4 + 1 and same(lessons.rows(range(13)), memory)
+    assert len(lessons) == len(memory) == 13 and (lessons.train_count, lessons.buckets) == (
+        memory.train_count,
+        (memory.train_count,),
+    )
+    assert len(shards(cache.folder)) == 4 + 1 and same(lessons.rows(range(13)), memory.samples)
     assert same(lessons.rows([11, 2, 2, 7]), memory.rows([11, 2, 2, 7]))
     recipe = tiny_curriculum(6, ("inpaint",), batch=3, text_drop=0.3, validate_every=2, micro=2)
     banks = []
@@ -144,8 +152,8 @@ def test_features_are_of_pictures_in_memory(there):
 
 def test_the_shards_are_smaller_without_padding_and_hold_each_prompts_own_tokens(there):
     trimmed, padded = (filled(f"cache-{trim}", trim=trim) for trim in (True, False))
-    assert [entry.tokens for entry in all_entries(trimmed.folder)] == [5, 9, 10, 5]
-    assert [entry.tokens for entry in all_entries(padded.folder)] == [LEAST, 9, 10, LEAST]
+    assert [entry.tokens for entry in read_all_entries(trimmed.folder)] == [5, 9, 10, 5]
+    assert [entry.tokens for entry in read_all_entries(padded.folder)] == [LEAST, 9, 10, LEAST]
     sizes = [sum(map(len, shards(cache.folder).values())) for cache in (trimmed, padded)]
     assert sizes[0] < sizes[1]
 
@@ -162,7 +170,7 @@ def test_a_kill_at_any_write_and_another_go_leave_the_same_bytes(there):
             assert found.keys() == expected.keys() and shards(cache.folder) == shards(there / "whole/inpaint-mine")
 
 
-def killed(cache: Cache, moment: int, late: bool) -> int:
+def killed(cache: CacheWriter, moment: int, late: bool) -> int:
     """Fills it in a process that a signal ends as it puts its `moment`-th file into place, or right afterwards."""
     child = os.fork()
     if not child:
@@ -190,7 +198,7 @@ def test_what_is_complete_is_left_alone_and_more_is_added_behind_it(there):
     list(cached(knobs=dict(variants=2)).fill())
     after = files(cache.folder)
     assert all(after[name] == before[name] for name in before if name != "000.json")
-    ids = Counter(id for entry in all_entries(cache.folder) for id in open_shard(cache.folder / entry.file).ids)
+    ids = Counter(id for entry in read_all_entries(cache.folder) for id in open_shard(cache.folder / entry.file).ids)
     assert set(ids.values()) == {2} and len(ids) == 13
 
 
@@ -213,7 +221,7 @@ def test_a_growing_cache_serves_and_a_run_keeps_what_it_began_with(there):
     growing = cache.fill()
     with pytest.raises(ValueError, match="holds 0 samples yet, expected two or more: wait for a shard"):
         opened(cache, there / "early")
-    while len(all_entries(cache.folder)) < 2:
+    while len(read_all_entries(cache.folder)) < 2:
         next(growing)
     first = opened(cache, there / "note")
     found, memory = first.rows(range(8)), in_memory().rows(range(8))
@@ -251,19 +259,19 @@ def test_a_torn_shard_is_a_sentence_and_made_again(there):
 
 def test_variants_are_looks_of_their_own(there, monkeypatch):
     lessons = opened(filled(knobs=dict(variants=3)), there / "note")
-    monkeypatch.setattr(CachedSet, "_unseen", lambda self, shard, place, *_: place)
+    monkeypatch.setattr(CachedShards, "_avoid_val", lambda self, shard, place, *_: place)
     rows = lessons.rows(range(39))
     mine = [i for i, id in enumerate(rows.ids) if id == "line-4"]
     assert len(mine) == 3 and not torch.equal(rows.source[mine[0]], rows.source[mine[1]])
-    memory = in_memory(variants=3)  # which holds out whole pictures
+    memory = in_memory(variants=3).samples  # which holds out whole pictures
     looks = looked(rows.ids)
     assert same(rows.rows([looks.index(look) for look in looked(memory.ids)]), memory)
 
 
 def test_no_look_at_a_picture_that_is_held_out_teaches(there):
     lessons = opened(filled(knobs=dict(variants=3)), there / "note")
-    held = set(lessons.rows(range(lessons.taught, len(lessons))).ids)
-    taught = lessons.rows(range(lessons.taught)).ids
+    held = set(lessons.rows(range(lessons.train_count, len(lessons))).ids)
+    taught = lessons.rows(range(lessons.train_count)).ids
     assert held and not held & set(taught) and len(set(taught)) == 13 - len(held)
 
 
@@ -302,7 +310,7 @@ def test_a_run_does_not_go_on_with_a_cache_that_was_made_anew_otherwise(there):
 def test_the_size_is_known_beforehand_and_a_disk_that_is_too_small_is_a_sentence(there, monkeypatch):
     for trim in (True, False):
         cache = filled(f"{trim}", trim=trim)
-        found = estimate(cached(f"{trim}", trim=trim), 0)
+        found = estimate_cache(cached(f"{trim}", trim=trim), 0)
         paths = cache.folder.glob("000-*.safetensors")
         written = sum(tensor.nbytes for path in paths for tensor in load_file(path).values())
         # without trimming the empty prompt stands for all: longer ones are not foreseen
@@ -312,7 +320,7 @@ def test_the_size_is_known_beforehand_and_a_disk_that_is_too_small_is_a_sentence
     with pytest.raises(
         OSError, match="4.7 GiB are still to be written, the disk of .*/new has 0.9 GiB left: make room"
     ):
-        refuse_full(there / "new", 5e9)
+        check_free(there / "new", 5e9)
     with pytest.raises(OSError, match="has 0.9 GiB left, too little for the next shard: make room, and give the same"):
         filled("more")
 
@@ -338,7 +346,7 @@ def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):
     lessons = opened(cache, there / "note")
     shapes = Counter(tuple(lessons.rows([i]).target.shape[2:]) for i in range(60))
     assert shapes == {(16, 16): 30, (8, 32): 15, (32, 8): 15} and len(lessons.buckets) == 3
-    assert sum(lessons.buckets) == lessons.taught == 54
+    assert sum(lessons.buckets) == lessons.train_count == 54
     stage = Stage(name="inpaint", iterations=100, batch=4)
     for epochs in (1, 2, 5):
         count = epochs * 54 // 4
@@ -356,7 +364,7 @@ def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):
     assert len({tuple(row.shape) for row in held_out(lessons).target}) == 1
     with pytest.raises(ValueError, match="data.mine asks for several sizes, which lie in a cache alone"):
         curriculum = curriculum_with(there, "resolutions = [64, 128]")
-        KeptLessons(parts_of(curriculum, 4, ExactCodec(), 7), there / "lessons", lambda *_: None)["inpaint"]
+        StageDatasets(find_stage_data(curriculum, 4, ExactEncoders(), 7), there / "lessons", lambda *_: None)["inpaint"]
 
 
 def curriculum_with(there, *lines):
@@ -414,10 +422,10 @@ def test_check_cache_train(there, capsys):
         "inpaint-other-cached.json",
     ]
     curriculum = load_curriculum("r.toml", ["data.other.cache=cache"])
-    kept = KeptLessons(parts_of(curriculum, 4, open_codec(), 0), there / "out/lessons", lambda *_: None)
+    kept = StageDatasets(find_stage_data(curriculum, 4, open_toy_encoders(), 0), there / "out/lessons", lambda *_: None)
     assert (len(kept["inpaint"]), len(kept["more"])) == (13, 18)
     assert set(kept["more"].rows(range(18)).ids) == {f"line-{i}" for i in range(13)}
-    rounded = encode(open_codec(), "inpaint", Examples(source(), "inpaint", 64, 0).taken(0))
+    rounded = encode_dataset(open_toy_encoders(), "inpaint", Examples(source(), "inpaint", 64, 0).taken(0)).samples
     changed = {name: getattr(rounded, name).bfloat16().float() for name in ("target", "source", "context")}
     assert same(kept["inpaint"].rows(range(13)), replace(rounded, **changed))
     assert cli.main(["data", "cache", "toy", "--out", "x"]) == 1

@@ -1,4 +1,4 @@
-"""The toy world's encoders as training and sampling ask for them (lessons.Codec)."""
+"""The toy world's encoders as training and sampling ask for them (encoders/protocol.py)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from .text import TextEncoder, tokens_told
 from .vae import ToyVAE, linear_of, patches_of, pixels
 
 
-class ToyCodec:
+class ToyEncoders:
     def __init__(self, text: TextEncoder, vae: ToyVAE):
         self.text, self.vae = text, vae
         self.weight, self.bias = linear_of(vae)
@@ -25,10 +25,13 @@ class ToyCodec:
         return (patches @ self.weight + self.bias).movedim(-1, 1).contiguous()
 
     @torch.no_grad()
-    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self.text.encode(prompts)
 
-    def words(self, prompt: str) -> MarkedTokens:
+    def count_tokens(self, prompts: Sequence[str]) -> None:
+        """There is no padding: every prompt has as many tokens."""
+
+    def find_words(self, prompt: str) -> MarkedTokens:
         return find_marked_tokens(prompt, partial(tokens_told, self.text, word_ids=True))
 
     def identity(self) -> str:

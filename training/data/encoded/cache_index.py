@@ -13,32 +13,32 @@ from typing import Any
 from ....prw.files.atomic_write import PART, whole
 from ....prw.files.validate import short
 from ...checkpoint.folder_guard import claim
+from .dataset import LatentShapes
 
 ABOUT, EMPTY = "cache.json", "empty.safetensors"
 HOLDS = "samples of other models or settings"
 VERSION = 1
 KEY = "cologen_cache"
-Kind = tuple[tuple[int, ...], tuple[int, ...]]
-"""Shapes of a target's and a source's latents: what can be in one batch."""
+"""A shard's metadata that holds its ids, prompts and token counts."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A shard."""
+class ShardEntry:
+    """A shard in its process's list."""
 
     file: str
     size: int
     """In bytes."""
-    kinds: list[tuple[Kind, int]]
-    """And how many there are of each, in the file's order."""
+    kinds: list[tuple[LatentShapes, int]]
+    """Latents' shapes and how many samples have them, in the file's order."""
     tokens: int
     """Of the longest prompt."""
     taken: int
     """Samples in this and the earlier shards of its process."""
     state: dict[str, Any]
-    """Where the stream stood afterwards."""
+    """Where the set's stream stood afterwards."""
 
-    def whole(self, folder: Path) -> bool:
+    def is_whole(self, folder: Path) -> bool:
         path = folder / self.file
         return path.is_file() and path.stat().st_size == self.size
 
@@ -47,7 +47,8 @@ def shard_name(rank: int, number: int) -> str:
     return f"{rank:03}-{number:06}.safetensors"
 
 
-def folder_of(cache: str | Path, task: str, name: str) -> Path:
+def cache_folder(cache: str | Path, task: str, name: str) -> Path:
+    """Where a set's samples for a task lie in a cache."""
     return Path(cache) / f"{task}-{name}"
 
 
@@ -66,24 +67,25 @@ def write_json(path: Path, data: Any) -> None:
         partial.write_text(json.dumps(data), encoding="utf-8")
 
 
-def entries_of(folder: Path, rank: int) -> list[Entry]:
+def read_entries(folder: Path, rank: int) -> list[ShardEntry]:
+    """One process's shards."""
     path = folder / f"{rank:03}.json"
     entries = []
     for entry in read_json(path) if path.exists() else []:
-        kinds = [((tuple(target), tuple(source)), count) for (target, source), count in entry["kinds"]]
-        entries.append(Entry(**{**entry, "kinds": kinds}))
+        entry["kinds"] = [((tuple(target), tuple(source)), count) for (target, source), count in entry["kinds"]]
+        entries.append(ShardEntry(**entry))
     return entries
 
 
-def note_entries(folder: Path, rank: int, entries: list[Entry]) -> None:
+def write_entries(folder: Path, rank: int, entries: list[ShardEntry]) -> None:
     write_json(folder / f"{rank:03}.json", [asdict(entry) for entry in entries])
 
 
-def all_entries(folder: Path) -> list[Entry]:
-    """Of every process, in the order of their numbers: a folder that grows grows at the end."""
+def read_all_entries(folder: Path) -> list[ShardEntry]:
+    """Every process's shards in the order of their numbers: a folder that grows grows at the end."""
     ranks = sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal())
-    entries = [(number, rank, entry) for rank in ranks for number, entry in enumerate(entries_of(folder, rank))]
-    return [entry for _, _, entry in sorted(entries, key=lambda each: each[:2])]
+    entries = [(number, rank, entry) for rank in ranks for number, entry in enumerate(read_entries(folder, rank))]
+    return [entry for _, _, entry in sorted(entries, key=lambda numbered: numbered[:2])]
 
 
 def claim_cache(folder: Path, about: Mapping[str, Any]) -> None:
@@ -92,7 +94,7 @@ def claim_cache(folder: Path, about: Mapping[str, Any]) -> None:
     claim(folder / ABOUT, {"version": VERSION, **about}, HOLDS, advice)
 
 
-def clear_parts(folder: Path, rank: int) -> None:
-    """What a kill left half written."""
+def delete_partial_files(folder: Path, rank: int) -> None:
+    """Clears away what a kill left half written."""
     for stray in folder.glob(f".{rank:03}*{PART}"):
         stray.unlink(missing_ok=True)
