@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..prw.comfyui.feature_sampling import FeatureReading
+from ..prw.comfyui.feature_sampling import FeatureReader
 from ..prw.coredi.features import Features
 from ..training.comfyui.folders import CONNECTED, feature_files, feature_path, stamp
 from .inputs.schema import SAMPLING, FeaturesType, schema, slider
@@ -50,4 +50,4 @@ class CoLoGenFeatures(io.ComfyNode):
                 "There are no features, expected some: connect those of CoLoGen Train Stage, trained with features self or "
                 "coredi, or choose a file of its; runs that were finished before this node existed left none."
             )
-        return io.NodeOutput(FeatureReading(features or Features.open(feature_path(file)), weight).attach(model))
+        return io.NodeOutput(FeatureReader(features or Features.open(feature_path(file)), weight).attach(model))

@@ -1,12 +1,13 @@
-"""A third stream beside text and picture: tokens of features, which see everything and which the picture reads.
+"""Features as a third stream beside text and picture: they attend to everything, and the picture reads them.
 
-In every block they go through FLUX's image-side weights, as the source does, and the source's routed expert bends their
-keys and values, too. They see text, picture, source and themselves; the source does not see them, nor any noise.
+In every block their tokens go through FLUX's image-side weights, as the source does, with the residuals of the source's
+routed expert on their keys and values. They see text, picture, source and themselves; the source does not see them, nor
+any noise.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from ..attachment import Host, source_vec
 from ..bank.bank import Bank
 from ..experts import Weave
+from ..flux.inputs import FluxInputs
 from ..flux.math import rotary
 from ..positions import token_grid
 from ..router import Route
@@ -30,105 +32,118 @@ from ..weaving import (
     named_blocks,
     single_step,
 )
-from .features import pooling
+from .features import make_pooling_matrix
+
+
+class SourceRoutes(NamedTuple):
+    """Which experts the features' source took."""
+
+    bank: Bank
+    routing: Routing
+    routes: Mapping[str, Route]
+    """By block."""
 
 
 class FeatureStream:
-    """An `attn1_patch` for one forward on latents x; it comes behind the one that appends the source.
-
-    `read` (batch,) says whose picture reads the tokens; None: everyone's. Where a source acts weakly or not at all, so do
-    its features: `bias` of text tokens and queries is source.read_bias for it.
-    """
+    """An `attn1_patch` for one forward of FLUX; it comes behind the patch that appends the source."""
 
     def __init__(
         self,
         host: Host,
-        bank: Bank,
-        routing: Routing,
-        routes: Mapping[str, Route],
+        source: SourceRoutes,
         h: Tensor,
-        x: Tensor,
-        times: Tensor,
-        pooled: Tensor,
-        guidance: Tensor | None,
-        read: Tensor | None = None,
+        inputs: FluxInputs,
+        readers: Tensor | None = None,
         bias: Callable[[int, int], Tensor | None] = lambda text, queries: None,
     ):
-        self.host, self.bank, self.routes = host, bank, routes
-        self.names, self.strengths = columns_of(bank, routing)[1].experts, strengths(bank, routing)
-        self.h, self.read, self.bias = h.to(host.dtype), read, bias
-        self.left: Tensor | None = None
-        """The tokens behind the last block, once it ran."""
-        self.vec = source_vec(host, times, pooled, guidance)
-        self.pool = pooling(*token_grid(x, host.flux.patch_size)).to(h.device)
-        places = self.pool @ host.tokens(x[:1])[1][0].to(self.pool)
-        self.pe = rotary(places[None], host.flux.params.axes_dim, host.flux.params.theta).to(self.h.device)
+        """`h` are the features' tokens (batch, tokens, dim); of the inputs the text is not looked at.
+
+        `readers` (batch,) says whose picture reads the tokens; None: everyone's. Where a source acts weakly or not at
+        all, so do its features: `bias` of text tokens and queries is source.read_bias for it.
+        """
+        self.host, self.bank, self.routes = host, source.bank, source.routes
+        self.names = columns_of(source.bank, source.routing)[1].experts
+        self.strengths = strengths(source.bank, source.routing)
+        self.h, self.readers, self.bias = h.to(host.dtype), readers, bias
+        self.last_tokens: Tensor | None = None
+        """The features' tokens behind the last block, once it ran."""
+        pooled = inputs.pooled
+        if pooled is None:
+            pooled = inputs.x.new_zeros(len(inputs.x), host.flux.params.vec_in_dim)
+        self.vec = source_vec(host, inputs.times, pooled, inputs.guidance)
+        self.pool = make_pooling_matrix(*token_grid(inputs.x, host.flux.patch_size)).to(h.device)
+        ids = self.pool @ host.tokens(inputs.x[:1])[1][0].to(self.pool)
+        self.pe = rotary(ids[None], host.flux.params.axes_dim, host.flux.params.theta).to(self.h.device)
         self.blocks = dict(named_blocks(host.flux))
-        *_, self.last = self.blocks
-        self.entering: dict[str, Tensor] = {}
+        *_, self.last_block = self.blocks
+        self.block_inputs: dict[str, Tensor] = {}
         # once for all blocks, where these share positions and mask
-        self._places: tuple = (None, None, None)
-        self._cells: tuple = (None, None)
+        self._positions_of: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+        self._mask_of: tuple[Tensor, Tensor] | None = None
 
     @torch.compiler.disable()
-    def __call__(self, q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, attn_mask: Tensor | None, extra_options: dict[str, Any]
+    ) -> dict:
         block, keys = f"{extra_options['block_type']}_blocks.{extra_options['block_index']}", k.shape[2]
         text = extra_options["img_slice"][0]
-        before, behind = self._positions(pe, keys)
-        allowed = self._allowed(attn_mask, q, text)
+        before, behind = self._make_positions(pe, keys)
+        allowed = self._make_mask(attn_mask, q, text)
 
         def attend(own_q: Tensor, own_k: Tensor, own_v: Tensor) -> Tensor:
-            every = torch.cat((own_k, k), dim=2), torch.cat((own_v, v), dim=2)
-            return self.host.attend(before)(own_q, *every, mask=allowed)
+            all_k, all_v = torch.cat((own_k, k), dim=2), torch.cat((own_v, v), dim=2)
+            return self.host.attend(before)(own_q, all_k, all_v, mask=allowed)
 
         # a checkpointed block runs twice: both times on what came in
-        h = self.entering.setdefault(block, self.h)
+        h = self.block_inputs.setdefault(block, self.h)
         step = double_step if block.startswith("double") else single_step
         h, kv = step(block, self.blocks[block], h, self.vec, attend, self._pick)
         self.h = calm(h)
-        if self.left is None and block == self.last:
-            self.left = self.h
-        mask = append_mask(attn_mask, self._reading(q, text), q, keys, self.h.shape[1])
+        if self.last_tokens is None and block == self.last_block:
+            self.last_tokens = self.h
+        mask = append_mask(attn_mask, self._make_bias(q, text), q, keys, self.h.shape[1])
         k, v = append_sources(k, v, behind, [(kv.k, kv.v)])
         return {"k": k, "v": v, "pe": behind, "attn_mask": mask}
 
     def _pick(self, block: str, h: Tensor) -> Weave:
         return chosen(self.bank, self.names, block, self.routes[block], self.strengths[block])
 
-    def _positions(self, pe: Tensor, keys: int) -> tuple[Tensor, Tensor]:
-        """With the tokens' own before those that are there, whose queries then have their places, and behind them."""
-        if self._places[0] is not pe:
+    def _make_positions(self, pe: Tensor, keys: int) -> tuple[Tensor, Tensor]:
+        """The block's positions with the tokens' own before them, as their queries need it, and behind them."""
+        if self._positions_of is None or self._positions_of[0] is not pe:
             own = self.pe.expand(len(pe), -1, -1, -1, -1, -1)
             before = append_positions(own, own.shape[2], [pe[:, :, :keys]])
-            self._places = pe, before, append_positions(pe, keys, [self.pe])
-        return self._places[1:]
+            self._positions_of = pe, (before, append_positions(pe, keys, [self.pe]))
+        return self._positions_of[1]
 
-    def _allowed(self, mask: Tensor | None, q: Tensor, text: int) -> Tensor | None:
-        """What a cell may read: what the picture's tokens in it may, on the average; all of the features."""
-        if self._cells[0] is not mask:
-            every = additive(mask, q.dtype).float()
-            rows = every.expand(*every.shape[:-2], q.shape[2], -1)[..., text : text + self.pool.shape[1], :]
+    def _make_mask(self, mask: Tensor | None, q: Tensor, text: int) -> Tensor | None:
+        """What a cell may read: on average what the picture's tokens in it may, and all of the features."""
+        if mask is None:
+            return None
+        if self._mask_of is None or self._mask_of[0] is not mask:
+            bias = additive(mask, q.dtype).float()
+            rows = bias.expand(*bias.shape[:-2], q.shape[2], -1)[..., text : text + self.pool.shape[1], :]
             cells = (self.pool @ rows.exp()).log()
-            self._cells = mask, F.pad(cells, (len(self.pool), 0)).to(q.dtype)
-        return self._cells[1]
+            self._mask_of = mask, F.pad(cells, (len(self.pool), 0)).to(q.dtype)
+        return self._mask_of[1]
 
-    def _reading(self, q: Tensor, text: int) -> Tensor | None:
+    def _make_bias(self, q: Tensor, text: int) -> Tensor | None:
         """Who reads the tokens, and how strongly: (queries, tokens) or (batch, 1, queries or 1, tokens)."""
-        weak, tokens = self.bias(text, q.shape[2]), self.h.shape[1]
-        bias = None if weak is None else weak.to(q).expand(-1, tokens)
-        if self.read is None:
+        strength, tokens = self.bias(text, q.shape[2]), self.h.shape[1]
+        bias = None if strength is None else strength.to(q).expand(-1, tokens)
+        if self.readers is None:
             return bias
         unread = q.new_zeros(len(q), 1, 1, tokens)
-        unread.masked_fill_(~self.read.to(q.device)[:, None, None, None], -torch.inf)
+        unread.masked_fill_(~self.readers.to(q.device)[:, None, None, None], -torch.inf)
         return unread if bias is None else unread + bias
 
 
 @contextmanager
-def last_tokens(flux: nn.Module) -> Iterator[list[Tensor]]:
-    """Within, hears the picture's tokens (batch, tokens, dim) behind the last block of every forward."""
-    heard: list[Tensor] = []
-    hook = flux.final_layer.register_forward_pre_hook(lambda _, args: heard.append(args[0]))
+def record_last_tokens(flux: nn.Module) -> Generator[list[Tensor]]:
+    """Within, records the picture's tokens (batch, tokens, dim) behind the last block of every forward."""
+    recorded: list[Tensor] = []
+    hook = flux.get_submodule("final_layer").register_forward_pre_hook(lambda _, args: recorded.append(args[0]))
     try:
-        yield heard
+        yield recorded
     finally:
         hook.remove()

@@ -1,7 +1,7 @@
-"""Features of a picture that are drawn along with it: what a stage that learned them leaves beside its bank.
+"""Features of a picture that are drawn along with it: the file that a stage with features writes beside its bank.
 
-    h = in.weight z + in.kind                   their tokens, from z (batch, tokens, size)
-    told = head.weight norm(h') + head.bias     what is told of them behind the last block
+    h = in.weight z + in.kind                         tokens (batch, tokens, dim) of the features z (batch, tokens, size)
+    prediction = head.weight norm(h') + head.bias     from the tokens h' behind the last block
 
 A file holds these few tensors. It is of use only with the bank whose expert learned beside them.
 """
@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,24 +24,27 @@ from ..files.safetensors_writer import write
 from ..files.validate import between, one_of
 
 SUFFIX = ".features"
-"""Of files beside banks."""
-MARK, LOOKED_AT = re.compile(b"cologen-features"), 1 << 12
-"""Bytes of a file; metadata comes first."""
+"""In the name of such a file, before .safetensors."""
+MARKER, HEADER_BYTES = re.compile(b"cologen-features"), 1 << 12
+"""The metadata's format, and how far into a file to look for it."""
 CELLS = 8
-"""Along a side; fewer where a picture has fewer tokens."""
+"""Cells along a side of the picture; fewer where it has fewer tokens."""
 
 
 @dataclass(frozen=True)
 class FeaturesInfo:
+    """The metadata of a features file."""
+
     base: Base = field(default_factory=Base)
     way: str = "coredi"
-    """How z goes on from step to step: a key of WAYS."""
+    """How z goes on from step to step: a key of FEATURE_STATES."""
     task: str = ""
-    """The only one whose pictures know them."""
+    """The only task whose pictures read the features."""
     size: int = 32
+    """Channels of a feature."""
 
     def __post_init__(self):
-        one_of("way", self.way, tuple(WAYS))
+        one_of("way", self.way, tuple(FEATURE_STATES))
         between("size", self.size, 1, 1 << 16)
 
 
@@ -48,6 +52,8 @@ LABEL = Label(FeaturesInfo, "cologen-features", "features file", "a training sta
 
 
 class Features:
+    """A features file: its tensors and its metadata."""
+
     def __init__(self, info: FeaturesInfo, tensors: Mapping[str, Tensor]):
         self.info, self.tensors = info, tensors
 
@@ -55,7 +61,7 @@ class Features:
     def open(cls, path: str | os.PathLike) -> "Features":
         file = SafeFile(path)
         info = LABEL.read(file)
-        check_tensors(file, shapes(info))
+        check_tensors(file, list_shapes(info))
         return cls(info, {name: file[name].float() for name in file})
 
     def save(self, path: str | os.PathLike) -> Path:
@@ -66,10 +72,11 @@ class Features:
 
 
 def looks_like_features(path: str | os.PathLike) -> bool:
-    return begins_with(path, MARK, LOOKED_AT)
+    return begins_with(path, MARKER, HEADER_BYTES)
 
 
-def shapes(info: FeaturesInfo) -> dict[str, tuple[int, ...]]:
+def list_shapes(info: FeaturesInfo) -> dict[str, tuple[int, ...]]:
+    """Shapes of a file's tensors by their names."""
     dim, size = info.base.hidden_size, info.size
     return {
         "norm.weight": (dim,),
@@ -81,56 +88,67 @@ def shapes(info: FeaturesInfo) -> dict[str, tuple[int, ...]]:
     }
 
 
-def begun(tensors: Mapping[str, Tensor], z: Tensor) -> Tensor:
-    """Tokens (batch, tokens, dim)."""
+def embed_features(tensors: Mapping[str, Tensor], z: Tensor) -> Tensor:
+    """Features z (batch, tokens, size) as tokens (batch, tokens, dim)."""
     return F.linear(z, tensors["in.weight"]) + tensors["in.kind"]
 
 
-def told(tensors: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
-    """What last tokens (batch, tokens, dim) tell, their own or the picture's, each of its place."""
+def predict_features(tensors: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
+    """Features (batch, tokens, size) from last tokens (batch, tokens, dim), the stream's own or the picture's."""
     tokens = tokens.float()
-    seen = F.layer_norm(tokens, tokens.shape[-1:], tensors["norm.weight"], tensors["norm.bias"])
-    return F.linear(seen, tensors["head.weight"], tensors["head.bias"])
+    normed = F.layer_norm(tokens, tokens.shape[-1:], tensors["norm.weight"], tensors["norm.bias"])
+    return F.linear(normed, tensors["head.weight"], tensors["head.bias"])
 
 
-class Coevolving:
-    """z starts as noise around 0, the features' mean, and follows what is told of it: z' = told + t' / t (z - told).
+class FeatureState(Protocol):
+    """The features of one batch of pictures over a sampling run, from noise (batch, tokens, size) on."""
 
-    That is Euler's step for dz/dt = (z - told) / t, from one time to whichever the sampler looks at next.
+    def __init__(self, tensors: Mapping[str, Tensor], noise: Tensor): ...
+
+    def advance(self, t: float) -> Tensor | None:
+        """Goes to the time t and returns what the tokens say there; None: nothing yet."""
+
+    def update(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:
+        """Takes in the last tokens of a forward: the stream's own, and the picture's with the matrix that pools them."""
+
+
+class CoevolvingState(FeatureState):
+    """z starts as noise around 0, the features' mean, and follows its prediction p: z' = p + t' / t (z - p).
+
+    That is Euler's step for dz/dt = (z - p) / t, from one time to whichever the sampler looks at next.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], noise: Tensor):
-        self.tensors, self.z, self.told, self.t = tensors, noise, torch.zeros_like(noise), 1.0
+        self.tensors, self.z, self.prediction, self.t = tensors, noise, torch.zeros_like(noise), 1.0
 
-    def at(self, t: float) -> Tensor | None:
-        """What the tokens say at this time, None: nothing yet."""
-        self.z, self.t = self.told + t / self.t * (self.z - self.told), t
+    def advance(self, t: float) -> Tensor | None:
+        self.z, self.t = self.prediction + t / self.t * (self.z - self.prediction), t
         return self.z
 
-    def hear(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:
-        """The last tokens of a forward: their own, and the picture's."""
-        self.told = told(self.tensors, own)
+    def update(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:
+        if own is not None:  # always: they have tokens in every forward
+            self.prediction = predict_features(self.tensors, own)
 
 
-class SelfConditioned:
-    """The tokens say what was told of the last picture; the first one has none."""
+class SelfConditionedState(FeatureState):
+    """The tokens say what was predicted from the last forward's picture; the first forward has none."""
 
     def __init__(self, tensors: Mapping[str, Tensor], noise: Tensor):
         self.tensors = tensors
-        self.told: Tensor | None = None
+        self.prediction: Tensor | None = None
 
-    def at(self, t: float) -> Tensor | None:
-        return self.told
+    def advance(self, t: float) -> Tensor | None:
+        return self.prediction
 
-    def hear(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:
-        self.told = pool @ told(self.tensors, picture)
-
-
-WAYS = {"coredi": Coevolving, "self": SelfConditioned}
+    def update(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:
+        self.prediction = pool @ predict_features(self.tensors, picture)
 
 
-def pooling(rows: int, columns: int) -> Tensor:
+FEATURE_STATES: dict[str, type[FeatureState]] = {"coredi": CoevolvingState, "self": SelfConditionedState}
+
+
+def make_pooling_matrix(rows: int, columns: int) -> Tensor:
     """The matrix (cells + 1, tokens) from tokens to their cells' means and, last, the mean of all."""
     down, across = (F.adaptive_avg_pool1d(torch.eye(size)[None], min(CELLS, size))[0].T for size in (rows, columns))
-    every = torch.full((1, rows * columns), 1 / (rows * columns))
-    return torch.cat((torch.kron(down.contiguous(), across.contiguous()), every))
+    mean = torch.full((1, rows * columns), 1 / (rows * columns))
+    return torch.cat((torch.kron(down.contiguous(), across.contiguous()), mean))

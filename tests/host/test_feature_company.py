@@ -6,7 +6,7 @@ import pytest
 import torch
 from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.feature_stream import FeatureStream
-from cologen.prw.coredi.features import Coevolving, looks_like_features
+from cologen.prw.coredi.features import CoevolvingState, looks_like_features
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.source import Routing
@@ -43,17 +43,17 @@ def test_what_a_source_may_not_do_it_does_not_do_by_features(model, flux):
 
 def test_a_cell_may_read_what_its_tokens_may_on_the_average(flux):
     stream = FeatureStream.__new__(FeatureStream)
-    stream.pool, stream._cells = torch.rand(3, 16).softmax(-1), (None, None)
+    stream.pool, stream._mask_of = torch.rand(3, 16).softmax(-1), None
     q, mask = torch.zeros(2, 1, 5 + 16, 4), torch.randn(21, 30, generator=torch.Generator().manual_seed(1))
     mask[7, 3], mask[5:, 4] = -torch.inf, -torch.inf
-    found = stream._allowed(mask, q, 5)
+    found = stream._make_mask(mask, q, 5)
     assert found.shape == (3, 33) and not found[:, :3].any()
     for cell in range(3):
         for key in range(30):
             share = sum(float(stream.pool[cell, i]) * float(mask[5 + i, key].exp()) for i in range(16))
             assert float(found[cell, 3 + key].exp()) == pytest.approx(share, rel=1e-4)
     bools = mask > 0
-    assert torch.allclose(stream._allowed(bools, q, 5)[:, 3:].exp(), stream.pool @ bools[5:].float(), atol=1e-6)
+    assert torch.allclose(stream._make_mask(bools, q, 5)[:, 3:].exp(), stream.pool @ bools[5:].float(), atol=1e-6)
 
 
 def styled(seed):
@@ -139,8 +139,8 @@ def test_a_run_that_heard_nothing_says_so(model, flux, caplog):
 
 def test_a_late_start_begins_as_noised_as_it_is(flux):
     noise = torch.randn(1, 65, 6, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(Coevolving({}, noise).at(1.0), noise)
-    assert torch.allclose(Coevolving({}, noise).at(0.3), 0.3 * noise)
+    assert torch.equal(CoevolvingState({}, noise).advance(1.0), noise)
+    assert torch.allclose(CoevolvingState({}, noise).advance(0.3), 0.3 * noise)
 
 
 @WAYS

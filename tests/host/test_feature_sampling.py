@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from cologen.prw.coredi.features import Coevolving, Features
+from cologen.prw.coredi.features import CoevolvingState, Features
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.files.errors import FileError
 from cologen.prw.flux.inputs import EncodedPrompt
@@ -111,9 +111,9 @@ def test_a_file_brings_back_what_was_saved_and_refuses_all_else(flux, bank, tmp_
 def test_a_time_that_is_asked_for_twice_changes_nothing(flux):
     features, noise = random_features(flux), torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(1))
     own = torch.randn(1, 5, flux.params.hidden_size, generator=torch.Generator().manual_seed(2))
-    once, twice = (Coevolving(features.tensors, noise) for _ in range(2))
+    once, twice = (CoevolvingState(features.tensors, noise) for _ in range(2))
     for state, times in ((once, (1.0, 0.5, 0.2)), (twice, (1.0, 0.5, 0.5, 0.3, 0.2))):
         for t in times:
-            found = state.at(t)
-            state.hear(own, None, None)
+            found = state.advance(t)
+            state.update(own, None, None)
     assert torch.allclose(once.at(0.1), twice.at(0.1), atol=1e-5) and not torch.allclose(found, noise)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from cologen.prw.base_model import Base
 from cologen.prw.comfyui.conditioning import add_source
-from cologen.prw.coredi.features import Features, FeaturesInfo, shapes
+from cologen.prw.coredi.features import Features, FeaturesInfo, list_shapes
 from cologen.prw.flux.math import rotary, timestep_embedding
 from cologen.training.add_expert import empty_bank, grown
 from cologen.training.coredi.encoder_features import features_of
@@ -20,14 +20,14 @@ from tiny_run import TinyEncoders, tiny_curriculum, tiny_lessons
 
 def random_features(flux, way="coredi", task="control", seed=5):
     info, g = FeaturesInfo(Base.of(flux), way, task, 6), torch.Generator().manual_seed(seed)
-    tensors = {name: 0.2 * torch.randn(shape, generator=g) for name, shape in shapes(info).items()}
+    tensors = {name: 0.2 * torch.randn(shape, generator=g) for name, shape in list_shapes(info).items()}
     return Features(info, {**tensors, "norm.weight": tensors["norm.weight"] + 1})
 
 
 def read_features(model, features, weight=1.0):
-    from cologen.prw.comfyui.feature_sampling import FeatureReading
+    from cologen.prw.comfyui.feature_sampling import FeatureReader
 
-    return FeatureReading(features, weight).attach(model)
+    return FeatureReader(features, weight).attach(model)
 
 
 def sourced_conditioning(seed=4, **how):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...prw.attachment import Host
-from ...prw.coredi.features import pooling
+from ...prw.coredi.features import make_pooling_matrix
 from ...prw.files.safe_file import SafeFile
 from ...prw.files.safetensors_writer import write
 from ...prw.positions import token_grid
@@ -52,7 +52,7 @@ class Eye(nn.Module):
 def features_of(host: Host, lessons: MemoryDataset, encoders: Encoders, eye: Eye | None = None) -> Tensor:
     """Of every lesson's target (count, cells + 1, wide); without an eye the VAE's own."""
     size, parts = token_grid(lessons.samples.target, host.flux.patch_size), []
-    pool, device = pooling(*size), find_device(host)
+    pool, device = make_pooling_matrix(*size), find_device(host)
     for latents in lessons.samples.target.split(CHUNK):
         if eye is None:
             seen = host.tokens(host.latent_in(latents.to(device)).float())[0]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
-from ...prw.coredi.feature_stream import FeatureStream, last_tokens
-from ...prw.coredi.features import WAYS, Features, begun, pooling
+from ...prw.coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
+from ...prw.coredi.features import FEATURE_STATES, Features, embed_features, make_pooling_matrix
 from ...prw.flux.inputs import EncodedPrompt, FluxInputs
 from ...prw.flux.sampling import euler
 from ...prw.positions import token_grid
@@ -44,9 +44,11 @@ class FeatureSampler:
         settings: SamplingSettings,
     ) -> Tensor:
         (features,) = (one.to(noise.device) for one in self.features if one.info.task == routing.task)
-        start, pool = noise.new_zeros(len(noise)), pooling(*token_grid(noise, host.flux.patch_size)).to(noise.device)
+        start = noise.new_zeros(len(noise))
+        pool = make_pooling_matrix(*token_grid(noise, host.flux.patch_size)).to(noise.device)
         shape, generator = (len(noise), len(pool), features.info.size), torch.Generator().manual_seed(self.seed)
-        state = WAYS[features.info.way](features.tensors, torch.randn(shape, generator=generator).to(noise.device))
+        drawn = torch.randn(shape, generator=generator).to(noise.device)
+        state = FEATURE_STATES[features.info.way](features.tensors, drawn)
         negative = settings.negative
         prompts = [prompt] if negative is None else [prompt, negative]
         contexts = [weave(host, bank, routing, source, FluxInputs(noise, start, *each)) for each in prompts]
@@ -56,13 +58,14 @@ class FeatureSampler:
             return predict_velocity(host, context, inputs).float()
 
         def predict_with_features(x: Tensor, t: Tensor) -> Tensor:
-            z, stream = state.at(float(t[0])), None
+            z, stream = state.advance(float(t[0])), None
             if z is not None:
-                target = x, t, prompt.pooled, torch.full_like(t, settings.guidance)
-                stream = FeatureStream(host, bank, routing, contexts[0].routes, begun(features.tensors, z), *target)
-            with last_tokens(host.flux) as tokens:
+                inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))
+                routes = SourceRoutes(bank, routing, contexts[0].routes)
+                stream = FeatureStream(host, routes, embed_features(features.tensors, z), inputs)
+            with record_last_tokens(host.flux) as tokens:
                 velocity = predict(contexts[0].with_patches([stream] if stream else []), x, t, prompt)
-            state.hear(stream and stream.left, tokens[0], pool)
+            state.update(None if stream is None else stream.last_tokens, tokens[0], pool)
             return velocity
 
         def predict_guided(x: Tensor, t: Tensor, progress: float) -> Tensor:

@@ -20,9 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...prw.bank.bank import Bank
-from ...prw.coredi.feature_stream import FeatureStream, last_tokens
-from ...prw.coredi.features import WAYS as DRAWN
-from ...prw.coredi.features import Features, FeaturesInfo, begun, pooling, shapes, told
+from ...prw.coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
+from ...prw.coredi.features import (
+    FEATURE_STATES,
+    Features,
+    FeaturesInfo,
+    embed_features,
+    list_shapes,
+    make_pooling_matrix,
+    predict_features,
+)
+from ...prw.flux.inputs import FluxInputs
 from ...prw.positions import token_grid
 from ..batch import Batch
 from ..checkpoint.checkpoints import TrainingError
@@ -65,7 +73,7 @@ class FeatureTrainer(StageTrainer):
         blind = found.narrow(taught, found.start)
         self.blind = float(F.smooth_l1_loss(torch.zeros_like(blind), blind))
         size = token_grid(own.rows([0]).target, host.flux.patch_size)
-        self.pool = pooling(*size).to(self.device)
+        self.pool = make_pooling_matrix(*size).to(self.device)
         self.smoothed, self.heard = self.blind, torch.zeros(2, device=self.device)
 
     def _gradients(self) -> Tensor:
@@ -120,27 +128,28 @@ class FeatureTrainer(StageTrainer):
 
     def run(self, given: Given, stream: FeatureStream | None = None) -> tuple[Tensor, Tensor]:
         """The velocity, and what the picture's last tokens tell of its features."""
-        with last_tokens(self.host.flux) as heard:
+        with record_last_tokens(self.host.flux) as heard:
             found = self.found(given, () if stream is None else (stream,))
         return found, self.pool @ self.tell(heard[0])
 
     def tell(self, tokens: Tensor) -> Tensor:
-        return told(self._own_tensors(), tokens)
+        return predict_features(self._own_tensors(), tokens)
 
     def stream(self, given: Given, z: Tensor, read: Tensor) -> FeatureStream:
-        routing, h = self.routing(self.stage.task), begun(self._own_tensors(), z)
+        routing, h = self.routing(self.stage.task), embed_features(self._own_tensors(), z)
         guidance = torch.full_like(given.times, self.settings.guidance)
-        told = given.x, given.times, given.pooled, guidance
-        return FeatureStream(self.host, self.bank, routing, given.woven.routes, h, *told, None if read.all() else read)
+        inputs = FluxInputs(given.x, given.times, given.context, given.pooled, guidance)
+        routes = SourceRoutes(self.bank, routing, given.woven.routes)
+        return FeatureStream(self.host, routes, h, inputs, None if read.all() else read)
 
     def besides(self) -> Features | None:
         """What drawing them along needs."""
         way = self.stage.features
-        if way not in DRAWN:
+        if way not in FEATURE_STATES:
             return None
         left = {name.removeprefix(PREFIX): t for name, t in (self.average or self.trained).items()}
         info = FeaturesInfo(self.bank.info.base, way, self.stage.task, self.settings.feature_size)
-        return Features(info, {name: left[name].detach().cpu().clone() for name in shapes(info)})
+        return Features(info, {name: left[name].detach().cpu().clone() for name in list_shapes(info)})
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors, state = super().state()
@@ -171,7 +180,7 @@ def self_conditioned(trainer: FeatureTrainer, given: Given, small: Tensor, draw:
 def coevolving(trainer: FeatureTrainer, given: Given, small: Tensor, draw: Draw, read: Tensor):
     stream = trainer.stream(given, noised(small, draw.noise, given.times), read)
     found, _ = trainer.run(given, stream)
-    return found, trainer.tell(stream.left), read.float()
+    return found, trainer.tell(stream.last_tokens), read.float()
 
 
 WAYS: dict[str, Callable] = {"auxiliary": auxiliary, "self": self_conditioned, "coredi": coevolving}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.prw.coredi.features import pooling
+from cologen.prw.coredi.features import make_pooling_matrix
 from cologen.prw.flux.math import timestep_embedding
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.coredi.encoder_features import Eye, kept_features
@@ -38,13 +38,13 @@ def near(found, expected, tolerance=1e-4):
 
 def test_cells_are_means_and_their_places_are_centres():
     tokens = torch.randn(16 * 24, 3, generator=torch.Generator().manual_seed(0))
-    found, grid = pooling(16, 24) @ tokens, tokens.view(16, 24, 3)
+    found, grid = make_pooling_matrix(16, 24) @ tokens, tokens.view(16, 24, 3)
     for row in range(8):
         for column in range(8):
             cell = grid[2 * row : 2 * row + 2, 3 * column : 3 * column + 3].reshape(6, 3)
             assert torch.allclose(found[8 * row + column], cell.mean(0), atol=1e-6)
     assert len(found) == 65 and torch.allclose(found[64], tokens.mean(0), atol=1e-6)
-    assert pooling(2, 3).shape == (7, 6)
+    assert make_pooling_matrix(2, 3).shape == (7, 6)
 
 
 def test_the_stream_is_more_of_the_picture_where_no_expert_bends_it(host):
@@ -224,7 +224,7 @@ def test_an_eye_is_dinov2_on_one_patch_a_token(tmp_path, host, kind):
     lessons = tiny_lessons("edit", 3)
     seen = kept_features(host, lessons, TinyEncoders(), str(tmp_path / "dino"), tmp_path / "features")
     decoded = torch.from_numpy(TinyEncoders().decode(lessons.samples.target))
-    assert torch.equal(seen, (pooling(2, 2) @ Eye(tmp_path / "dino")(decoded, 2, 2)).half())
+    assert torch.equal(seen, (make_pooling_matrix(2, 2) @ Eye(tmp_path / "dino")(decoded, 2, 2)).half())
     (kept,) = (tmp_path / "features").iterdir()
     before = kept.stat().st_mtime_ns
     assert torch.equal(
