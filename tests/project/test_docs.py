@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from cologen.training.cli.main import main
 from pack import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +49,22 @@ def test_commands_of_the_pages_exist():
         )
         for words in named:
             assert words[0] != command or words[1] in done.stdout, words
+
+
+COMMAND = re.compile(r"cologen(?:\.training)? ((?:bench|data|bank|eval) [a-z0-9]+|train|reproduce|demo)\b([^`\n]*)")
+
+
+def test_options_of_the_pages_exist(capsys):
+    options: dict[str, set[str]] = {}
+    for page in PAGES:
+        for command, rest in COMMAND.findall(page.read_text(encoding="utf-8").replace("\\\n", " ")):
+            options.setdefault(command, set()).update(re.findall(r"--[a-z-]+", rest))
+    assert len(options) > 20
+    for command, named in options.items():
+        with pytest.raises(SystemExit):
+            main([*command.split(), "--help"])
+        known = capsys.readouterr().out
+        assert not [option for option in named if option not in known], command
 
 
 QUOTED = re.compile(r"`([\w/.]+\.(?:py|toml))(?:: ?([\w.]+))?`")
