@@ -12,7 +12,7 @@ from torch import Tensor
 from ..prw.fit_image import as_bytes, rgb
 from ..training.comfyui.map_models import AUTO, Draw, found_models, learned, model_for, stamp
 from ..training.data.tasks.canny import HIGH, LOW, canny
-from ..training.data.tasks.control import MAPS
+from ..training.data.tasks.control import MAP_DRAWERS
 from .inputs.schema import schema, slider
 from .inputs.tasks import TASK_NODES
 
@@ -43,7 +43,7 @@ class CoLoGenControlMap(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture, or a batch of them; a map has its size."),
                 io.Combo.Input(
                     "kind",
-                    options=list(MAPS),
+                    options=list(MAP_DRAWERS),
                     tooltip="canny: white edges. lineart: dark lines on white. hed: soft white edges. depth: near is white. "
                     "seg: a colour for each class (ADE20K's, or COCO's). Choose the same in CoLoGen Control.",
                 ),
@@ -86,14 +86,14 @@ def threshold(name: str, default: float, tooltip: str):
 
 
 def is_learned(kind: str, model: str) -> bool:
-    return MAPS[kind] is None or (kind == "hed" and model != AUTO)
+    return MAP_DRAWERS[kind] is None or (kind == "hed" and model != AUTO)
 
 
 def drawer(kind: str, model: str, low: float, high: float) -> Draw:
     if is_learned(kind, model):
         return learned(kind, model)
     if kind != "canny":
-        return MAPS[kind]
+        return MAP_DRAWERS[kind]
     if low > high:
         raise ValueError(f"low_threshold is {low:g}, expected at most high_threshold, {high:g}: lower it.")
     return partial(canny, low=low, high=high)

@@ -13,7 +13,7 @@ from ..prw.tasks import TASKS
 from ..training.comfyui.folders import data_folder
 from ..training.comfyui.training_data import HostEncoders, TrainingData, encoded
 from ..training.data.sample import Example
-from ..training.data.sets.folder import Folder
+from ..training.data.tasks.folder import Folder
 from .inputs.schema import TRAINING, DataType, advanced, schema
 
 Examples = tuple[Callable[[int], Example], int, Mapping[str, str]]

@@ -109,7 +109,7 @@ def test_kinds_are_those_of_the_control_node_in_its_order():
         next(item for item in cls.define_schema().inputs if item.id == "kind").options
         for cls in (CoLoGenControlMap, CoLoGenControl)
     )
-    assert made == taken[: len(made)] == list(control.MAPS)
+    assert made == taken[: len(made)] == list(control.MAP_DRAWERS)
 
 
 @pytest.mark.parametrize("model", ["dpt", "depth_anything", "metric", "zoe_depth"])

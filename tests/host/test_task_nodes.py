@@ -5,7 +5,7 @@ import pytest
 import torch
 from cologen.prw.comfyui.conditioning import list_sources
 from cologen.training.data.sample import Thing
-from cologen.training.data.tasks.ground import COLOURS, painted, rings
+from cologen.training.data.tasks.ground import COLOURS, outline_boxes, paint
 from cologen.training.data.tasks.read_grounding import found_in
 
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -207,12 +207,12 @@ def test_drawn_answers_are_read_back(colour, drift):
     rng = np.random.default_rng(1)
 
     def drawn(area):
-        answer = painted(base, area, COLOURS[colour], 1.0).astype(int)
+        answer = paint(base, area, COLOURS[colour], 1.0).astype(int)
         return (answer + rng.integers(-drift, drift + 1, answer.shape)).clip(0, 255).astype(np.uint8)
 
-    one = found_in(drawn(rings(things[:1], base.shape[:2])), base, "box", colour)
+    one = found_in(drawn(outline_boxes(things[:1], base.shape[:2])), base, "box", colour)
     assert one.largest == (12, 10, 38, 20) and one.mask.sum() == 38 * 20
-    all_of_them = found_in(drawn(rings(things, base.shape[:2])), base, "detect", colour)
+    all_of_them = found_in(drawn(outline_boxes(things, base.shape[:2])), base, "detect", colour)
     assert [(box.x0, box.y0, box.x1, box.y1) for box in all_of_them.boxes] == [(12, 10, 50, 30), (70, 60, 95, 90)]
     mask = found_in(drawn(things[0].mask | things[1].mask), base, "mask", colour)
     assert np.array_equal(mask.mask, things[0].mask | things[1].mask)
@@ -228,7 +228,7 @@ def test_nothing_found_is_said():
 
 def test_an_answer_of_another_size_is_read_in_the_original_s_pixels():
     base, things = scene()
-    answer = painted(base, rings(things[:1], base.shape[:2]), COLOURS["red"], 1.0)
+    answer = paint(base, outline_boxes(things[:1], base.shape[:2]), COLOURS["red"], 1.0)
     original, drawn = (torch.from_numpy(part.astype(np.float32) / 255)[None] for part in (base, answer))
     large = torch.nn.functional.interpolate(drawn.movedim(-1, 1), scale_factor=2, mode="nearest").movedim(1, -1)
     mask, box, _, text = run(nodes().CoLoGenReadGrounding, drawn=large, original=original, form="box", colour="red")

@@ -91,7 +91,7 @@ def _label(args: Namespace) -> str:
     from ..data.labels.labeller import open_labeller
     from ..data.labels.labels import write_labels
     from ..data.sets import open_source
-    from ..data.stream import Stream
+    from ..data.sets.stream import Stream
     from ..monitor.terminal import Line
 
     curriculum = load_curriculum(args.config, args.changes)

@@ -5,7 +5,7 @@ from math import log
 
 import numpy as np
 
-from .tasks.masks import Size
+from .box import Size
 
 STEP = 64
 """Sides of what is not square are multiples of this."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
+from .box import Box, Size
 from .sample import Example, Pair, Sample, Thing, Triple
-from .tasks.masks import Box, Size
 
 LEAST = 0.7
 """A drawn crop has at least this share of the sides of the largest one that fits."""

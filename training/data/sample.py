@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .tasks.masks import Box, box_of
+from .box import Box, find_box
+
+MAP_KINDS = ("canny", "lineart", "hed", "depth", "seg")
+"""Control maps that a sample can bring."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +26,7 @@ class Thing:
 
     @property
     def box(self) -> Box:
-        return box_of(self.mask)
+        return find_box(self.mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class Sample:
     caption: str = ""
     things: tuple[Thing, ...] = ()
     maps: dict[str, np.ndarray] = field(default_factory=dict)
-    """Control maps it brings: "depth" or "seg", uint8 (height, width, 3)."""
+    """Control maps that it brings, by kind: uint8 (height, width, 3)."""
 
 
 @dataclass(frozen=True, eq=False)

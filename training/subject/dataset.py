@@ -14,7 +14,7 @@ from ..data.encoded.samples import EncodedSamples
 from ..data.formats.picture_files import read_picture, read_prompt
 from ..data.geometry import centre_view
 from ..data.sample import Example
-from ..data.sets.folder import listing
+from ..data.sets.folder import list_files
 from ..encoders.protocol import Encoders
 from ..recipes.subject import OWN, PRIOR, Subject, SubjectRecipe
 
@@ -82,7 +82,7 @@ def refuse_missing(name: str, folder: str, wanted: str) -> None:
 def folder_pictures(root: Path, size: int) -> dict[str, np.ndarray]:
     """As much as a square in their middle shows."""
     found = {}
-    for name, files in listing(root).items():
+    for name, files in list_files(root).items():
         if "target" in files:
             picture = read_picture(files["target"], root)
             found[name] = centre_view(picture.shape[:2], (size, size)).picture(picture)
@@ -91,7 +91,7 @@ def folder_pictures(root: Path, size: int) -> dict[str, np.ndarray]:
 
 def folder_told(root: Path, size: int) -> dict[str, tuple[np.ndarray, str]]:
     """Those that have a prompt."""
-    prompts = {name: files["prompt"] for name, files in listing(root).items() if "prompt" in files}
+    prompts = {name: files["prompt"] for name, files in list_files(root).items() if "prompt" in files}
     pictures = folder_pictures(root, size)
     return {name: (pictures[name], read_prompt(path, root)) for name, path in prompts.items() if name in pictures}
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from ..data.tasks.control import MAPS
+from ..data.tasks.control import MAP_DRAWERS
 from ..data.tasks.ground import read_box, read_mask
 from ..data.tasks.masks import iou
 from .oracle import read
@@ -53,7 +53,7 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
     if kind == "seg":
         return {"seg": mean_iou(seg_map(read(picture).scene), seg_map(question.scene))}
     ink = {"canny": 128, "lineart": 128, "hed": 64}[kind]
-    drawn, wanted = (MAPS[kind](image)[..., 0].astype(int) for image in (picture, question.example.target))
+    drawn, wanted = (MAP_DRAWERS[kind](image)[..., 0].astype(int) for image in (picture, question.example.target))
     if kind == "lineart":
         drawn, wanted = 255 - drawn, 255 - wanted
     return {kind: edge_f1(drawn > ink, wanted > ink)}

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..data.sample import Example, Pair, Sample, Thing, Triple
-from ..data.tasks.control import control
-from ..data.tasks.inpaint import inpaint
-from ..data.tasks.pairs import edit, subject
+from ..data.tasks.control import make_control_example
+from ..data.tasks.inpaint import make_inpaint_example
+from ..data.tasks.pairs import make_edit_example, make_subject_example
 from .render import depth_map, item_mask, render, seg_map
 from .scene import (
     COLOURS,
@@ -48,7 +48,7 @@ def sample_of(rng: np.random.Generator, scene: Scene, name: str) -> Sample:
 def ask_inpaint(rng: np.random.Generator, name: str) -> Question:
     scene = draw_scene(rng)
     sample = sample_of(rng, scene, name)
-    example = inpaint(rng, sample)
+    example = make_inpaint_example(rng, sample)
     asked = next((i for i, thing in enumerate(sample.things) if thing.name == example.prompt), None)
     return Question(example, scene, asked)
 
@@ -75,7 +75,7 @@ def ask_control(rng: np.random.Generator, name: str) -> Question:
     scene = draw_scene(rng, int(rng.integers(2, 4)))
     facts = [replace(thing_of(item), shape="", size="") for item in scene.items]
     caption = tell_all(rng, [*facts, Fact("ground", colour=scene.ground)])
-    example = control(rng, replace(sample_of(rng, scene, name), caption=caption))
+    example = make_control_example(rng, replace(sample_of(rng, scene, name), caption=caption))
     return Question(example, scene)
 
 
@@ -92,7 +92,7 @@ def ask_subject(rng: np.random.Generator, name: str) -> Question:
         )
         for scene in (first, second)
     ]
-    example = subject(rng, Pair(name, render(first), render(second), *captions))
+    example = make_subject_example(rng, Pair(name, render(first), render(second), *captions))
     return Question(example, second if example.prompt == captions[1] else first, 0)
 
 
@@ -100,7 +100,7 @@ def ask_edit(rng: np.random.Generator, name: str) -> Question:
     before = draw_scene(rng)
     kind = pick(rng, EDITS)
     after, prompt, item = EDITS[kind](rng, before)
-    example = edit(rng, Triple(name, render(before), render(after), prompt))
+    example = make_edit_example(rng, Triple(name, render(before), render(after), prompt))
     return Question(replace(example, kind=kind), after, item)
 
 

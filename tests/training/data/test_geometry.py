@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cologen.training.data.box import Box
 from cologen.training.data.geometry import (
     KEEP,
     LEAST,
@@ -16,7 +17,6 @@ from cologen.training.data.geometry import (
     whole_view,
 )
 from cologen.training.data.sample import Example, Pair, Sample, Thing, Triple
-from cologen.training.data.tasks.masks import Box
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ....prw.files.validate import short
-from ..sets.reader import Row, id_of
 from .picture_files import Broken
+from .rows import Row, name_row
 
 PART = 4 * 2**20
 LONGEST = 2**20
@@ -55,4 +55,4 @@ def row_of(id: str, line: bytes) -> Row:
         return {"id": id, "broken": f"its line is no JSON ({short(error)})"}
     if not isinstance(record, dict):
         return {"id": id, "broken": "its line is no JSON object"}
-    return {"id": id_of(record.get("id"), id), "record": record}
+    return {"id": name_row(record.get("id"), id), "record": record}

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ....prw.files.validate import short
-from ..sets.reader import Row
 from .picture_files import Broken
+from .rows import Row
 
 HUB = "hf://datasets/"
 FEW = 8

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..geometry import SMOOTH_MAPS, whole_view
-from ..sample import Found, Pair, Sample, Thing, Triple
-from ..tasks.control import MAPS
+from ..sample import MAP_KINDS, Found, Pair, Sample, Thing, Triple
 from .picture_files import SUFFIXES, Broken, picture_of
 from .run_length_masks import mask_of
 
 WORDS = ("picture", "caption", "things", "first", "second", "first_caption", "second_caption", "before", "after")
-WORDS += ("instruction", *MAPS)
+WORDS += ("instruction", *MAP_KINDS)
 Fetch = Callable[[str], bytes]
 """What a file of this name holds."""
 
@@ -53,7 +52,7 @@ def found_in(
             f"and second: name its columns"
         )
     seen = picture("picture")
-    maps = {kind: fitted_map(kind, picture(kind), seen.shape[:2]) for kind in MAPS if kind in own}
+    maps = {kind: fitted_map(kind, picture(kind), seen.shape[:2]) for kind in MAP_KINDS if kind in own}
     return Sample(id, seen, text("caption"), things_from(own.get("things", []), seen.shape[:2]), maps)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....prw.files.validate import short
-from ..tasks.masks import Size
+from ..box import Size
 from .picture_files import Broken
 
 FINER = 5

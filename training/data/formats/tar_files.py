@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ....prw.files.validate import short
-from ..sets.reader import Row
 from .json_lines import LONGEST
 from .picture_files import MAX_BYTES, Broken
+from .rows import Row
 
 
 class Sparing:

@@ -15,11 +15,11 @@ from typing import Any
 from ....prw.files.atomic_write import whole
 from ....prw.files.validate import short
 from ...checkpoint.folder_guard import claim
+from ..box import Size
 from ..formats.picture_files import Broken
 from ..formats.records import things_from
 from ..sample import Sample, Thing
-from ..stream import Stream
-from ..tasks.masks import Size
+from ..sets.stream import Stream
 
 ABOUT = "labels.json"
 PART = 500

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from ....prw.files.validate import between, build, one_of, short, typed
+from ....prw.tasks import TASKS
 from .ade20k import Ade20k
 from .captioned import Captioned
 from .coco_stuff import CocoStuff
@@ -23,8 +24,8 @@ from .subjects200k import Subjects200k
 
 
 class Dataset(NamedTuple):
-    feeds: tuple[str, ...]
-    """Tasks."""
+    taken_for: tuple[str, ...]
+    """Tasks that the paper takes it for; none: every task."""
     readers: tuple[type[Reader], ...]
     """One for every layout in which the set is public: the first that fits the folder reads it."""
     home: str
@@ -33,10 +34,14 @@ class Dataset(NamedTuple):
     kinds: tuple[str, ...] = ()
     """Control maps that the paper takes from it."""
 
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        """The tasks that it can train."""
+        return self.taken_for or tuple(TASKS)
+
 
 NAME = re.compile(r"\w[\w.+-]{0,63}")
 """Of a table: it becomes part of file names."""
-ANY = ("inpaint", "ground", "control", "subject", "edit")
 REFER = "https://github.com/lichengunc/refer"
 COCO_TERMS = "annotations CC BY 4.0, pictures by Flickr's terms"
 REFER_TERMS = "not stated for the references; pictures by Flickr's terms"
@@ -82,10 +87,10 @@ DATASETS = {
         ("edit",), (OmniEdit,), "https://huggingface.co/datasets/TIGER-Lab/OmniEdit-Filtered-1.2M", "MIT"
     ),
     "magicbrush": Dataset(("edit",), (MagicBrush,), "https://huggingface.co/datasets/osunlp/MagicBrush", "CC BY 4.0"),
-    "folder": Dataset(ANY, (OwnFolder,), "", "your own"),
-    "json-lines": Dataset(ANY, (JsonLines,), "", "your own"),
-    "parquet": Dataset(ANY, (Parquet,), "", "your own"),
-    "webdataset": Dataset(ANY, (WebDataset,), "", "your own"),
+    "folder": Dataset((), (OwnFolder,), "", "your own"),
+    "json-lines": Dataset((), (JsonLines,), "", "your own"),
+    "parquet": Dataset((), (Parquet,), "", "your own"),
+    "webdataset": Dataset((), (WebDataset,), "", "your own"),
 }
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ....prw.files.validate import short
+from ..box import Size
 from ..formats.picture_files import Broken
 from ..formats.run_length_masks import mask_of
 from ..sample import Thing
-from ..tasks.masks import Size
 
 WANTED = ("id", "image_id", "category_id", "segmentation", "iscrowd")
 

@@ -7,9 +7,9 @@ from zlib import crc32
 
 from ..formats.picture_files import Broken
 from ..formats.records import found_in
+from ..formats.rows import name_row
 from ..sample import Found
 from .own import Parquet
-from .reader import id_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class OmniEdit(Parquet):
 
     def found(self, id: str, record: Mapping[str, Any]) -> Found:
         """Several wordings, short and long: which one is taken follows from the id, so that all are seen."""
-        id, wordings = id_of(record.get("omni_edit_id"), id), record.get("edited_prompt_list")
+        id, wordings = name_row(record.get("omni_edit_id"), id), record.get("edited_prompt_list")
         if not isinstance(wordings, list) or not wordings:
             raise Broken("it has no instruction")
         words = {**record, "instruction": wordings[crc32(id.encode()) % len(wordings)]}
@@ -40,5 +40,5 @@ class MagicBrush(Parquet):
     LAYOUT: ClassVar[str] = "*.parquet with img_id, turn_index, source_img, target_img, instruction"
 
     def found(self, id: str, record: Mapping[str, Any]) -> Found:
-        picture = id_of(record.get("img_id"), id)
+        picture = name_row(record.get("img_id"), id)
         return found_in(f"{picture}-{record.get('turn_index')}", record, self.words)

@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from ..formats.picture_files import picture_of
+from ..formats.rows import Row
 from ..formats.tar_files import lines_in, members_in
 from ..sample import Sample
 from .listing import some
-from .reader import Reader, Row
+from .reader import Reader
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 from ..formats.picture_files import below, contents
 from ..formats.records import found_in
+from ..formats.rows import name_row
 from ..sample import Found
 from .own import JsonLines, Parquet
-from .reader import id_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class MultiGen(JsonLines):
     def found(self, id: str, record: Mapping[str, Any]) -> Found:
         own = {"caption": record.get("prompt"), "picture": self.file("images", record.get("source"))}
         own |= {kind: self.file("conditions", record.get(f"control_{kind}")) for kind in self.BRINGS}
-        return found_in(id_of(record.get("source"), id).removeprefix("./"), own)
+        return found_in(name_row(record.get("source"), id).removeprefix("./"), own)
 
     def file(self, folder: str, name: Any) -> bytes | None:
         return contents(below(self.root / folder, name)) if isinstance(name, str) else None

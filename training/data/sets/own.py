@@ -11,10 +11,11 @@ from ..formats import parquet
 from ..formats import tar_files as tars
 from ..formats.picture_files import below, contents
 from ..formats.records import WORDS, found_in, record_of
+from ..formats.rows import Row, name_row
 from ..sample import Found
-from .folder import Entry, Files, listing
+from .folder import Files, PictureFiles, list_files
 from .listing import some
-from .reader import Listed, Reader, Row, id_of
+from .reader import Listed, Reader
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class OwnFolder(Listed):
     LAYOUT: ClassVar[str] = "NAME.png, NAME.txt; for tasks with a source NAME.source.png, for inpaint NAME.mask.png"
 
     def listed(self) -> Sequence[tuple[str, Files]]:
-        return list(some(listing(self.root), "picture with its prompt", self.root).items())
+        return list(some(list_files(self.root), "picture with its prompt", self.root).items())
 
-    def sample(self, id: str, entry: Files) -> Entry:
-        return Entry(self.root, id, entry)
+    def sample(self, id: str, entry: Files) -> PictureFiles:
+        return PictureFiles(self.root, id, entry)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Parquet(Records):
         return True
 
     def found(self, id: str, record: Mapping[str, Any]) -> Found:
-        return found_in(id_of(record.get("id"), id), record, self.words)
+        return found_in(name_row(record.get("id"), id), record, self.words)
 
     def count(self) -> int | None:
         return parquet.count_in(self.files)

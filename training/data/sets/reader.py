@@ -11,19 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ....prw.files.validate import short
+from ..formats.rows import Row
 from ..sample import Found
-from .folder import Entry
+from .folder import PictureFiles
 
 PART = 64
 """Entries of a list that make a shard."""
-Row = dict[str, Any]
-"""At least an "id"; "broken" says why there is no more."""
-
-
-def id_of(value: Any, place: str) -> str:
-    """What a record calls itself, which may be 0; else where it lies."""
-    return place if value is None or value == "" else short(value)
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,7 @@ class Reader:
         """Always the same rows in the same order; a shard that breaks off raises `Broken`."""
 
     @abstractmethod
-    def read(self, row: Row) -> Found | Entry:
+    def read(self, row: Row) -> Found | PictureFiles:
         """Raises `Broken`."""
 
     def count(self) -> int | None:
@@ -78,7 +71,7 @@ class Listed(Reader):
     def listed(self) -> Sequence[tuple[str, Any]]: ...
 
     @abstractmethod
-    def sample(self, id: str, entry: Any) -> Found | Entry: ...
+    def sample(self, id: str, entry: Any) -> Found | PictureFiles: ...
 
     def shards(self) -> list:
         return [(start, min(start + PART, self.count())) for start in range(0, self.count(), PART)]
@@ -87,7 +80,7 @@ class Listed(Reader):
         for place in range(*shard):
             yield {"id": self.entries[place][0], "place": place}
 
-    def read(self, row: Row) -> Found | Entry:
+    def read(self, row: Row) -> Found | PictureFiles:
         return self.sample(*self.entries[row["place"]])
 
     def count(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..sample import Example, Sample, Unfit
+from ..sample import MAP_KINDS, Example, Sample, Unfit
 from .canny import canny
 
 SIDE = 512
@@ -55,21 +55,21 @@ def hed(picture: np.ndarray) -> np.ndarray:
     return as_map(1 - (-CONTRAST * edges).exp())
 
 
-MAPS = {"canny": canny, "lineart": lineart, "hed": hed, "depth": None, "seg": None}
+MAP_DRAWERS = dict.fromkeys(MAP_KINDS) | {"canny": canny, "lineart": lineart, "hed": hed}
 """What draws each kind from a picture; None: only the sample can bring it."""
 
 
-def control(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] | None = None) -> Example:
+def make_control_example(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] = ()) -> Example:
     """A map of a kind drawn uniformly among those that can be had."""
-    kinds = tuple(MAPS if kinds is None else kinds)
-    possible = [kind for kind in kinds if kind in sample.maps or MAPS.get(kind)]
+    kinds = tuple(kinds or MAP_DRAWERS)
+    possible = [kind for kind in kinds if kind in sample.maps or MAP_DRAWERS.get(kind)]
     if not possible:
         raise Unfit(
             f"The picture {sample.id!r} has no map of the kinds {', '.join(kinds)} (it brings "
             f"{', '.join(sample.maps) or 'none'}): ask for canny, lineart or hed, or bring the map with the picture."
         )
     kind = possible[int(rng.integers(len(possible)))]
-    source = sample.maps[kind] if kind in sample.maps else MAPS[kind](sample.picture)
+    source = sample.maps[kind] if kind in sample.maps else MAP_DRAWERS[kind](sample.picture)
     return Example(sample.id, "control", sample.caption, source, sample.picture, kind)
 
 

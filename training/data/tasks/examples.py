@@ -1,44 +1,24 @@
 """From what a set yields to what a task trains on: one look at it, then the task's recipe."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from ....prw.files.validate import one_of
+from ..box import Size
 from ..buckets import pick, sizes_of
 from ..formats.picture_files import Broken
 from ..geometry import View, draw_view, view_pair, view_sample, view_triple
 from ..labels.labels import Labels
 from ..sample import Example, Found, Pair, Sample, Triple, Unfit
 from ..sets import Source
-from ..sets.folder import Entry, Look, fitted, layout_of
-from ..stream import Stream
-from .control import MAPS, control
-from .ground import FORMS, ground
-from .inpaint import inpaint
-from .masks import Size
-from .pairs import edit, subject
-
-
-class Recipe(NamedTuple):
-    takes: type
-    make: Callable[..., Example]
-    """Of a random generator, what was seen, and the kinds that are wanted, if any are."""
-    kinds: tuple[str, ...] = ()
-    """Those it knows."""
-
-
-RECIPES = {
-    "inpaint": Recipe(Sample, lambda rng, sample, kinds: inpaint(rng, sample)),
-    "ground": Recipe(Sample, lambda rng, sample, kinds: ground(rng, sample, forms=kinds or None), tuple(FORMS)),
-    "control": Recipe(Sample, lambda rng, sample, kinds: control(rng, sample, kinds or None), tuple(MAPS)),
-    "subject": Recipe(Pair, lambda rng, pair, kinds: subject(rng, pair)),
-    "edit": Recipe(Triple, lambda rng, triple, kinds: edit(rng, triple)),
-}
+from ..sets.folder import PictureFiles
+from ..sets.stream import Stream
+from . import EXAMPLE_MAKERS, find_layout
+from .folder_layouts import Look, fitted
 
 
 def look_at(found: Found, look: Look) -> Found:
@@ -58,10 +38,10 @@ class Examples:
         one_of(f"The task of {source.name}", task, source.dataset.feeds)
         self.source, self.task, self.seed = source, task, seed
         self.sizes = [sizes_of(int(side), source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
-        self.recipe, self.kinds = RECIPES[task], source.knobs.kinds
+        self.maker, self.kinds = EXAMPLE_MAKERS[task], source.knobs.kinds
         for kind in self.kinds:
-            one_of(f"data.{source.name}.kinds", kind, self.recipe.kinds)
-        self.kinds = self.kinds or tuple(kind for kind in source.dataset.kinds if kind in self.recipe.kinds)
+            one_of(f"data.{source.name}.kinds", kind, self.maker.kinds)
+        self.kinds = self.kinds or tuple(kind for kind in source.dataset.kinds if kind in self.maker.kinds)
         self.labels = Labels(Path(source.knobs.labels)) if source.knobs.labels else None
         self.stream = Stream(source.reader, source.name, rank, world, seed)
 
@@ -98,7 +78,7 @@ class Examples:
         unfit = f", {tally.unfit} have nothing for {self.task}" if tally.unfit else ""
         return tally.summary() + unfit
 
-    def made(self, found: Found | Entry, rng: np.random.Generator) -> Example:
+    def made(self, found: Found | PictureFiles, rng: np.random.Generator) -> Example:
         size: list[Size] = []  # the first picture's: what belongs together has one size
 
         def look(pixels: np.ndarray) -> View:
@@ -106,14 +86,15 @@ class Examples:
                 size.append(pick(rng, pixels.shape[:2], self.sizes))
             return draw_view(rng, pixels.shape[:2], size[0], flip=self.source.knobs.flip)
 
-        if isinstance(found, Entry):
-            found.check(layout_of(self.task))
-            return found.example(self.task, look, rng)
-        if not isinstance(found, self.recipe.takes):
+        if isinstance(found, PictureFiles):
+            layout = find_layout(self.task)
+            found.check(layout.beside, layout.needed)
+            return layout.example(self.task, found, look, rng)
+        if not isinstance(found, self.maker.takes):
             raise Broken(
-                f"it is a {type(found).__name__.lower()}, {self.task} takes a {self.recipe.takes.__name__.lower()}"
+                f"it is a {type(found).__name__.lower()}, {self.task} takes a {self.maker.takes.__name__.lower()}"
             )
         if self.labels and isinstance(found, Sample):
             things = self.labels.things(found.id, found.picture.shape[:2])
             found = replace(found, things=(*found.things, *things))
-        return self.recipe.make(rng, look_at(found, look), self.kinds)
+        return self.maker.make(rng, look_at(found, look), self.kinds)

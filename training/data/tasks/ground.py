@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..box import Box, Size, find_box
 from ..sample import Example, Sample, Thing, Unfit
-from .masks import Box, Size, box_of
 
 Colours = dict[str, tuple[int, int, int]]
 COLOURS: Colours = {
@@ -32,7 +32,7 @@ OUTLINE = 0.25
 """A box is believed if this share of its outline was painted."""
 
 
-def rings(things: Sequence[Thing], size: Size) -> np.ndarray:
+def outline_boxes(things: Sequence[Thing], size: Size) -> np.ndarray:
     """The things' boxes as lines. The outer edge is the box; the line gives way where it would hide a small thing."""
     area = np.zeros(size, bool)
     for x0, y0, x1, y1 in (thing.box for thing in things):
@@ -43,7 +43,7 @@ def rings(things: Sequence[Thing], size: Size) -> np.ndarray:
     return area
 
 
-def union(things: Sequence[Thing], size: Size) -> np.ndarray:
+def join_masks(things: Sequence[Thing], size: Size) -> np.ndarray:
     return np.logical_or.reduce([thing.mask for thing in things])
 
 
@@ -61,7 +61,7 @@ class Form(NamedTuple):
 FORMS = {
     "box": Form(
         "name",
-        rings,
+        outline_boxes,
         False,
         (
             "Draw a box in {colour} around {thing}.",
@@ -72,7 +72,7 @@ FORMS = {
     ),
     "mask": Form(
         "name",
-        union,
+        join_masks,
         True,
         (
             "Cover {thing} with {colour}.",
@@ -83,7 +83,7 @@ FORMS = {
     ),
     "detect": Form(
         "kind",
-        rings,
+        outline_boxes,
         False,
         (
             "Draw a box in {colour} around every {kind}.",
@@ -95,51 +95,51 @@ FORMS = {
 }
 
 
-def ground(
+def make_ground_example(
     rng: np.random.Generator,
     sample: Sample,
+    forms: Sequence[str] = (),
     colours: Colours = COLOURS,
-    forms: Sequence[str] | None = None,
     opacity: float = 1.0,
 ) -> Example:
     """A form, a phrase or class, a colour and a template, each drawn uniformly among those that are possible."""
-    phrases = {name: phrases_for(FORMS[name], sample.things) for name in (FORMS if forms is None else forms)}
+    phrases = {name: list_phrases(FORMS[name], sample.things) for name in (forms or FORMS)}
     possible = [name for name, found in phrases.items() if found]
     if not possible:
         raise Unfit(
             f"The picture {sample.id!r} has nothing to find ({len(sample.things)} things, asked for "
             f"{', '.join(phrases)}), expected a thing with a name or a class: leave it out of the grounding data."
         )
-    name = draw(rng, possible)
-    form, phrase = FORMS[name], draw(rng, phrases[name])
+    name = choose(rng, possible)
+    form, phrase = FORMS[name], choose(rng, phrases[name])
     size = sample.picture.shape[:2]
     area = form.area([thing for thing in sample.things if getattr(thing, form.by) == phrase], size)
-    colour = draw(rng, showing(sample.picture[area], colours))
-    target = painted(sample.picture, area, colours[colour], opacity if form.sheer else 1.0)
-    prompt = draw(rng, form.templates).format(thing=phrase, kind=phrase, colour=colour)
+    colour = choose(rng, find_visible_colours(sample.picture[area], colours))
+    target = paint(sample.picture, area, colours[colour], opacity if form.sheer else 1.0)
+    prompt = choose(rng, form.templates).format(thing=phrase, kind=phrase, colour=colour)
     return Example(sample.id, "ground", prompt, sample.picture, target, name)
 
 
-def phrases_for(form: Form, things: Sequence[Thing]) -> list[str]:
+def list_phrases(form: Form, things: Sequence[Thing]) -> list[str]:
     """What a prompt of this form can ask for; things without a name can still have a class."""
     return list(dict.fromkeys(phrase for thing in things if (phrase := getattr(thing, form.by))))
 
 
-def draw(rng: np.random.Generator, options: Sequence[str]) -> str:
+def choose(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def showing(pixels: np.ndarray, colours: Colours) -> list[str]:
+def find_visible_colours(pixels: np.ndarray, colours: Colours) -> list[str]:
     """The colours that stand out from these pixels; if none does, all."""
     found = [name for name, rgb in colours.items() if np.mean(squared_distance(pixels, rgb) < NEAR**2) <= FEW]
     return found or list(colours)
 
 
-def painted(picture: np.ndarray, area: np.ndarray, rgb: Sequence[int], opacity: float) -> np.ndarray:
+def paint(picture: np.ndarray, area: np.ndarray, rgb: Sequence[int], opacity: float) -> np.ndarray:
     target, levels = picture.copy(), np.arange(256)
     if not area.any():
         return target
-    part = box_of(area).part
+    part = find_box(area).part
     for i, level in enumerate(rgb):
         mixed = np.round(opacity * level + (1 - opacity) * levels).astype(np.uint8)
         np.copyto(target[part][..., i], mixed[picture[part][..., i]], where=area[part])

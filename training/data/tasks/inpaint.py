@@ -1,5 +1,7 @@
 """Inpainting (paper, section 3.1): fill the hole. How the hole is shown is our choice: mid-grey, no second mask."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..sample import Example, Sample
@@ -8,15 +10,15 @@ from .masks import hole
 GREY = 128
 
 
-def inpaint(rng: np.random.Generator, sample: Sample) -> Example:
+def make_inpaint_example(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] = ()) -> Example:
     """A hole that an object made asks for the object, a random one for the scene."""
     found = hole(rng, [thing.mask for thing in sample.things], sample.picture.shape[:2])
     thing = None if found.of is None else sample.things[found.of]
     prompt = sample.caption if thing is None else thing.name or thing.kind
-    return Example(sample.id, "inpaint", prompt, emptied(sample.picture, found.mask), sample.picture, found.kind)
+    return Example(sample.id, "inpaint", prompt, fill_grey(sample.picture, found.mask), sample.picture, found.kind)
 
 
-def emptied(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def fill_grey(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     source = picture.copy()
     source[mask] = GREY
     return source

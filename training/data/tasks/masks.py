@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-Size = tuple[int, int]
+from ..box import Box, Size, find_box
+
 SIDE = 256
 KINDS = {"random": 0.2, "object": 0.4, "irregular": 0.4}
 """The paper's mixture."""
@@ -22,30 +23,11 @@ POINTS_A_SIDE = 5
 """Uniform points on each of the box's four curves: 20 in all."""
 
 
-class Box(NamedTuple):
-    """x0 <= x < x1, y0 <= y < y1."""
-
-    x0: int
-    y0: int
-    x1: int
-    y1: int
-
-    @property
-    def part(self) -> tuple[slice, slice]:
-        """Of a picture or mask."""
-        return slice(self.y0, self.y1), slice(self.x0, self.x1)
-
-
 class Hole(NamedTuple):
     kind: str
     mask: np.ndarray
     of: int | None
     """Which of the objects made it; a random hole is made by none."""
-
-
-def box_of(mask: np.ndarray) -> Box:
-    ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    return Box(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -60,7 +42,7 @@ def hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) ->
         return Hole(kind, scene_hole(rng, objects, size), None)
     of = int(rng.integers(len(objects)))
     mask = objects[of]
-    return Hole(kind, mask.copy() if kind == "object" else irregular(rng, box_of(mask), size), of)
+    return Hole(kind, mask.copy() if kind == "object" else irregular(rng, find_box(mask), size), of)
 
 
 def scene_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> np.ndarray:

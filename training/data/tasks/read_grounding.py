@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ..box import Box, Size, find_box
 from ..sample import Thing
-from .ground import COLOURS, OUTLINE, Colours, painted, read_box, read_mask, rings
-from .masks import Box, Size, box_of
+from .ground import COLOURS, OUTLINE, Colours, outline_boxes, paint, read_box, read_mask
 
 SPECK = 0.0005
 """Painted spots smaller than this share of the picture are no answer."""
@@ -53,14 +53,14 @@ def one_mask(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colo
     mask = np.zeros(source.shape[:2], bool)
     for spot in spots(read_mask(picture, source, colour, colours=colours)):
         mask |= spot
-    return ([box_of(mask)] if mask.any() else []), mask
+    return ([find_box(mask)] if mask.any() else []), mask
 
 
 def boxes_of_all(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
     """Every painted spot that is an outline."""
     found = []
     for spot in spots(read_mask(picture, source, colour, colours=colours)):
-        box = box_of(spot)
+        box = find_box(spot)
         cut = spot[box.part]
         if np.concatenate([cut[0], cut[-1], cut[:, 0], cut[:, -1]]).mean() >= OUTLINE:
             found.append(box)
@@ -75,7 +75,7 @@ def spots(mask: np.ndarray) -> list[np.ndarray]:
     """Connected parts of a mask that are no specks."""
     if not mask.any():
         return []
-    part, found = box_of(mask).part, []
+    part, found = find_box(mask).part, []
     labels, _ = ndimage.label(mask[part], np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())[1:]
     for i in np.flatnonzero(sizes >= SPECK * mask.size):
@@ -89,6 +89,6 @@ def overlay(source: np.ndarray, answer: Found, form: str, rgb: Sequence[int]) ->
     if not answer.boxes:
         return source
     if form == "mask":
-        return painted(source, answer.mask, rgb, SHEER)
+        return paint(source, answer.mask, rgb, SHEER)
     things = [Thing("", "", inside([box], source.shape[:2])) for box in answer.boxes]
-    return painted(source, rings(things, source.shape[:2]), rgb, 1.0)
+    return paint(source, outline_boxes(things, source.shape[:2]), rgb, 1.0)

@@ -14,7 +14,7 @@ from cologen.training.data.labels.labels import Labels, write_labels
 from cologen.training.data.labels.noun_phrases import simple_phrases
 from cologen.training.data.sample import Sample
 from cologen.training.data.sets import open_source
-from cologen.training.data.stream import Stream
+from cologen.training.data.sets.stream import Stream
 from cologen.training.data.tasks.examples import Examples
 from layouts import SIZE, box_mask, drawn, encoded
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from cologen.training.data.formats.palettes import ADE20K, COCO_STUFF
 from cologen.training.data.sets import DATASETS, open_source
-from cologen.training.data.stream import Stream
-from cologen.training.data.tasks.examples import RECIPES as TASK_RECIPES
+from cologen.training.data.sets.stream import Stream
+from cologen.training.data.tasks import EXAMPLE_MAKERS
 from cologen.training.data.tasks.examples import Examples
 from cologen.training.recipes.curriculum import load_curriculum
 from layouts import LAYOUTS, box_mask, decoded, drawn, encoded
@@ -51,7 +51,7 @@ def test_every_layout_gives_examples_for_every_task_it_feeds(tmp_path, name, num
     tasks = source.dataset.feeds
     if name in ("json-lines", "parquet", "webdataset"):  # what is in them decides
         kind = type(next(iter(found(source).values())))
-        tasks = [task for task, recipe in TASK_RECIPES.items() if recipe.takes is kind]
+        tasks = [task for task, maker in EXAMPLE_MAKERS.items() if maker.takes is kind]
     for task in tasks:
         examples = list(Examples(source, task, 32).taken(7))
         assert len(examples) == 7

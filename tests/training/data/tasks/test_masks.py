@@ -2,18 +2,8 @@
 
 import numpy as np
 import pytest
-from cologen.training.data.tasks.masks import (
-    KINDS,
-    Box,
-    bezier,
-    box_of,
-    boxes,
-    hole,
-    iou,
-    irregular,
-    scene_hole,
-    strokes,
-)
+from cologen.training.data.box import Box, find_box
+from cologen.training.data.tasks.masks import KINDS, bezier, boxes, hole, iou, irregular, scene_hole, strokes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +48,7 @@ def test_an_irregular_hole_covers_the_box_and_stays_within_its_growth(seed, size
     rng = np.random.default_rng(seed)
     height, width = size
     box = Box(width // 4, height // 4, width // 2, height // 2)
-    found = box_of(irregular(rng, box, size))
+    found = find_box(irregular(rng, box, size))
     jitter = 5 * min(size) / 512 + 1
     assert found.x0 >= box.x0 - 0.2 * box.x0 - jitter and found.y0 >= box.y0 - 0.2 * box.y0 - jitter
     assert found.x1 <= box.x1 + 0.2 * (width - box.x1) + 1 + jitter
@@ -129,4 +119,4 @@ def test_iou_and_box_by_hand():
     a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     a[0:2, 0:2] = b[1:3, 0:2] = True
     assert iou(a, b) == 2 / 6 and iou(a & ~a, b & ~b) == 0
-    assert box_of(b) == Box(0, 1, 2, 3)
+    assert find_box(b) == Box(0, 1, 2, 3)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from cologen.training.data.box import Box
 from cologen.training.data.sample import Pair, Sample, Thing, Triple
-from cologen.training.data.tasks.control import MAPS, blur, control, hed, lineart
-from cologen.training.data.tasks.ground import COLOURS, FORMS, ground, read_box, read_colour, read_mask
-from cologen.training.data.tasks.inpaint import inpaint
-from cologen.training.data.tasks.masks import Box
-from cologen.training.data.tasks.pairs import edit, subject
+from cologen.training.data.tasks.control import MAP_DRAWERS, blur, hed, lineart, make_control_example
+from cologen.training.data.tasks.ground import COLOURS, FORMS, make_ground_example, read_box, read_colour, read_mask
+from cologen.training.data.tasks.inpaint import make_inpaint_example
+from cologen.training.data.tasks.pairs import make_edit_example, make_subject_example
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,11 +39,14 @@ def same(a, b):
 
 
 RECIPES = {
-    "inpaint": (inpaint, scene),
-    "ground": (ground, scene),
-    "control": (lambda rng, sample: control(rng, sample, ["lineart", "hed"]), scene),
-    "subject": (subject, lambda seed: Pair("a", scene(seed).picture, scene(seed + 1).picture, "one", "two")),
-    "edit": (edit, lambda seed: Triple("a", scene(seed).picture, scene(seed + 1).picture, "remove it")),
+    "inpaint": (make_inpaint_example, scene),
+    "ground": (make_ground_example, scene),
+    "control": (lambda rng, sample: make_control_example(rng, sample, ["lineart", "hed"]), scene),
+    "subject": (
+        make_subject_example,
+        lambda seed: Pair("a", scene(seed).picture, scene(seed + 1).picture, "one", "two"),
+    ),
+    "edit": (make_edit_example, lambda seed: Triple("a", scene(seed).picture, scene(seed + 1).picture, "remove it")),
 }
 
 
@@ -63,7 +66,7 @@ def test_equal_seeds_give_equal_examples(task):
 def test_a_hole_is_grey_and_all_else_is_the_picture(seed):
     sample = scene(seed)
     before = sample.picture.copy()
-    example = inpaint(np.random.default_rng(seed), sample)
+    example = make_inpaint_example(np.random.default_rng(seed), sample)
     hole = (example.source == 128).all(-1)
     assert hole.any() and np.array_equal(example.source[~hole], before[~hole])
     assert np.array_equal(example.target, before) and np.array_equal(sample.picture, before)
@@ -78,10 +81,10 @@ def test_a_hole_is_grey_and_all_else_is_the_picture(seed):
 
 
 def test_every_kind_of_hole_occurs_and_without_things_only_the_random_one():
-    kinds = {inpaint(np.random.default_rng(seed), scene(seed)).kind for seed in range(40)}
+    kinds = {make_inpaint_example(np.random.default_rng(seed), scene(seed)).kind for seed in range(40)}
     assert kinds == {"random", "object", "irregular"}
     bare = Sample("a", scene(0).picture, "a scene")
-    assert {inpaint(np.random.default_rng(seed), bare).kind for seed in range(10)} == {"random"}
+    assert {make_inpaint_example(np.random.default_rng(seed), bare).kind for seed in range(10)} == {"random"}
 
 
 # ground
@@ -97,7 +100,7 @@ def asked(sample, example):
 @given(seeds)
 def test_what_was_drawn_is_what_was_asked_and_is_read_again(seed):
     sample = scene(seed)
-    example = ground(np.random.default_rng(seed), sample)
+    example = make_ground_example(np.random.default_rng(seed), sample)
     things, (colour,) = asked(sample, example)
     assert things and example.source is sample.picture
     changed = (example.target != example.source).any(-1)
@@ -126,7 +129,7 @@ def test_what_was_drawn_is_what_was_asked_and_is_read_again(seed):
 def test_all_instances_of_a_class_are_boxed_and_no_other():
     sample = scene(1)
     for seed in range(20):
-        example = ground(np.random.default_rng(seed), sample, forms=["detect"])
+        example = make_ground_example(np.random.default_rng(seed), sample, forms=["detect"])
         changed = (example.target != example.source).any(-1)
         found = [thing.kind for thing in sample.things if changed[thing.box.y0, thing.box.x0]]
         assert found == (["dog"] if "dog" in example.prompt else ["cup", "cup"])
@@ -135,7 +138,7 @@ def test_all_instances_of_a_class_are_boxed_and_no_other():
 def test_forms_colours_things_and_templates_all_come_up():
     sample, drawn = scene(1), {}
     for seed in range(600):
-        example = ground(np.random.default_rng(seed), sample)
+        example = make_ground_example(np.random.default_rng(seed), sample)
         drawn.setdefault(example.kind, []).append(example.prompt)
     for form, prompts in drawn.items():
         assert abs(len(prompts) / 600 - 1 / 3) < 0.1
@@ -162,12 +165,12 @@ def test_templates_name_what_is_asked_and_the_colour():
 
 def test_forms_that_the_picture_cannot_answer_are_left_out():
     unnamed = scene(1, entries=[("", "cup")])
-    assert {ground(np.random.default_rng(seed), unnamed).kind for seed in range(20)} == {"detect"}
+    assert {make_ground_example(np.random.default_rng(seed), unnamed).kind for seed in range(20)} == {"detect"}
     named = scene(1, entries=[("the cup", "")])
-    assert {ground(np.random.default_rng(seed), named).kind for seed in range(30)} == {"box", "mask"}
+    assert {make_ground_example(np.random.default_rng(seed), named).kind for seed in range(30)} == {"box", "mask"}
     for sample, forms in ((named, ["detect"]), (Sample("bare", named.picture), None)):
         with pytest.raises(ValueError, match=f"'{sample.id}' has nothing to find .* leave it out"):
-            ground(np.random.default_rng(0), sample, forms=forms)
+            make_ground_example(np.random.default_rng(0), sample, forms=forms)
 
 
 def test_an_answer_shows_on_what_it_covers():
@@ -178,7 +181,7 @@ def test_an_answer_shows_on_what_it_covers():
     sample.picture[thing.mask] = (240, 20, 20)
     colours = {form: set() for form in ("box", "mask")}
     for seed in range(60):
-        example = ground(np.random.default_rng(seed), sample, forms=list(colours))
+        example = make_ground_example(np.random.default_rng(seed), sample, forms=list(colours))
         (colour,) = asked(sample, example)[1]
         colours[example.kind].add(colour)
         assert read_colour(example.target, example.source) == colour
@@ -192,21 +195,21 @@ def test_an_answer_shows_on_what_it_covers():
 def test_if_no_colour_shows_one_is_drawn_all_the_same():
     sample = scene(1, entries=[("it", "")])
     sample.picture[:] = (250, 0, 0)
-    example = ground(np.random.default_rng(0), sample, colours={"red": (255, 0, 0)}, forms=["box"])
+    example = make_ground_example(np.random.default_rng(0), sample, colours={"red": (255, 0, 0)}, forms=["box"])
     assert (example.target[example.target != example.source] == 255).all()
 
 
 @pytest.mark.parametrize("opacity", [1.0, 0.6, 0.3])
 def test_a_sheer_mask_lets_the_picture_through_and_is_read_with_its_opacity(opacity):
     sample = scene(2)
-    example = ground(np.random.default_rng(4), sample, forms=["mask"], opacity=opacity)
+    example = make_ground_example(np.random.default_rng(4), sample, forms=["mask"], opacity=opacity)
     (thing,), (colour,) = asked(sample, example)
     mixed = opacity * np.array(COLOURS[colour]) + (1 - opacity) * sample.picture.astype(float)
     expected = np.where(thing.mask[..., None], mixed, sample.picture)
     assert np.abs(example.target - expected).max() <= 0.5
     assert np.array_equal(read_mask(example.target, example.source, colour, opacity), thing.mask)
     assert read_colour(example.target, example.source, opacity) == colour
-    boxed = ground(np.random.default_rng(4), sample, forms=["box"], opacity=opacity)
+    boxed = make_ground_example(np.random.default_rng(4), sample, forms=["box"], opacity=opacity)
     (colour,) = asked(sample, boxed)[1]
     assert (boxed.target[(boxed.target != boxed.source).any(-1)] == COLOURS[colour]).all()
 
@@ -217,7 +220,7 @@ def test_a_drifted_noisy_answer_is_still_read(seed):
     """As a model draws: every value a bit off, the colour duller, and some specks where none belong."""
     rng, sample = np.random.default_rng(seed), scene(seed)
     for form in ("box", "mask"):
-        example = ground(rng, sample, forms=[form])
+        example = make_ground_example(rng, sample, forms=[form])
         (thing,), (colour,) = asked(sample, example)
         duller = np.where(
             (example.target != example.source).any(-1, keepdims=True), 0.8 * example.target + 25, example.target
@@ -272,12 +275,14 @@ def test_lines_grow_with_the_picture_and_leave_small_things_to_be_seen():
         mask = np.zeros((side, side), bool)
         mask[side // 4 : side // 2, side // 4 : side // 2] = True
         sample = Sample("a", np.full((side, side, 3), 90, np.uint8), "", (Thing("it", "", mask),))
-        example = ground(np.random.default_rng(0), sample, forms=["box"])
+        example = make_ground_example(np.random.default_rng(0), sample, forms=["box"])
         row = (example.target != example.source).any(-1)[side // 3]
         assert row.sum() == 2 * expected
     mask[:] = False
     mask[100:108, 100:108] = True
-    example = ground(np.random.default_rng(0), Sample("a", sample.picture, "", (Thing("it", "", mask),)), forms=["box"])
+    example = make_ground_example(
+        np.random.default_rng(0), Sample("a", sample.picture, "", (Thing("it", "", mask),)), forms=["box"]
+    )
     assert (example.target == example.source).all(-1)[102:106, 102:106].all()
 
 
@@ -288,7 +293,7 @@ def test_canny_is_kornias_on_unit_range_and_its_thresholds():
     canny = pytest.importorskip("kornia.filters").canny
     sample = scene(0)
     sample.picture[sample.things[0].mask] = 250
-    example = control(np.random.default_rng(0), sample, ["canny"])
+    example = make_control_example(np.random.default_rng(0), sample, ["canny"])
     edges = canny(torch.tensor(sample.picture / 255.0).permute(2, 0, 1)[None].float(), 0.1, 0.2)[1][0, 0]
     assert 0 < edges.mean() < 1
     assert np.array_equal(example.source, np.stack([edges.numpy().astype(np.uint8) * 255] * 3, -1))
@@ -369,22 +374,29 @@ def test_maps_are_drawn_among_those_that_can_be_had():
     sample = scene(0)
     mine = {kind: np.full_like(sample.picture, i) for i, kind in enumerate(("depth", "seg", "hed"))}
     rich = Sample("rich", sample.picture, "caption", (), mine)
-    kinds = [kind for kind in MAPS if kind != "canny"]
-    drawn = [control(np.random.default_rng(seed), rich, kinds) for seed in range(80)]
+    kinds = [kind for kind in MAP_DRAWERS if kind != "canny"]
+    drawn = [make_control_example(np.random.default_rng(seed), rich, kinds) for seed in range(80)]
     assert {example.kind for example in drawn} == {"lineart", "hed", "depth", "seg"}
     for example in drawn:
         expected = mine[example.kind] if example.kind in mine else lineart(rich.picture)
         assert np.array_equal(example.source, expected)
-    poor = {control(np.random.default_rng(seed), sample, ["lineart", "seg", "depth"]).kind for seed in range(20)}
+    poor = {
+        make_control_example(np.random.default_rng(seed), sample, ["lineart", "seg", "depth"]).kind
+        for seed in range(20)
+    }
     assert poor == {"lineart"}
     with pytest.raises(ValueError, match=r"'scene 0' has no map of the kinds depth, seg \(it brings none\): ask"):
-        control(np.random.default_rng(0), sample, ["depth", "seg"])
+        make_control_example(np.random.default_rng(0), sample, ["depth", "seg"])
 
 
 def test_without_kinds_any_map_of_the_table_comes_up():
     pytest.importorskip("kornia")
     sample = scene(0, size=(96, 128))
-    assert {control(np.random.default_rng(seed), sample).kind for seed in range(12)} == {"canny", "lineart", "hed"}
+    assert {make_control_example(np.random.default_rng(seed), sample).kind for seed in range(12)} == {
+        "canny",
+        "lineart",
+        "hed",
+    }
 
 
 # subject and edit
@@ -392,7 +404,7 @@ def test_without_kinds_any_map_of_the_table_comes_up():
 
 def test_a_pair_is_read_in_both_directions():
     pair = RECIPES["subject"][1](5)
-    drawn = [subject(np.random.default_rng(seed), pair) for seed in range(60)]
+    drawn = [make_subject_example(np.random.default_rng(seed), pair) for seed in range(60)]
     for example in drawn:
         source, target = (pair.first, pair.second) if example.prompt == "two" else (pair.second, pair.first)
         assert example.source is source and example.target is target
@@ -401,6 +413,6 @@ def test_a_pair_is_read_in_both_directions():
 
 def test_an_edit_goes_from_before_to_after():
     triple = RECIPES["edit"][1](5)
-    example = edit(np.random.default_rng(0), triple)
+    example = make_edit_example(np.random.default_rng(0), triple)
     assert example.source is triple.before and example.target is triple.after
     assert (example.prompt, example.id, example.task) == ("remove it", "a", "edit")

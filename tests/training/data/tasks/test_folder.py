@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cologen.prw.tasks import TASKS
 from cologen.training.data.formats import picture_files as files
-from cologen.training.data.sets.folder import Folder
+from cologen.training.data.tasks.folder import Folder
 from PIL import Image, PngImagePlugin
 
 BESIDE = ["ground", "control", "subject", "edit"]

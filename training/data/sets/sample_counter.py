@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
-from ...prw.files.validate import short
+from ....prw.files.validate import short
 
 MOST = 0.01
 """Share of broken samples that is put up with."""

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .formats.picture_files import Broken
-from .sample import Found
-from .sets.folder import Entry
-from .sets.reader import Reader, Row
-from .tally import Tally
+from ..formats.picture_files import Broken
+from ..formats.rows import Row
+from ..sample import Found
+from .folder import PictureFiles
+from .reader import Reader
+from .sample_counter import Tally
 
 DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What a record that is not as it should be makes its reader raise; `Broken` is the first of them."""
@@ -26,7 +27,7 @@ class Stream:
         self.tally, self.epoch, self.place = Tally(name), 0, None
         self._rows = None
 
-    def __iter__(self) -> Iterator[Found | Entry]:
+    def __iter__(self) -> Iterator[Found | PictureFiles]:
         """What is left of this epoch: what its rows show; then the next epoch may be asked for."""
         self._rows = self._opened()
         if self.place is not None:

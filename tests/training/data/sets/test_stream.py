@@ -16,8 +16,8 @@ from cologen.training.data.formats.picture_files import MAX_BYTES, Broken, below
 from cologen.training.data.sample import Triple
 from cologen.training.data.sets import open_source
 from cologen.training.data.sets.reader import Listed
-from cologen.training.data.stream import Stream
-from cologen.training.data.tally import FAIR, Tally, TooManyBroken
+from cologen.training.data.sets.sample_counter import FAIR, Tally, TooManyBroken
+from cologen.training.data.sets.stream import Stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import LAYOUTS, drawn, encoded

@@ -1,0 +1,28 @@
+"""Boxes and sizes in pixels."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+class Box(NamedTuple):
+    """x0 <= x < x1, y0 <= y < y1."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Indexes the box's pixels in a picture or mask."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+
+def find_box(mask: np.ndarray) -> Box:
+    """The smallest box round all that is True; the mask must not be empty."""
+    ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    return Box(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)

@@ -1,0 +1,72 @@
+"""A folder of one's own (sets/folder.py) as the examples of one task, for training in ComfyUI.
+
+What cannot be used is left out and listed in `Folder.skipped`, links that lead out of the folder among it.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from ....prw.files.validate import between, one_of
+from ....prw.tasks import TASKS
+from ..formats.picture_files import Broken
+from ..geometry import View, centre_view, draw_view
+from ..sample import Example
+from ..sets.folder import ENDINGS, Files, PictureFiles, list_files
+from . import find_layout
+
+log = logging.getLogger(__name__)
+
+
+class Folder:
+    def __init__(self, path: str | Path, task: str, size: int, centre: bool = False, flip: float = 0.0):
+        """`flip` is a probability, 0 unless asked for: mirroring spoils lettering and faces that one knows."""
+        one_of("task", task, tuple(TASKS))
+        between("size", size, 16, 8192)
+        self.root, self.task, self.size, self.centre, self.flip = Path(path), task, size, centre, flip
+        self.layout = find_layout(task)
+        self.skipped: dict[str, str] = {}
+        """Name -> why. A file may turn out broken as late as when it is read."""
+        self.entries: list[tuple[str, Files]] = []
+        """Sorted by name, so that an index always means the same picture."""
+        for name, files in list_files(self.root).items():
+            try:
+                PictureFiles(self.root, name, files).check(self.layout.beside, self.layout.needed)
+                self.entries.append((name, files))
+            except Broken as error:
+                self._skip(name, error)
+        if not self.entries:
+            raise ValueError(self._nothing())
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """The example at this place; the next one that can be read, if this one cannot."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"There is no example {index} in {self.root}, which has {len(self)}.")
+        for step in range(len(self)):
+            name, files = self.entries[(index + step) % len(self)]
+            try:
+                entry = PictureFiles(self.root, name, files)
+                return self.layout.example(self.task, entry, lambda pixels: self._look(rng, pixels), rng)
+            except Broken as error:
+                self._skip(name, error)
+        raise ValueError(self._nothing())
+
+    def _look(self, rng: np.random.Generator, pixels: np.ndarray) -> View:
+        """As much as a square shows of the picture."""
+        size, out = pixels.shape[:2], (self.size, self.size)
+        return centre_view(size, out) if self.centre else draw_view(rng, size, out, least=1.0, flip=self.flip)
+
+    def _skip(self, name: str, error: Broken) -> None:
+        if name not in self.skipped:
+            log.warning("%s: %s is left out: %s", self.root, name, error)
+        self.skipped[name] = str(error)
+
+    def _nothing(self) -> str:
+        name, why = next(iter(self.skipped.items()), ("", ""))
+        found = f"{len(self.skipped)} pictures, of which none can be used ({name}: {why})" if name else "no picture"
+        beside = f" and NAME{ENDINGS[self.layout.beside]}" if self.layout.needed else ""
+        return f"The folder {self.root} has {found}, expected NAME.png with NAME.txt{beside} for the task {self.task}."

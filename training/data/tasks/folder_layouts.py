@@ -1,0 +1,74 @@
+"""How the files of a folder of one's own (sets/folder.py) become an example: by the task, or by where its source lies."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ..formats.picture_files import Broken, read_picture, read_prompt
+from ..geometry import View, view_example, whole_view
+from ..sample import Example
+from ..sets.folder import PictureFiles
+from .inpaint import fill_grey
+from .masks import scene_hole
+
+ASPECT = 0.02
+"""A source or mask may differ this much from the picture's aspect, as sizes get rounded; it is stretched."""
+Look = Callable[[np.ndarray], View]
+
+
+class FolderLayout(NamedTuple):
+    """What lies beside the picture, and how an example is made of both."""
+
+    beside: str
+    """The role of the file beside the picture."""
+    needed: bool
+    make: Callable[..., Example]
+    """Of what chooses a crop, a random generator, an example without source, and the file's pixels."""
+
+    def example(self, task: str, entry: PictureFiles, look: Look, rng: np.random.Generator) -> Example:
+        target = read_picture(entry.files["target"], entry.root)
+        path = entry.files.get(self.beside)
+        beside = read_picture(path, entry.root) if path else None
+        # no source yet: its target stands there
+        bare = Example(entry.id, task, read_prompt(entry.files["prompt"], entry.root), target, target)
+        return self.make(look, rng, bare, beside)
+
+
+def over(look: Look, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
+    """The source lies over the picture: one crop for both."""
+    return view_example(look(bare.target), replace(bare, source=fitted(source, bare.target)))
+
+
+def apart(look: Look, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
+    """The source is another picture: each has a crop of its own."""
+    return view_example(look(bare.target), replace(bare, source=source), look(source))
+
+
+def holed(look: Look, rng: np.random.Generator, bare: Example, mask: np.ndarray | None) -> Example:
+    """The mask's hole; random ones if there is none, or none left in view."""
+    view = look(bare.target)
+    seen, hole, kind = view_example(view, bare), None, "mask"
+    if mask is not None:
+        white = mask.mean(-1) > 127
+        if not white.any():
+            raise Broken(f"the mask of {bare.id} has no white, which stands for the hole")
+        hole = view.mask(fitted(white.astype(np.uint8), bare.target, labels=True))
+    if hole is None or not hole.any():
+        hole, kind = scene_hole(rng, (), seen.target.shape[:2]), "random"
+    return replace(seen, source=fill_grey(seen.target, hole), kind=kind)
+
+
+def fitted(pixels: np.ndarray, target: np.ndarray, labels: bool = False) -> np.ndarray:
+    """At the target's size, which must have the same aspect."""
+    (height, width), size = pixels.shape[:2], target.shape[:2]
+    if abs(height * size[1] / (width * size[0]) - 1) > ASPECT:
+        raise Broken(f"beside a picture of {size[1]} x {size[0]} stands a file of {width} x {height}, another aspect")
+    view = whole_view((height, width), size)
+    return view.labels(pixels) if labels else view.picture(pixels)
+
+
+HOLE = FolderLayout("mask", False, holed)
+LAYOUTS = {"aligned": FolderLayout("source", True, over), "shifted": FolderLayout("source", True, apart)}
+"""By where a task's source lies (prw/tasks.py)."""
