@@ -10,7 +10,7 @@ import numpy as np
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.comfyui.make_source import masks, resized
+from ..prw.comfyui.masks import reshape_mask, resize_mask
 from ..training.evaluation.case import Case
 from ..training.evaluation.measure import Score, key_of, measure
 from ..training.evaluation.metrics import METRICS, Answer
@@ -142,7 +142,7 @@ def answers_of(images: Tensor, prompt: str, reference: Tensor | None, mask: Tens
     others = matched("references", pictures_of(None if reference is None else [reference]), len(drawn))
     extras: list[dict] = [{}] * len(drawn)
     if others and mask is not None:
-        rows = resized(masks(mask, len(drawn)), others[0].shape[:2]).numpy()
+        rows = resize_mask(reshape_mask(mask, len(drawn)), others[0].shape[:2]).numpy()
         extras = [{"mask": rows[i % len(rows)]} for i in range(len(drawn))]
     cases = [Case(str(i), None, prompt, others[i] if others else None, extras[i]) for i in range(len(drawn))]
     return [Answer(case, picture, Path(f"{case.id}.png")) for case, picture in zip(cases, drawn)]

@@ -6,7 +6,8 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
-from ..prw.comfyui.make_source import Options, alone, refuse_none
+from ..prw.comfyui.check_host import check_clip
+from ..prw.comfyui.make_source import SourceOptions, add_task_source
 from ..prw.fit_image import as_bytes, rgb, stretched
 from ..training.data.tasks.ground import COLOURS, FORMS
 from ..training.data.tasks.read_grounding import Found, found_in, overlay
@@ -66,15 +67,15 @@ class CoLoGenGround(io.ComfyNode):
         phrase: str,
         form: str,
         colour: str,
-        options: Options | None = None,
+        options: SourceOptions | None = None,
         experts: Bank | None = None,
     ):
-        refuse_none(clip)
+        check_clip(clip)
         if not phrase.strip():
             raise ValueError("The phrase is empty, expected what to find: type it, such as the red car.")
         prompt = FORMS[form].templates[0].format(thing=phrase.strip(), kind=phrase.strip(), colour=colour)
         positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
-        return alone("ground", positive, negative, vae, image, options, experts)
+        return io.NodeOutput(*add_task_source("ground", positive, negative, vae, image, options, experts))
 
 
 class CoLoGenReadGrounding(io.ComfyNode):

@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
-from ..prw.comfyui.make_source import Options, empty_latent, masks, resized, source_of, told
+from ..prw.comfyui.make_source import SourceOptions, add_sources, make_empty_latent, make_source
+from ..prw.comfyui.masks import reshape_mask, resize_mask
 from ..prw.fit_image import keep, rgb, stretched
 from .inputs.schema import schema
 from .inputs.tasks import TASK_NODES, both, latent, prompts, rest
@@ -53,16 +54,16 @@ class CoLoGenInpaint(io.ComfyNode):
         grow: int,
         keep_rest: bool,
         negative=None,
-        options: Options | None = None,
+        options: SourceOptions | None = None,
         experts: Bank | None = None,
     ):
-        options = options or Options()
+        options = options or SourceOptions()
         image = keep(rgb(image), options.size)
-        hole = grown(resized(masks(mask, len(image)), image.shape[1:3]), grow)
+        hole = grown(resize_mask(reshape_mask(mask, len(image)), image.shape[1:3]), grow)
         if not hole.any():
             raise ValueError("The mask is empty, expected some white: paint what shall be new in the mask editor.")
-        prompts = told(positive, negative, source_of(vae, image, "inpaint", options, experts, hole))
-        picture = {"samples": vae.encode(image)} if keep_rest else empty_latent(len(image), *image.shape[1:3])
+        prompts = add_sources(positive, negative, make_source(vae, image, "inpaint", options, experts, hole))
+        picture = {"samples": vae.encode(image)} if keep_rest else make_empty_latent(len(image), *image.shape[1:3])
         return io.NodeOutput(*prompts, {**picture, "noise_mask": hole[:, None].float()} if keep_rest else picture)
 
 
@@ -96,7 +97,7 @@ class CoLoGenPasteBack(io.ComfyNode):
         original = rgb(original)
         size = original.shape[1:3]
         larger = max(1.0, size[0] / drawn.shape[1])  # than what CoLoGen Inpaint grew its hole in
-        hole = grown(resized(masks(mask, len(original)), size), round(grow * larger))
+        hole = grown(resize_mask(reshape_mask(mask, len(original)), size), round(grow * larger))
         weight = feathered(hole, feather)[..., None].to(original.device)
         drawn = stretched(rgb(drawn), size)
         if len(drawn) % len(original):

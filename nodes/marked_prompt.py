@@ -4,7 +4,7 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..prw.comfyui.make_source import refuse_none
+from ..prw.comfyui.check_host import check_clip
 from ..prw.personalization.marked_prompt import MARKED_TOKENS, find_marked_tokens, remove_marks
 from .inputs.schema import SAMPLING, schema
 
@@ -35,7 +35,7 @@ class CoLoGenMarkedPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, text: str) -> io.NodeOutput:
-        refuse_none(clip)
+        check_clip(clip)
         words = find_marked_tokens(text, partial(clip.tokenize, return_word_ids=True))
         tokens = clip.tokenize(remove_marks(text))
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={MARKED_TOKENS: words}))

@@ -6,7 +6,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..prw.comfyui.conditioning import change_source, list_sources
-from ..prw.comfyui.make_source import Options, one_mask
+from ..prw.comfyui.make_source import SourceOptions
+from ..prw.comfyui.masks import check_region
 from .inputs.schema import CATEGORY, OptionsType, schema, slider
 from .inputs.source import how_knobs, keep_knobs, where_knobs
 
@@ -46,12 +47,12 @@ class CoLoGenSourceOptions(io.ComfyNode):
         keep_on: str,
         keep_between_runs: bool,
         region: Tensor | None = None,
-        options: Options | None = None,
+        options: SourceOptions | None = None,
     ) -> io.NodeOutput:
         knobs = dict(strength=strength, expert_strength=expert_strength, start=start, end=end, size=size)
         where = dict(position=position, shift=(shift_down, shift_right), placement=keep_on, keep=keep_between_runs)
-        region = None if region is None else one_mask(region)
-        return io.NodeOutput(replace(options or Options(), **knobs, **where, region=region))
+        region = None if region is None else check_region(region)
+        return io.NodeOutput(replace(options or SourceOptions(), **knobs, **where, region=region))
 
 
 class CoLoGenRouting(io.ComfyNode):
@@ -90,10 +91,10 @@ class CoLoGenRouting(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, lean: float, expert: str, router: str, curve: str, options: Options | None = None
+        cls, lean: float, expert: str, router: str, curve: str, options: SourceOptions | None = None
     ) -> io.NodeOutput:
         steered = dict(lean=lean, expert=expert.strip(), router=router.strip(), curve=numbers(curve))
-        return io.NodeOutput(replace(options or Options(), **steered))
+        return io.NodeOutput(replace(options or SourceOptions(), **steered))
 
 
 class CoLoGenExpertSchedule(io.ComfyNode):

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from ..prw.bank.bank import Bank
 from ..prw.comfyui.conditioning import add_source
-from ..prw.comfyui.make_source import Options, one_mask, source_of
+from ..prw.comfyui.make_source import SourceOptions, make_source
+from ..prw.comfyui.masks import check_region
 from ..prw.tasks import TASKS
 from .inputs.schema import CATEGORY, BankType, advanced, schema, slider
 from .inputs.source import how_knobs, keep_knobs, where_knobs
@@ -67,13 +68,13 @@ class CoLoGenSource(io.ComfyNode):
         experts: Bank | None = None,
         hole: Tensor | None = None,
     ) -> io.NodeOutput:
-        options = Options(
+        options = SourceOptions(
             strength=strength,
             expert_strength=expert_strength,
             start=start,
             end=end,
             size=size,
-            region=None if region is None else one_mask(region),
+            region=None if region is None else check_region(region),
             position=position,
             shift=(shift_down, shift_right),
             placement=keep_on,
@@ -82,7 +83,7 @@ class CoLoGenSource(io.ComfyNode):
             expert=expert.strip(),
             router=router.strip(),
         )
-        return io.NodeOutput(add_source(conditioning, source_of(vae, image, task, options, experts, hole)))
+        return io.NodeOutput(add_source(conditioning, make_source(vae, image, task, options, experts, hole)))
 
 
 def routing_knobs() -> list:

@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
-from ..prw.comfyui.make_source import Options, alone, masks, resized, source_of, told
+from ..prw.comfyui.make_source import SourceOptions, add_sources, add_task_source, make_source
+from ..prw.comfyui.masks import reshape_mask, resize_mask
 from ..prw.fit_image import rgb
 from .inputs.schema import schema
 from .inputs.tasks import TASK_NODES, both, latent, prompts, rest
@@ -35,9 +36,15 @@ class CoLoGenEdit(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, positive, vae, image: Tensor, negative=None, options: Options | None = None, experts: Bank | None = None
+        cls,
+        positive,
+        vae,
+        image: Tensor,
+        negative=None,
+        options: SourceOptions | None = None,
+        experts: Bank | None = None,
     ):
-        return alone("edit", positive, negative, vae, image, options, experts)
+        return io.NodeOutput(*add_task_source("edit", positive, negative, vae, image, options, experts))
 
 
 class CoLoGenControl(io.ComfyNode):
@@ -70,11 +77,13 @@ class CoLoGenControl(io.ComfyNode):
         map: Tensor,
         kind: str,
         negative=None,
-        options: Options | None = None,
+        options: SourceOptions | None = None,
         experts: Bank | None = None,
     ):
-        options = options or Options()
-        return alone("control", positive, negative, vae, map, by_kind(options, kind, experts), experts)
+        options = options or SourceOptions()
+        return io.NodeOutput(
+            *add_task_source("control", positive, negative, vae, map, by_kind(options, kind, experts), experts)
+        )
 
 
 class CoLoGenSubject(io.ComfyNode):
@@ -103,15 +112,15 @@ class CoLoGenSubject(io.ComfyNode):
         image: Tensor,
         mask: Tensor | None = None,
         negative=None,
-        options: Options | None = None,
+        options: SourceOptions | None = None,
         experts: Bank | None = None,
     ):
-        image = rgb(image) if mask is None else cut_out(rgb(image), masks(mask, len(image)))
-        source = source_of(vae, image, "subject", options or Options(), experts)
-        return io.NodeOutput(*told(positive, negative, source))
+        image = rgb(image) if mask is None else cut_out(rgb(image), reshape_mask(mask, len(image)))
+        source = make_source(vae, image, "subject", options or SourceOptions(), experts)
+        return io.NodeOutput(*add_sources(positive, negative, source))
 
 
-def by_kind(options: Options, kind: str, experts: Bank | None) -> Options:
+def by_kind(options: SourceOptions, kind: str, experts: Bank | None) -> SourceOptions:
     """With the imported expert for a kind of map, if the bank has one and the user named none."""
     if experts is None or options.expert:
         return options
@@ -121,4 +130,4 @@ def by_kind(options: Options, kind: str, experts: Bank | None) -> Options:
 
 def cut_out(image: Tensor, mask: Tensor) -> Tensor:
     """The subject on white paper (our choice)."""
-    return torch.where(resized(mask, image.shape[1:3])[..., None].to(image.device), image, 1.0)
+    return torch.where(resize_mask(mask, image.shape[1:3])[..., None].to(image.device), image, 1.0)

@@ -116,4 +116,4 @@ def test_a_time_that_is_asked_for_twice_changes_nothing(flux):
         for t in times:
             found = state.advance(t)
             state.update(own, None, None)
-    assert torch.allclose(once.at(0.1), twice.at(0.1), atol=1e-5) and not torch.allclose(found, noise)
+    assert torch.allclose(once.advance(0.1), twice.advance(0.1), atol=1e-5) and not torch.allclose(found, noise)

@@ -100,10 +100,10 @@ def test_a_source_that_cannot_be_is_a_sentence(change, sentence):
     "region, sentence", [(torch.zeros(1, 64, 64), "The region is empty"), (torch.ones(2, 8, 8), "holds 2 masks")]
 )
 def test_regions_that_say_nothing_are_a_sentence(region, sentence):
-    from cologen.prw.comfyui.make_source import one_mask
+    from cologen.prw.comfyui.masks import check_region
 
     with pytest.raises(ValueError, match=sentence):
-        one_mask(region)
+        check_region(region)
 
 
 BAD_NAMES = [

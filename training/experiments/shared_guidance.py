@@ -38,9 +38,9 @@ def drawn_shared(
         plain = predict(x, t, superclass.text, [noun] if plan.is_masked else [])
         weight = plan.weight
         if plan.is_masked:
-            weight = weight * expand_to_latent(
-                select_strongest(noun.average(), plan.area), *x.shape[-2:], host.flux.patch_size
-            )
+            height, width = x.shape[-2:]
+            area = select_strongest(noun.average(), plan.area)
+            weight = weight * expand_to_latent(area, height, width, host.flux.patch_size)
         return mix_predictions(predict(x, t, concept), plain, weight)
 
     def predict(x: Tensor, t: Tensor, text: EncodedPrompt, probes: list[NounProbe] | None = None) -> Tensor:
