@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..prw.comfyui.masks import reshape_mask, resize_mask
 from ..training.evaluation.case import Case
-from ..training.evaluation.measure import Score, key_of, measure
+from ..training.evaluation.measure import Score, measure
 from ..training.evaluation.metrics import METRICS, Answer
-from ..training.evaluation.networks import Shelf
-from ..training.evaluation.ranking import mean_places
-from ..training.evaluation.report import not_measured
+from ..training.evaluation.networks import MetricNetworks
+from ..training.evaluation.ranking import average_ranks
+from ..training.evaluation.report import explain_missing
 from .evaluate import NETWORKS, each, matched, pictures_of, progress
 from .inputs.schema import SAMPLING, schema
 
@@ -111,17 +111,17 @@ class CoLoGenBestOf(io.ComfyNode):
         given = {"reference": reference is not None, "prompt": bool(prompt)}
         names = measurable(by, given, within=reference is not None and mask is not None)
         answers = answers_of(images, prompt, reference, mask)
-        shelf = Shelf(Path(folder_paths.models_dir) / NETWORKS)
-        scores = measure(names, answers, shelf, progress(len(answers)))
-        found = [score for score in scores if not score.why]
+        networks = MetricNetworks(Path(folder_paths.models_dir) / NETWORKS)
+        scores = measure(names, answers, networks, progress(len(answers)))
+        found = [score for score in scores if not score.reason]
         if not found:
             raise ValueError(
                 f"Nothing of {', '.join(names)} could be measured, expected one at least to rank by: choose a mask that "
                 f"leaves something out, or put the networks of CLIP and DINO into models/{NETWORKS}."
             )
-        places = mean_places(found, [key_of(answer) for answer in answers])
+        places = average_ranks(found, [answer.key for answer in answers])
         order = np.argsort(places, kind="stable").tolist()
-        text = "\n".join([*ranking(found, order, answers), *not_measured(scores)])
+        text = "\n".join([*ranking(found, order, answers), *explain_missing(scores)])
         figures = json.dumps({"order": order, **each(found, len(answers))})
         return io.NodeOutput(images[order[:keep]], text, figures, ui=ui.PreviewText(text))
 
@@ -152,7 +152,7 @@ def ranking(scores: Sequence[Score], order: Sequence[int], answers: Sequence[Ans
     lines = []
     for place, i in enumerate(order, 1):
         figures = [
-            f"{METRICS[score.metric].label} {score.each(key_of(answers[i])):.4g} {'↑' if METRICS[score.metric].rises else '↓'}"
+            f"{METRICS[score.metric].label} {score.value_of(answers[i].key):.4g} {'↑' if METRICS[score.metric].higher_is_better else '↓'}"
             for score in scores
         ]
         lines.append(f"{place}. picture {i + 1}: {', '.join(figures)}")

@@ -15,8 +15,8 @@ from ..prw.fit_image import rgb
 from ..training.evaluation.case import Case
 from ..training.evaluation.measure import Score, measure
 from ..training.evaluation.metrics import METRICS, Answer
-from ..training.evaluation.networks import Shelf
-from ..training.evaluation.report import not_measured
+from ..training.evaluation.networks import MetricNetworks
+from ..training.evaluation.report import explain_missing
 from .inputs.schema import TRAINING, schema
 
 NETWORKS = "cologen_evaluation"
@@ -86,7 +86,7 @@ class CoLoGenEvaluate(io.ComfyNode):
                 "There is nothing to compare with, expected references, sources or prompts: connect or type some."
             )
         answers = [answer(i, picture, given) for i, picture in enumerate(drawn)]
-        scores = measure(names, answers, Shelf(Path(folder_paths.models_dir) / NETWORKS), progress(len(drawn)))
+        scores = measure(names, answers, MetricNetworks(Path(folder_paths.models_dir) / NETWORKS), progress(len(drawn)))
         text = table(scores)
         return io.NodeOutput(text, json.dumps(each(scores, len(drawn))), ui=ui.PreviewText(text))
 
@@ -123,14 +123,14 @@ def progress(count: int):
 
 
 def table(scores: Sequence[Score]) -> str:
-    found = [score for score in scores if not score.why]
+    found = [score for score in scores if not score.reason]
     widest = max((len(METRICS[score.metric].label) for score in found), default=0)
     lines = [
-        f"{METRICS[score.metric].label:{widest}}  {score.total:.4g}  {'↑' if METRICS[score.metric].rises else '↓'}"
+        f"{METRICS[score.metric].label:{widest}}  {score.total:.4g}  {'↑' if METRICS[score.metric].higher_is_better else '↓'}"
         for score in found
     ]
-    return "\n".join([*lines, *not_measured(scores)])
+    return "\n".join([*lines, *explain_missing(scores)])
 
 
 def each(scores: Sequence[Score], count: int) -> dict[str, list[float | None]]:
-    return {score.metric: [score.each(f"0/{i}") for i in range(count)] for score in scores if not score.why}
+    return {score.metric: [score.value_of(f"0/{i}") for i in range(count)] for score in scores if not score.reason}

@@ -61,7 +61,7 @@ def test_only_what_is_outside_the_mask_counts():
 
 def test_words_are_read_by_clip_and_more_is_better(tmp_path, monkeypatch):
     import folder_paths
-    from cologen.training.evaluation.likeness import Clip, cosine
+    from cologen.training.evaluation.embeddings import Clip, cosine
     from tiny_networks import tiny_clip
 
     tiny_clip(tmp_path / "cologen_evaluation/clip-vit-base-patch32")
@@ -69,7 +69,7 @@ def test_words_are_read_by_clip_and_more_is_better(tmp_path, monkeypatch):
     images = random_pictures(4)
     _, ranking, scores = best(images, prompt="a red dog")
     clip = Clip(tmp_path / "cologen_evaluation/clip-vit-base-patch32", "cpu")
-    said = [cosine(clip.look(picture), clip.text("a red dog")) for picture in to_bytes(images).astype(np.uint8)]
+    said = [cosine(clip.encode(picture), clip.embed_text("a red dog")) for picture in to_bytes(images).astype(np.uint8)]
     assert scores == {"order": np.argsort(said)[::-1].tolist(), "clip_out": pytest.approx(said)}
     _, ranking, scores = best(images, prompt="a red dog", reference=random_pictures(1))
     assert set(scores) == {"order", "rmse", "colour", "clip_i", "clip_out"}

@@ -6,7 +6,7 @@ from argparse import Namespace, _SubParsersAction
 from itertools import cycle, islice
 from pathlib import Path
 
-from .evaluate import add_drawing, networks, painter_of, sampling_of
+from .evaluate import add_generation, open_generator, parse_models, read_settings
 from .evaluate_toy import positive
 
 MEANS = {
@@ -23,37 +23,37 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("--prompts", type=Path, help="a text file, a prompt a line; built-in ones if not given")
     parser.add_argument("--n", type=positive, default=16, help="pictures, the prompts in turn")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_drawing(parser)
+    add_generation(parser)
     parser.set_defaults(run=_drift)
 
 
 def _drift(args: Namespace) -> str:
     import torch
 
-    from ..evaluation.drift import bank_on, drawn_twice, scores_of, subject_on
-    from ..evaluation.networks import Shelf
+    from ..evaluation.drift import apply_subject, attach_bank, generate_pairs, score_pairs
+    from ..evaluation.networks import MetricNetworks
     from ..toy.evaluate import summary
 
     if args.subject and args.bank:
         raise ValueError("Both --bank and --subject are given, expected one of them: measure them one by one.")
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     prompts, scenes = asked(args)
-    painter = painter_of(args, sampling_of(args), device)
-    applied = subject_on(painter, args.subject) if args.subject else bank_on(painter)
+    generator = open_generator(args, read_settings(args), device)
+    applied = apply_subject(generator, args.subject) if args.subject else attach_bank(generator)
     say = (lambda line: None) if args.json else lambda line: sys.stderr.write(line + "\n")
-    answers = drawn_twice(painter, applied, prompts, (side_of(args),) * 2, args.seed, say)
-    scores, why = scores_of(answers, Shelf(args.checkpoints, networks(args.model), device), scenes)
+    answers = generate_pairs(generator, applied, prompts, (read_side(args),) * 2, args.seed, say)
+    scores, why = score_pairs(answers, MetricNetworks(args.checkpoints, parse_models(args.model), device), scenes)
     report = {**summary(scores), "n": len(answers), "seed": args.seed, **({"clip_t_why": why} if why else {})}
     return json.dumps(report) if args.json else table(report)
 
 
 def asked(args: Namespace) -> tuple[list[str], list]:
     """Prompts, and on the toy world the scenes that they tell."""
-    from ..evaluation.drift import PROMPTS, unrelated
+    from ..evaluation.drift import PROMPTS, draw_unrelated
     from ..toy.scene import SIDE
 
-    if not args.flux and not args.prompts and side_of(args) == SIDE:
-        scenes, prompts = zip(*unrelated(args.n, args.seed))
+    if not args.flux and not args.prompts and read_side(args) == SIDE:
+        scenes, prompts = zip(*draw_unrelated(args.n, args.seed))
         return list(prompts), list(scenes)
     lines = args.prompts.read_text(encoding="utf-8").splitlines() if args.prompts else PROMPTS
     if not (known := [line.strip() for line in lines if line.strip()]):
@@ -61,7 +61,7 @@ def asked(args: Namespace) -> tuple[list[str], list]:
     return list(islice(cycle(known), args.n)), []
 
 
-def side_of(args: Namespace) -> int:
+def read_side(args: Namespace) -> int:
     from ..toy.scene import SIDE
 
     return args.side or (512 if args.flux else SIDE)

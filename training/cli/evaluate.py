@@ -37,12 +37,12 @@ def add_commands(commands: _SubParsersAction) -> None:
         # not --n: torchrun would take it for the beginning of an option of its own
         parser.add_argument("--cases", type=positive, default=0, help="only the first so many")
         parser.add_argument("--measure", action="store_true", help="only measure what is drawn already")
-        add_drawing(parser)
+        add_generation(parser)
         parser.add_argument("--router", help='a stage whose router answers everything, or "final"')
         parser.set_defaults(run=_evaluate, benchmark=name)
 
 
-def add_drawing(parser: argparse.ArgumentParser) -> None:
+def add_generation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bank", type=Path, help="the experts; those of the toy world if not given")
     parser.add_argument("--flux", type=Path, help="FLUX.1's file, opened by ComfyUI; the toy FLUX if not given")
     parser.add_argument("--vae", type=Path, help="ae.safetensors")
@@ -78,73 +78,73 @@ def _evaluate(args: Namespace) -> str:
 
 
 def _run(args: Namespace, device: str) -> str:
-    from ..evaluation.draw import answers, claim_answers, distinct, draw
+    from ..evaluation.generate import claim_answers, generate_answers, limit_cases, read_answers
     from ..evaluation.measure import measure
-    from ..evaluation.networks import Shelf
+    from ..evaluation.networks import MetricNetworks
     from ..evaluation.protocols import PROTOCOLS
     from ..evaluation.report import write_report
-    from ..evaluation.toy_cases import MEASURES, SIDE
+    from ..evaluation.toy_cases import TOY_METRICS, TOY_SIDE
 
     name = "-".join((args.benchmark, *([args.kind] if "kind" in args else [])))
     protocol, out = PROTOCOLS[name], args.out or Path("out") / "eval" / name
-    shelf = Shelf(args.checkpoints, networks(args.model), device)
-    length = args.side or (protocol.side if args.flux else SIDE)
-    toy, sampling = args.data == TOY, sampling_of(args)
+    networks = MetricNetworks(args.checkpoints, parse_models(args.model), device)
+    length = args.side or (protocol.side if args.flux else TOY_SIDE)
+    toy, settings_ = args.data == TOY, read_settings(args)
 
     def cases() -> Iterator:
-        return distinct(_cases(args, protocol, length, shelf), args.cases)
+        return limit_cases(_cases(args, protocol, length, networks), args.cases)
 
-    settings = dict(benchmark=name, data=args.data, side=length, seed=args.seed, **asdict(sampling))
+    settings = dict(benchmark=name, data=args.data, side=length, seed=args.seed, **asdict(settings_))
     settings |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY)
     with ranks.first_alone():
         if ranks.rank() == 0:
             claim_answers(out, settings)
     if not args.measure:
-        draw(painter_of(args, sampling, device), protocol, cases(), out, length, args.seed, _say)
+        generate_answers(open_generator(args, settings_, device), protocol, cases(), out, length, args.seed, _say)
         ranks.wait()
     if ranks.rank() > 0:
         return ""
-    if next(answers(protocol, cases(), out), None) is None:
+    if next(read_answers(protocol, cases(), out), None) is None:
         raise ValueError(f"There is no answer in {out}: draw some first, without --measure.")
-    names = dict.fromkeys((*protocol.paper, *protocol.also, *(MEASURES if toy else ())))
-    scores = measure(list(names), answers(protocol, cases(), out), shelf, _say)
-    report = write_report(out, protocol, scores, answers(protocol, cases(), out), shelf, settings)
+    names = dict.fromkeys((*protocol.paper, *protocol.extra_metrics, *(TOY_METRICS if toy else ())))
+    scores = measure(list(names), read_answers(protocol, cases(), out), networks, _say)
+    report = write_report(out, protocol, scores, read_answers(protocol, cases(), out), networks, settings)
     return (out / "report.md").read_text(encoding="utf-8") + f"\n{report}"
 
 
-def _cases(args: Namespace, protocol, length: int, shelf):
+def _cases(args: Namespace, protocol, length: int, networks):
     if args.data == TOY:
-        from ..evaluation.toy_cases import FEW, toy_cases
+        from ..evaluation.toy_cases import DEFAULT_COUNT, make_toy_cases
 
-        return toy_cases(protocol.task, protocol.kind, args.cases or FEW, args.seed)
+        return make_toy_cases(protocol.task, protocol.kind, args.cases or DEFAULT_COUNT, args.seed)
     if not (root := Path(args.data)).is_dir():
         raise FileNotFoundError(
-            f"There is no folder {root}: download the benchmark from {protocol.home}; expected are {protocol.layout}."
+            f"There is no folder {root}: download the benchmark from {protocol.url}; expected are {protocol.layout}."
         )
-    return protocol.read(root, length, shelf)
+    return protocol.read(root, length, networks)
 
 
-def sampling_of(args: Namespace):
-    from ..evaluation.painter import TOY as TOY_SAMPLING
-    from ..evaluation.painter import Sampling
+def read_settings(args: Namespace):
+    from ..evaluation.image_generator import TOY_SETTINGS, GenerationSettings
 
     given = {name: vars(args).get(name) for name in ("steps", "guidance", "cfg", "router")}
     return replace(
-        Sampling() if args.flux else TOY_SAMPLING, **{name: value for name, value in given.items() if value is not None}
+        GenerationSettings() if args.flux else TOY_SETTINGS,
+        **{name: value for name, value in given.items() if value is not None},
     )
 
 
-def painter_of(args: Namespace, sampling, device: str) -> Callable:
-    from ..evaluation.painter import flux_painter, toy_painter
+def open_generator(args: Namespace, settings_, device: str) -> Callable:
+    from ..evaluation.image_generator import open_flux_generator, open_toy_generator
 
     if not args.flux:
-        return toy_painter(args.bank, sampling, device)
+        return open_toy_generator(args.bank, settings_, device)
     if not ((args.bank or vars(args).get("subject")) and args.vae and args.clip):
         raise ValueError("--flux is given, expected --bank, --vae and --clip (CLIP-L and T5) beside it: name all four.")
-    return flux_painter(args.bank, args.flux, args.vae, args.clip, sampling, device)
+    return open_flux_generator(args.bank, args.flux, args.vae, args.clip, settings_, device)
 
 
-def networks(words: list[str]) -> dict[str, Path]:
+def parse_models(words: list[str]) -> dict[str, Path]:
     pairs = [word.partition("=") for word in words]
     if wrong := [word for word, (key, _, path) in zip(words, pairs) if not key or not path]:
         raise ValueError(f"--model is {wrong[0]!r}, expected KEY=PATH, as in dino=checkpoints/dinov2-base.")

@@ -17,9 +17,8 @@ from ...prw.files.safetensors_writer import write
 from ...prw.positions import token_grid
 from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.dataset import MemoryDataset
-from ..data.model_folder import network_in
+from ..data.model_folder import IMAGENET_MEAN_STD, network_in
 from ..encoders.protocol import Encoders
-from ..evaluation.likeness import IMAGENET_COLOURS
 from ..forward import find_device
 
 CHUNK = 16
@@ -37,7 +36,7 @@ class Eye(nn.Module):
     def forward(self, pictures: Tensor, rows: int, columns: int) -> Tensor:
         """Pictures (batch, height, width, 3) in 0..255 as patches (batch, rows * columns, wide)."""
         patch = self.network.config.patch_size
-        mean, size = (torch.tensor(part, device=pictures.device).view(3, 1, 1) for part in IMAGENET_COLOURS)
+        mean, size = (torch.tensor(part, device=pictures.device).view(3, 1, 1) for part in IMAGENET_MEAN_STD)
         seen = F.interpolate(pictures.movedim(-1, 1).float(), (rows * patch, columns * patch), mode="bicubic")
         found = self.network(pixel_values=(seen / 255 - mean) / size).last_hidden_state
         if found.shape[1] < rows * columns:

@@ -17,6 +17,8 @@ DECODER = "decoder_config"
 """MaskFormer's: a DETR's configuration, of which no backbone is built."""
 UNUSED = "fusion_stage.layers.0.residual_layer1."
 """Weights that DPT's first files lack, because nothing ever reads them."""
+IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of red, green and blue in ImageNet, of values from 0 to 1: what DINO's networks expect."""
 
 
 def configuration(folder: Path) -> dict:

@@ -1,10 +1,10 @@
-"""Open-world forgetting: what a bank or a subject does to pictures that have nothing to do with it.
+"""Open-world forgetting: what a bank or a subject changes in pictures that have nothing to do with it.
 
-Every prompt is drawn twice from the same noise, without it and with it; nothing reads a source and no word names the
+Every prompt is generated twice from the same noise, without it and with it; nothing reads a source and no word names the
 subject. A bank then changes no bit: that is its promise. A subject's low-rank weights act on every text.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from ..toy.score import same_item
 from ..toy.subject import NOUN
 from ..toy.words import Fact, tell_all, thing_of
 from .case import Case
-from .measure import key_of, measure
+from .image_generator import ImageGenerator
+from .measure import measure
 from .metrics import Answer
-from .networks import Shelf
-from .painter import Painter
+from .networks import MetricNetworks
 
 PROMPTS = (
     "a lighthouse on a cliff at sunset",
@@ -45,83 +45,91 @@ PROMPTS = (
     "a modern kitchen with white cupboards",
     "a forest path in autumn",
 )
-"""Unless others are given: things, people, places and styles."""
+"""The default: things, people, places and styles."""
+
+
+Patches = Generator[Sequence[Callable], None, None]
+"""Of attention, in place within a context manager."""
 
 
 @contextmanager
-def bank_on(painter: Painter) -> Iterator[Sequence[Callable]]:
-    """Gives the patches that the painter's bank has in place, whatever there is to read."""
-    attachment = Attachment(painter.bank)
-    attachment.check(painter.host)
+def attach_bank(generator: ImageGenerator) -> Patches:
+    """Yields the patches by which the generator's bank acts on FLUX, though no source is read."""
+    assert generator.bank is not None
+    attachment = Attachment(generator.bank)
+    attachment.check(generator.host)
     yield (attachment,)
 
 
 @contextmanager
-def subject_on(painter: Painter, path: Path) -> Iterator[Sequence[Callable]]:
-    concept, device = Concept.open(path), find_device(painter.host)
-    if concept.info.base.refusal(Base.of(painter.host.flux)):
+def apply_subject(generator: ImageGenerator, path: Path) -> Patches:
+    """Adds a subject's low-rank weights to the generator's FLUX meanwhile; yields no patches."""
+    concept, device = Concept.open(path), find_device(generator.host)
+    if concept.info.base.refusal(Base.of(generator.host.flux)):
         raise ValueError(
             f"{path.name} was trained on a FLUX of another shape ({concept.info.base.name or 'unnamed'}), expected this "
             f"one's: give that FLUX by --flux."
         )
     tensors = {name: tensor.to(device) for name, tensor in concept.tensors.items()}
-    with apply_low_rank(painter.host.flux, make_residuals(concept.info, tensors)):
+    with apply_low_rank(generator.host.flux, make_residuals(concept.info, tensors)):
         yield ()
 
 
-def drawn_twice(
-    painter: Painter,
+def generate_pairs(
+    generator: ImageGenerator,
     applied: AbstractContextManager[Sequence[Callable]],
     prompts: Sequence[str],
     size: tuple[int, int],
     seed: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Answer]:
-    """The picture with it as an answer to the one without; `applied` gives the patches to draw with."""
+    """Generates every prompt within `applied` and without; answers are the pictures with, their references those without."""
 
-    def pictures(patches: Sequence[Callable], which: str) -> list[np.ndarray]:
-        found = []
+    def generate_all(patches: Sequence[Callable], which: str) -> list[np.ndarray]:
+        pictures = []
         for i, prompt in enumerate(prompts):
-            found.append(painter.alone(prompt, size, seed + i, patches))
+            pictures.append(generator.generate_plain(prompt, size, seed + i, patches))
             say(f"{which} {i + 1} of {len(prompts)}: {prompt}")
-        return found
+        return pictures
 
     with applied as patches:
-        others = pictures(patches, "with")
-    plain = pictures((), "without")
+        changed = generate_all(patches, "with")
+    plain = generate_all((), "without")
     cases = [Case(str(i), picture, prompt, picture) for i, (picture, prompt) in enumerate(zip(plain, prompts))]
-    return [Answer(case, picture, Path(f"{case.id}.png")) for case, picture in zip(cases, others)]
+    return [Answer(case, picture, Path(f"{case.id}.png")) for case, picture in zip(cases, changed)]
 
 
-def scores_of(answers: Sequence[Answer], shelf: Shelf, scenes: Sequence[Scene] = ()) -> tuple[list[dict], str]:
-    """Each picture's figures, differences as with minus without; and why CLIP has none."""
+def score_pairs(
+    answers: Sequence[Answer], networks: MetricNetworks, scenes: Sequence[Scene] = ()
+) -> tuple[list[dict], str]:
+    """Returns each picture's figures, differences as with minus without, and why there are none by CLIP (or "")."""
     before = [Answer(answer.case, answer.reference, answer.path) for answer in answers]
-    colour, after = measure(["colour", "clip_out"], answers, shelf)
-    (first,) = measure(["clip_out"], before, shelf)
-    found = []
+    colour, after = measure(["colour", "clip_out"], answers, networks)
+    (first,) = measure(["clip_out"], before, networks)
+    scores = []
     for i, answer in enumerate(answers):
-        key = key_of(answer)
-        one = {"colour": colour.values[key], "changed": float((answer.drawn != answer.reference).any())}
-        if not after.why:
-            one["clip_t"] = after.values[key] - first.values[key]
+        key = answer.key
+        score = {"colour": colour.values[key], "changed": float((answer.pixels != answer.reference).any())}
+        if not after.reason:
+            score["clip_t"] = after.values[key] - first.values[key]
         if scenes:
-            one["told"] = as_told(scenes[i], answer.drawn) - as_told(scenes[i], answer.reference)
-        found.append(one)
-    return found, after.why
+            score["told"] = measure_agreement(scenes[i], answer.pixels) - measure_agreement(scenes[i], answer.reference)
+        scores.append(score)
+    return scores, after.reason
 
 
-def unrelated(count: int, seed: int) -> list[tuple[Scene, str]]:
-    """Scenes of the toy world without what its subject is, in words."""
-    rng, found = np.random.default_rng((APART + seed, 20)), []
-    while len(found) < count:
+def draw_unrelated(count: int, seed: int) -> list[tuple[Scene, str]]:
+    """Draws scenes of the toy world that lack its subject's noun, each with a prompt."""
+    rng, scenes = np.random.default_rng((APART + seed, 20)), []
+    while len(scenes) < count:
         scene = draw_scene(rng)
         if all(item.shape != NOUN for item in scene.items):
             facts = [*map(thing_of, scene.items), Fact("ground", colour=scene.ground)]
-            found.append((scene, tell_all(rng, facts)))
-    return found
+            scenes.append((scene, tell_all(rng, facts)))
+    return scenes
 
 
-def as_told(scene: Scene, picture: np.ndarray) -> float:
+def measure_agreement(scene: Scene, picture: np.ndarray) -> float:
     """The share of a scene's things, and its ground, that the oracle finds."""
     reading = read(picture)
     things = [

@@ -1,4 +1,4 @@
-"""Frechet inception distance as clean-fid has it: resized in floats by Pillow, features of the network of 2015."""
+"""Frechet inception distance as clean-fid has it: resize in floats by Pillow, features of the network of 2015."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,36 +6,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .embedding_cache import Looker
-from .networks import Unmeasured, library
+from .cached_encoder import CachedEncoder
+from .networks import MetricUnavailable, import_library
 
 
-class Inception(Looker):
+class Inception(CachedEncoder):
+    """The Inception network of 2015, as a TorchScript file."""
+
     def __init__(self, path: Path, device: str):
-        """TorchScript is a program, and this one runs: the only file of all that has to come from who is trusted."""
+        """Opens the file, which is a program and runs: it must come from a trusted place, unlike all other files."""
         super().__init__()
-        module = library("cleanfid.inception_torchscript")
+        module = import_library("cleanfid.inception_torchscript")
         try:
             # clean-fid opens this name in a folder, and would download it otherwise
             self.network = module.InceptionV3W(str(path.parent), download=False).to(device).eval()
         except (RuntimeError, AttributeError, OSError, ValueError):
-            raise Unmeasured(
+            raise MetricUnavailable(
                 f"{path.name} is no TorchScript of the Inception network, expected NVIDIA's file of that very name: "
                 f"download it again."
             ) from None
-        self.resize = library("cleanfid.resize").build_resizer("clean")
+        self.resize = import_library("cleanfid.resize").build_resizer("clean")
         self.device = device
 
     @torch.no_grad()
-    def look(self, picture: np.ndarray) -> np.ndarray:
+    def encode(self, picture: np.ndarray) -> np.ndarray:
+        """Returns 2048 features."""
         pixels = torch.from_numpy(self.resize(picture)).movedim(-1, 0)[None]
         return self.network(pixels.to(self.device))[0].cpu().numpy()
 
 
-def frechet(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+def frechet_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
     """|m - n|^2 + tr(A + B - 2 sqrt(AB)) of the features' means and covariances."""
     if min(len(a), len(b)) < 2:
-        raise Unmeasured(f"FID needs two pictures or more, there are {min(len(a), len(b))}.")
+        raise MetricUnavailable(f"FID needs two pictures or more, there are {min(len(a), len(b))}.")
     (m, left), (n, right) = (
         (np.mean(part, 0, np.float64), np.cov(part, rowvar=False, dtype=np.float64)) for part in (a, b)
     )

@@ -1,6 +1,6 @@
-"""GEdit-Bench's two questions, asked to a vision-language model on this machine, and the marks out of its answers.
+"""GEdit-Bench's two questions to a vision-language model on this machine, and the marks in its answers.
 
-The benchmark follows VIEScore: of the marks from 0 to 10 for semantics (SC) the lowest counts, likewise for quality (PQ),
+The benchmark follows VIEScore: of the marks from 0 to 10 for semantics (SC) the parse_lowest_mark counts, likewise for quality (PQ),
 and the whole is sqrt(SC PQ). The wording is ours.
 """
 
@@ -10,15 +10,15 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ...prw.files.atomic_write import whole
-from .case import resized
-from .networks import network, preparation
+from .case import resize
+from .networks import open_network, open_processor
 
 FORM = 'Answer with JSON alone: {"score": [first, second], "reason": "one short sentence"}'
 SEMANTICS = (
@@ -31,12 +31,14 @@ QUALITY = (
     "at all, 10: as a photograph). Second: how free of faults it is, such as distortion, blur, seams, watermarks or "
     "damaged faces, hands and objects (0: full of them, 10: none).\n" + FORM
 )
-HIGHEST = 10
-LONGEST = 256
+MAX_MARK = 10
+MAX_TOKENS = 256
 """Tokens of an answer."""
 
 
 class Marks(NamedTuple):
+    """A picture's marks, 0 to 10."""
+
     semantics: float
     quality: float
 
@@ -45,56 +47,65 @@ class Marks(NamedTuple):
         return math.sqrt(self.semantics * self.quality)
 
 
+class Judge(Protocol):
+    """What answers questions about pictures."""
+
+    name: str
+
+    def ask(self, pictures: Sequence[np.ndarray], question: str) -> str: ...
+
+
 class LocalJudge:
-    """Any model that transformers opens for pictures and text."""
+    """A vision-language model from a folder: any that transformers opens for pictures and text."""
 
     def __init__(self, folder: Path, device: str):
         self.name, self.device = folder.name, device
-        self.network = network(folder, "AutoModelForImageTextToText", device, dtype="auto")
-        self.processor = preparation(folder, "AutoProcessor")
+        self.network = open_network(folder, "AutoModelForImageTextToText", device, dtype="auto")
+        self.processor = open_processor(folder, "AutoProcessor")
 
     @torch.no_grad()
     def ask(self, pictures: Sequence[np.ndarray], question: str) -> str:
-        shown = [{"type": "image", "image": Image.fromarray(picture)} for picture in pictures]
-        said = [{"role": "user", "content": [*shown, {"type": "text", "text": question}]}]
-        given = self.processor.apply_chat_template(
-            said, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        """Returns the model's answer to a question about pictures."""
+        images = [{"type": "image", "image": Image.fromarray(picture)} for picture in pictures]
+        messages = [{"role": "user", "content": [*images, {"type": "text", "text": question}]}]
+        inputs = self.processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         ).to(self.device)
-        answer = self.network.generate(**given, max_new_tokens=LONGEST, do_sample=False)
-        return self.processor.batch_decode(answer[:, given.input_ids.shape[1] :], skip_special_tokens=True)[0]
+        answer = self.network.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
+        return self.processor.batch_decode(answer[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)[0]
 
 
-def marks_of(judge, source: np.ndarray, drawn: np.ndarray, instruction: str) -> Marks | None:
-    """None if an answer has no marks: it is left out, where VIEScore would throw dice."""
-    drawn = resized(drawn, source.shape[:2])
-    semantics = lowest(judge.ask([source, drawn], SEMANTICS.replace("INSTRUCTION", instruction)))
-    quality = lowest(judge.ask([drawn], QUALITY))
+def ask_marks(judge: Judge, source: np.ndarray, drawn: np.ndarray, instruction: str) -> Marks | None:
+    """Asks for a picture's marks; None if an answer has none: it is left out, where VIEScore would throw dice."""
+    drawn = resize(drawn, source.shape[:2])
+    semantics = parse_lowest_mark(judge.ask([source, drawn], SEMANTICS.replace("INSTRUCTION", instruction)))
+    quality = parse_lowest_mark(judge.ask([drawn], QUALITY))
     return None if semantics is None or quality is None else Marks(semantics, quality)
 
 
-def kept_marks(judge, path: Path, source: np.ndarray, drawn: np.ndarray, instruction: str) -> Marks | None:
-    """Asks once: the answer stays beside the picture, for this judge."""
+def load_marks(judge: Judge, path: Path, source: np.ndarray, drawn: np.ndarray, instruction: str) -> Marks | None:
+    """Reads the marks that this judge gave the picture at `path`, kept in a file beside it; asks if there is none."""
     file = path.with_suffix(".marks.json")
     if file.exists():
         known = json.loads(file.read_text(encoding="utf-8"))
         if known["judge"] == judge.name:
             return Marks(*known["marks"]) if known["marks"] else None
-    marks = marks_of(judge, source, drawn, instruction)
+    marks = ask_marks(judge, source, drawn, instruction)
     with whole(file) as partial:
         partial.write_text(json.dumps({"judge": judge.name, "marks": marks}), encoding="utf-8")
     return marks
 
 
-def lowest(answer: str) -> float | None:
-    """Of the first list of numbers after "score"."""
-    found = re.search(r'"?score"?\s*:\s*\[?([\d\s.,]+)', answer)
-    numbers = re.findall(r"\d+(?:\.\d+)?", found[1]) if found else []
+def parse_lowest_mark(answer: str) -> float | None:
+    """The least number of the first list after "score"; None if there is none, or one above 10."""
+    match = re.search(r'"?score"?\s*:\s*\[?([\d\s.,]+)', answer)
+    numbers = re.findall(r"\d+(?:\.\d+)?", match[1]) if match else []
     marks = [float(number) for number in numbers]
-    return min(marks) if marks and max(marks) <= HIGHEST else None
+    return min(marks) if marks and max(marks) <= MAX_MARK else None
 
 
-def mean_of_groups(values: Sequence[tuple[str, float]]) -> float:
-    """Each kind of edit counts alike, however many there are."""
+def average_groups(values: Sequence[tuple[str, float]]) -> float:
+    """The mean of the groups' means: each kind of edit counts alike, however many there are."""
     groups = defaultdict(list)
     for group, value in values:
         groups[group].append(value)

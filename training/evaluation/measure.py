@@ -1,66 +1,69 @@
-"""Answers through METRICS: what each scores, and all together."""
+"""Measures answers by rows of METRICS: each picture's value, and all values together."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .metrics import METRICS, Answer
-from .networks import Shelf, Unmeasured
+from .metrics import METRICS, Answer, Metric
+from .networks import MetricNetworks, MetricUnavailable
 
 
 @dataclass
 class Score:
+    """What one metric says of a set of answers."""
+
     metric: str
+    """A row of METRICS."""
     total: float = math.nan
     values: dict[str, Any] = field(default_factory=dict)
-    """By picture: group/name. What the metric adds up; numbers for most."""
-    without: int = 0
-    """Pictures that have none."""
-    why: str = ""
-    """There is no figure."""
+    """By an answer's key: what the metric aggregates, a number for most."""
+    missing: int = 0
+    """Pictures that have no value."""
+    reason: str = ""
+    """Why there is no total; empty: there is one."""
 
-    def each(self, key: str) -> float | None:
-        show = METRICS[self.metric].each
+    def value_of(self, key: str) -> float | None:
+        """One picture's figure, where the metric has such."""
+        show = METRICS[self.metric].per_picture
         return show(self.values[key]) if show and key in self.values else None
 
 
 def measure(
-    names: Sequence[str], answers: Iterable[Answer], shelf: Shelf, say: Callable[[str], None] = lambda line: None
+    names: Sequence[str],
+    answers: Iterable[Answer],
+    networks: MetricNetworks,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Score]:
-    """What one metric lacks does not stop the others."""
+    """Scores answers by these metrics; one that cannot be measured says why and does not stop the others."""
     scores = {name: Score(name) for name in names}
     for answer in answers:
         for name, score in scores.items():
-            if not score.why:
-                _take(score, METRICS[name].score, shelf, answer)
-        say(f"measured {key_of(answer)}")
+            if not score.reason:
+                _add_value(score, METRICS[name], networks, answer)
+        say(f"measured {answer.key}")
     for name, score in scores.items():
-        _total(score, METRICS[name].total)
+        _aggregate(score, METRICS[name].aggregate)
     return list(scores.values())
 
 
-def key_of(answer: Answer) -> str:
-    return f"{answer.group}/{answer.path.stem}"
-
-
-def _take(score: Score, how: Callable, shelf: Shelf, answer: Answer) -> None:
+def _add_value(score: Score, metric: Metric, networks: MetricNetworks, answer: Answer) -> None:
     try:
-        value = how(shelf, answer)
-    except Unmeasured as error:
-        score.why = str(error)
+        value = metric.score(networks, answer)
+    except MetricUnavailable as error:
+        score.reason = str(error)
     else:
         if value is None:
-            score.without += 1
+            score.missing += 1
         else:
-            score.values[key_of(answer)] = value
+            score.values[answer.key] = value
 
 
-def _total(score: Score, total: Callable) -> None:
-    if not score.why:
+def _aggregate(score: Score, aggregate: Callable[[Sequence], float]) -> None:
+    if not score.reason:
         try:
-            score.total = total(list(score.values.values())) if score.values else math.nan
-        except Unmeasured as error:
-            score.why = str(error)
-    if not score.why and math.isnan(score.total):
-        score.why = f"None of the {score.without} pictures has a value: look at them."
+            score.total = aggregate(list(score.values.values())) if score.values else math.nan
+        except MetricUnavailable as error:
+            score.reason = str(error)
+    if not score.reason and math.isnan(score.total):
+        score.reason = f"None of the {score.missing} pictures has a value: look at them."

@@ -1,6 +1,6 @@
-"""The networks that measure, from folders that the user has; each is opened when first asked for, and kept."""
+"""The networks that metrics need, from folders that the user has."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,16 +14,18 @@ from ..data.model_folder import network_in, preparation_in
 T = TypeVar("T")
 
 
-class Unmeasured(ValueError):
-    """Why a metric cannot be had; the others can."""
+class MetricUnavailable(ValueError):
+    """Says why a metric cannot be measured; others can."""
 
 
 class Checkpoint(NamedTuple):
+    """Where a network is published."""
+
     name: str
     """Of its folder or file."""
-    home: str
+    url: str
     note: str = ""
-    """Where it is not what the paper, or the benchmark's own script, measures with."""
+    """How it differs from what the paper, or the benchmark's own script, measures with."""
 
 
 HUB = "https://huggingface.co/"
@@ -58,30 +60,37 @@ CHECKPOINTS = {
 
 
 @dataclass(frozen=True)
-class Shelf:
+class MetricNetworks:
+    """Opens each network of CHECKPOINTS when it is first needed, and keeps it."""
+
     root: Path
+    """The folder that holds them."""
     chosen: Mapping[str, Path] = field(default_factory=dict)
     """Others than those of CHECKPOINTS, by their keys."""
     device: str = "cpu"
     opened: dict[str, Any] = field(default_factory=dict)
+    """By key."""
 
     def __post_init__(self):
         for key in self.chosen:
             one_of("--model", key, tuple(CHECKPOINTS))
 
     def path(self, key: str) -> Path:
+        """Where a network should lie."""
         return self.chosen.get(key, self.root / CHECKPOINTS[key].name)
 
-    def found(self, key: str) -> Path:
+    def check_path(self, key: str) -> Path:
+        """Returns its path; raises MetricUnavailable if nothing lies there."""
         if not (path := self.path(key)).exists():
-            raise Unmeasured(
-                f"There is no {path.name} in {path.parent}, which this needs: download it from {CHECKPOINTS[key].home}."
+            raise MetricUnavailable(
+                f"There is no {path.name} in {path.parent}, which this needs: download it from {CHECKPOINTS[key].url}."
             )
         return path
 
-    def take(self, key: str, opener: Callable[[Path, str], T]) -> T:
+    def load(self, key: str, opener: Callable[[Path, str], T]) -> T:
+        """Returns a network, opened by `opener` (path, device) if it is not yet."""
         if key not in self.opened:
-            self.opened[key] = opener(self.found(key), self.device)
+            self.opened[key] = opener(self.check_path(key), self.device)
         return self.opened[key]
 
 
@@ -89,32 +98,34 @@ PACKAGES = {"cleanfid": "clean-fid"}
 """Where a package has another name than its module."""
 
 
-def library(name: str) -> ModuleType:
-    """A module of one of the extra packages."""
+def import_library(name: str) -> ModuleType:
+    """Imports a module of an extra package; raises MetricUnavailable if that is not installed."""
     try:
         return import_module(name)
     except ImportError:
         package = name.partition(".")[0]
         package = PACKAGES.get(package, package)
-        raise Unmeasured(f"{package} is not installed: pip install {package}.") from None
+        raise MetricUnavailable(f"{package} is not installed: pip install {package}.") from None
 
 
-def network(folder: Path, kind: str, device: str = "cpu", **more):
-    library("transformers")
-    with unmeasured():
-        return network_in(folder, kind, **more).to(device)
+def open_network(folder: Path, kind: str, device: str = "cpu", **options: Any) -> Any:
+    """Opens a folder by a class of transformers; `options` are for its from_pretrained."""
+    import_library("transformers")
+    with report_unavailable():
+        return network_in(folder, kind, **options).to(device)
 
 
-def preparation(folder: Path, kind: str):
-    library("transformers")
-    with unmeasured():
+def open_processor(folder: Path, kind: str) -> Any:
+    """Opens a tokenizer, an image processor or both by a class of transformers."""
+    import_library("transformers")
+    with report_unavailable():
         return preparation_in(folder, kind)
 
 
 @contextmanager
-def unmeasured() -> Iterator[None]:
-    """Why a folder cannot be opened is why its metric cannot be had."""
+def report_unavailable() -> Generator[None, None, None]:
+    """Raises MetricUnavailable instead of other ValueErrors: a network that cannot be opened leaves its metrics out."""
     try:
         yield
     except ValueError as error:
-        raise Unmeasured(str(error)) from None
+        raise MetricUnavailable(str(error)) from None

@@ -1,38 +1,43 @@
-"""PROTOCOLS: the benchmarks of the paper, and how each is drawn and measured. A new one is a row."""
+"""PROTOCOLS: the benchmarks of the paper, and how answers to each are generated and measured. A new one is a row."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import benchmarks
-from .case import Case, area, square
-from .networks import Shelf
+from .case import Case, fit_area, fit_square
+from .networks import MetricNetworks
 
-Read = Callable[[Path, int, Shelf], Iterable[Case]]
-"""A folder as the benchmark is published, and the side at which maps are drawn from photographs."""
+ReadCases = Callable[[Path, int, MetricNetworks], Iterable[Case]]
+"""Reads cases from a folder as the benchmark is published, maps drawn from photographs at this side, by these networks."""
 
 
 @dataclass(frozen=True)
 class Protocol:
+    """A benchmark: where its cases come from, how answers are generated, what is measured, and the paper's figures."""
+
     title: str
     task: str
-    read: Read
+    """A row of TASKS."""
+    read: ReadCases
+    """Reads its cases from a folder."""
     layout: str
-    """What the folder holds."""
-    home: str
+    """Names what the folder holds."""
+    url: str
+    """Where it is published."""
     count: int
     """Cases of the whole benchmark."""
     paper: Mapping[str, tuple[float, str]]
     """The paper's row: metric -> figure, and the table that it stands in. All of these are measured."""
-    also: tuple[str, ...] = ()
+    extra_metrics: tuple[str, ...] = ()
     """Measured beside them: the benchmark's own script has these."""
-    each: int = 1
-    """Pictures a case."""
+    images_per_case: int = 1
     side: int = 512
-    """Of a square of the area at which is drawn; the paper is silent, ControlNet++ and GEdit-Bench say 512."""
-    fit: Callable[[tuple[int, ...], int], tuple[int, int]] = area
+    """Of a square of the area at which pictures are generated; the paper is silent, ControlNet++ and GEdit-Bench say 512."""
+    fit: Callable[[tuple[int, ...], int], tuple[int, int]] = fit_area
+    """Makes a source's height and width of its own shape and the side."""
     kind: str = ""
-    """Of control map."""
+    """Of control map; empty: none."""
     notes: tuple[str, ...] = field(default=())
     """What to know before comparing."""
 
@@ -47,7 +52,8 @@ PHOTO = "FID: ControlNet++'s, each of the four groups against the photographs by
 EDIT = ("clip_i_source", "clip_out", "l1_source", "dino_source")
 
 
-def rows(table: str, names: Iterable[str], values: Iterable[float]) -> dict[str, tuple[float, str]]:
+def quote_paper(table: str, names: Iterable[str], values: Iterable[float]) -> dict[str, tuple[float, str]]:
+    """Makes a protocol's `paper` of one table's figures, in the order of the metrics' names."""
     return {name: (value, table) for name, value in zip(names, values)}
 
 
@@ -55,22 +61,22 @@ PROTOCOLS = {
     "magicbrush": Protocol(
         "MagicBrush test, single turn",
         "edit",
-        benchmarks.magicbrush,
+        benchmarks.read_magicbrush,
         "edit_sessions.json, local_descriptions.json, images/ID/*.png",
         "https://github.com/OSU-NLP-Group/MagicBrush",
         1053,
-        rows("Table 2", EDIT, (0.931, 0.301, 0.063, 0.932)),
-        also=("clip_i", "l1", "dino"),
+        quote_paper("Table 2", EDIT, (0.931, 0.301, 0.063, 0.932)),
+        extra_metrics=("clip_i", "l1", "dino"),
         notes=(SOURCE, "every turn starts from the true picture before it (all-turn); no turn builds on a drawn one"),
     ),
     "emuedit": Protocol(
         "Emu Edit test",
         "edit",
-        benchmarks.emuedit,
+        benchmarks.read_emuedit,
         "test*.parquet with image, instruction, output_caption",
         HUB + "facebook/emu_edit_test_set",
         3589,
-        rows("Table 2", EDIT, (0.866, 0.301, 0.111, 0.843)),
+        quote_paper("Table 2", EDIT, (0.866, 0.301, 0.111, 0.843)),
         notes=(
             SOURCE,
             "there are no references; some captions are wrong and taken as they are",
@@ -80,11 +86,11 @@ PROTOCOLS = {
     "dreambench": Protocol(
         "DreamBench, one picture a subject",
         "subject",
-        benchmarks.dreambench,
+        benchmarks.read_dreambench,
         "dataset/prompts_and_classes.txt, dataset/SUBJECT/*.jpg",
         "https://github.com/google/dreambooth",
         750,
-        rows("Tables 4 and 7", ("clip_out", "clip_i_photos", "dino_photos"), (0.315, 0.825, 0.714)),
+        quote_paper("Tables 4 and 7", ("clip_out", "clip_i_photos", "dino_photos"), (0.315, 0.825, 0.714)),
         notes=(
             "our choice, the paper is silent: the first photograph is the source, likeness is the mean over all photographs "
             "of the subject, the prompt has the class's name and no rare token",
@@ -94,76 +100,76 @@ PROTOCOLS = {
     "multigen-canny": Protocol(
         "MultiGen-20M, canny",
         "control",
-        benchmarks.multigen_canny,
+        benchmarks.read_multigen_canny,
         "validation*.parquet with image, text",
         HUB + "limingcv/MultiGen-20M_canny_eval",
         5000,
         {"clip_score": (33.31, "Tables 3 and 6"), "fid": (18.20, "Table 6")},
-        each=4,
-        fit=square,
+        images_per_case=4,
+        fit=fit_square,
         kind="canny",
         notes=(CONTROL, PHOTO),
     ),
     "multigen-depth": Protocol(
         "MultiGen-20M, depth",
         "control",
-        benchmarks.multigen_depth,
+        benchmarks.read_multigen_depth,
         "validation*.parquet with image, control_depth, text",
         HUB + "limingcv/MultiGen-20M_depth_eval",
         5000,
         {"depth_rmse": (31.79, "Table 3"), "depth_ssim": (40.1, "Table 6"), "fid": (19.56, "Table 6")},
-        each=4,
-        fit=square,
+        images_per_case=4,
+        fit=fit_square,
         kind="depth",
         notes=(CONTROL, PHOTO, "the paper does not say what its SSIM compares: here the depth of both, by DPT"),
     ),
     "multigen-lineart": Protocol(
         "MultiGen-20M, line art",
         "control",
-        benchmarks.multigen_lineart,
+        benchmarks.read_multigen_lineart,
         "validation*.parquet with image, text",
         HUB + "limingcv/MultiGen-20M_canny_eval",
         5000,
         {"lines_ms_ssim": (77.96, "Table 3")},
-        each=4,
-        fit=square,
+        images_per_case=4,
+        fit=fit_square,
         kind="lineart",
         notes=(CONTROL, "SSIM is ControlNet++'s, over several scales"),
     ),
     "ade20k": Protocol(
         "ADE20K validation",
         "control",
-        benchmarks.ade20k,
+        benchmarks.read_ade20k,
         "validation*.parquet with image, control_seg, seg_map, prompt",
         HUB + "limingcv/Captioned_ADE20K",
         2000,
         {"miou_ade20k": (42.82, "Table 3")},
-        each=4,
-        fit=square,
+        images_per_case=4,
+        fit=fit_square,
         kind="seg",
         notes=(CONTROL, "0, for what is no class, does not count"),
     ),
     "cocostuff": Protocol(
         "COCO-Stuff validation",
         "control",
-        benchmarks.cocostuff,
+        benchmarks.read_cocostuff,
         "validation*.parquet with image, control_seg, panoptic_seg_map, prompt",
         HUB + "limingcv/Captioned_COCOStuff",
         5000,
         {"miou_cocostuff": (29.43, "Table 3")},
-        each=4,
-        fit=square,
+        images_per_case=4,
+        fit=fit_square,
         kind="seg",
         notes=(CONTROL, "labels 0 to 170, 255 does not count"),
     ),
     "gedit": Protocol(
         "GEdit-Bench, full set in English",
         "edit",
-        benchmarks.gedit,
+        benchmarks.read_gedit,
         "train*.parquet with key, task_type, instruction, instruction_language, input_image_raw",
         HUB + "stepfun-ai/GEdit-Bench",
         606,
-        rows("Table 8", ("sc", "pq", "overall"), (8.03, 7.15, 7.31)),
+        quote_paper("Table 8", ("sc", "pq", "overall"), (8.03, 7.15, 7.31)),
         notes=("the mean of each of the 11 kinds of edits, then of these",),
     ),
 }

@@ -1,4 +1,4 @@
-"""Several pictures of one wish, from best to worst: by the mean of their places in each measure."""
+"""Ranks several pictures of one wish by the mean of their ranks in each metric."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from .measure import Score
 from .metrics import METRICS
 
 
-def mean_places(scores: Sequence[Score], keys: Sequence[str]) -> np.ndarray:
-    """Of the pictures that these keys name: 1 is best everywhere; equals share their places."""
-    return np.mean([places(score, keys) for score in scores], axis=0)
+def average_ranks(scores: Sequence[Score], keys: Sequence[str]) -> np.ndarray:
+    """Mean ranks of the pictures with these keys: 1 is best in every metric; equals share their ranks."""
+    return np.mean([rank_pictures(score, keys) for score in scores], axis=0)
 
 
-def places(score: Score, keys: Sequence[str]) -> np.ndarray:
-    values = np.array([score.values[key] for key in keys]) * (-1 if METRICS[score.metric].rises else 1)
+def rank_pictures(score: Score, keys: Sequence[str]) -> np.ndarray:
+    values = np.array([score.values[key] for key in keys]) * (-1 if METRICS[score.metric].higher_is_better else 1)
     others = values[:, None]
     return (values < others).sum(1) + ((values == others).sum(1) + 1) / 2

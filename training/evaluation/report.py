@@ -1,4 +1,4 @@
-"""report.md, report.html and scores.json: our figures beside the paper's row, what measured them, and the pictures."""
+"""report.md, report.html and scores.json: our figures beside the paper's row, by which networks, and the pictures."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +11,15 @@ from PIL import Image
 
 from ...prw.files.atomic_write import whole
 from ..monitor.html_page import image, table, whole_page
-from .measure import Score, key_of
+from .measure import Score
 from .metrics import METRICS, Answer
-from .networks import CHECKPOINTS, Shelf
+from .networks import CHECKPOINTS, MetricNetworks
 from .protocols import Protocol
 
 SHOWN = 48
 """Cases on the page."""
 CELL = 192
+"""Width of a picture on the page."""
 STYLE = f"""
 body {{ max-width: 1240px }} .case {{ border-top: 1px solid #333842; padding: .6em 0 }} .case p {{ margin: .2em 0; max-width: 80ch }}
 .row {{ display: flex; flex-wrap: wrap; gap: 8px }} figure {{ margin: 0; width: {CELL}px }} figure img {{ width: 100%; margin: 0 }}
@@ -27,38 +28,41 @@ figcaption {{ color: #8b909b; font-size: 12px; line-height: 1.35; font-variant-n
 HEADS = ("measure", "ours", "pictures", "the paper", "in", "measured with")
 
 
-def rows(protocol: Protocol, scores: Sequence[Score], shelf: Shelf) -> list[tuple[str, ...]]:
-    out = []
+def make_rows(protocol: Protocol, scores: Sequence[Score], networks: MetricNetworks) -> list[tuple[str, ...]]:
+    """The table's lines, in the order of HEADS."""
+    table_rows: list[tuple[str, ...]] = []
     for score in scores:
         metric = METRICS[score.metric]
         paper, where = protocol.paper.get(score.metric, ("", ""))
-        used = shelf.path(metric.needs).name if metric.needs else "the pixels alone"
-        ours = "not measured" if score.why else f"{score.total:.4g}"
-        label = f"{metric.label} {'↑' if metric.rises else '↓'}"
-        out.append(
-            (label, ours, "" if score.why else str(len(score.values)), f"{paper:g}" if where else "", where, used)
+        network = networks.path(metric.network).name if metric.network else "the pixels alone"
+        ours = "not measured" if score.reason else f"{score.total:.4g}"
+        label = f"{metric.label} {'↑' if metric.higher_is_better else '↓'}"
+        table_rows.append(
+            (label, ours, "" if score.reason else str(len(score.values)), f"{paper:g}" if where else "", where, network)
         )
-    return out
+    return table_rows
 
 
-def notes(protocol: Protocol, scores: Sequence[Score], shelf: Shelf, cases: int, toy: bool) -> list[str]:
-    """What stands between these figures and the paper's."""
-    said = []
+def collect_notes(
+    protocol: Protocol, scores: Sequence[Score], networks: MetricNetworks, cases: int, toy: bool
+) -> list[str]:
+    """Reasons why these figures may not be compared with the paper's, and what to know before."""
+    notes = []
     if toy:
-        said.append(
+        notes.append(
             "these are pictures of the toy world: the paper's row is of others, and only shows how to read ours"
         )
     elif cases != protocol.count:
-        said.append(f"{cases} of {protocol.count} cases: not comparable with the paper, which takes all")
-    used = dict.fromkeys(METRICS[score.metric].needs for score in scores if METRICS[score.metric].needs)
-    for key in used:
-        ours, usual = shelf.path(key).name, CHECKPOINTS[key]
+        notes.append(f"{cases} of {protocol.count} cases: not comparable with the paper, which takes all")
+    used_networks = dict.fromkeys(METRICS[score.metric].network for score in scores if METRICS[score.metric].network)
+    for key in used_networks:
+        ours, usual = networks.path(key).name, CHECKPOINTS[key]
         if ours != usual.name:
-            said.append(f"{ours} instead of {usual.name}: figures of another network")
+            notes.append(f"{ours} instead of {usual.name}: figures of another network")
         elif usual.note:
-            said.append(f"{ours}: {usual.note}")
-    said += [f"{score.metric}: {score.without} pictures have none" for score in scores if score.without]
-    return [*said, *protocol.notes]
+            notes.append(f"{ours}: {usual.note}")
+    notes += [f"{score.metric}: {score.missing} pictures have none" for score in scores if score.missing]
+    return [*notes, *protocol.notes]
 
 
 def write_report(
@@ -66,89 +70,100 @@ def write_report(
     protocol: Protocol,
     scores: Sequence[Score],
     answers: Iterable[Answer],
-    shelf: Shelf,
+    networks: MetricNetworks,
     settings: Mapping[str, object],
 ) -> Path:
-    """`answers` once more, case by case: their pictures are not kept in memory."""
+    """Writes the three files and returns the page's path; `answers` once more: their pictures are not kept in memory."""
     shown, count = [], 0
-    for _, some in groupby(answers, key=lambda answer: answer.case.id):
+    for _, case_answers in groupby(answers, key=lambda answer: answer.case.id):
         count += 1
         if count <= SHOWN:
-            shown.append(_case(list(some), scores))
-    lines, told = rows(protocol, scores, shelf), notes(protocol, scores, shelf, count, settings["data"] == "toy")
-    missing = not_measured(scores)
-    _write(out / "scores.json", _json(protocol, scores, told, settings))
-    _write(out / "report.md", _markdown(protocol, lines, told, missing, settings))
-    parts = [f"<h1>{escape(protocol.title)}</h1>", table(HEADS, lines), _list(told)]
+            shown.append(_render_case(list(case_answers), scores))
+    lines, notes = (
+        make_rows(protocol, scores, networks),
+        collect_notes(protocol, scores, networks, count, settings["data"] == "toy"),
+    )
+    missing = explain_missing(scores)
+    _write_text(out / "scores.json", _format_scores(protocol, scores, notes, settings))
+    _write_text(out / "report.md", _render_markdown(protocol, lines, notes, missing, settings))
+    parts = [f"<h1>{escape(protocol.title)}</h1>", table(HEADS, lines), _render_list(notes)]
     if missing:
-        parts += ["<h2>Not measured</h2>", _list(missing)]
+        parts += ["<h2>Not measured</h2>", _render_list(missing)]
     parts += ["<h2>Drawn with</h2>", table(("setting", "value"), settings.items())]
     parts += [f"<h2>Pictures ({len(shown)} of {count} cases)</h2>", *shown]
     path = out / "report.html"
-    _write(path, whole_page(protocol.title, parts, STYLE))
+    _write_text(path, whole_page(protocol.title, parts, STYLE))
     return path
 
 
-def not_measured(scores: Sequence[Score]) -> list[str]:
-    """A line a reason."""
+def explain_missing(scores: Sequence[Score]) -> list[str]:
+    """A line a reason: the metrics that have no figure for it."""
     reasons: dict[str, list[str]] = {}
     for score in scores:
-        if score.why:
-            reasons.setdefault(score.why, []).append(METRICS[score.metric].label)
+        if score.reason:
+            reasons.setdefault(score.reason, []).append(METRICS[score.metric].label)
     return [f"{', '.join(labels)}: {why}" for why, labels in reasons.items()]
 
 
-def _case(answers: Sequence[Answer], scores: Sequence[Score]) -> str:
+def _render_case(answers: Sequence[Answer], scores: Sequence[Score]) -> str:
     first = answers[0]
-    cells = [_figure(first.source, "source")]
+    cells = [_render_figure(first.source, "source")]
     for answer in answers:
-        found = ((METRICS[score.metric].label, score.each(key_of(answer))) for score in scores if not score.why)
-        lines = [f"{label} {value:.4g}" for label, value in found if value is not None]
-        cells.append(_figure(answer.drawn, "result", lines))
+        figures = ((METRICS[score.metric].label, score.value_of(answer.key)) for score in scores if not score.reason)
+        lines = [f"{label} {value:.4g}" for label, value in figures if value is not None]
+        cells.append(_render_figure(answer.pixels, "result", lines))
     if first.case.reference is not None:
-        cells.append(_figure(first.reference, "reference"))
+        cells.append(_render_figure(first.reference, "reference"))
     name = f"<p><b>{escape(first.case.id)}</b> {escape(first.case.prompt)}</p>"
     return f'<div class="case">{name}<div class="row">{"".join(cells)}</div></div>'
 
 
-def _figure(picture: np.ndarray, title: str, lines: Sequence[str] = ()) -> str:
+def _render_figure(picture: np.ndarray, title: str, lines: Sequence[str] = ()) -> str:
     kind = "pixels" if picture.shape[1] < CELL else ""
-    words = "<br>".join(escape(line) for line in (title, *lines))
+    caption = "<br>".join(escape(line) for line in (title, *lines))
     shown = image(Image.fromarray(picture), title, kind, widest=CELL)
-    return f"<figure>{shown}<figcaption>{words}</figcaption></figure>"
+    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
 
 
-def _list(lines: Sequence[str]) -> str:
+def _render_list(lines: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _markdown(protocol: Protocol, lines, told: Sequence[str], missing: Sequence[str], settings: Mapping) -> str:
-    body = [f"# {protocol.title}", "", _line(HEADS), "|---" * len(HEADS) + "|", *map(_line, lines), ""]
-    body += [f"- {line}" for line in told]
+def _render_markdown(
+    protocol: Protocol,
+    lines: Sequence[tuple[str, ...]],
+    notes: Sequence[str],
+    missing: Sequence[str],
+    settings: Mapping,
+) -> str:
+    body = [f"# {protocol.title}", "", _render_line(HEADS), "|---" * len(HEADS) + "|", *map(_render_line, lines), ""]
+    body += [f"- {line}" for line in notes]
     if missing:
         body += ["", "Not measured:", "", *(f"- {line}" for line in missing)]
     body += ["", "Drawn with " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".", ""]
     return "\n".join(body)
 
 
-def _line(cells: Sequence[str]) -> str:
+def _render_line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _json(protocol: Protocol, scores: Sequence[Score], told: Sequence[str], settings: Mapping) -> str:
-    found = {
+def _format_scores(protocol: Protocol, scores: Sequence[Score], notes: Sequence[str], settings: Mapping) -> str:
+    figures = {
         score.metric: {
-            "total": None if score.why else score.total,
+            "total": None if score.reason else score.total,
             "pictures": len(score.values),
             "paper": protocol.paper.get(score.metric, (None,))[0],
-            "why": score.why,
-            "each": {key: score.each(key) for key in score.values if METRICS[score.metric].each},
+            "why": score.reason,
+            "each": {key: score.value_of(key) for key in score.values if METRICS[score.metric].per_picture},
         }
         for score in scores
     }
-    return json.dumps({"benchmark": protocol.title, "settings": dict(settings), "notes": list(told), "scores": found})
+    return json.dumps(
+        {"benchmark": protocol.title, "settings": dict(settings), "notes": list(notes), "scores": figures}
+    )
 
 
-def _write(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Classes that a segmentation network sees in a picture, and mean IoU over a set as mmsegmentation has it."""
+"""Classes by a segmentation network, and mean IoU over a set as mmsegmentation has it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,41 +7,45 @@ import numpy as np
 import torch
 
 from ..data.tasks.map_networks import opener_of
-from .networks import Unmeasured, network, preparation, unmeasured
+from .networks import MetricUnavailable, open_network, open_processor, report_unavailable
 
-IGNORED = 255
+IGNORE_LABEL = 255
+"""Of pixels that do not count."""
 Overlap = tuple[np.ndarray, np.ndarray]
 """Pixels of each class in both, and in either."""
 
 
 class Segmenter:
+    """A segmentation network from a folder of transformers."""
+
     def __init__(self, folder: Path, device: str):
-        with unmeasured():
+        with report_unavailable():
             _, opener = opener_of(folder)
-        self.processor = preparation(folder, "AutoImageProcessor")
-        self.network = network(folder, opener, device)
+        self.processor = open_processor(folder, "AutoImageProcessor")
+        self.network = open_network(folder, opener, device)
         self.classes, self.device = self.network.config.num_labels, device
 
     @torch.no_grad()
-    def read(self, picture: np.ndarray) -> np.ndarray:
-        """Class numbers (height, width)."""
-        given = self.processor(images=picture, input_data_format="channels_last", return_tensors="pt")
-        found = self.network(given.pixel_values.to(self.device))
-        (seen,) = self.processor.post_process_semantic_segmentation(found, target_sizes=[picture.shape[:2]])
-        return seen.cpu().numpy()
+    def predict(self, picture: np.ndarray) -> np.ndarray:
+        """Returns class numbers (height, width)."""
+        inputs = self.processor(images=picture, input_data_format="channels_last", return_tensors="pt")
+        outputs = self.network(inputs.pixel_values.to(self.device))
+        (labels,) = self.processor.post_process_semantic_segmentation(outputs, target_sizes=[picture.shape[:2]])
+        return labels.cpu().numpy()
 
 
-def overlap(found: np.ndarray, wanted: np.ndarray, classes: int) -> Overlap:
-    counts = wanted != IGNORED
+def count_overlap(predicted: np.ndarray, wanted: np.ndarray, classes: int) -> Overlap:
+    """Counts the pixels of each class in one picture's predicted and wanted class numbers."""
+    counts = wanted != IGNORE_LABEL
     if counts.any() and wanted[counts].max() >= classes:
-        raise Unmeasured(
+        raise MetricUnavailable(
             f"The labels go up to {wanted[counts].max()}, the network tells {classes} classes apart: choose one that was "
             f"trained on this benchmark."
         )
-    found, wanted = found[counts], wanted[counts]
-    drawn, asked = (np.bincount(part, minlength=classes)[:classes] for part in (found, wanted))
-    both = np.bincount(found[found == wanted], minlength=classes)[:classes]
-    return both, drawn + asked - both
+    predicted, wanted = predicted[counts], wanted[counts]
+    a, b = (np.bincount(labels, minlength=classes)[:classes] for labels in (predicted, wanted))
+    both = np.bincount(predicted[predicted == wanted], minlength=classes)[:classes]
+    return both, a + b - both
 
 
 def mean_iou(overlaps: Sequence[Overlap]) -> float:

@@ -1,4 +1,4 @@
-"""A benchmark's questions asked to the toy world, whose right answers are known: to try all of it with nothing at hand."""
+"""A benchmark's cases from the toy world, whose right answers are known: all of an evaluation runs without any data."""
 
 from itertools import count, islice
 
@@ -8,18 +8,19 @@ from ..toy.evaluate import APART
 from ..toy.tasks import ASK
 from .case import Case
 
-MEASURES = ("l1", "rmse", "ssim")
-"""To the right answer; they need no network."""
-SIDE = 64
-FEW = 16
-"""Cases, if not said otherwise."""
+TOY_METRICS = ("l1", "rmse", "ssim")
+"""Rows of METRICS that compare with the right answer and need no network."""
+TOY_SIDE = 64
+DEFAULT_COUNT = 16
+"""Cases, unless a number is given."""
 
 
-def toy_cases(task: str, kind: str, cases: int, seed: int) -> list[Case]:
+def make_toy_cases(task: str, kind: str, cases: int, seed: int) -> list[Case]:
+    """The first `cases` questions of a task, of one kind of map or of all (""); a seed draws others."""
     rng = np.random.default_rng((APART + seed, list(ASK).index(task)))
-    asked = (ASK[task](rng, f"{task}-{seed}-{i}").example for i in count())
-    fitting = (example for example in asked if kind in ("", example.kind))
+    examples = (ASK[task](rng, f"{task}-{seed}-{i}").example for i in count())
+    matching = (example for example in examples if kind in ("", example.kind))
     return [
-        Case(one.id, one.source, one.prompt, one.target, {"photos": (one.source, one.target), "group": one.kind})
-        for one in islice(fitting, cases)
+        Case(it.id, it.source, it.prompt, it.target, {"photos": (it.source, it.target), "group": it.kind})
+        for it in islice(matching, cases)
     ]

@@ -8,10 +8,10 @@ from benchmark_layouts import LAYOUTS, drawn
 from cologen.training.data.formats.picture_files import Broken
 from cologen.training.data.tasks.canny import canny
 from cologen.training.evaluation import benchmarks
-from cologen.training.evaluation.case import area, pixels, resized, square
-from cologen.training.evaluation.draw import distinct
-from cologen.training.evaluation.lines import Lines
-from cologen.training.evaluation.networks import CHECKPOINTS, Shelf, Unmeasured
+from cologen.training.evaluation.case import fit_area, fit_square, read_pixels, resize
+from cologen.training.evaluation.generate import limit_cases
+from cologen.training.evaluation.lines import LineNetwork
+from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks, MetricUnavailable
 from cologen.training.evaluation.protocols import PROTOCOLS
 from PIL import Image
 from tiny_networks import tiny_lines
@@ -22,7 +22,7 @@ COUNTS = {"magicbrush": 3, "emuedit": 3, "dreambench": 750, "ade20k": 2, "cocost
 def cases(name, root, side=64):
     LAYOUTS[name](root)
     tiny_lines(root / CHECKPOINTS["lines"].name)
-    return list(distinct(PROTOCOLS[name].read(root, side, Shelf(root))))
+    return list(limit_cases(PROTOCOLS[name].read(root, side, MetricNetworks(root))))
 
 
 def test_every_protocol_has_a_layout_here():
@@ -36,7 +36,7 @@ def test_every_case_is_whole(name, tmp_path):
     for case in found[:4]:
         for picture in (case.source, case.reference, *case.extra.get("photos", ())):
             if picture is not None:
-                picture = pixels(picture)
+                picture = read_pixels(picture)
                 assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
         assert case.prompt and isinstance(case.prompt, str)
 
@@ -44,7 +44,7 @@ def test_every_case_is_whole(name, tmp_path):
 def test_magicbrush_starts_every_turn_from_the_true_picture(tmp_path):
     found = cases("magicbrush", tmp_path)
     assert [case.id for case in found] == ["30-1", "139-1", "139-2"]
-    assert (pixels(found[2].source) == drawn(140)).all() and (pixels(found[2].reference) == drawn(141)).all()
+    assert (read_pixels(found[2].source) == drawn(140)).all() and (read_pixels(found[2].reference) == drawn(141)).all()
     assert found[2].prompt == "edit 2 of 139" and found[2].extra == {"caption": "caption of 139-output2.png"}
 
 
@@ -52,7 +52,7 @@ def test_emu_edit_is_its_test_split(tmp_path):
     found = cases("emuedit", tmp_path)
     assert [case.prompt for case in found] == [f"instruction {i}" for i in range(3)]
     assert found[1].extra == {"caption": "after 1"} and found[1].reference is None
-    assert (pixels(found[1].source) == drawn(1)).all()
+    assert (read_pixels(found[1].source) == drawn(1)).all()
 
 
 def test_dreambench_has_25_prompts_of_its_kind_for_each_of_30_subjects(tmp_path):
@@ -61,30 +61,30 @@ def test_dreambench_has_25_prompts_of_its_kind_for_each_of_30_subjects(tmp_path)
     assert len(words) == PROTOCOLS["dreambench"].count
     assert words["cat2-03"] == "a cat wearing 3" and words["thing20-24"] == "a stuffed animal on 24"
     case = next(case for case in found if case.id == "dog-00")
-    assert len(case.extra["photos"]) == 2 and (pixels(case.source) == pixels(case.extra["photos"][0])).all()
+    assert len(case.extra["photos"]) == 2 and (read_pixels(case.source) == read_pixels(case.extra["photos"][0])).all()
 
 
 def test_edges_are_drawn_at_the_side_that_is_asked_for(tmp_path):
     found = cases("multigen-canny", tmp_path)[9]
-    assert (pixels(found.source) == canny(resized(drawn(9), (64, 64)))).all() and pixels(found.source).any()
-    assert (pixels(found.reference) == drawn(9)).all()
+    assert (read_pixels(found.source) == canny(resize(drawn(9), (64, 64)))).all() and read_pixels(found.source).any()
+    assert (read_pixels(found.reference) == drawn(9)).all()
 
 
 def test_line_art_is_the_measuring_networks(tmp_path):
     found = cases("multigen-lineart", tmp_path)[0]
-    lines = Lines(tmp_path / CHECKPOINTS["lines"].name, "cpu").map(resized(drawn(0), (64, 64)))
-    assert (pixels(found.source) == lines[..., None]).all()
-    with pytest.raises(Unmeasured, match=r"There is no image-to-line-drawings\.pth in"):
-        list(PROTOCOLS["multigen-lineart"].read(tmp_path, 64, Shelf(tmp_path / "none")))
+    lines = LineNetwork(tmp_path / CHECKPOINTS["lines"].name, "cpu").map(resize(drawn(0), (64, 64)))
+    assert (read_pixels(found.source) == lines[..., None]).all()
+    with pytest.raises(MetricUnavailable, match=r"There is no image-to-line-drawings\.pth in"):
+        list(PROTOCOLS["multigen-lineart"].read(tmp_path, 64, MetricNetworks(tmp_path / "none")))
 
 
 def test_ade20k_counts_from_one_and_leaves_out_what_is_no_class(tmp_path):
-    raw, found = layouts.labels(1, 4, 0), pixels(cases("ade20k", tmp_path)[1].extra["labels"])
+    raw, found = layouts.labels(1, 4, 0), read_pixels(cases("ade20k", tmp_path)[1].extra["labels"])
     assert (found[raw == 0] == 255).all() and (found[raw > 0] == raw[raw > 0] - 1).all() and (raw == 0).any()
 
 
 def test_coco_stuff_counts_from_zero(tmp_path):
-    found = pixels(cases("cocostuff", tmp_path)[1].extra["labels"])
+    found = read_pixels(cases("cocostuff", tmp_path)[1].extra["labels"])
     assert (found[8:] == layouts.labels(1, 4, 0)[8:]).all() and (found[:8, :8] == 255).all()
 
 
@@ -92,13 +92,13 @@ def test_gedit_is_asked_in_english(tmp_path):
     found = cases("gedit", tmp_path)
     assert [case.prompt for case in found] == ["en 0", "en 1", "en 2"]
     assert [case.extra["group"] for case in found] == ["color_alter", "text_change", "color_alter"]
-    assert pixels(found[0].source).shape == (96, 128, 3)
+    assert read_pixels(found[0].source).shape == (96, 128, 3)
 
 
 def test_sizes():
-    assert square((3, 9, 3), 512) == (512, 512)
-    assert area((1024, 1024, 3), 512) == (512, 512) and area((900, 1600, 3), 512) == (384, 688)
-    assert area((10, 5000, 3), 64) == (16, 1424)  # 64 x 64 would have 3 rows
+    assert fit_square((3, 9, 3), 512) == (512, 512)
+    assert fit_area((1024, 1024, 3), 512) == (512, 512) and fit_area((900, 1600, 3), 512) == (384, 688)
+    assert fit_area((10, 5000, 3), 64) == (16, 1424)  # 64 x 64 would have 3 rows
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_what_is_wrong_with_a_folder_is_a_sentence(tmp_path, name, spoil, senten
     LAYOUTS[name](tmp_path)
     spoil(tmp_path)
     with pytest.raises((Broken, FileNotFoundError)) as raised:
-        for case in PROTOCOLS[name].read(tmp_path, 64, Shelf(tmp_path)):
-            pixels(case.source)
+        for case in PROTOCOLS[name].read(tmp_path, 64, MetricNetworks(tmp_path)):
+            read_pixels(case.source)
     assert sentence in str(raised.value) and "\n" not in str(raised.value)
 
 
@@ -138,9 +138,9 @@ def test_a_session_cannot_name_files_elsewhere(tmp_path):
     LAYOUTS["magicbrush"](tmp_path / "mb")
     text = (tmp_path / "mb/edit_sessions.json").read_text()
     (tmp_path / "mb/edit_sessions.json").write_text(text.replace('"30-input.png"', '"../../../secret.png"'))
-    first = next(iter(benchmarks.magicbrush(tmp_path / "mb", 64, Shelf(tmp_path))))
+    first = next(iter(benchmarks.read_magicbrush(tmp_path / "mb", 64, MetricNetworks(tmp_path))))
     with pytest.raises(Broken, match=r"secret\.png leads out of the folder"):
-        pixels(first.source)
+        read_pixels(first.source)
 
 
 def test_an_id_twice_is_refused(tmp_path):
@@ -148,4 +148,4 @@ def test_an_id_twice_is_refused(tmp_path):
     path = tmp_path / "data/train-00000-of-00001.parquet"
     path.with_name("train-copy.parquet").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="Two cases of the benchmark are called 0en"):
-        list(distinct(PROTOCOLS["gedit"].read(tmp_path, 64, Shelf(tmp_path))))
+        list(limit_cases(PROTOCOLS["gedit"].read(tmp_path, 64, MetricNetworks(tmp_path))))

@@ -15,14 +15,14 @@ from benchmark_layouts import LAYOUTS
 from cologen.training.cli import evaluate as tables
 from cologen.training.cli.main import main
 from cologen.training.distributed import ranks
-from cologen.training.evaluation.draw import answers, claim_answers, draw, places
+from cologen.training.evaluation.generate import claim_answers, generate_answers, list_paths, read_answers
+from cologen.training.evaluation.image_generator import TOY_SETTINGS, make_host_generator, open_toy_generator
 from cologen.training.evaluation.measure import Score
 from cologen.training.evaluation.metrics import METRICS
-from cologen.training.evaluation.networks import CHECKPOINTS, Shelf
-from cologen.training.evaluation.painter import TOY, host_painter, toy_painter
+from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks
 from cologen.training.evaluation.protocols import PROTOCOLS
 from cologen.training.evaluation.report import write_report
-from cologen.training.evaluation.toy_cases import toy_cases
+from cologen.training.evaluation.toy_cases import make_toy_cases
 from cologen.training.toy.tasks import questions
 from PIL import Image
 from tiny_networks import tiny_clip, tiny_dino
@@ -49,7 +49,9 @@ def scribble(task, source, prompt, size, seed):
 
 def drawn_by(paint, name, out, cases=5, side=64):
     protocol = PROTOCOLS[name]
-    draw(paint, protocol, toy_cases(protocol.task, protocol.kind, cases, 0), out, side, 0, lambda line: None)
+    generate_answers(
+        paint, protocol, make_toy_cases(protocol.task, protocol.kind, cases, 0), out, side, 0, lambda line: None
+    )
     return pictures(out)
 
 
@@ -76,13 +78,13 @@ class TestCommand:
         code, said, _ = run(capsys, *words, "--model", f"dino={tmp_path / 'nets/other'}")
         assert code == 0
         protocol = PROTOCOLS[name]
-        assert len(pictures(tmp_path / "out")) == 2 * protocol.each
+        assert len(pictures(tmp_path / "out")) == 2 * protocol.images_per_case
         assert f"2 of {protocol.count} cases: not comparable with the paper" in said
         scores = json.loads((tmp_path / "out/scores.json").read_text())["scores"]
-        assert {*protocol.paper, *protocol.also} == scores.keys()
+        assert {*protocol.paper, *protocol.extra_metrics} == scores.keys()
         measured = {metric for metric, score in scores.items() if score["total"] is not None}
-        assert measured == {m for m in scores if METRICS[m].needs in ("", "clip", "dino")}
-        if "dino" in {METRICS[m].needs for m in scores}:
+        assert measured == {m for m in scores if METRICS[m].network in ("", "clip", "dino")}
+        if "dino" in {METRICS[m].network for m in scores}:
             assert "other instead of dino-vits16: figures of another network" in said and "| other |" in said
 
     @pytest.mark.parametrize(
@@ -156,8 +158,8 @@ class TestDrawing:
 
     def test_every_id_names_a_file_within_the_folder(self, tmp_path):
         ids = ["a-1", "../../x", "", ".", "con/aux", "a" * 400, "ünï", "a b", ".hidden"]
-        case = toy_cases("edit", "", 1, 0)[0]
-        found = [places(PROTOCOLS["gedit"], case._replace(id=id), tmp_path)[0] for id in ids]
+        case = make_toy_cases("edit", "", 1, 0)[0]
+        found = [list_paths(PROTOCOLS["gedit"], case._replace(id=id), tmp_path)[0] for id in ids]
         assert len(set(found)) == len(ids)
         assert all(path.resolve().parent == (tmp_path / "drawn/0").resolve() and len(path.name) < 120 for path in found)
         assert found[0].name == "a-1.png"
@@ -167,13 +169,13 @@ class TestDrawing:
         for name in ("magicbrush", "dreambench", "ade20k"):
             LAYOUTS[name](tmp_path / name)
             protocol = PROTOCOLS[name]
-            case = next(iter(protocol.read(tmp_path / name, 64, Shelf(tmp_path))))
+            case = next(iter(protocol.read(tmp_path / name, 64, MetricNetworks(tmp_path))))
 
             def note(task, source, prompt, size, seed):
                 sizes.append((task, source.shape[:2], size))
                 return np.zeros((*size, 3), np.uint8)
 
-            draw(note, protocol, [case], tmp_path / "out" / name, 64, 0, lambda line: None)
+            generate_answers(note, protocol, [case], tmp_path / "out" / name, 64, 0, lambda line: None)
         edit, subject, *control = sizes
         assert edit == ("edit", (48, 80), (48, 80)) and subject == ("subject", (48, 80), (64, 64))
         assert control == [("control", (64, 64), (64, 64))] * 4
@@ -203,7 +205,7 @@ class TestDrawing:
 class TestPainter:
     def test_the_toy_painter_draws_what_was_asked(self):
         """As `cologen eval toy` does, but for its noise."""
-        paint, question = toy_painter(None, TOY, "cpu"), questions("edit", 1, 77)[0].example
+        paint, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), questions("edit", 1, 77)[0].example
         picture = paint("edit", question.source, question.prompt, (64, 64), 3)
         assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
         assert (picture == paint("edit", question.source, question.prompt, (64, 64), 3)).all()
@@ -215,8 +217,8 @@ class TestPainter:
     def test_the_hosts_loaders_draw_the_same_picture(self):
         from cologen.training.comfyui.toy_models import toy_clip, toy_model, toy_vae
 
-        ours, question = toy_painter(None, TOY, "cpu"), questions("control", 1, 78)[0].example
-        theirs = host_painter(toy_model({}), toy_vae(), toy_clip(), ours.bank, TOY)
+        ours, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), questions("control", 1, 78)[0].example
+        theirs = make_host_generator(toy_model({}), toy_vae(), toy_clip(), ours.bank, TOY_SETTINGS)
         a, b = (paint("control", question.source, question.prompt, (64, 64), 5) for paint in (ours, theirs))
         assert np.abs(a.astype(int) - b).max() <= 3  # fp16 weights, cast on the way
 
@@ -225,35 +227,39 @@ class TestReport:
     @pytest.mark.parametrize("name", PROTOCOLS)
     def test_the_papers_row_stands_beside_ours(self, tmp_path, name):
         protocol = PROTOCOLS[name]
-        assert protocol.paper.keys() | set(protocol.also) <= METRICS.keys()
+        assert protocol.paper.keys() | set(protocol.extra_metrics) <= METRICS.keys()
         drawn_by(scribble, name, tmp_path, 2)
-        cases = toy_cases(protocol.task, protocol.kind, 2, 0)
-        found = list(answers(protocol, cases, tmp_path))
+        cases = make_toy_cases(protocol.task, protocol.kind, 2, 0)
+        found = list(read_answers(protocol, cases, tmp_path))
         values = {"judge": ("group", 0.5), "ade20k": OVERLAP, "cocostuff": OVERLAP}
-        scores = [Score(metric, 0.5, {"0/x": values.get(METRICS[metric].needs, 0.5)}) for metric in protocol.paper]
+        scores = [Score(metric, 0.5, {"0/x": values.get(METRICS[metric].network, 0.5)}) for metric in protocol.paper]
         settings = {"data": "<folder>", "bank": "mine"}
-        path = write_report(tmp_path, protocol, scores, found, Shelf(tmp_path), settings)
+        path = write_report(tmp_path, protocol, scores, found, MetricNetworks(tmp_path), settings)
         html, text = path.read_text(), (tmp_path / "report.md").read_text()
         for metric, (figure, where) in protocol.paper.items():
-            used = CHECKPOINTS[METRICS[metric].needs].name if METRICS[metric].needs else "the pixels alone"
+            used = CHECKPOINTS[METRICS[metric].network].name if METRICS[metric].network else "the pixels alone"
             assert f"| 0.5 | 1 | {figure:g} | {where} | {used} |" in text
             assert f"<td>0.5</td><td>1</td><td>{figure:g}</td><td>{where}</td><td>{used}</td>" in html
         assert f"2 of {protocol.count} cases" in text and all(note in text for note in protocol.notes)
-        assert html.count("<figcaption>result") == 2 * protocol.each and html.count("<figcaption>source") == 2
+        assert (
+            html.count("<figcaption>result") == 2 * protocol.images_per_case and html.count("<figcaption>source") == 2
+        )
         assert "&lt;folder&gt;" in html and "<folder>" not in html
         assert not re.search(r"(src|href)=.(?!data:)", html), "the page needs nothing beside it"
 
     def test_figures_stand_under_their_pictures(self, tmp_path):
         drawn_by(scribble, "gedit", tmp_path, 3)
-        cases = toy_cases("edit", "", 3, 0)
-        found = list(answers(PROTOCOLS["gedit"], cases, tmp_path))
+        cases = make_toy_cases("edit", "", 3, 0)
+        found = list(read_answers(PROTOCOLS["gedit"], cases, tmp_path))
         keys = [f"0/{case.id}" for case in cases]
         scores = [
-            Score("sc", 6.0, {keys[0]: ("g", 7.25), keys[1]: ("g", 4.0)}, without=1),
-            Score("pq", why="there is <none>"),
+            Score("sc", 6.0, {keys[0]: ("g", 7.25), keys[1]: ("g", 4.0)}, missing=1),
+            Score("pq", reason="there is <none>"),
             Score("l1", 0.25, dict.fromkeys(keys, 0.25)),
         ]
-        html = write_report(tmp_path, PROTOCOLS["gedit"], scores, found, Shelf(tmp_path), {"data": "x"}).read_text()
+        html = write_report(
+            tmp_path, PROTOCOLS["gedit"], scores, found, MetricNetworks(tmp_path), {"data": "x"}
+        ).read_text()
         assert html.count("SC 7.25") == html.count("SC 4<") == 1 and html.count("L1 to the reference 0.25") == 3
         assert "sc: 1 pictures have none" in html and "PQ: there is &lt;none&gt;" in html
         assert json.loads((tmp_path / "scores.json").read_text())["scores"]["sc"]["each"] == {
@@ -262,20 +268,24 @@ class TestReport:
         }
 
     def test_reasons_that_are_the_same_are_said_once(self, tmp_path):
-        scores = [Score("clip_i", why="no network"), Score("clip_out", why="no network"), Score("dino", why="none")]
-        found = list(answers(PROTOCOLS["gedit"], [], tmp_path))
-        write_report(tmp_path, PROTOCOLS["gedit"], scores, found, Shelf(tmp_path), {"data": "x"})
+        scores = [
+            Score("clip_i", reason="no network"),
+            Score("clip_out", reason="no network"),
+            Score("dino", reason="none"),
+        ]
+        found = list(read_answers(PROTOCOLS["gedit"], [], tmp_path))
+        write_report(tmp_path, PROTOCOLS["gedit"], scores, found, MetricNetworks(tmp_path), {"data": "x"})
         assert "- CLIP-I to the reference, CLIP-T (out): no network\n- DINO" in (tmp_path / "report.md").read_text()
 
     def test_a_page_of_many_shows_the_first(self, tmp_path):
         protocol = PROTOCOLS["emuedit"]
-        cases = [toy_cases("edit", "", 1, 0)[0]._replace(id=f"c{i}") for i in range(60)]
+        cases = [make_toy_cases("edit", "", 1, 0)[0]._replace(id=f"c{i}") for i in range(60)]
         for case in cases:
-            (path,) = places(protocol, case, tmp_path)
+            (path,) = list_paths(protocol, case, tmp_path)
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(case.source).save(path)
         html = write_report(
-            tmp_path, protocol, [], answers(protocol, cases, tmp_path), Shelf(tmp_path), {"data": "x"}
+            tmp_path, protocol, [], read_answers(protocol, cases, tmp_path), MetricNetworks(tmp_path), {"data": "x"}
         ).read_text()
         assert "Pictures (48 of 60 cases)" in html and html.count("<figcaption>result") == 48
         assert "60 of 3589 cases" in html

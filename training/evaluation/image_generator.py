@@ -1,4 +1,4 @@
-"""Who draws the answers: a bank on the built-in toy FLUX, or on FLUX.1's own files through a ComfyUI on this machine."""
+"""Generates the answers: a bank on the built-in toy FLUX, or on FLUX.1's own files through a ComfyUI on this machine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,14 +23,16 @@ from ..sampling import SamplingSettings, sample_latents, sample_with_contexts
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import BANK, SHIPPED, open_set
 
-SHRUNK = 8
-"""Pixels that a latent's cell covers."""
-Paint = Callable[[str, np.ndarray, str, tuple[int, int], int], np.ndarray]
-"""Task, source, prompt, size and seed to a picture."""
+PIXELS_PER_LATENT = 8
+"""Side of the square of pixels that a cell of the latents covers."""
+GenerateImage = Callable[[str, np.ndarray, str, tuple[int, int], int], np.ndarray]
+"""Makes a picture of a task, a source, a prompt, a size (height, width) and a seed."""
 
 
 @dataclass(frozen=True)
-class Sampling:
+class GenerationSettings:
+    """How pictures are sampled: what a user chooses, and run.json keeps."""
+
     steps: int = 28
     guidance: float = 3.5
     cfg: float = 1.0
@@ -46,36 +48,41 @@ class Sampling:
         between("--cfg", self.cfg, 0, 100)
 
 
-TOY = Sampling(STEPS, 1.0, CFG, shifted=False)
+TOY_SETTINGS = GenerationSettings(STEPS, 1.0, CFG, shifted=False)
 
 
 @dataclass(frozen=True)
-class Painter:
+class ImageGenerator:
+    """A FLUX, its encoders and a bank, ready to answer cases; calling it generates one picture."""
+
     host: Host
     encoders: Encoders
     bank: Bank | None
-    """None: it draws alone."""
-    sampling: Sampling
+    """None: it can only generate without a source."""
+    settings: GenerationSettings
 
     @torch.no_grad()
     def __call__(self, task: str, source: np.ndarray, prompt: str, size: tuple[int, int], seed: int) -> np.ndarray:
-        """One at a time: what stands beside a picture in a batch would change its last bits."""
-        noise, encoded, settings = self._asked(prompt, size, seed)
+        """Generates one at a time: other pictures in a batch would change its last bits."""
+        assert self.bank is not None
+        noise, encoded, settings = self._prepare(prompt, size, seed)
         latent = self.encoders.encode([source]).to(noise.device)
-        routing = Routing(task=task, router=self.sampling.router)
+        routing = Routing(task=task, router=self.settings.router)
         return self.encoders.decode(sample_latents(self.host, self.bank, routing, latent, noise, encoded, settings))[0]
 
     @torch.no_grad()
-    def alone(self, prompt: str, size: tuple[int, int], seed: int, patches: Sequence[Callable] = ()) -> np.ndarray:
-        """Without a source; `patches` of attention are there all the same."""
-        noise, encoded, settings = self._asked(prompt, size, seed)
+    def generate_plain(
+        self, prompt: str, size: tuple[int, int], seed: int, patches: Sequence[Callable] = ()
+    ) -> np.ndarray:
+        """Generates a picture without a source, with `patches` of attention in place."""
+        noise, encoded, settings = self._prepare(prompt, size, seed)
         contexts = [skip_source(self.host, noise).with_patches(patches)] * 2
         return self.encoders.decode(sample_with_contexts(self.host, contexts, noise, encoded, settings))[0]
 
-    def _asked(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, EncodedPrompt, SamplingSettings]:
-        """Make the noise, the encoded prompt and the settings of a picture."""
-        how, device = self.sampling, find_device(self.host)
-        shape = (1, LATENT_CHANNELS, size[0] // SHRUNK, size[1] // SHRUNK)
+    def _prepare(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, EncodedPrompt, SamplingSettings]:
+        """Makes a picture's noise, encoded prompt and sampling settings."""
+        how, device = self.settings, find_device(self.host)
+        shape = (1, LATENT_CHANNELS, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
         texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
         encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
@@ -84,27 +91,30 @@ class Painter:
         return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, *negative)
 
 
-def toy_painter(bank: Path | None, sampling: Sampling, device: str) -> Painter:
+def open_toy_generator(bank: Path | None, settings: GenerationSettings, device: str) -> ImageGenerator:
+    """Opens the built-in toy set, with its own bank if none is given."""
     toy = open_set(SHIPPED, device)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    return Painter(host, toy.encoders, Bank.open(bank or SHIPPED / BANK), sampling)
+    return ImageGenerator(host, toy.encoders, Bank.open(bank or SHIPPED / BANK), settings)
 
 
-def flux_painter(
-    bank: Path | None, flux: Path, vae: Path, clips: Sequence[Path], sampling: Sampling, device: str
-) -> Painter:
+def open_flux_generator(
+    bank: Path | None, flux: Path, vae: Path, clips: Sequence[Path], settings: GenerationSettings, device: str
+) -> ImageGenerator:
+    """Opens FLUX.1's public files (the VAE, CLIP-L and T5 beside it) through a ComfyUI on this machine."""
     comfy = needed_host()
     for path in (flux, vae, *clips):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}: check the name.")
     enter_host(comfy, cpu=device == "cpu", torch_attention=device != "cpu")
-    return host_painter(*open_files(flux, vae, clips), Bank.open(bank) if bank else None, sampling)
+    return make_host_generator(*open_files(flux, vae, clips), Bank.open(bank) if bank else None, settings)
 
 
-def host_painter(model, vae, clip, bank: Bank | None, sampling: Sampling) -> Painter:
+def make_host_generator(model, vae, clip, bank: Bank | None, settings: GenerationSettings) -> ImageGenerator:
+    """Wraps the host's own MODEL, VAE and CLIP."""
     from ..comfyui.training_data import HostEncoders
     from ..comfyui.training_host import TrainingHost
 
     host = TrainingHost(model)
     host.load()
-    return Painter(host, HostEncoders(vae, clip, after=host.pushed_out), bank, sampling)
+    return ImageGenerator(host, HostEncoders(vae, clip, after=host.pushed_out), bank, settings)
