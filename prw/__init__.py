@@ -5,7 +5,7 @@ picks one low-rank expert that bends the source's keys and values; text and nois
 
     w          = h W_r + e * softplus(h W_n)                    eq. 2   router.py
     S          = top-1 of softmax(w)                            eq. 3   router.py
-    K^, V^     = KV(h) + sum over S of softmax(w)_k E_k(h)      eq. 4   weaving.py: bent_heads; experts.py: residual
+    K^, V^     = KV(h) + sum over S of softmax(w)_k E_k(h)      eq. 4   weaving.py: add_residuals; experts.py: residual
     K, V       = [K_x; K_y; K^], [V_x; V_y; V^]                 eq. 5-6 weaving.py: append_sources
     Out_{x,y}  = Attention([Q_x; Q_y], K, V)                    eq. 7   FLUX's own attention
 

@@ -6,68 +6,93 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kv_cache import Row
+from .kv_cache import SampleKV
+from .positions import Grid
 from .router import Route
-from .source import Grid, Source, read_bias
+from .source import Source, read_bias
 from .weaving import append_mask, append_positions, append_sources
 
 OPTION = "cologen"
-"""The key under which a forward's Appendix travels in transformer_options."""
+"""The key under which a forward's AppendedKV travels in transformer_options."""
 
 
-class Part:
-    """One source in one forward: a row of K/V for every sample."""
+class SourceKV:
+    """One source's keys and values in one forward, for every sample of the batch."""
 
-    def __init__(self, source: Source, rows: Sequence[Row]):
-        self.source, self.rows = source, rows
-        self.pe = rows[0].pe
-        self.tokens = self.pe.shape[2]
+    def __init__(self, source: Source, pe: Tensor):
+        self.source, self.pe = source, pe
+        self.tokens = pe.shape[2]
 
     def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        distinct = {id(row): row.read(block, device) for row in self.rows}
+        """K and V of a block, before rotation."""
+        raise NotImplementedError
+
+    def routes(self, sample: int = 0) -> dict[str, Route]:
+        """The route that one sample takes, block by block."""
+        raise NotImplementedError
+
+
+class CachedSourceKV(SourceKV):
+    """Those of a cache; samples of one picture and prompt share an entry."""
+
+    def __init__(self, source: Source, samples: Sequence[SampleKV]):
+        super().__init__(source, samples[0].pe)
+        self.samples = samples
+
+    def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        distinct = {id(sample): sample.read(block, device) for sample in self.samples}
         if len(distinct) == 1:
             return next(iter(distinct.values()))
-        k, v = zip(*(distinct[id(row)] for row in self.rows), strict=True)
+        k, v = zip(*(distinct[id(sample)] for sample in self.samples), strict=True)
         return torch.cat(k), torch.cat(v)
 
+    def routes(self, sample: int = 0) -> dict[str, Route]:
+        return self.samples[sample].routes
 
-class Appendix:
-    """What one forward of FLUX gets behind its own keys; positions and mask are made once, not per block."""
 
-    def __init__(self, parts: Sequence[Part], grid: Grid):
-        self.parts, self.grid = parts, grid
-        self._pe = (None, None)
-        self._mask = None
+class AppendedKV:
+    """The sources of one forward; positions and mask are made once, not per block."""
+
+    def __init__(self, sources: Sequence[SourceKV], grid: Grid):
+        self.sources, self.grid = sources, grid
+        self._positions: tuple[Tensor, Tensor] | None = None
+        """The forward's own, and with the sources'."""
+        self._mask: tuple[Tensor | None, tuple[int, int, int], Tensor | None] | None = None
+        """The forward's own, for which shape, and with the sources'."""
 
     def append(self, block: str, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text: int) -> dict:
+        """A block's k, v, pe and attn_mask with the sources behind its own keys; `text` tokens come first."""
         keys = k.shape[2]
-        if self._pe[0] is not pe:
-            self._pe = (pe, append_positions(pe, keys, [part.pe for part in self.parts]))
+        if self._positions is None or self._positions[0] is not pe:
+            self._positions = (pe, append_positions(pe, keys, [source.pe for source in self.sources]))
         shape = (q.shape[2], keys, text)
         if self._mask is None or self._mask[0] is not mask or self._mask[1] != shape:
-            tokens = sum(part.tokens for part in self.parts)
+            tokens = sum(source.tokens for source in self.sources)
             self._mask = (mask, shape, append_mask(mask, self._bias(q, text), q, keys, tokens))
-        longer = self._pe[1]
-        k, v = append_sources(k, v, longer, [part.read(block, k.device) for part in self.parts])
-        return {"k": k, "v": v, "pe": longer, "attn_mask": self._mask[2]}
-
-    def routes(self, part: int = 0, sample: int = 0) -> dict[str, Route]:
-        """The route that one source takes for one sample, block by block."""
-        return self.parts[part].rows[sample].routes
+        all_pe = self._positions[1]
+        k, v = append_sources(k, v, all_pe, [source.read(block, k.device) for source in self.sources])
+        return {"k": k, "v": v, "pe": all_pe, "attn_mask": self._mask[2]}
 
     def _bias(self, q: Tensor, text: int) -> Tensor | None:
-        biases = [read_bias(part.source, text, self.grid, q.shape[2]) for part in self.parts]
+        biases = [read_bias(part.source, text, self.grid, q.shape[2]) for part in self.sources]
         if all(bias is None for bias in biases):
             return None
         columns = [q.new_zeros(q.shape[2], 1) if bias is None else bias.to(q) for bias in biases]
-        return torch.cat([c.expand(-1, part.tokens) for c, part in zip(columns, self.parts, strict=True)], dim=1)
+        return torch.cat([c.expand(-1, source.tokens) for c, source in zip(columns, self.sources, strict=True)], dim=1)
 
 
-def append_here(q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
-    """The `attn1_patch` of both hosts: what this forward's Appendix holds for this block."""
+def append_sources_patch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pe: Any = None,
+    attn_mask: Tensor | None = None,
+    extra_options: dict[str, Any] | None = None,
+) -> dict:
+    """The `attn1_patch` of both hosts: appends what this forward's AppendedKV holds for this block."""
     options = extra_options or {}
-    appendix: Appendix | None = options.get(OPTION)
-    if appendix is None:
+    appended: AppendedKV | None = options.get(OPTION)
+    if appended is None:
         return {}
     block = f"{options['block_type']}_blocks.{options['block_index']}"
-    return appendix.append(block, q, k, v, pe, attn_mask, options["img_slice"][0])
+    return appended.append(block, q, k, v, pe, attn_mask, options["img_slice"][0])

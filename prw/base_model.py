@@ -45,7 +45,7 @@ class Base:
             guidance=bool(flux.params.guidance_embed),
         )
 
-    def probed(self, flux: nn.Module, name: str = "") -> "Base":
+    def with_probe(self, flux: nn.Module, name: str = "") -> "Base":
         return replace(self, name=name, probe=probe_of(flux))
 
     def count(self, where: str = "all") -> int:

@@ -11,6 +11,7 @@ from .appended_kv import OPTION
 from .attachment import Attachment
 from .files.tensor_versions import versions
 from .flux.flux1 import Flux
+from .flux.inputs import FluxInputs
 from .flux.math import attention
 from .source import Source
 from .weaving import Attend
@@ -20,8 +21,14 @@ LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159
 
 
 class EmbeddedHost:
+    """The `Host` of attachment.py for our own FLUX."""
+
     def __init__(self, flux: Flux, dtype: torch.dtype):
         self.flux, self.dtype = flux, dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.flux.parameters()).device
 
     def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         return self.flux.process_img(latent)
@@ -50,13 +57,17 @@ def velocity(
     sources: Sequence[Source] = (),
     progress: float = 0.0,
 ) -> Tensor:
-    """What FLUX predicts for noisy latents x, with sources read through an attachment.
+    """Predicts the velocity at noisy latents x, with sources read through an attachment.
 
     `progress`, 0 at the first sampler step and towards 1 at the last, decides which sources are on.
     """
-    options = {}
+    # more than seven parameters: the public entry, called as FLUX itself is
+    options: dict[str, Any] = {}
     sources = [source for source in sources if source.is_on(progress)]
     if attachment is not None and sources:
-        appendix = attachment.prepare(EmbeddedHost(flux, x.dtype), sources, x, timestep, pooled, guidance=guidance)
-        options = {OPTION: appendix, "patches": {"attn1_patch": [attachment]}}
+        inputs = FluxInputs(x, timestep, context, pooled, guidance)
+        options = {
+            OPTION: attachment.prepare(EmbeddedHost(flux, x.dtype), sources, inputs),
+            "patches": {"attn1_patch": [attachment]},
+        }
     return flux(x, timestep, context, pooled, guidance, transformer_options=options)

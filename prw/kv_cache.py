@@ -1,6 +1,6 @@
-"""Keys and values of a source between sampler steps: where they wait, and how they are found again.
+"""Keys and values of a source between sampler steps: where they are stored, and how they are found again.
 
-One row is one sample's K/V in all blocks. It is found only while everything it depends on is the same,
+An entry is one sample's K/V in all blocks. It is found only while everything it depends on is the same,
 so a batch that is cut differently at the next step, or a changed picture, can never read another's.
 """
 
@@ -51,15 +51,16 @@ def to_pinned(x: Tensor) -> Tensor:
     return copy.copy_(x)
 
 
-PLACE: dict[str, Callable[[Tensor], Tensor | Packed]] = {
-    # clone: a row of a batch must not hold the whole batch in memory
+STORE: dict[str, Callable[[Tensor], Tensor | Packed]] = {
+    # clone: a sample of a batch must not hold the whole batch in memory
     "gpu": lambda x: x.clone(memory_format=torch.contiguous_format),
     "cpu": to_pinned,
     "fp8": Packed.pack,
 }
+"""By a source's placement: how its K/V are stored between steps."""
 
 
-class Row:
+class SampleKV:
     """One sample's K/V and routes, block by block, and the rotary positions of its tokens."""
 
     def __init__(self, pe: Tensor):
@@ -71,72 +72,73 @@ class Row:
         k, v = self.kv[block]
         return k.to(device, non_blocking=True), v.to(device, non_blocking=True)
 
-    def moved(self, place: Callable[[Tensor], Tensor]) -> "Row":
-        row = Row(place(self.pe))
-        row.kv = {block: tuple(_moved(x, place) for x in pair) for block, pair in self.kv.items()}
-        row.routes = self.routes
-        return row
+    def move(self, to: Callable[[Tensor], Tensor]) -> "SampleKV":
+        """A copy whose tensors went through `to`."""
+        moved = SampleKV(to(self.pe))
+        moved.kv = {block: (_move(k, to), _move(v, to)) for block, (k, v) in self.kv.items()}
+        moved.routes = self.routes
+        return moved
 
 
-def _moved(x: Tensor | Packed, place: Callable[[Tensor], Tensor]) -> Tensor | Packed:
-    return Packed(place(x.data), place(x.scale), x.dtype) if isinstance(x, Packed) else place(x)
+def _move(x: Tensor | Packed, to: Callable[[Tensor], Tensor]) -> Tensor | Packed:
+    return Packed(to(x.data), to(x.scale), x.dtype) if isinstance(x, Packed) else to(x)
 
 
-def rows_of(stream: Iterable[BlockKV], pe: Tensor, placement: str) -> list[Row]:
-    """Collects a source stream over a batch into rows, placing each block at once; pe (batch, 1, tokens, ...)."""
-    rows = [Row(pe[i : i + 1]) for i in range(len(pe))]
-    place = PLACE[placement]
+def split_samples(stream: Iterable[BlockKV], pe: Tensor, placement: str) -> list[SampleKV]:
+    """Cuts a batch's source stream into samples and stores each block at once; pe is (batch, 1, tokens, ...)."""
+    samples = [SampleKV(pe[i : i + 1]) for i in range(len(pe))]
+    store = STORE[placement]
     for block, k, v, route in stream:
-        for i, row in enumerate(rows):
-            row.kv[block] = (place(k[i : i + 1]), place(v[i : i + 1]))
-            row.routes[block] = Route(*(part[i] for part in route))
-    return rows
+        for i, sample in enumerate(samples):
+            sample.kv[block] = (store(k[i : i + 1]), store(v[i : i + 1]))
+            sample.routes[block] = Route(*(part[i] for part in route))
+    return samples
 
 
-class Entry(NamedTuple):
-    """A row with all that it depends on."""
+class CacheEntry(NamedTuple):
+    """A sample's K/V with all that they depend on besides their key."""
 
-    depends: Any
-    row: Row
+    state: Any
+    sample: SampleKV
     keep: bool
 
 
 class KVCache:
-    """Rows by slot: which picture, prompt and size they belong to.
+    """Samples by key: which picture, prompt and size they belong to.
 
-    A slot holds one row. If what it depends on has changed (weights, positions, experts), it is not
-    found, and replaced by the next. Kept rows wait on the CPU until KEPT_RUNS runs made no use of them.
+    A key has one entry. If what it depends on has changed (weights, positions, experts), it is not
+    found, and replaced by the next. Kept entries wait on the CPU until KEPT_RUNS runs made no use of them.
     """
 
     def __init__(self):
-        self.rows: dict[Hashable, Entry] = {}
-        self.kept: dict[Hashable, Entry] = {}
-        self._unused: dict[Hashable, int] = {}
+        self.entries: dict[Hashable, CacheEntry] = {}
+        self.kept: dict[Hashable, CacheEntry] = {}
+        self._unused_runs: dict[Hashable, int] = {}
 
-    def find(self, slot: Hashable, depends: Any, place: Callable[[Row], Row] | None) -> Row | None:
-        """The row in a slot, if it still holds; a kept one comes back to where `place` puts it (None: it stays)."""
-        entry = self.rows.get(slot)
-        if entry is None and place and (kept := self.kept.get(slot)) is not None and kept.depends == depends:
-            entry = self.rows[slot] = kept._replace(row=place(kept.row))
-        return entry.row if entry is not None and entry.depends == depends else None
+    def find(self, key: Hashable, state: Any, restore: Callable[[SampleKV], SampleKV] | None) -> SampleKV | None:
+        """The sample of a key, if it still holds; a kept one goes through `restore` (None: it stays where it is)."""
+        entry = self.entries.get(key)
+        if entry is None and restore and (kept := self.kept.get(key)) is not None and kept.state == state:
+            entry = self.entries[key] = kept._replace(sample=restore(kept.sample))
+        return entry.sample if entry is not None and entry.state == state else None
 
-    def add(self, slot: Hashable, depends: Any, row: Row, keep: bool) -> None:
-        self.rows[slot] = Entry(depends, row, keep)
+    def add(self, key: Hashable, state: Any, sample: SampleKV, keep: bool) -> None:
+        self.entries[key] = CacheEntry(state, sample, keep)
 
     def end_run(self) -> None:
-        """Frees the run's rows; those that are kept move to the CPU. Ending twice changes nothing."""
-        rows, self.rows = self.rows, {}
-        if not rows:
+        """Frees the run's entries; those that are kept move to the CPU. Ending twice changes nothing."""
+        entries, self.entries = self.entries, {}
+        if not entries:
             return
-        self._unused = {slot: runs + 1 for slot, runs in self._unused.items() if runs + 1 < KEPT_RUNS}
-        self.kept = {slot: entry for slot, entry in self.kept.items() if slot in self._unused}
+        self._unused_runs = {key: runs + 1 for key, runs in self._unused_runs.items() if runs + 1 < KEPT_RUNS}
+        self.kept = {key: entry for key, entry in self.kept.items() if key in self._unused_runs}
         try:
-            for slot, entry in rows.items():
+            for key, entry in entries.items():
                 if entry.keep:
-                    held = self.kept.get(slot)
-                    fresh = held is None or held.depends != entry.depends
-                    self.kept[slot] = entry._replace(row=entry.row.moved(to_cpu)) if fresh else held
-                    self._unused[slot] = 0
+                    kept = self.kept.get(key)
+                    if kept is None or kept.state != entry.state:
+                        self.kept[key] = entry._replace(sample=entry.sample.move(to_cpu))
+                    self._unused_runs[key] = 0
         except (RuntimeError, MemoryError) as error:  # a finished picture matters more
             self.kept.clear()
             logging.getLogger(__name__).warning("CoLoGen could not keep the source for the next run: %s", error)

@@ -1,40 +1,80 @@
 """From a bank and a source's routing to the experts of each block."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .bank.bank import Bank
-from .config import RouterInfo
-from .experts import Weave
+from .config import FINAL, BankInfo, RouterInfo
+from .experts import Expert, Weave
 from .files.errors import BankError
 from .files.validate import short
 from .router import Route, Steering, route
 from .source import Routing
 from .source_format import SourceFormat
-from .weaving import Pick
+from .weaving import Selector
 
 BlockNoise = Callable[[str, Tensor], Tensor]
 """The router's noise in a block, shaped like the logits it is given."""
 LEANS = {"concept": -1.0, "localisation": 1.0}
+"""Role of an expert -> the sign of a lean that favours it."""
 
 
-def picker(bank: Bank, routing: Routing, noise: BlockNoise | None = None) -> Pick:
-    """Answers for every block which experts bend it; `noise` in training only."""
-    stage, columns = columns_of(bank, routing)
+class ExpertBank(Protocol):
+    """What the method asks of a bank."""
+
+    info: BankInfo
+
+    def expert(self, name: str, block: str) -> Expert:
+        """What an expert adds in one block, by target."""
+        ...
+
+    def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
+        """W_r and W_n of eq. 2, each (dim, experts)."""
+        ...
+
+    def state(self) -> Hashable:
+        """Changes whenever the weights do."""
+        ...
+
+
+def make_selector(bank: ExpertBank, routing: Routing, noise: BlockNoise | None = None) -> Selector:
+    """Returns what answers for every block which experts change it; `noise` in training only."""
+    stage, router = find_router(bank.info, routing)
     steering = Steering(
-        lean=_lean(bank, columns, routing.lean),
-        forced=columns.experts.index(routing.expert) if routing.expert else None,
+        lean=_signed_lean(bank.info, router, routing.lean),
+        forced=router.experts.index(routing.expert) if routing.expert else None,
     )
-    return partial(_pick, bank, stage, columns, steering, strengths(bank, routing), noise)
+    strengths = block_strengths(bank.info, routing)
+
+    def select(block: str, h: Tensor) -> Weave:
+        if stage is None:
+            weight, noise_weight = h.new_zeros(h.shape[-1], 1), None
+        else:
+            weight, noise_weight = (w.to(h.device) for w in bank.router(stage, block))
+        if noise is None:
+            decision = route(h, weight, None, router.per, steering)
+        else:
+            decision = route(h, weight, noise_weight, router.per, steering, partial(noise, block))
+        return make_weave(bank, router.experts, block, decision, strengths[block])
+
+    return select
 
 
-def strengths(bank: Bank, routing: Routing) -> dict[str, float]:
+def make_weave(bank: ExpertBank, names: Sequence[str], block: str, decision: Route, strength: float) -> Weave:
+    """A block's route with the experts that it takes; `names` by column."""
+    if strength == 0:
+        return Weave(decision, {})
+    columns = [0] if len(names) == 1 else decision.expert.unique().tolist()
+    return Weave(decision, {column: bank.expert(names[column], block) for column in columns}, strength)
+
+
+def block_strengths(info: BankInfo, routing: Routing) -> dict[str, float]:
     """The experts' strength in each block."""
-    blocks = bank.info.base.blocks()
+    blocks = info.base.blocks()
     if not routing.curve:
         return dict.fromkeys(blocks, routing.strength)
     places = np.linspace(0, len(routing.curve) - 1, len(blocks))
@@ -42,54 +82,80 @@ def strengths(bank: Bank, routing: Routing) -> dict[str, float]:
     return {block: routing.strength * float(factor) for block, factor in zip(blocks, factors)}
 
 
-def _pick(bank, stage, columns, steering, strengths, noise, block: str, h: Tensor) -> Weave:
-    if stage is None:
-        weight, spread = h.new_zeros(h.shape[-1], 1), None
-    else:
-        weight, spread = (w.to(h.device) for w in bank.router(stage, block))
-    if noise is None:
-        answer = route(h, weight, None, columns.per, steering)
-    else:
-        answer = route(h, weight, spread, columns.per, steering, partial(noise, block))
-    return chosen(bank, columns.experts, block, answer, strengths[block])
-
-
-def chosen(bank: Bank, names: Sequence[str], block: str, answer: Route, strength: float) -> Weave:
-    """A block's route with its experts; `names` by column."""
-    if strength == 0:
-        return Weave(answer, {})
-    columns = [0] if len(names) == 1 else answer.expert.unique().tolist()
-    return Weave(answer, {column: bank.expert(names[column], block) for column in columns}, strength)
-
-
-def columns_of(bank: Bank, routing: Routing) -> tuple[str | None, RouterInfo]:
+def find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInfo]:
+    """The router that serves a routing: its stage, None where an expert works alone, and its experts in column order."""
     if not routing.expert:
-        return bank.columns(routing.task, routing.router)
-    if routing.expert not in bank.info.experts:
+        return _find_task_router(info, routing.task, routing.router)
+    if routing.expert not in info.experts:
         raise BankError(
-            f"The bank has no expert {short(routing.expert)}, expected one of {', '.join(bank.info.experts)}: "
+            f"The bank has no expert {short(routing.expert)}, expected one of {', '.join(info.experts)}: "
             f"choose one of them or let the router choose."
         )
+    alone = RouterInfo(experts=(routing.expert,), task=routing.task)
     try:
-        stage, columns = bank.columns(routing.task, routing.router)
+        stage, router = _find_task_router(info, routing.task, routing.router)
     except BankError:
         if routing.router:
             raise
-        stage, columns = None, None
-    if columns is None or routing.expert not in columns.experts:
-        # an expert that the task's router does not know still runs, alone
-        return None, RouterInfo(experts=(routing.expert,), task=routing.task)
-    return stage, columns
+        return None, alone
+    # an expert that the task's router does not know still runs, alone
+    return (stage, router) if routing.expert in router.experts else (None, alone)
 
 
-def habits_of(bank: Bank, routing: Routing) -> SourceFormat:
-    """The habits of an expert that works alone: forced by the user, or without a router."""
-    stage, columns = columns_of(bank, routing)
-    alone = routing.expert or (columns.experts[0] if stage is None else "")
-    return bank.info.experts[alone].habits if alone else SourceFormat()
+def _find_task_router(info: BankInfo, task: str, name: str) -> tuple[str | None, RouterInfo]:
+    """The router of a task, or the one that `name` says: a stage, or "final" for the last one.
+
+    A task without a router gets an expert that no router knows alone: the one of its name, or the only one
+    that was made for it.
+    """
+    routers = info.routers
+    stage = name or next((stage for stage, router in routers.items() if router.task == task), task)
+    if name == FINAL:
+        stage = max(routers, key=lambda stage: len(routers[stage].experts), default=task)
+    if stage in routers:
+        missing = [expert for expert in routers[stage].experts if expert not in info.experts]
+        if missing:
+            raise BankError(
+                f"Router {stage} chooses among {', '.join(routers[stage].experts)}, but the bank lacks "
+                f"{', '.join(missing)}: merge it with the bank that has them."
+            )
+        return stage, routers[stage]
+    alone = "" if name else _find_lone_expert(info, task)
+    if alone:
+        return None, RouterInfo(experts=(alone,), task=task)
+    if not routers:
+        raise BankError(
+            f"The bank has no router and no expert for {short(stage)}, expected the name of one of its experts "
+            f"({short(', '.join(info.experts))}): type it as CoLoGen Source's expert."
+        )
+    raise BankError(
+        f"The bank has no router {short(stage)}, expected one of {', '.join(routers)}: choose a task it was "
+        f"trained for, or load another bank."
+    )
 
 
-def _lean(bank: Bank, columns: RouterInfo, amount: float) -> Tensor | None:
+def _find_lone_expert(info: BankInfo, task: str) -> str:
+    """The expert that serves a task without a router, or ""."""
+    if task in info.experts:
+        return task
+    routed = {name for router in info.routers.values() for name in router.experts}
+    fit = [name for name, expert in info.experts.items() if expert.task == task and name not in routed]
+    if len(fit) > 1:
+        raise BankError(
+            f"The bank has several experts for {short(task)} ({', '.join(fit)}), expected one that is named: "
+            f"type its name as CoLoGen Source's expert."
+        )
+    return fit[0] if fit else ""
+
+
+def find_source_format(info: BankInfo, routing: Routing) -> SourceFormat:
+    """The source format of an expert that works alone: forced by the user, or without a router."""
+    stage, router = find_router(info, routing)
+    alone = routing.expert or (router.experts[0] if stage is None else "")
+    return info.experts[alone].habits if alone else SourceFormat()
+
+
+def _signed_lean(info: BankInfo, router: RouterInfo, amount: float) -> Tensor | None:
     if amount == 0:
         return None
-    return torch.tensor([amount * LEANS.get(bank.info.experts[name].role, 0.0) for name in columns.experts])
+    return torch.tensor([amount * LEANS.get(info.experts[name].role, 0.0) for name in router.experts])

@@ -50,11 +50,11 @@ class Routing:
         for part in self.curve:
             between("curve", part, -100, 100)
 
-    def place(self, habit: str = "") -> str:
-        """A row of POSITION: the user's, else the expert's habit, else the task's."""
+    def choose_position(self, trained: str = "") -> str:
+        """A row of POSITION: the user's, else the one that an expert was trained with, else the task's."""
         if self.position != "auto":
             return self.position
-        return habit or (TASKS[self.task].position if self.task in TASKS else "aligned")
+        return trained or (TASKS[self.task].position if self.task in TASKS else "aligned")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,13 +110,13 @@ class Source:
     @cached_property
     def digest(self) -> str:
         """Of everything that decides K/V: pixels and routing."""
-        return hash_of(self.latent) + repr(astuple(self.routing))
+        return hash_tensor(self.latent) + repr(astuple(self.routing))
 
     @cached_property
     def identity(self) -> str:
         """Of everything: two conditionings may run in one batch if their sources agree in this."""
         rest = (self.strength, self.start, self.end, self.placement, self.keep)
-        return self.digest + repr(rest) + ("" if self.region is None else hash_of(self.region))
+        return self.digest + repr(rest) + ("" if self.region is None else hash_tensor(self.region))
 
 
 def fill_channels(latent: Tensor, channels: int) -> Tensor:
@@ -146,7 +146,8 @@ def read_bias(source: Source, text: int, target: Grid, queries: int) -> Tensor |
     return weight.log()[:, None]
 
 
-def hash_of(tensor: Tensor) -> str:
+def hash_tensor(tensor: Tensor) -> str:
+    """Of content, shape and type."""
     data = tensor.detach().cpu().contiguous()
     digest = hashlib.blake2b(data.view(-1).view(torch.uint8).numpy(), digest_size=16).hexdigest()
     return f"{digest}{tuple(data.shape)}{data.dtype}"

@@ -39,7 +39,7 @@ class SourceFormat:
         if self.side % GRID:
             raise ValueError(f"side is {self.side}, expected a multiple of {GRID}")
 
-    def strange(self, latent: Tensor) -> str:
+    def describe_mismatch(self, latent: Tensor) -> str:
         """What is unusual about a source, or ""."""
         height, width = (PIXELS * side for side in latent.shape[-2:])
         if not self.side or (height, width) == (self.side, self.side):

@@ -1,12 +1,12 @@
 """Progressive Representation Weaving inside FLUX's blocks (paper, section 2.2, eq. 4 to 7).
 
-The source runs through FLUX's own image-side weights. In every block a routed expert bends its keys
-and values, its queries see its own keys only (`source_stream`), and text and noise read them
+The source runs through FLUX's own image-side weights. In every block routed experts add to its keys
+and values, its queries see its own keys only (`run_source_stream`), and text and noise read them
 (`append_sources`). The blocks' submodules are called, never their weights read, so LoRA, fp8 and
 offloading of the base keep working.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,20 +14,18 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .experts import Weave
-from .flux.blocks import straight
+from .flux.blocks import FluxModel, call_directly
 from .flux.math import modulate
 from .router import Route
 
 Attend = Callable[..., Tensor]
 """q, k, v before rotation (batch, heads, tokens, head_dim), perhaps mask= -> (batch, tokens, dim)."""
-Pick = Callable[[str, Tensor], Weave]
+Selector = Callable[[str, Tensor], Weave]
 """Block name and modulated source tokens -> the route and its experts."""
-
-
-LEND = "lend"
-"""A block whose weights come and go has this method: its layers can be called within."""
-Run = Callable[..., Any]
-"""How a block's step is called: straight, or by training with its activations given up."""
+RunBlock = Callable[..., Any]
+"""How a block's function is called: directly, or by training with its activations given up."""
+BLOCK_CONTEXT = "block_context"
+"""A block whose weights come and go has this method, within which its layers can be called."""
 
 
 class BlockKV(NamedTuple):
@@ -39,70 +37,77 @@ class BlockKV(NamedTuple):
     route: Route
 
 
-def named_blocks(flux: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def named_blocks(flux: nn.Module) -> Iterator[tuple[str, Any]]:
+    """All blocks in order, with the names that a bank's tensors have."""
     for kind in ("double_blocks", "single_blocks"):
         for i, block in enumerate(getattr(flux, kind)):
             yield f"{kind}.{i}", block
 
 
-def source_stream(
-    flux: nn.Module, h: Tensor, vec: Tensor, attend: Attend, pick: Pick, run: Run = straight
+def run_source_stream(
+    flux: FluxModel, h: Tensor, vec: Tensor, attend: Attend, select: Selector, run: RunBlock = call_directly
 ) -> Iterator[BlockKV]:
-    """Runs source tokens h (batch, tokens, dim) through all blocks."""
+    """Runs source tokens h (batch, tokens, dim) through all blocks and yields each block's keys and values."""
     for name, block in named_blocks(flux):
-        step = double_step if name.startswith("double") else single_step
-        h, kv = run(getattr(block, LEND, straight), step, name, block, h, vec, attend, pick)
-        h = calm(h)
+        run_block = run_double_block if name.startswith("double") else run_single_block
+        h, kv = run(getattr(block, BLOCK_CONTEXT, call_directly), run_block, name, block, h, vec, attend, select)
+        h = clamp_fp16(h)
         yield kv
 
 
-def calm(h: Tensor) -> Tensor:
-    """As the host does: fp16 can overflow in FLUX."""
+def clamp_fp16(h: Tensor) -> Tensor:
+    """Keeps fp16 within its range, as the host does: it can overflow in FLUX."""
     return h.nan_to_num(nan=0.0, posinf=65504, neginf=-65504) if h.dtype == torch.float16 else h
 
 
-def double_step(name, block, h, vec, attend, pick) -> tuple[Tensor, BlockKV]:
+def run_double_block(
+    name: str, block: Any, h: Tensor, vec: Tensor, attend: Attend, select: Selector
+) -> tuple[Tensor, BlockKV]:
+    """One source's way through a double block's image side."""
     mod1, mod2 = block.img_mod(vec)
     modulated = modulate(block.img_norm1(h), mod1)
-    weave = pick(name, modulated)
-    bends = [weave.residual(modulated, target) for target in "qkv"]  # first: fp8 layers may clamp their input
-    q, k, v = bent_heads(block.img_attn.qkv(modulated), bends, block.num_heads)
+    weave = select(name, modulated)
+    residuals = [weave.residual(modulated, target) for target in "qkv"]  # first: fp8 layers may clamp their input
+    q, k, v = add_residuals(block.img_attn.qkv(modulated), residuals, block.num_heads)
     q, k = block.img_attn.norm(q, k, v)
 
     attn = attend(q, k, v)
     out = block.img_attn.proj(attn)
-    out = plus(plus(out, weave.residual(attn, "out")), weave.residual(out, "proj"))
+    out = add_optional(add_optional(out, weave.residual(attn, "out")), weave.residual(out, "proj"))
     h = h + mod1.gate * out
     h = h + mod2.gate * block.img_mlp(modulate(block.img_norm2(h), mod2))
     return h, BlockKV(name, k, v, weave.route)
 
 
-def single_step(name, block, h, vec, attend, pick) -> tuple[Tensor, BlockKV]:
+def run_single_block(
+    name: str, block: Any, h: Tensor, vec: Tensor, attend: Attend, select: Selector
+) -> tuple[Tensor, BlockKV]:
+    """One source's way through a single block."""
     mod, _ = block.modulation(vec)
     modulated = modulate(block.pre_norm(h), mod)
-    weave = pick(name, modulated)
-    bends = [weave.residual(modulated, target) for target in "qkv"]
+    weave = select(name, modulated)
+    residuals = [weave.residual(modulated, target) for target in "qkv"]
     qkv, mlp = block.linear1(modulated).tensor_split([3 * block.hidden_size], dim=-1)
-    q, k, v = bent_heads(qkv, bends, block.num_heads)
+    q, k, v = add_residuals(qkv, residuals, block.num_heads)
     q, k = block.norm(q, k, v)
 
     attn = attend(q, k, v)
     out = block.linear2(torch.cat((attn, block.mlp_act(mlp)), dim=-1))
-    h = h + mod.gate * plus(out, weave.residual(attn, "out"))
+    h = h + mod.gate * add_optional(out, weave.residual(attn, "out"))
     return h, BlockKV(name, k, v, weave.route)
 
 
-def plus(x: Tensor, residual: Tensor | None) -> Tensor:
+def add_optional(x: Tensor, residual: Tensor | None) -> Tensor:
     return x if residual is None else x + residual
 
 
-def bent_heads(qkv: Tensor, bends: list[Tensor | None], heads: int) -> list[Tensor]:
-    """Eq. 4: the frozen projection plus the experts' residuals, head by head."""
-    bent = map(plus, qkv.chunk(3, dim=-1), bends)
-    return [rearrange(part, "B L (H D) -> B H L D", H=heads) for part in bent]
+def add_residuals(qkv: Tensor, residuals: Sequence[Tensor | None], heads: int) -> list[Tensor]:
+    """Eq. 4: the frozen projection plus the experts' residuals, split into heads."""
+    sums = map(add_optional, qkv.chunk(3, dim=-1), residuals)
+    return [rearrange(part, "B L (H D) -> B H L D", H=heads) for part in sums]
 
 
-def append_sources(k: Tensor, v: Tensor, pe: Tensor, sources: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def append_sources(k: Tensor, v: Tensor, pe: Tensor, sources: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Eq. 5 and 6: text and noise (k, v) get the sources' keys and values behind their own.
 
     Eq. 7 is then FLUX's attention itself, whose queries are text and noise only.
@@ -114,8 +119,8 @@ def append_sources(k: Tensor, v: Tensor, pe: Tensor, sources: list[tuple[Tensor,
     return k, v
 
 
-def append_positions(pe: Tensor, keys: int, sources: list[Tensor]) -> Tensor:
-    """Puts the sources' rotary positions where their keys will stand: behind the first `keys`.
+def append_positions(pe: Tensor, keys: int, sources: Sequence[Tensor]) -> Tensor:
+    """Puts the sources' rotary positions (batch or 1, 1, tokens, ...) where their keys will stand: behind the first `keys`.
 
     What lies behind belongs to another extension that appends its own keys later.
     """
@@ -124,16 +129,16 @@ def append_positions(pe: Tensor, keys: int, sources: list[Tensor]) -> Tensor:
 
 
 def append_mask(mask: Tensor | None, bias: Tensor | None, q: Tensor, keys: int, sources: int) -> Tensor | None:
-    """The additive attention mask over the longer keys, or None where nothing asks for one.
+    """The make_additive attention mask over the longer keys, or None where nothing asks for one.
 
-    `mask` is the host's (bool or additive, last dimension `keys`); `bias` (..., queries or 1, sources' tokens)
+    `mask` is the host's (bool or make_additive, last dimension `keys`); `bias` (..., queries or 1, sources' tokens)
     is log strength, -inf where a source may not act.
     """
     if mask is None and bias is None:
         return None
     bias = q.new_zeros(1, sources) if bias is None else bias
     mask = q.new_zeros(1, keys) if mask is None else mask
-    mask = additive(mask, q.dtype)
+    mask = make_additive(mask, q.dtype)
     if mask.ndim == 3 and bias.ndim == 4:
         mask = mask[:, None]
     shape = torch.broadcast_shapes(mask.shape[:-1], bias.shape[:-1])
@@ -141,6 +146,6 @@ def append_mask(mask: Tensor | None, bias: Tensor | None, q: Tensor, keys: int, 
     return longer.expand(*shape[:-1], q.shape[2], -1)
 
 
-def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Not all of the host's attention functions know bool masks."""
+def make_additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turns a bool mask into numbers to add: not all of the host's attention functions know bools."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else mask

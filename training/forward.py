@@ -10,21 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..prw.appended_kv import OPTION, Appendix, append_here
-from ..prw.attachment import Host, source_pass
+from ..prw.appended_kv import OPTION, AppendedKV, SourceKV, append_sources_patch
+from ..prw.attachment import Host, Target, run_source_pass
 from ..prw.bank.bank import Bank
-from ..prw.flux.blocks import RUN_BLOCK, straight
+from ..prw.flux.blocks import RUN_BLOCK, call_directly
 from ..prw.flux.inputs import FluxInputs
 from ..prw.positions import Grid, token_grid
 from ..prw.router import Route
-from ..prw.select_experts import BlockNoise, picker
+from ..prw.select_experts import BlockNoise, make_selector
 from ..prw.source import Routing, Source, fill_channels
 from ..prw.weaving import BlockKV
-
-
-def find_device(host: Host) -> torch.device:
-    """Where the host computes; weights that it has put aside may lie elsewhere."""
-    return getattr(host, "device", None) or next(host.flux.parameters()).device
 
 
 class SourceContext(NamedTuple):
@@ -43,12 +38,12 @@ class SourceContext(NamedTuple):
         return SourceContext({**self.options, "patches": {"attn1_patch": [*known, *patches]}}, self.routes)
 
 
-class LiveSourceKV:
+class LiveSourceKV(SourceKV):
     """A source's K/V of a whole batch, still connected to what they were computed from."""
 
     def __init__(self, stream: list[BlockKV], pe: Tensor, source: Source):
+        super().__init__(source, pe)
         self.kv = {kv.block: (kv.k, kv.v) for kv in stream}
-        self.pe, self.source, self.tokens = pe, source, pe.shape[2]
 
     def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
         return self.kv[block]
@@ -71,11 +66,12 @@ def weave(
     x, options = inputs.x, checkpointing_options or {}
     grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
     latents = fill_channels(host.latent_in(source), x.shape[1]).to(x.device, host.dtype)
-    pick, run = picker(bank, routing, noise), options.get(RUN_BLOCK, straight)
-    blocks, pe = source_pass(host, bank, routing, pick, latents, grid, inputs.times, inputs.pooled, run=run)
+    select, run = make_selector(bank, routing, noise), options.get(RUN_BLOCK, call_directly)
+    target = Target(grid, inputs.times, inputs.pooled)
+    blocks, pe = run_source_pass(host, bank, routing, select, latents, target, run)
     stream = list(blocks)
-    appendix = Appendix([LiveSourceKV(stream, pe, Source(source[:1], routing))], grid)
-    options = {OPTION: appendix, "patches": {"attn1_patch": [_append]}, **options}
+    appended = AppendedKV([LiveSourceKV(stream, pe, Source(source[:1], routing))], grid)
+    options = {OPTION: appended, "patches": {"attn1_patch": [_append]}, **options}
     return SourceContext(options, {kv.block: kv.route for kv in stream})
 
 
@@ -95,7 +91,7 @@ def predict_velocity(host: Host, source: SourceContext, inputs: FluxInputs) -> T
 @torch.compiler.disable()
 def _append(*args, **kwargs) -> dict:
     # traced, it would make every block a graph of its own, until torch gives up
-    return append_here(*args, **kwargs)
+    return append_sources_patch(*args, **kwargs)
 
 
 def run_checkpointed(step: Callable, *args):

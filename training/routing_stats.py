@@ -10,14 +10,14 @@ from ..prw.bank.bank import Bank
 from ..prw.flux.inputs import FluxInputs
 from ..prw.source import Routing
 from .data.encoded.dataset import EncodedDataset
-from .forward import find_device, weave
+from .forward import weave
 from .validate import held_out, pieces
 
 
 @torch.no_grad()
 def choices(host: Host, bank: Bank, lessons: EncodedDataset, router: str, micro: int) -> dict[str, Tensor]:
     """The column that each sample (or token) takes, block by block."""
-    device, routing = find_device(host), Routing(task=lessons.task, router=router)
+    device, routing = host.device, Routing(task=lessons.task, router=router)
     found: dict[str, list[Tensor]] = {}
     for batch in pieces(held_out(lessons), micro):
         target, source, pooled = (part.to(device) for part in (batch.target, batch.source, batch.pooled))

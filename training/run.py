@@ -47,7 +47,7 @@ class Run(Runner):
 
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """All stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
-        base = Base.of(self.host.flux).probed(self.host.flux, self.name)
+        base = Base.of(self.host.flux).with_probe(self.host.flux, self.name)
         encoders = [self.encoders.identity()] if self.curriculum.encoders else []
         bank = self.folder.begun(self.curriculum, self.seed, base, bank, encoders)
         bank = bank or empty_bank(base, self.curriculum.settings)

@@ -21,7 +21,6 @@ from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
 from .encoders.protocol import Encoders
 from .errors import NotFinite, Stopped
-from .forward import find_device
 from .listener import Listener
 from .recipes.curriculum import Settings, Stage
 from .trainer import Trainer
@@ -120,7 +119,7 @@ class Runner(ABC):
 
     def asked_to_stop(self) -> bool:
         asked = any(listener.wants_stop() for listener in self.listeners)
-        return bool(ranks.total(float(asked), find_device(self.host)))
+        return bool(ranks.total(float(asked), self.host.device))
 
     def checkpoints(self, stage: Stage, number: int, settings: Settings) -> Folder:
         return Folder(self.out / "checkpoints", label(stage, number), settings.keep)

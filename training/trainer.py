@@ -22,7 +22,6 @@ from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
 from .distributed.gradient_reducer import GradientSums
 from .errors import MOST_MISSES, NotFinite, OutOfMemory
-from .forward import find_device
 from .optimizers import load_tensors, make_optimizer, tensors_of
 from .recipes.curriculum import Settings, Stage
 from .schedules import factor
@@ -90,7 +89,7 @@ class Trainer(ABC):
         self.host, self.stage, self.number, self.settings = work.host, stage, work.number, settings
         self.lessons, self.empty, self.seed = work.lessons, work.empty, work.seed
         self.spare = work.spare if settings.checkpointing else None
-        self.device = find_device(work.host)
+        self.device = work.host.device
         wanted = {name: tensor for group in groups for name, tensor in group.tensors.items()}
         own = {name: tensor.detach().float().to(self.device).clone() for name, tensor in wanted.items()}
         ranks.spread(own.values())

@@ -11,13 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..config import FINAL, BankInfo, ExpertInfo, RouterInfo
+from ..config import BankInfo, ExpertInfo
 from ..experts import LowRank
-from ..files.errors import BankError
+from ..files.lazy_tensors import tensor_state
 from ..files.safe_file import SafeFile
 from ..files.safetensors_writer import write
-from ..files.tensor_versions import state_of
-from ..files.validate import short
 from .info import decode, encode
 from .shapes import check_bank, down_key
 
@@ -60,51 +58,6 @@ class Bank:
         prefix = f"routers.{stage}.{block}"
         return self.tensors[f"{prefix}.weight"], self.tensors[f"{prefix}.noise"]
 
-    def columns(self, task: str, router: str = "") -> tuple[str | None, RouterInfo]:
-        """The router stage that serves a task, and its experts in column order.
-
-        `router` names a stage outright, or "final" for the last one: the paper's single model.
-        A task without a router gets an expert that no router knows alone: the one of its name, or the only one
-        that was made for it.
-        """
-        routers = self.info.routers
-        stage = router or next((name for name, info in routers.items() if info.task == task), task)
-        if router == FINAL:
-            stage = max(routers, key=lambda name: len(routers[name].experts), default=task)
-        if stage in routers:
-            missing = [name for name in routers[stage].experts if name not in self.info.experts]
-            if missing:
-                raise BankError(
-                    f"Router {stage} chooses among {', '.join(routers[stage].experts)}, but the bank lacks "
-                    f"{', '.join(missing)}: merge it with the bank that has them."
-                )
-            return stage, routers[stage]
-        alone = "" if router else self._alone(task)
-        if alone:
-            return None, RouterInfo(experts=(alone,), task=task)
-        if not routers:
-            raise BankError(
-                f"The bank has no router and no expert for {short(stage)}, expected the name of one of its experts "
-                f"({short(', '.join(self.info.experts))}): type it as CoLoGen Source's expert."
-            )
-        raise BankError(
-            f"The bank has no router {short(stage)}, expected one of {', '.join(routers)}: choose a task it was "
-            f"trained for, or load another bank."
-        )
-
-    def _alone(self, task: str) -> str:
-        """The expert that serves a task without a router, or ""."""
-        if task in self.info.experts:
-            return task
-        routed = {name for info in self.info.routers.values() for name in info.experts}
-        fit = [name for name, info in self.info.experts.items() if info.task == task and name not in routed]
-        if len(fit) > 1:
-            raise BankError(
-                f"The bank has several experts for {short(task)} ({', '.join(fit)}), expected one that is named: "
-                f"type its name as CoLoGen Source's expert."
-            )
-        return fit[0] if fit else ""
-
     def state(self) -> Any:
         """Changes whenever the tensors do."""
-        return state_of(self.tensors)
+        return tensor_state(self.tensors)

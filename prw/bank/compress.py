@@ -4,7 +4,7 @@ Each gives a bank whose matrices are computed when they are read, pair by pair, 
 one pair, and an `Error` that is complete once all were read.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import reduce
 
@@ -14,8 +14,7 @@ from torch import Tensor
 from ..config import BankInfo
 from ..experts import LowRank
 from ..files.errors import BankError
-from ..files.tensor_versions import Same
-from ..files.tensor_views import width_of
+from ..files.lazy_tensors import LazyTensors, itemsize
 from ..files.validate import short
 from .bank import Bank
 from .shapes import down_key, expected_shapes, keys_of, place_of
@@ -48,18 +47,19 @@ class Error:
         return f"error {self.whole:.2%}, at worst {ratio:.2%} in {place}"
 
 
-class Computed(Mapping):
+class Computed(LazyTensors):
     """A bank's tensors, those of `fresh` experts made place by place; the last place is remembered for its other parts."""
 
     def __init__(
         self, old: Bank, info: BankInfo, fresh: list[str], make: Callable[[str], dict[str, Tensor]], dtype: torch.dtype
     ):
-        self._old, self._names, self._make, self._dtype = old, expected_shapes(info), make, dtype
+        super().__init__(dict.fromkeys(sorted(expected_shapes(info), key=lambda name: (place_of(name), name))))
+        self._old, self._make, self._dtype = old, make, dtype
         self._kept = {key for name in info.experts.keys() - fresh for key in keys_of(info, name)}
-        self._place, self._parts, self._self = "", {}, Same(self)
+        self._place, self._parts = "", {}
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
+        if name not in self.names:
             raise KeyError(name)
         if self._is_old(name):
             return self._old.tensors[name]
@@ -67,26 +67,13 @@ class Computed(Mapping):
             self._place, self._parts = place, self._make(place)
         return self._parts[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._names, key=lambda name: (place_of(name), name)))
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def width(self, name: str) -> int:
-        """Bytes a number takes, without computing it."""
+    def itemsize(self, name: str) -> int:
         if self._is_old(name):
-            return width_of(self._old.tensors, name)
+            return itemsize(self._old.tensors, name)
         return 4 if name.endswith(".scale") else self._dtype.itemsize
 
     def _is_old(self, name: str) -> bool:
         return name.startswith("routers.") or name in self._kept
-
-    def state(self) -> Same:
-        return self._self
 
 
 def pairs_at(bank: Bank, names: Iterable[str], place: str) -> dict[str, LowRank]:

@@ -1,6 +1,5 @@
 """Banks as people handle them: fresh, merged, split, with experts dropped or renamed. Tensors stay where they are."""
 
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from ..config import BankInfo, RouterInfo, SourceInfo
 from ..files.errors import BankError
-from ..files.tensor_views import Renamed
+from ..files.lazy_tensors import Merged, Renamed
 from ..files.validate import short
 from .bank import Bank
 from .shapes import expected_shapes
@@ -43,7 +42,7 @@ def merge(banks: Iterable[Bank]) -> Bank:
     licences = dict.fromkeys(bank.info.licence for bank in banks if bank.info.licence)
     base = next((bank.info.base for bank in banks if bank.info.base.probe), banks[0].info.base)
     info = BankInfo(base, experts, routers, _common_source([bank.info for bank in banks]), "; ".join(licences))
-    return Bank(info, ChainMap(*(bank.tensors for bank in banks)))
+    return Bank(info, Merged(*(bank.tensors for bank in banks)))
 
 
 def _share(shared: dict[str, Tensor], bank: Bank) -> None:

@@ -15,7 +15,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..appended_kv import OPTION, Appendix, Part
+from ..appended_kv import OPTION, AppendedKV, CachedSourceKV
 from ..bank.bank import Bank
 from ..base_model import Base
 from ..coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
@@ -151,9 +151,9 @@ class FeatureReader:
                 f"expected 1 beside it: set the weight to 1, or bypass EasyCache."
             )
 
-    def _find_source(self, appended: Appendix) -> Part | None:
+    def _find_source(self, appended: AppendedKV) -> CachedSourceKV | None:
         """The source that a picture of the features' task is drawn from."""
-        return next((part for part in appended.parts if part.source.routing.task == self.features.info.task), None)
+        return next((part for part in appended.sources if part.source.routing.task == self.features.info.task), None)
 
 
 class FeatureCall:
@@ -197,7 +197,7 @@ class FeatureCall:
                 state.update(None if own is None else own[rows], picture, self.pool)
 
     def make_stream(
-        self, bank: Bank, appended: Appendix, part: Part, z: Mapping[int, Tensor | None]
+        self, bank: Bank, appended: AppendedKV, part: CachedSourceKV, z: Mapping[int, Tensor | None]
     ) -> HostFeatureStream | None:
         """The stream of each prompt's features z; None where no picture reads anything yet."""
         known = {i: features for i, features in z.items() if features is not None}
@@ -208,7 +208,9 @@ class FeatureCall:
         readers = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
         for i in known:
             readers[self.rows[i]] = True
-        routes = {block: stack_routes([row.routes[block] for row in part.rows]) for block in part.rows[0].routes}
+        routes = {
+            block: stack_routes([sample.routes[block] for sample in part.samples]) for block in part.samples[0].routes
+        }
         guidance = self.conds.get("guidance")
         guidance = None if guidance is None else guidance.to(self.times).expand(len(self.x))
         inputs = FluxInputs(self.x, self.times, self.x.new_zeros(len(self.x), 0, 0), self.conds.get("y"), guidance)

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 import comfy.ldm.flux.math
+import torch
 from torch import Tensor
 
-from ..files.tensor_versions import Same
+from ..files.tensor_versions import IdentityKey
 from ..weaving import Attend
 
 SIGMA_MARGIN = 1 + 1e-6
@@ -22,6 +23,10 @@ class ComfyHost:
         self.base, self.options = base, transformer_options
         self.flux = base.diffusion_model
         self.dtype = base.get_dtype_inference()
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.current_patcher.load_device
 
     def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         return self.flux.process_img(latent, transformer_options=self.options)
@@ -43,7 +48,7 @@ class ComfyHost:
         injected = [injection for group in patcher.injections.values() for injection in group]
         replaced = patcher.object_patches.values()
         things = (self.base, self.options.get("optimized_attention_override"), *injected, *replaced)
-        return patcher.patches_uuid, Same(*things, *hooks), tuple(hook.strength for hook in hooks)
+        return patcher.patches_uuid, IdentityKey(*things, *hooks), tuple(hook.strength for hook in hooks)
 
 
 def enlarge_noise_shape(base, noise_shape: Sequence[int], needed_bytes: int) -> Sequence[int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..bank.bank import Bank
 from ..fit_image import FIT, filled, keep, rgb
-from ..select_experts import habits_of
+from ..select_experts import find_source_format
 from ..source import LATENT_CHANNELS, Routing, Source
 from ..source_format import SourceFormat
 from .conditioning import add_source
@@ -55,7 +55,7 @@ def make_source(
     if vae is None:
         raise ValueError("There is no VAE, expected FLUX's (ae.safetensors): connect it from Load VAE or Load FLUX.")
     routing = options.make_routing(task)
-    source_format = SourceFormat() if experts is None else habits_of(experts, routing)
+    source_format = SourceFormat() if experts is None else find_source_format(experts.info, routing)
     image = rgb(image)
     if hole is not None:
         image = filled(image, reshape_mask(hole, len(image)), source_format.hole)

@@ -17,12 +17,13 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..appended_kv import OPTION, Appendix
+from ..appended_kv import OPTION, AppendedKV
 from ..attachment import Attachment
 from ..bank.bank import Bank
+from ..flux.inputs import FluxInputs
 from ..positions import token_grid
 from ..router import Route
-from ..select_experts import columns_of
+from ..select_experts import find_router
 from ..source import LATENT_CHANNELS, Source
 from ..weaving import named_blocks
 from .check_host import check_flux, check_host
@@ -50,25 +51,25 @@ class HostAttachment(Attachment):
         sources = [source for source in conds.pop(COND, ()) if _is_on(source, base, options)]
         if sources:
             channels = x.shape[1] + (0 if c_concat is None else c_concat.shape[1])
-            pooled, guidance = conds.get("y"), conds.get("guidance")
-            options[OPTION] = self.make_appended_kv(base, sources, x, t, pooled, options, channels, guidance)
+            inputs = FluxInputs(x, t, c_crossattn, conds.get("y"), conds.get("guidance"))
+            options[OPTION] = self.make_appended_kv(base, sources, inputs, options, channels)
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
     @torch.compiler.disable()
     def make_appended_kv(
-        self, base, sources: Sequence[Source], x, t, pooled, options: dict[str, Any], channels: int = 0, guidance=None
-    ) -> Appendix:
-        """The K/V of all sources for one model call of the host on latents x at its times t."""
+        self, base, sources: Sequence[Source], inputs: FluxInputs, options: dict[str, Any], channels: int = 0
+    ) -> AppendedKV:
+        """The K/V of all sources for one model call of the host; the times of `inputs` are the host's."""
         check_flux(base.diffusion_model)
         host = ComfyHost(base, options)
         chunks = len(options.get("cond_or_uncond", [0]))
-        time = base.model_sampling.timestep(t).float()
+        inputs = inputs._replace(times=base.model_sampling.timestep(inputs.times).float())
         with pause_malloc_graph(), torch.no_grad():
-            return self.prepare(host, sources, x, time, pooled, chunks, channels, guidance)
+            return self.prepare(host, sources, inputs, chunks, channels)
 
     def reserve_memory(self, executor, model, noise_shape, conds, *args, **kwargs):
         """PREPARE_SAMPLING wrapper: asks the host for room for K/V by a larger picture."""
-        self.cache.rows.clear()
+        self.cache.entries.clear()
         needed = self.estimate_kv_bytes(model.model, noise_shape, conds)
         return executor(model, enlarge_noise_shape(model.model, noise_shape, needed), conds, *args, **kwargs)
 
@@ -124,16 +125,16 @@ def compute_routes(model, conditioning: list, latent: Tensor) -> list[tuple[str,
     channels = model.model.diffusion_model.in_channels // model.model.diffusion_model.patch_size**2
     model.pre_run()
     try:
-        for _, options in conditioning:
+        for context, options in conditioning:
             x = torch.zeros(1, LATENT_CHANNELS, *latent.shape[-2:], device=model.load_device)
             pooled = options.get("pooled_output")
             pooled = None if pooled is None else pooled[:1].to(x.device)
+            inputs = FluxInputs(x, x.new_zeros(1), context, pooled)
             for source in list_sources(options):
-                call = (model.model, [source], x, x.new_zeros(1), pooled, transformer_options, channels)
-                appended = attachment.make_appended_kv(*call)
-                _, columns = columns_of(attachment.bank, source.routing)
+                appended = attachment.make_appended_kv(model.model, [source], inputs, transformer_options, channels)
+                _, columns = find_router(attachment.bank.info, source.routing)
                 title = f"{source.routing.task}, source {len(routes) + 1}"
-                routes.append((title, columns.experts, appended.routes()))
+                routes.append((title, columns.experts, appended.sources[0].routes()))
     finally:
         model.cleanup()
     return routes

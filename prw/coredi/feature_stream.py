@@ -20,17 +20,17 @@ from ..flux.inputs import FluxInputs
 from ..flux.math import rotary
 from ..positions import token_grid
 from ..router import Route
-from ..select_experts import chosen, columns_of, strengths
+from ..select_experts import block_strengths, find_router, make_weave
 from ..source import Routing
 from ..weaving import (
-    additive,
     append_mask,
     append_positions,
     append_sources,
-    calm,
-    double_step,
+    clamp_fp16,
+    make_additive,
     named_blocks,
-    single_step,
+    run_double_block,
+    run_single_block,
 )
 from .features import make_pooling_matrix
 
@@ -62,8 +62,8 @@ class FeatureStream:
         all, so do its features: `bias` of text tokens and queries is source.read_bias for it.
         """
         self.host, self.bank, self.routes = host, source.bank, source.routes
-        self.names = columns_of(source.bank, source.routing)[1].experts
-        self.strengths = strengths(source.bank, source.routing)
+        self.names = find_router(source.bank.info, source.routing)[1].experts
+        self.strengths = block_strengths(source.bank.info, source.routing)
         self.h, self.readers, self.bias = h.to(host.dtype), readers, bias
         self.last_tokens: Tensor | None = None
         """The features' tokens behind the last block, once it ran."""
@@ -96,9 +96,9 @@ class FeatureStream:
 
         # a checkpointed block runs twice: both times on what came in
         h = self.block_inputs.setdefault(block, self.h)
-        step = double_step if block.startswith("double") else single_step
+        step = run_double_block if block.startswith("double") else run_single_block
         h, kv = step(block, self.blocks[block], h, self.vec, attend, self._pick)
-        self.h = calm(h)
+        self.h = clamp_fp16(h)
         if self.last_tokens is None and block == self.last_block:
             self.last_tokens = self.h
         mask = append_mask(attn_mask, self._make_bias(q, text), q, keys, self.h.shape[1])
@@ -106,7 +106,7 @@ class FeatureStream:
         return {"k": k, "v": v, "pe": behind, "attn_mask": mask}
 
     def _pick(self, block: str, h: Tensor) -> Weave:
-        return chosen(self.bank, self.names, block, self.routes[block], self.strengths[block])
+        return make_weave(self.bank, self.names, block, self.routes[block], self.strengths[block])
 
     def _make_positions(self, pe: Tensor, keys: int) -> tuple[Tensor, Tensor]:
         """The block's positions with the tokens' own before them, as their queries need it, and behind them."""
@@ -121,7 +121,7 @@ class FeatureStream:
         if mask is None:
             return None
         if self._mask_of is None or self._mask_of[0] is not mask:
-            bias = additive(mask, q.dtype).float()
+            bias = make_additive(mask, q.dtype).float()
             rows = bias.expand(*bias.shape[:-2], q.shape[2], -1)[..., text : text + self.pool.shape[1], :]
             cells = (self.pool @ rows.exp()).log()
             self._mask_of = mask, F.pad(cells, (len(self.pool), 0)).to(q.dtype)

@@ -10,13 +10,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import FileError
+from .lazy_tensors import LazyTensors
 from .validate import short
 
 FLOATS = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 """Types of numbers that weights are kept in, in safetensors' words."""
 
 
-class SafeFile(Mapping):
+class SafeFile(LazyTensors):
     """The tensors of a safetensors file as a mapping; each look-up maps, none reads ahead."""
 
     def __init__(self, path: str | os.PathLike, called: str = ""):
@@ -29,7 +30,7 @@ class SafeFile(Mapping):
             raise FileError(f"{self.path.name} may not be read by this user: change its permissions.")
         try:
             self._file = safe_open(self.path, framework="pt")
-            self._names = dict.fromkeys(self._file.keys())
+            super().__init__(dict.fromkeys(sorted(self._file.keys())))
         except (SafetensorError, OSError) as error:
             raise FileError(
                 f"{self.path.name} is not a whole safetensors file ({short(error)}): download or save it again."
@@ -54,22 +55,13 @@ class SafeFile(Mapping):
             raise FileError(f"{self.path.name} has changed since it was loaded: load the experts again.")
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
+        if name not in self.names:
             raise KeyError(name)
         self._check_unchanged()
         return self._file.get_tensor(name)
 
-    def __contains__(self, name):
-        return name in self._names
-
-    def __iter__(self):
-        return iter(self._names)
-
-    def __len__(self):
-        return len(self._names)
-
     def state(self) -> tuple:
-        """What a cache compares: a file is what it was when it was opened."""
+        """A file is what it was when it was opened."""
         return self._opened
 
     def shape(self, name: str) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .atomic_write import whole
 from .errors import FileError
-from .tensor_views import width_of
+from .lazy_tensors import LazyTensors, itemsize
 from .validate import short
 
 NAMES = {
@@ -61,5 +61,5 @@ def _wide_first(tensors: Mapping[str, Tensor]) -> list[str]:
 
     Tensors that are computed on the way know the order in which they are cheap.
     """
-    names = tensors if hasattr(tensors, "width") else sorted(tensors)
-    return sorted(names, key=lambda name: -width_of(tensors, name))
+    names = tensors if isinstance(tensors, LazyTensors) else sorted(tensors)
+    return sorted(names, key=lambda name: -itemsize(tensors, name))

@@ -7,7 +7,7 @@ rotary positions.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ RUN_BLOCK = "run_block"
 """An option: how blocks are called, so that training can give up their activations."""
 
 
-def straight(call: Callable, *args):
+def call_directly(call: Callable, *args):
     return call(*args)
 
 
@@ -113,7 +113,7 @@ def build_mlp(dim: int, hidden: int, style: BlockStyle) -> nn.Sequential:
     return nn.Sequential(first, GatedSiLU() if style.gated else nn.GELU("tanh"), Linear(hidden, dim, style.bias))
 
 
-def hooked(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, options: dict) -> Tensor:
+def attention_with_patches(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, options: dict) -> Tensor:
     """Attention after the host's `attn1_patch` hooks had their say, q and k before rotation, and before those of its
     output."""
     mask, patches = None, options.get("patches", {})
@@ -160,7 +160,7 @@ class DoubleStreamBlock(nn.Module):
 
         q, k = (torch.cat(pair, dim=2) for pair in zip(txt_qk, img_qk, strict=True))
         v = torch.cat((txt_qkv[2], img_qkv[2]), dim=2)
-        attn = hooked(q, k, v, pe, options | {"img_slice": [txt.shape[1], q.shape[2]]})
+        attn = attention_with_patches(q, k, v, pe, options | {"img_slice": [txt.shape[1], q.shape[2]]})
         txt_attn, img_attn = attn[:, : txt.shape[1]], attn[:, txt.shape[1] :]
 
         img = img + img_mod1.gate * self.img_attn.proj(img_attn)
@@ -190,7 +190,7 @@ class SingleStreamBlock(nn.Module):
         qkv, mlp = self.linear1(modulate(self.pre_norm(x), mod)).tensor_split([3 * self.hidden_size], -1)
         q, k, v = split_heads(qkv, self.num_heads)
         q, k = self.norm(q, k, v)
-        attn = hooked(q, k, v, pe, options)
+        attn = attention_with_patches(q, k, v, pe, options)
         return x + mod.gate * self.linear2(torch.cat((attn, self.mlp_act(mlp)), dim=-1))
 
 
@@ -208,16 +208,29 @@ class LastLayer(nn.Module):
         return self.linear((1 + scale) * self.norm_final(x) + shift)
 
 
-class BlockStack(Protocol):
-    """A FLUX of any family, as far as its blocks go."""
+class FluxModel(nn.Module):
+    """What all families have, ComfyUI's own models as well."""
 
+    params: Any
+    patch_size: int
+    """Latents along a token's side."""
+    in_channels: int
+    """Of a token: width of img_in."""
+    img_in: nn.Module
+    time_in: nn.Module
+    guidance_in: nn.Module
     double_blocks: nn.ModuleList
     single_blocks: nn.ModuleList
+    final_layer: nn.Module
+
+    def process_img(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Flattens a latent to tokens (batch, tokens, channels) and gives their ids (batch, tokens, axes)."""
+        raise NotImplementedError
 
 
-def run_blocks(flux: BlockStack, img: Tensor, txt: Tensor, vecs: tuple[Any, Any], pe: Tensor, options: dict) -> Tensor:
+def run_blocks(flux: FluxModel, img: Tensor, txt: Tensor, vecs: tuple[Any, Any], pe: Tensor, options: dict) -> Tensor:
     """Image tokens after all blocks; `vecs` are what double and single blocks get as `vec`."""
-    run = options.pop(RUN_BLOCK, straight)
+    run = options.pop(RUN_BLOCK, call_directly)
     for i, block in enumerate(flux.double_blocks):
         img, txt = run(block, img, txt, vecs[0], pe, options | {"block_type": "double", "block_index": i})
     img = torch.cat((txt, img), dim=1)

@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .blocks import DoubleStreamBlock, LastLayer, Linear, MLPEmbedder, SingleStreamBlock, count_blocks, run_blocks
+from .blocks import (
+    DoubleStreamBlock,
+    FluxModel,
+    LastLayer,
+    Linear,
+    MLPEmbedder,
+    SingleStreamBlock,
+    count_blocks,
+    run_blocks,
+)
 from .math import rotary, timestep_embedding
 
 
@@ -70,7 +79,7 @@ def read_params(shapes: Mapping[str, tuple[int, ...]]) -> FluxParams:
     )
 
 
-class Flux(nn.Module):
+class Flux(FluxModel):
     """Predicts the velocity of a latent picture (batch, 16, height, width)."""
 
     patch_size = 2

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .blocks import (
     BlockStyle,
     DoubleStreamBlock,
+    FluxModel,
     LastLayer,
     Linear,
     MLPEmbedder,
@@ -73,7 +74,7 @@ def read_params(shapes: Mapping[str, tuple[int, ...]]) -> Flux2Params:
     )
 
 
-class Flux2(nn.Module):
+class Flux2(FluxModel):
     """Predicts the velocity of a latent picture (batch, 128, height, width)."""
 
     patch_size = 1

@@ -163,9 +163,9 @@ def test_fp16_overflows_as_the_host_s_does(bank, monkeypatch):
         h, kv = usual(*given)
         return h * 1e3 * 1e3, kv
 
-    usual = weaving.double_step
+    usual = weaving.run_double_block
     for module in (weaving, feature_stream):
-        monkeypatch.setattr(module, "double_step", large)
+        monkeypatch.setattr(module, "run_double_block", large)
     half = tiny_flux(torch.float16)
     ((text, options),) = conditioning(4)
     given = source().latent, torch.randn(1, 16, 8, 8), EncodedPrompt(text, options["pooled_output"])

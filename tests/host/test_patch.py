@@ -78,7 +78,7 @@ def test_the_source_runs_once_a_picture_and_is_freed_afterwards(model, bank, flu
     hook.remove()
     assert len(calls) == 5 + 1
     cache = patch().find_attachment(patched).cache
-    assert not cache.rows and not cache.kept
+    assert not cache.entries and not cache.kept
 
 
 def test_knobs_reach_the_host(model, flux, bank):
@@ -171,7 +171,7 @@ def test_a_bank_of_the_shared_timestep(model, flux, sigmas):
     patched = apply_bank(model, shared)
     rows = []
     hook = model.model.diffusion_model.final_layer.register_forward_hook(
-        lambda *a: rows.append(len(patch().find_attachment(patched).cache.rows))
+        lambda *a: rows.append(len(patch().find_attachment(patched).cache.entries))
     )
     found = sample(patched, add_sources(conditioning(), source(keep=True)), sigmas=torch.tensor(sigmas))
     hook.remove()

@@ -126,7 +126,7 @@ def test_kept_sources_are_forgotten_after_some_runs_without_them(flux):
     run(used, True)
     cache = find_attachment(used).cache
     (kept,) = cache.kept.values()
-    assert not cache.rows and all(k.device.type == "cpu" for k, _ in kept.row.kv.values())
+    assert not cache.entries and all(k.device.type == "cpu" for k, _ in kept.sample.kv.values())
     find_attachment(used).cleanup()  # the host cleans up every clone
     for _ in range(KEPT_RUNS):
         assert len(cache.kept) == 1
@@ -182,5 +182,5 @@ def test_an_interrupted_run_leaves_nothing_behind(flux):
     with pytest.raises(InterruptedError):
         run(used, False, seed=8)
     handle.remove()
-    assert not find_attachment(used).cache.rows
+    assert not find_attachment(used).cache.entries
     assert torch.equal(run(used, False), wanted)

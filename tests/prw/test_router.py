@@ -74,8 +74,8 @@ def test_a_full_lean_always_wins_and_none_changes_nothing(given):
 def chosen(bank, one):
     flux, attachment = tiny_flux(), Attachment(bank)
     velocity(flux, *inputs(), attachment, [one])
-    (entry,) = attachment.cache.rows.values()
-    return [(int(r.expert), float(r.gate)) for r in entry.row.routes.values()]
+    (entry,) = attachment.cache.entries.values()
+    return [(int(r.expert), float(r.gate)) for r in entry.sample.routes.values()]
 
 
 def test_knobs_of_a_source_reach_the_router():

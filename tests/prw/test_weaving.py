@@ -46,7 +46,7 @@ def test_cached_is_uncached(flux):
         a = velocity(flux, *args, attachment, [source()])
         b = velocity(flux, *args, uncached, [source()])
         assert torch.equal(a, b)
-    assert len(attachment.cache.rows) == 2  # two pooled vectors, one source: no more, whatever the step
+    assert len(attachment.cache.entries) == 2  # two pooled vectors, one source: no more, whatever the step
 
 
 def test_shared_time_recomputes_each_step_and_is_the_naive_formula(flux):
@@ -90,7 +90,7 @@ def test_expert_strength_scales_the_residual(flux):
 def test_one_expert_has_gate_one(flux):
     attachment = Attachment(tiny_bank(flux, names=("inpaint",)))
     velocity(flux, *inputs(), attachment, [source("inpaint")])
-    routes = [route for entry in attachment.cache.rows.values() for route in entry.row.routes.values()]
+    routes = [route for entry in attachment.cache.entries.values() for route in entry.sample.routes.values()]
     assert len(routes) == 4 and all(float(route.gate) == 1 for route in routes)
 
 
@@ -128,9 +128,9 @@ def test_two_sources_have_each_its_own_keys_and_order_does_not_matter(flux):
     both = velocity(flux, *args, together, [a, b])
     for attachment, one in zip(alone, (a, b)):
         velocity(flux, *args, attachment, [one])
-        for slot, entry in attachment.cache.rows.items():
-            for block, pair in entry.row.kv.items():
-                assert all(map(torch.equal, pair, together.cache.rows[slot].row.kv[block]))
+        for slot, entry in attachment.cache.entries.items():
+            for block, pair in entry.sample.kv.items():
+                assert all(map(torch.equal, pair, together.cache.entries[slot].sample.kv[block]))
     close(both, run(flux, bank, [b, a]), 1e-5)
     expected = [naive_source("control"), naive_source("inpaint", 9)]
     close(both, Naive(flux.state_dict())(*args, expected, bank))
@@ -245,7 +245,7 @@ def test_a_changed_bank_is_not_read_from_the_cache(flux):
         tensor.mul_(0.5)
     halved = velocity(flux, *inputs(), attachment, [source()])
     assert torch.equal(halved, run(flux, bank, [source()])) and not torch.equal(halved, first)
-    assert len(attachment.cache.rows) == 1
+    assert len(attachment.cache.entries) == 1
 
 
 def test_the_window_follows_the_progress(flux):

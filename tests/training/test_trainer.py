@@ -393,7 +393,7 @@ def test_validation_is_the_mean_error_at_fixed_times_of_what_is_held_out(host):
         made = velocity(host.flux, x, *asked, attachment=attachment, sources=[source])
         errors.append(float(((made - (noise - x0)) ** 2).mean()))
     assert found.loss == pytest.approx(np.mean(errors), rel=1e-5)
-    routes = next(iter(attachment.cache.rows.values())).row.routes.values()
+    routes = next(iter(attachment.cache.entries.values())).sample.routes.values()
     assert found.usage[1] == pytest.approx(sum(int(route.expert) for route in routes) / 3)
     lessons.samples.target[:11] += 1
     assert validate(trainer)["ground"] == found

@@ -25,7 +25,7 @@ from ...prw.flux.flux1 import Flux
 from ...prw.flux.inputs import FluxInputs
 from ...prw.router import route
 from ...prw.source import Routing
-from ...prw.weaving import source_stream
+from ...prw.weaving import run_source_stream
 from .shapes import Shapes
 from .timing import describe_run, time_in_turn
 
@@ -84,7 +84,7 @@ def make_peer(shapes: Shapes, flux: Flux, inputs: FluxInputs, dtype: torch.dtype
         return rearrange(v, "B H L D -> B L (H D)")  # stands for the attention output that they keep
 
     def rerun_source() -> None:
-        for _ in source_stream(flux, h, vec, attend, lambda block, tokens: nothing):
+        for _ in run_source_stream(flux, h, vec, attend, lambda block, tokens: nothing):
             pass
 
     return rerun_source

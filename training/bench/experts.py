@@ -23,7 +23,7 @@ from ...prw.experts import Weave
 from ...prw.flux.flux1 import Flux
 from ...prw.router import Route
 from ...prw.source import Routing
-from ...prw.weaving import Pick
+from ...prw.weaving import Selector
 from .shapes import Shapes
 from .timing import describe_run, time_in_turn
 
@@ -55,7 +55,7 @@ def bench_experts(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int)
 class BareAttachment(Attachment):
     """An attachment whose blocks route nothing and add nothing."""
 
-    def pick(self, routing: Routing) -> Pick:
+    def make_selector(self, routing: Routing) -> Selector:
         return _choose_nothing
 
 
@@ -79,7 +79,7 @@ def _make_source_pass(
     attachment = kind(Bank.open(path), cached=False)
     source, inputs = shapes.make_source(Routing(router="final")), shapes.make_inputs(flux, dtype, device)
     host = EmbeddedHost(flux, dtype)
-    return lambda: attachment.prepare(host, [source], inputs.x, inputs.times, inputs.pooled)
+    return lambda: attachment.prepare(host, [source], inputs)
 
 
 def _measure_process(shapes: Shapes, path: Path, dtype: torch.dtype, device: str) -> int:

@@ -43,13 +43,12 @@ def _embedded_steps(shapes: Shapes, dtype: torch.dtype, device: str) -> Steps:
     inputs = shapes.make_inputs(flux, dtype, device)
     longer = shapes.make_inputs(flux, dtype, device, more_height=shapes.source**2 // shapes.target)
     cached, uncached, alone = Attachment(bank), Attachment(bank, cached=False), Attachment(bank, cached=False)
-    x, times, pooled = inputs.x, inputs.times, inputs.pooled
     return {
         "plain": lambda: velocity(flux, *inputs),
         "concat": lambda: velocity(flux, *longer),
         "uncached": lambda: velocity(flux, *inputs, attachment=uncached, sources=[source]),
         "cached": lambda: velocity(flux, *inputs, attachment=cached, sources=[source]),
-        "source_pass": lambda: alone.prepare(EmbeddedHost(flux, dtype), [source], x, times, pooled),
+        "source_pass": lambda: alone.prepare(EmbeddedHost(flux, dtype), [source], inputs),
     }
 
 

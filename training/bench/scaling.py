@@ -18,7 +18,7 @@ from torch import Tensor
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import Flux, FluxParams
 from ...prw.router import Route
-from ...prw.select_experts import picker
+from ...prw.select_experts import make_selector
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
 from ..listener import Listener
@@ -63,7 +63,7 @@ class NappingTrainer(StageTrainer):
     """Of all naps of an iteration."""
 
     def taught(self, batch, noise) -> tuple[Tensor, dict[str, Route], float]:
-        pick, blocks = picker(self.bank, self.routing(batch.task), noise), self.bank.info.base.blocks()
+        pick, blocks = make_selector(self.bank, self.routing(batch.task), noise), self.bank.info.base.blocks()
         h = batch.source.flatten(1)[:, None, : self.bank.info.base.hidden_size].to(self.device).float()
         h.requires_grad_()  # or the first block would not nap on the way back
         routes = {}

@@ -84,7 +84,7 @@ def _base(name: str) -> Base:
     if not Path(name).is_file():
         raise FileError(f"There is no base {name}, expected {', '.join(SHAPES)} or a FLUX.1 file: check the name.")
     flux = load_flux(name)
-    return Base.of(flux).probed(flux, Path(name).stem)
+    return Base.of(flux).with_probe(flux, Path(name).stem)
 
 
 def _new(args: Namespace) -> str:
@@ -146,7 +146,7 @@ def _verify(args: Namespace) -> str:
             raise FileError(f"{args.file.name}: {name} holds values that are not finite: train or download it again.")
     if args.base is not None:
         flux = load_flux(args.base)
-        found = Base.of(flux).probed(flux)
+        found = Base.of(flux).with_probe(flux)
         if problem := bank.info.base.refusal(found) or bank.info.base.doubt(found):
             raise FileError(problem)
     return (

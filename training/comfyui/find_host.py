@@ -80,6 +80,7 @@ def bench_steps(weights: dict[str, Tensor], dtype: torch.dtype, device: str, ban
 
     from ...prw.comfyui.conditioning import COND, Sources
     from ...prw.comfyui.patch import apply_bank, find_attachment
+    from ...prw.flux.inputs import FluxInputs
 
     model = load_model(weights, dtype)
     patched, uncached = apply_bank(model, bank), apply_bank(model, bank)
@@ -97,7 +98,7 @@ def bench_steps(weights: dict[str, Tensor], dtype: torch.dtype, device: str, ban
         return lambda: model.model.apply_model(x, sigma, c_crossattn=context, **conds)
 
     def source_pass():
-        find_attachment(uncached).make_appended_kv(model.model, [source], x, sigma, pooled, {})
+        find_attachment(uncached).make_appended_kv(model.model, [source], FluxInputs(x, sigma, context, pooled), {})
 
     return {
         "plain": step(model),

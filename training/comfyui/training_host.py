@@ -41,9 +41,12 @@ class TrainingHost(ComfyHost):
         super().__init__(model.model, {ATTENTION: exact_attention})
         self.module = getattr(flux, "_orig_mod", flux)
         self.flux = Called(self.module, self.options)
-        self.device = model.load_device
         self.model, self.room, self.away = model, 0.0, False
         self._refuse_untrainable()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.load_device
 
     def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Every pass begins here: what another model has pushed out comes back first."""

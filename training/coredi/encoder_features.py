@@ -19,7 +19,6 @@ from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.dataset import MemoryDataset
 from ..data.model_folder import IMAGENET_MEAN_STD, network_in
 from ..encoders.protocol import Encoders
-from ..forward import find_device
 
 CHUNK = 16
 
@@ -51,7 +50,7 @@ class Eye(nn.Module):
 def features_of(host: Host, lessons: MemoryDataset, encoders: Encoders, eye: Eye | None = None) -> Tensor:
     """Of every lesson's target (count, cells + 1, wide); without an eye the VAE's own."""
     size, parts = token_grid(lessons.samples.target, host.flux.patch_size), []
-    pool, device = make_pooling_matrix(*size), find_device(host)
+    pool, device = make_pooling_matrix(*size), host.device
     for latents in lessons.samples.target.split(CHUNK):
         if eye is None:
             seen = host.tokens(host.latent_in(latents.to(device)).float())[0]
@@ -68,6 +67,6 @@ def kept_features(host: Host, lessons: MemoryDataset, encoders: Encoders, encode
     depends = "\n".join((encoder, *lessons.samples.ids))
     path = folder / f"{lessons.task}-{hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()}.safetensors"
     if not path.exists():
-        found = features_of(host, lessons, encoders, Eye(Path(encoder)).to(find_device(host)))
+        found = features_of(host, lessons, encoders, Eye(Path(encoder)).to(host.device))
         write(path, {"features": found}, {})
     return SafeFile(path)["features"]

@@ -11,8 +11,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from ...prw.flux.blocks import straight
-from ...prw.weaving import LEND, named_blocks
+from ...prw.flux.blocks import call_directly
+from ...prw.weaving import BLOCK_CONTEXT, named_blocks
 from . import ranks
 
 
@@ -24,5 +24,5 @@ def shard_blocks(flux: nn.Module, device: str) -> None:
     for _, block in named_blocks(flux):
         # blocks have no root above them: the source's pass begins at a block, not at FLUX's forward
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        setattr(block, LEND, straight)
-        register_fsdp_forward_method(block, LEND)
+        setattr(block, BLOCK_CONTEXT, call_directly)
+        register_fsdp_forward_method(block, BLOCK_CONTEXT)

@@ -14,7 +14,6 @@ from ...prw.attachment import Attachment
 from ...prw.base_model import Base
 from ...prw.personalization.concept import Concept, make_residuals
 from ...prw.personalization.low_rank_patch import apply_low_rank
-from ..forward import find_device
 from ..toy.evaluate import APART
 from ..toy.oracle import read
 from ..toy.scene import Scene, draw_scene
@@ -64,7 +63,7 @@ def attach_bank(generator: ImageGenerator) -> Patches:
 @contextmanager
 def apply_subject(generator: ImageGenerator, path: Path) -> Patches:
     """Adds a subject's low-rank weights to the generator's FLUX meanwhile; yields no patches."""
-    concept, device = Concept.open(path), find_device(generator.host)
+    concept, device = Concept.open(path), generator.host.device
     if concept.info.base.refusal(Base.of(generator.host.flux)):
         raise ValueError(
             f"{path.name} was trained on a FLUX of another shape ({concept.info.base.name or 'unnamed'}), expected this "

@@ -18,7 +18,7 @@ from ...prw.positions import token_grid
 from ...prw.source import LATENT_CHANNELS, Routing
 from ..comfyui.find_host import enter_host, needed_host, open_files
 from ..encoders.protocol import Encoders
-from ..forward import find_device, skip_source
+from ..forward import skip_source
 from ..sampling import SamplingSettings, sample_latents, sample_with_contexts
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import BANK, SHIPPED, open_set
@@ -81,7 +81,7 @@ class ImageGenerator:
 
     def _prepare(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, EncodedPrompt, SamplingSettings]:
         """Makes a picture's noise, encoded prompt and sampling settings."""
-        how, device = self.settings, find_device(self.host)
+        how, device = self.settings, self.host.device
         shape = (1, LATENT_CHANNELS, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
         texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]

@@ -44,7 +44,7 @@ class SubjectRun(Runner):
 
     def train(self) -> Concept:
         self._refuse_lessons()
-        base = Base.of(self.host.flux).probed(self.host.flux, self.name)
+        base = Base.of(self.host.flux).with_probe(self.host.flux, self.name)
         # prompts are only what samples show, and what folders hold is in the lessons' names
         subject = replace(self.recipe.subject, prompts=(), photos="", prior="")
         decides = [asdict(subject), *({name: read_all(self.lessons[name]).ids} for name in sorted(self.lessons))]

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from ...base_model import Base
 from ...config import BankInfo, ExpertInfo
 from ...files.errors import FileError
+from ...files.lazy_tensors import Renamed
 from ...files.safe_file import SafeFile, begins_with
-from ...files.tensor_views import Renamed
 from ...files.validate import one_of, short
 from ...source_format import SourceFormat
 from ..bank import Bank

@@ -6,7 +6,6 @@ and v are one matrix (`double_blocks.0.img_attn.qkv`, `single_blocks.0.linear1`;
 
 import math
 import re
-from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -18,8 +17,8 @@ from torch import Tensor
 from ...base_model import Base
 from ...config import BankInfo, ExpertInfo
 from ...files.errors import FileError
+from ...files.lazy_tensors import Merged, Renamed
 from ...files.safe_file import FLOATS, SafeFile
-from ...files.tensor_views import Renamed
 from ...files.validate import between, one_of, short
 from ..bank import Bank
 from ..shapes import expected_shapes, place_of
@@ -177,7 +176,7 @@ def _tensors(file: SafeFile, pairs: dict[str, Pair], info: BankInfo, rank: int) 
             made[key] = zero.expand(shape)
         else:
             names[key] = pair.keys[part]
-    return ChainMap(Renamed(file, names, partial(_cut, pairs, rank)), made)
+    return Merged(Renamed(file, names, partial(_cut, pairs, rank)), made)
 
 
 def _cut(pairs: dict[str, Pair], rank: int, key: str, tensor: Tensor) -> Tensor:

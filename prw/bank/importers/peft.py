@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ...config import BankInfo
 from ...files.errors import BankError, FileError
+from ...files.lazy_tensors import Renamed
 from ...files.safe_file import SafeFile, check_tensors
 from ...files.safetensors_writer import write
-from ...files.tensor_views import Renamed
 from ...files.validate import LARGEST, short
 from ..bank import Bank
 from ..compress import wide

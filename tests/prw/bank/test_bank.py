@@ -127,7 +127,7 @@ def test_a_bank_for_another_base_is_a_sentence(flux):
 
 def test_another_training_of_the_same_shape_is_a_warning(flux, caplog):
     base = tiny_info(flux).base
-    own = Bank(replace(tiny_info(flux), base=base.probed(flux)), tiny_bank(flux).tensors)
+    own = Bank(replace(tiny_info(flux), base=base.with_probe(flux)), tiny_bank(flux).tensors)
     run(flux, own, source())
     half = tiny_flux(torch.float8_e4m3fn)
     run(half, own, source())

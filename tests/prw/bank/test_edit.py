@@ -11,7 +11,7 @@ from cologen.prw.bank.edit import drop, merge, random_bank, rename, split
 from cologen.prw.config import RouterInfo, SourceInfo
 from cologen.prw.embedded_host import velocity
 from cologen.prw.files.errors import BankError
-from cologen.prw.files.tensor_views import Renamed
+from cologen.prw.files.lazy_tensors import Renamed
 from cologen.prw.source_format import SourceFormat
 from tiny import inputs, products, source, tiny_bank, tiny_info
 

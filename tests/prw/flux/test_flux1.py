@@ -75,6 +75,7 @@ def test_woven_forward_is_the_hosts(comfy, batch, height, width, guided, dtype):
     from cologen.prw.appended_kv import OPTION
     from cologen.prw.attachment import Attachment
     from cologen.prw.embedded_host import EmbeddedHost, velocity
+    from cologen.prw.flux.inputs import FluxInputs
     from tiny import source, tiny_bank
 
     flux = tiny_flux(dtype, guidance_embed=guided)
@@ -85,7 +86,7 @@ def test_woven_forward_is_the_hosts(comfy, batch, height, width, guided, dtype):
     with torch.inference_mode():
         found = velocity(flux, x, t, context, pooled, guidance, attachment, [one]).float()
         options = {
-            OPTION: attachment.prepare(EmbeddedHost(flux, dtype), [one], x, t, pooled),
+            OPTION: attachment.prepare(EmbeddedHost(flux, dtype), [one], FluxInputs(x, t, context, pooled)),
             "patches": {"attn1_patch": [attachment]},
         }
         expected = theirs(x, t, context, pooled, guidance, transformer_options=options).float()

@@ -70,11 +70,11 @@ def test_a_second_control_changes_nothing_in_the_first_one_s_keys_and_values(flu
     first, second = source(expert="canny", seed=3), source(expert="depth", seed=9)
     velocity(flux, *inputs(), alone, [first])
     velocity(flux, *inputs(), both, [first, second])
-    (row,) = [entry.row for entry in alone.cache.rows.values()]
-    (same,) = [entry.row for slot, entry in both.cache.rows.items() if slot in alone.cache.rows]
+    (row,) = [entry.sample for entry in alone.cache.entries.values()]
+    (same,) = [entry.sample for slot, entry in both.cache.entries.items() if slot in alone.cache.entries]
     for block in row.kv:
         assert all(torch.equal(a, b) for a, b in zip(row.kv[block], same.kv[block]))
-    assert len(both.cache.rows) == 2
+    assert len(both.cache.entries) == 2
     assert torch.equal(velocity(flux, *inputs(), both, []), flux(*inputs())), "none: the plain picture"
 
 
