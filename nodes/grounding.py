@@ -6,8 +6,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
-from ..prw.comfyui.check_host import check_clip
-from ..prw.comfyui.make_source import SourceOptions, add_task_source
+from ..prw.comfyui.make_source import SourceOptions, add_task_source, check_clip
 from ..prw.fit_image import as_bytes, rgb, stretched
 from ..training.data.tasks.ground import COLOURS, FORMS
 from ..training.data.tasks.read_grounding import Found, found_in, overlay

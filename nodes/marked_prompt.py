@@ -4,7 +4,7 @@ from functools import partial
 
 from comfy_api.latest import io
 
-from ..prw.comfyui.check_host import check_clip
+from ..prw.comfyui.make_source import check_clip
 from ..prw.personalization.marked_prompt import MARKED_TOKENS, find_marked_tokens, remove_marks
 from .inputs.schema import SAMPLING, schema
 

@@ -1,4 +1,4 @@
-"""Checks that this ComfyUI, its model and its text encoders are what the method needs."""
+"""Checks that this ComfyUI and its model have the hooks that the method needs."""
 
 import inspect
 
@@ -38,13 +38,4 @@ def check_flux(model: nn.Module) -> None:
         raise ValueError(
             f"FLUX's forward has been replaced by {getattr(forward, '__module__', 'another pack')}, expected "
             f"ComfyUI's own: bypass that node (TeaCache, WaveSpeed, PuLID ...); EasyCache works with CoLoGen."
-        )
-
-
-def check_clip(clip) -> None:
-    """Load FLUX (CoLoGen) gives no CLIP where its encoders are none."""
-    if clip is None:
-        raise ValueError(
-            "There is no CLIP, expected FLUX's text encoders (CLIP-L and T5-XXL): connect them from DualCLIPLoader or "
-            "Load FLUX."
         )

@@ -48,6 +48,15 @@ class SourceOptions:
         )
 
 
+def check_clip(clip) -> None:
+    """Load FLUX (CoLoGen) gives no CLIP where its encoders are none."""
+    if clip is None:
+        raise ValueError(
+            "There is no CLIP, expected FLUX's text encoders (CLIP-L and T5-XXL): connect them from DualCLIPLoader or "
+            "Load FLUX."
+        )
+
+
 def make_source(
     vae, image: Tensor, task: str, options: SourceOptions, experts: Bank | None, hole: Tensor | None = None
 ) -> Source:

@@ -154,7 +154,7 @@ CASES = [
 ]  # fmt: skip
 
 ROOMS = ("nodes", "prw/comfyui", "training/comfyui")
-ELSEWHERE = {"patch", "conditioning", "find_host", "server", "run", "training_data", "training_host"}
+ELSEWHERE = {"patch", "check_host", "conditioning", "find_host", "server", "run", "training_data", "training_host"}
 """Files of the rooms behind the nodes whose sentences other tests provoke."""
 
 
