@@ -5,9 +5,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.tasks import TASKS
 from ..training.toy.evaluate import APART
-from ..training.toy.tasks import questions
+from ..training.toy.tasks import ASK, questions
 from .inputs.schema import CATEGORY, schema
 
 
@@ -21,7 +20,7 @@ class CoLoGenToyQuestion(io.ComfyNode):
             description="Draws a question of the built-in toy world: what to give it, what to ask, and the right answer.",
             search_aliases=["example", "demo", "test picture", "toy world"],
             inputs=[
-                io.Combo.Input("task", options=list(TASKS), tooltip="What shall be asked for."),
+                io.Combo.Input("task", options=list(ASK), tooltip="What shall be asked for."),
                 io.Int.Input(
                     "question_seed",
                     default=0,

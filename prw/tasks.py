@@ -1,6 +1,7 @@
 """The five tasks of the paper (Table 1), in the order in which their experts are trained.
 
-A sixth task is a row here, a row in the curriculum, and, if its inputs are new, a node.
+TASKS is the one table of tasks: a sixth is a row here and a row in EXAMPLE_MAKERS (training/data/tasks/__init__.py), which
+says how its examples are made; a recipe then names it, and it needs a node only if its inputs are new.
 """
 
 from dataclasses import dataclass

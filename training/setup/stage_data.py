@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...prw.files.validate import one_of, typed
-from ...prw.tasks import TASKS
 from ..data.encoded.cache_index import cache_folder
 from ..data.encoded.cached import CachedDataset, CachedShards, open_cached
 from ..data.encoded.dataset import EncodedDataset, MemoryDataset, concat_datasets, load_dataset
@@ -20,6 +19,7 @@ from ..data.sets import Source, open_source
 from ..encoders.protocol import Encoders
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
+from ..toy.tasks import ASK
 
 TOY = "toy"
 Progress = Callable[[str, int, int], None]
@@ -90,7 +90,7 @@ def find_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, 
 
     def find(stage: Stage, name: str) -> EncodedByRun | EncodedInCache:
         if name == TOY:
-            one_of(f"{stage.name}.task", stage.task, (*TASKS, OWN))  # all that the built-in world can ask
+            one_of(f"{stage.name}.task", stage.task, (*ASK, OWN))
             return toy_data(stage.task, toy_count, encoders, seed)
         size = curriculum.settings.resolution
         if cache := find_cache(curriculum, name):

@@ -5,6 +5,7 @@ come in another order every epoch instead.
 """
 
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,13 @@ class Stream:
 
     def _opened(self):
         """The epoch's rows that are this process's."""
-        datasets = hugging_face()
+        datasets = import_datasets()
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]
-        # not from_generator: that leaves a lock and a hash of everything in the user's cache
-        examples = datasets.iterable_dataset.ExamplesIterable(rows_of, {"reader": self.reader, "shards": shards})
-        rows = datasets.IterableDataset(examples)
+        with TemporaryDirectory() as cache:  # else a lock and a hash of every set stay in the user's cache
+            rows = datasets.IterableDataset.from_generator(
+                rows_of, cache_dir=cache, gen_kwargs={"reader": self.reader, "shards": shards}
+            )
         if self.world == 1:
             return rows
         # whole shards if there are enough: else each process passes over the others' rows
@@ -76,19 +78,18 @@ class Stream:
         return {"rank": self.rank, "world": self.world, "seed": self.seed, "shards": len(self.shards)}
 
 
-def rows_of(reader: Reader, shards: list) -> Iterator[tuple[str, Row]]:
+def rows_of(reader: Reader, shards: list) -> Iterator[Row]:
     """Does not raise: what is wrong with a shard becomes a row that says so."""
     for shard in shards:
         try:
-            yield from ((row["id"], row) for row in reader.rows(shard))
+            yield from reader.rows(shard)
         except Broken as error:
-            yield str(shard), {"id": str(shard), "broken": str(error)}
+            yield {"id": str(shard), "broken": str(error)}
 
 
-def hugging_face():
+def import_datasets():
     try:
         import datasets.distributed
-        import datasets.iterable_dataset
     except ImportError:
         raise ValueError(
             "Data sets are read by the package datasets, which is not installed: pip install datasets, or train from "
