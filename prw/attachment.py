@@ -14,8 +14,9 @@ from .appended_kv import AppendedKV, CachedSourceKV, append_sources_patch
 from .base_model import Base
 from .files.errors import BankError
 from .flux.blocks import FluxModel, call_directly
+from .flux.flux1 import source_vec
 from .flux.inputs import FluxInputs
-from .flux.math import rotary, timestep_embedding
+from .flux.math import rotary
 from .kv_cache import KVCache, SampleKV, split_samples
 from .positions import Grid, source_ids, token_grid
 from .select_experts import ExpertBank, find_source_format, make_selector
@@ -26,8 +27,15 @@ from .weaving import Attend, BlockKV, RunBlock, Selector, run_source_stream
 class Host(Protocol):
     """What the method asks of the program that owns the FLUX."""
 
-    flux: FluxModel
-    dtype: torch.dtype
+    @property
+    def flux(self) -> FluxModel:
+        """The host's model."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        ...
 
     @property
     def device(self) -> torch.device:
@@ -212,18 +220,8 @@ def run_source_pass(
     times = target.times if info.time == "shared" else torch.zeros_like(target.times)
     guidance = target.guidance if source_format.guidance else torch.full_like(times, info.guidance)
     h = flux.img_in(host.tokens(latent)[0])
-    vec = source_vec(host, times, target.pooled, guidance)
+    vec = source_vec(flux, times, target.pooled, guidance, host.dtype)
     return run_source_stream(flux, h, vec, host.attend(pe), select, run), pe
-
-
-def source_vec(host: Host, times: Tensor, pooled: Tensor, guidance: Tensor | None) -> Tensor:
-    """The source's modulation: a clean picture's (time 0) with the prompt's pooled vector, constant over the steps."""
-    flux = host.flux
-    pooled = pooled[:, : flux.params.vec_in_dim].to(times.device, host.dtype)
-    vec = flux.time_in(timestep_embedding(times).to(host.dtype)) + flux.vector_in(pooled)
-    if flux.params.guidance_embed and guidance is not None:
-        vec = vec + flux.guidance_in(timestep_embedding(guidance).to(host.dtype))
-    return vec
 
 
 def _check_finite(stream: Iterator[BlockKV]) -> Iterator[BlockKV]:

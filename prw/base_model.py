@@ -1,12 +1,12 @@
-"""What a bank must agree on with the FLUX it is used with."""
+"""The base model: what a bank must agree on with the FLUX that it is used with."""
 
 import math
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from .files.validate import between
+from .flux.blocks import FluxModel
 from .flux.math import timestep_embedding
 
 PROBE_LENGTH = 32
@@ -14,7 +14,7 @@ PROBE_LENGTH = 32
 
 @dataclass(frozen=True)
 class Base:
-    """The shape of a FLUX, and its answer to a fixed question."""
+    """The shape of a FLUX, and a probe of its weights."""
 
     in_channels: int = 64
     hidden_size: int = 3072
@@ -25,7 +25,7 @@ class Base:
     name: str = ""
     """What a person calls it, such as "FLUX.1-dev"."""
     probe: tuple[float, ...] = ()
-    """Empty, or the answer of `probe_of` when the bank was trained."""
+    """Empty, or what `probe` gave when the bank was trained."""
 
     def __post_init__(self):
         for field, low, high in (("in_channels", 1, 1 << 16), ("hidden_size", 1, 1 << 16)):
@@ -36,24 +36,26 @@ class Base:
             raise ValueError(f"probe is not made of {PROBE_LENGTH} numbers")
 
     @classmethod
-    def of(cls, flux: nn.Module) -> "Base":
+    def of(cls, flux: FluxModel) -> "Base":
+        """Reads the shape off a model."""
         return cls(
-            in_channels=int(flux.in_channels),
-            hidden_size=int(flux.double_blocks[0].hidden_size),
+            in_channels=flux.in_channels,
+            hidden_size=flux.params.hidden_size,
             double_blocks=len(flux.double_blocks),
             single_blocks=len(flux.single_blocks),
             guidance=bool(flux.params.guidance_embed),
         )
 
-    def with_probe(self, flux: nn.Module, name: str = "") -> "Base":
-        return replace(self, name=name, probe=probe_of(flux))
+    def with_probe(self, flux: FluxModel, name: str = "") -> "Base":
+        """The same with a name and the model's probe."""
+        return replace(self, name=name, probe=probe(flux))
 
     def count(self, where: str = "all") -> int:
         """How many blocks "all", "double" or "single" stands for."""
         return sum(count for kind, count in self._counts().items() if where in ("all", kind))
 
     def blocks(self, where: str = "all") -> list[str]:
-        """Their names."""
+        """Names of blocks, in order."""
         counts = self._counts().items()
         return [f"{kind}_blocks.{i}" for kind, count in counts if where in ("all", kind) for i in range(count)]
 
@@ -81,18 +83,18 @@ class Base:
 
 
 @torch.no_grad()
-def probe_of(flux: nn.Module) -> tuple[float, ...]:
+def probe(flux: FluxModel) -> tuple[float, ...]:
     """The start of what the model makes of timestep 0.5: tells one training from another.
 
-    Our choice instead of a hash of weights: it is asked by calling a layer, so fp8, GGUF and
-    offloaded copies of a model answer like the model itself.
+    Our choice instead of a hash of weights: a layer is called, so fp8, GGUF and offloaded copies of a model
+    answer like the model itself.
     """
     weight = next(flux.time_in.parameters(), None)
     like = torch.zeros(1) if weight is None else weight
     if like.dtype.itemsize == 1:  # fp8 is stored, not computed with
         like = torch.zeros(1, device=like.device)
-    asked = timestep_embedding(torch.full((1,), 0.5, device=like.device)).to(like.dtype)
-    return tuple(round(x, 6) for x in flux.time_in(asked)[0, :PROBE_LENGTH].float().tolist())
+    embedding = timestep_embedding(torch.full((1,), 0.5, device=like.device)).to(like.dtype)
+    return tuple(round(x, 6) for x in flux.time_in(embedding)[0, :PROBE_LENGTH].float().tolist())
 
 
 def _distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:

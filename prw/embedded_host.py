@@ -10,14 +10,11 @@ from torch import Tensor
 from .appended_kv import OPTION
 from .attachment import Attachment
 from .files.tensor_versions import versions
-from .flux.flux1 import Flux
+from .flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux
 from .flux.inputs import FluxInputs
 from .flux.math import attention
 from .source import Source
 from .weaving import Attend
-
-LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159
-"""FLUX's VAE latents are shifted and scaled to about unit size."""
 
 
 class EmbeddedHost:

@@ -30,6 +30,7 @@ class LowRank(NamedTuple):
 
 
 Expert = Mapping[str, LowRank]
+"""By target, for one block."""
 
 
 class Weave(NamedTuple):

@@ -1,4 +1,4 @@
-"""The noisy top-1 router (paper, eq. 2 and 3): which expert bends a block's keys and values, and how much."""
+"""The noisy top-1 router (paper, eq. 2 and 3): which expert changes a block's keys and values, and how much."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ ROUTE_PER = ("sample", "token")
 
 
 class Route(NamedTuple):
-    """A block's answer; the leading shape is (batch,) or, routed per token, (batch, tokens)."""
+    """A router's decision in one block; the leading shape is (batch,) or, routed per token, (batch, tokens)."""
 
     expert: Tensor
     """The chosen column, the paper's e_i."""
@@ -49,12 +49,14 @@ def route(
     h = h.float()
     pooled = h.mean(dim=1) if per == "sample" else h
     w = pooled @ weight.float()  # eq. 2, without noise: (batch, experts)
-    drawn = None if noise_weight is None else noise(w)
-    w = w if drawn is None else noisy(w, drawn, pooled, noise_weight)
+    logits_noise = None
+    if noise_weight is not None:
+        logits_noise = noise(w)
+        w = add_noise(w, logits_noise, pooled, noise_weight)
 
     steering = steering or Steering()
     if steering.forced is not None:
-        return _forced(w, steering.forced)
+        return _force(w, steering.forced)
     if steering.lean is not None:
         # Our choice: in units of the logits' own spread, so the knob means the same for every router.
         spread = w.amax(-1, keepdim=True) - w.amin(-1, keepdim=True) + 1
@@ -62,19 +64,19 @@ def route(
 
     probs = w.softmax(dim=-1)
     gate, expert = probs.max(dim=-1)  # eq. 3
-    if drawn is not None:
+    if logits_noise is not None and noise_weight is not None:
         # Our choice: the veteran loss, which reads these, moves the router alone. Through the tokens it would
         # reach the experts, where its steady push drowns what they learn of the task.
-        still = pooled.detach()
-        probs = noisy(still @ weight.float(), drawn, still, noise_weight).softmax(dim=-1)
+        pooled = pooled.detach()
+        probs = add_noise(pooled @ weight.float(), logits_noise, pooled, noise_weight).softmax(dim=-1)
     return Route(expert, gate, probs)
 
 
-def noisy(w: Tensor, drawn: Tensor, pooled: Tensor, noise_weight: Tensor) -> Tensor:
-    """Eq. 2's second term: noise of a size that the router has learned."""
-    return w + drawn * F.softplus(pooled @ noise_weight.float())
+def add_noise(w: Tensor, noise: Tensor, pooled: Tensor, noise_weight: Tensor) -> Tensor:
+    """Adds eq. 2's second term: noise of a size that the router has learned."""
+    return w + noise * F.softplus(pooled @ noise_weight.float())
 
 
-def _forced(w: Tensor, column: int) -> Route:
+def _force(w: Tensor, column: int) -> Route:
     expert = torch.full(w.shape[:-1], column, device=w.device)
     return Route(expert, torch.ones_like(expert, dtype=w.dtype), F.one_hot(expert, w.shape[-1]).to(w))

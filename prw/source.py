@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .files.validate import between, one_of
+from .flux.flux1 import LATENT_CHANNELS
 from .positions import Grid
 from .tasks import TASKS
 
-LATENT_CHANNELS = 16
 PLACEMENTS = ("gpu", "cpu", "fp8")
 POSITIONS = ("auto", "aligned", "shifted")
 
@@ -149,5 +149,5 @@ def read_bias(source: Source, text: int, target: Grid, queries: int) -> Tensor |
 def hash_tensor(tensor: Tensor) -> str:
     """Of content, shape and type."""
     data = tensor.detach().cpu().contiguous()
-    digest = hashlib.blake2b(data.view(-1).view(torch.uint8).numpy(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(data.view(-1).view(torch.uint8).numpy().data, digest_size=16).hexdigest()
     return f"{digest}{tuple(data.shape)}{data.dtype}"

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from .files.validate import between, one_of
 from .fit_image import FITS, GRID, HOLES
+from .flux.flux1 import LATENT_PIXELS
 from .positions import POSITION
-
-PIXELS = 8
-"""A side of what one latent stands for."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class SourceFormat:
 
     def describe_mismatch(self, latent: Tensor) -> str:
         """What is unusual about a source, or ""."""
-        height, width = (PIXELS * side for side in latent.shape[-2:])
+        height, width = (LATENT_PIXELS * side for side in latent.shape[-2:])
         if not self.side or (height, width) == (self.side, self.side):
             return ""
         return (

@@ -30,7 +30,7 @@ def expected_count(info: BankInfo) -> int:
 
 def expected_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
     dim = info.base.hidden_size
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, expert in info.experts.items():
         for target, where in expert.targets.items():
             for block in info.base.blocks(where):

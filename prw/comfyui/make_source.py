@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ..bank.bank import Bank
 from ..fit_image import FIT, filled, keep, rgb
+from ..flux.flux1 import LATENT_CHANNELS
 from ..select_experts import find_source_format
-from ..source import LATENT_CHANNELS, Routing, Source
+from ..source import Routing, Source
 from ..source_format import SourceFormat
 from .conditioning import add_source
 from .masks import reshape_mask

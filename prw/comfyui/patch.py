@@ -20,11 +20,12 @@ from torch import Tensor
 from ..appended_kv import OPTION, AppendedKV
 from ..attachment import Attachment
 from ..bank.bank import Bank
+from ..flux.flux1 import LATENT_CHANNELS
 from ..flux.inputs import FluxInputs
 from ..positions import token_grid
 from ..router import Route
 from ..select_experts import find_router
-from ..source import LATENT_CHANNELS, Source
+from ..source import Source
 from ..weaving import named_blocks
 from .check_host import check_flux, check_host
 from .conditioning import COND, list_sources

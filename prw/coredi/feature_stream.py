@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attachment import Host, source_vec
+from ..attachment import Host
 from ..bank.bank import Bank
 from ..experts import Weave
+from ..flux.flux1 import source_vec
 from ..flux.inputs import FluxInputs
 from ..flux.math import rotary
 from ..positions import token_grid
@@ -70,7 +71,7 @@ class FeatureStream:
         pooled = inputs.pooled
         if pooled is None:
             pooled = inputs.x.new_zeros(len(inputs.x), host.flux.params.vec_in_dim)
-        self.vec = source_vec(host, inputs.times, pooled, inputs.guidance)
+        self.vec = source_vec(host.flux, inputs.times, pooled, inputs.guidance, host.dtype)
         self.pool = make_pooling_matrix(*token_grid(inputs.x, host.flux.patch_size)).to(h.device)
         ids = self.pool @ host.tokens(inputs.x[:1])[1][0].to(self.pool)
         self.pe = rotary(ids[None], host.flux.params.axes_dim, host.flux.params.theta).to(self.h.device)

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -40,8 +41,8 @@ def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapp
     return path
 
 
-def _write(file, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    header = {"__metadata__": metadata}
+def _write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    header: dict[str, Any] = {"__metadata__": metadata}
     room = len(json.dumps(header)) + sum(len(json.dumps(name)) + ENTRY for name in tensors)
     room += -room % 8  # data begins where any number type may
     file.seek(8 + room)

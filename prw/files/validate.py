@@ -12,7 +12,7 @@ def build(cls: type, data: Any, where: str) -> Any:
     data, hints = known_only(cls, data, where), get_type_hints(cls)
     for entry in fields(cls):
         if entry.name in data:
-            default = entry.default_factory() if entry.default is MISSING else entry.default
+            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
             data[entry.name] = _value(f"{where}.{entry.name}", data[entry.name], default, hints[entry.name])
     return cls(**data)
 

@@ -5,6 +5,7 @@ Its blocks are in blocks.py, its formulas in math.py.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,11 @@ class FluxParams:
             )
 
 
+LATENT_CHANNELS = 16
+LATENT_PIXELS = 8
+"""A latent stands for so many pixels a side."""
+LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159
+"""The VAE's latents are shifted and scaled to about unit size."""
 MARKS = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")
 READ = (
     "img_in.weight",
@@ -126,3 +132,12 @@ class Flux(FluxModel):
         rows = (x.shape[-2] + 1) // 2
         out = rearrange(out, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=rows, ph=2, pw=2)
         return out[..., : x.shape[-2], : x.shape[-1]]
+
+
+def source_vec(flux: Any, times: Tensor, pooled: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The source's modulation vector in a FLUX.1, ours or ComfyUI's: its times are 0, a clean picture's, or the target's."""
+    pooled = pooled[:, : flux.params.vec_in_dim].to(times.device, dtype)
+    vec = flux.time_in(timestep_embedding(times).to(dtype)) + flux.vector_in(pooled)
+    if flux.params.guidance_embed and guidance is not None:
+        vec = vec + flux.guidance_in(timestep_embedding(guidance).to(dtype))
+    return vec

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...prw.attachment import Attachment, source_vec
+from ...prw.attachment import Attachment
 from ...prw.bank.bank import Bank
 from ...prw.bank.edit import merge, random_bank
 from ...prw.bank.importers.easycontrol import KINDS, TARGETS
@@ -21,7 +21,7 @@ from ...prw.base_model import Base
 from ...prw.config import BankInfo, ExpertInfo
 from ...prw.embedded_host import EmbeddedHost, velocity
 from ...prw.experts import Weave
-from ...prw.flux.flux1 import Flux
+from ...prw.flux.flux1 import Flux, source_vec
 from ...prw.flux.inputs import FluxInputs
 from ...prw.router import route
 from ...prw.source import Routing
@@ -77,7 +77,7 @@ def make_peer(shapes: Shapes, flux: Flux, inputs: FluxInputs, dtype: torch.dtype
     host, guidance = EmbeddedHost(flux, dtype), inputs.guidance
     latent = shapes.make_source(seed=0).latent.to(inputs.x)
     h = flux.img_in(host.tokens(latent)[0])
-    vec = source_vec(host, torch.zeros_like(inputs.times), inputs.pooled, guidance)
+    vec = source_vec(flux, torch.zeros_like(inputs.times), inputs.pooled, guidance, host.dtype)
     nothing = Weave(route(h[:, :1], h.new_zeros(h.shape[-1], 1)), {})
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

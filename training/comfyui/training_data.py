@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...prw.fit_image import as_bytes
+from ...prw.flux.flux1 import LATENT_CHANNELS
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
-from ...prw.source import LATENT_CHANNELS
 from ..data.encoded.dataset import MemoryDataset, choose_val_ids, concat_datasets, hold_out
 from ..data.encoded.samples import EncodedSamples, pad_context
 from ..data.sample import Example

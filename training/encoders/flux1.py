@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ...prw.files.errors import FileError
 from ...prw.files.validate import between, build, one_of, short
 from ...prw.fit_image import as_bytes
+from ...prw.flux.flux1 import LATENT_CHANNELS
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
-from ...prw.source import LATENT_CHANNELS
 from ..comfyui.find_host import find_host
 from .open_models import open_clip, open_t5, open_vae
 

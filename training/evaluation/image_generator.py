@@ -12,10 +12,11 @@ from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import between
+from ...prw.flux.flux1 import LATENT_CHANNELS, LATENT_PIXELS
 from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import timesteps
 from ...prw.positions import token_grid
-from ...prw.source import LATENT_CHANNELS, Routing
+from ...prw.source import Routing
 from ..comfyui.find_host import enter_host, needed_host, open_files
 from ..encoders.protocol import Encoders
 from ..forward import skip_source
@@ -23,8 +24,6 @@ from ..sampling import SamplingSettings, sample_latents, sample_with_contexts
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import BANK, SHIPPED, open_set
 
-PIXELS_PER_LATENT = 8
-"""Side of the square of pixels that a cell of the latents covers."""
 GenerateImage = Callable[[str, np.ndarray, str, tuple[int, int], int], np.ndarray]
 """Makes a picture of a task, a source, a prompt, a size (height, width) and a seed."""
 
@@ -82,7 +81,7 @@ class ImageGenerator:
     def _prepare(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, EncodedPrompt, SamplingSettings]:
         """Makes a picture's noise, encoded prompt and sampling settings."""
         how, device = self.settings, self.host.device
-        shape = (1, LATENT_CHANNELS, size[0] // PIXELS_PER_LATENT, size[1] // PIXELS_PER_LATENT)
+        shape = (1, LATENT_CHANNELS, size[0] // LATENT_PIXELS, size[1] // LATENT_PIXELS)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
         texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
         encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)

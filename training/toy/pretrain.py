@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...prw.embedded_host import LATENT_SCALE, LATENT_SHIFT
-from ...prw.flux.flux1 import Flux, FluxParams
+from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux, FluxParams
 from ..objective import draw_times, noised, task_loss
 from ..optimizers import load_tensors, tensors_of
 from ..schedules import factor

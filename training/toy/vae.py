@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...prw.embedded_host import LATENT_SCALE, LATENT_SHIFT
+from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
 from ..schedules import factor
 
 PATCH = 8

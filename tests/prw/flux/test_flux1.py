@@ -40,7 +40,8 @@ def test_bf16_is_the_hosts_within_rounding(comfy):
 
 
 def test_the_euler_sampler_is_the_hosts(comfy):
-    from cologen.prw.embedded_host import LATENT_SCALE, LATENT_SHIFT, velocity
+    from cologen.prw.embedded_host import velocity
+    from cologen.prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
     from cologen.prw.flux.sampling import euler, timesteps
     from sampling import conditioning, sample
 
