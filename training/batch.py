@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..prw.flux.inputs import EncodedPrompt
-from .data.batch_sampler import Slot
+from .data.batch_sampler import SampleIndex
 from .data.encoded.dataset import EncodedDataset
 from .data.encoded.samples import pad_context
 from .objective import draw_times
@@ -43,13 +43,13 @@ class Corruption(NamedTuple):
     """See draw_times."""
 
 
-def make_batch(dataset: EncodedDataset, slots: Sequence[Slot], corruption: Corruption) -> Batch:
-    """Read the slots' samples and draw their timesteps and noise from their seeds."""
-    samples = dataset.rows([slot.index for slot in slots])
+def make_batch(dataset: EncodedDataset, indices: Sequence[SampleIndex], corruption: Corruption) -> Batch:
+    """Read the samples and draw their timesteps and noise from their seeds."""
+    samples = dataset.rows([slot.index for slot in indices])
     context, pooled = samples.context, samples.pooled
     empty, empty_pooled = corruption.empty
-    times, noise = torch.empty(len(slots)), torch.empty_like(samples.target, dtype=torch.float32)
-    for j, slot in enumerate(slots):
+    times, noise = torch.empty(len(indices)), torch.empty_like(samples.target, dtype=torch.float32)
+    for j, slot in enumerate(indices):
         generator = torch.Generator().manual_seed(slot.seed)
         times[j] = draw_times(1, generator, shift=corruption.shift, opened=corruption.opened)[0]
         is_dropped = torch.rand((), generator=generator) < corruption.text_drop
@@ -57,5 +57,5 @@ def make_batch(dataset: EncodedDataset, slots: Sequence[Slot], corruption: Corru
         if is_dropped:
             context[j] = pad_context(empty, context.shape[1])[0, : context.shape[1]]
             pooled[j] = empty_pooled[0]
-    seeds, rows = tuple(slot.seed for slot in slots), tuple(slot.index for slot in slots)
+    seeds, rows = tuple(slot.seed for slot in indices), tuple(slot.index for slot in indices)
     return Batch(dataset.task, samples.ids, samples.target, samples.source, context, pooled, times, noise, seeds, rows)

@@ -17,7 +17,7 @@ from ..prw.attachment import Host
 from ..prw.flux.inputs import EncodedPrompt
 from .batch import Batch, Corruption, make_batch
 from .checkpoint.checkpoints import TrainingError
-from .data.batch_sampler import Slot, slots
+from .data.batch_sampler import SampleIndex, sample_indices
 from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
 from .distributed.gradient_reducer import GradientSums
@@ -154,8 +154,8 @@ class Trainer(ABC):
         """This rank's share of the iteration, in pieces of one task, one bucket and at most `micro` samples."""
         taught = {task: lessons.train_count for task, lessons in self.lessons.items()}
         buckets = self.lessons[self.stage.task].buckets
-        all_ranks = slots(self.seed, self.number, self.iteration, self.stage, taught, buckets)
-        alike: dict[tuple[str, int], list[Slot]] = {}
+        all_ranks = sample_indices(self.seed, self.number, self.iteration, self.stage, taught, buckets)
+        alike: dict[tuple[str, int], list[SampleIndex]] = {}
         for slot in all_ranks if everyone else all_ranks[ranks.rank() :: ranks.count()]:
             alike.setdefault((slot.task, self.lessons[slot.task].bucket(slot.index)), []).append(slot)
         size = self.settings.micro or self.stage.batch

@@ -19,8 +19,8 @@ from cologen.training.cli.main import main
 from cologen.training.distributed import gradient_reducer as gradient_sums
 from cologen.training.distributed import ranks
 from cologen.training.loop import StageTrainer
-from cologen.training.setup import build_run as world
-from tiny_run import tiny_world
+from cologen.training.setup import build_run
+from tiny_run import tiny_inputs
 
 ATTEMPT = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
@@ -41,6 +41,6 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     gradient_sums.PIECE = 4096  # or all of a tiny expert's gradients would be one message
-    world.open_world, run.StageTrainer = tiny_world, Watched
+    build_run.open_run_inputs, run.StageTrainer = tiny_inputs, Watched
     resting.compile_blocks = partial(compiling.compile_blocks, backend="eager")
     sys.exit(main([word.replace("RANK", os.environ.get("RANK", "0")) for word in sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""Training at its smallest: a FLUX of width 32 and random lessons. As a script it is `cologen` in that world."""
+"""Training at its smallest: a FLUX of width 32 and random lessons. As a script it is `cologen` on it."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.loop import StageTrainer
 from cologen.training.recipes.curriculum import curriculum_of
 from cologen.training.run import Run
-from cologen.training.setup import build_run as world
+from cologen.training.setup import build_run
 from cologen.training.trainer import Work
 
 SHAPE = dict(num_heads=2, depth=1, depth_single_blocks=2, context_in_dim=8, vec_in_dim=4, guidance_embed=False)
@@ -82,9 +82,9 @@ def tiny_run(out, curriculum, host=None, listeners=(), lessons=None, seed=7) -> 
     )
 
 
-def tiny_world(curriculum, out, device, seed, share, progress) -> world.World:
+def tiny_inputs(curriculum, out, device, seed, share, progress) -> build_run.RunInputs:
     lessons = {task: tiny_lessons(task) for task in TASKS}
-    return world.World(tiny_host(), TinyEncoders(), lessons, "tiny", EMBEDDED_CHECKPOINTING)
+    return build_run.RunInputs(tiny_host(), TinyEncoders(), lessons, "tiny", EMBEDDED_CHECKPOINTING)
 
 
 def gradients(trainer) -> dict[str, torch.Tensor]:
@@ -108,5 +108,5 @@ if __name__ == "__main__":
     from cologen.training.cli.main import main
 
     torch.set_num_threads(1)
-    world.open_world = tiny_world
+    build_run.open_run_inputs = tiny_inputs
     sys.exit(main(sys.argv[1:]))

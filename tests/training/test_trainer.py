@@ -11,7 +11,7 @@ from cologen.prw.embedded_host import velocity
 from cologen.prw.source import Routing, Source
 from cologen.training.base.compile import compile_blocks
 from cologen.training.checkpoint.checkpoints import TrainingError
-from cologen.training.data.batch_sampler import slots
+from cologen.training.data.batch_sampler import sample_indices
 from cologen.training.distributed import ranks
 from cologen.training.errors import NotFinite
 from cologen.training.objective import side, usage
@@ -325,7 +325,7 @@ def test_an_epoch_sees_every_taught_lesson_once_and_none_that_is_held_out(host):
     trainer = tiny_trainer(host, batch=5)
     stage, lessons = trainer.stage, trainer.lessons["ground"]
     taught = {"ground": lessons.train_count}
-    seen = [slot for k in range(11) for slot in slots(7, 1, k, stage, taught)]
+    seen = [slot for k in range(11) for slot in sample_indices(7, 1, k, stage, taught)]
     assert lessons.train_count == 11 and len(seen) == 5 * 11
     for epoch in range(5):
         assert sorted(slot.index for slot in seen[11 * epoch : 11 * epoch + 11]) == list(range(11))
@@ -401,5 +401,5 @@ def test_validation_is_the_mean_error_at_fixed_times_of_what_is_held_out(host):
 
 def test_a_batch_that_is_only_replay_is_drawn_from_every_earlier_task(host):
     trainer = tiny_trainer(host, stage=2, batch=40, replay=1.0)
-    tasks = [slot.task for slot in slots(7, 2, 0, trainer.stage, {task: 11 for task in TASKS})]
+    tasks = [slot.task for slot in sample_indices(7, 2, 0, trainer.stage, {task: 11 for task in TASKS})]
     assert set(tasks) == {"inpaint", "ground"} and 10 < tasks.count("ground") < 30

@@ -79,21 +79,21 @@ def _run(
     from ..monitor.report import Report
     from ..monitor.stop_signal import Signals
     from ..monitor.terminal import Line
-    from ..setup.build_run import open_world
+    from ..setup.build_run import open_run_inputs
 
     bank = None if args.bank is None else Bank.open(args.bank)
     line, signals, report = Line(), Signals(), Report(out, curriculum, args.seed, recipe)
     say = line.progress if ranks.rank() == 0 else lambda *_: None
     with ranks.first_alone():
-        world = open_world(curriculum, out, device, args.seed, BUDGETS[args.budget], say)
-    settle(world.host.flux, curriculum.settings, device)
+        inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], say)
+    settle(inputs.host.flux, curriculum.settings, device)
     listeners = [*watching(out, curriculum, line, report), signals]
     try:
         with signals.listening():
             if subject is None:
-                made = train_stages(world, curriculum, out, args.seed, listeners, bank, only)
+                made = train_stages(inputs, curriculum, out, args.seed, listeners, bank, only)
             else:
-                made = train_subject(world, subject, out, args.seed, listeners)
+                made = train_subject(inputs, subject, out, args.seed, listeners)
     except Stopped:
         raise Stopped(signal=signals.heard) from None
     finally:
@@ -103,21 +103,33 @@ def _run(
     return f"{made}\n{report.path}"
 
 
-def train_stages(world, curriculum: Curriculum, out: Path, seed: int, listeners: list, bank: Bank | None, only: str):
+def train_stages(inputs, curriculum: Curriculum, out: Path, seed: int, listeners: list, bank: Bank | None, only: str):
     from ..checkpoint.run_folder import BANK
     from ..run import Run
 
-    run = Run(world.host, curriculum, world.lessons, world.encoders, out, seed, world.name, listeners, world.spare)
+    run = Run(
+        inputs.host,
+        curriculum,
+        inputs.datasets,
+        inputs.encoders,
+        out,
+        seed,
+        inputs.base_name,
+        listeners,
+        inputs.checkpointing,
+    )
     run.train(bank, only)
     return out / BANK
 
 
-def train_subject(world, recipe: SubjectRecipe, out: Path, seed: int, listeners: list) -> Path:
+def train_subject(inputs, recipe: SubjectRecipe, out: Path, seed: int, listeners: list) -> Path:
     from ..subject.dataset import recipe_lessons
     from ..subject.run import SubjectRun
 
-    lessons = recipe_lessons(recipe, world.encoders, seed)
-    run = SubjectRun(world.host, recipe, lessons, world.encoders, out, seed, world.name, listeners, world.spare)
+    lessons = recipe_lessons(recipe, inputs.encoders, seed)
+    run = SubjectRun(
+        inputs.host, recipe, lessons, inputs.encoders, out, seed, inputs.base_name, listeners, inputs.checkpointing
+    )
     run.train()
     return run.path
 

@@ -1,4 +1,4 @@
-"""The order in which training sees lessons.
+"""The order in which training sees samples.
 
 Nothing here remembers where it is: what iteration k sees follows from the seed and k alone, on any number of
 ranks. That is what makes a resumed run equal to an uninterrupted one.
@@ -13,57 +13,64 @@ import numpy as np
 from ..recipes.curriculum import Stage
 
 
-class Slot(NamedTuple):
+class SampleIndex(NamedTuple):
     """One sample of an iteration."""
 
     task: str
     index: int
-    """Into the task's lessons."""
+    """Into the task's dataset."""
     seed: int
-    """Of all that is random about it."""
+    """Everything random about the sample follows from it."""
 
 
-def slots(
-    seed: int, number: int, iteration: int, stage: Stage, taught: Mapping[str, int], buckets: tuple[int, ...] = ()
-) -> list[Slot]:
-    """What an iteration of the `number`-th stage sees, over all ranks: its task's lessons, each once an epoch.
+def sample_indices(
+    seed: int,
+    number: int,
+    iteration: int,
+    stage: Stage,
+    train_counts: Mapping[str, int],
+    buckets: tuple[int, ...] = (),
+) -> list[SampleIndex]:
+    """Lists what an iteration of the `number`-th stage sees, over all ranks: its task's samples, each once an epoch.
 
-    With replay some slots are filled from the earlier tasks instead. `buckets` are the task's.
+    With replay some come from the earlier tasks instead. `train_counts` are by task, `buckets` are how many samples of
+    the stage's task have each size.
     """
     rng = np.random.default_rng((seed, number, iteration))
     seeds = rng.integers(2**62, size=stage.batch)
-    replayed = rng.random(stage.batch) < stage.replay
-    earlier = [task for task in taught if task != stage.task]
-    out = []
+    is_replayed = rng.random(stage.batch) < stage.replay
+    earlier = [task for task in train_counts if task != stage.task]
+    indices = []
     for j in range(stage.batch):
-        if replayed[j] and earlier:
+        if is_replayed[j] and earlier:
             task = earlier[rng.integers(len(earlier))]
-            out.append(Slot(task, int(rng.integers(taught[task])), int(seeds[j])))
+            indices.append(SampleIndex(task, int(rng.integers(train_counts[task])), int(seeds[j])))
         else:
-            epoch, place = divmod(iteration * stage.batch + j, taught[stage.task])
-            order = _order(seed, number, epoch, taught[stage.task], buckets, stage.batch)
-            out.append(Slot(stage.task, int(order[place]), int(seeds[j])))
-    return out
+            epoch, place = divmod(iteration * stage.batch + j, train_counts[stage.task])
+            order = _shuffle(seed, number, epoch, train_counts[stage.task], buckets, stage.batch)
+            indices.append(SampleIndex(stage.task, int(order[place]), int(seeds[j])))
+    return indices
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, number: int, epoch: int, count: int, buckets: tuple[int, ...], batch: int) -> np.ndarray:
+def _shuffle(seed: int, number: int, epoch: int, count: int, buckets: tuple[int, ...], batch: int) -> np.ndarray:
+    """An epoch's order of a task's samples."""
     rng = np.random.default_rng((seed, number, epoch, count))
     order = rng.permutation(count)
-    return order if len(buckets) < 2 else in_buckets(rng, order, buckets, batch, -epoch * count % batch)
+    return order if len(buckets) < 2 else group_by_bucket(rng, order, buckets, batch, -epoch * count % batch)
 
 
-def in_buckets(
+def group_by_bucket(
     rng: np.random.Generator, order: np.ndarray, buckets: tuple[int, ...], batch: int, first: int
 ) -> np.ndarray:
-    """The same samples, but a batch is of one bucket, as far as they go; `first` still belong to the last epoch's batch.
+    """Reorders an epoch so that a batch is of one bucket, as far as they go; `first` still belong to the last epoch's batch.
 
     What is left of every bucket makes the mixed batches where two epochs meet.
     """
     bucket = np.searchsorted(np.cumsum(buckets), order, side="right")
-    alike = [order[bucket == i] for i in range(len(buckets))]
-    full = [some[i : i + batch] for some in alike for i in range(0, len(some) - batch + 1, batch)]
-    rest = np.concatenate([some[len(some) // batch * batch :] for some in alike])
+    groups = [order[bucket == i] for i in range(len(buckets))]
+    full = [group[i : i + batch] for group in groups for i in range(0, len(group) - batch + 1, batch)]
+    rest = np.concatenate([group[len(group) // batch * batch :] for group in groups])
     full = [full[i] for i in rng.permutation(len(full))]
     while len(rest) < first and full:
         rest = np.concatenate([full.pop(), rest])

@@ -1,75 +1,74 @@
-"""Where a headless run gets its FLUX, its encoders and its lessons from."""
+"""What a run in the terminal is made of: opens the FLUX, the encoders and the datasets that a recipe names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ...prw.attachment import Host
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import build, short
 from ...prw.flux.checkpoint import load_flux
 from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.cached import load_empty_prompt
 from ..data.encoded.dataset import EncodedDataset
+from ..encoders.flux1 import open_encoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
-from .stage_data import EncodedInCache, StageDatasets, find_stage_data
+from ..toy.make import ToyRecipe, make_set, shorten
+from ..toy.store import NAME, SHIPPED, open_set
+from .stage_data import EncodedInCache, Progress, StageDatasets, find_stage_data
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class World(NamedTuple):
-    host: Host
+class RunInputs(NamedTuple):
+    host: EmbeddedHost
     encoders: Encoders
-    lessons: Mapping[str, EncodedDataset]
+    datasets: Mapping[str, EncodedDataset]
     """By stage."""
-    name: str
-    spare: dict
+    base_name: str
+    checkpointing: dict
+    """What makes the host give up activations."""
 
 
-def open_world(
-    curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Callable[[str, int, int], None]
-) -> World:
-    """`share` is the budget's: it also shortens what the toy world trains before its stages."""
+def open_run_inputs(
+    curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Progress
+) -> RunInputs:
+    """Opens what the recipe's base needs; `share` is the budget's, which also shortens what a new toy base trains."""
     if curriculum.base == "toy":
-        return toy_world(curriculum, out, device, seed, share, progress)
+        return open_toy(curriculum, out, device, seed, share, progress)
     if not Path(curriculum.base).is_file():
         found = f"is {short(curriculum.base)}, which is no file" if curriculum.base else "is not named"
         raise TrainingError(
             f"The recipe's base {found}, expected \"toy\", or FLUX.1's file and a table [encoders]: set base; or train "
             f"from ComfyUI, with the node CoLoGen Train Curriculum."
         )
-    return flux_world(curriculum, out, device, seed, progress)
+    return open_flux(curriculum, out, device, seed, progress)
 
 
-def flux_world(curriculum: Curriculum, out: Path, device: str, seed: int, progress: Callable) -> World:
-    """FLUX.1 from its file, on our own modules. Where all data is cached, T5 and CLIP need not be loaded."""
-    from ..encoders.flux1 import open_encoders
-
+def open_flux(curriculum: Curriculum, out: Path, device: str, seed: int, progress: Progress) -> RunInputs:
+    """Opens FLUX.1 from its file, on our own modules. Where all data is cached, T5 and CLIP are not loaded."""
     dtype = DTYPES[curriculum.settings.precision]
     encoders = open_encoders(curriculum.encoders, device)
-    parts = find_stage_data(curriculum, 0, encoders, seed)
-    caches = [part.cache for some in parts.values() for part in some if isinstance(part, EncodedInCache)]
+    data = find_stage_data(curriculum, 0, encoders, seed)
+    caches = [part.cache for parts in data.values() for part in parts if isinstance(part, EncodedInCache)]
     if caches:
         encoders.empty = load_empty_prompt(caches[0])
-    flux = load_flux(curriculum.base, dtype)  # not on the device yet, where it may not fit as a whole (base/resting.py)
-    lessons = StageDatasets(parts, out / "lessons", progress)
-    return World(EmbeddedHost(flux, dtype), encoders, lessons, Path(curriculum.base).stem, EMBEDDED_CHECKPOINTING)
+    flux = load_flux(
+        curriculum.base, dtype
+    )  # not on the device yet, where it may not fit as a whole (base/placement.py)
+    datasets = StageDatasets(data, out / "lessons", progress)
+    return RunInputs(EmbeddedHost(flux, dtype), encoders, datasets, Path(curriculum.base).stem, EMBEDDED_CHECKPOINTING)
 
 
-def toy_world(curriculum, out, device, seed, share, progress) -> World:
-    from ..toy.make import ToyRecipe, make_set, shortened
-    from ..toy.store import NAME, SHIPPED, open_set
-
-    recipe = shortened(build(ToyRecipe, curriculum.toy, "toy"), share)
+def open_toy(curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Progress) -> RunInputs:
+    """Opens the built-in world's models, those that ship or, with toy.rebuild, new ones trained in `out`."""
+    dtype, recipe = DTYPES[curriculum.settings.precision], shorten(build(ToyRecipe, curriculum.toy, "toy"), share)
     if recipe.rebuild:
         make_set(recipe, out / "base", seed, progress)
     flux, encoders = open_set(out / "base" if recipe.rebuild else SHIPPED, device)
-    flux = flux.to(DTYPES[curriculum.settings.precision])
-    lessons = StageDatasets(find_stage_data(curriculum, recipe.examples, encoders, seed), out / "lessons", progress)
-    return World(
-        EmbeddedHost(flux, DTYPES[curriculum.settings.precision]), encoders, lessons, NAME, EMBEDDED_CHECKPOINTING
-    )
+    data = find_stage_data(curriculum, recipe.examples, encoders, seed)
+    datasets = StageDatasets(data, out / "lessons", progress)
+    return RunInputs(EmbeddedHost(flux.to(dtype), dtype), encoders, datasets, NAME, EMBEDDED_CHECKPOINTING)

@@ -28,10 +28,10 @@ from cologen.training.monitor.tensorboard import TensorBoard
 from cologen.training.monitor.terminal import Line, Terminal
 from cologen.training.recipes.curriculum import load_curriculum
 from cologen.training.recipes.read_recipe import tables
-from cologen.training.setup import build_run as world
+from cologen.training.setup import build_run
 from pack import ROOT
 from PIL import Image
-from tiny_run import tiny_curriculum, tiny_run, tiny_trainer, tiny_world, wait_for
+from tiny_run import tiny_curriculum, tiny_inputs, tiny_run, tiny_trainer, wait_for
 
 RECIPE = """
 base = "toy"
@@ -65,9 +65,9 @@ def asked(monkeypatch, tmp_path):
     def opened(curriculum, out, device, seed, share, progress):
         calls.append(SimpleNamespace(curriculum=curriculum, out=out, device=device, seed=seed, share=share))
         progress("lessons", 1, 1)
-        return tiny_world(curriculum, out, device, seed, share, progress)
+        return tiny_inputs(curriculum, out, device, seed, share, progress)
 
-    monkeypatch.setattr(world, "open_world", opened)
+    monkeypatch.setattr(build_run, "open_run_inputs", opened)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text(RECIPE)
     return calls
@@ -349,7 +349,7 @@ def test_what_cannot_be_told_stops_nothing_and_is_said_once(tmp_path, caplog):
 
 
 def test_samples_are_the_pictures_that_were_drawn(tmp_path):
-    samples, trainer = Samples(tmp_path), tiny_trainer(tiny_world(None, None, None, 0, 1, None).host)
+    samples, trainer = Samples(tmp_path), tiny_trainer(tiny_inputs(None, None, None, 0, 1, None).host)
     for trainer.iteration in (9, 10):
         grid = np.random.default_rng(trainer.iteration).integers(0, 256, (8, 24, 3), dtype=np.uint8)
         samples.sampled(trainer, grid)

@@ -75,7 +75,7 @@ def laboratory(tmp_path, monkeypatch):
     tiny = reproduce.without(tiny, "inpaint", "ground", "control")
     monkeypatch.setattr(reproduce, "load_curriculum", lambda name: tiny)
     monkeypatch.setitem(reproduce.BUDGETS, "tiny", 1.0)
-    monkeypatch.setattr(reproduce, "shortened", lambda recipe, share: replace(recipe, examples=66))
+    monkeypatch.setattr(reproduce, "shorten", lambda recipe, share: replace(recipe, examples=66))
     monkeypatch.setitem(EXPERIMENTS, "alone", Experiment("", lambda whole: {"alone": whole}, ("edit",)))
     said = []
     return lambda count: Laboratory(tmp_path, "tiny", count, said.append), said

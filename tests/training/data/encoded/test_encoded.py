@@ -19,7 +19,7 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.files import atomic_write as whole
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.cli import main as cli
-from cologen.training.data.batch_sampler import slots
+from cologen.training.data.batch_sampler import sample_indices
 from cologen.training.data.buckets import pick, sizes_of
 from cologen.training.data.encoded.cache_index import read_all_entries
 from cologen.training.data.encoded.cache_writer import CacheSettings, CacheWriter
@@ -350,7 +350,7 @@ def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):
     stage = Stage(name="inpaint", iterations=100, batch=4)
     for epochs in (1, 2, 5):
         count = epochs * 54 // 4
-        seen = [slots(7, 0, k, stage, {"inpaint": 54}, lessons.buckets) for k in range(count + 1)]
+        seen = [sample_indices(7, 0, k, stage, {"inpaint": 54}, lessons.buckets) for k in range(count + 1)]
         indices = [slot.index for batch in seen for slot in batch]
         for epoch in range(epochs):
             assert sorted(indices[54 * epoch : 54 * epoch + 54]) == list(range(54))
