@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .files.validate import between
+from .files.validate import check_range
 from .flux.blocks import FluxModel
 from .flux.math import timestep_embedding
 
@@ -29,9 +29,9 @@ class Base:
 
     def __post_init__(self):
         for field, low, high in (("in_channels", 1, 1 << 16), ("hidden_size", 1, 1 << 16)):
-            between(field, getattr(self, field), low, high)
+            check_range(field, getattr(self, field), low, high)
         for field in ("double_blocks", "single_blocks"):
-            between(field, getattr(self, field), 0, 1000)
+            check_range(field, getattr(self, field), 0, 1000)
         if len(self.probe) not in (0, PROBE_LENGTH) or not all(abs(value) < 1e6 for value in self.probe):
             raise ValueError(f"probe is not made of {PROBE_LENGTH} numbers")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .base_model import Base
 from .experts import TARGETS
-from .files.validate import between, one_of, short
+from .files.validate import check_choice, check_range, shorten
 from .router import ROUTE_PER
 from .source_format import SourceFormat
 
@@ -44,14 +44,14 @@ class ExpertInfo:
     def __post_init__(self):
         if not 1 <= self.rank <= 16384:
             raise ValueError(f"rank is {self.rank}, expected 1 to 16384")
-        between("alpha", self.alpha)
+        check_range("alpha", self.alpha)
         _check_names((self.shared,) if self.shared else ())
-        one_of("role", self.role, ("concept", "localisation", ""))
+        check_choice("role", self.role, ("concept", "localisation", ""))
         if not self.targets:
             raise ValueError(f"an expert has no targets, expected one or more of {', '.join(TARGETS)}")
         for target, where in self.targets.items():
-            one_of("target", target, TARGETS)
-            one_of("blocks", where, ("all", "double", "single"))
+            check_choice("target", target, TARGETS)
+            check_choice("blocks", where, ("all", "double", "single"))
             if target == "proj" and where != "double":
                 raise ValueError(
                     f"proj bends {where} blocks, expected double: only they have a projection of their own"
@@ -72,16 +72,16 @@ class RouterInfo:
     """Each expert's share of the blocks, without noise, when the stage was over; empty: not known."""
 
     def __post_init__(self):
-        one_of("per", self.per, ROUTE_PER)
+        check_choice("per", self.per, ROUTE_PER)
         for share in self.usage:
-            between("usage", share, 0, 1)
+            check_range("usage", share, 0, 1)
         if len(self.usage) not in (0, len(self.experts)):
             raise ValueError(
                 f"usage has {len(self.usage)} numbers, expected one for each of {len(self.experts)} experts"
             )
         _check_names(self.experts)
         if not self.experts or len(set(self.experts)) != len(self.experts):
-            raise ValueError(f"a router chooses among {short(self.experts)}, expected one expert or more, each once")
+            raise ValueError(f"a router chooses among {shorten(self.experts)}, expected one expert or more, each once")
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class SourceInfo:
     guidance: float = 1.0
 
     def __post_init__(self):
-        one_of("time", self.time, ("zero", "shared"))
-        between("guidance", self.guidance)
+        check_choice("time", self.time, ("zero", "shared"))
+        check_range("guidance", self.guidance)
 
 
 @dataclass(frozen=True)
@@ -123,4 +123,4 @@ class BankInfo:
 def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if not NAME.fullmatch(name):
-            raise ValueError(f"the name {short(name)!r} is not made of 1 to 64 letters, digits, _ and -")
+            raise ValueError(f"the name {shorten(name)!r} is not made of 1 to 64 letters, digits, _ and -")

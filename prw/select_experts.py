@@ -11,7 +11,7 @@ from torch import Tensor
 from .config import FINAL, BankInfo, RouterInfo
 from .experts import Expert, Weave
 from .files.errors import BankError
-from .files.validate import short
+from .files.validate import shorten
 from .router import Route, Steering, route
 from .source import Routing
 from .source_format import SourceFormat
@@ -88,7 +88,7 @@ def find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInf
         return _find_task_router(info, routing.task, routing.router)
     if routing.expert not in info.experts:
         raise BankError(
-            f"The bank has no expert {short(routing.expert)}, expected one of {', '.join(info.experts)}: "
+            f"The bank has no expert {shorten(routing.expert)}, expected one of {', '.join(info.experts)}: "
             f"choose one of them or let the router choose."
         )
     alone = RouterInfo(experts=(routing.expert,), task=routing.task)
@@ -125,11 +125,11 @@ def _find_task_router(info: BankInfo, task: str, name: str) -> tuple[str | None,
         return None, RouterInfo(experts=(alone,), task=task)
     if not routers:
         raise BankError(
-            f"The bank has no router and no expert for {short(stage)}, expected the name of one of its experts "
-            f"({short(', '.join(info.experts))}): type it as CoLoGen Source's expert."
+            f"The bank has no router and no expert for {shorten(stage)}, expected the name of one of its experts "
+            f"({shorten(', '.join(info.experts))}): type it as CoLoGen Source's expert."
         )
     raise BankError(
-        f"The bank has no router {short(stage)}, expected one of {', '.join(routers)}: choose a task it was "
+        f"The bank has no router {shorten(stage)}, expected one of {', '.join(routers)}: choose a task it was "
         f"trained for, or load another bank."
     )
 
@@ -142,7 +142,7 @@ def _find_lone_expert(info: BankInfo, task: str) -> str:
     fit = [name for name, expert in info.experts.items() if expert.task == task and name not in routed]
     if len(fit) > 1:
         raise BankError(
-            f"The bank has several experts for {short(task)} ({', '.join(fit)}), expected one that is named: "
+            f"The bank has several experts for {shorten(task)} ({', '.join(fit)}), expected one that is named: "
             f"type its name as CoLoGen Source's expert."
         )
     return fit[0] if fit else ""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .files.validate import between, one_of
+from .files.validate import check_choice, check_range
 from .flux.flux1 import LATENT_CHANNELS
 from .positions import Grid
 from .tasks import TASKS
@@ -42,13 +42,13 @@ class Routing:
     """Factors of `strength` from the first block to the last, straight lines between them; empty: 1 in all."""
 
     def __post_init__(self):
-        one_of("position", self.position, POSITIONS)
-        between("lean", self.lean, -1, 1)
-        between("expert strength", self.strength, -100, 100)
+        check_choice("position", self.position, POSITIONS)
+        check_range("lean", self.lean, -1, 1)
+        check_range("expert strength", self.strength, -100, 100)
         for part in self.shift:
-            between("shift", part, -1000, 1000)
+            check_range("shift", part, -1000, 1000)
         for part in self.curve:
-            between("curve", part, -100, 100)
+            check_range("curve", part, -100, 100)
 
     def choose_position(self, trained: str = "") -> str:
         """A row of POSITION: the user's, else the one that an expert was trained with, else the task's."""
@@ -77,10 +77,10 @@ class Source:
     """Keep K/V on the CPU for the next run with the same source."""
 
     def __post_init__(self):
-        one_of("placement", self.placement, PLACEMENTS)
-        between("strength", self.strength, 0, 100)
-        between("start", self.start, 0, 1)
-        between("end", self.end, 0, 1)
+        check_choice("placement", self.placement, PLACEMENTS)
+        check_range("strength", self.strength, 0, 100)
+        check_range("start", self.start, 0, 1)
+        check_range("end", self.end, 0, 1)
         if self.start >= self.end:
             raise ValueError(
                 f"The source starts at {self.start} and ends at {self.end}: let it end later than it starts."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .files.validate import between, one_of
+from .files.validate import check_choice, check_range
 from .fit_image import FITS, GRID, HOLES
 from .flux.flux1 import LATENT_PIXELS
 from .positions import POSITION
@@ -29,11 +29,11 @@ class SourceFormat:
     """The colour of holes to fill (fitting.py)."""
 
     def __post_init__(self):
-        one_of("guidance", self.guidance, ("", "live"))
-        one_of("position", self.position, ("", *POSITION))
-        one_of("fit", self.fit, FITS)
-        one_of("hole", self.hole, tuple(HOLES))
-        between("side", self.side, 0, 8192)
+        check_choice("guidance", self.guidance, ("", "live"))
+        check_choice("position", self.position, ("", *POSITION))
+        check_choice("fit", self.fit, FITS)
+        check_choice("hole", self.hole, tuple(HOLES))
+        check_range("side", self.side, 0, 8192)
         if self.side % GRID:
             raise ValueError(f"side is {self.side}, expected a multiple of {GRID}")
 

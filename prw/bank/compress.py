@@ -15,7 +15,7 @@ from ..config import BankInfo
 from ..experts import LowRank
 from ..files.errors import BankError
 from ..files.lazy_tensors import LazyTensors, itemsize
-from ..files.validate import short
+from ..files.validate import shorten
 from .bank import Bank
 from .shapes import down_key, expected_shapes, keys_of, place_of
 
@@ -200,7 +200,7 @@ def _chosen(bank: Bank, names: Iterable[str]) -> list[str]:
     """In the bank's order."""
     names = set(names) or set(bank.info.experts)
     for name in names - bank.info.experts.keys():
-        raise BankError(f"The bank has no expert {short(name)}, expected one of {', '.join(bank.info.experts)}.")
+        raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")
     return [name for name in bank.info.experts if name in names]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..config import BankInfo, RouterInfo, SourceInfo
 from ..files.errors import BankError
 from ..files.lazy_tensors import Merged, Renamed
-from ..files.validate import short
+from ..files.validate import shorten
 from .bank import Bank
 from .shapes import expected_shapes
 
@@ -95,7 +95,7 @@ def drop(bank: Bank, names: Iterable[str]) -> Bank:
     """Without some experts. A router loses their columns, and goes with the expert of its own stage."""
     gone = set(names)
     for name in gone - bank.info.experts.keys():
-        raise BankError(f"The bank has no expert {short(name)}, expected one of {', '.join(bank.info.experts)}.")
+        raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")
     experts = {name: expert for name, expert in bank.info.experts.items() if name not in gone}
     if not experts:
         raise BankError("No expert would be left, expected at least one: keep one, or delete the file.")
@@ -122,11 +122,11 @@ def drop(bank: Bank, names: Iterable[str]) -> Bank:
 def rename(bank: Bank, names: Mapping[str, str]) -> Bank:
     """Experts under other names; a router that has its expert's name goes along."""
     for name in names.keys() - bank.info.experts.keys():
-        raise BankError(f"The bank has no expert {short(name)}, expected one of {', '.join(bank.info.experts)}.")
+        raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")
     routed = {name for router in bank.info.routers.values() for name in router.experts}
     taken = (bank.info.experts.keys() | bank.info.routers.keys() | routed) - names.keys()
     if taken & set(names.values()) or len(set(names.values())) < len(names):
-        raise BankError(f"Two would have one name ({', '.join(map(short, names.values()))}): choose another.")
+        raise BankError(f"Two would have one name ({', '.join(map(shorten, names.values()))}): choose another.")
     experts = {names.get(name, name): expert for name, expert in bank.info.experts.items()}
     routers = {
         names.get(stage, stage): replace(router, experts=tuple(names.get(name, name) for name in router.experts))

@@ -8,7 +8,7 @@ from ..base_model import Base
 from ..config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from ..files.errors import BankError
 from ..files.file_metadata import SIZE_LIMIT
-from ..files.validate import build, known_only, short, typed
+from ..files.validate import build, check_keys, check_type, shorten
 
 FORMAT = "cologen-bank"
 VERSION = 2
@@ -36,25 +36,25 @@ def decode(text: str | None, name: str) -> BankInfo:
             raise ValueError(f'it does not say "format": "{FORMAT}"')
         version = data.pop("version", None)
         if not isinstance(version, int) or version < 1:
-            raise ValueError(f"its version is {short(version)}, expected a number")
+            raise ValueError(f"its version is {shorten(version)}, expected a number")
         if version > VERSION:
             raise BankError(
-                f"{name} is a bank of version {short(version)}, this pack reads up to {VERSION}: update the pack."
+                f"{name} is a bank of version {shorten(version)}, this pack reads up to {VERSION}: update the pack."
             )
         return _bank_info(data)
     except BankError:
         raise
     except (ValueError, OverflowError, RecursionError) as error:
-        raise BankError(f"{name} has metadata that cannot be used ({short(error)}): it is no valid bank.") from None
+        raise BankError(f"{name} has metadata that cannot be used ({shorten(error)}): it is no valid bank.") from None
 
 
 def _bank_info(data: dict[str, Any]) -> BankInfo:
     named = {"experts": ExpertInfo, "routers": RouterInfo}
     whole = {"base": Base, "source": SourceInfo}
     for key, cls in named.items():
-        entries = typed(key, data.get(key, {}), dict)
-        data[key] = {name: build(cls, entry, f"{key}.{short(name)}") for name, entry in entries.items()}
+        entries = check_type(key, data.get(key, {}), dict)
+        data[key] = {name: build(cls, entry, f"{key}.{shorten(name)}") for name, entry in entries.items()}
     for key, cls in whole.items():
         data[key] = build(cls, data.get(key, {}), key)
-    typed("licence", data.get("licence", ""), str)
-    return BankInfo(**known_only(BankInfo, data, "metadata"))
+    check_type("licence", data.get("licence", ""), str)
+    return BankInfo(**check_keys(BankInfo, data, "metadata"))

@@ -20,7 +20,7 @@ from ..bank.bank import Bank
 from ..base_model import Base
 from ..coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
 from ..coredi.features import FEATURE_STATES, Features, FeatureState, embed_features, make_pooling_matrix
-from ..files.validate import short
+from ..files.validate import shorten
 from ..flux.inputs import FluxInputs
 from ..positions import token_grid
 from ..router import Route
@@ -77,11 +77,11 @@ class FeatureReader:
         if info.base.refusal(Base.of(model.get_model_object("diffusion_model"))):
             raise ValueError(
                 f"The MODEL is of another shape than the FLUX that learned the features, expected "
-                f"{short(info.base.name) or 'the same'}: load that one, or choose another file."
+                f"{shorten(info.base.name) or 'the same'}: load that one, or choose another file."
             )
         if model.get_attachment(self.key) is not None:
             raise ValueError(
-                f"This MODEL already reads features of {short(info.task)}, expected none: use one CoLoGen Features a task."
+                f"This MODEL already reads features of {shorten(info.task)}, expected none: use one CoLoGen Features a task."
             )
         self.bank = bank
         patched = model.clone()
@@ -100,7 +100,7 @@ class FeatureReader:
             )
         if task not in {router.task for router in attachment.bank.info.routers.values()}:
             raise ValueError(
-                f"The bank on this MODEL has no router for {short(task)}, expected the one that learned the features: "
+                f"The bank on this MODEL has no router for {shorten(task)}, expected the one that learned the features: "
                 f"apply the bank of the same training."
             )
         return attachment.bank

@@ -21,7 +21,7 @@ from ..base_model import Base
 from ..files.file_metadata import Label
 from ..files.safe_file import SafeFile, begins_with, check_tensors
 from ..files.safetensors_writer import write
-from ..files.validate import between, one_of
+from ..files.validate import check_choice, check_range
 
 SUFFIX = ".features"
 """In the name of such a file, before .safetensors."""
@@ -44,8 +44,8 @@ class FeaturesInfo:
     """Channels of a feature."""
 
     def __post_init__(self):
-        one_of("way", self.way, tuple(FEATURE_STATES))
-        between("size", self.size, 1, 1 << 16)
+        check_choice("way", self.way, tuple(FEATURE_STATES))
+        check_range("size", self.size, 1, 1 << 16)
 
 
 LABEL = Label(FeaturesInfo, "cologen-features", "features file", "a training stage with features")

@@ -6,7 +6,7 @@ from typing import Any
 
 from .errors import FileError
 from .safe_file import SafeFile
-from .validate import build, short
+from .validate import build, shorten
 
 SIZE_LIMIT = 1 << 20
 """Characters of metadata that are read: the rest of a header may be anybody's."""
@@ -39,12 +39,12 @@ class Label:
             version = data.pop("version", None)
             if not isinstance(version, int) or not 1 <= version <= self.version:
                 raise FileError(
-                    f"{name} is a {self.what} of version {short(version)}, expected {self.version}: update the pack."
+                    f"{name} is a {self.what} of version {shorten(version)}, expected {self.version}: update the pack."
                 )
             return build(self.kind, data, "metadata")
         except FileError:
             raise
         except (ValueError, OverflowError, RecursionError) as error:
             raise FileError(
-                f"{name} has metadata that cannot be used ({short(error)}): it is no valid {self.what}."
+                f"{name} has metadata that cannot be used ({shorten(error)}): it is no valid {self.what}."
             ) from None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .errors import FileError
 from .lazy_tensors import LazyTensors
-from .validate import short
+from .validate import shorten
 
 FLOATS = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 """Types of numbers that weights are kept in, in safetensors' words."""
@@ -25,7 +25,7 @@ class SafeFile(LazyTensors):
         self.name = called or self.path.name
         """What people call it."""
         if not self.path.is_file():
-            raise FileError(f"There is no file {short(path)}: check the name.")
+            raise FileError(f"There is no file {shorten(path)}: check the name.")
         if not os.access(self.path, os.R_OK):
             raise FileError(f"{self.path.name} may not be read by this user: change its permissions.")
         try:
@@ -33,7 +33,7 @@ class SafeFile(LazyTensors):
             super().__init__(dict.fromkeys(sorted(self._file.keys())))
         except (SafetensorError, OSError) as error:
             raise FileError(
-                f"{self.path.name} is not a whole safetensors file ({short(error)}): download or save it again."
+                f"{self.path.name} is not a whole safetensors file ({shorten(error)}): download or save it again."
             ) from None
         self.metadata = self._file.metadata() or {}
         self._opened = self._stamp()
@@ -77,7 +77,7 @@ def check_tensors(file: SafeFile, expected: Mapping[str, tuple[int, ...]]) -> No
         raise FileError(f"{file.name} lacks the tensor {key} that its metadata promises: download or save it again.")
     for key in file.keys() - expected.keys():
         raise FileError(
-            f"{file.name} holds a tensor {short(key)} that its metadata does not name: it is no valid bank."
+            f"{file.name} holds a tensor {shorten(key)} that its metadata does not name: it is no valid bank."
         )
     for key in file:
         shape, dtype = file.shape(key), file.dtype(key)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .atomic_write import whole
 from .errors import FileError
 from .lazy_tensors import LazyTensors, itemsize
-from .validate import short
+from .validate import shorten
 
 NAMES = {
     torch.float32: "F32",
@@ -36,7 +36,7 @@ def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapp
             _write(file, tensors, dict(metadata))
     except OSError as error:
         raise FileError(
-            f"{path.name} could not be written ({short(error)}): free some space or choose another folder."
+            f"{path.name} could not be written ({shorten(error)}): free some space or choose another folder."
         ) from None
     return path
 

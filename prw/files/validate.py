@@ -9,7 +9,7 @@ KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number"
 
 def build(cls: type, data: Any, where: str) -> Any:
     """A dataclass from an object: no unknown key, and each value of its default's type."""
-    data, hints = known_only(cls, data, where), get_type_hints(cls)
+    data, hints = check_keys(cls, data, where), get_type_hints(cls)
     for entry in fields(cls):
         if entry.name in data:
             default = entry.default if entry.default_factory is MISSING else entry.default_factory()
@@ -17,10 +17,10 @@ def build(cls: type, data: Any, where: str) -> Any:
     return cls(**data)
 
 
-def known_only(cls: type, data: Any, where: str) -> dict[str, Any]:
-    data = dict(typed(where, data, dict))
+def check_keys(cls: type, data: Any, where: str) -> dict[str, Any]:
+    data = dict(check_type(where, data, dict))
     for key in data.keys() - {entry.name for entry in fields(cls)}:
-        raise ValueError(f"{where} has an unknown entry {short(key)!r}")
+        raise ValueError(f"{where} has an unknown entry {shorten(key)!r}")
     return data
 
 
@@ -28,35 +28,35 @@ def _value(where: str, value: Any, default: Any, hint: Any) -> Any:
     if is_dataclass(default):
         return build(type(default), value, where)
     if isinstance(default, tuple):
-        items = typed(where, value, list)
+        items = check_type(where, value, list)
         kind = str if get_args(hint)[:1] == (str,) else (int, float)
-        return tuple(typed(where, item, kind) for item in items)
+        return tuple(check_type(where, item, kind) for item in items)
     if isinstance(default, dict):
-        return {key: typed(where, item, str) for key, item in typed(where, value, dict).items()}
+        return {key: check_type(where, item, str) for key, item in check_type(where, value, dict).items()}
     if isinstance(default, bool) or not isinstance(default, (int, float)):
-        return typed(where, value, type(default))
+        return check_type(where, value, type(default))
     if isinstance(value, bool):
         raise ValueError(f"{where} is {value!r}, expected a number")
-    return typed(where, value, (int, float) if isinstance(default, float) else int)
+    return check_type(where, value, (int, float) if isinstance(default, float) else int)
 
 
-def typed(where: str, value: Any, kind: type | tuple[type, ...]) -> Any:
+def check_type(where: str, value: Any, kind: type | tuple[type, ...]) -> Any:
     if not isinstance(value, kind):
-        raise ValueError(f"{where} is {short(value)!r}, expected {KINDS.get(kind, 'true or false')}")
+        raise ValueError(f"{where} is {shorten(value)!r}, expected {KINDS.get(kind, 'true or false')}")
     return value
 
 
-def one_of(where: str, value: str, options: tuple[str, ...]) -> None:
+def check_choice(where: str, value: str, options: tuple[str, ...]) -> None:
     if value not in options:
-        raise ValueError(f"{where} is {short(value)!r}, expected one of {', '.join(map(repr, options))}")
+        raise ValueError(f"{where} is {shorten(value)!r}, expected one of {', '.join(map(repr, options))}")
 
 
-def between(where: str, value: float, low: float = -LARGEST, high: float = LARGEST) -> None:
+def check_range(where: str, value: float, low: float = -LARGEST, high: float = LARGEST) -> None:
     if not low <= value <= high:  # false for nan, too
-        raise ValueError(f"{where} is {short(value)}, expected {low:g} to {high:g}: set it within")
+        raise ValueError(f"{where} is {shorten(value)}, expected {low:g} to {high:g}: set it within")
 
 
-def short(value: Any) -> str:
+def shorten(value: Any) -> str:
     """Anything from a file or a user, fit for a sentence: on one line and not too long."""
     try:
         text = str(value)

@@ -26,7 +26,7 @@ from ..files.errors import FileError
 from ..files.file_metadata import Label
 from ..files.safe_file import SafeFile, begins_with, check_tensors
 from ..files.safetensors_writer import write
-from ..files.validate import between, one_of
+from ..files.validate import check_choice, check_range
 from .marked_prompt import MarkedTokens
 
 TOKENS = "concept.tokens"
@@ -63,9 +63,9 @@ class ConceptInfo:
 
     def __post_init__(self):
         for name, low, high in (("tokens", 1, 256), ("width", 1, 1 << 16), ("rank", 1, 16384)):
-            between(name, getattr(self, name), low, high)
-        between("alpha", self.alpha)
-        one_of("where", self.where, tuple(BLOCK_KINDS))
+            check_range(name, getattr(self, name), low, high)
+        check_range("alpha", self.alpha)
+        check_choice("where", self.where, tuple(BLOCK_KINDS))
 
 
 LABEL = Label(ConceptInfo, "cologen-concept", "concept", "CoLoGen Train Subject")

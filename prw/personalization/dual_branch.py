@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..files.validate import between
+from ..files.validate import check_range
 from .attention_probe import AttentionProbe, BlockAttention
 from .marked_prompt import MarkedTokens
 
@@ -39,8 +39,8 @@ class BlendSettings:
     """Whether what the sources' keys bear is blended, too: the concept's source then acts where the concept is."""
 
     def __post_init__(self):
-        between("strength", self.strength, -1e6, 1e6)
-        between("end", self.end, 0, 1)
+        check_range("strength", self.strength, -1e6, 1e6)
+        check_range("end", self.end, 0, 1)
         if not 0 <= self.first <= self.last:
             raise ValueError(f"The blocks are {self.first} to {self.last}, expected a first one and a later last one.")
 

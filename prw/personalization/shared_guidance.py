@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..files.validate import between
+from ..files.validate import check_range
 from .attention_probe import AttentionProbe, BlockAttention
 from .marked_prompt import MarkedTokens
 
@@ -31,9 +31,9 @@ class SharedStepSettings:
     """The share of the picture that the concept has: where the superclass reads its noun most. 1: everywhere."""
 
     def __post_init__(self):
-        between("switch", self.switch, 0, 1)
-        between("weight", self.weight, -100, 100)
-        between("area", self.area, 0, 1)
+        check_range("switch", self.switch, 0, 1)
+        check_range("weight", self.weight, -100, 100)
+        check_range("area", self.area, 0, 1)
 
     @property
     def is_masked(self) -> bool:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...prw.files.atomic_write import PART, whole
-from ...prw.files.validate import short
+from ...prw.files.validate import shorten
 
 SUFFIX = ".safetensors"
 KEY = "cologen_training"
@@ -35,7 +35,7 @@ def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None
 
 def _why(path: Path, error: Exception) -> str:
     full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in str(error).lower()
-    found = "the disk is full" if full else short(error)
+    found = "the disk is full" if full else shorten(error)
     return (
         f"The checkpoint could not be written to {path.parent}: {found}; the last good one is intact: make room there, "
         f"then resume."
@@ -55,7 +55,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
-        raise TrainingError(f"{path.name} is no checkpoint that can be read ({short(error)}): delete it.") from None
+        raise TrainingError(f"{path.name} is no checkpoint that can be read ({shorten(error)}): delete it.") from None
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise TrainingError(f"{path.name} is no checkpoint of this version: delete it, or use the pack that made it.")
     return tensors, state

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...prw.files.atomic_write import whole
-from ...prw.files.validate import short
+from ...prw.files.validate import shorten
 
 
 def claim(path: Path, about: Mapping[str, Any], holds: str, advice: str) -> None:
@@ -27,6 +27,6 @@ def refuse_other(path: Path, about: Mapping[str, Any], holds: str, advice: str) 
     for key, mine in json.loads(json.dumps(about)).items():
         if (found := theirs.get(key)) != mine:
             raise ValueError(
-                f"{path.parent} holds {holds} ({key}: {short(found)} there, {short(mine)} here): {advice}."
+                f"{path.parent} holds {holds} ({key}: {shorten(found)} there, {shorten(mine)} here): {advice}."
             )
     return theirs

@@ -11,7 +11,7 @@ from ...prw.bank.edit import drop, rename
 from ...prw.bank.importers import open_experts
 from ...prw.bank.importers.peft import WEIGHTS
 from ...prw.files.errors import FileError
-from ...prw.files.validate import short
+from ...prw.files.validate import shorten
 from .bank import free_path
 
 DTYPES = {
@@ -54,7 +54,7 @@ def _rename(args: Namespace) -> str:
     pairs = [word.split("=") for word in args.names]
     if any(len(pair) != 2 for pair in pairs) or len(dict(pairs)) < len(pairs):
         raise FileError(
-            f"The names are {short(' '.join(args.names))}, expected OLD=NEW, each expert once: put one = between them."
+            f"The names are {shorten(' '.join(args.names))}, expected OLD=NEW, each expert once: put one = between them."
         )
     return str(rename(open_experts(args.file), dict(pairs)).save(free_path(args.out)))
 

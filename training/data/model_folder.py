@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ...prw.files.validate import short
+from ...prw.files.validate import shorten
 
 FETCHED = ("backbone", "attn_implementation", "_attn_implementation")
 """Entries of a configuration by which transformers finds code or weights elsewhere; whole models have none."""
@@ -38,7 +38,7 @@ def network_in(folder: Path, kind: str, **more) -> nn.Module:
     network, report = _opened(folder, kind, use_safetensors=True, output_loading_info=True, **more)
     if missing := sorted(name for name in report["missing_keys"] if UNUSED not in name):
         raise ValueError(
-            f"{folder.name} lacks {len(missing)} of its weights (such as {short(missing[0])}), expected all of them: "
+            f"{folder.name} lacks {len(missing)} of its weights (such as {shorten(missing[0])}), expected all of them: "
             f"download it again."
         )
     return network.eval().requires_grad_(False)
@@ -59,7 +59,7 @@ def _opened(folder: Path, kind: str, **more):
         )
     except Exception as error:  # whatever a foreign configuration can provoke
         raise ValueError(
-            f"{folder.name} is no model that transformers can open ({short(str(error).strip().partition(chr(10))[0])}), "
+            f"{folder.name} is no model that transformers can open ({shorten(str(error).strip().partition(chr(10))[0])}), "
             f"expected its whole folder with config.json, preprocessor_config.json and model.safetensors: download it again."
         ) from None
 
@@ -69,7 +69,7 @@ def refuse_untrusted(folder: Path) -> None:
     _check_weights(folder)
     if elsewhere := next(_elsewhere(configuration(folder)), None):
         raise ValueError(
-            f"The config.json of {folder.name} asks for {short(elsewhere)}, which would be fetched from the internet, "
+            f"The config.json of {folder.name} asks for {shorten(elsewhere)}, which would be fetched from the internet, "
             f"expected a folder that holds all: choose another model."
         )
 

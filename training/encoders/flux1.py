@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...prw.files.errors import FileError
-from ...prw.files.validate import between, build, one_of, short
+from ...prw.files.validate import build, check_choice, check_range, shorten
 from ...prw.fit_image import as_bytes
 from ...prw.flux.flux1 import LATENT_CHANNELS
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
@@ -50,8 +50,8 @@ class EncoderFiles:
     """In which they compute: the host's T5 and CLIP take fp32, too."""
 
     def __post_init__(self):
-        between("encoders.tokens", self.tokens, 1, 4096)
-        one_of("encoders.precision", self.precision, tuple(DTYPES))
+        check_range("encoders.tokens", self.tokens, 1, 4096)
+        check_choice("encoders.precision", self.precision, tuple(DTYPES))
 
 
 class FluxEncoders:
@@ -154,7 +154,7 @@ def open_encoders(table: Mapping[str, Any], device: str) -> FluxEncoders:
     for name in ("t5", "clip", "vae"):
         path = getattr(files, name)
         if not Path(path).is_file():
-            found = f"there is no file {short(path)}" if path else f"the recipe's table [encoders] says no {name}"
+            found = f"there is no file {shorten(path)}" if path else f"the recipe's table [encoders] says no {name}"
             raise FileError(f"FLUX.1's encoders are needed, but {found}: set encoders.{name} to its place.")
     return FluxEncoders(files, device)
 
@@ -171,7 +171,7 @@ def tokenizer(kind: type, files: EncoderFiles, name: str):
         return found
     except Exception as error:  # whatever a foreign folder can provoke
         raise FileError(
-            f"No tokenizer can be read from {folder} ({short(str(error).partition(chr(10))[0])}), expected a folder "
+            f"No tokenizer can be read from {folder} ({shorten(str(error).partition(chr(10))[0])}), expected a folder "
             f"as ComfyUI or transformers has it: set encoders.{name}."
         ) from None
 

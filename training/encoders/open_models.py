@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...prw.files.errors import FileError
 from ...prw.files.safe_file import SafeFile
-from ...prw.files.validate import short
+from ...prw.files.validate import shorten
 
 END = 49407
 """CLIP's token after the last word."""
@@ -125,7 +125,9 @@ def opened(path: Path, wanted: str, sign: str) -> SafeFile:
         raise FileError(f"There is no file {path}, expected {wanted}: set its place in the table [encoders].")
     file = SafeFile(path)
     if sign not in file:
-        raise FileError(f"{path.name} holds {short(next(iter(file), 'nothing'))}, expected {wanted}: choose that file.")
+        raise FileError(
+            f"{path.name} holds {shorten(next(iter(file), 'nothing'))}, expected {wanted}: choose that file."
+        )
     return file
 
 
@@ -135,7 +137,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor | None], path: Path) -> 
     for names, fault in ((expected.keys() - weights.keys(), "lacks"), (weights.keys() - expected.keys(), "also holds")):
         if names:
             raise FileError(
-                f"{path.name} {fault} {short(min(names))} ({len(names)} tensors in all), expected a whole plain file of "
+                f"{path.name} {fault} {shorten(min(names))} ({len(names)} tensors in all), expected a whole plain file of "
                 f"this model (no GGUF): download it again, or choose another."
             )
     for name, like in expected.items():

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
-from ...prw.files.validate import between
+from ...prw.files.validate import check_range
 from ...prw.flux.flux1 import LATENT_CHANNELS, LATENT_PIXELS
 from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import timesteps
@@ -42,9 +42,9 @@ class GenerationSettings:
     """Time is shifted towards noise the more tokens there are, as FLUX.1-dev is sampled."""
 
     def __post_init__(self):
-        between("--steps", self.steps, 1, 1000)
-        between("--guidance", self.guidance, 0, 100)
-        between("--cfg", self.cfg, 0, 100)
+        check_range("--steps", self.steps, 1, 1000)
+        check_range("--guidance", self.guidance, 0, 100)
+        check_range("--cfg", self.cfg, 0, 100)
 
 
 TOY_SETTINGS = GenerationSettings(STEPS, 1.0, CFG, shifted=False)

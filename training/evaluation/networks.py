@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-from ...prw.files.validate import one_of
+from ...prw.files.validate import check_choice
 from ..data.model_folder import network_in, preparation_in
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class MetricNetworks:
 
     def __post_init__(self):
         for key in self.chosen:
-            one_of("--model", key, tuple(CHECKPOINTS))
+            check_choice("--model", key, tuple(CHECKPOINTS))
 
     def path(self, key: str) -> Path:
         """Where a network should lie."""

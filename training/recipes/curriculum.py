@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...prw.config import FINAL, NAME
-from ...prw.files.validate import between, build, one_of, short, typed
+from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ..schedules import SCHEDULES
 from .read_recipe import tables
 
@@ -57,16 +57,18 @@ class Stage:
             raise ValueError("a stage has no name")
         if not NAME.fullmatch(self.name) or self.name == FINAL:
             raise ValueError(
-                f"a stage is named {short(self.name)!r}, expected 1 to 64 letters, digits, _ and -, and not {FINAL}"
+                f"a stage is named {shorten(self.name)!r}, expected 1 to 64 letters, digits, _ and -, and not {FINAL}"
             )
         if self.shared and not NAME.fullmatch(self.shared):
-            raise ValueError(f"{self.name}.shared is {short(self.shared)!r}, expected 1 to 64 letters, digits, _ and -")
-        between(f"{self.name}.iterations", self.iterations, 1, 10**9)
-        between(f"{self.name}.batch", self.batch, 1, 10**6)
-        between(f"{self.name}.rho", self.rho, 0, 1)
-        between(f"{self.name}.veteran", self.veteran, 0, 1000)
-        between(f"{self.name}.replay", self.replay, 0, 1)
-        one_of(f"{self.name}.features", self.features, FEATURES)
+            raise ValueError(
+                f"{self.name}.shared is {shorten(self.shared)!r}, expected 1 to 64 letters, digits, _ and -"
+            )
+        check_range(f"{self.name}.iterations", self.iterations, 1, 10**9)
+        check_range(f"{self.name}.batch", self.batch, 1, 10**6)
+        check_range(f"{self.name}.rho", self.rho, 0, 1)
+        check_range(f"{self.name}.veteran", self.veteran, 0, 1000)
+        check_range(f"{self.name}.replay", self.replay, 0, 1)
+        check_choice(f"{self.name}.features", self.features, FEATURES)
         object.__setattr__(self, "task", self.task or self.name)
 
 
@@ -135,17 +137,17 @@ class Settings:
             ("precision", PRECISIONS),
             ("base_weights", BASE_WEIGHTS),
         ):
-            one_of(name, getattr(self, name), options)
+            check_choice(name, getattr(self, name), options)
         if self.shard and self.offload:
             raise ValueError("shard and offload are both true, expected one of them: set the other to false")
-        between("rank", self.rank, 1, 16384)
-        between("alpha", self.alpha, 1e-3, 1e6)
-        between("resolution", self.resolution, 16, 8192)
+        check_range("rank", self.rank, 1, 16384)
+        check_range("alpha", self.alpha, 1e-3, 1e6)
+        check_range("resolution", self.resolution, 16, 8192)
         for name in ("rate", "router_rate", "weight_decay", "clip", "guidance", "feature_weight"):
-            between(name, getattr(self, name), 0, 1000)
-        between("time_shift", self.time_shift, 0.01, 100)
+            check_range(name, getattr(self, name), 0, 1000)
+        check_range("time_shift", self.time_shift, 0.01, 100)
         for share in ("text_drop", "ema", "noise_end"):
-            between(share, getattr(self, share), 0, 1)
+            check_range(share, getattr(self, share), 0, 1)
         for name, least in (
             ("warmup", 0),
             ("micro", 0),
@@ -155,9 +157,9 @@ class Settings:
             ("patience", 1),
             ("feature_size", 1),
         ):
-            between(name, getattr(self, name), least, 10**6)
+            check_range(name, getattr(self, name), least, 10**6)
         for name in ("save_every", "validate_every", "sample_every"):
-            between(name, getattr(self, name), 0, 10**9)
+            check_range(name, getattr(self, name), 0, 10**9)
 
 
 BUDGETS = {"tiny": 0.01, "small": 0.1, "full": 1.0}
@@ -180,7 +182,7 @@ class Curriculum:
     def __post_init__(self):
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"the stages are named {short(names)}, expected one or more, each once")
+            raise ValueError(f"the stages are named {shorten(names)}, expected one or more, each once")
 
     def experts(self, stage: str) -> tuple[str, ...]:
         """The columns of a stage's router: every expert trained so far, its own last."""
@@ -203,7 +205,7 @@ def recipe_path(name: str | os.PathLike) -> Path:
     if str(name) in known or (not path.exists() and str(name).removesuffix(".toml") in known):
         path = RECIPES / f"{str(name).removesuffix('.toml')}.toml"
     if not path.is_file():
-        raise FileNotFoundError(f"There is no recipe {short(name)}: give a TOML file or one of {', '.join(known)}.")
+        raise FileNotFoundError(f"There is no recipe {shorten(name)}: give a TOML file or one of {', '.join(known)}.")
     return path
 
 
@@ -217,13 +219,14 @@ def read_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curric
 
 def curriculum_of(data: dict[str, Any]) -> Curriculum:
     shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy", "data", "encoders")}
-    found = typed("stages", data.get("stages", []), list)
+    found = check_type("stages", data.get("stages", []), list)
     stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(found))
-    base, toy = typed("base", data.get("base", ""), str), typed("toy", data.get("toy", {}), dict)
+    base, toy = check_type("base", data.get("base", ""), str), check_type("toy", data.get("toy", {}), dict)
     sets = {
-        name: typed(f"data.{name}", table, dict) for name, table in typed("data", data.get("data", {}), dict).items()
+        name: check_type(f"data.{name}", table, dict)
+        for name, table in check_type("data", data.get("data", {}), dict).items()
     }
-    encoders = typed("encoders", data.get("encoders", {}), dict)
+    encoders = check_type("encoders", data.get("encoders", {}), dict)
     return Curriculum(build(Settings, shared, "the recipe"), stages, base, toy, sets, encoders)
 
 

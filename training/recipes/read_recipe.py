@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ...prw.files.validate import short, typed
+from ...prw.files.validate import check_type, shorten
 
 
 def tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
@@ -16,22 +16,22 @@ def tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
         name, sign, value = change.partition("=")
         where, dot, key = name.rpartition(".")
         if not (sign and key) or bool(dot) != bool(where):
-            raise ValueError(f"{short(change)!r} is no change, expected setting=value or stage.field=value")
+            raise ValueError(f"{shorten(change)!r} is no change, expected setting=value or stage.field=value")
         (table_of(data, where) if where else data)[key] = value_of(value)
     return data
 
 
 def table_of(data: dict[str, Any], where: str) -> dict[str, Any]:
     if where in ("toy", "encoders"):
-        return typed(where, data.setdefault(where, {}), dict)
+        return check_type(where, data.setdefault(where, {}), dict)
     if where in data and where == "subject":
-        return typed("subject", data["subject"], dict)
+        return check_type("subject", data["subject"], dict)
     if where.startswith("data."):
-        return typed(where, typed("data", data.setdefault("data", {}), dict).setdefault(where[5:], {}), dict)
-    stages = [table for table in typed("stages", data.get("stages", []), list) if isinstance(table, dict)]
+        return check_type(where, check_type("data", data.setdefault("data", {}), dict).setdefault(where[5:], {}), dict)
+    stages = [table for table in check_type("stages", data.get("stages", []), list) if isinstance(table, dict)]
     names = [str(table.get("name")) for table in stages]
     if where not in names:
-        raise ValueError(f"{short(where)} is no stage, expected one of {', '.join(names)}, toy, encoders or data.SET")
+        raise ValueError(f"{shorten(where)} is no stage, expected one of {', '.join(names)}, toy, encoders or data.SET")
     return stages[names.index(where)]
 
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...prw.files.validate import between, build, one_of, short, typed
+from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ...prw.personalization.concept import BLOCK_KINDS
 from .curriculum import SUBJECT, Curriculum, Stage, curriculum_of, recipe_path, scaled
 from .read_recipe import tables
@@ -43,14 +43,14 @@ class Subject:
 
     def __post_init__(self):
         if not self.noun.strip() or set("[]{}") & set(self.noun):
-            raise ValueError(f"the subject's noun is {short(self.noun)!r}, expected a word such as dog")
+            raise ValueError(f"the subject's noun is {shorten(self.noun)!r}, expected a word such as dog")
         if self.caption.count(SLOT) != 1 or set("[]") & set(self.caption):
-            raise ValueError(f"the subject's caption is {short(self.caption)!r}, expected one {SLOT} for the noun")
+            raise ValueError(f"the subject's caption is {shorten(self.caption)!r}, expected one {SLOT} for the noun")
         for name, low, high in (("tokens", 1, 256), ("contexts", 1, 256)):
-            between(f"subject.{name}", getattr(self, name), low, high)
+            check_range(f"subject.{name}", getattr(self, name), low, high)
         for name in ("token_rate", "context_rate"):
-            between(f"subject.{name}", getattr(self, name), 0, 1000)
-        one_of("subject.where", self.where, tuple(BLOCK_KINDS))
+            check_range(f"subject.{name}", getattr(self, name), 0, 1000)
+        check_choice("subject.where", self.where, tuple(BLOCK_KINDS))
 
     @property
     def told(self) -> str:
@@ -83,7 +83,8 @@ def subject_of(data: dict[str, Any]) -> SubjectRecipe:
     """From a recipe's tables."""
     rest = {"text_drop": 0.0, **{key: value for key, value in data.items() if key != SUBJECT}}
     rest["stages"] = [
-        {"task": OWN, **typed("stages", table, dict)} for table in typed("stages", rest.get("stages", []), list)
+        {"task": OWN, **check_type("stages", table, dict)}
+        for table in check_type("stages", rest.get("stages", []), list)
     ]
     return SubjectRecipe(curriculum_of(rest), build(Subject, data[SUBJECT], SUBJECT))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from ...prw.embedded_host import EmbeddedHost
-from ...prw.files.validate import build, short
+from ...prw.files.validate import build, shorten
 from ...prw.flux.checkpoint import load_flux
 from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.cached import load_empty_prompt
@@ -40,7 +40,7 @@ def open_run_inputs(
     if curriculum.base == "toy":
         return open_toy(curriculum, out, device, seed, share, progress)
     if not Path(curriculum.base).is_file():
-        found = f"is {short(curriculum.base)}, which is no file" if curriculum.base else "is not named"
+        found = f"is {shorten(curriculum.base)}, which is no file" if curriculum.base else "is not named"
         raise TrainingError(
             f"The recipe's base {found}, expected \"toy\", or FLUX.1's file and a table [encoders]: set base; or train "
             f"from ComfyUI, with the node CoLoGen Train Curriculum."

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...prw.files.validate import one_of, typed
+from ...prw.files.validate import check_choice, check_type
 from ..data.encoded.cache_index import cache_folder
 from ..data.encoded.cached import CachedDataset, CachedShards, open_cached
 from ..data.encoded.dataset import EncodedDataset, MemoryDataset, concat_datasets, load_dataset
@@ -90,7 +90,7 @@ def find_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, 
 
     def find(stage: Stage, name: str) -> EncodedByRun | EncodedInCache:
         if name == TOY:
-            one_of(f"{stage.name}.task", stage.task, (*ASK, OWN))
+            check_choice(f"{stage.name}.task", stage.task, (*ASK, OWN))
             return toy_data(stage.task, toy_count, encoders, seed)
         size = curriculum.settings.resolution
         if cache := find_cache(curriculum, name):
@@ -104,7 +104,7 @@ def find_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, 
 
 def find_cache(curriculum: Curriculum, name: str) -> str:
     """Where a set's table says that its encoded samples lie; then the set itself need not be on this machine."""
-    return typed(f"data.{name}.cache", curriculum.data.get(name, {}).get("cache", ""), str)
+    return check_type(f"data.{name}.cache", curriculum.data.get(name, {}).get("cache", ""), str)
 
 
 def open_stage_source(curriculum: Curriculum, stage: Stage, name: str) -> Source:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...prw.files.validate import between
+from ...prw.files.validate import check_range
 from ..checkpoint.checkpoints import Folder, read
 from ..checkpoint.folder_guard import claim
 from ..data.sample import Example
@@ -48,7 +48,7 @@ class ToyRecipe:
 
     def __post_init__(self):
         for name in ("examples", "text_iterations", "decoder_iterations", "flux_iterations"):
-            between(name, getattr(self, name), 2, 10**7)
+            check_range(name, getattr(self, name), 2, 10**7)
 
 
 def shorten(recipe: ToyRecipe, share: float) -> ToyRecipe:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...prw.files.validate import one_of
+from ...prw.files.validate import check_choice
 from ..data.sample import Example, Pair, Sample, Thing, Triple
 from ..data.tasks.control import make_control_example
 from ..data.tasks.inpaint import make_inpaint_example
@@ -153,6 +153,6 @@ ASK = {"inpaint": ask_inpaint, "ground": ask_ground, "control": ask_control, "su
 
 
 def questions(task: str, count: int, seed: int) -> list[Question]:
-    one_of("The built-in world's task", task, tuple(ASK))
+    check_choice("The built-in world's task", task, tuple(ASK))
     rng = np.random.default_rng((seed, list(ASK).index(task)))
     return [ASK[task](rng, f"{task}-{seed}-{i}") for i in range(count)]

@@ -18,7 +18,7 @@ from ...config import BankInfo, ExpertInfo
 from ...files.errors import FileError
 from ...files.lazy_tensors import Renamed
 from ...files.safe_file import SafeFile, begins_with
-from ...files.validate import one_of, short
+from ...files.validate import check_choice, shorten
 from ...source_format import SourceFormat
 from ..bank import Bank
 from .matrices import matrix, put
@@ -121,7 +121,7 @@ def _places(file: SafeFile) -> dict[Place, str]:
         match = KEY.fullmatch(key)
         if match is None or (match[1] and match[3] == "proj"):
             raise FileError(
-                f"{file.name} holds {short(key)} beside EasyControl's tensors: it is another kind of file, choose another."
+                f"{file.name} holds {shorten(key)} beside EasyControl's tensors: it is another kind of file, choose another."
             )
         single, block, target, number, part = match.groups()
         put(found, Place(int(number), "single" if single else "double", int(block), target, part), key, file)
@@ -138,7 +138,7 @@ def _whole(file: SafeFile, found: dict[Place, str], numbers: list[int], counts: 
         shape = (rank, dim) if place.part == "down" else (dim, rank)
         if matrix(file, key) != shape:
             raise FileError(
-                f"{file.name}: {short(key)} has shape {file.shape(key)}, expected {shape}: download it again."
+                f"{file.name}: {shorten(key)} has shape {file.shape(key)}, expected {shape}: download it again."
             )
     return rank, dim
 
@@ -151,7 +151,7 @@ def _expected(numbers: list[int], counts: dict[str, int]) -> Iterator[Place]:
 
 
 def _kind(path: Path, kind: str) -> Kind:
-    one_of("kind", kind, ("auto", *KINDS))
+    check_choice("kind", kind, ("auto", *KINDS))
     words = re.findall("[a-z]+", path.stem.lower()) if kind == "auto" else [kind]
     named = [what for word, what in KINDS.items() if word in words]
     if len(named) != 1:

@@ -19,7 +19,7 @@ from ...config import BankInfo, ExpertInfo
 from ...files.errors import FileError
 from ...files.lazy_tensors import Merged, Renamed
 from ...files.safe_file import FLOATS, SafeFile
-from ...files.validate import between, one_of, short
+from ...files.validate import check_choice, check_range, shorten
 from ..bank import Bank
 from ..shapes import expected_shapes, place_of
 from .matrices import matrix, put
@@ -68,7 +68,7 @@ def claims(names: Iterable[str]) -> bool:
 
 def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0) -> Bank:
     """`kind` "partial" takes what fits of a LoRA that changes other layers, too; `scale` where no alpha says it."""
-    one_of("kind", kind, ("auto", PARTIAL))
+    check_choice("kind", kind, ("auto", PARTIAL))
     modules, others = modules_of(file)
     if not modules:
         raise FileError(
@@ -77,7 +77,7 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0)
         )
     if others and kind != PARTIAL:
         raise FileError(
-            f"{file.name} also changes {len(others)} tensors that no expert can ({short(others[0])}), expected q, k, "
+            f"{file.name} also changes {len(others)} tensors that no expert can ({shorten(others[0])}), expected q, k, "
             f"v and the attention's output of the image side alone: choose the kind {PARTIAL} to take only those."
         )
     pairs = _pairs(file, modules, kind == PARTIAL, scale)
@@ -107,7 +107,7 @@ def modules_of(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
         put(module.keys, PARTS[match["part"]], key, file)
     for stem, module in found.items():
         if module.keys.keys() != {"down", "up"}:
-            raise FileError(f"{file.name} has only half of {short(stem)}: download or save it again.")
+            raise FileError(f"{file.name} has only half of {shorten(stem)}: download or save it again.")
     return found, others
 
 
@@ -118,12 +118,12 @@ def _pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale: floa
         rows, fused = up[0], len(targets) > 1
         if up[1] != rank or rows < dim * len(targets) or (rows > dim and not fused):
             raise FileError(
-                f"{file.name}: {short(stem)} has shapes {(rank, dim)} and {up}, which do not fit together: download or "
+                f"{file.name}: {shorten(stem)} has shapes {(rank, dim)} and {up}, which do not fit together: download or "
                 f"save it again."
             )
         if rows > 3 * dim and not partly and file[keys["up"]][3 * dim :].any():
             raise FileError(
-                f"{file.name} also changes the MLP in {short(stem)}, which no expert can: choose the kind {PARTIAL} "
+                f"{file.name} also changes the MLP in {shorten(stem)}, which no expert can: choose the kind {PARTIAL} "
                 f"to take only what it does to q, k and v."
             )
         own = _scale(file, f"{stem}.alpha", rank, scale)
@@ -140,9 +140,9 @@ def _scale(file: SafeFile, key: str, rank: int, scale: float) -> float:
     if key not in file:
         return scale
     if math.prod(file.shape(key)) != 1 or file.dtype(key) not in NUMBERS:
-        raise FileError(f"{file.name}: {short(key)} is no number: download or save it again.")
+        raise FileError(f"{file.name}: {shorten(key)} is no number: download or save it again.")
     alpha = float(file[key].double())
-    between(short(key), alpha)
+    check_range(shorten(key), alpha)
     return alpha / rank
 
 

@@ -4,7 +4,7 @@ import re
 
 from ...config import NAME
 from ...files.errors import BankError
-from ...files.validate import one_of, short
+from ...files.validate import check_choice, shorten
 from ..bank import Bank
 from ..edit import rename
 
@@ -17,12 +17,12 @@ def expert_name(name: str) -> str:
 
 def as_asked(bank: Bank, name: str, kind: str) -> Bank:
     """A bank that says itself what its experts are for; a single one can be given another name."""
-    one_of("kind", kind, ("auto",))
+    check_choice("kind", kind, ("auto",))
     if not name:
         return bank
     if len(bank.info.experts) != 1:
         raise BankError(
-            f"The name is {short(name)} for {len(bank.info.experts)} experts, expected one: give them names with "
+            f"The name is {shorten(name)} for {len(bank.info.experts)} experts, expected one: give them names with "
             f"cologen bank rename."
         )
     return rename(bank, dict.fromkeys(bank.info.experts, expert_name(name)))

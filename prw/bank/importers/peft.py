@@ -21,7 +21,7 @@ from ...files.errors import BankError, FileError
 from ...files.lazy_tensors import Renamed
 from ...files.safe_file import SafeFile, check_tensors
 from ...files.safetensors_writer import write
-from ...files.validate import LARGEST, short
+from ...files.validate import LARGEST, shorten
 from ..bank import Bank
 from ..compress import wide
 from ..info import decode, encode
@@ -162,7 +162,7 @@ def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
     """An adapter folder as a bank: exactly if we wrote it, else as a LoRA."""
     if not (folder / WEIGHTS).is_file():
         raise FileError(
-            f"{short(folder)} is a folder without {WEIGHTS}: name a bank's file or a PEFT adapter's folder."
+            f"{shorten(folder)} is a folder without {WEIGHTS}: name a bank's file or a PEFT adapter's folder."
         )
     file = SafeFile(folder / WEIGHTS, folder.absolute().name)
     if (folder / OURS).is_file():
@@ -175,7 +175,9 @@ def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
         raise FileError(f"{file.name} gives its layers ranks or scales of their own, expected one of each.")
     rank, alpha = (config.get(key) for key in ("r", "lora_alpha"))
     if not all(type(value) in (int, float) and 0 < value <= LARGEST for value in (rank, alpha)):
-        raise FileError(f"{file.name}/{CONFIG} has r {short(rank)} and lora_alpha {short(alpha)}, expected numbers.")
+        raise FileError(
+            f"{file.name}/{CONFIG} has r {shorten(rank)} and lora_alpha {shorten(alpha)}, expected numbers."
+        )
     return lora.read(file, name or file.name, kind, alpha / rank)
 
 
@@ -204,7 +206,7 @@ def _json(path: Path) -> Mapping:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(
-            f"{path.parent.name}/{path.name} cannot be read ({short(error)}): export the adapter again."
+            f"{path.parent.name}/{path.name} cannot be read ({shorten(error)}): export the adapter again."
         ) from None
     if not isinstance(data, dict):
         raise FileError(f"{path.parent.name}/{path.name} holds no object: export the adapter again.")

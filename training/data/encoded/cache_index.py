@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ....prw.files.atomic_write import PART, whole
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from ...checkpoint.folder_guard import claim
 from .dataset import LatentShapes
 
@@ -57,7 +57,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path} cannot be read ({short(error)}), expected what cologen data cache wrote: delete the folder "
+            f"{path} cannot be read ({shorten(error)}), expected what cologen data cache wrote: delete the folder "
             f"{path.parent} and cache its set again."
         ) from None
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from .picture_files import Broken
 from .rows import Row, name_row
 
@@ -38,7 +38,7 @@ def rows_in(part: Part) -> Iterator[Row]:
                 if line.strip():
                     yield row_of(f"{path.stem}-{place}", line)
     except OSError as error:
-        raise Broken(f"{path.name} cannot be read ({error.strerror or short(error)})") from None
+        raise Broken(f"{path.name} cannot be read ({error.strerror or shorten(error)})") from None
 
 
 def skip_line(file) -> None:
@@ -52,7 +52,7 @@ def row_of(id: str, line: bytes) -> Row:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return {"id": id, "broken": f"its line is no JSON ({short(error)})"}
+        return {"id": id, "broken": f"its line is no JSON ({shorten(error)})"}
     if not isinstance(record, dict):
         return {"id": id, "broken": "its line is no JSON object"}
     return {"id": name_row(record.get("id"), id), "record": record}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from .picture_files import Broken
 from .rows import Row
 
@@ -54,7 +54,7 @@ def rows_in(file: str, columns: Sequence[str]) -> Iterator[Row]:
                     yield {"id": f"{Path(file).stem}-{place}", "record": record}
                     place += 1
     except (pyarrow.ArrowException, OSError) as error:
-        raise Broken(f"{Path(file).name} is no whole Parquet file ({short(error)})") from None
+        raise Broken(f"{Path(file).name} is no whole Parquet file ({shorten(error)})") from None
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -46,14 +46,14 @@ def read_prompt(path: Path, root: Path) -> str:
             raise Broken(f"{path.name} is longer than {MAX_PROMPT} bytes")
         return text.decode("utf-8-sig").strip()
     except (OSError, UnicodeError) as error:
-        raise Broken(f"{path.name} cannot be read as text ({short(error)})") from error
+        raise Broken(f"{path.name} cannot be read as text ({shorten(error)})") from error
 
 
 def below(root: Path, name: str) -> Path:
     """A file that a list names. The list may come from anybody; links that lie there are the user's own."""
     parts = PurePosixPath(name.replace("\\", "/"))
     if not name or "\0" in name or ":" in name or parts.is_absolute() or ".." in parts.parts:
-        raise Broken(f"{short(name)} leads out of the folder")
+        raise Broken(f"{shorten(name)} leads out of the folder")
     return root / parts
 
 
@@ -62,7 +62,7 @@ def contents(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise Broken(f"{path.name} cannot be read ({error.strerror or short(error)})") from None
+        raise Broken(f"{path.name} cannot be read ({error.strerror or shorten(error)})") from None
     if len(data) > MAX_BYTES:
         raise Broken(f"{path.name} is larger than {MAX_BYTES} bytes")
     return data
@@ -77,7 +77,7 @@ def header(file: Path | BinaryIO, name: str) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except Exception as error:  # a damaged header can raise anything
-        raise Broken(f"{name} is not a picture that can be read ({short(error)})") from error
+        raise Broken(f"{name} is not a picture that can be read ({shorten(error)})") from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise Broken(f"{name} has {image.width} x {image.height} pixels, expected {MAX_PIXELS} at most")
@@ -110,7 +110,7 @@ def loaded(load: Callable[[], np.ndarray], name: str) -> np.ndarray:
     try:
         return load()
     except Exception as error:  # so can damaged pixels
-        raise Broken(f"{name} is damaged ({short(error)})") from error
+        raise Broken(f"{name} is damaged ({shorten(error)})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

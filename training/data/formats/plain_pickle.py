@@ -9,7 +9,7 @@ import pickle
 import pickletools
 from pathlib import Path
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from .picture_files import Broken
 
 LARGEST = 2**30
@@ -42,6 +42,6 @@ def load_plain(path: Path):
         return Plain(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # a damaged one can raise anything
         raise Broken(
-            f"{path.name} is no plain pickle ({short(error) or type(error).__name__}), expected lists, dicts, texts and "
+            f"{path.name} is no plain pickle ({shorten(error) or type(error).__name__}), expected lists, dicts, texts and "
             f"numbers alone: download it again."
         ) from None

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 
 Row = dict[str, Any]
 """At least an "id"; "broken" says why there is no more."""
@@ -10,4 +10,4 @@ Row = dict[str, Any]
 
 def name_row(value: Any, place: str) -> str:
     """The id: what a record calls itself, which may be 0; else where it lies."""
-    return place if value is None or value == "" else short(value)
+    return place if value is None or value == "" else shorten(value)

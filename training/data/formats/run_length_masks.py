@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from ..box import Size
 from .picture_files import Broken
 
@@ -28,7 +28,7 @@ def mask_of(segmentation, size: Size) -> np.ndarray:
             mask |= from_polygon(polygon, size)
         return mask
     except (TypeError, KeyError, ValueError, OverflowError, IndexError) as error:
-        raise Broken(f"a mask is neither polygons nor run lengths ({short(error)})") from None
+        raise Broken(f"a mask is neither polygons nor run lengths ({shorten(error)})") from None
 
 
 def from_polygon(points: Sequence[float], size: Size) -> np.ndarray:

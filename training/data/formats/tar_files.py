@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from .json_lines import LONGEST
 from .picture_files import MAX_BYTES, Broken
 from .rows import Row
@@ -36,18 +36,18 @@ def members_in(path: Path) -> Iterator[tuple[str, bytes]]:
         with opener(path)(path, "rb") as file, tarfile.open(fileobj=Sparing(file, path.name), mode="r:") as tar:
             for member in tar:
                 if not 0 <= member.size <= MAX_BYTES:
-                    raise Broken(f"{path.name}: {short(member.name)} has {member.size} bytes")
+                    raise Broken(f"{path.name}: {shorten(member.name)} has {member.size} bytes")
                 if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     data = tar.extractfile(member).read(member.size)
                     if len(data) < member.size:
-                        raise Broken(f"{path.name} is cut off in {short(member.name)}")
+                        raise Broken(f"{path.name} is cut off in {shorten(member.name)}")
                     yield member.name, data
                 tar.members = []  # else it keeps every header
             refuse_rest(file, tar.offset, path)
     except Broken:
         raise
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
-        raise Broken(f"{path.name} is no whole tar file ({short(error)})") from None
+        raise Broken(f"{path.name} is no whole tar file ({shorten(error)})") from None
 
 
 def refuse_rest(file: BinaryIO, end: int, path: Path) -> None:
@@ -75,15 +75,15 @@ def rows_in(path: Path) -> Iterator[Row]:
         key = start
         parts[part.lower()] = data
         if sum(map(len, parts.values())) > MAX_BYTES:
-            raise Broken(f"{path.name}: {short(key)} is larger than {MAX_BYTES} bytes")
+            raise Broken(f"{path.name}: {shorten(key)} is larger than {MAX_BYTES} bytes")
     if parts:
         yield sample_row(key, parts)
 
 
 def sample_row(key: str, parts: dict[str, bytes]) -> Row:
     if ".." in PurePosixPath(key).parts or key.startswith("/"):
-        return {"id": short(key), "broken": "its name leads out of the archive"}
-    return {"id": short(key.removeprefix("./")), "parts": parts}
+        return {"id": shorten(key), "broken": "its name leads out of the archive"}
+    return {"id": shorten(key.removeprefix("./")), "parts": parts}
 
 
 def lines_in(path: Path) -> Iterator[bytes]:
@@ -98,4 +98,4 @@ def lines_in(path: Path) -> Iterator[bytes]:
             lines = tar.extractfile(member)
             yield from iter(lambda: lines.readline(LONGEST), b"")
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, StopIteration) as error:
-        raise ValueError(f"{path.name} is no whole tar file ({short(error)}): download it again.") from None
+        raise ValueError(f"{path.name} is no whole tar file ({shorten(error)}): download it again.") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ....prw.files.atomic_write import whole
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from ...checkpoint.folder_guard import claim
 from ..box import Size
 from ..formats.picture_files import Broken
@@ -82,7 +82,7 @@ class Labels:
                         found[json.loads(line)["id"]] = (path, start)
                     except (ValueError, KeyError, TypeError) as error:
                         raise ValueError(
-                            f"{path.name} is damaged at byte {start} ({short(error)}): label it again."
+                            f"{path.name} is damaged at byte {start} ({shorten(error)}): label it again."
                         ) from None
         if not found:
             raise FileNotFoundError(f"There are no labels in {self.folder}: make them with cologen data label.")
@@ -98,4 +98,4 @@ class Labels:
                 file.seek(start)
                 return things_from(json.loads(file.readline()).get("things", []), size)
         except (OSError, ValueError) as error:
-            raise Broken(f"its labels cannot be read ({short(error)})") from None
+            raise Broken(f"its labels cannot be read ({shorten(error)})") from None

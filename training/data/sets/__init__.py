@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from ....prw.files.validate import between, build, one_of, short, typed
+from ....prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ....prw.tasks import TASKS
 from .ade20k import Ade20k
 from .captioned import Captioned
@@ -118,12 +118,12 @@ class Knobs:
     """The folder that `cologen data cache` fills, and that training reads."""
 
     def __post_init__(self):
-        between("examples", self.examples, 0, 10**8)
-        between("flip", self.flip, 0, 1)
-        between("variants", self.variants, 1, 10**6)
-        between("aspect", self.aspect, 1, 8)
+        check_range("examples", self.examples, 0, 10**8)
+        check_range("flip", self.flip, 0, 1)
+        check_range("variants", self.variants, 1, 10**6)
+        check_range("aspect", self.aspect, 1, 8)
         for resolution in self.resolutions:
-            between("resolutions", resolution, 16, 8192)
+            check_range("resolutions", resolution, 16, 8192)
         if list(self.resolutions) != sorted(set(self.resolutions)) or any(r % 16 for r in self.resolutions):
             raise ValueError(f"resolutions is {list(self.resolutions)}, expected multiples of 16, smallest first")
 
@@ -142,15 +142,15 @@ def open_source(name: str, table: Mapping[str, Any]) -> Source:
     """A table [data.NAME] of a recipe."""
     if not NAME.fullmatch(name):
         raise ValueError(
-            f"data.{short(name)} is no name for a set, expected letters, digits, _, -, + and dots: rename it"
+            f"data.{shorten(name)} is no name for a set, expected letters, digits, _, -, + and dots: rename it"
         )
     where = f"data.{name}"
     common = {entry.name for entry in fields(Knobs)}
     knobs = build(Knobs, {key: value for key, value in table.items() if key in common}, where)
-    one_of(f"{where}.set", knobs.set or name, tuple(DATASETS))
+    check_choice(f"{where}.set", knobs.set or name, tuple(DATASETS))
     dataset = DATASETS[knobs.set or name]
     own = {key: value for key, value in table.items() if key not in common}
-    reader = reader_for(dataset, typed(f"{where}.path", own.get("path", ""), str), where)
+    reader = reader_for(dataset, check_type(f"{where}.path", own.get("path", ""), str), where)
     return Source(name, dataset, build(reader, own, where), knobs)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from ..box import Size
 from ..formats.picture_files import Broken
 from ..formats.run_length_masks import mask_of
@@ -38,7 +38,7 @@ def load_coco(path: Path) -> CocoJson:
         return CocoJson({each["id"]: each for each in data["images"]}, categories, dict(annotations))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise ValueError(
-            f"{path.name} cannot be read as COCO's JSON ({type(error).__name__}: {short(error)}): download it again."
+            f"{path.name} cannot be read as COCO's JSON ({type(error).__name__}: {shorten(error)}): download it again."
         ) from None
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 
 MOST = 0.01
 """Share of broken samples that is put up with."""
@@ -30,7 +30,7 @@ class Tally:
     def broke(self, id: str, why: object) -> None:
         self.broken += 1
         if len(self.reasons) < NAMED:
-            self.reasons[short(id)] = short(why)
+            self.reasons[shorten(id)] = shorten(why)
         self.judge(CHANCE * (MOST * self.seen) ** 0.5)
 
     def judge(self, room: float = 0.0) -> None:

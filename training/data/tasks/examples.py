@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ....prw.files.validate import one_of
+from ....prw.files.validate import check_choice
 from ..box import Size
 from ..buckets import pick, sizes_of
 from ..formats.picture_files import Broken
@@ -35,12 +35,12 @@ class Examples:
     """A set's examples for a task. What is drawn for one follows from the seed, the epoch and its id alone."""
 
     def __init__(self, source: Source, task: str, size: int, seed: int = 0, rank: int = 0, world: int = 1):
-        one_of(f"The task of {source.name}", task, source.dataset.feeds)
+        check_choice(f"The task of {source.name}", task, source.dataset.feeds)
         self.source, self.task, self.seed = source, task, seed
         self.sizes = [sizes_of(int(side), source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
         self.maker, self.kinds = EXAMPLE_MAKERS[task], source.knobs.kinds
         for kind in self.kinds:
-            one_of(f"data.{source.name}.kinds", kind, self.maker.kinds)
+            check_choice(f"data.{source.name}.kinds", kind, self.maker.kinds)
         self.kinds = self.kinds or tuple(kind for kind in source.dataset.kinds if kind in self.maker.kinds)
         self.labels = Labels(Path(source.knobs.labels)) if source.knobs.labels else None
         self.stream = Stream(source.reader, source.name, rank, world, seed)

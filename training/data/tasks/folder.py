@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ....prw.files.validate import between, one_of
+from ....prw.files.validate import check_choice, check_range
 from ....prw.tasks import TASKS
 from ..formats.picture_files import Broken
 from ..geometry import View, centre_view, draw_view
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 class Folder:
     def __init__(self, path: str | Path, task: str, size: int, centre: bool = False, flip: float = 0.0):
         """`flip` is a probability, 0 unless asked for: mirroring spoils lettering and faces that one knows."""
-        one_of("task", task, tuple(TASKS))
-        between("size", size, 16, 8192)
+        check_choice("task", task, tuple(TASKS))
+        check_range("size", size, 16, 8192)
         self.root, self.task, self.size, self.centre, self.flip = Path(path), task, size, centre, flip
         self.layout = find_layout(task)
         self.skipped: dict[str, str] = {}

@@ -7,7 +7,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....prw.files.validate import short
+from ....prw.files.validate import shorten
 from ..formats.palettes import PALETTES
 from ..model_folder import configuration, network_in, preparation_in
 from .control import as_map
@@ -112,7 +112,7 @@ def opener_of(folder: Path) -> tuple[type[MapModel], str]:
         if architecture.endswith(ending):
             return found
     raise ValueError(
-        f"{folder.name} holds {short(architecture)}, expected a model for depth or semantic segmentation: choose another."
+        f"{folder.name} holds {shorten(architecture)}, expected a model for depth or semantic segmentation: choose another."
     )
 
 
