@@ -23,7 +23,7 @@ from ..runner import label
 from ..sampling import sample_latents
 from ..setup.stage_data import StageDatasets, toy_data
 from ..toy.evaluate import evaluate
-from ..toy.make import ToyRecipe, shorten
+from ..toy.make import ToyRecipe, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_set
 
 Rows = Mapping[str, Curriculum]
@@ -154,7 +154,7 @@ class Laboratory:
         self.out, self.count, self.say = out, count, say
         whole = load_curriculum("toy")
         self.curriculum = fresh(scaled(whole, BUDGETS[budget]))
-        examples = shorten(build(ToyRecipe, whole.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
+        examples = shorten_recipe(build(ToyRecipe, whole.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
         self.flux, self.encoders = open_set(SHIPPED)
         tasks = [stage.task for stage in whole.stages]
         self.lessons = StageDatasets(

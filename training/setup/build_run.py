@@ -16,7 +16,7 @@ from ..encoders.flux1 import open_encoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
-from ..toy.make import ToyRecipe, make_set, shorten
+from ..toy.make import ToyRecipe, make_set, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_set
 from .stage_data import EncodedInCache, Progress, StageDatasets, find_stage_data
 
@@ -65,7 +65,10 @@ def open_flux(curriculum: Curriculum, out: Path, device: str, seed: int, progres
 
 def open_toy(curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Progress) -> RunInputs:
     """Opens the built-in world's models, those that ship or, with toy.rebuild, new ones trained in `out`."""
-    dtype, recipe = DTYPES[curriculum.settings.precision], shorten(build(ToyRecipe, curriculum.toy, "toy"), share)
+    dtype, recipe = (
+        DTYPES[curriculum.settings.precision],
+        shorten_recipe(build(ToyRecipe, curriculum.toy, "toy"), share),
+    )
     if recipe.rebuild:
         make_set(recipe, out / "base", seed, progress)
     flux, encoders = open_set(out / "base" if recipe.rebuild else SHIPPED, device)

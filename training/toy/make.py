@@ -51,7 +51,7 @@ class ToyRecipe:
             check_range(name, getattr(self, name), 2, 10**7)
 
 
-def shorten(recipe: ToyRecipe, share: float) -> ToyRecipe:
+def shorten_recipe(recipe: ToyRecipe, share: float) -> ToyRecipe:
     """A budget's share of everything, examples included."""
     names = ("examples", "text_iterations", "decoder_iterations", "flux_iterations")
     return replace(recipe, **{name: max(2, round(getattr(recipe, name) * share)) for name in names})
