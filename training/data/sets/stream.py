@@ -5,7 +5,6 @@ come in another order every epoch instead.
 """
 
 from collections.abc import Iterator
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -51,10 +50,7 @@ class Stream:
         datasets = import_datasets()
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]
-        with TemporaryDirectory() as cache:  # else a lock and a hash of every set stay in the user's cache
-            rows = datasets.IterableDataset.from_generator(
-                rows_of, cache_dir=cache, gen_kwargs={"reader": self.reader, "shards": shards}
-            )
+        rows = datasets.IterableDataset.from_generator(rows_of, gen_kwargs={"reader": self.reader, "shards": shards})
         if self.world == 1:
             return rows
         # whole shards if there are enough: else each process passes over the others' rows
