@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..data.model_folder import configuration
+from ..data.model_folder import read_config
 from .folders import network_folders
 
 VAE = "VAE"
@@ -16,7 +16,7 @@ def found_encoders() -> dict[str, Path]:
 
 def is_dinov2(folder: Path) -> bool:
     try:
-        return str(configuration(folder)["architecture"]).startswith("Dinov2")
+        return str(read_config(folder)["architecture"]).startswith("Dinov2")
     except ValueError:
         return False
 

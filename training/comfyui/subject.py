@@ -11,7 +11,7 @@ from ...prw.bank.bank import Bank
 from ...prw.bank.edit import split
 from ...prw.personalization.concept import Concept
 from ..data.encoded.dataset import MemoryDataset
-from ..data.geometry import centre_view
+from ..data.geometry import centre_crop
 from ..listener import Listener
 from ..monitor.log import Log
 from ..monitor.samples import Samples
@@ -33,7 +33,7 @@ def subject_lessons(
     """Pictures uint8 (height, width, 3) of any size: as much as a square in their middle shows."""
     subject, side = recipe.subject, recipe.curriculum.settings.resolution
     fit = [
-        {f"{i + 1}": centre_view(picture.shape[:2], (side, side)).picture(picture) for i, picture in enumerate(some)}
+        {f"{i + 1}": centre_crop(picture.shape[:2], (side, side)).picture(picture) for i, picture in enumerate(some)}
         for some in (own, others)
     ]
     found: dict[str, MemoryDataset] = {OWN: photos(encoders, fit[0], subject)}

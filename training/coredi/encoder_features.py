@@ -17,7 +17,7 @@ from ...prw.files.safetensors_writer import write
 from ...prw.positions import token_grid
 from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.dataset import MemoryDataset
-from ..data.model_folder import IMAGENET_MEAN_STD, network_in
+from ..data.model_folder import IMAGENET_MEAN_STD, load_network
 from ..encoders.protocol import Encoders
 
 CHUNK = 16
@@ -28,7 +28,7 @@ class Eye(nn.Module):
 
     def __init__(self, folder: Path):
         super().__init__()
-        self.network = network_in(folder, "AutoModel").float()
+        self.network = load_network(folder, "AutoModel").float()
         self.name = folder.name
 
     @torch.no_grad()

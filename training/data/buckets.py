@@ -7,20 +7,20 @@ import numpy as np
 
 from .box import Size
 
-STEP = 64
+SIDE_MULTIPLE = 64
 """Sides of what is not square are multiples of this."""
 
 
-def sizes_of(resolution: int, aspect: float = 1.0) -> list[Size]:
+def list_sizes(resolution: int, aspect: float = 1.0) -> list[Size]:
     """The square, and shapes of at most its area and of sides at most `aspect` to one."""
-    sides = range(STEP, int(resolution * aspect**0.5) + 1, STEP)
-    found = [(height, int(resolution**2 / height) // STEP * STEP) for height in sides]
+    sides = range(SIDE_MULTIPLE, int(resolution * aspect**0.5) + 1, SIDE_MULTIPLE)
+    found = [(height, int(resolution**2 / height) // SIDE_MULTIPLE * SIDE_MULTIPLE) for height in sides]
     both = {size for height, width in found for size in ((height, width), (width, height))}
     wide = sorted(size for size in both if size[0] != size[1] and 0 < max(size) <= aspect * min(size))
     return [(resolution, resolution), *wide]
 
 
-def pick(rng: np.random.Generator, size: Size, groups: Sequence[Sequence[Size]]) -> Size:
+def pick_size(rng: np.random.Generator, size: Size, groups: Sequence[Sequence[Size]]) -> Size:
     """For a picture: one of the resolutions that it has (the least, if none), and there the shape nearest its own."""
     has = [group for group in groups if group[0][0] * group[0][1] <= size[0] * size[1]] or [groups[0]]
     group = has[int(rng.integers(len(has)))] if len(has) > 1 else has[0]

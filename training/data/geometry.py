@@ -13,27 +13,27 @@ from PIL import Image
 from .box import Box, Size
 from .sample import Example, Pair, Sample, Thing, Triple
 
-LEAST = 0.7
+MIN_CROP = 0.7
 """A drawn crop has at least this share of the sides of the largest one that fits."""
-KEEP = 0.5
+MIN_VISIBLE = 0.5
 """A thing with fewer of its pixels left than this share is no longer in the picture."""
 SMOOTH_MAPS = {"depth", "hed", "lineart"}
 """Maps that may be interpolated; between two colours of any other lies a third that means something else."""
-SIDES = (
+SIDE_WORDS = (
     ("left", "right"),
     ("leftmost", "rightmost"),
     ("leftward", "rightward"),
     ("leftwards", "rightwards"),
     ("lefthand", "righthand"),
 )
-SWAPS = {
-    case(a): case(b) for pair in SIDES for a, b in (pair, pair[::-1]) for case in (str.lower, str.title, str.upper)
+OPPOSITES = {
+    case(a): case(b) for pair in SIDE_WORDS for a, b in (pair, pair[::-1]) for case in (str.lower, str.title, str.upper)
 }
 """Other spellings ("lEFT") stay: there is no telling how to write their opposite."""
 
 
 @dataclass(frozen=True)
-class View:
+class Crop:
     box: Box
     """What of the picture is seen."""
     flip: bool
@@ -52,7 +52,7 @@ class View:
         return self.labels(mask.astype(np.uint8)).astype(bool)
 
     def words(self, text: str) -> str:
-        return mirror_words(text) if self.flip else text
+        return mirror_text(text) if self.flip else text
 
     def _look(self, pixels: np.ndarray, resampling: Image.Resampling) -> np.ndarray:
         height, width = pixels.shape[:2]
@@ -64,38 +64,38 @@ class View:
         return seen[:, ::-1].copy() if self.flip else seen
 
 
-def largest_crop(size: Size, out: Size) -> Size:
+def fit_crop_size(size: Size, out: Size) -> Size:
     """The largest crop of a picture that has the aspect of what is to come out."""
     scale = min(size[0] / out[0], size[1] / out[1])
     return tuple(min(whole, max(1, round(part * scale))) for whole, part in zip(size, out))
 
 
-def draw_view(rng: np.random.Generator, size: Size, out: Size, least: float = LEAST, flip: float = 0.5) -> View:
+def draw_crop(rng: np.random.Generator, size: Size, out: Size, least: float = MIN_CROP, flip: float = 0.5) -> Crop:
     """A random crop without distortion, mirrored with probability `flip` (0 for pictures with lettering)."""
     share = rng.uniform(least, 1)
-    height, width = (max(1, round(share * side)) for side in largest_crop(size, out))
+    height, width = (max(1, round(share * side)) for side in fit_crop_size(size, out))
     y, x = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
-    return View(Box(x, y, x + width, y + height), bool(rng.random() < flip), out)
+    return Crop(Box(x, y, x + width, y + height), bool(rng.random() < flip), out)
 
 
-def centre_view(size: Size, out: Size) -> View:
-    height, width = largest_crop(size, out)
+def centre_crop(size: Size, out: Size) -> Crop:
+    height, width = fit_crop_size(size, out)
     y, x = (size[0] - height) // 2, (size[1] - width) // 2
-    return View(Box(x, y, x + width, y + height), False, out)
+    return Crop(Box(x, y, x + width, y + height), False, out)
 
 
-def whole_view(size: Size, out: Size) -> View:
+def whole_crop(size: Size, out: Size) -> Crop:
     """All of the picture, stretched if need be."""
-    return View(Box(0, 0, size[1], size[0]), False, out)
+    return Crop(Box(0, 0, size[1], size[0]), False, out)
 
 
-def mirror_words(text: str) -> str:
+def mirror_text(text: str) -> str:
     """ "the Left one" -> "the Right one": whole words only; twice is the same text again."""
-    return re.sub(r"\w+", lambda word: SWAPS.get(word[0], word[0]), text)
+    return re.sub(r"\w+", lambda word: OPPOSITES.get(word[0], word[0]), text)
 
 
-def view_sample(view: View, sample: Sample) -> Sample:
-    things = (view_thing(view, thing) for thing in sample.things)
+def crop_sample(view: Crop, sample: Sample) -> Sample:
+    things = (crop_thing(view, thing) for thing in sample.things)
     return replace(
         sample,
         picture=view.picture(sample.picture),
@@ -108,17 +108,17 @@ def view_sample(view: View, sample: Sample) -> Sample:
     )
 
 
-def view_thing(view: View, thing: Thing) -> Thing | None:
+def crop_thing(view: Crop, thing: Thing) -> Thing | None:
     """Nothing, if too little of it is seen."""
     x0, y0, x1, y1 = view.box
     left = np.count_nonzero(thing.mask[y0:y1, x0:x1])
     mask = view.mask(thing.mask)
-    if left < KEEP * np.count_nonzero(thing.mask) or not mask.any():
+    if left < MIN_VISIBLE * np.count_nonzero(thing.mask) or not mask.any():
         return None
     return replace(thing, name=view.words(thing.name), mask=mask)
 
 
-def view_pair(first: View, second: View, pair: Pair) -> Pair:
+def crop_pair(first: Crop, second: Crop, pair: Pair) -> Pair:
     """The two pictures need not lie on top of each other: each has a view of its own."""
     return replace(
         pair,
@@ -129,8 +129,8 @@ def view_pair(first: View, second: View, pair: Pair) -> Pair:
     )
 
 
-def view_triple(view: View, triple: Triple) -> Triple:
-    expect_one_frame(triple.id, triple.before, triple.after)
+def crop_triple(view: Crop, triple: Triple) -> Triple:
+    check_same_size(triple.id, triple.before, triple.after)
     return replace(
         triple,
         before=view.picture(triple.before),
@@ -139,10 +139,10 @@ def view_triple(view: View, triple: Triple) -> Triple:
     )
 
 
-def view_example(view: View, example: Example, source_view: View | None = None) -> Example:
+def crop_example(view: Crop, example: Example, source_view: Crop | None = None) -> Example:
     """Source and target alike, unless the source brings its own view; the prompt tells of the target."""
     if source_view is None:
-        expect_one_frame(example.id, example.source, example.target)
+        check_same_size(example.id, example.source, example.target)
     return replace(
         example,
         prompt=view.words(example.prompt),
@@ -151,7 +151,7 @@ def view_example(view: View, example: Example, source_view: View | None = None) 
     )
 
 
-def expect_one_frame(id: str, source: np.ndarray, target: np.ndarray) -> None:
+def check_same_size(id: str, source: np.ndarray, target: np.ndarray) -> None:
     if source.shape != target.shape:
         raise ValueError(
             f"{id}: the source is {source.shape[1]} x {source.shape[0]}, the target {target.shape[1]} x "

@@ -21,7 +21,7 @@ IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of red, green and blue in ImageNet, of values from 0 to 1: what DINO's networks expect."""
 
 
-def configuration(folder: Path) -> dict:
+def read_config(folder: Path) -> dict:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         (config["architecture"],) = config["architectures"]
@@ -33,9 +33,9 @@ def configuration(folder: Path) -> dict:
     return config
 
 
-def network_in(folder: Path, kind: str, **more) -> nn.Module:
+def load_network(folder: Path, kind: str, **more) -> nn.Module:
     """By a class of transformers; `more` is for its from_pretrained."""
-    network, report = _opened(folder, kind, use_safetensors=True, output_loading_info=True, **more)
+    network, report = _load(folder, kind, use_safetensors=True, output_loading_info=True, **more)
     if missing := sorted(name for name in report["missing_keys"] if UNUSED not in name):
         raise ValueError(
             f"{folder.name} lacks {len(missing)} of its weights (such as {shorten(missing[0])}), expected all of them: "
@@ -44,15 +44,15 @@ def network_in(folder: Path, kind: str, **more) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def preparation_in(folder: Path, kind: str = "AutoImageProcessor"):
+def load_processor(folder: Path, kind: str = "AutoImageProcessor"):
     """A tokenizer, an image processor or both."""
-    return _opened(folder, kind)
+    return _load(folder, kind)
 
 
-def _opened(folder: Path, kind: str, **more):
+def _load(folder: Path, kind: str, **more):
     import transformers
 
-    refuse_untrusted(folder)
+    check_trusted(folder)
     try:
         return getattr(transformers, kind).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **more
@@ -64,10 +64,10 @@ def _opened(folder: Path, kind: str, **more):
         ) from None
 
 
-def refuse_untrusted(folder: Path) -> None:
+def check_trusted(folder: Path) -> None:
     """Weights in formats that can carry code, and configurations by which transformers would fetch some."""
     _check_weights(folder)
-    if elsewhere := next(_elsewhere(configuration(folder)), None):
+    if elsewhere := next(_elsewhere(read_config(folder)), None):
         raise ValueError(
             f"The config.json of {folder.name} asks for {shorten(elsewhere)}, which would be fetched from the internet, "
             f"expected a folder that holds all: choose another model."

@@ -75,9 +75,9 @@ class Example:
     """Which variety of the task it is: the kind of hole, answer or map."""
 
 
-Found = Sample | Pair | Triple
+AnySample = Sample | Pair | Triple
 """What a data set yields."""
 
 
-class Unfit(ValueError):
+class UnsuitableSample(ValueError):
     """Nothing is wrong with it, but it has nothing of what the task asks for."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.formats.parquet import of_split, rows_in
-from ..data.formats.picture_files import Broken, labels_of, picture_of, read_picture
+from ..data.formats.parquet import is_in_split, read_rows
+from ..data.formats.picture_files import BrokenFile, decode_labels, decode_picture, read_picture
 from ..data.tasks.canny import canny
 from .case import Case, resize
 from .lines import LineNetwork
@@ -49,13 +49,13 @@ def read_dreambench(root: Path, side: int, networks: MetricNetworks) -> Iterator
     text = _read_text(folder / "prompts_and_classes.txt")
     prompts = PROMPT.findall(text)
     if len(prompts) != 2 * PROMPTS:
-        raise Broken(f"prompts_and_classes.txt in {folder} has {len(prompts)} prompts, expected {2 * PROMPTS}")
+        raise BrokenFile(f"prompts_and_classes.txt in {folder} has {len(prompts)} prompts, expected {2 * PROMPTS}")
     for subject, noun in SUBJECT.findall(text.partition("Prompts")[0]):
         if subject == "subject_name":  # the table's head
             continue
         photos = [_defer_reading(path, root) for path in sorted((folder / subject).glob("*.jpg"))]
         if not photos:
-            raise Broken(f"{folder / subject} has no photograph *.jpg of the subject")
+            raise BrokenFile(f"{folder / subject} has no photograph *.jpg of the subject")
         for i, prompt in enumerate(prompts[PROMPTS:] if noun in LIVE else prompts[:PROMPTS]):
             filled = prompt.replace("{0} ", "").replace("{1}", noun)
             yield Case(f"{subject}-{i:02}", photos[0], filled, None, {"photos": photos})
@@ -115,13 +115,13 @@ def read_gedit(root: Path, side: int, networks: MetricNetworks) -> Iterator[Case
 def _read_rows(root: Path, split: str, columns: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """Yields the rows of a split's Parquet files: their names begin with it, or they lie in a folder of its name."""
     import_library("pyarrow.parquet")
-    files = [path for path in sorted(root.rglob("*.parquet")) if of_split(path.relative_to(root).as_posix(), split)]
+    files = [path for path in sorted(root.rglob("*.parquet")) if is_in_split(path.relative_to(root).as_posix(), split)]
     if not files:
         raise FileNotFoundError(f"{root} holds no {split}*.parquet, expected the benchmark as it is published.")
     for path in files:
-        for row in rows_in(str(path), columns):
+        for row in read_rows(str(path), columns):
             if missing := [name for name in columns if name not in row["record"]]:
-                raise Broken(f"{path.name} has no column {missing[0]}, expected {', '.join(columns)}")
+                raise BrokenFile(f"{path.name} has no column {missing[0]}, expected {', '.join(columns)}")
             yield row["record"]
 
 
@@ -135,19 +135,19 @@ def _defer_decoding(value: Any) -> partial:
 
 def _decode(value: Any) -> np.ndarray:
     """Decodes a picture from an object with bytes, as data sets on a hub have it."""
-    return picture_of(_get_bytes(value), "a picture of the benchmark")
+    return decode_picture(_get_bytes(value), "a picture of the benchmark")
 
 
 def _read_labels(value: Any) -> np.ndarray:
     """Returns class numbers, from a picture of them or from nested lists."""
-    numbers = labels_of(_get_bytes(value), "a picture of labels") if isinstance(value, Mapping) else np.array(value)
+    numbers = decode_labels(_get_bytes(value), "a picture of labels") if isinstance(value, Mapping) else np.array(value)
     return numbers.astype(np.int64)
 
 
 def _get_bytes(value: Any) -> bytes:
     data = value.get("bytes") if isinstance(value, Mapping) else value
     if not isinstance(data, bytes):
-        raise Broken("a picture of the benchmark has no bytes in its Parquet file")
+        raise BrokenFile("a picture of the benchmark has no bytes in its Parquet file")
     return data
 
 
@@ -161,4 +161,4 @@ def _read_json(path: Path) -> dict:
     try:
         return json.loads(_read_text(path))
     except (ValueError, RecursionError):
-        raise Broken(f"{path} is no whole JSON: unpack the benchmark again") from None
+        raise BrokenFile(f"{path} is no whole JSON: unpack the benchmark again") from None

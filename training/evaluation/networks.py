@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from ...prw.files.validate import check_choice
-from ..data.model_folder import network_in, preparation_in
+from ..data.model_folder import load_network, load_processor
 
 T = TypeVar("T")
 
@@ -112,14 +112,14 @@ def open_network(folder: Path, kind: str, device: str = "cpu", **options: Any) -
     """Opens a folder by a class of transformers; `options` are for its from_pretrained."""
     import_library("transformers")
     with report_unavailable():
-        return network_in(folder, kind, **options).to(device)
+        return load_network(folder, kind, **options).to(device)
 
 
 def open_processor(folder: Path, kind: str) -> Any:
     """Opens a tokenizer, an image processor or both by a class of transformers."""
     import_library("transformers")
     with report_unavailable():
-        return preparation_in(folder, kind)
+        return load_processor(folder, kind)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.encode import encode_dataset
 from ..data.encoded.samples import EncodedSamples
 from ..data.formats.picture_files import read_picture, read_prompt
-from ..data.geometry import centre_view
+from ..data.geometry import centre_crop
 from ..data.sample import Example
 from ..data.sets.folder import list_files
 from ..encoders.protocol import Encoders
@@ -85,7 +85,7 @@ def folder_pictures(root: Path, size: int) -> dict[str, np.ndarray]:
     for name, files in list_files(root).items():
         if "target" in files:
             picture = read_picture(files["target"], root)
-            found[name] = centre_view(picture.shape[:2], (size, size)).picture(picture)
+            found[name] = centre_crop(picture.shape[:2], (size, size)).picture(picture)
     return found
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pack  # noqa: F401
 import pytest
 from benchmark_layouts import LAYOUTS, drawn
-from cologen.training.data.formats.picture_files import Broken
+from cologen.training.data.formats.picture_files import BrokenFile
 from cologen.training.data.tasks.canny import canny
 from cologen.training.evaluation import benchmarks
 from cologen.training.evaluation.case import fit_area, fit_square, read_pixels, resize
@@ -122,7 +122,7 @@ def test_sizes():
 def test_what_is_wrong_with_a_folder_is_a_sentence(tmp_path, name, spoil, sentence):
     LAYOUTS[name](tmp_path)
     spoil(tmp_path)
-    with pytest.raises((Broken, FileNotFoundError)) as raised:
+    with pytest.raises((BrokenFile, FileNotFoundError)) as raised:
         for case in PROTOCOLS[name].read(tmp_path, 64, MetricNetworks(tmp_path)):
             read_pixels(case.source)
     assert sentence in str(raised.value) and "\n" not in str(raised.value)
@@ -139,7 +139,7 @@ def test_a_session_cannot_name_files_elsewhere(tmp_path):
     text = (tmp_path / "mb/edit_sessions.json").read_text()
     (tmp_path / "mb/edit_sessions.json").write_text(text.replace('"30-input.png"', '"../../../secret.png"'))
     first = next(iter(benchmarks.read_magicbrush(tmp_path / "mb", 64, MetricNetworks(tmp_path))))
-    with pytest.raises(Broken, match=r"secret\.png leads out of the folder"):
+    with pytest.raises(BrokenFile, match=r"secret\.png leads out of the folder"):
         read_pixels(first.source)
 
 

@@ -5,16 +5,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ....prw.files.validate import shorten
-from .picture_files import Broken
+from .picture_files import BrokenFile
 from .rows import Row, name_row
 
-PART = 4 * 2**20
-LONGEST = 2**20
+PART_BYTES = 4 * 2**20
+MAX_LINE = 2**20
 Part = tuple[str, int, int]
 """A file, and the bytes in which its lines begin."""
 
 
-def parts_of(files: Sequence[Path], size: int = PART) -> list[Part]:
+def split_files(files: Sequence[Path], size: int = PART_BYTES) -> list[Part]:
     return [
         (str(path), start, min(start + size, end))
         for path in files
@@ -23,7 +23,7 @@ def parts_of(files: Sequence[Path], size: int = PART) -> list[Part]:
     ]
 
 
-def rows_in(part: Part) -> Iterator[Row]:
+def read_rows(part: Part) -> Iterator[Row]:
     """The objects of the lines that begin in this part; a line without one is a broken row."""
     path, start, end = Path(part[0]), part[1], part[2]
     try:
@@ -32,23 +32,23 @@ def rows_in(part: Part) -> Iterator[Row]:
                 file.seek(start - 1)
                 skip_line(file)
             while (place := file.tell()) < end:
-                line = file.readline(LONGEST + 1)
-                if len(line) > LONGEST:
+                line = file.readline(MAX_LINE + 1)
+                if len(line) > MAX_LINE:
                     skip_line(file)
                 if line.strip():
-                    yield row_of(f"{path.stem}-{place}", line)
+                    yield parse_row(f"{path.stem}-{place}", line)
     except OSError as error:
-        raise Broken(f"{path.name} cannot be read ({error.strerror or shorten(error)})") from None
+        raise BrokenFile(f"{path.name} cannot be read ({error.strerror or shorten(error)})") from None
 
 
 def skip_line(file) -> None:
-    while (line := file.readline(LONGEST)) and not line.endswith(b"\n"):
+    while (line := file.readline(MAX_LINE)) and not line.endswith(b"\n"):
         pass
 
 
-def row_of(id: str, line: bytes) -> Row:
-    if len(line) > LONGEST:
-        return {"id": id, "broken": f"its line is longer than {LONGEST} bytes"}
+def parse_row(id: str, line: bytes) -> Row:
+    if len(line) > MAX_LINE:
+        return {"id": id, "broken": f"its line is longer than {MAX_LINE} bytes"}
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:

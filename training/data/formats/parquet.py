@@ -8,29 +8,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ....prw.files.validate import shorten
-from .picture_files import Broken
+from .picture_files import BrokenFile
 from .rows import Row
 
 HUB = "hf://datasets/"
-FEW = 8
+BATCH_ROWS = 8
 """Rows in memory at once."""
 
 
-def files_of(path: str, split: str, download: bool = False) -> list[str]:
+def find_files(path: str, split: str, download: bool = False) -> list[str]:
     """Names of the files of a split: those that begin with its name, or lie in a folder of its name, if any do."""
     if path.startswith(HUB):
-        found = hub_files(path, download)
+        found = list_hub_files(path, download)
     else:
         found = [str(file) for file in sorted(Path(path).rglob("*.parquet"))]
-    return [file for file in found if of_split(file.removeprefix(path), split)] or found
+    return [file for file in found if is_in_split(file.removeprefix(path), split)] or found
 
 
-def of_split(file: str, split: str) -> bool:
+def is_in_split(file: str, split: str) -> bool:
     *folders, name = file.strip("/").split("/")
     return split in folders or name.split("-")[0].removesuffix(".parquet") == split
 
 
-def hub_files(path: str, download: bool) -> list[str]:
+def list_hub_files(path: str, download: bool) -> list[str]:
     if not download:
         raise ValueError(
             f"{path} is on a hub, and nothing is downloaded unless you ask for it: set download = true, or download it "
@@ -42,23 +42,23 @@ def hub_files(path: str, download: bool) -> list[str]:
     return [f"hf://{file}" for file in sorted(HfFileSystem().glob(f"{root}/**/*.parquet"))]
 
 
-def rows_in(file: str, columns: Sequence[str]) -> Iterator[Row]:
+def read_rows(file: str, columns: Sequence[str]) -> Iterator[Row]:
     import pyarrow
 
     try:
-        with opened(file) as table:
+        with open_table(file) as table:
             known = [name for name in table.schema_arrow.names if name in columns]
             place = 0
-            for batch in table.iter_batches(FEW, columns=known):
+            for batch in table.iter_batches(BATCH_ROWS, columns=known):
                 for record in batch.to_pylist():
                     yield {"id": f"{Path(file).stem}-{place}", "record": record}
                     place += 1
     except (pyarrow.ArrowException, OSError) as error:
-        raise Broken(f"{Path(file).name} is no whole Parquet file ({shorten(error)})") from None
+        raise BrokenFile(f"{Path(file).name} is no whole Parquet file ({shorten(error)})") from None
 
 
 @contextmanager
-def opened(file: str):
+def open_table(file: str):
     from pyarrow.parquet import ParquetFile
 
     if not file.startswith(HUB):
@@ -71,7 +71,7 @@ def opened(file: str):
         yield table
 
 
-def count_in(files: Sequence[str]) -> int | None:
+def count_rows(files: Sequence[str]) -> int | None:
     """Rows, by what the files say of themselves; a broken one says nothing, a remote one is not asked."""
     import pyarrow
     from pyarrow.parquet import read_metadata

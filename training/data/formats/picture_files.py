@@ -22,95 +22,95 @@ MAX_BYTES = 64 * 2**20
 """Of one file, or one picture within a larger one."""
 
 
-class Broken(ValueError):
+class BrokenFile(ValueError):
     """A file that cannot be used, and why."""
 
 
-def inside(path: Path, root: Path) -> Path:
+def resolve_inside(path: Path, root: Path) -> Path:
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # a link to nothing, or to itself
-        raise Broken(f"{path.name} leads nowhere") from error
+        raise BrokenFile(f"{path.name} leads nowhere") from error
     if not real.is_relative_to(root.resolve()):
-        raise Broken(f"{path.name} leads out of the folder")
+        raise BrokenFile(f"{path.name} leads out of the folder")
     if not real.is_file():
-        raise Broken(f"{path.name} is not a file")
+        raise BrokenFile(f"{path.name} is not a file")
     return real
 
 
 def read_prompt(path: Path, root: Path) -> str:
     try:
-        with inside(path, root).open("rb") as file:
+        with resolve_inside(path, root).open("rb") as file:
             text = file.read(MAX_PROMPT + 1)
         if len(text) > MAX_PROMPT:
-            raise Broken(f"{path.name} is longer than {MAX_PROMPT} bytes")
+            raise BrokenFile(f"{path.name} is longer than {MAX_PROMPT} bytes")
         return text.decode("utf-8-sig").strip()
     except (OSError, UnicodeError) as error:
-        raise Broken(f"{path.name} cannot be read as text ({shorten(error)})") from error
+        raise BrokenFile(f"{path.name} cannot be read as text ({shorten(error)})") from error
 
 
-def below(root: Path, name: str) -> Path:
+def join_below(root: Path, name: str) -> Path:
     """A file that a list names. The list may come from anybody; links that lie there are the user's own."""
     parts = PurePosixPath(name.replace("\\", "/"))
     if not name or "\0" in name or ":" in name or parts.is_absolute() or ".." in parts.parts:
-        raise Broken(f"{shorten(name)} leads out of the folder")
+        raise BrokenFile(f"{shorten(name)} leads out of the folder")
     return root / parts
 
 
-def contents(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise Broken(f"{path.name} cannot be read ({error.strerror or shorten(error)})") from None
+        raise BrokenFile(f"{path.name} cannot be read ({error.strerror or shorten(error)})") from None
     if len(data) > MAX_BYTES:
-        raise Broken(f"{path.name} is larger than {MAX_BYTES} bytes")
+        raise BrokenFile(f"{path.name} is larger than {MAX_BYTES} bytes")
     return data
 
 
-def opened(path: Path, root: Path) -> Image.Image:
+def open_picture(path: Path, root: Path) -> Image.Image:
     """Its header; the pixels are not decoded yet."""
-    return header(inside(path, root), path.name)
+    return open_header(resolve_inside(path, root), path.name)
 
 
-def header(file: Path | BinaryIO, name: str) -> Image.Image:
+def open_header(file: Path | BinaryIO, name: str) -> Image.Image:
     try:
         image = Image.open(file, formats=FORMATS)
     except Exception as error:  # a damaged header can raise anything
-        raise Broken(f"{name} is not a picture that can be read ({shorten(error)})") from error
+        raise BrokenFile(f"{name} is not a picture that can be read ({shorten(error)})") from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
-        raise Broken(f"{name} has {image.width} x {image.height} pixels, expected {MAX_PIXELS} at most")
+        raise BrokenFile(f"{name} has {image.width} x {image.height} pixels, expected {MAX_PIXELS} at most")
     return image
 
 
 def read_picture(path: Path, root: Path) -> np.ndarray:
-    with opened(path, root) as image:
-        return pixels(image, path.name)
+    with open_picture(path, root) as image:
+        return read_pixels(image, path.name)
 
 
-def picture_of(data: bytes, name: str) -> np.ndarray:
-    with header(io.BytesIO(data), name) as image:
-        return pixels(image, name)
+def decode_picture(data: bytes, name: str) -> np.ndarray:
+    with open_header(io.BytesIO(data), name) as image:
+        return read_pixels(image, name)
 
 
-def labels_of(data: bytes, name: str) -> np.ndarray:
+def decode_labels(data: bytes, name: str) -> np.ndarray:
     """A picture whose numbers are classes; a palette is only for people."""
-    with header(io.BytesIO(data), name) as image:
+    with open_header(io.BytesIO(data), name) as image:
         if len(image.getbands()) > 1:
-            raise Broken(f"{name} is a {image.mode} picture, expected one number a pixel")
-        return loaded(lambda: np.array(image), name)
+            raise BrokenFile(f"{name} is a {image.mode} picture, expected one number a pixel")
+        return decode(lambda: np.array(image), name)
 
 
-def pixels(image: Image.Image, name: str) -> np.ndarray:
-    return loaded(lambda: np.array(to_rgb(ImageOps.exif_transpose(image))), name)
+def read_pixels(image: Image.Image, name: str) -> np.ndarray:
+    return decode(lambda: np.array(to_rgb(ImageOps.exif_transpose(image))), name)
 
 
-def loaded(load: Callable[[], np.ndarray], name: str) -> np.ndarray:
+def decode(load: Callable[[], np.ndarray], name: str) -> np.ndarray:
     try:
         return load()
     except Exception as error:  # so can damaged pixels
-        raise Broken(f"{name} is damaged ({shorten(error)})") from error
+        raise BrokenFile(f"{name} is damaged ({shorten(error)})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

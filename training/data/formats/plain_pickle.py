@@ -10,7 +10,7 @@ import pickletools
 from pathlib import Path
 
 from ....prw.files.validate import shorten
-from .picture_files import Broken
+from .picture_files import BrokenFile
 
 LARGEST = 2**30
 NAMES = """MARK STOP POP POP_MARK DUP INT BININT BININT1 BININT2 LONG LONG1 LONG4 NONE NEWTRUE NEWFALSE FLOAT BINFLOAT
@@ -19,29 +19,31 @@ LIST APPEND APPENDS EMPTY_LIST TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE DICT SETIT
 PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE PROTO FRAME""".split()
 
 
-class Known(dict):
+class AllowedOpcodes(dict):
     """What each instruction does."""
 
     def __missing__(self, code: int):
         found = pickletools.code2op.get(chr(code))
         what = f"the instruction {found.name}, which could run code" if found else f"a byte {code} that is none"
-        raise Broken(f"it holds {what}")
+        raise BrokenFile(f"it holds {what}")
 
 
-class Plain(pickle._Unpickler):
+class PlainUnpickler(pickle._Unpickler):
     """The one written in Python: its memo is a dict, where the other fills memory up to the largest index it is told."""
 
-    dispatch = Known((code, pickle._Unpickler.dispatch[code]) for (code,) in (getattr(pickle, name) for name in NAMES))
+    dispatch = AllowedOpcodes(
+        (code, pickle._Unpickler.dispatch[code]) for (code,) in (getattr(pickle, name) for name in NAMES)
+    )
 
 
 def load_plain(path: Path):
     try:
         if path.stat().st_size > LARGEST:
-            raise Broken(f"it is larger than {LARGEST} bytes")
+            raise BrokenFile(f"it is larger than {LARGEST} bytes")
         # from memory: a file would be asked for as many bytes as an instruction claims
-        return Plain(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        return PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # a damaged one can raise anything
-        raise Broken(
+        raise BrokenFile(
             f"{path.name} is no plain pickle ({shorten(error) or type(error).__name__}), expected lists, dicts, texts and "
             f"numbers alone: download it again."
         ) from None

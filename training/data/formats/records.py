@@ -14,82 +14,82 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry import SMOOTH_MAPS, whole_view
-from ..sample import MAP_KINDS, Found, Pair, Sample, Thing, Triple
-from .picture_files import SUFFIXES, Broken, picture_of
-from .run_length_masks import mask_of
+from ..geometry import SMOOTH_MAPS, whole_crop
+from ..sample import MAP_KINDS, AnySample, Pair, Sample, Thing, Triple
+from .picture_files import SUFFIXES, BrokenFile, decode_picture
+from .run_length_masks import decode_mask
 
-WORDS = ("picture", "caption", "things", "first", "second", "first_caption", "second_caption", "before", "after")
-WORDS += ("instruction", *MAP_KINDS)
+FIELDS = ("picture", "caption", "things", "first", "second", "first_caption", "second_caption", "before", "after")
+FIELDS += ("instruction", *MAP_KINDS)
 Fetch = Callable[[str], bytes]
 """What a file of this name holds."""
 
 
 def no_files(name: str) -> bytes:
-    raise Broken(f"it names the file {name!r}, where pictures are expected within")
+    raise BrokenFile(f"it names the file {name!r}, where pictures are expected within")
 
 
-def found_in(
+def parse_record(
     id: str, record: Mapping[str, Any], columns: Mapping[str, str] | None = None, fetch: Fetch = no_files
-) -> Found:
+) -> AnySample:
     columns = columns or {}
-    own = {word: record.get(columns.get(word, word)) for word in WORDS}
+    own = {word: record.get(columns.get(word, word)) for word in FIELDS}
     own = {word: value for word, value in own.items() if value is not None}
 
     def picture(word: str) -> np.ndarray:
-        return picture_from(own[word], columns.get(word, word), fetch)
+        return parse_picture(own[word], columns.get(word, word), fetch)
 
     def text(word: str) -> str:
-        return text_from(own.get(word, ""), columns.get(word, word))
+        return parse_text(own.get(word, ""), columns.get(word, word))
 
     if "before" in own and "after" in own:
         return Triple(id, picture("before"), picture("after"), text("instruction"))
     if "first" in own and "second" in own:
         return Pair(id, picture("first"), picture("second"), text("first_caption"), text("second_caption"))
     if "picture" not in own:
-        raise Broken(
+        raise BrokenFile(
             f"it has {', '.join(map(str, record)) or 'nothing'}, expected picture, before and after, or first "
             f"and second: name its columns"
         )
     seen = picture("picture")
-    maps = {kind: fitted_map(kind, picture(kind), seen.shape[:2]) for kind in MAP_KINDS if kind in own}
-    return Sample(id, seen, text("caption"), things_from(own.get("things", []), seen.shape[:2]), maps)
+    maps = {kind: fit_map(kind, picture(kind), seen.shape[:2]) for kind in MAP_KINDS if kind in own}
+    return Sample(id, seen, text("caption"), parse_things(own.get("things", []), seen.shape[:2]), maps)
 
 
-def picture_from(value: Any, name: str, fetch: Fetch) -> np.ndarray:
+def parse_picture(value: Any, name: str, fetch: Fetch) -> np.ndarray:
     if isinstance(value, Mapping):
         value = value.get("bytes")
     if isinstance(value, str):
         value, name = fetch(value), value
     if not isinstance(value, (bytes, bytearray)):
-        raise Broken(f"its {name} is no picture")
-    return picture_of(bytes(value), name)
+        raise BrokenFile(f"its {name} is no picture")
+    return decode_picture(bytes(value), name)
 
 
-def text_from(value: Any, name: str) -> str:
+def parse_text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise Broken(f"its {name} is no text")
+        raise BrokenFile(f"its {name} is no text")
     return value.strip()
 
 
-def fitted_map(kind: str, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def fit_map(kind: str, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Maps may be smaller than their picture."""
     if pixels.shape[:2] == size:
         return pixels
-    view = whole_view(pixels.shape[:2], size)
+    view = whole_crop(pixels.shape[:2], size)
     return view.picture(pixels) if kind in SMOOTH_MAPS else view.labels(pixels)
 
 
-def things_from(value: Any, size: tuple[int, int]) -> tuple[Thing, ...]:
+def parse_things(value: Any, size: tuple[int, int]) -> tuple[Thing, ...]:
     try:
         found = [(str(each.get("name", "")), str(each.get("kind", "")), each["mask"]) for each in value]
     except (TypeError, KeyError, AttributeError):
-        raise Broken("its things are no list of objects with name, kind and mask") from None
-    things = [Thing(name, kind, mask_of(mask, size)) for name, kind, mask in found]
+        raise BrokenFile("its things are no list of objects with name, kind and mask") from None
+    things = [Thing(name, kind, decode_mask(mask, size)) for name, kind, mask in found]
     return tuple(thing for thing in things if thing.mask.any())
 
 
-def record_of(parts: Mapping[str, bytes]) -> dict[str, Any]:
+def join_parts(parts: Mapping[str, bytes]) -> dict[str, Any]:
     """The parts of a WebDataset sample: jpg is the picture, before.jpg the one before, txt the caption, json the rest."""
     record: dict[str, Any] = {}
     for part, data in parts.items():
@@ -97,24 +97,24 @@ def record_of(parts: Mapping[str, bytes]) -> dict[str, Any]:
         if f".{suffix}" in SUFFIXES:
             record[word or "picture"] = data
         elif suffix == "txt":
-            record[word or "caption"] = decoded(data, part)
+            record[word or "caption"] = decode_text(data, part)
         elif part == "json":
-            record |= fields_of(data)
+            record |= parse_fields(data)
     return record
 
 
-def decoded(data: bytes, part: str) -> str:
+def decode_text(data: bytes, part: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeError:
-        raise Broken(f"its {part} is no text in UTF-8") from None
+        raise BrokenFile(f"its {part} is no text in UTF-8") from None
 
 
-def fields_of(data: bytes) -> dict[str, Any]:
+def parse_fields(data: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
-        raise Broken("its json is damaged") from None
+        raise BrokenFile("its json is damaged") from None
     if not isinstance(fields, dict):
-        raise Broken("its json is no object")
+        raise BrokenFile("its json is no object")
     return fields

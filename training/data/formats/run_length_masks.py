@@ -9,7 +9,7 @@ import numpy as np
 
 from ....prw.files.validate import shorten
 from ..box import Size
-from .picture_files import Broken
+from .picture_files import BrokenFile
 
 FINER = 5
 FARTHEST = 10**6
@@ -18,20 +18,20 @@ DIGIT, SIGN, MORE = 0x1F, 0x10, 0x20
 """A packed number is written five bits a letter, the lowest first."""
 
 
-def mask_of(segmentation, size: Size) -> np.ndarray:
+def decode_mask(segmentation, size: Size) -> np.ndarray:
     """Any of COCO's forms: a list of polygons, or an object with `size` and `counts`."""
     try:
         if isinstance(segmentation, dict):
-            return from_runs(segmentation, size)
+            return decode_runs(segmentation, size)
         mask = np.zeros(size, bool)
         for polygon in segmentation:
-            mask |= from_polygon(polygon, size)
+            mask |= fill_polygon(polygon, size)
         return mask
     except (TypeError, KeyError, ValueError, OverflowError, IndexError) as error:
-        raise Broken(f"a mask is neither polygons nor run lengths ({shorten(error)})") from None
+        raise BrokenFile(f"a mask is neither polygons nor run lengths ({shorten(error)})") from None
 
 
-def from_polygon(points: Sequence[float], size: Size) -> np.ndarray:
+def fill_polygon(points: Sequence[float], size: Size) -> np.ndarray:
     """x, y, x, y, ...: a pixel is inside if an odd number of outline crossings lies above it in its column."""
     height, width = size
     if len(points) < 6:
@@ -40,7 +40,7 @@ def from_polygon(points: Sequence[float], size: Size) -> np.ndarray:
     if not np.abs(fine).max() < FARTHEST:
         raise ValueError("a corner is far outside of the picture")
     fine = fine.astype(np.int64)
-    x, y = np.concatenate([walk(a, b) for a, b in zip(fine, np.roll(fine, -1, 0))], 1)
+    x, y = np.concatenate([trace_line(a, b) for a, b in zip(fine, np.roll(fine, -1, 0))], 1)
     step = np.nonzero(x[1:] != x[:-1])[0]
     columns = (np.minimum(x[step + 1], x[step + 1] - (x[step + 1] > x[step])) + 0.5) / FINER - 0.5
     rows = np.ceil(np.clip((np.minimum(y[step + 1], y[step]) + 0.5) / FINER - 0.5, 0, height))
@@ -50,7 +50,7 @@ def from_polygon(points: Sequence[float], size: Size) -> np.ndarray:
     return (np.cumsum(crossings) % 2).astype(bool).reshape(width, height).T
 
 
-def walk(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def trace_line(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Every grid point from a to b, along the axis on which they are farther apart, as rows x and y."""
     across, down = np.abs(b - a)
     long = 0 if across >= down else 1
@@ -63,10 +63,10 @@ def walk(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return points if start is a else points[:, ::-1]
 
 
-def from_runs(runs: dict, size: Size) -> np.ndarray:
+def decode_runs(runs: dict, size: Size) -> np.ndarray:
     """`counts`: how many pixels are out, then in, then out again, down the columns."""
     counts = runs["counts"]
-    counts = np.asarray(unpacked(counts) if isinstance(counts, (str, bytes)) else counts, np.int64)
+    counts = np.asarray(unpack_counts(counts) if isinstance(counts, (str, bytes)) else counts, np.int64)
     if tuple(runs["size"]) != tuple(size):
         raise ValueError(f"it is for {runs['size']}, the picture is {list(size)}")
     if counts.min(initial=0) < 0 or counts.sum() != size[0] * size[1]:
@@ -75,15 +75,15 @@ def from_runs(runs: dict, size: Size) -> np.ndarray:
     return np.repeat(inside, counts).reshape(size[::-1]).T
 
 
-def to_runs(mask: np.ndarray) -> dict:
+def encode_mask(mask: np.ndarray) -> dict:
     """The packed form."""
     flat = mask.T.reshape(-1)
     edges = np.nonzero(np.diff(flat))[0] + 1
     counts = np.diff([0, *([0] if flat[:1].any() else []), *edges, len(flat)])
-    return {"size": list(mask.shape), "counts": packed(counts)}
+    return {"size": list(mask.shape), "counts": pack_counts(counts)}
 
 
-def unpacked(text: str | bytes) -> list[int]:
+def unpack_counts(text: str | bytes) -> list[int]:
     """From the fourth number on each is the difference from the one before the last."""
     letters = text.encode("ascii") if isinstance(text, str) else text
     counts, value, shift = [], 0, 0
@@ -102,7 +102,7 @@ def unpacked(text: str | bytes) -> list[int]:
     return counts
 
 
-def packed(counts: Sequence[int]) -> str:
+def pack_counts(counts: Sequence[int]) -> str:
     letters = bytearray()
     for i, count in enumerate(counts):
         value = int(count) - (int(counts[i - 2]) if i > 2 else 0)

@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ....prw.files.validate import shorten
-from .json_lines import LONGEST
-from .picture_files import MAX_BYTES, Broken
+from .json_lines import MAX_LINE
+from .picture_files import MAX_BYTES, BrokenFile
 from .rows import Row
 
 
-class Sparing:
+class BoundedFile:
     """A file that is never asked for more at once than a member may have."""
 
     def __init__(self, file: BinaryIO, name: str):
@@ -26,76 +26,82 @@ class Sparing:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= MAX_BYTES:
-            raise Broken(f"{self.name}: a header asks for {size} bytes, expected {MAX_BYTES} at most")
+            raise BrokenFile(f"{self.name}: a header asks for {size} bytes, expected {MAX_BYTES} at most")
         return self.file.read(size)
 
 
-def members_in(path: Path) -> Iterator[tuple[str, bytes]]:
+def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the regular files in it."""
     try:
-        with opener(path)(path, "rb") as file, tarfile.open(fileobj=Sparing(file, path.name), mode="r:") as tar:
+        with (
+            find_opener(path)(path, "rb") as file,
+            tarfile.open(fileobj=BoundedFile(file, path.name), mode="r:") as tar,
+        ):
             for member in tar:
                 if not 0 <= member.size <= MAX_BYTES:
-                    raise Broken(f"{path.name}: {shorten(member.name)} has {member.size} bytes")
+                    raise BrokenFile(f"{path.name}: {shorten(member.name)} has {member.size} bytes")
                 if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     data = tar.extractfile(member).read(member.size)
                     if len(data) < member.size:
-                        raise Broken(f"{path.name} is cut off in {shorten(member.name)}")
+                        raise BrokenFile(f"{path.name} is cut off in {shorten(member.name)}")
                     yield member.name, data
                 tar.members = []  # else it keeps every header
-            refuse_rest(file, tar.offset, path)
-    except Broken:
+            check_rest(file, tar.offset, path)
+    except BrokenFile:
         raise
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
-        raise Broken(f"{path.name} is no whole tar file ({shorten(error)})") from None
+        raise BrokenFile(f"{path.name} is no whole tar file ({shorten(error)})") from None
 
 
-def refuse_rest(file: BinaryIO, end: int, path: Path) -> None:
+def check_rest(file: BinaryIO, end: int, path: Path) -> None:
     """The library takes a damaged or cut header for the end."""
     file.seek(end)
     rest = file.read(tarfile.BLOCKSIZE)
     if rest and rest != bytes(tarfile.BLOCKSIZE):
-        raise Broken(f"{path.name} is damaged or cut off at byte {end}")
+        raise BrokenFile(f"{path.name} is damaged or cut off at byte {end}")
 
 
-def opener(path: Path):
+def find_opener(path: Path):
     with path.open("rb") as file:
         return gzip.open if file.read(2) == b"\x1f\x8b" else open
 
 
-def rows_in(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
     """WebDataset's way: files next to each other with one name up to the first dot are a sample."""
     key, parts = "", {}
-    for name, data in members_in(path):
+    for name, data in read_members(path):
         _, dot, part = PurePosixPath(name).name.partition(".")
         start = name.removesuffix(dot + part)
         if start != key and parts:
-            yield sample_row(key, parts)
+            yield make_row(key, parts)
             parts = {}
         key = start
         parts[part.lower()] = data
         if sum(map(len, parts.values())) > MAX_BYTES:
-            raise Broken(f"{path.name}: {shorten(key)} is larger than {MAX_BYTES} bytes")
+            raise BrokenFile(f"{path.name}: {shorten(key)} is larger than {MAX_BYTES} bytes")
     if parts:
-        yield sample_row(key, parts)
+        yield make_row(key, parts)
 
 
-def sample_row(key: str, parts: dict[str, bytes]) -> Row:
+def make_row(key: str, parts: dict[str, bytes]) -> Row:
     if ".." in PurePosixPath(key).parts or key.startswith("/"):
         return {"id": shorten(key), "broken": "its name leads out of the archive"}
     return {"id": shorten(key.removeprefix("./")), "parts": parts}
 
 
-def lines_in(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path) -> Iterator[bytes]:
     """The lines of the first regular file in a tar, or of a file that is none."""
     if path.name.endswith(".jsonl"):
         with path.open("rb") as file:
-            yield from iter(lambda: file.readline(LONGEST), b"")
+            yield from iter(lambda: file.readline(MAX_LINE), b"")
         return
     try:
-        with opener(path)(path, "rb") as file, tarfile.open(fileobj=Sparing(file, path.name), mode="r:") as tar:
+        with (
+            find_opener(path)(path, "rb") as file,
+            tarfile.open(fileobj=BoundedFile(file, path.name), mode="r:") as tar,
+        ):
             member = next(member for member in tar if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE))
             lines = tar.extractfile(member)
-            yield from iter(lambda: lines.readline(LONGEST), b"")
+            yield from iter(lambda: lines.readline(MAX_LINE), b"")
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, StopIteration) as error:
         raise ValueError(f"{path.name} is no whole tar file ({shorten(error)}): download it again.") from None

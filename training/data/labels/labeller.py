@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..formats.regions import LEAST, MOST
-from ..formats.run_length_masks import to_runs
-from ..model_folder import network_in, preparation_in
+from ..formats.regions import MAX_SHARE, MIN_SHARE
+from ..formats.run_length_masks import encode_mask
+from ..model_folder import load_network, load_processor
 from ..sample import Sample
 from .noun_phrases import Nouns, finder
 
@@ -73,11 +73,11 @@ class Labeller:
         )  # (boxes, 3, height, width)
         best = outputs.iou_scores[0].argmax(-1).cpu()
         found = [(name, mask[one].numpy()) for name, mask, one in zip(names, masks, best)]
-        found = [(name, mask) for name, mask in found if LEAST <= mask.mean() <= MOST]
+        found = [(name, mask) for name, mask in found if MIN_SHARE <= mask.mean() <= MAX_SHARE]
         counts = [name for name, _ in found]
         # a phrase that fits two things refers to neither
         return [
-            {"name": name if counts.count(name) == 1 else "", "kind": name, "mask": to_runs(mask)}
+            {"name": name if counts.count(name) == 1 else "", "kind": name, "mask": encode_mask(mask)}
             for name, mask in found
         ]
 
@@ -94,10 +94,10 @@ def open_labeller(detector: Path, segmenter: Path, device: str, threshold: float
     whole_folder(detector, "detector")
     whole_folder(segmenter, "segmenter")
     return Labeller(
-        network_in(detector, "AutoModelForZeroShotObjectDetection").to(device),
-        preparation_in(detector, "AutoProcessor"),
-        network_in(segmenter, "SamModel").to(device),
-        preparation_in(segmenter, "SamProcessor"),
+        load_network(detector, "AutoModelForZeroShotObjectDetection").to(device),
+        load_processor(detector, "AutoProcessor"),
+        load_network(segmenter, "SamModel").to(device),
+        load_processor(segmenter, "SamProcessor"),
         nouns,
         by,
         threshold,

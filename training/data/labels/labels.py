@@ -16,8 +16,8 @@ from ....prw.files.atomic_write import whole
 from ....prw.files.validate import shorten
 from ...checkpoint.folder_guard import claim
 from ..box import Size
-from ..formats.picture_files import Broken
-from ..formats.records import things_from
+from ..formats.picture_files import BrokenFile
+from ..formats.records import parse_things
 from ..sample import Sample, Thing
 from ..sets.stream import Stream
 
@@ -96,6 +96,6 @@ class Labels:
         try:
             with path.open("rb") as file:
                 file.seek(start)
-                return things_from(json.loads(file.readline()).get("things", []), size)
+                return parse_things(json.loads(file.readline()).get("things", []), size)
         except (OSError, ValueError) as error:
-            raise Broken(f"its labels cannot be read ({shorten(error)})") from None
+            raise BrokenFile(f"its labels cannot be read ({shorten(error)})") from None

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..formats.palettes import ADE20K
-from ..formats.picture_files import Broken, contents, labels_of, picture_of
-from ..formats.regions import coloured, regions
+from ..formats.picture_files import BrokenFile, decode_labels, decode_picture, read_bytes
+from ..formats.regions import colour_labels, find_regions
 from ..sample import Sample
 from .listing import pictures_in, some
 from .reader import Listed
@@ -45,12 +45,12 @@ class Ade20k(Listed):
 
     def lines(self, name: str) -> list[str]:
         path = self.root / name
-        return contents(path).decode("utf-8", "replace").splitlines() if path.exists() else []
+        return read_bytes(path).decode("utf-8", "replace").splitlines() if path.exists() else []
 
     def sample(self, id: str, entry: Path) -> Sample:
-        labels = labels_of(contents(self.root / "annotations" / self.split / f"{id}.png"), f"{id}.png")
-        picture = picture_of(contents(entry), entry.name)
+        labels = decode_labels(read_bytes(self.root / "annotations" / self.split / f"{id}.png"), f"{id}.png")
+        picture = decode_picture(read_bytes(entry), entry.name)
         if labels.shape != picture.shape[:2]:
-            raise Broken(f"{id}.png is {labels.shape[::-1]}, the picture {picture.shape[1::-1]}")
-        maps = {"seg": coloured(labels, ADE20K, first=1)}
-        return Sample(id, picture, self.scenes.get(id, ""), regions(labels, self.names), maps)
+            raise BrokenFile(f"{id}.png is {labels.shape[::-1]}, the picture {picture.shape[1::-1]}")
+        maps = {"seg": colour_labels(labels, ADE20K, first=1)}
+        return Sample(id, picture, self.scenes.get(id, ""), find_regions(labels, self.names), maps)

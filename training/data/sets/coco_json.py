@@ -11,8 +11,8 @@ import numpy as np
 
 from ....prw.files.validate import shorten
 from ..box import Size
-from ..formats.picture_files import Broken
-from ..formats.run_length_masks import mask_of
+from ..formats.picture_files import BrokenFile
+from ..formats.run_length_masks import decode_mask
 from ..sample import Thing
 
 WANTED = ("id", "image_id", "category_id", "segmentation", "iscrowd")
@@ -66,10 +66,10 @@ def refuse_other_size(image: dict, size: Size) -> None:
     """Polygons would lie elsewhere, and nobody would see it."""
     told = (image.get("height", size[0]), image.get("width", size[1]))
     if told != size:
-        raise Broken(f"the picture is {size[1]} x {size[0]}, the list has {told[1]} x {told[0]}")
+        raise BrokenFile(f"the picture is {size[1]} x {size[0]}, the list has {told[1]} x {told[0]}")
 
 
 def thing_of(annotation: dict, size: Size, name: str, kind: str) -> Thing | None:
     """Nothing, if its mask has no pixel."""
-    mask = mask_of(annotation.get("segmentation"), size)
+    mask = decode_mask(annotation.get("segmentation"), size)
     return Thing(name, kind, mask) if mask.any() else None

@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from ..formats.palettes import COCO_STUFF, USED
-from ..formats.picture_files import Broken, contents, labels_of, picture_of
-from ..formats.regions import coloured, regions
+from ..formats.picture_files import BrokenFile, decode_labels, decode_picture, read_bytes
+from ..formats.regions import colour_labels, find_regions
 from ..sample import Sample, Thing
 from .coco_json import CocoJson, load_coco, thing_of
 from .coco_labels import NAMES, THINGS
@@ -58,11 +58,11 @@ class CocoStuff(Listed):
 
     def sample(self, id: str, entry: Path) -> Sample:
         labels = self.labels(id)
-        picture = picture_of(contents(entry), entry.name)
+        picture = decode_picture(read_bytes(entry), entry.name)
         if labels.shape != picture.shape[:2]:
-            raise Broken(f"the labels of {id} are {labels.shape[::-1]}, the picture {picture.shape[1::-1]}")
+            raise BrokenFile(f"the labels of {id} are {labels.shape[::-1]}, the picture {picture.shape[1::-1]}")
         image = int(id) if id.isdecimal() else 0
-        seg = coloured(labels, COCO_STUFF)
+        seg = colour_labels(labels, COCO_STUFF)
         return Sample(id, picture, self.captions.get(image, ""), self.things(image, labels), {"seg": seg})
 
     def labels(self, id: str) -> np.ndarray:
@@ -70,13 +70,13 @@ class CocoStuff(Listed):
         folder = self.root / "annotations" / self.split
         path = folder / f"{id}.png"
         if path.exists():
-            return labels_of(contents(path), path.name)
+            return decode_labels(read_bytes(path), path.name)
         path = folder / f"{id}{TRAIN_IDS}.png"
-        return train_ids()[labels_of(contents(path), path.name).astype(np.uint8)]
+        return train_ids()[decode_labels(read_bytes(path), path.name).astype(np.uint8)]
 
     def things(self, image: int, labels: np.ndarray) -> tuple[Thing, ...]:
         if self.instances is None:
-            return regions(labels, {number - 1: name for number, name in NAMES.items() if number <= THINGS})
+            return find_regions(labels, {number - 1: name for number, name in NAMES.items() if number <= THINGS})
         names = self.instances.categories
         known = [each for each in self.instances.annotations.get(image, []) if not each.get("iscrowd")]
         things = [thing_of(each, labels.shape, "", names.get(each["category_id"], "")) for each in known]

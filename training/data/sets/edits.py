@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from zlib import crc32
 
-from ..formats.picture_files import Broken
-from ..formats.records import found_in
+from ..formats.picture_files import BrokenFile
+from ..formats.records import parse_record
 from ..formats.rows import name_row
-from ..sample import Found
+from ..sample import AnySample
 from .own import Parquet
 
 
@@ -24,13 +24,13 @@ class OmniEdit(Parquet):
     def keeps(self, record: Mapping[str, Any]) -> bool:
         return self.task in ("", record.get("task"))
 
-    def found(self, id: str, record: Mapping[str, Any]) -> Found:
+    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
         """Several wordings, short and long: which one is taken follows from the id, so that all are seen."""
         id, wordings = name_row(record.get("omni_edit_id"), id), record.get("edited_prompt_list")
         if not isinstance(wordings, list) or not wordings:
-            raise Broken("it has no instruction")
+            raise BrokenFile("it has no instruction")
         words = {**record, "instruction": wordings[crc32(id.encode()) % len(wordings)]}
-        return found_in(id, words, self.words)
+        return parse_record(id, words, self.words)
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,6 @@ class MagicBrush(Parquet):
     MORE: ClassVar[Sequence[str]] = ("img_id", "turn_index")
     LAYOUT: ClassVar[str] = "*.parquet with img_id, turn_index, source_img, target_img, instruction"
 
-    def found(self, id: str, record: Mapping[str, Any]) -> Found:
+    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
         picture = name_row(record.get("img_id"), id)
-        return found_in(f"{picture}-{record.get('turn_index')}", record, self.words)
+        return parse_record(f"{picture}-{record.get('turn_index')}", record, self.words)

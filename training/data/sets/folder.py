@@ -12,7 +12,7 @@ tasks/folder_layouts.py.
 from pathlib import Path
 from typing import NamedTuple
 
-from ..formats.picture_files import SUFFIXES, Broken, opened, read_prompt
+from ..formats.picture_files import SUFFIXES, BrokenFile, open_picture, read_prompt
 
 ROLES = {".source": "source", ".mask": "mask"}
 ENDINGS = {"target": ".png", "prompt": ".txt", "source": ".source.png", "mask": ".mask.png"}
@@ -31,13 +31,13 @@ class PictureFiles(NamedTuple):
         """Opens, but does not decode, what an example takes; `beside` is the role of the file beside the picture."""
         for role in ("target", "prompt", beside) if needed else ("target", "prompt"):
             if role not in self.files:
-                raise Broken(f"there is no {self.id}{ENDINGS[role]}")
+                raise BrokenFile(f"there is no {self.id}{ENDINGS[role]}")
         if "twin" in self.files:
-            raise Broken(f"{self.files['twin'].name} has another suffix, but stands for the same as another file")
+            raise BrokenFile(f"{self.files['twin'].name} has another suffix, but stands for the same as another file")
         read_prompt(self.files["prompt"], self.root)
         for role in ("target", beside):
             if role in self.files:
-                opened(self.files[role], self.root).close()
+                open_picture(self.files[role], self.root).close()
 
 
 def list_files(root: Path) -> dict[str, Files]:

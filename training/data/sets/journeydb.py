@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from ..formats.picture_files import picture_of
+from ..formats.picture_files import decode_picture
 from ..formats.rows import Row
-from ..formats.tar_files import lines_in, members_in
+from ..formats.tar_files import read_lines, read_members
 from ..sample import Sample
 from .listing import some
 from .reader import Reader
@@ -37,7 +37,7 @@ class JourneyDb(Reader):
     def captions(self) -> Mapping[str, str]:
         files = sorted([*self.folder.glob("*anno*repath*.jsonl.tgz"), *self.folder.glob("*anno*repath*.jsonl")])
         found = {}
-        for line in lines_in(some(files, "list *anno*repath*.jsonl.tgz", self.folder)[0]):
+        for line in read_lines(some(files, "list *anno*repath*.jsonl.tgz", self.folder)[0]):
             entry = parsed(line)
             if entry is not None:
                 found[str(PurePosixPath(entry.get("img_path") or ""))] = caption_of(entry)
@@ -49,13 +49,13 @@ class JourneyDb(Reader):
         ]
 
     def rows(self, shard) -> Iterator[Row]:
-        for name, data in members_in(Path(shard)):
+        for name, data in read_members(Path(shard)):
             name = str(PurePosixPath(name))
             if name in self.captions:
                 yield {"id": name.removesuffix(".jpg"), "name": name, "data": data}
 
     def read(self, row: Row) -> Sample:
-        return Sample(row["id"], picture_of(row["data"], row["name"]), self.captions[row["name"]])
+        return Sample(row["id"], decode_picture(row["data"], row["name"]), self.captions[row["name"]])
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from ..formats.picture_files import Broken, below, contents, picture_of
+from ..formats.picture_files import BrokenFile, decode_picture, join_below, read_bytes
 from ..sample import Sample
 from .coco_json import CocoJson, kinds_of, load_coco, refuse_other_size, thing_of
 from .listing import first_of, some
@@ -45,18 +45,18 @@ class Lvis(Listed):
     def file(self, image: dict) -> Path:
         folder = self.root / self.images
         if url := image.get("coco_url"):
-            return below(folder, urlsplit(str(url)).path.lstrip("/"))
+            return join_below(folder, urlsplit(str(url)).path.lstrip("/"))
         name = str(image.get("file_name", ""))[-COCO_2017:]
-        return below(folder / ("train2017" if self.split == "train" else "val2017"), name)
+        return join_below(folder / ("train2017" if self.split == "train" else "val2017"), name)
 
     def sample(self, id: str, entry: int) -> Sample:
         image, annotations = self.coco.images[entry], self.coco.annotations[entry]
         unsure = image.get("not_exhaustive_category_ids", ())
         if not isinstance(unsure, (list, tuple)):
-            raise Broken("its not_exhaustive_category_ids is no list")
+            raise BrokenFile("its not_exhaustive_category_ids is no list")
         kinds = kinds_of(annotations, self.coco.categories, unsure)
         path = self.file(image)
-        picture = picture_of(contents(path), path.name)
+        picture = decode_picture(read_bytes(path), path.name)
         refuse_other_size(image, picture.shape[:2])
         found = [
             thing_of(each, picture.shape[:2], "", kinds[each["category_id"]])

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..formats.picture_files import below, contents
-from ..formats.records import found_in
+from ..formats.picture_files import join_below, read_bytes
+from ..formats.records import parse_record
 from ..formats.rows import name_row
-from ..sample import Found
+from ..sample import AnySample
 from .own import JsonLines, Parquet
 
 
@@ -30,13 +30,13 @@ class MultiGen(JsonLines):
     def files(self) -> list[Path]:
         return sorted((self.root / "json_files").glob(f"aesthetics_plus_all_group_{self.kind}_all.json"))
 
-    def found(self, id: str, record: Mapping[str, Any]) -> Found:
+    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
         own = {"caption": record.get("prompt"), "picture": self.file("images", record.get("source"))}
         own |= {kind: self.file("conditions", record.get(f"control_{kind}")) for kind in self.BRINGS}
-        return found_in(name_row(record.get("source"), id).removeprefix("./"), own)
+        return parse_record(name_row(record.get("source"), id).removeprefix("./"), own)
 
     def file(self, folder: str, name: Any) -> bytes | None:
-        return contents(below(self.root / folder, name)) if isinstance(name, str) else None
+        return read_bytes(join_below(self.root / folder, name)) if isinstance(name, str) else None
 
 
 @dataclass(frozen=True)

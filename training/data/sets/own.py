@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from ..formats import json_lines as lines
 from ..formats import parquet
 from ..formats import tar_files as tars
-from ..formats.picture_files import below, contents
-from ..formats.records import WORDS, found_in, record_of
+from ..formats.picture_files import join_below, read_bytes
+from ..formats.records import FIELDS, join_parts, parse_record
 from ..formats.rows import Row, name_row
-from ..sample import Found
+from ..sample import AnySample
 from .folder import Files, PictureFiles, list_files
 from .listing import some
 from .reader import Listed, Reader
@@ -35,10 +35,10 @@ class Records(Reader):
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our words (records.py) -> what the set calls them."""
 
-    def found(self, id: str, record: Mapping[str, Any]) -> Found:
-        return found_in(id, record, self.columns)
+    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
+        return parse_record(id, record, self.columns)
 
-    def read(self, row: Row) -> Found:
+    def read(self, row: Row) -> AnySample:
         return self.found(row["id"], row["record"])
 
 
@@ -62,13 +62,13 @@ class JsonLines(Records):
         return self.root.parent if self.root.is_file() else self.root
 
     def shards(self) -> list:
-        return lines.parts_of(some(self.files, f"file {self.MARK}", self.root))
+        return lines.split_files(some(self.files, f"file {self.MARK}", self.root))
 
     def rows(self, shard) -> Iterator[Row]:
-        return lines.rows_in(tuple(shard))
+        return lines.read_rows(tuple(shard))
 
-    def found(self, id: str, record: Mapping[str, Any]) -> Found:
-        return found_in(id, record, self.columns, lambda name: contents(below(self.folder, name)))
+    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
+        return parse_record(id, record, self.columns, lambda name: read_bytes(join_below(self.folder, name)))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Parquet(Records):
 
     @cached_property
     def files(self) -> list[str]:
-        return some(parquet.files_of(self.path, self.split, self.download), "Parquet file", self.path)
+        return some(parquet.find_files(self.path, self.split, self.download), "Parquet file", self.path)
 
     @property
     def words(self) -> Mapping[str, str]:
@@ -100,8 +100,8 @@ class Parquet(Records):
         return self.files
 
     def rows(self, shard) -> Iterator[Row]:
-        wanted = {self.words.get(word, word) for word in WORDS}
-        for row in parquet.rows_in(shard, [*wanted, *self.MORE]):
+        wanted = {self.words.get(word, word) for word in FIELDS}
+        for row in parquet.read_rows(shard, [*wanted, *self.MORE]):
             if self.keeps(row["record"]):
                 yield row
 
@@ -109,11 +109,11 @@ class Parquet(Records):
         """Rows that the set itself calls bad are passed over: nothing is wrong with the file."""
         return True
 
-    def found(self, id: str, record: Mapping[str, Any]) -> Found:
-        return found_in(name_row(record.get("id"), id), record, self.words)
+    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
+        return parse_record(name_row(record.get("id"), id), record, self.words)
 
     def count(self) -> int | None:
-        return parquet.count_in(self.files)
+        return parquet.count_rows(self.files)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class WebDataset(Records):
         return [str(path) for path in some(sorted(self.root.glob(self.MARK)), f"file {self.MARK}", self.root)]
 
     def rows(self, shard) -> Iterator[Row]:
-        return tars.rows_in(Path(shard))
+        return tars.read_rows(Path(shard))
 
-    def read(self, row: Row) -> Found:
-        return self.found(row["id"], record_of(row["parts"]))
+    def read(self, row: Row) -> AnySample:
+        return self.found(row["id"], join_parts(row["parts"]))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..formats.rows import Row
-from ..sample import Found
+from ..sample import AnySample
 from .folder import PictureFiles
 
 PART = 64
@@ -46,7 +46,7 @@ class Reader:
         """Always the same rows in the same order; a shard that breaks off raises `Broken`."""
 
     @abstractmethod
-    def read(self, row: Row) -> Found | PictureFiles:
+    def read(self, row: Row) -> AnySample | PictureFiles:
         """Raises `Broken`."""
 
     def count(self) -> int | None:
@@ -71,7 +71,7 @@ class Listed(Reader):
     def listed(self) -> Sequence[tuple[str, Any]]: ...
 
     @abstractmethod
-    def sample(self, id: str, entry: Any) -> Found | PictureFiles: ...
+    def sample(self, id: str, entry: Any) -> AnySample | PictureFiles: ...
 
     def shards(self) -> list:
         return [(start, min(start + PART, self.count())) for start in range(0, self.count(), PART)]
@@ -80,7 +80,7 @@ class Listed(Reader):
         for place in range(*shard):
             yield {"id": self.entries[place][0], "place": place}
 
-    def read(self, row: Row) -> Found | PictureFiles:
+    def read(self, row: Row) -> AnySample | PictureFiles:
         return self.sample(*self.entries[row["place"]])
 
     def count(self) -> int:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..formats.picture_files import Broken, below, contents, picture_of
+from ..formats.picture_files import BrokenFile, decode_picture, join_below, read_bytes
 from ..formats.plain_pickle import load_plain
 from ..sample import Sample, Thing
 from .coco_json import CocoJson, kinds_of, load_coco, refuse_other_size, thing_of
@@ -52,10 +52,10 @@ class RefCoco(Listed):
                 if ref["split"] == self.split:
                     for sentence in ref["sentences"]:
                         said[ref["image_id"]][str(sentence["sent"]).strip()].add(ref["ann_id"])
-        except (Broken, TypeError, KeyError) as error:
+        except (BrokenFile, TypeError, KeyError) as error:
             raise ValueError(
                 str(error)
-                if isinstance(error, Broken)
+                if isinstance(error, BrokenFile)
                 else f"{path.name} holds no list of references: download it again."
             ) from None
         found: dict[int, dict[int, list[str]]] = {}
@@ -72,10 +72,10 @@ class RefCoco(Listed):
 
     def sample(self, id: str, entry: int) -> Sample:
         if entry not in self.coco.images:
-            raise Broken("instances.json does not know the picture")
+            raise BrokenFile("instances.json does not know the picture")
         name = str(self.coco.images[entry].get("file_name", ""))
         folder = self.root / IMAGES if not self.images else self.root / self.images
-        picture = picture_of(contents(below(folder, name)), name)
+        picture = decode_picture(read_bytes(join_below(folder, name)), name)
         refuse_other_size(self.coco.images[entry], picture.shape[:2])
         return Sample(id, picture, "", self.things(entry, picture.shape[:2]))
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..formats.picture_files import Broken
+from ..formats.picture_files import BrokenFile
 from ..formats.rows import Row
-from ..sample import Found
+from ..sample import AnySample
 from .folder import PictureFiles
 from .reader import Reader
 from .sample_counter import Tally
@@ -27,7 +27,7 @@ class Stream:
         self.tally, self.epoch, self.place = Tally(name), 0, None
         self._rows = None
 
-    def __iter__(self) -> Iterator[Found | PictureFiles]:
+    def __iter__(self) -> Iterator[AnySample | PictureFiles]:
         """What is left of this epoch: what its rows show; then the next epoch may be asked for."""
         self._rows = self._opened()
         if self.place is not None:
@@ -36,10 +36,12 @@ class Stream:
             self.tally.seen += 1
             try:
                 if "broken" in row:
-                    raise Broken(row["broken"])
+                    raise BrokenFile(row["broken"])
                 found = self.reader.read(row)
             except DAMAGE as error:
-                self.tally.broke(row["id"], error if isinstance(error, Broken) else f"{type(error).__name__}: {error}")
+                self.tally.broke(
+                    row["id"], error if isinstance(error, BrokenFile) else f"{type(error).__name__}: {error}"
+                )
             else:
                 yield found
         self.epoch, self.place, self._rows = self.epoch + 1, None, None
@@ -79,7 +81,7 @@ def rows_of(reader: Reader, shards: list) -> Iterator[Row]:
     for shard in shards:
         try:
             yield from reader.rows(shard)
-        except Broken as error:
+        except BrokenFile as error:
             yield {"id": str(shard), "broken": str(error)}
 
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..formats.picture_files import Broken
-from ..formats.records import no_files, picture_from
+from ..formats.picture_files import BrokenFile
+from ..formats.records import no_files, parse_picture
 from ..sample import Pair
 from .own import Parquet
 
@@ -39,18 +39,18 @@ class Subjects200k(Parquet):
         return self.score <= 0 or all((scores.get(name) or 0) >= self.score for name in SCORES)
 
     def found(self, id: str, record: Mapping[str, Any]) -> Pair:
-        both = picture_from(record.get("image"), "image", no_files)
+        both = parse_picture(record.get("image"), "image", no_files)
         words = table(record.get("description"))
         captions = [words.get(f"description_{i}") for i in (0, 1)]
         if not all(isinstance(caption, str) and caption for caption in captions):
-            raise Broken("it has no two descriptions")
+            raise BrokenFile("it has no two descriptions")
         return Pair(id, self.cut(both, 0), self.cut(both, 1), *captions)
 
     def cut(self, both: np.ndarray, place: int) -> np.ndarray:
         """The left or the right tile: at 512 and 8 the columns 8 to 520 and 528 to 1040."""
         left, end = self.padding + place * (self.tile + self.padding), self.padding + self.tile
         if both.shape[0] < end or both.shape[1] < 2 * end:
-            raise Broken(
+            raise BrokenFile(
                 f"it is {both.shape[1]} x {both.shape[0]}, too small for two tiles of {self.tile} and a padding of "
                 f"{self.padding}"
             )

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..sample import MAP_KINDS, Example, Sample, Unfit
+from ..sample import MAP_KINDS, Example, Sample, UnsuitableSample
 from .canny import canny
 
 SIDE = 512
@@ -64,7 +64,7 @@ def make_control_example(rng: np.random.Generator, sample: Sample, kinds: Sequen
     kinds = tuple(kinds or MAP_DRAWERS)
     possible = [kind for kind in kinds if kind in sample.maps or MAP_DRAWERS.get(kind)]
     if not possible:
-        raise Unfit(
+        raise UnsuitableSample(
             f"The picture {sample.id!r} has no map of the kinds {', '.join(kinds)} (it brings "
             f"{', '.join(sample.maps) or 'none'}): ask for canny, lineart or hed, or bring the map with the picture."
         )

@@ -9,11 +9,11 @@ import numpy as np
 
 from ....prw.files.validate import check_choice
 from ..box import Size
-from ..buckets import pick, sizes_of
-from ..formats.picture_files import Broken
-from ..geometry import View, draw_view, view_pair, view_sample, view_triple
+from ..buckets import list_sizes, pick_size
+from ..formats.picture_files import BrokenFile
+from ..geometry import Crop, crop_pair, crop_sample, crop_triple, draw_crop
 from ..labels.labels import Labels
-from ..sample import Example, Found, Pair, Sample, Triple, Unfit
+from ..sample import AnySample, Example, Pair, Sample, Triple, UnsuitableSample
 from ..sets import Source
 from ..sets.folder import PictureFiles
 from ..sets.stream import Stream
@@ -21,14 +21,14 @@ from . import EXAMPLE_MAKERS, find_layout
 from .folder_layouts import Look, fitted
 
 
-def look_at(found: Found, look: Look) -> Found:
+def look_at(found: AnySample, look: Look) -> AnySample:
     if isinstance(found, Pair):
-        return view_pair(look(found.first), look(found.second), found)
+        return crop_pair(look(found.first), look(found.second), found)
     if isinstance(found, Triple):
         if found.before.shape != found.after.shape:
             found = replace(found, before=fitted(found.before, found.after))
-        return view_triple(look(found.after), found)
-    return view_sample(look(found.picture), found)
+        return crop_triple(look(found.after), found)
+    return crop_sample(look(found.picture), found)
 
 
 class Examples:
@@ -37,7 +37,7 @@ class Examples:
     def __init__(self, source: Source, task: str, size: int, seed: int = 0, rank: int = 0, world: int = 1):
         check_choice(f"The task of {source.name}", task, source.dataset.feeds)
         self.source, self.task, self.seed = source, task, seed
-        self.sizes = [sizes_of(int(side), source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
+        self.sizes = [list_sizes(int(side), source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
         self.maker, self.kinds = EXAMPLE_MAKERS[task], source.knobs.kinds
         for kind in self.kinds:
             check_choice(f"data.{source.name}.kinds", kind, self.maker.kinds)
@@ -52,9 +52,9 @@ class Examples:
             rng = np.random.default_rng((self.seed, number, crc32(found.id.encode())))
             try:
                 yield self.made(found, rng)
-            except Unfit:
+            except UnsuitableSample:
                 tally.unfit += 1
-            except Broken as error:
+            except BrokenFile as error:
                 tally.broke(found.id, error)
 
     def taken(self, count: int) -> Iterator[Example]:
@@ -78,20 +78,20 @@ class Examples:
         unfit = f", {tally.unfit} have nothing for {self.task}" if tally.unfit else ""
         return tally.summary() + unfit
 
-    def made(self, found: Found | PictureFiles, rng: np.random.Generator) -> Example:
+    def made(self, found: AnySample | PictureFiles, rng: np.random.Generator) -> Example:
         size: list[Size] = []  # the first picture's: what belongs together has one size
 
-        def look(pixels: np.ndarray) -> View:
+        def look(pixels: np.ndarray) -> Crop:
             if not size:
-                size.append(pick(rng, pixels.shape[:2], self.sizes))
-            return draw_view(rng, pixels.shape[:2], size[0], flip=self.source.knobs.flip)
+                size.append(pick_size(rng, pixels.shape[:2], self.sizes))
+            return draw_crop(rng, pixels.shape[:2], size[0], flip=self.source.knobs.flip)
 
         if isinstance(found, PictureFiles):
             layout = find_layout(self.task)
             found.check(layout.beside, layout.needed)
             return layout.example(self.task, found, look, rng)
         if not isinstance(found, self.maker.takes):
-            raise Broken(
+            raise BrokenFile(
                 f"it is a {type(found).__name__.lower()}, {self.task} takes a {self.maker.takes.__name__.lower()}"
             )
         if self.labels and isinstance(found, Sample):

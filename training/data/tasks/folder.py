@@ -10,8 +10,8 @@ import numpy as np
 
 from ....prw.files.validate import check_choice, check_range
 from ....prw.tasks import TASKS
-from ..formats.picture_files import Broken
-from ..geometry import View, centre_view, draw_view
+from ..formats.picture_files import BrokenFile
+from ..geometry import Crop, centre_crop, draw_crop
 from ..sample import Example
 from ..sets.folder import ENDINGS, Files, PictureFiles, list_files
 from . import find_layout
@@ -34,7 +34,7 @@ class Folder:
             try:
                 PictureFiles(self.root, name, files).check(self.layout.beside, self.layout.needed)
                 self.entries.append((name, files))
-            except Broken as error:
+            except BrokenFile as error:
                 self._skip(name, error)
         if not self.entries:
             raise ValueError(self._nothing())
@@ -51,16 +51,16 @@ class Folder:
             try:
                 entry = PictureFiles(self.root, name, files)
                 return self.layout.example(self.task, entry, lambda pixels: self._look(rng, pixels), rng)
-            except Broken as error:
+            except BrokenFile as error:
                 self._skip(name, error)
         raise ValueError(self._nothing())
 
-    def _look(self, rng: np.random.Generator, pixels: np.ndarray) -> View:
+    def _look(self, rng: np.random.Generator, pixels: np.ndarray) -> Crop:
         """As much as a square shows of the picture."""
         size, out = pixels.shape[:2], (self.size, self.size)
-        return centre_view(size, out) if self.centre else draw_view(rng, size, out, least=1.0, flip=self.flip)
+        return centre_crop(size, out) if self.centre else draw_crop(rng, size, out, least=1.0, flip=self.flip)
 
-    def _skip(self, name: str, error: Broken) -> None:
+    def _skip(self, name: str, error: BrokenFile) -> None:
         if name not in self.skipped:
             log.warning("%s: %s is left out: %s", self.root, name, error)
         self.skipped[name] = str(error)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..formats.picture_files import Broken, read_picture, read_prompt
-from ..geometry import View, view_example, whole_view
+from ..formats.picture_files import BrokenFile, read_picture, read_prompt
+from ..geometry import Crop, crop_example, whole_crop
 from ..sample import Example
 from ..sets.folder import PictureFiles
 from .inpaint import fill_grey
@@ -15,7 +15,7 @@ from .masks import scene_hole
 
 ASPECT = 0.02
 """A source or mask may differ this much from the picture's aspect, as sizes get rounded; it is stretched."""
-Look = Callable[[np.ndarray], View]
+Look = Callable[[np.ndarray], Crop]
 
 
 class FolderLayout(NamedTuple):
@@ -38,22 +38,22 @@ class FolderLayout(NamedTuple):
 
 def over(look: Look, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
     """The source lies over the picture: one crop for both."""
-    return view_example(look(bare.target), replace(bare, source=fitted(source, bare.target)))
+    return crop_example(look(bare.target), replace(bare, source=fitted(source, bare.target)))
 
 
 def apart(look: Look, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
     """The source is another picture: each has a crop of its own."""
-    return view_example(look(bare.target), replace(bare, source=source), look(source))
+    return crop_example(look(bare.target), replace(bare, source=source), look(source))
 
 
 def holed(look: Look, rng: np.random.Generator, bare: Example, mask: np.ndarray | None) -> Example:
     """The mask's hole; random ones if there is none, or none left in view."""
     view = look(bare.target)
-    seen, hole, kind = view_example(view, bare), None, "mask"
+    seen, hole, kind = crop_example(view, bare), None, "mask"
     if mask is not None:
         white = mask.mean(-1) > 127
         if not white.any():
-            raise Broken(f"the mask of {bare.id} has no white, which stands for the hole")
+            raise BrokenFile(f"the mask of {bare.id} has no white, which stands for the hole")
         hole = view.mask(fitted(white.astype(np.uint8), bare.target, labels=True))
     if hole is None or not hole.any():
         hole, kind = scene_hole(rng, (), seen.target.shape[:2]), "random"
@@ -64,8 +64,10 @@ def fitted(pixels: np.ndarray, target: np.ndarray, labels: bool = False) -> np.n
     """At the target's size, which must have the same aspect."""
     (height, width), size = pixels.shape[:2], target.shape[:2]
     if abs(height * size[1] / (width * size[0]) - 1) > ASPECT:
-        raise Broken(f"beside a picture of {size[1]} x {size[0]} stands a file of {width} x {height}, another aspect")
-    view = whole_view((height, width), size)
+        raise BrokenFile(
+            f"beside a picture of {size[1]} x {size[0]} stands a file of {width} x {height}, another aspect"
+        )
+    view = whole_crop((height, width), size)
     return view.labels(pixels) if labels else view.picture(pixels)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..box import Box, Size, find_box
-from ..sample import Example, Sample, Thing, Unfit
+from ..sample import Example, Sample, Thing, UnsuitableSample
 
 Colours = dict[str, tuple[int, int, int]]
 COLOURS: Colours = {
@@ -106,7 +106,7 @@ def make_ground_example(
     phrases = {name: list_phrases(FORMS[name], sample.things) for name in (forms or FORMS)}
     possible = [name for name, found in phrases.items() if found]
     if not possible:
-        raise Unfit(
+        raise UnsuitableSample(
             f"The picture {sample.id!r} has nothing to find ({len(sample.things)} things, asked for "
             f"{', '.join(phrases)}), expected a thing with a name or a class: leave it out of the grounding data."
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ....prw.files.validate import shorten
 from ..formats.palettes import PALETTES
-from ..model_folder import configuration, network_in, preparation_in
+from ..model_folder import load_network, load_processor, read_config
 from .control import as_map
 
 METRIC = ("depth_pro", "glpn", "prompt_depth_anything", "zoedepth")
@@ -103,11 +103,11 @@ def kind_of(folder: Path) -> str:
 
 def open_model(folder: Path) -> MapModel:
     cls, opener = opener_of(folder)
-    return cls(folder.name, network_in(folder, opener).float(), preparation_in(folder))
+    return cls(folder.name, load_network(folder, opener).float(), load_processor(folder))
 
 
 def opener_of(folder: Path) -> tuple[type[MapModel], str]:
-    architecture = str(configuration(folder)["architecture"])
+    architecture = str(read_config(folder)["architecture"])
     for ending, found in ENDINGS.items():
         if architecture.endswith(ending):
             return found

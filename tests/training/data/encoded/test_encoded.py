@@ -20,7 +20,7 @@ from cologen.prw.files import atomic_write as whole
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.cli import main as cli
 from cologen.training.data.batch_sampler import sample_indices
-from cologen.training.data.buckets import pick, sizes_of
+from cologen.training.data.buckets import list_sizes, pick_size
 from cologen.training.data.encoded.cache_index import read_all_entries
 from cologen.training.data.encoded.cache_writer import CacheSettings, CacheWriter
 from cologen.training.data.encoded.cached import CachedDataset, CachedShards, open_cached, open_shard
@@ -326,18 +326,18 @@ def test_the_size_is_known_beforehand_and_a_disk_that_is_too_small_is_a_sentence
 
 
 def test_sizes_have_the_area_and_the_aspect_that_are_asked():
-    assert sizes_of(512) == [(512, 512)] and sizes_of(40) == [(40, 40)]
+    assert list_sizes(512) == [(512, 512)] and list_sizes(40) == [(40, 40)]
     for resolution, aspect in ((512, 2.0), (768, 2.5), (1024, 1.5)):
-        found = sizes_of(resolution, aspect)
+        found = list_sizes(resolution, aspect)
         assert len(found) == len(set(found)) > 4 and {(w, h) for h, w in found} == set(found)
         for height, width in found:
             assert height * width <= resolution**2 < 1.5 * height * width
             assert max(height, width) <= aspect * min(height, width) and height % 64 == width % 64 == 0
     rng = np.random.default_rng(0)
-    groups = [sizes_of(512, 2.0), sizes_of(1024, 2.0)]
-    assert pick(rng, (300, 400), groups) == (448, 576) and pick(rng, (600, 300), groups) == (640, 384)
-    assert {pick(rng, (2000, 2000), groups) for _ in range(20)} == {(512, 512), (1024, 1024)}
-    assert {pick(rng, (800, 800), groups) for _ in range(20)} == {(512, 512)}
+    groups = [list_sizes(512, 2.0), list_sizes(1024, 2.0)]
+    assert pick_size(rng, (300, 400), groups) == (448, 576) and pick_size(rng, (600, 300), groups) == (640, 384)
+    assert {pick_size(rng, (2000, 2000), groups) for _ in range(20)} == {(512, 512), (1024, 1024)}
+    assert {pick_size(rng, (800, 800), groups) for _ in range(20)} == {(512, 512)}
 
 
 def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):

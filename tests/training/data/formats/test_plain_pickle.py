@@ -9,7 +9,7 @@ import resource
 import struct
 
 import pytest
-from cologen.training.data.formats.picture_files import Broken
+from cologen.training.data.formats.picture_files import BrokenFile
 from cologen.training.data.formats.plain_pickle import load_plain
 
 PLAIN = [{"ref_id": 7, "raw": "the left cat", "box": [1.5, -2, 2**80], "tokens": ("the", None, True), "é": {}}]
@@ -89,7 +89,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_pickle_is_a_sentence_and_runs_nothing(tmp_path, name):
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(BrokenFile) as caught:
         load_plain(saved(tmp_path, HOSTILE[name]))
     said = str(caught.value)
     assert said.startswith("refs(unc).p is no plain pickle (") and said.count("\n") == 0
@@ -112,7 +112,7 @@ def test_a_claim_of_much_memory_takes_none(tmp_path, data):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         load_plain(saved(tmp_path, data))
-    except Broken:
+    except BrokenFile:
         pass
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kilobytes
 
@@ -121,5 +121,5 @@ def test_a_pickle_that_is_too_large_is_not_opened(tmp_path):
     path = tmp_path / "refs(unc).p"
     with path.open("wb") as file:
         file.truncate(2**30 + 1)
-    with pytest.raises(Broken, match="larger than"):
+    with pytest.raises(BrokenFile, match="larger than"):
         load_plain(path)

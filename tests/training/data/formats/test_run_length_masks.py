@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from cologen.training.data.formats.picture_files import Broken
-from cologen.training.data.formats.run_length_masks import mask_of, packed, to_runs, unpacked
+from cologen.training.data.formats.picture_files import BrokenFile
+from cologen.training.data.formats.run_length_masks import decode_mask, encode_mask, pack_counts, unpack_counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ def test_polygons_are_filled_as_coco_fills_them(seed):
         (rng.uniform(-0.3, spread, (int(rng.integers(3, 12)), 2)) * size[::-1]).round(2).ravel().tolist()
         for _ in range(int(rng.integers(1, 4)))
     ]
-    assert np.array_equal(mask_of(polygons, size), theirs(polygons, size))
+    assert np.array_equal(decode_mask(polygons, size), theirs(polygons, size))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_polygons_are_filled_as_coco_fills_them(seed):
     ],
 )
 def test_straight_crossing_and_empty_polygons_too(polygon):
-    assert np.array_equal(mask_of([polygon], (10, 10)), theirs([polygon], (10, 10)))
+    assert np.array_equal(decode_mask([polygon], (10, 10)), theirs([polygon], (10, 10)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,15 +47,15 @@ def test_straight_crossing_and_empty_polygons_too(polygon):
 def test_run_lengths_are_read_and_written_as_coco_does(height, width, share, seed):
     mask = np.random.default_rng(seed).random((height, width)) < share
     theirs = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
-    ours = to_runs(mask)
+    ours = encode_mask(mask)
     assert ours == {"size": theirs["size"], "counts": theirs["counts"].decode()}
-    assert np.array_equal(mask_of(ours, mask.shape), mask)
-    assert np.array_equal(mask_of({**ours, "counts": unpacked(ours["counts"])}, mask.shape), mask)
+    assert np.array_equal(decode_mask(ours, mask.shape), mask)
+    assert np.array_equal(decode_mask({**ours, "counts": unpack_counts(ours["counts"])}, mask.shape), mask)
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=20))
 def test_packed_is_unpacked_again(counts):
-    assert unpacked(packed(counts)) == counts
+    assert unpack_counts(pack_counts(counts)) == counts
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_packed_is_unpacked_again(counts):
     ],
 )
 def test_a_damaged_mask_is_a_sentence(segmentation):
-    with pytest.raises(Broken, match="a mask is neither polygons nor run lengths"):
-        mask_of(segmentation, (4, 4))
+    with pytest.raises(BrokenFile, match="a mask is neither polygons nor run lengths"):
+        decode_mask(segmentation, (4, 4))

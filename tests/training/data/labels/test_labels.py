@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from cologen.training.cli import main as cli
-from cologen.training.data.formats.regions import LEAST, MOST
-from cologen.training.data.formats.run_length_masks import mask_of, to_runs
+from cologen.training.data.formats.regions import MAX_SHARE, MIN_SHARE
+from cologen.training.data.formats.run_length_masks import decode_mask, encode_mask
 from cologen.training.data.labels.labeller import nearest, open_labeller
 from cologen.training.data.labels.labels import Labels, write_labels
 from cologen.training.data.labels.noun_phrases import simple_phrases
@@ -64,7 +64,7 @@ def asked_directly(models, sample, phrases):
             outputs.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"]
         )
         mask = masks[0, int(outputs.iou_scores[0, 0].argmax())].numpy()
-        if LEAST <= mask.mean() <= MOST:
+        if MIN_SHARE <= mask.mean() <= MAX_SHARE:
             found.append(mask)
     return found
 
@@ -75,7 +75,7 @@ def test_boxes_and_masks_are_what_the_models_say(models, labeller):
     expected = asked_directly(models, sample, ["red car", "dog", "tree"])
     assert len(things) == len(expected) > 0
     for thing, mask in zip(things, expected):
-        assert np.array_equal(mask_of(thing["mask"], sample.picture.shape[:2]), mask)
+        assert np.array_equal(decode_mask(thing["mask"], sample.picture.shape[:2]), mask)
         assert thing["kind"] in ("red car", "dog", "tree")
         names = [each["kind"] for each in things]
         assert thing["name"] == (thing["kind"] if names.count(thing["kind"]) == 1 else "")
@@ -114,7 +114,7 @@ def test_an_answer_is_the_phrase_that_it_shares_words_with():
 
 def boxed(some):
     return [
-        [{"name": sample.caption, "kind": "box", "mask": to_runs(box_mask(sample.picture.shape[:2]))}]
+        [{"name": sample.caption, "kind": "box", "mask": encode_mask(box_mask(sample.picture.shape[:2]))}]
         for sample in some
     ]
 

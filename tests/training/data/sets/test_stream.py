@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from cologen.training.data.formats import json_lines as lines
 from cologen.training.data.formats import tar_files as tars
-from cologen.training.data.formats.picture_files import MAX_BYTES, Broken, below
+from cologen.training.data.formats.picture_files import MAX_BYTES, BrokenFile, join_below
 from cologen.training.data.sample import Triple
 from cologen.training.data.sets import open_source
 from cologen.training.data.sets.reader import Listed
@@ -37,7 +37,7 @@ class Numbers(Listed):
 
     def sample(self, id, entry):
         if self.every and entry % self.every == 0:
-            raise Broken("it is a multiple")
+            raise BrokenFile("it is a multiple")
         return Triple(id, np.zeros(0), np.zeros(0), "")
 
 
@@ -175,7 +175,7 @@ def test_few_samples_are_not_judged_and_few_names_are_kept():
 def test_lines_are_read_once_however_the_file_is_cut(tmp_path_factory, texts, size):
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"
     path.write_text("\n".join(json.dumps({"caption": text}) for text in texts))
-    rows = [row for part in lines.parts_of([path], size) for row in lines.rows_in(part)]
+    rows = [row for part in lines.split_files([path], size) for row in lines.read_rows(part)]
     assert [row["record"]["caption"] for row in rows] == texts
     assert len({row["id"] for row in rows}) == len(texts)
 
@@ -183,14 +183,14 @@ def test_lines_are_read_once_however_the_file_is_cut(tmp_path_factory, texts, si
 def test_a_damaged_line_costs_itself_alone(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(
-        b'{"a": 1}\nnot json\n[1]\n\n{"a": "' + b"x" * lines.LONGEST + b'"}\n' + b"[" * 9999 + b'\n\xff\n{"a": 2}\n'
+        b'{"a": 1}\nnot json\n[1]\n\n{"a": "' + b"x" * lines.MAX_LINE + b'"}\n' + b"[" * 9999 + b'\n\xff\n{"a": 2}\n'
     )
-    rows = [row for part in lines.parts_of([path]) for row in lines.rows_in(part)]
+    rows = [row for part in lines.split_files([path]) for row in lines.read_rows(part)]
     assert [row.get("record") for row in rows] == [{"a": 1}, None, None, None, None, None, {"a": 2}]
     said = [row["broken"].split("(")[0].strip() for row in rows if "broken" in row]
     assert (
         said
-        == ["its line is no JSON", "its line is no JSON object", f"its line is longer than {lines.LONGEST} bytes"]
+        == ["its line is no JSON", "its line is no JSON object", f"its line is longer than {lines.MAX_LINE} bytes"]
         + ["its line is no JSON"] * 2
     )
 
@@ -221,8 +221,8 @@ def test_a_damaged_header_is_noticed(tmp_path):
     second = 512 + -(-len(PICTURES["0.jpg"]) // 512) * 512
     data[second : second + 20] = b"\xff" * 20
     path.write_bytes(data)
-    with pytest.raises(Broken, match=f"a.tar is damaged or cut off at byte {second}"):
-        list(tars.members_in(path))
+    with pytest.raises(BrokenFile, match=f"a.tar is damaged or cut off at byte {second}"):
+        list(tars.read_members(path))
 
 
 def test_names_that_lead_out_are_left_out_and_nothing_is_written(tmp_path):
@@ -250,7 +250,7 @@ def test_links_devices_and_folders_in_a_tar_are_passed_over(tmp_path):
         info = tarfile.TarInfo("e.jpg")
         info.size = 3
         file.addfile(info, io.BytesIO(b"abc"))
-    assert list(tars.members_in(path)) == [("e.jpg", b"abc")]
+    assert list(tars.read_members(path)) == [("e.jpg", b"abc")]
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
@@ -265,16 +265,16 @@ def test_a_header_that_claims_too_much_ends_the_file_before_anything_is_unpacked
     path = tmp_path / "bomb.tar.gz"
     packer = zlib.compressobj(9, wbits=31)
     path.write_bytes(packer.compress(header("zeros.jpg", size, kind) + bytes(2**20)) + packer.flush())
-    with pytest.raises(Broken, match="bomb.tar.gz"):
-        list(tars.members_in(path))
+    with pytest.raises(BrokenFile, match="bomb.tar.gz"):
+        list(tars.read_members(path))
 
 
 def test_a_sample_of_many_large_parts_ends_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tars, "MAX_BYTES", 10_000)
     zeros = bytes(4000)
     path = packed(tmp_path, {f"a.{i}": zeros for i in range(4)}, "w:gz", "a.tar.gz")
-    with pytest.raises(Broken, match="a is larger than"):
-        list(tars.rows_in(path))
+    with pytest.raises(BrokenFile, match="a is larger than"):
+        list(tars.read_rows(path))
 
 
 def test_a_picture_bomb_is_its_own_sample_alone(tmp_path):
@@ -334,15 +334,15 @@ def test_a_damaged_row_says_what_it_lacks(tmp_path, row, why):
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "c:/x", "a\0b", "", "..\\x", "\\\\host\\x"])
 def test_a_list_cannot_name_a_file_elsewhere(tmp_path, name):
-    with pytest.raises(Broken, match="leads out of the folder"):
-        below(tmp_path, name)
+    with pytest.raises(BrokenFile, match="leads out of the folder"):
+        join_below(tmp_path, name)
     (tmp_path / "a.jsonl").write_text(json.dumps({"picture": name or "../x", "caption": "x"}))
     stream = Stream(open_source("json-lines", {"path": str(tmp_path)}).reader)
     assert list(stream) == [] and "leads out of the folder" in stream.tally.summary()
 
 
 def test_what_a_list_names_is_found_below(tmp_path):
-    assert below(tmp_path, "./a/b.png") == tmp_path / "a/b.png" == below(tmp_path, "a\\b.png")
+    assert join_below(tmp_path, "./a/b.png") == tmp_path / "a/b.png" == join_below(tmp_path, "a\\b.png")
 
 
 @pytest.mark.parametrize(
