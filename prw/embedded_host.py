@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .appended_kv import OPTION
 from .attachment import Attachment
-from .files.tensor_versions import versions
+from .files.tensor_versions import read_versions
 from .flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux
 from .flux.inputs import FluxInputs
 from .flux.math import attention
@@ -40,7 +40,7 @@ class EmbeddedHost:
         return partial(attention, pe=pe)
 
     def state(self) -> Any:
-        return versions(self.flux.parameters())
+        return read_versions(self.flux.parameters())
 
 
 def velocity(

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..prw.attachment import Host
 from ..prw.bank.bank import Bank
 from ..prw.flux.inputs import EncodedPrompt, FluxInputs
-from ..prw.flux.sampling import euler
+from ..prw.flux.sampling import sample_euler
 from ..prw.source import Routing
 from .forward import SourceContext, predict_velocity, weave
 
@@ -60,4 +60,4 @@ def sample_with_contexts(
             velocity = negative + settings.cfg * (velocity - negative)
         return velocity.float()
 
-    return host.latent_out(euler(predict_guided, noise, list(map(float, settings.times))))
+    return host.latent_out(sample_euler(predict_guided, noise, list(map(float, settings.times))))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..prw.flux.inputs import EncodedPrompt
-from ..prw.flux.sampling import timesteps
+from ..prw.flux.sampling import make_timesteps
 from ..prw.positions import token_grid
 from .batch import Batch
 from .data.encoded.dataset import EncodedDataset
@@ -74,7 +74,7 @@ def _drawn(trainer: StageTrainer, batch: Batch) -> Tensor:
         part.to(trainer.device) for part in (batch.source, batch.context, batch.pooled, batch.noise)
     )
     rows, columns = token_grid(noise, trainer.host.flux.patch_size)
-    steps = timesteps(trainer.settings.sample_steps, rows * columns)
+    steps = make_timesteps(trainer.settings.sample_steps, rows * columns)
     routing, settings = trainer.routing(batch.task), SamplingSettings(steps, trainer.settings.guidance)
     return sample_latents(trainer.host, trainer.left, routing, source, noise, EncodedPrompt(context, pooled), settings)
 

@@ -15,7 +15,7 @@ from ..config import BankInfo, ExpertInfo
 from ..experts import LowRank
 from ..files.lazy_tensors import tensor_state
 from ..files.safe_file import SafeFile
-from ..files.safetensors_writer import write
+from ..files.safetensors_writer import write_safetensors
 from .info import decode, encode
 from .shapes import check_bank, down_key
 
@@ -38,7 +38,7 @@ class Bank:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes to a temporary name beside `path` and renames: a reader sees the old file or the new."""
-        return write(path, self.tensors, {METADATA_KEY: encode(self.info)})
+        return write_safetensors(path, self.tensors, {METADATA_KEY: encode(self.info)})
 
     def expert(self, name: str, block: str) -> dict[str, LowRank]:
         """What the expert adds in one block, by target."""

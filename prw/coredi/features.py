@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base_model import Base
-from ..files.file_metadata import Label
-from ..files.safe_file import SafeFile, begins_with, check_tensors
-from ..files.safetensors_writer import write
+from ..files.file_metadata import FileMetadata
+from ..files.safe_file import SafeFile, check_tensors, header_matches
+from ..files.safetensors_writer import write_safetensors
 from ..files.validate import check_choice, check_range
 
 SUFFIX = ".features"
@@ -48,7 +48,7 @@ class FeaturesInfo:
         check_range("size", self.size, 1, 1 << 16)
 
 
-LABEL = Label(FeaturesInfo, "cologen-features", "features file", "a training stage with features")
+METADATA = FileMetadata(FeaturesInfo, "cologen-features", "features file", "a training stage with features")
 
 
 class Features:
@@ -60,19 +60,19 @@ class Features:
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Features":
         file = SafeFile(path)
-        info = LABEL.read(file)
+        info = METADATA.decode(file)
         check_tensors(file, list_shapes(info))
         return cls(info, {name: file[name].float() for name in file})
 
     def save(self, path: str | os.PathLike) -> Path:
-        return write(path, self.tensors, LABEL.metadata(self.info))
+        return write_safetensors(path, self.tensors, METADATA.encode(self.info))
 
     def to(self, device: torch.device) -> "Features":
         return Features(self.info, {name: tensor.to(device) for name, tensor in self.tensors.items()})
 
 
 def looks_like_features(path: str | os.PathLike) -> bool:
-    return begins_with(path, MARKER, HEADER_BYTES)
+    return header_matches(path, MARKER, HEADER_BYTES)
 
 
 def list_shapes(info: FeaturesInfo) -> dict[str, tuple[int, ...]]:

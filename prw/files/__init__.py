@@ -1,1 +1,1 @@
-"""What files of ours have in common: validated, memory-mapped, written whole or not at all, labelled in their metadata."""
+"""What our files have in common: values are checked, tensors memory-mapped, files written whole or not at all."""

@@ -1,17 +1,18 @@
-"""Files that are there whole or not at all: written under another name, forced to the disk, then renamed."""
+"""Files that are there whole or not at all: written under a temporary name, forced to the disk, then renamed."""
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PART = ".part"
+"""What the names of unfinished files end with."""
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `path` in the end; what goes wrong on the way leaves nothing."""
+def atomic_write(path: Path) -> Generator[Path]:
+    """Yields a temporary path to write to, which is renamed to `path` in the end; an error on the way leaves nothing."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PART}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,38 +13,43 @@ SIZE_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
-class Label:
-    kind: type
-    """Of dataclass."""
+class FileMetadata:
+    """The metadata of one kind of file."""
+
+    info_class: type
+    """The dataclass that it holds."""
     format: str
-    what: str
-    """People call the file so."""
+    description: str
+    """What people call such a file."""
     maker: str
+    """What makes such files."""
     version: int = 1
 
     @property
     def key(self) -> str:
         return self.format.replace("-", "_")
 
-    def metadata(self, info: Any) -> dict[str, str]:
+    def encode(self, info: Any) -> dict[str, str]:
+        """The dataclass as a safetensors file's metadata."""
         return {self.key: json.dumps({"format": self.format, "version": self.version, **asdict(info)})}
 
-    def read(self, file: SafeFile) -> Any:
+    def decode(self, file: SafeFile) -> Any:
         """The dataclass, or a FileError that names the file."""
         text, name = file.metadata.get(self.key), file.name
         try:
             data = json.loads(text if text is not None and len(text) <= SIZE_LIMIT else "null")
             if not isinstance(data, dict) or data.pop("format", None) != self.format:
-                raise FileError(f"{name} is no CoLoGen {self.what}: choose a file that {self.maker} made.")
+                raise FileError(f"{name} is no CoLoGen {self.description}: choose a file that {self.maker} made.")
             version = data.pop("version", None)
             if not isinstance(version, int) or not 1 <= version <= self.version:
                 raise FileError(
-                    f"{name} is a {self.what} of version {shorten(version)}, expected {self.version}: update the pack."
+                    f"{name} is a {self.description} of version {shorten(version)}, expected {self.version}: "
+                    f"update the pack."
                 )
-            return build(self.kind, data, "metadata")
+            return build(self.info_class, data, "metadata")
         except FileError:
             raise
         except (ValueError, OverflowError, RecursionError) as error:
             raise FileError(
-                f"{name} has metadata that cannot be used ({shorten(error)}): it is no valid {self.what}."
+                f"{name} has metadata that cannot be used ({shorten(error)}): it is no valid {self.description}."
             ) from None

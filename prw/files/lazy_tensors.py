@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .tensor_versions import IdentityKey, versions
+from .tensor_versions import IdentityKey, read_versions
 
 
 class LazyTensors(Mapping[str, Tensor]):
@@ -84,7 +84,7 @@ class Merged(LazyTensors):
 
 def tensor_state(tensors: Mapping[str, Tensor]) -> Any:
     """What a cache compares: lazy tensors know their state, others are compared one by one."""
-    return tensors.state() if isinstance(tensors, LazyTensors) else versions(tensors.values())
+    return tensors.state() if isinstance(tensors, LazyTensors) else read_versions(tensors.values())
 
 
 def itemsize(tensors: Mapping[str, Tensor], name: str) -> int:

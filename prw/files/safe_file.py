@@ -18,11 +18,11 @@ FLOATS = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 
 
 class SafeFile(LazyTensors):
-    """The tensors of a safetensors file as a mapping; each look-up maps, none reads ahead."""
+    """The tensors of a safetensors file as a mapping; each look-up maps one, none reads ahead."""
 
-    def __init__(self, path: str | os.PathLike, called: str = ""):
+    def __init__(self, path: str | os.PathLike, name: str = ""):
         self.path = Path(path)
-        self.name = called or self.path.name
+        self.name = name or self.path.name
         """What people call it."""
         if not self.path.is_file():
             raise FileError(f"There is no file {shorten(path)}: check the name.")
@@ -43,7 +43,7 @@ class SafeFile(LazyTensors):
         return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
     def _check_unchanged(self) -> None:
-        """Refuses a file that was written over in place: its mapped pages may be gone, which kills a process.
+        """Raises if the file was written over in place: its mapped pages may be gone, which kills a process.
 
         Replaced or deleted files stay whole for whoever has them open.
         """
@@ -72,7 +72,7 @@ class SafeFile(LazyTensors):
 
 
 def check_tensors(file: SafeFile, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuses a file whose tensors are not exactly those of these names and shapes."""
+    """Raises if the file's tensors are not exactly those of these names and shapes."""
     for key in expected.keys() - file.keys():
         raise FileError(f"{file.name} lacks the tensor {key} that its metadata promises: download or save it again.")
     for key in file.keys() - expected.keys():
@@ -89,16 +89,16 @@ def check_tensors(file: SafeFile, expected: Mapping[str, tuple[int, ...]]) -> No
             raise FileError(f"{file.name}: {key} is of type {dtype}, expected one of {', '.join(sorted(FLOATS))}.")
 
 
-def begins_with(path: str | os.PathLike, mark: re.Pattern, length: int) -> bool:
-    """Whether a file's first bytes hold the mark; read once for each state of a file, for lists ask again and again."""
+def header_matches(path: str | os.PathLike, pattern: re.Pattern, length: int) -> bool:
+    """Whether a pattern is found in a file's first bytes; they are read once for each state of a file."""
     try:
         stat = os.stat(path)
-        return _begins_with(os.fspath(path), stat.st_size, stat.st_mtime_ns, mark, length)
+        return _header_matches(os.fspath(path), stat.st_size, stat.st_mtime_ns, pattern, length)
     except OSError:
         return False
 
 
 @lru_cache(4096)
-def _begins_with(path: str, size: int, changed: int, mark: re.Pattern, length: int) -> bool:
+def _header_matches(path: str, size: int, changed: int, pattern: re.Pattern, length: int) -> bool:
     with open(path, "rb") as file:
-        return mark.search(file.read(length)) is not None
+        return pattern.search(file.read(length)) is not None

@@ -13,26 +13,27 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from .atomic_write import whole
+from .atomic_write import atomic_write
 from .errors import FileError
 from .lazy_tensors import LazyTensors, itemsize
 from .validate import shorten
 
-NAMES = {
+DTYPE_NAMES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
 }
-ENTRY = 160
-"""Bytes that the header needs for a tensor, besides its name: more than two offsets, a type and a shape can take."""
+ENTRY_BYTES = 160
+"""Room for a tensor in the header, besides its name: more than two offsets, a type and a shape can take."""
 
 
-def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Writes the file, tensor by tensor; it is there whole or not at all."""
     path = Path(path)
     try:
-        with whole(path) as partial, open(partial, "wb") as file:
+        with atomic_write(path) as partial, open(partial, "wb") as file:
             _write(file, tensors, dict(metadata))
     except OSError as error:
         raise FileError(
@@ -43,14 +44,14 @@ def write(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapp
 
 def _write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     header: dict[str, Any] = {"__metadata__": metadata}
-    room = len(json.dumps(header)) + sum(len(json.dumps(name)) + ENTRY for name in tensors)
+    room = len(json.dumps(header)) + sum(len(json.dumps(name)) + ENTRY_BYTES for name in tensors)
     room += -room % 8  # data begins where any number type may
     file.seek(8 + room)
     end = 0
     for name in _wide_first(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         start, end = end, end + tensor.nbytes
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
         file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
     file.seek(0)
     file.write(room.to_bytes(8, "little"))
@@ -58,9 +59,9 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: dict[str, st
 
 
 def _wide_first(tensors: Mapping[str, Tensor]) -> list[str]:
-    """As the library orders them, so that each tensor begins at a multiple of its numbers' width; then by name.
+    """Orders tensors as the library does, so that each begins at a multiple of its numbers' width; then by name.
 
-    Tensors that are computed on the way know the order in which they are cheap.
+    Lazy tensors are listed in the order in which they are cheap.
     """
     names = tensors if isinstance(tensors, LazyTensors) else sorted(tensors)
     return sorted(names, key=lambda name: -itemsize(tensors, name))

@@ -4,27 +4,37 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 LARGEST = 1e6
-KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number", (int, float): "a number"}
+KIND_NAMES: dict[Any, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a text",
+    int: "a whole number",
+    (int, float): "a number",
+}
 
 
 def build(cls: type, data: Any, where: str) -> Any:
-    """A dataclass from an object: no unknown key, and each value of its default's type."""
+    """Makes a dataclass from an object: no unknown key, and each value of its default's type.
+
+    `where` stands in error messages.
+    """
     data, hints = check_keys(cls, data, where), get_type_hints(cls)
     for entry in fields(cls):
         if entry.name in data:
             default = entry.default if entry.default_factory is MISSING else entry.default_factory()
-            data[entry.name] = _value(f"{where}.{entry.name}", data[entry.name], default, hints[entry.name])
+            data[entry.name] = _build_value(f"{where}.{entry.name}", data[entry.name], default, hints[entry.name])
     return cls(**data)
 
 
 def check_keys(cls: type, data: Any, where: str) -> dict[str, Any]:
+    """Returns a copy of an object all of whose keys are fields of the dataclass."""
     data = dict(check_type(where, data, dict))
     for key in data.keys() - {entry.name for entry in fields(cls)}:
         raise ValueError(f"{where} has an unknown entry {shorten(key)!r}")
     return data
 
 
-def _value(where: str, value: Any, default: Any, hint: Any) -> Any:
+def _build_value(where: str, value: Any, default: Any, hint: Any) -> Any:
     if is_dataclass(default):
         return build(type(default), value, where)
     if isinstance(default, tuple):
@@ -41,8 +51,9 @@ def _value(where: str, value: Any, default: Any, hint: Any) -> Any:
 
 
 def check_type(where: str, value: Any, kind: type | tuple[type, ...]) -> Any:
+    """Returns the value if it is of that type."""
     if not isinstance(value, kind):
-        raise ValueError(f"{where} is {shorten(value)!r}, expected {KINDS.get(kind, 'true or false')}")
+        raise ValueError(f"{where} is {shorten(value)!r}, expected {KIND_NAMES.get(kind, 'true or false')}")
     return value
 
 
@@ -57,7 +68,7 @@ def check_range(where: str, value: float, low: float = -LARGEST, high: float = L
 
 
 def shorten(value: Any) -> str:
-    """Anything from a file or a user, fit for a sentence: on one line and not too long."""
+    """Anything from a file or a user as text for a sentence: on one line and not too long."""
     try:
         text = str(value)
     except ValueError:  # an integer of more digits than Python prints

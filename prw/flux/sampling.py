@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def timesteps(steps: int, tokens: int | None = 4096) -> list[float]:
+def make_timesteps(steps: int, tokens: int | None = 4096) -> list[float]:
     """1 to 0 in `steps` steps, shifted towards noise the more tokens the picture has.
 
     FLUX's rule: mu grows linearly from 0.5 at 256 tokens to 1.15 at 4096. None for schnell: no shift.
@@ -19,7 +19,7 @@ def timesteps(steps: int, tokens: int | None = 4096) -> list[float]:
     return [0.0 if t == 0 else math.exp(mu) / (math.exp(mu) + (1 / t - 1)) for t in times]
 
 
-def euler(velocity: Callable[[Tensor, Tensor, float], Tensor], x: Tensor, times: list[float]) -> Tensor:
+def sample_euler(velocity: Callable[[Tensor, Tensor, float], Tensor], x: Tensor, times: list[float]) -> Tensor:
     """Follows `velocity(x, timestep, progress)`, progress from 0 at the first step towards 1."""
     for i, (t, following) in enumerate(zip(times, times[1:], strict=False)):
         timestep = torch.full((len(x),), t, device=x.device, dtype=torch.float32)

@@ -23,9 +23,9 @@ from torch import Tensor
 from ..base_model import Base
 from ..experts import LowRank
 from ..files.errors import FileError
-from ..files.file_metadata import Label
-from ..files.safe_file import SafeFile, begins_with, check_tensors
-from ..files.safetensors_writer import write
+from ..files.file_metadata import FileMetadata
+from ..files.safe_file import SafeFile, check_tensors, header_matches
+from ..files.safetensors_writer import write_safetensors
 from ..files.validate import check_choice, check_range
 from .marked_prompt import MarkedTokens
 
@@ -68,7 +68,7 @@ class ConceptInfo:
         check_choice("where", self.where, tuple(BLOCK_KINDS))
 
 
-LABEL = Label(ConceptInfo, "cologen-concept", "concept", "CoLoGen Train Subject")
+METADATA = FileMetadata(ConceptInfo, "cologen-concept", "concept", "CoLoGen Train Subject")
 
 
 class LayerResidual(NamedTuple):
@@ -87,7 +87,7 @@ class Concept:
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Concept":
         file = SafeFile(path)
-        info = LABEL.read(file)
+        info = METADATA.decode(file)
         shapes = {**list_shapes(info), **dict.fromkeys(list_alphas(info), ())}
         check_tensors(file, shapes)
         if any(file[name] != torch.tensor(float(info.alpha), dtype=file[name].dtype) for name in list_alphas(info)):
@@ -95,7 +95,7 @@ class Concept:
         return cls(info, {name: file[name] for name in list_shapes(info)})
 
     def save(self, path: str | os.PathLike) -> Path:
-        return write(path, {TOKENS: self.vectors, **self.make_lora()}, LABEL.metadata(self.info))
+        return write_safetensors(path, {TOKENS: self.vectors, **self.make_lora()}, METADATA.encode(self.info))
 
     @property
     def vectors(self) -> Tensor:
@@ -108,7 +108,7 @@ class Concept:
 
 
 def looks_like_concept(path: str | os.PathLike) -> bool:
-    return begins_with(path, MARKER, HEADER_BYTES)
+    return header_matches(path, MARKER, HEADER_BYTES)
 
 
 def list_layers(info: ConceptInfo) -> Iterator[tuple[str, slice, str]]:

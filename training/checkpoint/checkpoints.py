@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...prw.files.atomic_write import PART, whole
+from ...prw.files.atomic_write import PART, atomic_write
 from ...prw.files.validate import shorten
 
 SUFFIX = ".safetensors"
@@ -26,7 +26,7 @@ class TrainingError(RuntimeError):
 
 def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     try:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             save_file(contents, partial, {KEY: json.dumps({"version": VERSION, **state})})
     except (OSError, SafetensorError) as error:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import shorten
 
 
@@ -14,7 +14,7 @@ def claim(path: Path, about: Mapping[str, Any], holds: str, advice: str) -> None
     if path.exists():
         refuse_other(path, about, holds, advice)
         return
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 

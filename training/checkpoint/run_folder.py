@@ -11,7 +11,7 @@ import torch
 
 from ...prw.bank.bank import Bank
 from ...prw.base_model import Base
-from ...prw.files.atomic_write import PART, whole
+from ...prw.files.atomic_write import PART, atomic_write
 from ..distributed import ranks
 from ..recipes.curriculum import Curriculum, Settings, Stage
 from .checkpoints import TrainingError
@@ -99,7 +99,7 @@ class RunFolder:
 
     def note(self, name: str, data) -> None:
         try:
-            with whole(self.out / name) as partial:
+            with atomic_write(self.out / name) as partial:
                 partial.write_text(json.dumps(data), encoding="utf-8")
         except OSError as error:
             raise TrainingError(

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from ..recipes.curriculum import load_curriculum, recipes
 from . import cache
 from .evaluate_toy import positive
@@ -78,7 +78,7 @@ def _check(args: Namespace) -> str:
     for task, examples in shown.items():
         if examples:
             paths.append(out / f"{task}.png")
-            with whole(paths[-1]) as partial:
+            with atomic_write(paths[-1]) as partial:
                 sheet(examples).save(partial, format="png")
     if troubled:
         raise ValueError(f"{troubled} of the recipe's sets cannot be used as they are: see above.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...prw.attachment import Host
 from ...prw.coredi.features import make_pooling_matrix
 from ...prw.files.safe_file import SafeFile
-from ...prw.files.safetensors_writer import write
+from ...prw.files.safetensors_writer import write_safetensors
 from ...prw.positions import token_grid
 from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.dataset import MemoryDataset
@@ -68,5 +68,5 @@ def kept_features(host: Host, lessons: MemoryDataset, encoders: Encoders, encode
     path = folder / f"{lessons.task}-{hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()}.safetensors"
     if not path.exists():
         found = features_of(host, lessons, encoders, Eye(Path(encoder)).to(host.device))
-        write(path, {"features": found}, {})
+        write_safetensors(path, {"features": found}, {})
     return SafeFile(path)["features"]

@@ -15,7 +15,7 @@ from ...prw.bank.bank import Bank
 from ...prw.coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
 from ...prw.coredi.features import FEATURE_STATES, Features, embed_features, make_pooling_matrix
 from ...prw.flux.inputs import EncodedPrompt, FluxInputs
-from ...prw.flux.sampling import euler
+from ...prw.flux.sampling import sample_euler
 from ...prw.positions import token_grid
 from ...prw.source import Routing
 from ..forward import SourceContext, predict_velocity, weave
@@ -78,4 +78,4 @@ class FeatureSampler:
                 velocity = without + settings.cfg * (velocity - without)
             return velocity
 
-        return host.latent_out(euler(predict_guided, noise, list(map(float, settings.times))))
+        return host.latent_out(sample_euler(predict_guided, noise, list(map(float, settings.times))))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ...prw.files.atomic_write import PART, whole
+from ...prw.files.atomic_write import PART, atomic_write
 from ...prw.tasks import TASKS
 from ..checkpoint.folder_guard import claim
 from ..data.formats.picture_files import read_picture
@@ -49,7 +49,7 @@ def generate_answers(
         size = source.shape[:2] if is_aligned else fit_area((side, side), side)
         for path in missing:
             picture = generate(protocol.task, source, case.prompt, size, derive_seed(case.id, path.parent.name, seed))
-            with whole(path) as partial:
+            with atomic_write(path) as partial:
                 Image.fromarray(picture).save(partial, format="PNG")
         say(f"{number + 1}: {case.id}")
 

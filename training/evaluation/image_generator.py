@@ -14,7 +14,7 @@ from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import check_range
 from ...prw.flux.flux1 import LATENT_CHANNELS, LATENT_PIXELS
 from ...prw.flux.inputs import EncodedPrompt
-from ...prw.flux.sampling import timesteps
+from ...prw.flux.sampling import make_timesteps
 from ...prw.positions import token_grid
 from ...prw.source import Routing
 from ..comfyui.find_host import enter_host, needed_host, open_files
@@ -86,7 +86,7 @@ class ImageGenerator:
         texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
         encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
-        times = timesteps(how.steps, rows * columns) if how.shifted else timesteps(how.steps)
+        times = make_timesteps(how.steps, rows * columns) if how.shifted else make_timesteps(how.steps)
         return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, *negative)
 
 

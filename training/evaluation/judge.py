@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from .case import resize
 from .networks import open_network, open_processor
 
@@ -91,7 +91,7 @@ def load_marks(judge: Judge, path: Path, source: np.ndarray, drawn: np.ndarray, 
         if known["judge"] == judge.name:
             return Marks(*known["marks"]) if known["marks"] else None
     marks = ask_marks(judge, source, drawn, instruction)
-    with whole(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(json.dumps({"judge": judge.name, "marks": marks}), encoding="utf-8")
     return marks
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from ..monitor.html_page import image, table, whole_page
 from .measure import Score
 from .metrics import METRICS, Answer
@@ -165,5 +165,5 @@ def _format_scores(protocol: Protocol, scores: Sequence[Score], notes: Sequence[
 
 
 def _write_text(path: Path, text: str) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")

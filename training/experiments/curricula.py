@@ -13,7 +13,7 @@ import numpy as np
 
 from ...prw.bank.bank import Bank
 from ...prw.coredi.features import SUFFIX, Features
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import build
 from ..checkpoint.run_folder import RunFolder, fingerprint
 from ..coredi.sampling import FeatureSampler
@@ -152,11 +152,11 @@ class Laboratory:
 
     def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
         self.out, self.count, self.say = out, count, say
-        whole = load_curriculum("toy")
-        self.curriculum = fresh(scaled(whole, BUDGETS[budget]))
-        examples = shorten_recipe(build(ToyRecipe, whole.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
+        toy = load_curriculum("toy")
+        self.curriculum = fresh(scaled(toy, BUDGETS[budget]))
+        examples = shorten_recipe(build(ToyRecipe, toy.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
         self.flux, self.encoders = open_set(SHIPPED)
-        tasks = [stage.task for stage in whole.stages]
+        tasks = [stage.task for stage in toy.stages]
         self.lessons = StageDatasets(
             {task: [toy_data(task, examples, self.encoders, 0)] for task in tasks}, out / "lessons", lambda *_: None
         )
@@ -188,7 +188,7 @@ class Laboratory:
             draw = sample_latents if weight is None else FeatureSampler(left_besides(curriculum, folder), weight)
             asking = self.count, HELD_OUT + seed, experiment.tasks, router
             report |= evaluate(self.host(), self.encoders, bank, *asking, draw=draw)
-        with whole(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(report), encoding="utf-8")
         return report
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.inputs import EncodedPrompt, FluxInputs
-from ...prw.flux.sampling import euler
+from ...prw.flux.sampling import sample_euler
 from ...prw.personalization.shared_guidance import (
     NounProbe,
     SharedStepSettings,
@@ -59,4 +59,4 @@ def drawn_shared(
         plain = predict(x, t, settings.negative)
         return plain + settings.cfg * (found - plain)
 
-    return host.latent_out(euler(led, superclass.noise, list(settings.times)))
+    return host.latent_out(sample_euler(led, superclass.noise, list(settings.times)))

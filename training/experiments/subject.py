@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...prw.embedded_host import EmbeddedHost
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from ...prw.flux.inputs import EncodedPrompt
-from ...prw.flux.sampling import timesteps
+from ...prw.flux.sampling import make_timesteps
 from ...prw.personalization.concept import Concept, insert_vectors, make_residuals
 from ...prw.personalization.dual_branch import BlendSettings
 from ...prw.personalization.low_rank_patch import apply_low_rank
@@ -143,7 +143,7 @@ class SubjectLaboratory:
             draw = partial(
                 drawn_beside, self.host, own, Branch(EncodedPrompt(context, pooled), words, apart), blend=blend
             )
-        return self.encoders.decode(draw(settings=SamplingSettings(timesteps(STEPS), cfg=CFG, negative=negative)))
+        return self.encoders.decode(draw(settings=SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)))
 
     def _told(self, questions: Sequence[Asked]) -> tuple[Tensor, Tensor]:
         return self.encoders.encode_prompts([remove_marks(question.prompt) for question in questions])
@@ -175,7 +175,7 @@ class Exam(Listener):
         concept = trainer.result()
         for way in due:
             self.report[way][str(at)] = self.laboratory.answers(concept, way, self.seed)
-        with whole(self.path) as part:
+        with atomic_write(self.path) as part:
             part.write_text(json.dumps(self.report), encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
 from ..trainer import Step, Trainer
 
@@ -84,7 +84,7 @@ def cut(path: Path, stage: str, iteration: int) -> None:
     """Drops a stage's lines beyond an iteration, and what is no line."""
     if not path.exists():
         return
-    with whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
+    with atomic_write(path) as partial, open(partial, "w", encoding="utf-8") as file:
         for line in read_log(path):
             if line["stage"] != stage or line["iteration"] <= iteration:
                 file.write(json.dumps(line) + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ...prw.bank.bank import Bank
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
@@ -46,7 +46,7 @@ class Report(Listener):
 
 def write_report(path: Path, curriculum: Curriculum, seed: int, recipe: str) -> None:
     """Of the run in its folder."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(page(path.parent, curriculum, seed, recipe), encoding="utf-8")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...prw.files.atomic_write import whole
+from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
 from ..trainer import Trainer
 
@@ -18,7 +18,7 @@ class Samples(Listener):
 
     def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
         path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}-{trainer.iteration:09}.png"
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             Image.fromarray(grid).save(partial, format="PNG")
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ...prw.base_model import Base
 from ...prw.flux.inputs import EncodedPrompt
-from ...prw.flux.sampling import timesteps
+from ...prw.flux.sampling import make_timesteps
 from ...prw.personalization.concept import Concept, ConceptInfo, insert_vectors
 from ...prw.positions import token_grid
 from ..checkpoint.checkpoints import TrainingError
@@ -103,7 +103,7 @@ class SubjectRun(Runner):
         noise = torch.randn(len(prompts), *one.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(device)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
         source = skip_source(self.host, noise)
-        sampling = SamplingSettings(timesteps(settings.sample_steps, rows * columns), settings.guidance)
+        sampling = SamplingSettings(make_timesteps(settings.sample_steps, rows * columns), settings.guidance)
         size = settings.micro or len(prompts)
         with trainer.bending(trainer.left):
             parts = [

@@ -8,7 +8,7 @@ import torch
 from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
 from ...prw.flux.inputs import EncodedPrompt
-from ...prw.flux.sampling import timesteps
+from ...prw.flux.sampling import make_timesteps
 from ...prw.source import Routing
 from ..sampling import SamplingSettings, sample_latents
 from .encoders import ToyEncoders
@@ -39,7 +39,7 @@ def answer(
     negative = EncodedPrompt(*(part.expand(len(asked), *part.shape[1:]) for part in encoders.encode_prompts([""])))
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
     routing = Routing(task=examples[0].task, router=router)
-    settings = SamplingSettings(timesteps(steps), cfg=CFG, negative=negative)
+    settings = SamplingSettings(make_timesteps(steps), cfg=CFG, negative=negative)
     return encoders.decode(draw(host, bank, routing, source, noise, prompt, settings))
 
 

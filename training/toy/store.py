@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...prw.files.safe_file import SafeFile
-from ...prw.files.safetensors_writer import write
+from ...prw.files.safetensors_writer import write_safetensors
 from ...prw.flux.checkpoint import load_flux
 from ...prw.flux.flux1 import Flux
 from .encoders import ToyEncoders
@@ -43,4 +43,4 @@ def save_module(module: nn.Module, path: Path) -> None:
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     """In half precision, and whole or not at all."""
-    write(path, {name: tensor.to(torch.float16) for name, tensor in weights.items()}, {})
+    write_safetensors(path, {name: tensor.to(torch.float16) for name, tensor in weights.items()}, {})

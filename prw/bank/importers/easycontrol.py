@@ -17,7 +17,7 @@ from ...base_model import Base
 from ...config import BankInfo, ExpertInfo
 from ...files.errors import FileError
 from ...files.lazy_tensors import Renamed
-from ...files.safe_file import SafeFile, begins_with
+from ...files.safe_file import SafeFile, header_matches
 from ...files.validate import check_choice, shorten
 from ...source_format import SourceFormat
 from ..bank import Bank
@@ -70,7 +70,7 @@ def claims(names: Iterable[str]) -> bool:
 
 
 def looks_like_easycontrol(path: str | os.PathLike) -> bool:
-    return begins_with(path, MARK, LOOKED_AT)
+    return header_matches(path, MARK, LOOKED_AT)
 
 
 class Place(NamedTuple):

@@ -20,7 +20,7 @@ from ...config import BankInfo
 from ...files.errors import BankError, FileError
 from ...files.lazy_tensors import Renamed
 from ...files.safe_file import SafeFile, check_tensors
-from ...files.safetensors_writer import write
+from ...files.safetensors_writer import write_safetensors
 from ...files.validate import LARGEST, shorten
 from ..bank import Bank
 from ..compress import wide
@@ -134,7 +134,7 @@ def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
         made = Path(beside) / name
         config.save_pretrained(made)
         (made / OURS).write_text(json.dumps({"spelling": spelling, "bank": encode(info)}), encoding="utf-8")
-        write(made / WEIGHTS, _adapter(bank, name, shapes, cuts), {"format": "pt"})
+        write_safetensors(made / WEIGHTS, _adapter(bank, name, shapes, cuts), {"format": "pt"})
         return made.rename(folder)
 
 

@@ -42,11 +42,11 @@ def test_bf16_is_the_hosts_within_rounding(comfy):
 def test_the_euler_sampler_is_the_hosts(comfy):
     from cologen.prw.embedded_host import velocity
     from cologen.prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
-    from cologen.prw.flux.sampling import euler, timesteps
+    from cologen.prw.flux.sampling import make_timesteps, sample_euler
     from sampling import conditioning, sample
 
     flux = tiny_flux()
-    times = timesteps(4, tokens=4096)
+    times = make_timesteps(4, tokens=4096)
     expected = sample(host_model(flux), conditioning(), sigmas=torch.tensor(times))
     noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 8, 8), 7)
     text, options = conditioning()[0]
@@ -54,18 +54,18 @@ def test_the_euler_sampler_is_the_hosts(comfy):
     def predict(x, timestep, progress):
         return velocity(flux, x, timestep, text, options["pooled_output"], torch.tensor([3.5]))
 
-    found = euler(predict, noise, times) / LATENT_SCALE + LATENT_SHIFT
+    found = sample_euler(predict, noise, times) / LATENT_SCALE + LATENT_SHIFT
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 def test_the_shift_at_full_size_is_the_hosts(comfy):
-    from cologen.prw.flux.sampling import timesteps
+    from cologen.prw.flux.sampling import make_timesteps
     from comfy.model_sampling import flux_time_shift
 
     expected = [flux_time_shift(1.15, 1.0, t) if t else 0.0 for t in (1.0, 0.75, 0.5, 0.25, 0.0)]
-    assert timesteps(4, tokens=4096) == pytest.approx(expected)
-    assert timesteps(4, tokens=None) == [1.0, 0.75, 0.5, 0.25, 0.0]
-    assert timesteps(2, tokens=256)[1] == pytest.approx(torch.sigmoid(torch.tensor(0.5)).item())
+    assert make_timesteps(4, tokens=4096) == pytest.approx(expected)
+    assert make_timesteps(4, tokens=None) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert make_timesteps(2, tokens=256)[1] == pytest.approx(torch.sigmoid(torch.tensor(0.5)).item())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ....prw.files.atomic_write import PART, whole
+from ....prw.files.atomic_write import PART, atomic_write
 from ....prw.files.validate import shorten
 from ...checkpoint.folder_guard import claim
 from .dataset import LatentShapes
@@ -63,7 +63,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, data: Any) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(data), encoding="utf-8")
 
 

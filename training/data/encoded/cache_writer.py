@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ....prw.files.safetensors_writer import write
+from ....prw.files.safetensors_writer import write_safetensors
 from ...encoders.protocol import Encoders
 from ..prefetch import prefetch
 from ..sample import Example
@@ -234,4 +234,4 @@ def pack_shard(
 
 
 def save_shard(path: Path, tensors: dict[str, Tensor], texts: dict[str, Any]) -> None:
-    write(path, tensors, {KEY: json.dumps(texts)})
+    write_safetensors(path, tensors, {KEY: json.dumps(texts)})

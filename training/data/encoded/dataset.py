@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from ....prw.files.safe_file import SafeFile
-from ....prw.files.safetensors_writer import write
+from ....prw.files.safetensors_writer import write_safetensors
 from .samples import TENSORS, EncodedSamples, concat_samples
 
 MIN_VAL, MAX_VAL = 1, 64
@@ -95,7 +95,7 @@ class MemoryDataset:
         samples = self.samples
         texts = {"task": self.task, "ids": "\n".join(samples.ids), "prompts": "\n".join(samples.prompts)}
         texts |= {} if self.val_count is None else {"held": str(self.val_count)}
-        write(path, {name: getattr(samples, name) for name in TENSORS}, texts)
+        write_safetensors(path, {name: getattr(samples, name) for name in TENSORS}, texts)
 
 
 def load_dataset(path: str | os.PathLike) -> MemoryDataset:

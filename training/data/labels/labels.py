@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ....prw.files.atomic_write import whole
+from ....prw.files.atomic_write import atomic_write
 from ....prw.files.validate import shorten
 from ...checkpoint.folder_guard import claim
 from ..box import Size
@@ -54,10 +54,10 @@ def write_labels(
             for sample, things in zip(some, label(some)):
                 lines.append(json.dumps({"id": sample.id, "by": by, "things": things}) + "\n")
         if lines:
-            with whole(folder / f"{share}-{number:05}.jsonl") as partial:
+            with atomic_write(folder / f"{share}-{number:05}.jsonl") as partial:
                 partial.write_text("".join(lines), encoding="utf-8")
             number += 1
-        with whole(place) as partial:
+        with atomic_write(place) as partial:
             partial.write_text(json.dumps({"stream": stream.state_dict(), "parts": number}), encoding="utf-8")
         yield stream.tally.seen
 

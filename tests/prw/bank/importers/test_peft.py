@@ -177,7 +177,7 @@ def test_an_export_is_there_whole_or_not_at_all(flux, tmp_path, monkeypatch):
     def full(*_):
         raise FileError("the disk is full")
 
-    monkeypatch.setattr("cologen.prw.bank.importers.peft.write", full)
+    monkeypatch.setattr("cologen.prw.bank.importers.peft.write_safetensors", full)
     with pytest.raises(FileError, match="the disk is full"):
         export(tiny_bank(flux, names=("ground",)), tmp_path)
     assert not list(tmp_path.iterdir())
