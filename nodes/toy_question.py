@@ -5,8 +5,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..training.toy.evaluate import APART
-from ..training.toy.tasks import ASK, questions
+from ..training.toy.evaluate import HELD_OUT_SEED
+from ..training.toy.tasks import QUESTION_MAKERS, make_questions
 from .inputs.schema import CATEGORY, schema
 
 
@@ -20,7 +20,7 @@ class CoLoGenToyQuestion(io.ComfyNode):
             description="Draws a question of the built-in toy world: what to give it, what to ask, and the right answer.",
             search_aliases=["example", "demo", "test picture", "toy world"],
             inputs=[
-                io.Combo.Input("task", options=list(ASK), tooltip="What shall be asked for."),
+                io.Combo.Input("task", options=list(QUESTION_MAKERS), tooltip="What shall be asked for."),
                 io.Int.Input(
                     "question_seed",
                     default=0,
@@ -40,7 +40,7 @@ class CoLoGenToyQuestion(io.ComfyNode):
 
     @classmethod
     def execute(cls, task: str, question_seed: int) -> io.NodeOutput:
-        (question,) = questions(task, 1, APART + question_seed)
+        (question,) = make_questions(task, 1, HELD_OUT_SEED + question_seed)
         example = question.example
         change = torch.from_numpy((example.source != example.target).any(-1).astype(np.float32))[None]
         return io.NodeOutput(_image(example.source), example.prompt, _image(example.target), change)

@@ -124,7 +124,7 @@ def folder_examples(folder: str, task: str, size: int, count: int, seed: int) ->
 
 
 def toy_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
-    from ..training.toy.make import toy_examples as draw
+    from ..training.toy.make import make_toy_examples as draw
 
     drawn = draw(task, max(2, count or TOY_COUNT), seed)
     return drawn.__getitem__, len(drawn), {}

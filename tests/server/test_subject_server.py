@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cologen.prw.personalization.concept import Concept
 from cologen.training.comfyui.server import TOY, Server, base_directory, node, shown
-from cologen.training.toy.subject import toy_photos
+from cologen.training.toy.subject import draw_photos
 from pack import HOST
 from PIL import Image
 
@@ -54,7 +54,7 @@ def graph(trained: bool) -> dict:
 
 
 def test_photos_become_a_concept_that_a_stock_sampler_draws(tmp_path, comfy):
-    photos = {f"photo{i + 1}": Image.fromarray(one) for i, one in enumerate(list(toy_photos().values())[:2])}
+    photos = {f"photo{i + 1}": Image.fromarray(one) for i, one in enumerate(list(draw_photos().values())[:2])}
     base = base_directory(tmp_path, photos)
     server = Server(HOST, base)
     try:

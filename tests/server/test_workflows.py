@@ -8,11 +8,11 @@ import pytest
 from cologen.training.comfyui.server import Server, base_directory, shown
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import iou
-from cologen.training.toy.evaluate import APART
+from cologen.training.toy.evaluate import HELD_OUT_SEED
 from cologen.training.toy.render import item_mask
 from cologen.training.toy.scene import MARKERS
-from cologen.training.toy.score import SCORE
-from cologen.training.toy.tasks import Question, questions
+from cologen.training.toy.score import SCORERS
+from cologen.training.toy.tasks import Question, make_questions
 from make_workflows import FOLDER, WORKFLOWS, drawn, text_of
 from pack import HOST
 from workflows_flux import FILES, OWN
@@ -85,7 +85,7 @@ def test_the_toy_world_s_workflows_run_to_their_picture(server, base, info, name
 
 def asked(graph) -> Question:
     (node,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenToyQuestion"]
-    (question,) = questions(node["task"], 1, APART + node["question_seed"])
+    (question,) = make_questions(node["task"], 1, HELD_OUT_SEED + node["question_seed"])
     return question
 
 
@@ -95,7 +95,7 @@ def test_the_oracle_finds_each_task_s_answer_right(server, base, info, task):
     question = asked(graph)
     if task == "control":
         question = replace(question, example=replace(question.example, kind="canny"))  # whose edges the graph draws
-    scores = SCORE[task](question, saved_picture(base, graph, server.run(graph)))
+    scores = SCORERS[task](question, saved_picture(base, graph, server.run(graph)))
     for name, value in scores.items():
         assert value <= FAR if name in ("outside", "rest") else value >= GOOD, scores
 

@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.tasks import TASKS
-from ..toy.evaluate import answer
-from ..toy.score import SCORE
+from ..toy.evaluate import answer_questions
+from ..toy.score import SCORERS
 from ..toy.store import BANK, SHIPPED, open_set
-from ..toy.tasks import ASK, Question, questions
+from ..toy.tasks import QUESTION_MAKERS, Question, make_questions
 
 EACH = 4
 """Questions of each task."""
@@ -27,7 +27,7 @@ RIGHT, WRONG = (120, 220, 140), (240, 120, 110)
 
 def demo(out: Path, comfy: bool = False) -> Path:
     """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
-    asked = [question for task in ASK for question in questions(task, EACH, SEED)]
+    asked = [question for task in QUESTION_MAKERS for question in make_questions(task, EACH, SEED)]
     if comfy:
         from ..comfyui.server import demo_pictures
 
@@ -44,13 +44,13 @@ def demo(out: Path, comfy: bool = False) -> Path:
 def embedded(asked: list[Question]) -> list[np.ndarray]:
     toy, bank = open_set(), Bank.open(SHIPPED / BANK)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    of = {task: [question for question in asked if question.example.task == task] for task in ASK}
-    return [picture for some in of.values() for picture in answer(host, toy.encoders, bank, some, SEED)]
+    of = {task: [question for question in asked if question.example.task == task] for task in QUESTION_MAKERS}
+    return [picture for some in of.values() for picture in answer_questions(host, toy.encoders, bank, some, SEED)]
 
 
 def verdict(question: Question, picture: np.ndarray) -> tuple[str, bool]:
     """What the oracle says of it, and whether that is good."""
-    scores = SCORE[question.example.task](question, picture)
+    scores = SCORERS[question.example.task](question, picture)
     words = ", ".join(f"{name} {WORD[name](value)}" for name, value in scores.items())
     return words, all(GOOD[name](value) for name, value in scores.items())
 

@@ -32,7 +32,7 @@ def _drift(args: Namespace) -> str:
 
     from ..evaluation.drift import apply_subject, attach_bank, generate_pairs, score_pairs
     from ..evaluation.networks import MetricNetworks
-    from ..toy.evaluate import summary
+    from ..toy.evaluate import summarize
 
     if args.subject and args.bank:
         raise ValueError("Both --bank and --subject are given, expected one of them: measure them one by one.")
@@ -43,7 +43,7 @@ def _drift(args: Namespace) -> str:
     say = (lambda line: None) if args.json else lambda line: sys.stderr.write(line + "\n")
     answers = generate_pairs(generator, applied, prompts, (read_side(args),) * 2, args.seed, say)
     scores, why = score_pairs(answers, MetricNetworks(args.checkpoints, parse_models(args.model), device), scenes)
-    report = {**summary(scores), "n": len(answers), "seed": args.seed, **({"clip_t_why": why} if why else {})}
+    report = {**summarize(scores), "n": len(answers), "seed": args.seed, **({"clip_t_why": why} if why else {})}
     return json.dumps(report) if args.json else table(report)
 
 

@@ -31,11 +31,11 @@ def positive(text: str) -> int:
 def _toy(args: Namespace) -> str:
     from ..toy.evaluate import evaluate
     from ..toy.store import BANK, SHIPPED, open_set
-    from ..toy.tasks import ASK
+    from ..toy.tasks import QUESTION_MAKERS
 
-    tasks = args.tasks or list(ASK)
-    if unknown := [task for task in tasks if task not in ASK]:
-        raise ValueError(f"There is no toy task {unknown[0]!r}, expected some of {', '.join(ASK)}.")
+    tasks = args.tasks or list(QUESTION_MAKERS)
+    if unknown := [task for task in tasks if task not in QUESTION_MAKERS]:
+        raise ValueError(f"There is no toy task {unknown[0]!r}, expected some of {', '.join(QUESTION_MAKERS)}.")
     toy = open_set(args.base or SHIPPED)
     bank = Bank.open(args.bank or SHIPPED / BANK)
     say = None if args.json else lambda line: sys.stderr.write(line + "\n")

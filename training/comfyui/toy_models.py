@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..toy.store import BANK, FLUX, SHIPPED, TEXT, VAE
-from ..toy.text import TextEncoder, tokens_told
+from ..toy.text import TextEncoder, tokenize_as_host
 
 TOY = "toy world (built in)"
 """How it is chosen where a file is."""
@@ -33,7 +33,7 @@ class ToyTokenizer:
         self.reader = TextEncoder()
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict:
-        return tokens_told(self.reader, text, return_word_ids)
+        return tokenize_as_host(self.reader, text, return_word_ids)
 
     def untokenize(self, pairs):
         names = {index: word for word, index in self.reader.index.items()}

@@ -14,12 +14,12 @@ from ...prw.attachment import Attachment
 from ...prw.base_model import Base
 from ...prw.personalization.concept import Concept, make_residuals
 from ...prw.personalization.low_rank_patch import apply_low_rank
-from ..toy.evaluate import APART
-from ..toy.oracle import read
+from ..toy.evaluate import HELD_OUT_SEED
+from ..toy.oracle import read_scene
 from ..toy.scene import Scene, draw_scene
-from ..toy.score import same_item
+from ..toy.score import has_item
 from ..toy.subject import NOUN
-from ..toy.words import Fact, tell_all, thing_of
+from ..toy.words import Fact, describe_facts, make_fact
 from .case import Case
 from .image_generator import ImageGenerator
 from .measure import measure
@@ -119,20 +119,20 @@ def score_pairs(
 
 def draw_unrelated(count: int, seed: int) -> list[tuple[Scene, str]]:
     """Draws scenes of the toy world that lack its subject's noun, each with a prompt."""
-    rng, scenes = np.random.default_rng((APART + seed, 20)), []
+    rng, scenes = np.random.default_rng((HELD_OUT_SEED + seed, 20)), []
     while len(scenes) < count:
         scene = draw_scene(rng)
         if all(item.shape != NOUN for item in scene.items):
-            facts = [*map(thing_of, scene.items), Fact("ground", colour=scene.ground)]
-            scenes.append((scene, tell_all(rng, facts)))
+            facts = [*map(make_fact, scene.items), Fact("ground", colour=scene.ground)]
+            scenes.append((scene, describe_facts(rng, facts)))
     return scenes
 
 
 def measure_agreement(scene: Scene, picture: np.ndarray) -> float:
     """The share of a scene's things, and its ground, that the oracle finds."""
-    reading = read(picture)
+    reading = read_scene(picture)
     things = [
-        reading.sure(item.place) and same_item(reading.scene, item, item.place, ("shape", "colour"))
+        reading.is_sure(item.place) and has_item(reading.scene, item, item.place, ("shape", "colour"))
         for item in scene.items
     ]
     return float(np.mean([*things, reading.scene.ground == scene.ground]))

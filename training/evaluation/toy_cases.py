@@ -4,8 +4,8 @@ from itertools import count, islice
 
 import numpy as np
 
-from ..toy.evaluate import APART
-from ..toy.tasks import ASK
+from ..toy.evaluate import HELD_OUT_SEED
+from ..toy.tasks import QUESTION_MAKERS
 from .case import Case
 
 TOY_METRICS = ("l1", "rmse", "ssim")
@@ -17,8 +17,8 @@ DEFAULT_COUNT = 16
 
 def make_toy_cases(task: str, kind: str, cases: int, seed: int) -> list[Case]:
     """The first `cases` questions of a task, of one kind of map or of all (""); a seed draws others."""
-    rng = np.random.default_rng((APART + seed, list(ASK).index(task)))
-    examples = (ASK[task](rng, f"{task}-{seed}-{i}").example for i in count())
+    rng = np.random.default_rng((HELD_OUT_SEED + seed, list(QUESTION_MAKERS).index(task)))
+    examples = (QUESTION_MAKERS[task](rng, f"{task}-{seed}-{i}").example for i in count())
     matching = (example for example in examples if kind in ("", example.kind))
     return [
         Case(it.id, it.source, it.prompt, it.target, {"photos": (it.source, it.target), "group": it.kind})

@@ -37,7 +37,7 @@ from ..subject.dataset import recipe_lessons
 from ..subject.run import SubjectRun
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import NAME, SHIPPED, open_set
-from ..toy.subject import Asked, asked, mean_scores
+from ..toy.subject import SubjectQuestion, make_questions, mean_scores
 from .curricula import HELD_OUT, mean_and_sd
 from .dual_branch import Branch, drawn_beside
 from .shared_guidance import drawn_shared
@@ -117,7 +117,7 @@ class SubjectLaboratory:
 
     def answers(self, concept: Concept, way: str, seed: int) -> dict[str, float]:
         """How well questions are answered, drawn this way."""
-        questions = sorted(asked(self.count, HELD_OUT + seed), key=lambda question: len(question.scene.items))
+        questions = sorted(make_questions(self.count, HELD_OUT + seed), key=lambda question: len(question.scene.items))
         pictures: list[np.ndarray] = []
         with apply_low_rank(self.flux, make_residuals(concept.info, concept.tensors)):
             for size in sorted({len(question.scene.items) for question in questions}):
@@ -125,7 +125,7 @@ class SubjectLaboratory:
                 pictures += list(self._drawn(concept, some, way, seed + size))
         return mean_scores(questions, pictures)
 
-    def _drawn(self, concept: Concept, questions: Sequence[Asked], way: str, seed: int) -> np.ndarray:
+    def _drawn(self, concept: Concept, questions: Sequence[SubjectQuestion], way: str, seed: int) -> np.ndarray:
         """Of questions whose words stand at the same places."""
         generator = torch.Generator().manual_seed(seed)
         (context, pooled), words = self._told(questions), self.encoders.find_words(questions[0].prompt)
@@ -145,7 +145,7 @@ class SubjectLaboratory:
             )
         return self.encoders.decode(draw(settings=SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)))
 
-    def _told(self, questions: Sequence[Asked]) -> tuple[Tensor, Tensor]:
+    def _told(self, questions: Sequence[SubjectQuestion]) -> tuple[Tensor, Tensor]:
         return self.encoders.encode_prompts([remove_marks(question.prompt) for question in questions])
 
 

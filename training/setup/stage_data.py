@@ -19,7 +19,7 @@ from ..data.sets import Source, open_source
 from ..encoders.protocol import Encoders
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
-from ..toy.tasks import ASK
+from ..toy.tasks import QUESTION_MAKERS
 
 TOY = "toy"
 Progress = Callable[[str, int, int], None]
@@ -90,7 +90,7 @@ def find_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, 
 
     def find(stage: Stage, name: str) -> EncodedByRun | EncodedInCache:
         if name == TOY:
-            check_choice(f"{stage.name}.task", stage.task, (*ASK, OWN))
+            check_choice(f"{stage.name}.task", stage.task, (*QUESTION_MAKERS, OWN))
             return toy_data(stage.task, toy_count, encoders, seed)
         size = curriculum.settings.resolution
         if cache := find_cache(curriculum, name):
@@ -119,13 +119,13 @@ def open_stage_source(curriculum: Curriculum, stage: Stage, name: str) -> Source
 
 def toy_data(task: str, count: int, encoders: Encoders, seed: int) -> EncodedByRun:
     def make(progress: Progress) -> MemoryDataset:
-        from ..toy.make import toy_examples
+        from ..toy.make import make_toy_examples
 
         def report(done: int) -> None:
             progress(f"lessons for {task}", done, count)
 
         report(0)
-        return encode_dataset(encoders, task, toy_examples(task, count, seed), progress=report)
+        return encode_dataset(encoders, task, make_toy_examples(task, count, seed), progress=report)
 
     return EncodedByRun(f"{task}-{count}-{seed}", make)
 

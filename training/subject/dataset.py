@@ -56,18 +56,18 @@ def prior(encoders: Encoders, pictures: Mapping[str, tuple[np.ndarray, str]]) ->
 def recipe_lessons(recipe: SubjectRecipe, encoders: Encoders, seed: int) -> dict[str, MemoryDataset]:
     """What a recipe names: folders, or the built-in world's own subject."""
     from ..toy.scene import SIDE
-    from ..toy.subject import toy_photos, toy_prior
+    from ..toy.subject import draw_photos, draw_prior
 
     subject, toy = recipe.subject, recipe.curriculum.base == "toy"
     side = SIDE if toy else recipe.curriculum.settings.resolution
     if not toy:
         refuse_missing("photos", subject.photos, "3 to 10 photos of it")
-    own = folder_pictures(Path(subject.photos), side) if subject.photos else toy_photos(seed)
+    own = folder_pictures(Path(subject.photos), side) if subject.photos else draw_photos(seed)
     found: dict[str, MemoryDataset] = {OWN: photos(encoders, own, subject)}
     if recipe.stage.replay:
         if not toy:
             refuse_missing("prior", subject.prior, "pictures of its class with their prompts")
-        told = folder_told(Path(subject.prior), side) if subject.prior else toy_prior(TOY_PRIOR, seed)
+        told = folder_told(Path(subject.prior), side) if subject.prior else draw_prior(TOY_PRIOR, seed)
         found[PRIOR] = prior(encoders, told)
     return found
 

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
-from .text import TextEncoder, tokens_told
-from .vae import ToyVAE, linear_of, patches_of, pixels
+from .text import TextEncoder, tokenize_as_host
+from .vae import ToyVAE, collapse_encoder, split_patches, to_tensor
 
 
 class ToyEncoders:
     def __init__(self, text: TextEncoder, vae: ToyVAE):
         self.text, self.vae = text, vae
-        self.weight, self.bias = linear_of(vae)
+        self.weight, self.bias = collapse_encoder(vae)
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
         """What the VAE's encoder gives, by the one matrix that it amounts to."""
-        patches = patches_of(pixels(np.stack(pictures)).to(self.bias))
+        patches = split_patches(to_tensor(np.stack(pictures)).to(self.bias))
         return (patches @ self.weight + self.bias).movedim(-1, 1).contiguous()
 
     @torch.no_grad()
@@ -32,7 +32,7 @@ class ToyEncoders:
         """There is no padding: every prompt has as many tokens."""
 
     def find_words(self, prompt: str) -> MarkedTokens:
-        return find_marked_tokens(prompt, partial(tokens_told, self.text, word_ids=True))
+        return find_marked_tokens(prompt, partial(tokenize_as_host, self.text, word_ids=True))
 
     def identity(self) -> str:
         """What decides its answers."""

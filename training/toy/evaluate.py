@@ -12,17 +12,17 @@ from ...prw.flux.sampling import make_timesteps
 from ...prw.source import Routing
 from ..sampling import SamplingSettings, sample_latents
 from .encoders import ToyEncoders
-from .score import SCORE
-from .tasks import ASK, Question, questions
+from .score import SCORERS
+from .tasks import QUESTION_MAKERS, Question, make_questions
 
-APART = 10**6
+HELD_OUT_SEED = 10**6
 """Added to an evaluation's seed, so that no training run has seen its scenes."""
 STEPS = 12
 CFG = 2.5
 
 
 @torch.no_grad()
-def answer(
+def answer_questions(
     host: Host,
     encoders: ToyEncoders,
     bank: Bank,
@@ -49,7 +49,7 @@ def evaluate(
     bank: Bank,
     count: int = 256,
     seed: int = 0,
-    tasks: Sequence[str] = tuple(ASK),
+    tasks: Sequence[str] = tuple(QUESTION_MAKERS),
     router: str = "",
     chunk: int = 64,
     say: Callable[[str], None] | None = None,
@@ -59,28 +59,28 @@ def evaluate(
     report: dict = {"n": count, "seed": seed}
     for task in tasks:
         scores = []
-        asked = questions(task, count, APART + seed)
+        asked = make_questions(task, count, HELD_OUT_SEED + seed)
         for start in range(0, count, chunk):
             some = asked[start : start + chunk]
-            pictures = answer(host, encoders, bank, some, seed + start, router, draw=draw)
-            scores += [SCORE[task](question, picture) for question, picture in zip(some, pictures)]
-        report[task] = summary(scores)
+            pictures = answer_questions(host, encoders, bank, some, seed + start, router, draw=draw)
+            scores += [SCORERS[task](question, picture) for question, picture in zip(some, pictures)]
+        report[task] = summarize(scores)
         if say is not None:
             say(f"{task}: {report[task]}")
     return report
 
 
-def summary(scores: Sequence[dict[str, float]]) -> dict:
+def summarize(scores: Sequence[dict[str, float]]) -> dict:
     """The mean of each measure over the pictures that have it, with its 95 % interval."""
     found = {}
     for name in sorted({name for score in scores for name in score}):
         values = np.array([score[name] for score in scores if name in score])
         found[name] = round(float(values.mean()), 4)
-        found[f"{name}_ci"] = [round(float(bound), 4) for bound in interval(values)]
+        found[f"{name}_ci"] = [round(float(bound), 4) for bound in bootstrap_interval(values)]
     return found
 
 
-def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
     """By bootstrap: the middle 95 % of means of resampled values."""
     rng = np.random.default_rng(0)
     means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)

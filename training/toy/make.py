@@ -16,13 +16,13 @@ from ..data.tasks.canny import canny
 from ..data.tasks.inpaint import GREY
 from .pretrain import Pretraining
 from .render import depth_map, render, seg_map
-from .scene import draw_scene, with_mark
+from .scene import add_mark, draw_scene
 from .store import FLUX, TEXT, VAE, ToySet, open_set, open_toy_encoders, save_module, save_weights
-from .tasks import questions
+from .tasks import make_questions
 from .text import train_text
-from .vae import Components, ToyVAE, pixels, principal_encoder, train_decoder
+from .vae import Components, ToyVAE, make_principal_encoder, to_tensor, train_decoder
 
-Say = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Hears what is being made, how much is done, and of how much."""
 
 
@@ -57,7 +57,7 @@ def shorten_recipe(recipe: ToyRecipe, share: float) -> ToyRecipe:
     return replace(recipe, **{name: max(2, round(getattr(recipe, name) * share)) for name in names})
 
 
-def make_set(recipe: ToyRecipe, folder: Path, seed: int, say: Say) -> ToySet:
+def make_set(recipe: ToyRecipe, folder: Path, seed: int, say: Progress) -> ToySet:
     """Everything the recipe asks for that is not in the folder yet."""
     about = {**asdict(recipe), "seed": seed}
     claim(folder / "base.json", about, "a base of another recipe or seed", "choose another folder, or delete this one")
@@ -77,17 +77,17 @@ def make_set(recipe: ToyRecipe, folder: Path, seed: int, say: Say) -> ToySet:
     return open_set(folder)
 
 
-def make_vae(recipe: ToyRecipe, seed: int, say: Say) -> ToyVAE:
+def make_vae(recipe: ToyRecipe, seed: int, say: Progress) -> ToyVAE:
     rng = np.random.default_rng((seed, 1))
     torch.manual_seed(seed)
-    components, vae = Components.of(pixels(typical(rng))), ToyVAE()
-    vae.taesd_encoder = principal_encoder(components)
+    components, vae = Components.of(to_tensor(draw_typical(rng))), ToyVAE()
+    vae.taesd_encoder = make_principal_encoder(components)
 
     def crops(count: int):
         """Quarters of scenes: more iterations in the same time."""
         y, x = rng.integers(0, 5, 2) * 8
-        pictures = np.stack([render(with_mark(rng, draw_scene(rng), 0.3)) for _ in range(count)])
-        return pixels(pictures[:, y : y + 32, x : x + 32])
+        pictures = np.stack([render(add_mark(rng, draw_scene(rng), 0.3)) for _ in range(count)])
+        return to_tensor(pictures[:, y : y + 32, x : x + 32])
 
     train_decoder(
         vae,
@@ -101,11 +101,11 @@ def make_vae(recipe: ToyRecipe, seed: int, say: Say) -> ToyVAE:
     return vae
 
 
-def typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
+def draw_typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
     """What the VAE must be able to say: scenes, now and then a control map or a hole."""
     pictures = []
     for i in range(count):
-        scene = with_mark(rng, draw_scene(rng), 0.4)
+        scene = add_mark(rng, draw_scene(rng), 0.4)
         picture = render(scene)
         pictures.append(picture)
         if i % 8 == 0:
@@ -117,7 +117,7 @@ def typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
     return np.stack(pictures)
 
 
-def make_flux(recipe: ToyRecipe, folder: Path, seed: int, say: Say, every: int = 200) -> None:
+def make_flux(recipe: ToyRecipe, folder: Path, seed: int, say: Progress, every: int = 200) -> None:
     run = Pretraining(
         open_toy_encoders(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed, recipe.flux_shift
     )
@@ -132,10 +132,10 @@ def make_flux(recipe: ToyRecipe, folder: Path, seed: int, say: Say, every: int =
     save_weights(run.average, folder / FLUX)
 
 
-def toy_examples(task: str, count: int, seed: int) -> list[Example]:
+def make_toy_examples(task: str, count: int, seed: int) -> list[Example]:
     """What stages are trained on; held-out questions have seeds of their own (evaluate.py)."""
-    return [question.example for question in questions(task, count, seed)]
+    return [question.example for question in make_questions(task, count, seed)]
 
 
-def _report(say: Say, what: str, total: int) -> Callable:
+def _report(say: Progress, what: str, total: int) -> Callable:
     return lambda i, *rest: say(what, i, total)

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .render import coverage, shading
+from .render import coverage, row_brightness
 from .scene import COLOURS, CORNER, GROUNDS, PLACES, SHAPES, SIZES, TEXTURES, Item, Scene
 
 REACH = 3
 """Pixels off its centre at which a thing is still looked for: one more than scenes are drawn with."""
-DOUBT = 0.2
+MAX_DOUBT = 0.2
 """What is left unexplained, relative to the thing itself, from which on a finding does not count."""
 
 
@@ -35,17 +35,17 @@ class Reading(NamedTuple):
     doubt: dict[str, float]
     """By place: what stays unexplained there, in units of the thing found (or of a small one)."""
 
-    def sure(self, place: str) -> bool:
-        return self.doubt[place] < DOUBT
+    def is_sure(self, place: str) -> bool:
+        return self.doubt[place] < MAX_DOUBT
 
 
 @lru_cache(maxsize=1)
-def forms() -> Forms:
+def draw_forms() -> Forms:
     offsets = range(-REACH, REACH + 1)
     names = [(shape, size, y, x) for shape in SHAPES for size in SIZES for y in offsets for x in offsets]
     middle = CORNER / 2
     plain = np.stack([coverage(shape, SIZES[size], middle + y, middle + x, CORNER) for shape, size, y, x in names])
-    shaded = np.stack([plain * shading(texture, CORNER)[..., 0] for texture in TEXTURES])
+    shaded = np.stack([plain * row_brightness(texture, CORNER)[..., 0] for texture in TEXTURES])
     plain, shaded = plain.reshape(len(names), -1), shaded.reshape(len(TEXTURES), len(names), -1)
     both = (
         (shaded * shaded).sum(-1),
@@ -55,7 +55,7 @@ def forms() -> Forms:
     return Forms(names, plain, shaded, np.stack(both))
 
 
-def read(picture: np.ndarray) -> Reading:
+def read_scene(picture: np.ndarray) -> Reading:
     """From uint8 (SIDE, SIDE, 3)."""
     picture = picture.astype(float)
     ground = read_ground(picture)
@@ -75,7 +75,7 @@ def read_ground(picture: np.ndarray) -> str:
 
 def read_corner(difference: np.ndarray, ground: np.ndarray, place: str) -> tuple[Item | None, float]:
     """The best drawing of a corner, given what it differs from its ground."""
-    known, pixels = forms(), difference.reshape(-1, 3)
+    known, pixels = draw_forms(), difference.reshape(-1, 3)
     colours = np.array(list(COLOURS.values()), float)
     # error(drawing) = |d|^2 - 2 <d, u> + |u|^2 with u = shaded * colour - plain * ground
     across = np.einsum("tfc,kc->tfk", known.shaded @ pixels, colours) - (known.plain @ pixels @ ground)[None, :, None]

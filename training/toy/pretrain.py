@@ -20,11 +20,11 @@ from ..optimizers import load_tensors, tensors_of
 from ..schedules import factor
 from .encoders import ToyEncoders
 from .render import render
-from .scene import GROUNDS, PLACES, Item, Scene, draw_item, draw_scene, pick, with_mark
+from .scene import GROUNDS, PLACES, Item, Scene, add_mark, draw_item, draw_scene, pick
 from .text import POOLED, WIDTH
-from .words import Fact, facts_of, tell_all, thing_of
+from .words import Fact, describe_facts, draw_facts, make_fact
 
-SHAPE = dict(
+TOY_SHAPE = dict(
     hidden_size=256,
     num_heads=2,
     depth=2,
@@ -34,19 +34,19 @@ SHAPE = dict(
     guidance_embed=False,
 )
 TEXT_DROP = 0.1
-DIPTYCHS, GIVEN, UNTOLD, SAME_PLACE = 0.25, 0.7, 0.9, 0.5
+DIPTYCH_SHARE, GIVEN_SHARE, LOOKS_OPEN, SAME_PLACE = 0.25, 0.7, 0.9, 0.5
 """Share of iterations with diptychs, of these with the right half given; of diptychs whose words leave looks open, and
 whose thing is at the same place on both sides, which is the easier thing to learn and leads to the other."""
-MARKED = 0.5
+MARKED_SHARE = 0.5
 """Share of pictures with a box or a painted thing: drawn answers must be as familiar as things are."""
-KEEP = (0.5, 0.9, 1.0)
+KEPT_SHARES = (0.5, 0.9, 1.0)
 """How much of the truth captions tell: always all of it would leave nothing to imagine."""
 
 
-def fresh_flux(seed: int, **shape) -> Flux:
+def init_flux(seed: int, **shape) -> Flux:
     """Usual starting weights; modulations and the last layer start at zero, so that blocks begin as identities."""
     torch.manual_seed(seed)
-    flux = Flux(FluxParams(**{**SHAPE, **shape}))
+    flux = Flux(FluxParams(**{**TOY_SHAPE, **shape}))
     for name, parameter in flux.named_parameters():
         if parameter.ndim == 2:
             torch.nn.init.xavier_uniform_(parameter)
@@ -63,12 +63,12 @@ def fresh_flux(seed: int, **shape) -> Flux:
 
 def draw_captioned(rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
     """Pictures and what is said of them."""
-    scenes = [with_mark(rng, draw_scene(rng), MARKED) for _ in range(count)]
-    return np.stack([render(scene) for scene in scenes]), [told(rng, scene) for scene in scenes]
+    scenes = [add_mark(rng, draw_scene(rng), MARKED_SHARE) for _ in range(count)]
+    return np.stack([render(scene) for scene in scenes]), [caption_scene(rng, scene) for scene in scenes]
 
 
-def told(rng: np.random.Generator, scene: Scene) -> str:
-    return "" if rng.random() < TEXT_DROP else tell_all(rng, facts_of(rng, scene, rng.choice(KEEP)))
+def caption_scene(rng: np.random.Generator, scene: Scene) -> str:
+    return "" if rng.random() < TEXT_DROP else describe_facts(rng, draw_facts(rng, scene, rng.choice(KEPT_SHARES)))
 
 
 def draw_diptychs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
@@ -78,15 +78,15 @@ def draw_diptychs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, lis
         left = draw_scene(rng)
         thing = left.items[0]
         place = thing.place if rng.random() < SAME_PLACE else pick(rng, PLACES)
-        right = Scene(pick(rng, GROUNDS), (replace(draw_item(rng, place), **looks(thing)),))
+        right = Scene(pick(rng, GROUNDS), (replace(draw_item(rng, place), **get_looks(thing)),))
         pictures.append(np.concatenate((render(left), render(right)), axis=1))
-        facts = [thing_of(item) for item in left.items]
-        facts[0] = replace(facts[0], colour="", texture="") if rng.random() < UNTOLD else facts[0]
-        texts.append(tell_all(rng, [*facts, Fact("ground", colour=left.ground)]))
+        facts = [make_fact(item) for item in left.items]
+        facts[0] = replace(facts[0], colour="", texture="") if rng.random() < LOOKS_OPEN else facts[0]
+        texts.append(describe_facts(rng, [*facts, Fact("ground", colour=left.ground)]))
     return np.stack(pictures), texts
 
 
-def looks(item: Item) -> dict[str, str]:
+def get_looks(item: Item) -> dict[str, str]:
     return {name: getattr(item, name) for name in ("shape", "colour", "texture")}
 
 
@@ -98,7 +98,7 @@ class Pretraining:
     ):
         self.encoders = encoders
         self.iterations, self.batch, self.rate, self.seed, self.shift = iterations, batch, rate, seed, shift
-        self.flux = fresh_flux(seed)
+        self.flux = init_flux(seed)
         self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
         self.optimizer = torch.optim.AdamW(self.flux.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
         self.done = 0
@@ -106,8 +106,8 @@ class Pretraining:
     def step(self) -> float:
         rng = np.random.default_rng((self.seed, self.done))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        twofold = rng.random() < DIPTYCHS
-        given = twofold and rng.random() < GIVEN
+        twofold = rng.random() < DIPTYCH_SHARE
+        given = twofold and rng.random() < GIVEN_SHARE
         pictures, texts = (draw_diptychs if twofold else draw_captioned)(rng, self.batch)
         latents = (self.encoders.encode(pictures) - LATENT_SHIFT) * LATENT_SCALE
         loss = self.loss(latents, *self.encoders.encode_prompts(texts), generator, given)

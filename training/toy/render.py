@@ -6,24 +6,24 @@ from .scene import COLOURS, CORNER, GROUNDS, MARKERS, PLACES, SHAPES, SIDE, SIZE
 
 STRIPE = 4
 """Height of a stripe in pixels; stripes keep to the canvas, not to the thing."""
-DARK = 0.5
+DARK_SHARE = 0.5
 """What a dark stripe keeps of its colour."""
 LINE = 3
 GAP = 0
 """A box is LINE wide and leaves at least GAP pixels round its thing."""
 NEARNESS = {"big": 230, "small": 130}
 FAR = 20
-CLASSES = {"circle": (255, 120, 0), "square": (0, 200, 120), "triangle": (120, 80, 255), "cross": (255, 0, 120)}
+SEG_COLOURS = {"circle": (255, 120, 0), "square": (0, 200, 120), "triangle": (120, 80, 255), "cross": (255, 0, 120)}
 """The segmentation palette, over black."""
 
 
 def coverage(shape: str, radius: float, cy: float, cx: float, side: int = SIDE) -> np.ndarray:
     """How much of each pixel the shape covers (its edge is one pixel soft), 0..1."""
     y, x = np.mgrid[0:side, 0:side] + 0.5
-    return np.clip(0.5 - distance(shape, radius, y - cy, x - cx), 0, 1)
+    return np.clip(0.5 - signed_distance(shape, radius, y - cy, x - cx), 0, 1)
 
 
-def distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def signed_distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Signed distance to the outline, negative inside."""
     if shape == "circle":
         return np.hypot(y, x) - r
@@ -36,30 +36,30 @@ def distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return slant
 
 
-def centre(item: Item) -> tuple[float, float]:
+def item_centre(item: Item) -> tuple[float, float]:
     row, column = PLACES[item.place]
     return CORNER * (row + 0.5) + item.down, CORNER * (column + 0.5) + item.right
 
 
 def item_coverage(item: Item) -> np.ndarray:
-    return coverage(item.shape, SIZES[item.size], *centre(item))
+    return coverage(item.shape, SIZES[item.size], *item_centre(item))
 
 
 def item_mask(item: Item) -> np.ndarray:
     return item_coverage(item) > 0.5
 
 
-def shading(texture: str, side: int = SIDE) -> np.ndarray:
+def row_brightness(texture: str, side: int = SIDE) -> np.ndarray:
     """Brightness of each row of a thing, (side, 1, 1)."""
     dark = (np.arange(side) // STRIPE) % 2 == 1
-    return np.where(dark & (texture == "striped"), DARK, 1.0)[:, None, None]
+    return np.where(dark & (texture == "striped"), DARK_SHARE, 1.0)[:, None, None]
 
 
-def paint(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndarray:
+def blend(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndarray:
     return picture * (1 - cover[..., None]) + cover[..., None] * colour
 
 
-def frame(mask: np.ndarray) -> np.ndarray:
+def frame_mask(mask: np.ndarray) -> np.ndarray:
     """The box round a mask, as drawn: its outer edge keeps to a grid of STRIPE pixels."""
     (y0, y1), (x0, x1) = (_outer(np.nonzero(mask.any(axis))[0]) for axis in (1, 0))
     box = np.zeros_like(mask)
@@ -77,11 +77,11 @@ def _outer(covered: np.ndarray) -> tuple[int, int]:
 def render(scene: Scene) -> np.ndarray:
     picture = np.full((SIDE, SIDE, 3), GROUNDS[scene.ground], float)
     for item in scene.items:
-        picture = paint(picture, item_coverage(item), np.array(COLOURS[item.colour]) * shading(item.texture))
+        picture = blend(picture, item_coverage(item), np.array(COLOURS[item.colour]) * row_brightness(item.texture))
     for mark in scene.marks:
         item, colour = scene.items[mark.item], np.array(MARKERS[mark.colour])
-        cover = frame(item_mask(item)).astype(float) if mark.form == "box" else item_coverage(item)
-        picture = paint(picture, cover, colour)
+        cover = frame_mask(item_mask(item)).astype(float) if mark.form == "box" else item_coverage(item)
+        picture = blend(picture, cover, colour)
     return np.rint(picture).astype(np.uint8)
 
 
@@ -95,8 +95,8 @@ def depth_map(scene: Scene) -> np.ndarray:
 def seg_map(scene: Scene) -> np.ndarray:
     picture = np.zeros((SIDE, SIDE, 3), np.uint8)
     for item in scene.items:
-        picture[item_mask(item)] = CLASSES[item.shape]
+        picture[item_mask(item)] = SEG_COLOURS[item.shape]
     return picture
 
 
-assert set(CLASSES) == set(SHAPES)
+assert set(SEG_COLOURS) == set(SHAPES)

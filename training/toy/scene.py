@@ -26,7 +26,7 @@ PLACES = {"top left": (0, 0), "top right": (0, 1), "bottom left": (1, 0), "botto
 GROUNDS = {"white": (245, 245, 245), "black": (20, 20, 20), "sand": (222, 196, 150), "sky": (160, 205, 240)}
 MARKERS = {"lime": (140, 255, 40), "pink": (255, 90, 190)}
 """Colours of answers drawn on a picture; nothing else has them."""
-FORMS = ("box", "paint")
+MARK_FORMS = ("box", "paint")
 JITTER = 2
 COUNTS = {1: 0.3, 2: 0.5, 3: 0.2}
 
@@ -62,7 +62,7 @@ class Scene:
     def at(self, place: str) -> Item | None:
         return next((item for item in self.items if item.place == place), None)
 
-    def swapped(self, index: int, **changes) -> "Scene":
+    def change_item(self, index: int, **changes) -> "Scene":
         items = list(self.items)
         items[index] = replace(items[index], **changes)
         return replace(self, items=tuple(items))
@@ -89,12 +89,12 @@ def draw_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
     return Scene(pick(rng, GROUNDS), items)
 
 
-def with_mark(rng: np.random.Generator, scene: Scene, share: float = 1.0) -> Scene:
+def add_mark(rng: np.random.Generator, scene: Scene, share: float = 1.0) -> Scene:
     """The scene with one of its items marked, in a share of cases."""
     if rng.random() > share:
         return scene
-    return replace(scene, marks=(Mark(pick(rng, FORMS), pick(rng, MARKERS), int(rng.integers(len(scene.items)))),))
+    return replace(scene, marks=(Mark(pick(rng, MARK_FORMS), pick(rng, MARKERS), int(rng.integers(len(scene.items)))),))
 
 
-def free_places(scene: Scene) -> list[str]:
+def list_free_places(scene: Scene) -> list[str]:
     return [place for place in PLACES if scene.at(place) is None]

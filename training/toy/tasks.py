@@ -13,8 +13,8 @@ from ..data.tasks.pairs import make_edit_example, make_subject_example
 from .render import depth_map, item_mask, render, seg_map
 from .scene import (
     COLOURS,
-    FORMS,
     GROUNDS,
+    MARK_FORMS,
     MARKERS,
     PLACES,
     SHAPES,
@@ -23,10 +23,10 @@ from .scene import (
     Scene,
     draw_item,
     draw_scene,
-    free_places,
+    list_free_places,
     pick,
 )
-from .words import Fact, noun, tell, tell_added, tell_all, tell_change, thing_of
+from .words import Fact, describe_addition, describe_change, describe_fact, describe_facts, describe_thing, make_fact
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,49 +38,51 @@ class Question:
     """Which of its items was asked for or changed."""
 
 
-def sample_of(rng: np.random.Generator, scene: Scene, name: str) -> Sample:
+def make_sample(rng: np.random.Generator, scene: Scene, name: str) -> Sample:
     """A scene as an annotated picture, told in toy words."""
-    facts = [thing_of(item) for item in scene.items]
-    things = tuple(Thing(noun(rng, fact), item.shape, item_mask(item)) for fact, item in zip(facts, scene.items))
-    caption = tell_all(rng, [*facts, Fact("ground", colour=scene.ground)])
+    facts = [make_fact(item) for item in scene.items]
+    things = tuple(
+        Thing(describe_thing(rng, fact), item.shape, item_mask(item)) for fact, item in zip(facts, scene.items)
+    )
+    caption = describe_facts(rng, [*facts, Fact("ground", colour=scene.ground)])
     return Sample(name, render(scene), caption, things, {"depth": depth_map(scene), "seg": seg_map(scene)})
 
 
-def ask_inpaint(rng: np.random.Generator, name: str) -> Question:
+def make_inpaint_question(rng: np.random.Generator, name: str) -> Question:
     scene = draw_scene(rng)
-    sample = sample_of(rng, scene, name)
+    sample = make_sample(rng, scene, name)
     example = make_inpaint_example(rng, sample)
     asked = next((i for i, thing in enumerate(sample.things) if thing.name == example.prompt), None)
     return Question(example, scene, asked)
 
 
-def ask_ground(rng: np.random.Generator, name: str) -> Question:
+def make_ground_question(rng: np.random.Generator, name: str) -> Question:
     """A box round one thing, or the thing painted over; it is referred to by what sets it apart."""
     scene = draw_scene(rng)
     index = int(rng.integers(len(scene.items)))
-    mark = Mark(pick(rng, FORMS), pick(rng, MARKERS), index)
+    mark = Mark(pick(rng, MARK_FORMS), pick(rng, MARKERS), index)
     marked = replace(scene, marks=(mark,))
-    prompt = tell(rng, referring(rng, scene, index, mark))
+    prompt = describe_fact(rng, make_reference(rng, scene, index, mark))
     return Question(Example(name, "ground", prompt, render(scene), render(marked), mark.form), marked, index)
 
 
-def referring(rng: np.random.Generator, scene: Scene, index: int, mark: Mark) -> Fact:
+def make_reference(rng: np.random.Generator, scene: Scene, index: int, mark: Mark) -> Fact:
     """Among several things it is the place that says which; shape and colour come with it."""
     item = scene.items[index]
     place = item.place if len(scene.items) > 1 or rng.random() < 0.3 else ""
     return Fact(mark.form, item.shape if rng.random() < 0.8 else "", item.colour, place=place, marker=mark.colour)
 
 
-def ask_control(rng: np.random.Generator, name: str) -> Question:
+def make_control_question(rng: np.random.Generator, name: str) -> Question:
     """Words say colours, textures and corners; what things are, how big and where exactly, the map says."""
     scene = draw_scene(rng, int(rng.integers(2, 4)))
-    facts = [replace(thing_of(item), shape="", size="") for item in scene.items]
-    caption = tell_all(rng, [*facts, Fact("ground", colour=scene.ground)])
-    example = make_control_example(rng, replace(sample_of(rng, scene, name), caption=caption))
+    facts = [replace(make_fact(item), shape="", size="") for item in scene.items]
+    caption = describe_facts(rng, [*facts, Fact("ground", colour=scene.ground)])
+    example = make_control_example(rng, replace(make_sample(rng, scene, name), caption=caption))
     return Question(example, scene)
 
 
-def ask_subject(rng: np.random.Generator, name: str) -> Question:
+def make_subject_question(rng: np.random.Generator, name: str) -> Question:
     """The same thing elsewhere, on another ground; words say where, and what kind of thing, but not its looks."""
     here, there = (list(PLACES)[i] for i in rng.permutation(len(PLACES))[:2])
     ground, other = (list(GROUNDS)[i] for i in rng.permutation(len(GROUNDS))[:2])
@@ -88,7 +90,7 @@ def ask_subject(rng: np.random.Generator, name: str) -> Question:
     moved = replace(draw_item(rng, there), shape=first.items[0].shape, colour=first.items[0].colour)
     second = Scene(other, (replace(moved, texture=first.items[0].texture, size=first.items[0].size),))
     captions = [
-        tell_all(
+        describe_facts(
             rng, [Fact("thing", scene.items[0].shape, place=scene.items[0].place), Fact("ground", colour=scene.ground)]
         )
         for scene in (first, second)
@@ -97,7 +99,7 @@ def ask_subject(rng: np.random.Generator, name: str) -> Question:
     return Question(example, second if example.prompt == captions[1] else first, 0)
 
 
-def ask_edit(rng: np.random.Generator, name: str) -> Question:
+def make_edit_question(rng: np.random.Generator, name: str) -> Question:
     before = draw_scene(rng)
     kind = pick(rng, EDITS)
     after, prompt, item = EDITS[kind](rng, before)
@@ -110,22 +112,22 @@ def _change(detail: str, options) -> Callable:
         index = int(rng.integers(len(before.items)))
         item = before.items[index]
         taken = {getattr(other, detail) for other in before.items} if detail == "colour" else {getattr(item, detail)}
-        after = before.swapped(index, **{detail: pick(rng, [option for option in options if option not in taken])})
-        fact = thing_of(after.items[index])
+        after = before.change_item(index, **{detail: pick(rng, [option for option in options if option not in taken])})
+        fact = make_fact(after.items[index])
         known = {name: getattr(fact, name) for name in ("shape", detail)} | {"place": fact.place}
         if detail == "shape":
             known["colour"] = fact.colour
-        return after, tell_change(rng, Fact("thing", **known), detail), index
+        return after, describe_change(rng, Fact("thing", **known), detail), index
 
     return change
 
 
 def _add(rng, before: Scene):
     before_colours = {item.colour for item in before.items}
-    place = pick(rng, free_places(before))
+    place = pick(rng, list_free_places(before))
     item = draw_item(rng, place, pick(rng, [colour for colour in COLOURS if colour not in before_colours]))
     after = replace(before, items=(*before.items, item))
-    return after, tell_added(rng, thing_of(item)), len(after.items) - 1
+    return after, describe_addition(rng, make_fact(item)), len(after.items) - 1
 
 
 def _remove(rng, before: Scene):
@@ -133,12 +135,12 @@ def _remove(rng, before: Scene):
     item = before.items[index]
     after = replace(before, items=before.items[:index] + before.items[index + 1 :])
     shape = item.shape if rng.random() < 0.7 else ""
-    return after, tell(rng, Fact("none", shape=shape, place=item.place)), None
+    return after, describe_fact(rng, Fact("none", shape=shape, place=item.place)), None
 
 
 def _reground(rng, before: Scene):
     after = replace(before, ground=pick(rng, [ground for ground in GROUNDS if ground != before.ground]))
-    return after, tell_change(rng, Fact("ground", colour=after.ground), "colour"), None
+    return after, describe_change(rng, Fact("ground", colour=after.ground), "colour"), None
 
 
 EDITS = {
@@ -149,10 +151,16 @@ EDITS = {
     "remove": _remove,
     "ground": _reground,
 }
-ASK = {"inpaint": ask_inpaint, "ground": ask_ground, "control": ask_control, "subject": ask_subject, "edit": ask_edit}
+QUESTION_MAKERS = {
+    "inpaint": make_inpaint_question,
+    "ground": make_ground_question,
+    "control": make_control_question,
+    "subject": make_subject_question,
+    "edit": make_edit_question,
+}
 
 
-def questions(task: str, count: int, seed: int) -> list[Question]:
-    check_choice("The built-in world's task", task, tuple(ASK))
-    rng = np.random.default_rng((seed, list(ASK).index(task)))
-    return [ASK[task](rng, f"{task}-{seed}-{i}") for i in range(count)]
+def make_questions(task: str, count: int, seed: int) -> list[Question]:
+    check_choice("The built-in world's task", task, tuple(QUESTION_MAKERS))
+    rng = np.random.default_rng((seed, list(QUESTION_MAKERS).index(task)))
+    return [QUESTION_MAKERS[task](rng, f"{task}-{seed}-{i}") for i in range(count)]

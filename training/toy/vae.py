@@ -2,7 +2,7 @@
 
 Its latents are the 16 principal components of 8 x 8 patches: a linear space, smooth by construction, in which a
 small FLUX learns fast. No encoder has to be trained for that: one whose convolutions only move pixels computes it
-exactly (`principal_encoder`). The decoder is trained to draw sharp edges where 16 numbers leave them open.
+exactly (`make_principal_encoder`). The decoder is trained to draw sharp edges where 16 numbers leave them open.
 """
 
 import numpy as np
@@ -26,31 +26,33 @@ class Clamp(nn.Module):
         return torch.tanh(x / 3) * 3
 
 
-def conv(inputs: int, outputs: int, **rest) -> nn.Conv2d:
+def conv3x3(inputs: int, outputs: int, **rest) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, **rest)
 
 
 class Block(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = nn.Sequential(conv(WIDTH, WIDTH), nn.ReLU(), conv(WIDTH, WIDTH), nn.ReLU(), conv(WIDTH, WIDTH))
+        self.conv = nn.Sequential(
+            conv3x3(WIDTH, WIDTH), nn.ReLU(), conv3x3(WIDTH, WIDTH), nn.ReLU(), conv3x3(WIDTH, WIDTH)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.conv(x) + x)
 
 
-def encoder() -> nn.Sequential:
-    layers = [conv(3, WIDTH), Block()]
+def make_encoder() -> nn.Sequential:
+    layers = [conv3x3(3, WIDTH), Block()]
     for _ in range(3):
-        layers += [conv(WIDTH, WIDTH, stride=2, bias=False), Block(), Block(), Block()]
-    return nn.Sequential(*layers, conv(WIDTH, CHANNELS))
+        layers += [conv3x3(WIDTH, WIDTH, stride=2, bias=False), Block(), Block(), Block()]
+    return nn.Sequential(*layers, conv3x3(WIDTH, CHANNELS))
 
 
-def decoder() -> nn.Sequential:
-    layers = [Clamp(), conv(CHANNELS, WIDTH), nn.ReLU()]
+def make_decoder() -> nn.Sequential:
+    layers = [Clamp(), conv3x3(CHANNELS, WIDTH), nn.ReLU()]
     for _ in range(3):
-        layers += [Block(), Block(), Block(), nn.Upsample(scale_factor=2), conv(WIDTH, WIDTH, bias=False)]
-    return nn.Sequential(*layers, Block(), conv(WIDTH, 3))
+        layers += [Block(), Block(), Block(), nn.Upsample(scale_factor=2), conv3x3(WIDTH, WIDTH, bias=False)]
+    return nn.Sequential(*layers, Block(), conv3x3(WIDTH, 3))
 
 
 class ToyVAE(nn.Module):
@@ -58,7 +60,7 @@ class ToyVAE(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.taesd_encoder, self.taesd_decoder = encoder(), decoder()
+        self.taesd_encoder, self.taesd_decoder = make_encoder(), make_decoder()
         self.vae_scale = nn.Parameter(torch.tensor(LATENT_SCALE / INNER))
         self.vae_shift = nn.Parameter(torch.tensor(LATENT_SHIFT))
 
@@ -82,7 +84,7 @@ class Components:
         Our choice: a component is divided by the square root of its own size, half way between keeping the
         sizes (details drown in noise) and making all equal (details are most of the loss); one scale for all.
         """
-        patches = patches_of(pictures).flatten(0, -2).double()
+        patches = split_patches(pictures).flatten(0, -2).double()
         mean = patches.mean(0)
         values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         values, vectors = values.flip(0)[:CHANNELS], vectors.flip(1)[:, :CHANNELS]
@@ -92,25 +94,25 @@ class Components:
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Unit-size latents, what FLUX sees: (batch, 16, height / 8, width / 8)."""
-        return rearrange((patches_of(pictures) - self.mean) @ self.basis / self.size, "b h w c -> b c h w")
+        return rearrange((split_patches(pictures) - self.mean) @ self.basis / self.size, "b h w c -> b c h w")
 
     def decode(self, latents: Tensor) -> Tensor:
         patches = rearrange(latents, "b c h w -> b h w c") * self.size @ self.basis.T + self.mean
         return rearrange(patches, "b h w (c p q) -> b c (h p) (w q)", p=PATCH, q=PATCH)
 
 
-def patches_of(pictures: Tensor) -> Tensor:
+def split_patches(pictures: Tensor) -> Tensor:
     return rearrange(pictures, "b c (h p) (w q) -> b h w (c p q)", p=PATCH, q=PATCH)
 
 
 @torch.no_grad()
-def principal_encoder(components: Components) -> nn.Sequential:
+def make_principal_encoder(components: Components) -> nn.Sequential:
     """An encoder of TAESD's layout that computes the components exactly.
 
     Each strided convolution moves 2 x 2 pixels into channels; blocks pass on what is not negative, so the last
     step keeps positive and negative parts of a component apart.
     """
-    layers = encoder()
+    layers = make_encoder()
     for parameter in layers.parameters():
         parameter.zero_()
     layers[0].weight[:3, :, 1, 1] = torch.eye(3)
@@ -120,7 +122,7 @@ def principal_encoder(components: Components) -> nn.Sequential:
                 layer.weight[place * channels + c, c, 1 + dy, 1 + dx] = 1
     linear = components.basis / components.size / INNER
     for dy, dx in QUARTERS:
-        taps = torch.stack([linear[_place(c, dy, dx)] for c in range(48)], dim=1)  # (16, 48)
+        taps = torch.stack([linear[_pixel_index(c, dy, dx)] for c in range(48)], dim=1)  # (16, 48)
         layers[10].weight[:CHANNELS, :48, 1 + dy, 1 + dx] = taps
         layers[10].weight[CHANNELS : 2 * CHANNELS, :48, 1 + dy, 1 + dx] = -taps
     layers[14].weight[:, :CHANNELS, 1, 1] = torch.eye(CHANNELS)
@@ -130,32 +132,32 @@ def principal_encoder(components: Components) -> nn.Sequential:
 
 
 @torch.no_grad()
-def linear_of(vae: ToyVAE) -> tuple[Tensor, Tensor]:
-    """The matrix (192, 16) and offset that `principal_encoder` amounts to, up to the VAE's scale and shift."""
+def collapse_encoder(vae: ToyVAE) -> tuple[Tensor, Tensor]:
+    """The matrix (192, 16) and offset that `make_principal_encoder` amounts to, up to the VAE's scale and shift."""
     last, out = vae.taesd_encoder[10].weight, vae.taesd_encoder[14].bias
     weight = torch.zeros(3 * PATCH**2, CHANNELS, device=out.device)
     for dy, dx in QUARTERS:
         for channel in range(48):
-            weight[_place(channel, dy, dx)] = last[:CHANNELS, channel, 1 + dy, 1 + dx]
+            weight[_pixel_index(channel, dy, dx)] = last[:CHANNELS, channel, 1 + dy, 1 + dx]
     return weight / vae.vae_scale, out / vae.vae_scale + vae.vae_shift
 
 
 QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
-def _place(channel: int, dy: int, dx: int) -> int:
+def _pixel_index(channel: int, dy: int, dx: int) -> int:
     """Which pixel of an 8 x 8 patch a channel of the 4 x 4 level is, once the last step moves by (dy, dx)."""
     outer, inner, colour = channel // 12, channel % 12 // 3, channel % 3
     (oy, ox), (iy, ix) = QUARTERS[outer], QUARTERS[inner]
     return colour * PATCH**2 + (4 * dy + 2 * oy + iy) * PATCH + 4 * dx + 2 * ox + ix
 
 
-def to_vae(latents: Tensor) -> Tensor:
+def to_vae_scale(latents: Tensor) -> Tensor:
     """FLUX's scale to the VAE's."""
     return latents / LATENT_SCALE + LATENT_SHIFT
 
 
-def pixels(pictures: np.ndarray) -> Tensor:
+def to_tensor(pictures: np.ndarray) -> Tensor:
     """uint8 (batch, height, width, 3) to 0..1 (batch, 3, height, width)."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, 1).float() / 255
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .scene import COLOURS, GROUNDS, MARKERS, PLACES, SHAPES, SIZES, TEXTURES, Item, Scene, pick
 
-MOST = 6
+MAX_FACTS = 6
 """Facts that one text can state."""
 
 
@@ -62,46 +62,46 @@ REGROUND = ("make the background {}", "change the background to {}", "turn the g
 JOINTS = (", ", " and ", ". ", "; ")
 
 
-def thing_of(item: Item) -> Fact:
+def make_fact(item: Item) -> Fact:
     return Fact("thing", item.shape, item.colour, item.texture, item.size, item.place)
 
 
-def tell(rng: np.random.Generator, fact: Fact) -> str:
+def describe_fact(rng: np.random.Generator, fact: Fact) -> str:
     """One fact in words."""
     if fact.kind == "ground":
         return pick(rng, GROUND).format(fact.colour)
     if fact.kind == "none" and not (fact.shape or fact.colour):
         return pick(rng, EMPTY).format(pick(rng, AT).format(fact.place))
     if fact.kind == "thing":
-        return pick(rng, ARTICLES) + noun(rng, fact)
-    return pick(rng, PHRASES[fact.kind]).format(thing=noun(rng, fact), marker=fact.marker)
+        return pick(rng, ARTICLES) + describe_thing(rng, fact)
+    return pick(rng, PHRASES[fact.kind]).format(thing=describe_thing(rng, fact), marker=fact.marker)
 
 
-def noun(rng: np.random.Generator, fact: Fact) -> str:
+def describe_thing(rng: np.random.Generator, fact: Fact) -> str:
     """ "small striped red circle at the top left", as far as it is known."""
     shape = fact.shape or pick(rng, ("thing", "object"))
     words = " ".join(word for word in (fact.size, fact.texture, fact.colour, shape) if word)
     return f"{words} {pick(rng, AT).format(fact.place)}" if fact.place else words
 
 
-def tell_change(rng: np.random.Generator, fact: Fact, detail: str) -> str:
+def describe_change(rng: np.random.Generator, fact: Fact, detail: str) -> str:
     """The same fact as an instruction that changes one detail of what is there."""
     if fact.kind == "ground":
         return pick(rng, REGROUND).format(fact.colour)
-    rest = noun(rng, replace(fact, **{detail: ""}))
+    rest = describe_thing(rng, replace(fact, **{detail: ""}))
     return pick(rng, CHANGES[detail]).format(thing=rest, value=getattr(fact, detail))
 
 
-def tell_added(rng: np.random.Generator, fact: Fact) -> str:
-    return pick(rng, ADD).format(noun(rng, fact))
+def describe_addition(rng: np.random.Generator, fact: Fact) -> str:
+    return pick(rng, ADD).format(describe_thing(rng, fact))
 
 
-def tell_all(rng: np.random.Generator, facts: list[Fact]) -> str:
+def describe_facts(rng: np.random.Generator, facts: list[Fact]) -> str:
     joint = pick(rng, JOINTS)
-    return joint.join(tell(rng, fact) for fact in facts)
+    return joint.join(describe_fact(rng, fact) for fact in facts)
 
 
-def loosened(rng: np.random.Generator, fact: Fact, keep: float) -> Fact:
+def drop_details(rng: np.random.Generator, fact: Fact, keep: float) -> Fact:
     """The fact with each detail kept with a chance: the rest is left open."""
     open_ = {
         name: ""
@@ -113,22 +113,22 @@ def loosened(rng: np.random.Generator, fact: Fact, keep: float) -> Fact:
     return replace(fact, **open_)
 
 
-def facts_of(rng: np.random.Generator, scene: Scene, keep: float = 0.8) -> list[Fact]:
+def draw_facts(rng: np.random.Generator, scene: Scene, keep: float = 0.8) -> list[Fact]:
     """True facts about a scene, in a random order, some left out, some loosened."""
-    facts = [loosened(rng, thing_of(item), keep) for i, item in enumerate(scene.items) if not _painted(scene, i)]
+    facts = [drop_details(rng, make_fact(item), keep) for i, item in enumerate(scene.items) if not _painted(scene, i)]
     for mark in scene.marks:
-        item = thing_of(scene.items[mark.item])
+        item = make_fact(scene.items[mark.item])
         item = replace(item, texture="", size="") if mark.form == "paint" else item
-        facts.append(replace(loosened(rng, item, keep), kind=mark.form, marker=mark.colour))
+        facts.append(replace(drop_details(rng, item, keep), kind=mark.form, marker=mark.colour))
     facts = [fact for fact in facts if rng.random() < 0.85 or fact.kind in ("box", "paint")]
     if rng.random() < 0.8:
         facts.append(Fact("ground", colour=scene.ground))
     if rng.random() < 0.3:
-        facts.append(absence(rng, scene))
-    return [facts[i] for i in rng.permutation(len(facts))][:MOST]
+        facts.append(draw_absence(rng, scene))
+    return [facts[i] for i in rng.permutation(len(facts))][:MAX_FACTS]
 
 
-def absence(rng: np.random.Generator, scene: Scene) -> Fact:
+def draw_absence(rng: np.random.Generator, scene: Scene) -> Fact:
     """Something that the scene does not have."""
     empty = [place for place in PLACES if scene.at(place) is None]
     missing = [shape for shape in SHAPES if all(item.shape != shape for item in scene.items)]

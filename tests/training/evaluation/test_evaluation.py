@@ -23,7 +23,7 @@ from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks
 from cologen.training.evaluation.protocols import PROTOCOLS
 from cologen.training.evaluation.report import write_report
 from cologen.training.evaluation.toy_cases import make_toy_cases
-from cologen.training.toy.tasks import questions
+from cologen.training.toy.tasks import make_questions
 from PIL import Image
 from tiny_networks import tiny_clip, tiny_dino
 
@@ -205,7 +205,7 @@ class TestDrawing:
 class TestPainter:
     def test_the_toy_painter_draws_what_was_asked(self):
         """As `cologen eval toy` does, but for its noise."""
-        paint, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), questions("edit", 1, 77)[0].example
+        paint, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), make_questions("edit", 1, 77)[0].example
         picture = paint("edit", question.source, question.prompt, (64, 64), 3)
         assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
         assert (picture == paint("edit", question.source, question.prompt, (64, 64), 3)).all()
@@ -217,7 +217,7 @@ class TestPainter:
     def test_the_hosts_loaders_draw_the_same_picture(self):
         from cologen.training.comfyui.toy_models import toy_clip, toy_model, toy_vae
 
-        ours, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), questions("control", 1, 78)[0].example
+        ours, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), make_questions("control", 1, 78)[0].example
         theirs = make_host_generator(toy_model({}), toy_vae(), toy_clip(), ours.bank, TOY_SETTINGS)
         a, b = (paint("control", question.source, question.prompt, (64, 64), 5) for paint in (ours, theirs))
         assert np.abs(a.astype(int) - b).max() <= 3  # fp16 weights, cast on the way

@@ -9,7 +9,7 @@ from cologen.prw.base_model import Base
 from cologen.prw.flux.checkpoint import load_flux
 from cologen.training.cli.demo import demo
 from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_set, open_toy_encoders
-from cologen.training.toy.tasks import questions
+from cologen.training.toy.tasks import make_questions
 from PIL import Image
 
 TEXTS = ["make the circle at the top left blue", "", "a big striped red cross bottom right, on a sky background"]
@@ -29,7 +29,7 @@ def test_it_is_small_and_whole():
 
 def test_a_picture_survives_the_vae():
     encoders = open_toy_encoders()
-    pictures = np.stack([question.example.target for question in questions("edit", 24, 99)])
+    pictures = np.stack([question.example.target for question in make_questions("edit", 24, 99)])
     back = encoders.decode(encoders.encode(pictures)).astype(float)
     assert 10 * np.log10(255**2 / ((back - pictures) ** 2).mean()) > 30  # dB
     assert torch.allclose(encoders.encode(pictures), encoders.vae.encode(as_pixels(pictures)), atol=2e-3)
@@ -59,7 +59,7 @@ class TestInTheHost:
         from cologen.training.comfyui.toy_models import toy_vae
 
         vae, encoders = toy_vae(), open_toy_encoders()
-        picture = questions("edit", 1, 98)[0].example.target
+        picture = make_questions("edit", 1, 98)[0].example.target
         latent = vae.encode(torch.from_numpy(picture)[None].float() / 255)
         assert torch.allclose(latent, encoders.encode([picture]), atol=5e-3)
         wanted = encoders.vae.decode(latent.float()).movedim(1, -1)

@@ -21,21 +21,30 @@ from cologen.training.recipes.curriculum import SUBJECT
 from cologen.training.recipes.subject import OWN, PRIOR, SubjectRecipe, load_recipe
 from cologen.training.sampling import SamplingSettings
 from cologen.training.subject.dataset import folder_pictures, folder_told, recipe_lessons
-from cologen.training.toy.oracle import read
+from cologen.training.toy.oracle import read_scene
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import COLOURS, GROUNDS, PLACES, TEXTURES, Item, Scene, draw_scene
 from cologen.training.toy.store import NAME, open_toy_encoders
-from cologen.training.toy.subject import SEEN, UNSEEN, asked, drawn, likeness, score, toy_photos, toy_prior
+from cologen.training.toy.subject import (
+    PHOTO_SCENES,
+    QUESTION_GROUNDS,
+    draw_photos,
+    draw_prior,
+    draw_subject,
+    make_questions,
+    measure_likeness,
+    score_answer,
+)
 from cologen.training.toy.text import UNKNOWN, TextEncoder
 from PIL import Image
 
 
 def test_true_answers_are_right_also_through_the_decoder():
-    questions = asked(24, 3)
-    pictures = [drawn(question.place, question.scene) for question in questions]
+    questions = make_questions(24, 3)
+    pictures = [draw_subject(question.place, question.scene) for question in questions]
     encoders = open_toy_encoders()
     for question, picture, decoded in zip(questions, pictures, encoders.decode(encoders.encode(pictures))):
-        found, blurred = score(question, picture), score(question, decoded)
+        found, blurred = score_answer(question, picture), score_answer(question, decoded)
         assert found["fidelity"] > 0.999 and found["editability"] == 1
         assert blurred["fidelity"] > 0.75 and blurred["editability"] > 0.6
 
@@ -45,49 +54,51 @@ def test_true_answers_are_right_also_through_the_decoder():
 def test_what_words_can_say_is_not_the_subject(colour, texture):
     for ground in GROUNDS:
         circle = Item("circle", colour, texture, "big", "top left")
-        assert likeness(render(Scene(ground, (circle,)))) == 0
+        assert measure_likeness(render(Scene(ground, (circle,)))) == 0
 
 
 def test_half_of_it_is_not_the_whole():
-    picture = drawn("top left", Scene("white"))
+    picture = draw_subject("top left", Scene("white"))
     mirrored = picture[:, ::-1].copy()
-    assert likeness(mirrored) == 0
+    assert measure_likeness(mirrored) == 0
     rubbed = picture.copy()
     rubbed[: rubbed.shape[0] // 4] = GROUNDS["white"]
-    assert likeness(rubbed) < 0.3
-    assert likeness(render(Scene("black"))) == 0
-    assert likeness(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)) == 0
+    assert measure_likeness(rubbed) < 0.3
+    assert measure_likeness(render(Scene("black"))) == 0
+    assert measure_likeness(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)) == 0
 
 
 def test_each_part_of_a_question_counts():
-    question = next(each for each in asked(20, 1) if each.scene.items)
+    question = next(each for each in make_questions(20, 1) if each.scene.items)
     other = next(place for place in PLACES if place not in (question.place, question.scene.items[0].place))
     ground = next(name for name in GROUNDS if name != question.scene.ground)
     wrong = [
-        drawn(question.place, Scene(ground, question.scene.items)),
-        drawn(question.place, Scene(question.scene.ground)),
+        draw_subject(question.place, Scene(ground, question.scene.items)),
+        draw_subject(question.place, Scene(question.scene.ground)),
         render(question.scene),
-        drawn(other, Scene(question.scene.ground, question.scene.items)),
+        draw_subject(other, Scene(question.scene.ground, question.scene.items)),
     ]
-    found = [round(3 * score(question, picture)["editability"]) for picture in wrong]
+    found = [round(3 * score_answer(question, picture)["editability"]) for picture in wrong]
     assert found == [2, 2, 2, 1]
 
 
 def test_photos_share_what_questions_never_ask_for():
-    photos, reader = toy_photos(), TextEncoder()
-    assert [read(picture).scene.ground for picture in photos.values()] == [ground for _, ground, _ in SEEN]
-    assert {ground for _, ground, _ in SEEN}.isdisjoint(UNSEEN)
-    assert all(likeness(picture) > 0.99 for picture in photos.values())
-    questions = asked(40, 0)
-    assert {question.scene.ground for question in questions} == set(UNSEEN)
+    photos, reader = draw_photos(), TextEncoder()
+    assert [read_scene(picture).scene.ground for picture in photos.values()] == [
+        ground for _, ground, _ in PHOTO_SCENES
+    ]
+    assert {ground for _, ground, _ in PHOTO_SCENES}.isdisjoint(QUESTION_GROUNDS)
+    assert all(measure_likeness(picture) > 0.99 for picture in photos.values())
+    questions = make_questions(40, 0)
+    assert {question.scene.ground for question in questions} == set(QUESTION_GROUNDS)
     assert {question.place for question in questions} == set(PLACES)
     assert not any(UNKNOWN in reader.tokenize([remove_marks(question.prompt)]) for question in questions)
 
 
 def test_the_class_is_circles_of_one_colour():
-    told = toy_prior(30)
-    assert all("circle" in prompt and likeness(picture) == 0 for picture, prompt in told.values())
-    assert len(told) == 30 and np.array_equal(told["class 1"][0], toy_prior(2)["class 1"][0])
+    told = draw_prior(30)
+    assert all("circle" in prompt and measure_likeness(picture) == 0 for picture, prompt in told.values())
+    assert len(told) == 30 and np.array_equal(told["class 1"][0], draw_prior(2)["class 1"][0])
 
 
 def test_a_recipe_s_lessons_come_from_the_toy_world_or_from_folders(tmp_path):

@@ -5,15 +5,23 @@ import pack  # noqa: F401
 import pytest
 import torch
 from cologen.training.toy import tasks as toy_tasks
-from cologen.training.toy.evaluate import interval
-from cologen.training.toy.oracle import read
-from cologen.training.toy.render import depth_map, frame, item_mask, render
-from cologen.training.toy.scene import COLOURS, CORNER, PLACES, SIZES, draw_scene, with_mark
-from cologen.training.toy.score import SCORE, depth_order, edge_f1, mean_iou
-from cologen.training.toy.tasks import ASK, questions
-from cologen.training.toy.text import UNKNOWN, TextEncoder, draw_text, words_of
-from cologen.training.toy.vae import Components, ToyVAE, linear_of, patches_of, pixels, principal_encoder, to_vae
-from cologen.training.toy.words import facts_of
+from cologen.training.toy.evaluate import bootstrap_interval
+from cologen.training.toy.oracle import read_scene
+from cologen.training.toy.render import depth_map, frame_mask, item_mask, render
+from cologen.training.toy.scene import COLOURS, CORNER, PLACES, SIZES, add_mark, draw_scene
+from cologen.training.toy.score import SCORERS, depth_order, edge_f1, mean_iou
+from cologen.training.toy.tasks import QUESTION_MAKERS, make_questions
+from cologen.training.toy.text import UNKNOWN, TextEncoder, draw_text, split_words
+from cologen.training.toy.vae import (
+    Components,
+    ToyVAE,
+    collapse_encoder,
+    make_principal_encoder,
+    split_patches,
+    to_tensor,
+    to_vae_scale,
+)
+from cologen.training.toy.words import draw_facts
 from PIL import Image, ImageFilter
 
 
@@ -29,8 +37,8 @@ def agrees(scene, reading):
 def test_the_oracle_reads_true_pictures():
     right = []
     for scene in scenes(400):
-        reading = read(render(scene))
-        right.append(agrees(scene, reading) and all(reading.sure(item.place) for item in scene.items))
+        reading = read_scene(render(scene))
+        right.append(agrees(scene, reading) and all(reading.is_sure(item.place) for item in scene.items))
     assert np.mean(right) >= 0.995
 
 
@@ -39,7 +47,7 @@ def test_the_oracle_reads_pictures_that_a_decoder_blurred():
     for i, scene in enumerate(scenes(200, 1)):
         soft = np.array(Image.fromarray(render(scene)).filter(ImageFilter.GaussianBlur(0.8)), int)
         soft = soft + np.random.default_rng(i).normal(0, 6, soft.shape)
-        reading = read(soft.clip(0, 255).astype(np.uint8))
+        reading = read_scene(soft.clip(0, 255).astype(np.uint8))
         named = {(item.shape, item.colour, item.texture, item.size, item.place) for item in scene.items}
         found = {(item.shape, item.colour, item.texture, item.size, item.place) for item in reading.scene.items}
         right.append(named == found)
@@ -64,30 +72,30 @@ def test_the_oracle_notices_what_was_broken(damage):
         else:
             rng = np.random.default_rng(3)
             picture[mask] = rng.integers(0, 256, (mask.sum(), 3))
-        reading = read(picture)
+        reading = read_scene(picture)
         found = reading.scene.at(item.place)
-        noticed.append(found is None or found != item or not reading.sure(item.place))
+        noticed.append(found is None or found != item or not reading.is_sure(item.place))
     assert np.mean(noticed) >= 0.99
 
 
 def test_stated_facts_are_true_and_words_are_known():
     rng, reader, unknown = np.random.default_rng(0), TextEncoder(), set()
     for _ in range(500):
-        scene = with_mark(rng, draw_scene(rng), 0.4)
-        for fact in facts_of(rng, scene):
+        scene = add_mark(rng, draw_scene(rng), 0.4)
+        for fact in draw_facts(rng, scene):
             assert holds(scene, fact), (scene, fact)
         text, _ = draw_text(rng)
         unknown |= strangers(reader, text)
-    for task in ASK:
-        for question in questions(task, 50, 5):
+    for task in QUESTION_MAKERS:
+        for question in make_questions(task, 50, 5):
             unknown |= strangers(reader, question.example.prompt)
-            assert len(words_of(question.example.prompt)) <= 80
+            assert len(split_words(question.example.prompt)) <= 80
     assert unknown == {"and"}, "it joins phrases, and says nothing"
 
 
 def strangers(reader, text):
     tokens = reader.tokenize([text])[0].tolist()
-    return {word for word, token in zip(words_of(text), tokens) if token == UNKNOWN}
+    return {word for word, token in zip(split_words(text), tokens) if token == UNKNOWN}
 
 
 def holds(scene, fact):
@@ -107,13 +115,13 @@ def holds(scene, fact):
     return any(m.item in fits and m.form == fact.kind and m.colour == fact.marker for m in scene.marks)
 
 
-@pytest.mark.parametrize("task", list(ASK))
+@pytest.mark.parametrize("task", list(QUESTION_MAKERS))
 def test_the_truth_scores_full_marks_and_the_source_does_not(task):
     better_low = {"outside", "rest"}
     truth, source = {}, {}
-    for question in questions(task, 40, 3):
+    for question in make_questions(task, 40, 3):
         for scores, picture in ((truth, question.example.target), (source, question.example.source)):
-            for name, value in SCORE[task](question, picture).items():
+            for name, value in SCORERS[task](question, picture).items():
                 scores.setdefault(name, []).append(value)
     if task == "ground":  # a triangle's tip is half a pixel wide: painted, it is no marker's colour
         assert np.mean(truth.pop("iou")) > 0.99
@@ -123,8 +131,8 @@ def test_the_truth_scores_full_marks_and_the_source_does_not(task):
 
 
 def test_questions_follow_from_their_seed():
-    for task in ASK:
-        first, again, other = (questions(task, 3, seed)[2].example for seed in (1, 1, 2))
+    for task in QUESTION_MAKERS:
+        first, again, other = (make_questions(task, 3, seed)[2].example for seed in (1, 1, 2))
         assert first.prompt == again.prompt and np.array_equal(first.source, again.source)
         assert not np.array_equal(first.target, other.target)
 
@@ -151,42 +159,42 @@ def test_measures_against_loops():
     ]
     assert mean_iou(a, b) == pytest.approx(np.mean(shares))
 
-    low, high = interval(np.array([0.0, 1.0] * 128))
+    low, high = bootstrap_interval(np.array([0.0, 1.0] * 128))
     assert 0.43 < low < 0.5 < high < 0.57  # 0.5 -+ 1.96 * 0.5 / 16
 
 
 def test_depth_order_counts_pairs():
     scene = next(s for s in scenes(50) if {item.size for item in s.items} == set(SIZES) and len(s.items) == 2)
-    assert depth_order(scene, read(render(scene))) == 1
+    assert depth_order(scene, read_scene(render(scene))) == 1
     big = next(i for i, item in enumerate(scene.items) if item.size == "big")
-    shrunk = scene.swapped(big, size="small").swapped(1 - big, size="big")
-    assert depth_order(scene, read(render(shrunk))) == pytest.approx(4 / 5)  # of five unequal pairs one is turned
+    shrunk = scene.change_item(big, size="small").change_item(1 - big, size="big")
+    assert depth_order(scene, read_scene(render(shrunk))) == pytest.approx(4 / 5)  # of five unequal pairs one is turned
     assert np.unique(depth_map(scene)).tolist() == [20, 130, 230]
 
 
 def test_a_frame_lies_round_its_thing():
     for scene in scenes(20):
         mask = item_mask(scene.items[0])
-        box = frame(mask)
+        box = frame_mask(mask)
         assert box.any() and (box & mask).sum() <= 0.05 * mask.sum(), "only at the picture's edge may it touch"
 
 
 def test_the_encoder_is_the_components_exactly():
-    pictures = pixels(np.stack([render(scene) for scene in scenes(60)]))
+    pictures = to_tensor(np.stack([render(scene) for scene in scenes(60)]))
     components, vae = Components.of(pictures), ToyVAE()
-    vae.taesd_encoder = principal_encoder(components)
-    wanted = to_vae(components.encode(pictures))
+    vae.taesd_encoder = make_principal_encoder(components)
+    wanted = to_vae_scale(components.encode(pictures))
     with torch.no_grad():
         found = vae.encode(pictures)
     assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
-    weight, bias = linear_of(vae)
-    assert torch.allclose((patches_of(pictures) @ weight + bias).movedim(-1, 1), wanted, atol=1e-3)
-    flat = patches_of(pictures).flatten(0, -2)
+    weight, bias = collapse_encoder(vae)
+    assert torch.allclose((split_patches(pictures) @ weight + bias).movedim(-1, 1), wanted, atol=1e-3)
+    flat = split_patches(pictures).flatten(0, -2)
     values = torch.linalg.svdvals((flat - flat.mean(0)).double())
     kept = ((components.decode(components.encode(pictures)) - pictures) ** 2).sum().double()
     assert kept == pytest.approx((values[16:] ** 2).sum().item(), rel=1e-3), "16 principal components lose the least"
 
 
 def test_every_kind_of_edit_is_asked():
-    kinds = {question.example.kind for question in questions("edit", 80, 0)}
+    kinds = {question.example.kind for question in make_questions("edit", 80, 0)}
     assert kinds == set(toy_tasks.EDITS)
