@@ -72,7 +72,7 @@ def test_edges_are_drawn_at_the_side_that_is_asked_for(tmp_path):
 
 def test_line_art_is_the_measuring_networks(tmp_path):
     found = cases("multigen-lineart", tmp_path)[0]
-    lines = LineNetwork(tmp_path / CHECKPOINTS["lines"].name, "cpu").map(resize(drawn(0), (64, 64)))
+    lines = LineNetwork(tmp_path / CHECKPOINTS["lines"].name, "cpu").predict(resize(drawn(0), (64, 64)))
     assert (read_pixels(found.source) == lines[..., None]).all()
     with pytest.raises(MetricUnavailable, match=r"There is no image-to-line-drawings\.pth in"):
         list(PROTOCOLS["multigen-lineart"].read(tmp_path, 64, MetricNetworks(tmp_path / "none")))
