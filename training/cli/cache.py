@@ -8,8 +8,6 @@ from argparse import Namespace, _SubParsersAction
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from ...prw.files.validate import build
 from ..data.encoded.cache_index import read_all_entries
 from ..data.encoded.cache_writer import CacheSettings, CacheWriter
@@ -20,6 +18,7 @@ from ..errors import Stopped
 from ..monitor.terminal import Line
 from ..recipes.curriculum import Curriculum, Stage, load_curriculum, recipes
 from ..setup.stage_data import TOY, find_cache, open_stage_source
+from .arguments import choose_device
 
 AGAIN = "Stopped: give the same command again to go on behind the last whole shard."
 
@@ -48,7 +47,7 @@ def _shard_size(text: str) -> int:
 
 def _cache(args: Namespace) -> str:
     curriculum = load_curriculum(args.config, args.changes)
-    wanted = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = choose_device(args.device)
     with ranks.joined(wanted) as device:
         first = ranks.rank() == 0
         writers = list(make_writers(curriculum, open_recipe_encoders(curriculum, device), args))

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...prw.files.atomic_write import atomic_write
 from ..recipes.curriculum import load_curriculum, recipes
 from . import cache
-from .evaluate_toy import positive
+from .arguments import choose_device, parse_positive
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -21,7 +21,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     )
     checked.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
     checked.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
-    checked.add_argument("--n", type=positive, default=256, help="examples of each set")
+    checked.add_argument("--n", type=parse_positive, default=256, help="examples of each set")
     checked.add_argument("--seed", type=int, default=0)
     checked.add_argument("--out", type=Path, help="a folder for the sheets; out/data/RECIPE if not given")
     checked.set_defaults(run=_check)
@@ -38,7 +38,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     label.add_argument("--segmenter", type=Path, required=True, help="a folder with SAM")
     label.add_argument("--out", type=Path, required=True, help="a folder; what is there already is not done again")
     label.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th of N shares, from 0")
-    label.add_argument("--batch", type=positive, default=8)
+    label.add_argument("--batch", type=parse_positive, default=8)
     label.add_argument("--threshold", type=float, default=0.35, help="least confidence in a box")
     label.add_argument("--device", help="cuda if there is one, else cpu, if not given")
     label.set_defaults(run=_label)
@@ -86,8 +86,6 @@ def _check(args: Namespace) -> str:
 
 
 def _label(args: Namespace) -> str:
-    import torch
-
     from ..data.labels.labeller import open_labeller
     from ..data.labels.labels import write_labels
     from ..data.sets import open_source
@@ -98,7 +96,7 @@ def _label(args: Namespace) -> str:
     if args.set not in curriculum.data:
         raise ValueError(f"{args.config} has no table [data.{args.set}], expected one with the set's path: add it.")
     source = open_source(args.set, curriculum.data[args.set])
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(args.device)
     labeller = open_labeller(args.detector, args.segmenter, device, args.threshold)
     stream, line = Stream(source.reader, args.set, *args.shard), Line()
     whole_set = (source.reader.count() or 0) // args.shard[1]

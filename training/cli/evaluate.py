@@ -3,15 +3,21 @@
 import argparse
 import hashlib
 import signal
-import sys
 from argparse import Namespace, _SubParsersAction
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..distributed import ranks
 from ..errors import Stopped
-from .evaluate_toy import positive
+from .arguments import choose_device, parse_positive, print_progress
+
+if TYPE_CHECKING:
+    from ..evaluation.case import Case
+    from ..evaluation.image_generator import GenerationSettings, ImageGenerator
+    from ..evaluation.networks import MetricNetworks
+    from ..evaluation.protocols import Protocol
 
 TOY = "toy"
 AGAIN = "Stopped: give the same command again to go on, nothing is drawn twice."
@@ -35,7 +41,7 @@ def add_commands(commands: _SubParsersAction) -> None:
         if name in KINDS:
             parser.add_argument("--kind", choices=KINDS[name], required=True)
         # not --n: torchrun would take it for the beginning of an option of its own
-        parser.add_argument("--cases", type=positive, default=0, help="only the first so many")
+        parser.add_argument("--cases", type=parse_positive, default=0, help="only the first so many")
         parser.add_argument("--measure", action="store_true", help="only measure what is drawn already")
         add_generation(parser)
         parser.add_argument("--router", help='a stage whose router answers everything, or "final"')
@@ -43,14 +49,15 @@ def add_commands(commands: _SubParsersAction) -> None:
 
 
 def add_generation(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say how pictures are generated and with which networks they are measured."""
     parser.add_argument("--bank", type=Path, help="the experts; those of the toy world if not given")
     parser.add_argument("--flux", type=Path, help="FLUX.1's file, opened by ComfyUI; the toy FLUX if not given")
     parser.add_argument("--vae", type=Path, help="ae.safetensors")
     parser.add_argument("--clip", type=Path, nargs=2, metavar=("CLIP_L", "T5"))
     parser.add_argument(
-        "--side", type=side, help="of a square of the area to draw; the benchmark's, or the toy world's"
+        "--side", type=parse_side, help="of a square of the area to draw; the benchmark's, or the toy world's"
     )
-    parser.add_argument("--steps", type=positive)
+    parser.add_argument("--steps", type=parse_positive)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--cfg", type=float)
     parser.add_argument("--seed", type=int, default=0)
@@ -59,22 +66,20 @@ def add_generation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cuda if there is one, else cpu, if not given")
 
 
-def side(text: str) -> int:
-    if positive(text) % 16:
+def parse_side(text: str) -> int:
+    """Parses a multiple of 16, for argparse."""
+    if parse_positive(text) % 16:
         raise argparse.ArgumentTypeError(f"{text} is no multiple of 16")
     return int(text)
 
 
 def _evaluate(args: Namespace) -> str:
-    import torch
-
-    wanted = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with ranks.joined(wanted) as device:
+    with ranks.joined(choose_device(args.device)) as device:
         try:
-            said = _run(args, device)
+            text = _run(args, device)
         except KeyboardInterrupt:
             raise Stopped(AGAIN if ranks.rank() == 0 else "", signal.SIGINT) from None
-        return said if ranks.rank() == 0 else ""
+        return text if ranks.rank() == 0 else ""
 
 
 def _run(args: Namespace, device: str) -> str:
@@ -88,31 +93,33 @@ def _run(args: Namespace, device: str) -> str:
     name = "-".join((args.benchmark, *([args.kind] if "kind" in args else [])))
     protocol, out = PROTOCOLS[name], args.out or Path("out") / "eval" / name
     networks = MetricNetworks(args.checkpoints, parse_models(args.model), device)
-    length = args.side or (protocol.side if args.flux else TOY_SIDE)
-    toy, settings_ = args.data == TOY, read_settings(args)
+    side = args.side or (protocol.side if args.flux else TOY_SIDE)
+    toy, sampling = args.data == TOY, read_settings(args)
 
-    def cases() -> Iterator:
-        return limit_cases(_cases(args, protocol, length, networks), args.cases)
+    def cases() -> "Iterator[Case]":
+        return limit_cases(_read_cases(args, protocol, side, networks), args.cases)
 
-    settings = dict(benchmark=name, data=args.data, side=length, seed=args.seed, **asdict(settings_))
-    settings |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY)
+    record = dict(benchmark=name, data=args.data, side=side, seed=args.seed, **asdict(sampling))
+    record |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY)
     with ranks.first_alone():
         if ranks.rank() == 0:
-            claim_answers(out, settings)
+            claim_answers(out, record)
     if not args.measure:
-        generate_answers(open_generator(args, settings_, device), protocol, cases(), out, length, args.seed, _say)
+        generate_answers(
+            open_generator(args, sampling, device), protocol, cases(), out, side, args.seed, print_progress
+        )
         ranks.wait()
     if ranks.rank() > 0:
         return ""
     if next(read_answers(protocol, cases(), out), None) is None:
         raise ValueError(f"There is no answer in {out}: draw some first, without --measure.")
     names = dict.fromkeys((*protocol.paper, *protocol.extra_metrics, *(TOY_METRICS if toy else ())))
-    scores = measure(list(names), read_answers(protocol, cases(), out), networks, _say)
-    report = write_report(out, protocol, scores, read_answers(protocol, cases(), out), networks, settings)
+    scores = measure(list(names), read_answers(protocol, cases(), out), networks, print_progress)
+    report = write_report(out, protocol, scores, read_answers(protocol, cases(), out), networks, record)
     return (out / "report.md").read_text(encoding="utf-8") + f"\n{report}"
 
 
-def _cases(args: Namespace, protocol, length: int, networks):
+def _read_cases(args: Namespace, protocol: "Protocol", side: int, networks: "MetricNetworks") -> "Iterable[Case]":
     if args.data == TOY:
         from ..evaluation.toy_cases import DEFAULT_COUNT, make_toy_cases
 
@@ -121,30 +128,33 @@ def _cases(args: Namespace, protocol, length: int, networks):
         raise FileNotFoundError(
             f"There is no folder {root}: download the benchmark from {protocol.url}; expected are {protocol.layout}."
         )
-    return protocol.read(root, length, networks)
+    return protocol.read(root, side, networks)
 
 
-def read_settings(args: Namespace):
+def read_settings(args: Namespace) -> "GenerationSettings":
+    """The sampling that was asked for: FLUX.1-dev's usual, or the toy world's, with changes."""
     from ..evaluation.image_generator import TOY_SETTINGS, GenerationSettings
 
-    given = {name: vars(args).get(name) for name in ("steps", "guidance", "cfg", "router")}
+    options = {name: vars(args).get(name) for name in ("steps", "guidance", "cfg", "router")}
     return replace(
         GenerationSettings() if args.flux else TOY_SETTINGS,
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name, value in options.items() if value is not None},
     )
 
 
-def open_generator(args: Namespace, settings_, device: str) -> Callable:
+def open_generator(args: Namespace, settings: "GenerationSettings", device: str) -> "ImageGenerator":
+    """Opens the toy FLUX, or FLUX.1's files by --flux."""
     from ..evaluation.image_generator import open_flux_generator, open_toy_generator
 
     if not args.flux:
-        return open_toy_generator(args.bank, settings_, device)
+        return open_toy_generator(args.bank, settings, device)
     if not ((args.bank or vars(args).get("subject")) and args.vae and args.clip):
         raise ValueError("--flux is given, expected --bank, --vae and --clip (CLIP-L and T5) beside it: name all four.")
-    return open_flux_generator(args.bank, args.flux, args.vae, args.clip, settings_, device)
+    return open_flux_generator(args.bank, args.flux, args.vae, args.clip, settings, device)
 
 
-def parse_models(words: list[str]) -> dict[str, Path]:
+def parse_models(words: Sequence[str]) -> dict[str, Path]:
+    """Reads --model KEY=PATH."""
     pairs = [word.partition("=") for word in words]
     if wrong := [word for word, (key, _, path) in zip(words, pairs) if not key or not path]:
         raise ValueError(f"--model is {wrong[0]!r}, expected KEY=PATH, as in dino=checkpoints/dinov2-base.")
@@ -152,7 +162,7 @@ def parse_models(words: list[str]) -> dict[str, Path]:
 
 
 def _digest(bank: Path | None) -> str:
-    """A bank's name, and what is in it."""
+    """A bank's name and a hash of its file."""
     from ..toy.store import BANK, SHIPPED
 
     path, digest = bank or SHIPPED / BANK, hashlib.blake2b(digest_size=8)
@@ -162,7 +172,3 @@ def _digest(bank: Path | None) -> str:
         while part := file.read(2**24):
             digest.update(part)
     return f"{path.name} {digest.hexdigest()}"
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")

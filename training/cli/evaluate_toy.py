@@ -1,31 +1,24 @@
 """`cologen eval toy`: the five tasks on the toy world, judged by its oracle."""
 
-import argparse
 import json
-import sys
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
+from .arguments import parse_positive, print_progress
 
 
 def add_commands(commands: _SubParsersAction) -> None:
     toy = commands.add_parser("toy", help="the five tasks on held-out toy scenes, judged by the oracle")
     toy.add_argument("--bank", type=Path, help="a bank for the toy FLUX; the one that ships if not given")
     toy.add_argument("--base", type=Path, help="a folder with another toy FLUX, VAE and text encoder")
-    toy.add_argument("--n", type=positive, default=256, help="scenes of each task")
+    toy.add_argument("--n", type=parse_positive, default=256, help="scenes of each task")
     toy.add_argument("--seed", type=int, default=0, help="draws other scenes")
     toy.add_argument("--tasks", nargs="+", help="only these")
     toy.add_argument("--router", default="", help='a stage whose router answers everything, or "final"')
     toy.add_argument("--json", action="store_true", help="print one JSON object")
     toy.set_defaults(run=_toy)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no positive number")
-    return int(text)
 
 
 def _toy(args: Namespace) -> str:
@@ -38,7 +31,7 @@ def _toy(args: Namespace) -> str:
         raise ValueError(f"There is no toy task {unknown[0]!r}, expected some of {', '.join(QUESTION_MAKERS)}.")
     toy = open_set(args.base or SHIPPED)
     bank = Bank.open(args.bank or SHIPPED / BANK)
-    say = None if args.json else lambda line: sys.stderr.write(line + "\n")
+    say = None if args.json else print_progress
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
     report = evaluate(host, toy.encoders, bank, args.n, args.seed, tasks, args.router, say=say)
     return json.dumps(report) if args.json else table(report)

@@ -13,6 +13,7 @@ from ..distributed import ranks
 from ..errors import Stopped
 from ..recipes.curriculum import BUDGETS, SUBJECT, Curriculum, recipes, scaled
 from ..recipes.subject import SubjectRecipe, load_recipe, shortened
+from .arguments import choose_device
 
 AGAIN = "Stopped, and everything is saved: give the same command with --resume to go on."
 
@@ -50,7 +51,7 @@ def _train(args: Namespace) -> str:
     only = stage_of(curriculum, args.stage)
     recipe = Path(args.config).name.removesuffix(".toml")
     out = args.out or Path("out") / "train" / recipe
-    asked = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    asked = choose_device(args.device)
     with ranks.joined(asked) as device:
         refuse_device(device)
         first = ranks.rank() == 0

@@ -18,48 +18,44 @@ from ..sampling import SamplingSettings
 
 
 class Branch(NamedTuple):
-    """Prompts whose marked words stand at the same places, and noise to begin with."""
+    """A batch of prompts whose marked tokens stand at the same places, and the noise that sampling begins with."""
 
-    text: EncodedPrompt
-    words: MarkedTokens
+    prompt: EncodedPrompt
+    tokens: MarkedTokens
     noise: Tensor
 
 
 @torch.no_grad()
-def drawn_beside(
-    host: EmbeddedHost,
-    concept: Branch,
-    auxiliary: Branch,
-    blend: BlendSettings,
-    settings: SamplingSettings,
+def sample_two_branches(
+    host: EmbeddedHost, concept: Branch, auxiliary: Branch, blend: BlendSettings, settings: SamplingSettings
 ) -> Tensor:
-    """Sample the concept branch's latents, as the VAE gives them."""
+    """Samples both branches side by side; returns the concept's latents, as the VAE gives them."""
     times, negative = settings.times, settings.negative
     names = [name for name, _ in named_blocks(host.flux)][blend.first : blend.last + 1]
     rows, columns = token_grid(concept.noise, host.flux.patch_size)
-    seen = dict(blocks=frozenset(names), picture_length=rows * columns, attend=host.attend)
+    shared = dict(blocks=frozenset(names), picture_length=rows * columns, attend=host.attend)
 
-    def step(x: Tensor, text: EncodedPrompt, i: int, watches: Sequence[AttentionProbe]) -> Tensor:
+    def step(x: Tensor, prompt: EncodedPrompt, i: int, probes: Sequence[AttentionProbe]) -> Tensor:
         t = torch.full((len(x),), float(times[i]), device=x.device)
         guidance = torch.full_like(t, settings.guidance)
-        guided = predict_velocity(host, watched(watches), FluxInputs(x, t, *text, guidance))
+        velocity = predict_velocity(host, attach_probes(probes), FluxInputs(x, t, *prompt, guidance))
         if negative is not None:
-            plain = predict_velocity(host, watched(()), FluxInputs(x, t, *negative, guidance))
-            guided = plain + settings.cfg * (guided - plain)
-        return x + (float(times[i + 1]) - float(times[i])) * guided.float()
+            plain = predict_velocity(host, attach_probes(()), FluxInputs(x, t, *negative, guidance))
+            velocity = plain + settings.cfg * (velocity - plain)
+        return x + (float(times[i + 1]) - float(times[i])) * velocity.float()
 
     x, other = concept.noise, auxiliary.noise
     for i in range(len(times) - 1):
-        watches = []
+        probes = []
         if i < blend.end * (len(times) - 1):
-            beside = AuxiliaryProbe(tokens={0: auxiliary.words}, **seen)
-            other = step(other, auxiliary.text, i, [beside])
-            watches = [ConceptProbe(tokens={0: concept.words}, **seen, auxiliary=beside, blend=blend)]
-        x = step(x, concept.text, i, watches)
+            recorder = AuxiliaryProbe(tokens={0: auxiliary.tokens}, **shared)
+            other = step(other, auxiliary.prompt, i, [recorder])
+            probes = [ConceptProbe(tokens={0: concept.tokens}, **shared, auxiliary=recorder, blend=blend)]
+        x = step(x, concept.prompt, i, probes)
     return host.latent_out(x)
 
 
-def watched(watches: Sequence[AttentionProbe]) -> SourceContext:
-    """No source, but somebody who looks on; all samples are of one prompt, by the host's words."""
-    hooks = {"attn1_patch": [observe_attention], "attn1_output_patch": [add_residuals]}
-    return SourceContext({"patches": hooks, PROBES: tuple(watches), "uuids": [0]} if watches else {}, {})
+def attach_probes(probes: Sequence[AttentionProbe]) -> SourceContext:
+    """A context without a source whose attention is probed; all samples share one prompt, as the host numbers them."""
+    patches = {"attn1_patch": [observe_attention], "attn1_output_patch": [add_residuals]}
+    return SourceContext({"patches": patches, PROBES: tuple(probes), "uuids": [0]} if probes else {}, {})

@@ -1,6 +1,8 @@
 """A step shared between the concept and its superclass on our own FLUX: what CoLoGen Personal Guider does in the host's
 samplers, for experiments."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,45 +20,45 @@ from ...prw.positions import token_grid
 from ...prw.weaving import named_blocks
 from ..forward import predict_velocity
 from ..sampling import SamplingSettings
-from .dual_branch import Branch, watched
+from .dual_branch import Branch, attach_probes
 
 
 @torch.no_grad()
-def drawn_shared(
+def sample_shared(
     host: EmbeddedHost,
     concept: EncodedPrompt,
     superclass: Branch,
-    plan: SharedStepSettings,
+    shared: SharedStepSettings,
     settings: SamplingSettings,
 ) -> Tensor:
-    """Sample latents, as the VAE gives them, from the superclass's noise."""
+    """Samples latents, as the VAE gives them, from the superclass's noise."""
     blocks = frozenset(name for name, _ in named_blocks(host.flux))
     rows, columns = token_grid(superclass.noise, host.flux.patch_size)
 
-    def shared(x: Tensor, t: Tensor, plan: SharedStepSettings) -> Tensor:
-        noun = NounProbe({0: superclass.words}, blocks, rows * columns, host.attend)
-        plain = predict(x, t, superclass.text, [noun] if plan.is_masked else [])
-        weight = plan.weight
-        if plan.is_masked:
+    def predict(x: Tensor, t: Tensor, prompt: EncodedPrompt, probes: Sequence[NounProbe] = ()) -> Tensor:
+        inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))
+        return predict_velocity(host, attach_probes(probes), inputs).float()
+
+    def predict_mixed(x: Tensor, t: Tensor) -> Tensor:
+        noun = NounProbe({0: superclass.tokens}, blocks, rows * columns, host.attend)
+        plain = predict(x, t, superclass.prompt, [noun] if shared.is_masked else ())
+        weight = shared.weight
+        if shared.is_masked:
             height, width = x.shape[-2:]
-            area = select_strongest(noun.average(), plan.area)
+            area = select_strongest(noun.average(), shared.area)
             weight = weight * expand_to_latent(area, height, width, host.flux.patch_size)
         return mix_predictions(predict(x, t, concept), plain, weight)
 
-    def predict(x: Tensor, t: Tensor, text: EncodedPrompt, probes: list[NounProbe] | None = None) -> Tensor:
-        inputs = FluxInputs(x, t, *text, torch.full_like(t, settings.guidance))
-        return predict_velocity(host, watched(probes or []), inputs).float()
-
-    def led(x: Tensor, t: Tensor, progress: float) -> Tensor:
-        if progress < plan.switch or plan.weight == 0:
-            found = predict(x, t, superclass.text)
-        elif plan.weight == 1 and not plan.is_masked:
-            found = predict(x, t, concept)
+    def predict_guided(x: Tensor, t: Tensor, progress: float) -> Tensor:
+        if progress < shared.switch or shared.weight == 0:
+            velocity = predict(x, t, superclass.prompt)
+        elif shared.weight == 1 and not shared.is_masked:
+            velocity = predict(x, t, concept)
         else:
-            found = shared(x, t, plan)
+            velocity = predict_mixed(x, t)
         if settings.negative is None:
-            return found
-        plain = predict(x, t, settings.negative)
-        return plain + settings.cfg * (found - plain)
+            return velocity
+        negative = predict(x, t, settings.negative)
+        return negative + settings.cfg * (velocity - negative)
 
-    return host.latent_out(sample_euler(led, superclass.noise, list(settings.times)))
+    return host.latent_out(sample_euler(predict_guided, superclass.noise, list(settings.times)))

@@ -1,8 +1,8 @@
-"""What image-specific context optimisation, two branches and a shared step are for, on the toy world: a subject that is
-kept, in prompts that are followed.
+"""Image-specific context optimisation (ICO), two branches and a shared step compared on the toy world: is the subject kept,
+and are prompts followed?
 
-A row is a way of training and a way of drawing. All are trained on the same photos for as long, and asked the same
-questions, the first two ways on the way there, too: what is true in the end may be lost by then, or not there yet.
+A row is a way of training and a way of sampling. All are trained on the same photos for as long and asked the same
+questions; the first two ways of sampling are also evaluated during training, whose end need not be its best.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -38,130 +38,144 @@ from ..subject.run import SubjectRun
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import NAME, SHIPPED, open_set
 from ..toy.subject import SubjectQuestion, make_questions, mean_scores
-from .curricula import HELD_OUT, mean_and_sd
-from .dual_branch import Branch, drawn_beside
-from .shared_guidance import drawn_shared
+from .curricula import HELD_OUT
+from .dual_branch import Branch, sample_two_branches
+from .run_curricula import mean_and_sd
+from .shared_guidance import sample_shared
 
-SAYS = "Contexts of their own keep prompts followed for longer, two branches follow them better (ECCV 2024)."
+CLAIM = "Contexts of their own keep prompts followed for longer, two branches follow them better (ECCV 2024)."
 MEASURES = ("fidelity", "editability")
-MOMENTS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
-"""Shares of the iterations after which questions are asked."""
+EVALUATED_SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the iterations after which concepts are evaluated."""
 BLEND = BlendSettings(strength=1.0, last=3)
 """Of the toy FLUX's six blocks all but the last third, and the strength that suits the smallest pictures."""
 
-
-PLANS = {
+SHARED_STEPS = {
     "switching": SharedStepSettings(0.14, 1.0, 1.0),
     "mixed": SharedStepSettings(0.0, 0.5, 1.0),
     "multi-stage": SharedStepSettings(0.2, 0.57, 1.0),
     "masked": SharedStepSettings(0.06, 0.5, 0.3),
 }
-"""With the values of their authors (prw/personal.py)."""
-ALONE, BESIDE = ALONG = ("alone", "two branches")
-"""Ways of drawing that are asked along the training; the others in the end."""
+"""With the values of their authors (prw/personalization/shared_guidance.py)."""
+ALONE, TWO_BRANCHES = DURING_TRAINING = ("alone", "two branches")
+"""Ways of sampling that are evaluated during training; the others at its end."""
 
 
 class Row(NamedTuple):
+    """A way of training and one of sampling."""
+
     ico: bool
     way: str = ALONE
-    """Of drawing."""
 
 
 ROWS = {
     "plain": Row(False),
     "ICO": Row(True),
-    "two branches": Row(False, BESIDE),
-    "ICO, two branches": Row(True, BESIDE),
-    **{f"ICO, {way}": Row(True, way) for way in PLANS},
+    "two branches": Row(False, TWO_BRANCHES),
+    "ICO, two branches": Row(True, TWO_BRANCHES),
+    **{f"ICO, {way}": Row(True, way) for way in SHARED_STEPS},
 }
 Curves = dict[str, dict[str, float]]
-"""Iterations, as a text -> measures."""
+"""Number of iterations, as text -> measures."""
+Reports = dict[str, dict[int, Curves]]
+"""By row and seed."""
 
 
-class SubjectLaboratory:
-    """Trains and asks; what is finished is kept in its folder and not done again."""
+class SubjectExperiment:
+    """Trains subjects and evaluates them; what is finished is kept in a folder and not done again."""
 
     def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
         self.out, self.count, self.say = out, count, say
         recipe = load_recipe(SUBJECT)
+        assert isinstance(recipe, SubjectRecipe)
         self.recipe = shortened(recipe, BUDGETS[budget])
         self.flux, self.encoders = open_set(SHIPPED)
         self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
 
-    def perform(self, seeds: int) -> dict[str, dict[int, Curves]]:
-        found: dict[str, dict[int, Curves]] = {}
+    def run(self, seeds: int) -> Reports:
+        """Runs all rows with this many seeds."""
+        reports: Reports = {}
         for seed in range(seeds):
-            reports = {ico: self._measured(ico, seed) for ico in (False, True)}
+            curves = {ico: self._run_training(ico, seed) for ico in (False, True)}
             for name, row in ROWS.items():
-                found.setdefault(name, {})[seed] = reports[row.ico][row.way]
-        return found
+                reports.setdefault(name, {})[seed] = curves[row.ico][row.way]
+        return reports
 
-    def _measured(self, ico: bool, seed: int) -> dict[str, Curves]:
+    def _run_training(self, ico: bool, seed: int) -> dict[str, Curves]:
+        """Trains a subject with ICO or without; returns curves by way of sampling."""
         settings = replace(self.recipe.curriculum.settings, validate_every=0, sample_every=0)
         curriculum = replace(self.recipe.curriculum, settings=settings)
         recipe = SubjectRecipe(curriculum, replace(self.recipe.subject, ico=ico))
         folder = self.out / fingerprint(curriculum, seed, [repr(recipe.subject)])
         ways = tuple(row.way for row in ROWS.values() if row.ico == ico)
-        exam = Exam(folder / f"exam-{self.count}.json", self, seed, ways)
-        if not exam.finished(recipe.stage.iterations):
+        evaluator = ConceptEvaluator(folder / f"exam-{self.count}.json", self, seed, ways)
+        if not evaluator.finished(recipe.stage.iterations):
             self.say(f"subject: {'with' if ico else 'without'} ICO, seed {seed}")
-            lessons = recipe_lessons(recipe, self.encoders, seed)
+            datasets = recipe_lessons(recipe, self.encoders, seed)
             run = SubjectRun(
-                self.host, recipe, lessons, self.encoders, folder, seed, NAME, [exam], EMBEDDED_CHECKPOINTING
+                self.host, recipe, datasets, self.encoders, folder, seed, NAME, [evaluator], EMBEDDED_CHECKPOINTING
             )
-            if run.path.exists() or not any(exam.report.values()):  # other questions need the way there once more
+            if run.path.exists() or not any(evaluator.report.values()):  # other questions need the way there once more
                 run.path.unlink(missing_ok=True)
                 run.checkpoints(recipe.stage, 0, settings).clear()
             run.train()
-        return exam.report
+        return evaluator.report
 
-    def answers(self, concept: Concept, way: str, seed: int) -> dict[str, float]:
-        """How well questions are answered, drawn this way."""
+    def evaluate(self, concept: Concept, way: str, seed: int) -> dict[str, float]:
+        """Measures how well pictures that are sampled this way answer the questions."""
         questions = sorted(make_questions(self.count, HELD_OUT + seed), key=lambda question: len(question.scene.items))
         pictures: list[np.ndarray] = []
         with apply_low_rank(self.flux, make_residuals(concept.info, concept.tensors)):
             for size in sorted({len(question.scene.items) for question in questions}):
-                some = [question for question in questions if len(question.scene.items) == size]
-                pictures += list(self._drawn(concept, some, way, seed + size))
+                alike = [question for question in questions if len(question.scene.items) == size]
+                pictures += list(self._generate(concept, alike, way, seed + size))
         return mean_scores(questions, pictures)
 
-    def _drawn(self, concept: Concept, questions: Sequence[SubjectQuestion], way: str, seed: int) -> np.ndarray:
-        """Of questions whose words stand at the same places."""
+    def _generate(self, concept: Concept, questions: Sequence[SubjectQuestion], way: str, seed: int) -> np.ndarray:
+        """Generates answers to questions whose words stand at the same places."""
         generator = torch.Generator().manual_seed(seed)
-        (context, pooled), words = self._told(questions), self.encoders.find_words(questions[0].prompt)
+        (context, pooled), words = self._encode(questions), self.encoders.find_words(questions[0].prompt)
+        assert words is not None
         longer, marked = insert_vectors(context, words, concept.vectors)
+        assert marked is not None
         negative = EncodedPrompt(
             *(part.expand(len(questions), *part.shape[1:]) for part in self.encoders.encode_prompts([""]))
         )
-        noise, apart = (torch.randn(len(questions), 16, 8, 8, generator=generator) for _ in range(2))
-        own = Branch(EncodedPrompt(longer, pooled), marked, noise)
-        if way in PLANS:
+        noise, auxiliary_noise = (torch.randn(len(questions), 16, 8, 8, generator=generator) for _ in range(2))
+        branch = Branch(EncodedPrompt(longer, pooled), marked, noise)
+        if way in SHARED_STEPS:
             plain = Branch(EncodedPrompt(context, pooled), words, noise)
-            draw = partial(drawn_shared, self.host, own.text, plain, plan=PLANS[way])
+            sample = partial(sample_shared, self.host, branch.prompt, plain, SHARED_STEPS[way])
         else:
-            blend = BLEND if way == BESIDE else replace(BLEND, end=0.0)
-            draw = partial(
-                drawn_beside, self.host, own, Branch(EncodedPrompt(context, pooled), words, apart), blend=blend
-            )
-        return self.encoders.decode(draw(settings=SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)))
+            blend = BLEND if way == TWO_BRANCHES else replace(BLEND, end=0.0)
+            auxiliary = Branch(EncodedPrompt(context, pooled), words, auxiliary_noise)
+            sample = partial(sample_two_branches, self.host, branch, auxiliary, blend)
+        return self.encoders.decode(sample(SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)))
 
-    def _told(self, questions: Sequence[SubjectQuestion]) -> tuple[Tensor, Tensor]:
+    def _encode(self, questions: Sequence[SubjectQuestion]) -> tuple[Tensor, Tensor]:
         return self.encoders.encode_prompts([remove_marks(question.prompt) for question in questions])
 
 
-class Exam(Listener):
-    """Asks on the way, and keeps what it was answered."""
+class Experiment(Protocol):
+    """What evaluates concepts."""
 
-    def __init__(self, path: Path, laboratory: SubjectLaboratory, seed: int, ways: Sequence[str]):
-        self.path, self.laboratory, self.seed, self.ways = path, laboratory, seed, ways
+    def evaluate(self, concept: Concept, way: str, seed: int) -> dict[str, float]: ...
+
+
+class ConceptEvaluator(Listener):
+    """Evaluates a concept while it is trained, and keeps the figures in a file."""
+
+    def __init__(self, path: Path, experiment: Experiment, seed: int, ways: Sequence[str]):
+        self.path, self.experiment, self.seed, self.ways = path, experiment, seed, ways
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.report: dict[str, Curves] = {way: known.get(way, {}) for way in ways}
 
     def finished(self, iterations: int) -> bool:
-        return all(self._moments(way, iterations) <= {*map(int, self.report[way])} for way in self.ways)
+        """Whether all figures of a training of this length are there."""
+        return all(self._due_iterations(way, iterations) <= {*map(int, self.report[way])} for way in self.ways)
 
-    def _moments(self, way: str, iterations: int) -> set[int]:
-        return moments(iterations) if way in ALONG else {iterations}
+    def _due_iterations(self, way: str, iterations: int) -> set[int]:
+        return evaluated_iterations(iterations) if way in DURING_TRAINING else {iterations}
 
     def stage_began(self, trainer) -> None:
         if trainer.iteration == 0:
@@ -169,44 +183,44 @@ class Exam(Listener):
 
     def stepped(self, trainer, step) -> None:
         at, iterations = trainer.iteration, trainer.stage.iterations
-        due = [w for w in self.ways if at in self._moments(w, iterations) and str(at) not in self.report[w]]
+        due = [w for w in self.ways if at in self._due_iterations(w, iterations) and str(at) not in self.report[w]]
         if not due:
             return
         concept = trainer.result()
         for way in due:
-            self.report[way][str(at)] = self.laboratory.answers(concept, way, self.seed)
-        with atomic_write(self.path) as part:
-            part.write_text(json.dumps(self.report), encoding="utf-8")
+            self.report[way][str(at)] = self.experiment.evaluate(concept, way, self.seed)
+        with atomic_write(self.path) as partial:
+            partial.write_text(json.dumps(self.report), encoding="utf-8")
 
 
-def moments(iterations: int) -> set[int]:
-    return {round(share * iterations) for share in MOMENTS}
+def evaluated_iterations(iterations: int) -> set[int]:
+    return {round(share * iterations) for share in EVALUATED_SHARES}
 
 
-def means(seeds: dict[int, Curves], name: str) -> Curve:
-    """A measure over the iterations, the mean of the seeds."""
+def average_seeds(seeds: dict[int, Curves], name: str) -> Curve:
+    """A measure over the iterations: the mean of the seeds."""
     at = sorted(map(int, next(iter(seeds.values()))))
     return Curve(at, [float(np.mean([curves[str(i)][name] for curves in seeds.values()])) for i in at])
 
 
-def summary(found: dict[str, dict[int, Curves]]) -> dict[str, dict[str, tuple[float, float]]]:
-    """{row: {measure: (mean, sd)}} at the end."""
+def summarize(reports: Reports) -> dict[str, dict[str, tuple[float, float]]]:
+    """By row and measure: mean and standard deviation at the end of training."""
     rows = {}
-    for row, seeds in found.items():
+    for row, seeds in reports.items():
         last = [curves[max(curves, key=int)] for curves in seeds.values()]
-        rows[row] = {name: mean_and_sd([each[name] for each in last]) for name in MEASURES}
+        rows[row] = {name: mean_and_sd([measures[name] for measures in last]) for name in MEASURES}
     return rows
 
 
-def draw_curves(found: dict[str, dict[int, Curves]]) -> Image.Image:
-    """Each measure over the iterations, and one against the other: up and to the right is better."""
-    along = {row: seeds for row, seeds in found.items() if ROWS[row].way in ALONG}
-    curves = {name: {row: means(seeds, name) for row, seeds in along.items()} for name in MEASURES}
+def draw_curves(reports: Reports) -> Image.Image:
+    """Draws each measure over the iterations, and one against the other: up and to the right is better."""
+    rows = {row: seeds for row, seeds in reports.items() if ROWS[row].way in DURING_TRAINING}
+    curves = {name: {row: average_seeds(seeds, name) for row, seeds in rows.items()} for name in MEASURES}
     charts = [chart(name, lines, low=0, high=1) for name, lines in curves.items()]
     across, up = (curves[name] for name in MEASURES)
-    ways = {row: Curve(across[row].y, up[row].y) for row in along}
-    charts.append(chart(" against ".join(MEASURES[::-1]), ways, across=MEASURES[0], low=0, high=1))
-    sheet = Image.new("RGB", (charts[0].width, sum(each.height for each in charts)))
-    for i, each in enumerate(charts):
-        sheet.paste(each, (0, sum(one.height for one in charts[:i])))
+    against = {row: Curve(across[row].y, up[row].y) for row in rows}
+    charts.append(chart(" against ".join(MEASURES[::-1]), against, across=MEASURES[0], low=0, high=1))
+    sheet = Image.new("RGB", (charts[0].width, sum(picture.height for picture in charts)))
+    for i, picture in enumerate(charts):
+        sheet.paste(picture, (0, sum(above.height for above in charts[:i])))
     return sheet

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pack  # noqa: F401
 import pytest
-from cologen.training.cli.reproduce import draw_rows, forgetting_table, summary, table
-from cologen.training.experiments import curricula as reproduce
-from cologen.training.experiments.curricula import EXPERIMENTS, Experiment, Laboratory, fresh, mean_and_sd
+from cologen.training.cli.reproduce import draw_rows, format_forgetting, format_table, summarize_rows
+from cologen.training.experiments import run_curricula
+from cologen.training.experiments.curricula import EXPERIMENTS, Experiment, drop_stages, start_afresh
+from cologen.training.experiments.run_curricula import ExperimentRunner, mean_and_sd
 from cologen.training.recipes.curriculum import load_curriculum
 
-CURRICULUM = fresh(load_curriculum("toy"))
+CURRICULUM = start_afresh(load_curriculum("toy"))
 TOTAL = sum(stage.iterations for stage in CURRICULUM.stages)
 
 
@@ -44,7 +45,7 @@ def test_coredis_rows_are_twins():
         assert [stage.features for stage in twin.stages] == ["off", "off", "off", way, way]
         stages = tuple(replace(stage, features="off") for stage in twin.stages)
         assert replace(twin, stages=stages, settings=replace(twin.settings, feature_size=32)) == plain
-        assert twin.stages[: experiment.common] == plain.stages[: experiment.common]
+        assert twin.stages[: experiment.shared_stages] == plain.stages[: experiment.shared_stages]
 
 
 def a_report(value):
@@ -52,10 +53,10 @@ def a_report(value):
 
 
 def test_tables_show_means_over_seeds():
-    rows = summary({"this": {0: a_report(0.2), 1: a_report(0.4), 2: a_report(0.9)}})
+    rows = summarize_rows({"this": {0: a_report(0.2), 1: a_report(0.4), 2: a_report(0.9)}})
     assert rows["this"]["edit done"] == pytest.approx((0.5, 0.36055512754639896))
     assert rows["this"]["usage"][0] == pytest.approx(0.5)
-    assert "| this | 0.500 ± 0.361 | 0.500 ± 0.361 | 0.000 ± 0.000 | 0.500 ± 0.361 |" in table(rows)
+    assert "| this | 0.500 ± 0.361 | 0.500 ± 0.361 | 0.000 ± 0.000 | 0.500 ± 0.361 |" in format_table(rows)
     assert draw_rows(rows).size[0] > 100
     assert mean_and_sd([3.0]) == (3.0, 0.0)
 
@@ -63,51 +64,51 @@ def test_tables_show_means_over_seeds():
 def test_forgetting_has_a_row_a_stage():
     inpaint, ground = {"inpaint": {"hit": 0.5}}, {"inpaint": {"hit": 0.5}, "ground": {"iou": 0.25}}
     after = {"inpaint": {"own": inpaint, "final": inpaint}, "ground": {"own": ground, "final": ground}}
-    lines = forgetting_table({0: {"after": after}}).splitlines()
+    lines = format_forgetting({0: {"after": after}}).splitlines()
     assert len(lines) == 4
     assert lines[3].startswith("| ground | 0.500 ± 0.000 (0.500 ± 0.000) | 0.250 ± 0.000 (0.250 ± 0.000) |")
 
 
 @pytest.fixture
-def laboratory(tmp_path, monkeypatch):
+def make_runner(tmp_path, monkeypatch):
     """Two stages of an iteration or two each."""
-    tiny = fresh(load_curriculum("toy", [f"{stage.name}.iterations=1" for stage in CURRICULUM.stages]))
-    tiny = reproduce.without(tiny, "inpaint", "ground", "control")
-    monkeypatch.setattr(reproduce, "load_curriculum", lambda name: tiny)
-    monkeypatch.setitem(reproduce.BUDGETS, "tiny", 1.0)
-    monkeypatch.setattr(reproduce, "shorten", lambda recipe, share: replace(recipe, examples=66))
+    tiny = start_afresh(load_curriculum("toy", [f"{stage.name}.iterations=1" for stage in CURRICULUM.stages]))
+    tiny = drop_stages(tiny, "inpaint", "ground", "control")
+    monkeypatch.setattr(run_curricula, "load_curriculum", lambda name: tiny)
+    monkeypatch.setitem(run_curricula.BUDGETS, "tiny", 1.0)
+    monkeypatch.setattr(run_curricula, "shorten_recipe", lambda recipe, share: replace(recipe, examples=66))
     monkeypatch.setitem(EXPERIMENTS, "alone", Experiment("", lambda whole: {"alone": whole}, ("edit",)))
     said = []
-    return lambda count: Laboratory(tmp_path, "tiny", count, said.append), said
+    return lambda count: ExperimentRunner(tmp_path, "tiny", count, said.append), said
 
 
-def test_a_report_answers_the_question_that_was_asked(laboratory, tmp_path):
+def test_a_report_answers_the_question_that_was_asked(make_runner, tmp_path):
     """What is kept is asked for again only as it was."""
-    made, said = laboratory
-    four, six = (made(count).perform("alone", 1) for count in (4, 6))
+    made, said = make_runner
+    four, six = (made(count).run("alone", 1) for count in (4, 6))
     assert [found["alone"][0]["n"] for found in (four, six)] == [4, 6] and len(said) == 2
-    assert made(4).perform("alone", 1) == four and len(said) == 2
+    assert made(4).run("alone", 1) == four and len(said) == 2
     assert not list(tmp_path.rglob("*.part"))
 
 
 def test_what_rows_have_in_common_is_trained_once_and_is_what_each_would_have_trained(
-    laboratory, tmp_path, monkeypatch
+    make_runner, tmp_path, monkeypatch
 ):
     def rows(whole):
         *first, last = whole.stages
         return {"one": whole, "other": replace(whole, stages=(*first, replace(last, features="auxiliary")))}
 
-    trained, train_stage = [], reproduce.Run.train_stage
+    trained, train_stage = [], run_curricula.Run.train_stage
     monkeypatch.setattr(
-        reproduce.Run, "train_stage", lambda run, *given: trained.append(given[1].name) or train_stage(run, *given)
+        run_curricula.Run, "train_stage", lambda run, *given: trained.append(given[1].name) or train_stage(run, *given)
     )
 
     def performed(common):
         monkeypatch.setitem(EXPERIMENTS, "apart", Experiment("", rows, ("edit",), common))
         trained.clear()
-        made = laboratory[0](4)
+        made = make_runner[0](4)
         made.out = tmp_path / f"{common}"
-        found = made.perform("apart", 1)
+        found = made.run("apart", 1)
         return found, {path.parent.name: path.read_bytes() for path in made.out.rglob("bank.safetensors")}
 
     apart = performed(0)
@@ -116,12 +117,12 @@ def test_what_rows_have_in_common_is_trained_once_and_is_what_each_would_have_tr
     assert trained == ["subject", "edit", "edit"]
 
 
-def test_forgetting_asks_every_task_after_every_stage(laboratory):
-    found = laboratory[0](4).perform("forgetting", 1)["curriculum"]
+def test_forgetting_asks_every_task_after_every_stage(make_runner):
+    found = make_runner[0](4).run("forgetting", 1)["curriculum"]
     after = found[0]["after"]
     assert {stage: {*reports["own"]} - {"n", "seed"} for stage, reports in after.items()} == {
         "subject": {"subject"},
         "edit": {"subject", "edit"},
     }
     assert after["subject"]["own"]["subject"] == after["edit"]["own"]["subject"], "a frozen expert and its own router"
-    assert len(forgetting_table(found).splitlines()) == 4
+    assert len(format_forgetting(found).splitlines()) == 4

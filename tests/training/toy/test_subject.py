@@ -14,9 +14,17 @@ from cologen.prw.personalization.dual_branch import BlendSettings
 from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens, remove_marks
 from cologen.prw.personalization.shared_guidance import SharedStepSettings
 from cologen.training.cli.main import main
-from cologen.training.experiments.dual_branch import Branch, drawn_beside
-from cologen.training.experiments.shared_guidance import drawn_shared
-from cologen.training.experiments.subject import PLANS, ROWS, Exam, draw_curves, means, moments, summary
+from cologen.training.experiments.dual_branch import Branch, sample_two_branches
+from cologen.training.experiments.shared_guidance import sample_shared
+from cologen.training.experiments.subject import (
+    ROWS,
+    SHARED_STEPS,
+    ConceptEvaluator,
+    average_seeds,
+    draw_curves,
+    evaluated_iterations,
+    summarize,
+)
 from cologen.training.recipes.curriculum import SUBJECT
 from cologen.training.recipes.subject import OWN, PRIOR, SubjectRecipe, load_recipe
 from cologen.training.sampling import SamplingSettings
@@ -138,12 +146,12 @@ def test_two_branches_draw_what_the_host_s_samplers_draw(end):
         Branch(EncodedPrompt(text, rest["pooled_output"]), words, noise)
         for (((text, rest),), words), noise in zip(prompts, noises)
     ]  # fmt: skip
-    found = drawn_beside(host, *branches, blend, SamplingSettings(times, guidance=3.5))
+    found = sample_two_branches(host, *branches, blend, SamplingSettings(times, guidance=3.5))
     assert torch.allclose(found, expected, atol=2e-4)
 
 
 @pytest.mark.usefixtures("comfy")
-@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+@pytest.mark.parametrize("plan", SHARED_STEPS.values(), ids=SHARED_STEPS)
 def test_a_shared_step_draws_what_the_host_s_guider_draws(plan):
     import comfy.samplers
     from cologen.prw.comfyui.personal_guider import PersonalGuider
@@ -163,9 +171,9 @@ def test_a_shared_step_draws_what_the_host_s_guider_draws(plan):
     superclass = Branch(EncodedPrompt(plain, other["pooled_output"]), words, noise)
     host = EmbeddedHost(flux, torch.float32)
     told, settings = EncodedPrompt(concept, its["pooled_output"]), SamplingSettings(times, guidance=3.5)
-    found = drawn_shared(host, told, superclass, plan, settings)
+    found = sample_shared(host, told, superclass, plan, settings)
     assert torch.allclose(found, expected, atol=2e-4)
-    alone = drawn_shared(host, told, superclass, SharedStepSettings(0, 1, 1), settings)
+    alone = sample_shared(host, told, superclass, SharedStepSettings(0, 1, 1), settings)
     assert not torch.allclose(found, alone, atol=2e-3)
 
 
@@ -197,11 +205,11 @@ def test_the_terminal_trains_a_subject(tmp_path, monkeypatch, capsys):
 
 
 class Answers:
-    """A laboratory whose answers are numbers."""
+    """An experiment whose answers are numbers."""
 
     count = 3
 
-    def answers(self, concept, way, seed):
+    def evaluate(self, concept, way, seed):
         return {"fidelity": concept / 10, "editability": len(way) / 100}
 
 
@@ -215,19 +223,21 @@ class Training:
 
 def test_an_exam_goes_on_where_it_was(tmp_path):
     ways = ("alone", "two branches", "mixed")
-    exam, training = Exam(tmp_path / "exam.json", Answers(), 0, ways), Training(8)
-    exam.stage_began(training)
+    evaluator, training = ConceptEvaluator(tmp_path / "exam.json", Answers(), 0, ways), Training(8)
+    evaluator.stage_began(training)
     for training.iteration in range(1, 9):
-        exam.stepped(training, None)
+        evaluator.stepped(training, None)
         if training.iteration == 3:
-            assert not exam.finished(8)
-            exam = Exam(tmp_path / "exam.json", Answers(), 0, ways)
-    assert exam.finished(8) and moments(8) == {0, 1, 2, 4, 6, 8} == set(map(int, exam.report["alone"]))
-    assert exam.report["alone"]["6"] == {"fidelity": 0.6, "editability": 0.05}
-    assert exam.report["mixed"] == {"8": {"fidelity": 0.8, "editability": 0.05}}
-    more = Exam(tmp_path / "exam.json", Answers(), 0, (*ways, "masked"))
-    assert not more.finished(8) and more.report["alone"] == exam.report["alone"]
-    found = {name: {0: exam.report[row.way]} for name, row in ROWS.items() if row.way in ways}
-    assert means(found["plain"], "fidelity").y == [0.0, 0.1, 0.2, 0.4, 0.6, 0.8]
-    assert summary(found)["ICO, two branches"] == {"fidelity": (0.8, 0.0), "editability": (0.12, 0.0)}
+            assert not evaluator.finished(8)
+            evaluator = ConceptEvaluator(tmp_path / "exam.json", Answers(), 0, ways)
+    assert evaluator.finished(8) and evaluated_iterations(8) == {0, 1, 2, 4, 6, 8} == set(
+        map(int, evaluator.report["alone"])
+    )
+    assert evaluator.report["alone"]["6"] == {"fidelity": 0.6, "editability": 0.05}
+    assert evaluator.report["mixed"] == {"8": {"fidelity": 0.8, "editability": 0.05}}
+    more = ConceptEvaluator(tmp_path / "exam.json", Answers(), 0, (*ways, "masked"))
+    assert not more.finished(8) and more.report["alone"] == evaluator.report["alone"]
+    found = {name: {0: evaluator.report[row.way]} for name, row in ROWS.items() if row.way in ways}
+    assert average_seeds(found["plain"], "fidelity").y == [0.0, 0.1, 0.2, 0.4, 0.6, 0.8]
+    assert summarize(found)["ICO, two branches"] == {"fidelity": (0.8, 0.0), "editability": (0.12, 0.0)}
     assert draw_curves(found).size[1] > 900

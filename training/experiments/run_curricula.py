@@ -1,0 +1,128 @@
+"""Trains and evaluates the rows of the curricula's experiments (curricula.py)."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...prw.bank.bank import Bank
+from ...prw.coredi.features import SUFFIX, Features
+from ...prw.embedded_host import EmbeddedHost
+from ...prw.files.atomic_write import atomic_write
+from ...prw.files.validate import build
+from ...prw.flux.inputs import FluxInputs
+from ...prw.source import Routing
+from ..checkpoint.run_folder import RunFolder, fingerprint
+from ..coredi.sampling import FeatureSampler
+from ..forward import weave
+from ..objective import usage_of_all
+from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
+from ..run import Run
+from ..runner import label
+from ..sampling import sample_latents
+from ..setup.stage_data import StageDatasets, toy_data
+from ..toy.evaluate import evaluate
+from ..toy.make import ToyRecipe, shorten_recipe
+from ..toy.store import NAME, SHIPPED, open_set
+from ..validate import held_out
+from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, Experiment, start_afresh
+
+Report = dict[str, Any]
+"""What is measured of one row and seed: "usage" by stage, and by task what toy/evaluate.py says; or "after", by stage."""
+Reports = dict[str, dict[int, Report]]
+"""By row and seed."""
+
+
+class ExperimentRunner:
+    """Trains the rows of experiments and evaluates them; what is finished is kept in a folder and not done again."""
+
+    def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
+        self.out, self.count, self.say = out, count, say
+        recipe = load_curriculum("toy")
+        self.curriculum = start_afresh(scaled(recipe, BUDGETS[budget]))
+        examples = shorten_recipe(build(ToyRecipe, recipe.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
+        flux, self.encoders = open_set(SHIPPED)
+        self.host = EmbeddedHost(flux, next(flux.parameters()).dtype)
+        tasks = [stage.task for stage in recipe.stages]
+        self.datasets = StageDatasets(
+            {task: [toy_data(task, examples, self.encoders, 0)] for task in tasks}, out / "lessons", lambda *_: None
+        )
+
+    def run(self, name: str, seeds: int) -> Reports:
+        """Runs an experiment's rows with this many seeds; reports are also written to the folder."""
+        experiment = EXPERIMENTS[name]
+        reports: Reports = {}
+        for seed in range(seeds):
+            for row, curriculum in experiment.rows(self.curriculum).items():
+                reports.setdefault(row, {})[seed] = self._run_row(name, row, curriculum, seed)
+        return reports
+
+    def _run_row(self, name: str, row: str, curriculum: Curriculum, seed: int) -> Report:
+        experiment = EXPERIMENTS[name]
+        folder = self.out / fingerprint(curriculum, seed)  # experiments share what they all contain
+        what = name if name == FORGETTING else "-".join(experiment.tasks)
+        weight = experiment.feature_weights.get(row)
+        path = folder / f"{what}-{self.count}{'' if weight is None else f'-along-{weight}'}.json"
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        self.say(f"{name}: {row}, seed {seed}")
+        run = Run(self.host, curriculum, self.datasets, self.encoders, folder, seed, NAME)
+        bank = run.train(self._open_shared_bank(experiment, row, seed))
+        report: Report = {"usage": measure_usage(run, bank)}
+        if name == FORGETTING:
+            report["after"] = {
+                stage.name: self._evaluate_stage(folder, i, stage, seed) for i, stage in enumerate(curriculum.stages)
+            }
+        else:
+            router = "final" if row == "co-training" else ""
+            draw = sample_latents if weight is None else FeatureSampler(open_features(curriculum, folder), weight)
+            questions = self.count, HELD_OUT + seed, experiment.tasks, router
+            report |= evaluate(self.host, self.encoders, bank, *questions, draw=draw)
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(report), encoding="utf-8")
+        return report
+
+    def _open_shared_bank(self, experiment: Experiment, row: str, seed: int) -> Bank | None:
+        """The bank after the stages that all rows share, trained by the first row; None for that row itself."""
+        first, curriculum = next(iter(experiment.rows(self.curriculum).items()))
+        if not experiment.shared_stages or row == first:
+            return None
+        number = experiment.shared_stages - 1
+        folder = RunFolder(self.out / fingerprint(curriculum, seed))
+        return Bank.open(folder.stage(label(curriculum.stages[number], number)))
+
+    def _evaluate_stage(self, folder: Path, number: int, stage: Stage, seed: int) -> Report:
+        """Evaluates the bank after a stage on every task so far, by their own routers and by the newest."""
+        bank = Bank.open(RunFolder(folder).stage(label(stage, number)))
+        tasks = [stage.task for stage in self.curriculum.stages[: number + 1]]
+        return {
+            router or "own": evaluate(self.host, self.encoders, bank, self.count, HELD_OUT + seed, tasks, router)
+            for router in ("", "final")
+        }
+
+
+def open_features(curriculum: Curriculum, folder: Path) -> list[Features]:
+    """Opens what the stages of a finished run left for sampling along with features."""
+    stages = enumerate(curriculum.stages)
+    paths = [RunFolder(folder).stage(label(stage, i) + SUFFIX) for i, stage in stages if stage.features != "off"]
+    return [Features.open(path) for path in paths]
+
+
+def measure_usage(run: Run, bank: Bank) -> dict[str, float]:
+    """By stage: its expert's share of the blocks by its own router, as at inference, on held-out samples of its task."""
+    shares: dict[str, float] = {}
+    for stage in run.curriculum.stages:
+        batch = held_out(run.lessons[stage.task], 64)
+        x = run.host.latent_in(batch.target).float()
+        inputs = FluxInputs(x, batch.times, batch.context, batch.pooled)
+        woven = weave(run.host, bank, Routing(task=stage.task, router=stage.name), batch.source, inputs)
+        newest = len(bank.info.routers[stage.name].experts)
+        shares[stage.name] = round(usage_of_all(woven.routes.values(), newest)[-1].item(), 4)
+    return shares
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Sample mean and standard deviation."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
