@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from ...prw.bank.bank import Bank
 from ...prw.base_model import Base
@@ -142,22 +142,22 @@ def time_call(call: Callable[[], object], repeats: int) -> float:
 
 
 def count_saved_bytes(step: Callable[[], object], flux: Flux) -> int:
-    """Bytes that an iteration keeps for its backward pass, FLUX's own weights left out."""
+    """Bytes of all that an iteration keeps for its backward passes, FLUX's own weights left out."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in flux.parameters()}
     with record_saved(weights) as saved:
         step()
-    return sum(saved.values())
+    return sum(storage.nbytes() for storage in saved.values())
 
 
 @contextmanager
-def record_saved(left_out: set[int]) -> Generator[dict[int, int], None, None]:
-    """Storages that autograd keeps meanwhile, by address, with their bytes."""
-    saved: dict[int, int] = {}
+def record_saved(left_out: set[int]) -> Generator[dict[int, UntypedStorage], None, None]:
+    """Storages that autograd keeps meanwhile, by address. None is freed before the end: its address would be another's."""
+    saved: dict[int, UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in left_out:
-            saved[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
