@@ -14,8 +14,8 @@ from .appended_kv import AppendedKV, CachedSourceKV, append_sources_patch
 from .base_model import Base
 from .files.errors import BankError
 from .flux.blocks import FluxModel, call_directly
-from .flux.flux1 import source_vec
-from .flux.inputs import FluxInputs
+from .flux.families import find_model_family
+from .flux.inputs import FluxInputs, SourceConditions
 from .flux.math import rotary
 from .kv_cache import KVCache, SampleKV, split_samples
 from .positions import Grid, source_ids, token_grid
@@ -69,7 +69,8 @@ class Target(NamedTuple):
     grid: Grid
     """Where their tokens lie."""
     times: Tensor
-    pooled: Tensor
+    pooled: Tensor | None
+    """None where sources do not depend on the prompt."""
     guidance: Tensor | None = None
     """What the picture's own tokens are told; None: nothing."""
 
@@ -109,7 +110,9 @@ class Attachment:
         """
         self.check(host)
         x, times, pooled, guidance = inputs.x, inputs.times, inputs.pooled, inputs.guidance
-        if pooled is None:
+        if not find_model_family(host.flux).reads_prompt:
+            pooled = None
+        elif pooled is None:
             pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)
         grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
         guidance = None if guidance is None else guidance.to(times).expand(len(x))
@@ -159,23 +162,25 @@ class Attachment:
         """Which picture, prompt and size each sample's K/V belong to."""
         grid, times, pooled, guidance = batch.target
         size = (grid.rows, grid.columns, batch.channels, str(batch.device), host.dtype)
-        unused = [None] * len(pooled)
-        time_keys = times.tolist() if self._follows_time() else [0.0] * len(pooled)
+        unused = [None] * len(times)
+        time_keys = times.tolist() if self._follows_time() else unused
         is_live = find_source_format(self.bank.info, source.routing).guidance == "live"
         guidance_keys = unused if guidance is None or not is_live else guidance.tolist()
-        prompts = enumerate(zip(map(hash_tensor, pooled), time_keys, guidance_keys, strict=True))
+        prompt_keys = unused if pooled is None else map(hash_tensor, pooled)
+        conditions = enumerate(zip(prompt_keys, time_keys, guidance_keys, strict=True))
         common = (source.digest, source.placement, size)
-        return [(common, batch.select_image(source, i), *prompt) for i, prompt in prompts]
+        return [(common, batch.select_image(source, i), *condition) for i, condition in conditions]
 
     def _weave(self, host: Host, source: Source, batch: Batch, samples: list[int]) -> list[SampleKV]:
         """Runs the source stream for some samples of the batch."""
         grid, times, pooled, guidance = batch.target
         latent = source.latent[[batch.select_image(source, i) for i in samples]]
         latent = fill_channels(host.latent_in(latent), batch.channels).to(batch.device, host.dtype)
-        target = Target(grid, times[samples], pooled[samples], None if guidance is None else guidance[samples])
+        pooled, guidance = (None if part is None else part[samples] for part in (pooled, guidance))
+        target = Target(grid, times[samples], pooled, guidance)
         self._warn_unusual(source)
         stream, pe = run_source_pass(
-            host, self.bank, source.routing, self.make_selector(source.routing), latent, target
+            host, self.bank, source.routing, self.make_selector(source.routing), latent, target, source.number
         )
         return split_samples(_check_finite(stream), pe, source.placement)
 
@@ -206,22 +211,25 @@ def run_source_pass(
     select: Selector,
     latent: Tensor,
     target: Target,
+    number: int = 1,
     run: RunBlock = call_directly,
 ) -> tuple[Iterator[BlockKV], Tensor]:
     """The source stream of latents (on FLUX's scale), block by block, and its rotary positions.
 
     A source has the target's times and guidance only where the bank or an expert's format asks for it.
     """
-    flux, info, source_format = host.flux, bank.info.source, find_source_format(bank.info, routing)
+    flux, family = host.flux, find_model_family(host.flux)
+    info, source_format = bank.info.source, find_source_format(bank.info, routing)
     size, axes = token_grid(latent, flux.patch_size), flux.params.axes_dim
-    position = routing.choose_position(source_format.position)
-    ids = source_ids(*size, target.grid, position, routing.shift, len(axes))
+    position = routing.choose_position(source_format.position or family.position)
+    ids = source_ids(*size, target.grid, position, routing.shift, len(axes), family.reference_step * number)
     pe = rotary(ids.expand(len(latent), -1, -1), axes, flux.params.theta).to(latent.device)
     times = target.times if info.time == "shared" else torch.zeros_like(target.times)
     guidance = target.guidance if source_format.guidance else torch.full_like(times, info.guidance)
     h = flux.img_in(host.tokens(latent)[0])
-    vec = source_vec(flux, times, target.pooled, guidance, host.dtype)
-    return run_source_stream(flux, h, vec, host.attend(pe), select, run), pe
+    conditions = SourceConditions(times, target.pooled, guidance)
+    modulation = family.modulate_source(flux, conditions, host.dtype)
+    return run_source_stream(flux, h, modulation, host.attend(pe), select, run), pe
 
 
 def _check_finite(stream: Iterator[BlockKV]) -> Iterator[BlockKV]:

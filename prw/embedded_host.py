@@ -10,7 +10,7 @@ from torch import Tensor
 from .appended_kv import OPTION
 from .attachment import Attachment
 from .files.tensor_versions import read_versions
-from .flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux
+from .flux.families import Flux, find_model_family
 from .flux.inputs import FluxInputs
 from .flux.math import attention
 from .source import Source
@@ -21,7 +21,7 @@ class EmbeddedHost:
     """The `Host` of attachment.py for our own FLUX."""
 
     def __init__(self, flux: Flux, dtype: torch.dtype):
-        self.flux, self.dtype = flux, dtype
+        self.flux, self.dtype, self.family = flux, dtype, find_model_family(flux)
 
     @property
     def device(self) -> torch.device:
@@ -31,10 +31,10 @@ class EmbeddedHost:
         return self.flux.process_img(latent)
 
     def latent_in(self, latent: Tensor) -> Tensor:
-        return (latent - LATENT_SHIFT) * LATENT_SCALE
+        return (latent - self.family.latent_shift) * self.family.latent_scale
 
     def latent_out(self, latent: Tensor) -> Tensor:
-        return latent / LATENT_SCALE + LATENT_SHIFT
+        return latent / self.family.latent_scale + self.family.latent_shift
 
     def attend(self, pe: Tensor) -> Attend:
         return partial(attention, pe=pe)
@@ -48,7 +48,7 @@ def velocity(
     x: Tensor,
     timestep: Tensor,
     context: Tensor,
-    pooled: Tensor,
+    pooled: Tensor | None,
     guidance: Tensor | None = None,
     attachment: Attachment | None = None,
     sources: Sequence[Source] = (),

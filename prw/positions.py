@@ -1,6 +1,6 @@
 """Where a source lies: its tokens' places on the target's grid, before rotation.
 
-Axis 0 of an id stays 0 for pictures; axes 1 and 2 are rows and columns, in tokens.
+Axis 0 of an id is 0 for pictures and tells references apart; axes 1 and 2 are rows and columns, in tokens.
 """
 
 from collections.abc import Callable
@@ -57,21 +57,39 @@ def below(count: int, target: int, shift: float) -> Tensor:
     return torch.arange(count) + shift
 
 
+def reference(count: int, target: int, shift: float) -> Tensor:
+    """At a place of its own on the first axis, as FLUX.2 was trained; rows and columns count from 0, unstretched."""
+    return torch.arange(count)
+
+
 POSITION: dict[str, Callable[[int, int, float], Tensor]] = {
     "aligned": aligned,
     "shifted": shifted,
     "corner": corner,
     "below": below,
+    "reference": reference,
 }
 """Tokens of the source and of the target along one axis, and a shift -> places, in steps of the target's grid."""
 
 
 def source_ids(
-    rows: int, columns: int, target: Grid, position: str, shift: tuple[float, float], axes: int = 3
+    rows: int,
+    columns: int,
+    target: Grid,
+    position: str,
+    shift: tuple[float, float],
+    axes: int = 3,
+    reference_place: int = 0,
 ) -> Tensor:
-    """Positions (1, tokens, axes) of a source of rows x columns tokens."""
+    """Positions (1, tokens, axes) of a source of rows x columns tokens.
+
+    `reference_place` is where a source of position "reference" lies on the first axis.
+    """
+    if position == "reference":
+        target = Grid(0.0, 0.0, 1.0, 1.0, rows, columns)
     place, (down, right) = POSITION[position], (BELOW, 0.0) if position == "below" else shift
     ids = torch.zeros(rows, columns, axes)
+    ids[..., 0] = reference_place if position == "reference" else 0
     ids[..., 1] = (target.y + target.step_y * place(rows, target.rows, down))[:, None]
     ids[..., 2] = target.x + target.step_x * place(columns, target.columns, right)
     return ids.reshape(1, rows * columns, axes)

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .files.validate import check_choice, check_range
-from .flux.flux1 import LATENT_CHANNELS
+from .flux.families import FAMILIES
 from .positions import Grid
 from .tasks import TASKS
 
 PLACEMENTS = ("gpu", "cpu", "fp8")
-POSITIONS = ("auto", "aligned", "shifted")
+POSITIONS = ("auto", "aligned", "shifted", "reference")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Routing:
     strength: float = 1.0
     """Scales what experts add; 0 leaves FLUX's own keys and values."""
     position: str = "auto"
-    """"aligned": over the target, stretched to it; "shifted": beside it; "auto": as the task was trained."""
+    """"aligned": over the target, stretched to it; "shifted": beside it; "reference": on an axis of its own; "auto": as the task was trained."""
     shift: tuple[float, float] = (0.0, 1.0)
     """Down and right, in target sizes, when shifted (our choice: one width to the right)."""
     curve: tuple[float, ...] = ()
@@ -62,7 +62,7 @@ class Source:
     """One source image (or a batch of them) with its knobs. Immutable: caches rely on it."""
 
     latent: Tensor
-    """(batch, 16, height, width) as the VAE gives it."""
+    """(batch, channels, height, width) as the VAE gives it."""
     routing: Routing = field(default_factory=Routing)
     strength: float = 1.0
     """Weight of its keys in attention; 1 costs nothing, 0 switches the source off."""
@@ -75,6 +75,8 @@ class Source:
     """Where K/V wait between steps: "gpu", "cpu" (streamed), or "fp8" (half the memory)."""
     keep: bool = False
     """Keep K/V on the CPU for the next run with the same source."""
+    number: int = 1
+    """Which of a prompt's references it is, from 1: its place where the position is "reference"."""
 
     def __post_init__(self):
         check_choice("placement", self.placement, PLACEMENTS)
@@ -86,10 +88,12 @@ class Source:
                 f"The source starts at {self.start} and ends at {self.end}: let it end later than it starts."
             )
         shape = tuple(self.latent.shape)
-        if len(shape) != 4 or shape[1] != LATENT_CHANNELS or 0 in shape:
+        known = {family.latent_channels: family.label for family in FAMILIES.values()}
+        if len(shape) != 4 or shape[1] not in known or 0 in shape:
+            channels = " or ".join(f"{count} channels for {label}" for count, label in known.items())
             raise ValueError(
-                f"The source latent has shape {shape}, expected (batch, {LATENT_CHANNELS}, height, width): "
-                f"connect FLUX.1's VAE (ae.safetensors) and a picture."
+                f"The source latent has shape {shape}, expected (batch, channels, height, width) with {channels}: "
+                f"connect the VAE that belongs to your FLUX and a picture."
             )
         if not torch.isfinite(self.latent).all():
             raise ValueError("The source latent holds values that are not finite: check the picture and the VAE.")
@@ -109,8 +113,8 @@ class Source:
 
     @cached_property
     def digest(self) -> str:
-        """Of everything that decides K/V: pixels and routing."""
-        return hash_tensor(self.latent) + repr(astuple(self.routing))
+        """Of everything that decides K/V: pixels, routing and number."""
+        return hash_tensor(self.latent) + repr((*astuple(self.routing), self.number))
 
     @cached_property
     def identity(self) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .experts import Weave
 from .flux.blocks import FluxModel, call_directly
+from .flux.inputs import BlockModulation
 from .flux.math import modulate
 from .router import Route
 
@@ -45,12 +46,17 @@ def named_blocks(flux: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def run_source_stream(
-    flux: FluxModel, h: Tensor, vec: Tensor, attend: Attend, select: Selector, run: RunBlock = call_directly
+    flux: FluxModel,
+    h: Tensor,
+    modulation: BlockModulation,
+    attend: Attend,
+    select: Selector,
+    run: RunBlock = call_directly,
 ) -> Iterator[BlockKV]:
     """Runs source tokens h (batch, tokens, dim) through all blocks and yields each block's keys and values."""
     for name, block in named_blocks(flux):
         run_block = run_double_block if name.startswith("double") else run_single_block
-        h, kv = run(getattr(block, BLOCK_CONTEXT, call_directly), run_block, name, block, h, vec, attend, select)
+        h, kv = run(getattr(block, BLOCK_CONTEXT, call_directly), run_block, name, block, h, modulation, attend, select)
         h = clamp_fp16(h)
         yield kv
 
@@ -61,10 +67,10 @@ def clamp_fp16(h: Tensor) -> Tensor:
 
 
 def run_double_block(
-    name: str, block: Any, h: Tensor, vec: Tensor, attend: Attend, select: Selector
+    name: str, block: Any, h: Tensor, modulation: BlockModulation, attend: Attend, select: Selector
 ) -> tuple[Tensor, BlockKV]:
     """One source's way through a double block's image side."""
-    mod1, mod2 = block.img_mod(vec)
+    mod1, mod2 = modulation(name, block)
     modulated = modulate(block.img_norm1(h), mod1)
     weave = select(name, modulated)
     residuals = [weave.residual(modulated, target) for target in "qkv"]  # first: fp8 layers may clamp their input
@@ -80,10 +86,10 @@ def run_double_block(
 
 
 def run_single_block(
-    name: str, block: Any, h: Tensor, vec: Tensor, attend: Attend, select: Selector
+    name: str, block: Any, h: Tensor, modulation: BlockModulation, attend: Attend, select: Selector
 ) -> tuple[Tensor, BlockKV]:
     """One source's way through a single block."""
-    mod, _ = block.modulation(vec)
+    mod, _ = modulation(name, block)
     modulated = modulate(block.pre_norm(h), mod)
     weave = select(name, modulated)
     residuals = [weave.residual(modulated, target) for target in "qkv"]

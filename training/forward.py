@@ -68,7 +68,7 @@ def weave(
     latents = fill_channels(host.latent_in(source), x.shape[1]).to(x.device, host.dtype)
     select, run = make_selector(bank, routing, noise), options.get(RUN_BLOCK, call_directly)
     target = Target(grid, inputs.times, inputs.pooled)
-    blocks, pe = run_source_pass(host, bank, routing, select, latents, target, run)
+    blocks, pe = run_source_pass(host, bank, routing, select, latents, target, run=run)
     stream = list(blocks)
     appended = AppendedKV([LiveSourceKV(stream, pe, Source(source[:1], routing))], grid)
     options = {OPTION: appended, "patches": {"attn1_patch": [_append]}, **options}

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ..attachment import Host
 from ..bank.bank import Bank
 from ..experts import Weave
-from ..flux.flux1 import source_vec
-from ..flux.inputs import FluxInputs
+from ..flux.families import find_model_family
+from ..flux.inputs import FluxInputs, SourceConditions
 from ..flux.math import rotary
 from ..positions import token_grid
 from ..router import Route
@@ -68,10 +68,8 @@ class FeatureStream:
         self.h, self.readers, self.bias = h.to(host.dtype), readers, bias
         self.last_tokens: Tensor | None = None
         """The features' tokens behind the last block, once it ran."""
-        pooled = inputs.pooled
-        if pooled is None:
-            pooled = inputs.x.new_zeros(len(inputs.x), host.flux.params.vec_in_dim)
-        self.vec = source_vec(host.flux, inputs.times, pooled, inputs.guidance, host.dtype)
+        conditions = SourceConditions(inputs.times, inputs.pooled, inputs.guidance)
+        self.modulation = find_model_family(host.flux).modulate_source(host.flux, conditions, host.dtype)
         self.pool = make_pooling_matrix(*token_grid(inputs.x, host.flux.patch_size)).to(h.device)
         ids = self.pool @ host.tokens(inputs.x[:1])[1][0].to(self.pool)
         self.pe = rotary(ids[None], host.flux.params.axes_dim, host.flux.params.theta).to(self.h.device)
@@ -98,7 +96,7 @@ class FeatureStream:
         # a checkpointed block runs twice: both times on what came in
         h = self.block_inputs.setdefault(block, self.h)
         step = run_double_block if block.startswith("double") else run_single_block
-        h, kv = step(block, self.blocks[block], h, self.vec, attend, self._pick)
+        h, kv = step(block, self.blocks[block], h, self.modulation, attend, self._pick)
         self.h = clamp_fp16(h)
         if self.last_tokens is None and block == self.last_block:
             self.last_tokens = self.h

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
+
 from . import flux1, flux2
+from .inputs import BlockModulation, SourceConditions
 
 Flux = flux1.Flux | flux2.Flux2
 
 
 class Family(NamedTuple):
-    """What a checkpoint of a family looks like, and the model that it belongs to."""
+    """What differs between FLUX families: checkpoints, models, latents, and how a source is modulated and placed."""
 
     name: str
     label: str
@@ -20,8 +23,64 @@ class Family(NamedTuple):
     """Matrices whose shapes tell the model's."""
     read_params: Callable[[Mapping[str, tuple[int, ...]]], Any]
     model: Callable[[Any], Flux]
+    module: str
+    """A module that its models have, ours and ComfyUI's, and no other family's."""
+    modulate_source: Callable[[Any, SourceConditions, torch.dtype], BlockModulation]
+    reads_prompt: bool
+    """Whether a source's modulation holds the prompt's pooled vector."""
+    latent_channels: int
+    latent_pixels: int
+    """A latent stands for so many pixels a side."""
+    latent_scale: float
+    latent_shift: float
+    """FLUX sees (latent - shift) * scale of what the VAE gives."""
+    position: str
+    """Where a source lies if neither its user nor its expert says so; "": where its task says."""
+    reference_step: int
+    """How far apart references lie on the first axis of positions, for the position "reference"."""
 
 
-FLUX1 = Family("flux1", "FLUX.1", flux1.MARKS, flux1.READ, flux1.read_params, flux1.Flux)
-FLUX2 = Family("flux2", "FLUX.2", flux2.MARKS, flux2.READ, flux2.read_params, flux2.Flux2)
+FLUX1 = Family(
+    name="flux1",
+    label="FLUX.1",
+    marks=flux1.MARKS,
+    read=flux1.READ,
+    read_params=flux1.read_params,
+    model=flux1.Flux,
+    module="vector_in",
+    modulate_source=flux1.modulate_source,
+    reads_prompt=True,
+    latent_channels=16,
+    latent_pixels=8,
+    latent_scale=flux1.LATENT_SCALE,
+    latent_shift=flux1.LATENT_SHIFT,
+    position="",
+    reference_step=1,
+)
+FLUX2 = Family(
+    name="flux2",
+    label="FLUX.2",
+    marks=flux2.MARKS,
+    read=flux2.READ,
+    read_params=flux2.read_params,
+    model=flux2.Flux2,
+    module="double_stream_modulation_img",
+    modulate_source=flux2.modulate_source,
+    reads_prompt=False,
+    latent_channels=128,
+    latent_pixels=16,
+    latent_scale=1.0,
+    latent_shift=0.0,
+    position="reference",
+    reference_step=10,
+)
 FAMILIES = {family.name: family for family in (FLUX1, FLUX2)}
+
+
+def find_model_family(flux: Any) -> Family:
+    """Finds the family of a model, ours or ComfyUI's."""
+    for family in FAMILIES.values():
+        if getattr(flux, family.module, None) is not None:
+            return family
+    known = " or ".join(family.label for family in FAMILIES.values())
+    raise ValueError(f"The model is a {type(flux).__name__}, expected {known}: load another.")

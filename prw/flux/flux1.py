@@ -22,6 +22,7 @@ from .blocks import (
     count_blocks,
     run_blocks,
 )
+from .inputs import BlockModulation, SourceConditions
 from .math import rotary, timestep_embedding
 
 
@@ -134,10 +135,13 @@ class Flux(FluxModel):
         return out[..., : x.shape[-2], : x.shape[-1]]
 
 
-def source_vec(flux: Any, times: Tensor, pooled: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The source's modulation vector in a FLUX.1, ours or ComfyUI's: its times are 0, a clean picture's, or the target's."""
+def modulate_source(flux: Any, conditions: SourceConditions, dtype: torch.dtype) -> BlockModulation:
+    """Returns what modulates a source in each block of a FLUX.1, ours or ComfyUI's."""
+    times, pooled, guidance = conditions
+    if pooled is None:
+        pooled = times.new_zeros(len(times), flux.params.vec_in_dim)
     pooled = pooled[:, : flux.params.vec_in_dim].to(times.device, dtype)
     vec = flux.time_in(timestep_embedding(times).to(dtype)) + flux.vector_in(pooled)
     if flux.params.guidance_embed and guidance is not None:
         vec = vec + flux.guidance_in(timestep_embedding(guidance).to(dtype))
-    return vec
+    return lambda name, block: block.img_mod(vec) if name.startswith("double") else block.modulation(vec)

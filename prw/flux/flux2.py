@@ -6,6 +6,7 @@ Against FLUX.1: one modulation for all blocks of a kind, no pooled prompt, no bi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -23,6 +24,7 @@ from .blocks import (
     count_blocks,
     run_blocks,
 )
+from .inputs import BlockModulation, SourceConditions
 from .math import rotary, timestep_embedding
 
 STYLE = BlockStyle(bias=False, modulation=False, gated=True)
@@ -119,3 +121,12 @@ class Flux2(FluxModel):
         double = self.double_stream_modulation_img(vec), self.double_stream_modulation_txt(vec)
         img = run_blocks(self, img, txt, (double, self.single_stream_modulation(vec)[0]), pe, options)
         return rearrange(self.final_layer(img, vec), "b (h w) c -> b c h w", h=x.shape[-2])
+
+
+def modulate_source(flux: Any, conditions: SourceConditions, dtype: torch.dtype) -> BlockModulation:
+    """Returns what modulates a source in each block of a FLUX.2, ours or ComfyUI's: the same in all of a kind."""
+    vec = flux.time_in(timestep_embedding(conditions.times).to(dtype))
+    if flux.params.guidance_embed and conditions.guidance is not None:
+        vec = vec + flux.guidance_in(timestep_embedding(conditions.guidance).to(dtype))
+    double, single = flux.double_stream_modulation_img(vec), flux.single_stream_modulation(vec)
+    return lambda name, block: double if name.startswith("double") else single

@@ -1,8 +1,14 @@
 """What FLUX is asked: one frozen type from the loop, the samplers and the benches to the model's forward."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from .math import ModulationOut
+
+BlockModulation = Callable[[str, Any], tuple[ModulationOut, Any]]
+"""A block's name and the block -> what modulates the source in it: attention and MLP, of a single block both by the first."""
 
 
 class EncodedPrompt(NamedTuple):
@@ -26,3 +32,12 @@ class FluxInputs(NamedTuple):
     pooled: Tensor | None
     guidance: Tensor | None = None
     """(batch,); None where the model has no embedding for it."""
+
+
+class SourceConditions(NamedTuple):
+    """What a source's modulation may depend on, sample by sample; a family takes what it has."""
+
+    times: Tensor
+    """0, a clean picture's, or the target's."""
+    pooled: Tensor | None
+    guidance: Tensor | None

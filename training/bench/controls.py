@@ -21,8 +21,8 @@ from ...prw.base_model import Base
 from ...prw.config import BankInfo, ExpertInfo
 from ...prw.embedded_host import EmbeddedHost, velocity
 from ...prw.experts import Weave
-from ...prw.flux.flux1 import Flux, source_vec
-from ...prw.flux.inputs import FluxInputs
+from ...prw.flux.flux1 import Flux, modulate_source
+from ...prw.flux.inputs import FluxInputs, SourceConditions
 from ...prw.router import route
 from ...prw.source import Routing
 from ...prw.weaving import run_source_stream
@@ -77,14 +77,15 @@ def make_peer(shapes: Shapes, flux: Flux, inputs: FluxInputs, dtype: torch.dtype
     host, guidance = EmbeddedHost(flux, dtype), inputs.guidance
     latent = shapes.make_source(seed=0).latent.to(inputs.x)
     h = flux.img_in(host.tokens(latent)[0])
-    vec = source_vec(flux, torch.zeros_like(inputs.times), inputs.pooled, guidance, host.dtype)
+    conditions = SourceConditions(torch.zeros_like(inputs.times), inputs.pooled, guidance)
+    modulation = modulate_source(flux, conditions, host.dtype)
     nothing = Weave(route(h[:, :1], h.new_zeros(h.shape[-1], 1)), {})
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return rearrange(v, "B H L D -> B L (H D)")  # stands for the attention output that they keep
 
     def rerun_source() -> None:
-        for _ in run_source_stream(flux, h, vec, attend, lambda block, tokens: nothing):
+        for _ in run_source_stream(flux, h, modulation, attend, lambda block, tokens: nothing):
             pass
 
     return rerun_source
