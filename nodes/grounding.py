@@ -9,7 +9,7 @@ from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_task_source, check_clip
 from ..prw.fit_image import as_bytes, rgb, stretched
 from ..training.data.tasks.ground import COLOURS, FORMS
-from ..training.data.tasks.read_grounding import Found, found_in, overlay
+from ..training.data.tasks.read_grounding import Answer, draw_answer, read_answer
 from ..training.toy.scene import MARKERS
 from .inputs.schema import BankType, BoxType, OptionsType, schema
 from .inputs.tasks import TASK_NODES, both, latent
@@ -110,9 +110,11 @@ class CoLoGenReadGrounding(io.ComfyNode):
         original, picture = _pixels(original), _pixels(drawn, original.shape[1:3])
         pairs = [(picture[i], original[i % len(original)]) for i in range(len(picture))]
         colours = COLOURS if colour in COLOURS else MARKERS
-        answers = [found_in(one, source, form, colour, colours) for one, source in pairs]
+        answers = [read_answer(one, source, form, colour, colours) for one, source in pairs]
         masks = torch.from_numpy(np.stack([answer.mask for answer in answers]).astype(np.float32))
-        clean = np.stack([overlay(source, answer, form, NAMED[colour]) for (_, source), answer in zip(pairs, answers)])
+        clean = np.stack(
+            [draw_answer(source, answer, form, NAMED[colour]) for (_, source), answer in zip(pairs, answers)]
+        )
         text = "\n".join(map(told_of, answers))
         box = dict(zip(("x", "y", "width", "height"), answers[0].largest))
         image = torch.from_numpy(clean) / 255
@@ -125,7 +127,7 @@ def _pixels(image: Tensor, size=None) -> np.ndarray:
     return as_bytes(image if size is None else stretched(image, size))
 
 
-def told_of(answer: Found) -> str:
+def told_of(answer: Answer) -> str:
     if not answer.boxes:
         return "Nothing was found: try another colour, a shorter phrase, or the other form."
     places = "; ".join(f"x {box.x0} to {box.x1}, y {box.y0} to {box.y1}" for box in answer.boxes)

@@ -13,7 +13,7 @@ from ..prw.tasks import TASKS
 from ..training.comfyui.folders import data_folder
 from ..training.comfyui.training_data import HostEncoders, TrainingData, encoded
 from ..training.data.sample import Example
-from ..training.data.tasks.folder import Folder
+from ..training.data.tasks.folder import FolderExamples
 from .inputs.schema import TRAINING, DataType, advanced, schema
 
 Examples = tuple[Callable[[int], Example], int, Mapping[str, str]]
@@ -114,7 +114,7 @@ def make_host_encoders(vae, clip) -> HostEncoders:
 
 
 def folder_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
-    found = Folder(data_folder(folder), task, size)
+    found = FolderExamples(data_folder(folder), task, size)
     count = max(2, count or len(found))
 
     def example(i: int) -> Example:

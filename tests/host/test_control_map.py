@@ -89,9 +89,9 @@ def test_classical_maps_are_those_of_the_training_data(kind, height, width):
 def test_the_slope_is_the_gradient_where_there_is_one():
     plane = torch.rand(7, 9)
     row = plane[:1].numpy()
-    assert np.allclose(control.squared_slope(plane), np.square(np.gradient(plane.numpy())).sum(0), atol=1e-6)
-    assert np.allclose(control.squared_slope(plane[:1]), np.gradient(row, axis=1) ** 2, atol=1e-6)
-    assert not control.squared_slope(plane[:1, :1]).any()
+    assert np.allclose(control.square_slope(plane), np.square(np.gradient(plane.numpy())).sum(0), atol=1e-6)
+    assert np.allclose(control.square_slope(plane[:1]), np.gradient(row, axis=1) ** 2, atol=1e-6)
+    assert not control.square_slope(plane[:1, :1]).any()
 
 
 @pytest.mark.parametrize("channels", [1, 4])

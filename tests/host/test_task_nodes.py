@@ -6,7 +6,7 @@ import torch
 from cologen.prw.comfyui.conditioning import list_sources
 from cologen.training.data.sample import Thing
 from cologen.training.data.tasks.ground import COLOURS, outline_boxes, paint
-from cologen.training.data.tasks.read_grounding import found_in
+from cologen.training.data.tasks.read_grounding import read_answer
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -210,11 +210,11 @@ def test_drawn_answers_are_read_back(colour, drift):
         answer = paint(base, area, COLOURS[colour], 1.0).astype(int)
         return (answer + rng.integers(-drift, drift + 1, answer.shape)).clip(0, 255).astype(np.uint8)
 
-    one = found_in(drawn(outline_boxes(things[:1], base.shape[:2])), base, "box", colour)
+    one = read_answer(drawn(outline_boxes(things[:1], base.shape[:2])), base, "box", colour)
     assert one.largest == (12, 10, 38, 20) and one.mask.sum() == 38 * 20
-    all_of_them = found_in(drawn(outline_boxes(things, base.shape[:2])), base, "detect", colour)
+    all_of_them = read_answer(drawn(outline_boxes(things, base.shape[:2])), base, "detect", colour)
     assert [(box.x0, box.y0, box.x1, box.y1) for box in all_of_them.boxes] == [(12, 10, 50, 30), (70, 60, 95, 90)]
-    mask = found_in(drawn(things[0].mask | things[1].mask), base, "mask", colour)
+    mask = read_answer(drawn(things[0].mask | things[1].mask), base, "mask", colour)
     assert np.array_equal(mask.mask, things[0].mask | things[1].mask)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cologen.training.comfyui.server import Server, base_directory, shown
 from cologen.training.data.tasks.ground import read_mask
-from cologen.training.data.tasks.masks import iou
+from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.toy.evaluate import HELD_OUT_SEED
 from cologen.training.toy.render import item_mask
 from cologen.training.toy.scene import MARKERS
@@ -107,7 +107,7 @@ def test_the_thing_that_is_asked_for_is_found(server, base, info):
     picture = np.asarray(shown(base, server.run(graph), preview))
     question = asked(graph)
     thing = next(thing for thing in question.scene.items if thing.place in PHRASE)
-    assert iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), item_mask(thing)) >= GOOD
+    assert compute_iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), item_mask(thing)) >= GOOD
 
 
 TRAINED = [("toy_train_stage", "toy_edit"), ("toy_train_own_expert", "toy_own"), ("toy_train_features", "toy_features")]

@@ -6,7 +6,7 @@ import numpy as np
 from cologen.prw.tasks import TASKS, Task
 from cologen.training.data.sample import Example, Sample
 from cologen.training.data.sets import DATASETS, Dataset
-from cologen.training.data.sets.reader import Listed
+from cologen.training.data.sets.reader import ListedReader
 from cologen.training.data.tasks import EXAMPLE_MAKERS, ExampleMaker
 
 TASK, SET = "deblur", "checks"
@@ -21,16 +21,16 @@ def make_deblur_example(rng, sample, kinds=()):
 
 
 @dataclass(frozen=True)
-class Checks(Listed):
+class Checks(ListedReader):
     """Chequered pictures, whose numbers stand in a file."""
 
-    MARK = "numbers.txt"
+    PATTERN = "numbers.txt"
     LAYOUT = "numbers.txt"
 
-    def listed(self):
-        return [(line, int(line)) for line in (self.root / self.MARK).read_text().split()]
+    def list_entries(self):
+        return [(line, int(line)) for line in (self.root / self.PATTERN).read_text().split()]
 
-    def sample(self, id, entry):
+    def read_entry(self, id, entry):
         ys, xs = np.mgrid[:80, :80] // (3 + entry)
         picture = np.stack([(xs + ys) % 2 * 255] * 3, -1).astype(np.uint8)
         return Sample(id, picture, f"squares of {3 + entry}")

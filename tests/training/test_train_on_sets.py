@@ -8,8 +8,8 @@ from cologen.prw.bank.bank import Bank
 from cologen.training.checkpoint.run_folder import fingerprint
 from cologen.training.cli import main as cli
 from cologen.training.data.encoded.dataset import load_dataset
-from cologen.training.data.sets import open_source
-from cologen.training.data.tasks.examples import Examples
+from cologen.training.data.sets import open_data_source
+from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.monitor.log import read_log
 from cologen.training.recipes.curriculum import load_curriculum, read_curriculum
 from cologen.training.setup.stage_data import StageDatasets, find_stage_data
@@ -65,7 +65,9 @@ def test_lessons_are_what_the_encoders_make_of_the_examples(there):
     curriculum, encoders = load_curriculum("mine.toml"), open_toy_encoders()
     lessons = StageDatasets(find_stage_data(curriculum, 4, encoders, 7), there / "lessons", lambda *_: None)["inpaint"]
     samples = lessons.samples
-    expected = list(Examples(open_source("coco-stuff", curriculum.data["coco-stuff"]), "inpaint", 64, 7).taken(5))
+    expected = list(
+        ExampleStream(open_data_source("coco-stuff", curriculum.data["coco-stuff"]), "inpaint", 64, 7).take(5)
+    )
     rows = [i for i, id in enumerate(samples.ids) if id.isdecimal()]
     held = samples.ids[lessons.train_count :]
     assert not {*held} & {*samples.ids[: lessons.train_count]}, "a picture's cuts are on one side"

@@ -109,10 +109,10 @@ def begin(writers: Sequence[CacheWriter]) -> None:
 def fill(writer: CacheWriter) -> None:
     """Writes this process's shards, with a line of progress."""
     source, line = writer.source, Line()
-    total = writer.wanted or (source.reader.count() or 0) * source.knobs.variants // writer.world
+    total = writer.wanted or (source.reader.count_rows() or 0) * source.knobs.variants // writer.world
     for done in writer.fill():
         if ranks.rank() == 0:
             line.progress(f"{source.name} for {writer.task}", done, total)
     line.leave()
-    if writer.examples and (writer.examples.stream.tally.broken or writer.examples.stream.tally.unfit):
-        logging.getLogger(__name__).warning("%s: %s.", source.name, writer.examples.told())
+    if writer.examples and (writer.examples.stream.counter.broken or writer.examples.stream.counter.unfit):
+        logging.getLogger(__name__).warning("%s: %s.", source.name, writer.examples.summarize())

@@ -63,14 +63,14 @@ def _list(args: Namespace) -> str:
 
 
 def _check(args: Namespace) -> str:
-    from ..monitor.contact_sheet import sheet
-    from ..setup.check_data import check
+    from ..monitor.contact_sheet import draw_contact_sheet
+    from ..setup.check_data import check_sets
 
     curriculum = load_curriculum(args.config, args.changes)
     out = args.out or Path("out") / "data" / Path(args.config).name.removesuffix(".toml")
     shown: dict[str, list] = {}
     troubled = 0
-    for found in check(curriculum, args.n, args.seed):
+    for found in check_sets(curriculum, args.n, args.seed):
         sys.stdout.write("\n".join(found.lines()) + "\n")
         troubled += bool(found.trouble)
         shown.setdefault(found.stage.task, []).extend((found.name, example) for example in found.shown)
@@ -79,7 +79,7 @@ def _check(args: Namespace) -> str:
         if examples:
             paths.append(out / f"{task}.png")
             with atomic_write(paths[-1]) as partial:
-                sheet(examples).save(partial, format="png")
+                draw_contact_sheet(examples).save(partial, format="png")
     if troubled:
         raise ValueError(f"{troubled} of the recipe's sets cannot be used as they are: see above.")
     return "\n".join(map(str, paths)) or "The recipe names no data set: all its data is the built-in world's."
@@ -88,20 +88,20 @@ def _check(args: Namespace) -> str:
 def _label(args: Namespace) -> str:
     from ..data.labels.labeller import open_labeller
     from ..data.labels.labels import write_labels
-    from ..data.sets import open_source
+    from ..data.sets import open_data_source
     from ..data.sets.stream import Stream
     from ..monitor.terminal import Line
 
     curriculum = load_curriculum(args.config, args.changes)
     if args.set not in curriculum.data:
         raise ValueError(f"{args.config} has no table [data.{args.set}], expected one with the set's path: add it.")
-    source = open_source(args.set, curriculum.data[args.set])
+    source = open_data_source(args.set, curriculum.data[args.set])
     device = choose_device(args.device)
     labeller = open_labeller(args.detector, args.segmenter, device, args.threshold)
     stream, line = Stream(source.reader, args.set, *args.shard), Line()
-    whole_set = (source.reader.count() or 0) // args.shard[1]
+    whole_set = (source.reader.count_rows() or 0) // args.shard[1]
     models = {name: str(getattr(args, name)) for name in ("detector", "segmenter", "threshold")}
     for done in write_labels(stream, labeller.label, labeller.by, args.out, models, args.batch):
         line.progress(f"labels for {args.set}", done, whole_set)
     line.leave()
-    return f"{args.out}\n{stream.tally.summary()}; phrases by {labeller.by}"
+    return f"{args.out}\n{stream.counter.summary()}; phrases by {labeller.by}"

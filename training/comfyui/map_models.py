@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from ..data.tasks.hed_network import open_hed
-from ..data.tasks.map_networks import kind_of, open_model
+from ..data.tasks.map_networks import find_kind, open_model
 from .folders import network_folders
 
 DEPTH, SEG = "geometry_estimation", "detection"
@@ -59,7 +59,7 @@ def model_for(kind: str, model: str) -> Path:
     if model != AUTO:
         raise ValueError(f"There is no {model} among the models any more, expected one of the list: choose again.")
     for path in found.values():
-        if path.is_dir() and kind_of(path) == kind:
+        if path.is_dir() and find_kind(path) == kind:
             return path
     folder, name, host = WANTED[kind]
     raise ValueError(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.tasks.map_networks import opener_of
+from ..data.tasks.map_networks import find_opener
 from .networks import MetricUnavailable, open_network, open_processor, report_unavailable
 
 IGNORE_LABEL = 255
@@ -20,7 +20,7 @@ class Segmenter:
 
     def __init__(self, folder: Path, device: str):
         with report_unavailable():
-            _, opener = opener_of(folder)
+            _, opener = find_opener(folder)
         self.processor = open_processor(folder, "AutoImageProcessor")
         self.network = open_network(folder, opener, device)
         self.classes, self.device = self.network.config.num_labels, device

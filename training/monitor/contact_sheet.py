@@ -15,7 +15,7 @@ WIDE = 2 * SIDE // 7
 """Letters that fit under both pictures."""
 
 
-def sheet(examples: Sequence[tuple[str, Example]]) -> Image.Image:
+def draw_contact_sheet(examples: Sequence[tuple[str, Example]]) -> Image.Image:
     """Of (set, example)."""
     cell = (2 * SIDE + GAP, SIDE + (LINES + 1) * LINE + GAP)
     down = -(-len(examples) // ACROSS)

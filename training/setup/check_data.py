@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ..data.sample import Example
-from ..data.tasks.examples import Examples
+from ..data.tasks.examples import ExampleStream
 from ..recipes.curriculum import Curriculum, Stage
 from .stage_data import TOY, open_stage_source
 
@@ -15,7 +15,7 @@ SHOWN = 6
 
 
 @dataclass
-class Found:
+class SetReport:
     """What a set gave for a stage."""
 
     stage: Stage
@@ -46,27 +46,27 @@ class Found:
         return [head + ", ".join(parts), *reasons, *([f"{'':32}{self.trouble}"] if self.trouble else [])]
 
 
-def check(curriculum: Curriculum, most: int, seed: int = 0) -> Iterator[Found]:
+def check_sets(curriculum: Curriculum, most: int, seed: int = 0) -> Iterator[SetReport]:
     """Set by set; one that is wrong does not keep the others from being looked at."""
     for stage in curriculum.stages:
         for name in stage.data:
             if name != TOY:
-                yield look_at(curriculum, stage, name, most, seed)
+                yield check_set(curriculum, stage, name, most, seed)
 
 
-def look_at(curriculum: Curriculum, stage: Stage, name: str, most: int, seed: int) -> Found:
-    found = Found(stage, name)
+def check_set(curriculum: Curriculum, stage: Stage, name: str, most: int, seed: int) -> SetReport:
+    found = SetReport(stage, name)
     try:
-        examples = Examples(
+        examples = ExampleStream(
             open_stage_source(curriculum, stage, name), stage.task, curriculum.settings.resolution, seed
         )
     except (ValueError, OSError) as error:
         found.trouble = str(error)
         return found
-    tally = examples.stream.tally
+    tally = examples.stream.counter
     try:
-        found.rows = examples.source.reader.count()
-        for example in islice(examples.epoch(), most):
+        found.rows = examples.source.reader.count_rows()
+        for example in islice(examples.iterate_epoch(), most):
             found.examples += 1
             found.kinds[example.kind] += 1
             if len(found.shown) < SHOWN:

@@ -15,7 +15,7 @@ from ..data.encoded.cache_index import cache_folder
 from ..data.encoded.cached import CachedDataset, CachedShards, open_cached
 from ..data.encoded.dataset import EncodedDataset, MemoryDataset, concat_datasets, load_dataset
 from ..data.encoded.encode import encode_dataset
-from ..data.sets import Source, open_source
+from ..data.sets import DataSource, open_data_source
 from ..encoders.protocol import Encoders
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
@@ -107,14 +107,14 @@ def find_cache(curriculum: Curriculum, name: str) -> str:
     return check_type(f"data.{name}.cache", curriculum.data.get(name, {}).get("cache", ""), str)
 
 
-def open_stage_source(curriculum: Curriculum, stage: Stage, name: str) -> Source:
+def open_stage_source(curriculum: Curriculum, stage: Stage, name: str) -> DataSource:
     """Opens a set that a stage names."""
     if name not in curriculum.data:
         raise ValueError(
             f'The stage {stage.name} names the data set {name}, of which the recipe says no more: add a table [data."{name}"] '
             f"with its path (docs/data.md)."
         )
-    return open_source(name, curriculum.data[name])
+    return open_data_source(name, curriculum.data[name])
 
 
 def toy_data(task: str, count: int, encoders: Encoders, seed: int) -> EncodedByRun:
@@ -130,11 +130,11 @@ def toy_data(task: str, count: int, encoders: Encoders, seed: int) -> EncodedByR
     return EncodedByRun(f"{task}-{count}-{seed}", make)
 
 
-def set_data(stage: Stage, source: Source, encoders: Encoders, size: int, seed: int) -> EncodedByRun:
+def set_data(stage: Stage, source: DataSource, encoders: Encoders, size: int, seed: int) -> EncodedByRun:
     def make(progress: Progress) -> MemoryDataset:
-        from ..data.tasks.examples import Examples
+        from ..data.tasks.examples import ExampleStream
 
-        examples, wanted = Examples(source, stage.task, size, seed), source.knobs.examples
+        examples, wanted = ExampleStream(source, stage.task, size, seed), source.knobs.examples
         if len(list(chain(*examples.sizes))) > 1:
             raise ValueError(
                 f"data.{source.name} asks for several sizes, which lie in a cache alone, not in memory: make one with "
@@ -144,9 +144,9 @@ def set_data(stage: Stage, source: Source, encoders: Encoders, size: int, seed: 
         def report(done: int) -> None:
             progress(f"{source.name} for {stage.task}", done, wanted)
 
-        dataset = encode_dataset(encoders, stage.task, examples.taken(wanted), progress=report)
-        if examples.stream.tally.broken or examples.stream.tally.unfit:
-            logging.getLogger(__name__).warning("%s: %s.", source.name, examples.told())
+        dataset = encode_dataset(encoders, stage.task, examples.take(wanted), progress=report)
+        if examples.stream.counter.broken or examples.stream.counter.unfit:
+            logging.getLogger(__name__).warning("%s: %s.", source.name, examples.summarize())
         return dataset
 
     depends = json.dumps([repr(source.reader), repr(source.knobs), size, seed, encoders.identity()])

@@ -5,7 +5,7 @@ from scipy.ndimage import binary_dilation
 
 from ..data.tasks.control import MAP_DRAWERS
 from ..data.tasks.ground import read_box, read_mask
-from ..data.tasks.masks import iou
+from ..data.tasks.masks import compute_iou
 from .oracle import read_scene
 from .render import frame_mask, item_mask, seg_map
 from .scene import MARKERS, PLACES, SIZES, Scene
@@ -31,12 +31,12 @@ def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
     mark = question.scene.marks[0]
     item = item_mask(question.scene.items[mark.item])
     if mark.form == "paint":
-        return {"iou": iou(read_mask(picture, question.example.source, mark.colour, colours=MARKERS), item)}
+        return {"iou": compute_iou(read_mask(picture, question.example.source, mark.colour, colours=MARKERS), item)}
     box = read_box(picture, mark.colour, question.example.source, MARKERS)
     drawn = np.zeros_like(item)
     if box is not None:
         drawn[box.part] = True
-    return {"iou": iou(drawn, fill_frame(frame_mask(item)))}
+    return {"iou": compute_iou(drawn, fill_frame(frame_mask(item)))}
 
 
 def fill_frame(lines: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ def depth_order(scene: Scene, reading) -> float:
 def mean_iou(drawn: np.ndarray, wanted: np.ndarray) -> float:
     """Over the classes that are wanted, ground included; maps are colours."""
     classes = np.unique(wanted.reshape(-1, 3), axis=0)
-    return float(np.mean([iou((drawn == colour).all(-1), (wanted == colour).all(-1)) for colour in classes]))
+    return float(np.mean([compute_iou((drawn == colour).all(-1), (wanted == colour).all(-1)) for colour in classes]))
 
 
 def edge_f1(drawn: np.ndarray, wanted: np.ndarray, reach: int = 1) -> float:

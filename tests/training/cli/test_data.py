@@ -6,7 +6,7 @@ import pytest
 from cologen.training.cli import main as cli
 from cologen.training.data.sample import Example
 from cologen.training.data.sets import DATASETS
-from cologen.training.monitor.contact_sheet import GAP, SIDE, sheet
+from cologen.training.monitor.contact_sheet import GAP, SIDE, draw_contact_sheet
 from layouts import LAYOUTS
 from pack import ROOT
 from PIL import Image
@@ -102,7 +102,7 @@ def test_a_recipe_of_the_toy_world_alone_has_nothing_to_check(capsys):
 
 def test_a_sheet_shows_source_and_target_side_by_side():
     source, target = np.full((8, 8, 3), (255, 0, 0), np.uint8), np.full((8, 8, 3), (0, 0, 255), np.uint8)
-    page = np.array(sheet([("a", Example("id", "edit", "word " * 99, source, target))] * 3))
+    page = np.array(draw_contact_sheet([("a", Example("id", "edit", "word " * 99, source, target))] * 3))
     for x, y in ((GAP, GAP), (GAP + 2 * SIDE + 2 * GAP, GAP)):
         assert (page[y : y + SIDE, x : x + SIDE] == (255, 0, 0)).all()
         assert (page[y : y + SIDE, x + SIDE : x + 2 * SIDE] == (0, 0, 255)).all()

@@ -19,8 +19,8 @@ from ....prw.files.safetensors_writer import write_safetensors
 from ...encoders.protocol import Encoders
 from ..prefetch import prefetch
 from ..sample import Example
-from ..sets import Knobs, Source
-from ..tasks.examples import Examples
+from ..sets import DataSource, Knobs
+from ..tasks.examples import ExampleStream
 from .cache_index import (
     EMPTY,
     KEY,
@@ -81,7 +81,7 @@ class CacheWriter:
 
     def __init__(
         self,
-        source: Source,
+        source: DataSource,
         task: str,
         encoders: Encoders,
         out: Path,
@@ -93,7 +93,7 @@ class CacheWriter:
         self.rank, self.world = rank, world
         self.trim = settings.trim and encoders.count_tokens([""]) is not None
         self.folder = cache_folder(out, task, source.name)
-        self.examples: Examples | None = None
+        self.examples: ExampleStream | None = None
         """Those read last, with a tally of what was wrong with them."""
 
     def describe(self) -> dict[str, Any]:
@@ -116,10 +116,10 @@ class CacheWriter:
             context, pooled = self.encoders.encode_prompts([""])
             save_shard(self.folder / EMPTY, {"context": context.bfloat16(), "pooled": pooled.float()}, {})
 
-    def open_examples(self, stream_state: dict[str, Any] | None = None) -> Examples:
+    def open_examples(self, stream_state: dict[str, Any] | None = None) -> ExampleStream:
         """This process's examples from the beginning, or from where the stream stood."""
         settings = self.settings
-        examples = Examples(self.source, self.task, settings.size, settings.seed, self.rank, self.world)
+        examples = ExampleStream(self.source, self.task, settings.size, settings.seed, self.rank, self.world)
         if stream_state is not None:
             examples.stream.load_state_dict(stream_state)
         return examples
@@ -157,7 +157,7 @@ class CacheWriter:
     def _read_chunks(self, before: ShardEntry | None, count: int) -> Iterator[Chunk]:
         self.examples = examples = self.open_examples(before.state if before else None)
         chunk, room = [], self.settings.shard  # room: samples that the shard still takes
-        for example in examples.taken(count):
+        for example in examples.take(count):
             chunk.append(example)
             if len(chunk) == min(CHUNK, room):
                 room = room - len(chunk) or self.settings.shard

@@ -12,7 +12,7 @@ from ..formats.regions import MAX_SHARE, MIN_SHARE
 from ..formats.run_length_masks import encode_mask
 from ..model_folder import load_network, load_processor
 from ..sample import Sample
-from .noun_phrases import Nouns, finder
+from .noun_phrases import FindPhrases, choose_finder
 
 MOST_THINGS = 16
 MODELS = {"detector": "IDEA-Research/grounding-dino-base", "segmenter": "facebook/sam-vit-base"}
@@ -26,7 +26,7 @@ class Labeller:
     """Its processor."""
     segmenter: Any
     to_segment: Any
-    nouns: Nouns
+    nouns: FindPhrases
     by: str
     """How phrases are found."""
     threshold: float = 0.35
@@ -57,7 +57,7 @@ class Labeller:
         )
         found = []
         for result, some in zip(results, phrases):
-            names = [nearest(label, some) for label in result["text_labels"]]
+            names = [match_phrase(label, some) for label in result["text_labels"]]
             order = [i for i in result["scores"].argsort(descending=True).tolist() if names[i]][:MOST_THINGS]
             found.append((result["boxes"][order].cpu(), [names[i] for i in order]))
         return found
@@ -82,7 +82,7 @@ class Labeller:
         ]
 
 
-def nearest(label: str, phrases: Sequence[str]) -> str:
+def match_phrase(label: str, phrases: Sequence[str]) -> str:
     """The phrase that was asked for which the words of an answer are of; answers may be parts, or two in one."""
     words = set(label.lower().replace(".", " ").split())
     shares = [len(words & set(phrase.split())) / len(phrase.split()) for phrase in phrases]
@@ -90,9 +90,9 @@ def nearest(label: str, phrases: Sequence[str]) -> str:
 
 
 def open_labeller(detector: Path, segmenter: Path, device: str, threshold: float) -> Labeller:
-    by, nouns = finder()
-    whole_folder(detector, "detector")
-    whole_folder(segmenter, "segmenter")
+    by, nouns = choose_finder()
+    check_folder(detector, "detector")
+    check_folder(segmenter, "segmenter")
     return Labeller(
         load_network(detector, "AutoModelForZeroShotObjectDetection").to(device),
         load_processor(detector, "AutoProcessor"),
@@ -104,7 +104,7 @@ def open_labeller(detector: Path, segmenter: Path, device: str, threshold: float
     )
 
 
-def whole_folder(folder: Path, what: str) -> None:
+def check_folder(folder: Path, what: str) -> None:
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(
             f"There is no {what} in {folder}, expected config.json and *.safetensors: download {MODELS[what]} from "

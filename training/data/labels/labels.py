@@ -59,7 +59,7 @@ def write_labels(
             number += 1
         with atomic_write(place) as partial:
             partial.write_text(json.dumps({"stream": stream.state_dict(), "parts": number}), encoding="utf-8")
-        yield stream.tally.seen
+        yield stream.counter.seen
 
 
 class Labels:

@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-MOST = 12
+MAX_PHRASES = 12
 """Phrases of a caption."""
-LONGEST = 4
+MAX_WORDS = 4
 """Words of a phrase; of longer ones the last."""
 MODEL = "en_core_web_sm"
 BETWEEN = frozenset(
@@ -20,17 +20,17 @@ BETWEEN = frozenset(
     sitting standing walking holding wearing looking lying riding playing eating showing shown depicting depicted features
     featuring image picture photo photograph painting illustration scene view background foreground style""".split()
 )
-Nouns = Callable[[str], list[str]]
+FindPhrases = Callable[[str], list[str]]
 
 
-def finder() -> tuple[str, Nouns]:
+def choose_finder() -> tuple[str, FindPhrases]:
     """How phrases are found here, and the function that does it."""
-    chunks = spacy_chunks()
-    return ("spacy", chunks) if chunks else ("stop words", simple_phrases)
+    chunks = load_spacy()
+    return ("spacy", chunks) if chunks else ("stop words", find_word_runs)
 
 
 @lru_cache(maxsize=1)
-def spacy_chunks() -> Nouns | None:
+def load_spacy() -> FindPhrases | None:
     try:
         import spacy
 
@@ -40,21 +40,21 @@ def spacy_chunks() -> Nouns | None:
 
     def chunks(caption: str) -> list[str]:
         found = language(caption).noun_chunks
-        return tidied([[token.text for token in chunk if not (token.is_stop or token.is_punct)] for chunk in found])
+        return tidy([[token.text for token in chunk if not (token.is_stop or token.is_punct)] for chunk in found])
 
     return chunks
 
 
-def simple_phrases(caption: str) -> list[str]:
+def find_word_runs(caption: str) -> list[str]:
     runs: list[list[str]] = [[]]
     for word in re.findall(r"[^\W_]+(?:['-][^\W_]+)*|[^\w\s]", caption):
         if word.lower() in BETWEEN or not word[0].isalpha():
             runs.append([])
         else:
             runs[-1].append(word)
-    return tidied(runs)
+    return tidy(runs)
 
 
-def tidied(runs: list[list[str]]) -> list[str]:
-    phrases = (" ".join(run[-LONGEST:]).lower() for run in runs if run)
-    return list(dict.fromkeys(phrases))[:MOST]
+def tidy(runs: list[list[str]]) -> list[str]:
+    phrases = (" ".join(run[-MAX_WORDS:]).lower() for run in runs if run)
+    return list(dict.fromkeys(phrases))[:MAX_PHRASES]

@@ -129,7 +129,7 @@ class Knobs:
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """A set, ready to be read."""
 
     name: str
@@ -138,7 +138,7 @@ class Source:
     knobs: Knobs = field(default_factory=Knobs)
 
 
-def open_source(name: str, table: Mapping[str, Any]) -> Source:
+def open_data_source(name: str, table: Mapping[str, Any]) -> DataSource:
     """A table [data.NAME] of a recipe."""
     if not NAME.fullmatch(name):
         raise ValueError(
@@ -150,18 +150,18 @@ def open_source(name: str, table: Mapping[str, Any]) -> Source:
     check_choice(f"{where}.set", knobs.set or name, tuple(DATASETS))
     dataset = DATASETS[knobs.set or name]
     own = {key: value for key, value in table.items() if key not in common}
-    reader = reader_for(dataset, check_type(f"{where}.path", own.get("path", ""), str), where)
-    return Source(name, dataset, build(reader, own, where), knobs)
+    reader = find_reader(dataset, check_type(f"{where}.path", own.get("path", ""), str), where)
+    return DataSource(name, dataset, build(reader, own, where), knobs)
 
 
-def reader_for(dataset: Dataset, path: str, where: str) -> type[Reader]:
+def find_reader(dataset: Dataset, path: str, where: str) -> type[Reader]:
     if not path:
-        raise ValueError(f"{where} has no path, expected the folder of the set: {layouts(dataset)}")
+        raise ValueError(f"{where} has no path, expected the folder of the set: {describe_layouts(dataset)}")
     for reader in dataset.readers:
-        if reader.fits(path):
+        if reader.matches(path):
             return reader
-    raise FileNotFoundError(f"{path} ({where}) is not laid out as expected, which is {layouts(dataset)}.")
+    raise FileNotFoundError(f"{path} ({where}) is not laid out as expected, which is {describe_layouts(dataset)}.")
 
 
-def layouts(dataset: Dataset) -> str:
+def describe_layouts(dataset: Dataset) -> str:
     return "; or ".join(reader.LAYOUT for reader in dataset.readers)

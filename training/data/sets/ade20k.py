@@ -15,20 +15,22 @@ from ..formats.palettes import ADE20K
 from ..formats.picture_files import BrokenFile, decode_labels, decode_picture, read_bytes
 from ..formats.regions import colour_labels, find_regions
 from ..sample import Sample
-from .listing import pictures_in, some
-from .reader import Listed
+from .listing import check_any, list_pictures
+from .reader import ListedReader
 
 
 @dataclass(frozen=True)
-class Ade20k(Listed):
+class Ade20k(ListedReader):
     split: str = "training"
 
-    MARK: ClassVar[str] = "images/*/*.jpg"
+    PATTERN: ClassVar[str] = "images/*/*.jpg"
     LAYOUT: ClassVar[str] = "ADEChallengeData2016: images/SPLIT/X.jpg, annotations/SPLIT/X.png, objectInfo150.txt"
 
-    def listed(self) -> Sequence[tuple[str, Path]]:
-        some(self.names, "table of classes objectInfo150.txt", self.root)
-        return list(some(pictures_in(self.root / "images" / self.split), "picture", self.root / "images").items())
+    def list_entries(self) -> Sequence[tuple[str, Path]]:
+        check_any(self.names, "table of classes objectInfo150.txt", self.root)
+        return list(
+            check_any(list_pictures(self.root / "images" / self.split), "picture", self.root / "images").items()
+        )
 
     @cached_property
     def names(self) -> Mapping[int, str]:
@@ -47,7 +49,7 @@ class Ade20k(Listed):
         path = self.root / name
         return read_bytes(path).decode("utf-8", "replace").splitlines() if path.exists() else []
 
-    def sample(self, id: str, entry: Path) -> Sample:
+    def read_entry(self, id: str, entry: Path) -> Sample:
         labels = decode_labels(read_bytes(self.root / "annotations" / self.split / f"{id}.png"), f"{id}.png")
         picture = decode_picture(read_bytes(entry), entry.name)
         if labels.shape != picture.shape[:2]:

@@ -30,7 +30,7 @@ def load_coco(path: Path) -> CocoJson:
     """Large: polygons become arrays while the file is parsed, which keeps a third of the memory."""
     try:
         with path.open(encoding="utf-8") as file:
-            data = json.load(file, object_hook=slim)
+            data = json.load(file, object_hook=strip_annotation)
         annotations = defaultdict(list)
         for each in data["annotations"]:
             annotations[each["image_id"]].append(each)
@@ -42,7 +42,7 @@ def load_coco(path: Path) -> CocoJson:
         ) from None
 
 
-def slim(entry: dict[str, Any]) -> dict[str, Any]:
+def strip_annotation(entry: dict[str, Any]) -> dict[str, Any]:
     if "segmentation" not in entry:
         return entry
     kept = {key: entry[key] for key in WANTED if key in entry}
@@ -54,7 +54,9 @@ def slim(entry: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def kinds_of(annotations: Iterable[dict], categories: Mapping[int, str], unsure: Iterable[int] = ()) -> dict[int, str]:
+def find_complete_kinds(
+    annotations: Iterable[dict], categories: Mapping[int, str], unsure: Iterable[int] = ()
+) -> dict[int, str]:
     """Classes of which every instance in the picture is known: no crowd, and none that the set calls unsure."""
     annotations = list(annotations)
     crowds = {each.get("category_id") for each in annotations if each.get("iscrowd")}
@@ -62,14 +64,14 @@ def kinds_of(annotations: Iterable[dict], categories: Mapping[int, str], unsure:
     return {number: categories.get(number, "") for number in found}
 
 
-def refuse_other_size(image: dict, size: Size) -> None:
+def check_picture_size(image: dict, size: Size) -> None:
     """Polygons would lie elsewhere, and nobody would see it."""
     told = (image.get("height", size[0]), image.get("width", size[1]))
     if told != size:
         raise BrokenFile(f"the picture is {size[1]} x {size[0]}, the list has {told[1]} x {told[0]}")
 
 
-def thing_of(annotation: dict, size: Size, name: str, kind: str) -> Thing | None:
+def make_thing(annotation: dict, size: Size, name: str, kind: str) -> Thing | None:
     """Nothing, if its mask has no pixel."""
     mask = decode_mask(annotation.get("segmentation"), size)
     return Thing(name, kind, mask) if mask.any() else None

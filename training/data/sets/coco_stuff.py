@@ -19,24 +19,26 @@ from ..formats.palettes import COCO_STUFF, USED
 from ..formats.picture_files import BrokenFile, decode_labels, decode_picture, read_bytes
 from ..formats.regions import colour_labels, find_regions
 from ..sample import Sample, Thing
-from .coco_json import CocoJson, load_coco, thing_of
+from .coco_json import CocoJson, load_coco, make_thing
 from .coco_labels import NAMES, THINGS
-from .listing import pictures_in, some
-from .reader import Listed
+from .listing import check_any, list_pictures
+from .reader import ListedReader
 
 TRAIN_IDS = "_labelTrainIds"
 NOTHING = 255
 
 
 @dataclass(frozen=True)
-class CocoStuff(Listed):
+class CocoStuff(ListedReader):
     split: str = "train2017"
 
-    MARK: ClassVar[str] = "images/*/*.jpg"
+    PATTERN: ClassVar[str] = "images/*/*.jpg"
     LAYOUT: ClassVar[str] = "images/SPLIT/X.jpg, annotations/SPLIT/X.png or X_labelTrainIds.png, captions_SPLIT.json"
 
-    def listed(self) -> Sequence[tuple[str, Path]]:
-        return list(some(pictures_in(self.root / "images" / self.split), "picture", self.root / "images").items())
+    def list_entries(self) -> Sequence[tuple[str, Path]]:
+        return list(
+            check_any(list_pictures(self.root / "images" / self.split), "picture", self.root / "images").items()
+        )
 
     def _list(self, name: str) -> CocoJson | None:
         path = self.root / "annotations" / f"{name}_{self.split}.json"
@@ -56,7 +58,7 @@ class CocoStuff(Listed):
     def instances(self) -> CocoJson | None:
         return self._list("instances")
 
-    def sample(self, id: str, entry: Path) -> Sample:
+    def read_entry(self, id: str, entry: Path) -> Sample:
         labels = self.labels(id)
         picture = decode_picture(read_bytes(entry), entry.name)
         if labels.shape != picture.shape[:2]:
@@ -72,18 +74,18 @@ class CocoStuff(Listed):
         if path.exists():
             return decode_labels(read_bytes(path), path.name)
         path = folder / f"{id}{TRAIN_IDS}.png"
-        return train_ids()[decode_labels(read_bytes(path), path.name).astype(np.uint8)]
+        return make_train_ids()[decode_labels(read_bytes(path), path.name).astype(np.uint8)]
 
     def things(self, image: int, labels: np.ndarray) -> tuple[Thing, ...]:
         if self.instances is None:
             return find_regions(labels, {number - 1: name for number, name in NAMES.items() if number <= THINGS})
         names = self.instances.categories
         known = [each for each in self.instances.annotations.get(image, []) if not each.get("iscrowd")]
-        things = [thing_of(each, labels.shape, "", names.get(each["category_id"], "")) for each in known]
+        things = [make_thing(each, labels.shape, "", names.get(each["category_id"], "")) for each in known]
         return tuple(thing for thing in things if thing)
 
 
-def train_ids() -> np.ndarray:
+def make_train_ids() -> np.ndarray:
     table = np.full(256, NOTHING, np.uint8)
     table[: len(USED)] = USED
     return table

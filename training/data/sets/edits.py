@@ -18,27 +18,27 @@ class OmniEdit(Parquet):
     """Only edits of this kind, as the set names it: "removal", "style", ..."""
 
     COLUMNS: ClassVar[Mapping[str, str]] = {"before": "src_img", "after": "edited_img"}
-    MORE: ClassVar[Sequence[str]] = ("omni_edit_id", "task", "edited_prompt_list")
+    EXTRA_COLUMNS: ClassVar[Sequence[str]] = ("omni_edit_id", "task", "edited_prompt_list")
     LAYOUT: ClassVar[str] = "*.parquet with src_img, edited_img, edited_prompt_list, task"
 
-    def keeps(self, record: Mapping[str, Any]) -> bool:
+    def accepts(self, record: Mapping[str, Any]) -> bool:
         return self.task in ("", record.get("task"))
 
-    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
+    def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
         """Several wordings, short and long: which one is taken follows from the id, so that all are seen."""
         id, wordings = name_row(record.get("omni_edit_id"), id), record.get("edited_prompt_list")
         if not isinstance(wordings, list) or not wordings:
             raise BrokenFile("it has no instruction")
         words = {**record, "instruction": wordings[crc32(id.encode()) % len(wordings)]}
-        return parse_record(id, words, self.words)
+        return parse_record(id, words, self.column_names)
 
 
 @dataclass(frozen=True)
 class MagicBrush(Parquet):
     COLUMNS: ClassVar[Mapping[str, str]] = {"before": "source_img", "after": "target_img"}
-    MORE: ClassVar[Sequence[str]] = ("img_id", "turn_index")
+    EXTRA_COLUMNS: ClassVar[Sequence[str]] = ("img_id", "turn_index")
     LAYOUT: ClassVar[str] = "*.parquet with img_id, turn_index, source_img, target_img, instruction"
 
-    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
+    def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
         picture = name_row(record.get("img_id"), id)
-        return parse_record(f"{picture}-{record.get('turn_index')}", record, self.words)
+        return parse_record(f"{picture}-{record.get('turn_index')}", record, self.column_names)

@@ -18,7 +18,7 @@ from ..formats.picture_files import decode_picture
 from ..formats.rows import Row
 from ..formats.tar_files import read_lines, read_members
 from ..sample import Sample
-from .listing import some
+from .listing import check_any
 from .reader import Reader
 
 
@@ -26,7 +26,7 @@ from .reader import Reader
 class JourneyDb(Reader):
     split: str = "train"
 
-    MARK: ClassVar[str] = "data/*/imgs/*.tgz"
+    PATTERN: ClassVar[str] = "data/*/imgs/*.tgz"
     LAYOUT: ClassVar[str] = "data/SPLIT/imgs/000.tgz, data/SPLIT/SPLIT_anno_..._repath.jsonl.tgz"
 
     @property
@@ -37,15 +37,16 @@ class JourneyDb(Reader):
     def captions(self) -> Mapping[str, str]:
         files = sorted([*self.folder.glob("*anno*repath*.jsonl.tgz"), *self.folder.glob("*anno*repath*.jsonl")])
         found = {}
-        for line in read_lines(some(files, "list *anno*repath*.jsonl.tgz", self.folder)[0]):
-            entry = parsed(line)
+        for line in read_lines(check_any(files, "list *anno*repath*.jsonl.tgz", self.folder)[0]):
+            entry = parse_line(line)
             if entry is not None:
-                found[str(PurePosixPath(entry.get("img_path") or ""))] = caption_of(entry)
+                found[str(PurePosixPath(entry.get("img_path") or ""))] = choose_caption(entry)
         return found
 
     def shards(self) -> list:
         return [
-            str(path) for path in some(sorted((self.folder / "imgs").glob("*.tgz")), "file imgs/*.tgz", self.folder)
+            str(path)
+            for path in check_any(sorted((self.folder / "imgs").glob("*.tgz")), "file imgs/*.tgz", self.folder)
         ]
 
     def rows(self, shard) -> Iterator[Row]:
@@ -58,7 +59,7 @@ class JourneyDb(Reader):
         return Sample(row["id"], decode_picture(row["data"], row["name"]), self.captions[row["name"]])
 
 
-def parsed(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
     """A line that is damaged costs one picture's words."""
     try:
         entry = json.loads(line)
@@ -67,7 +68,7 @@ def parsed(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) and isinstance(entry.get("img_path"), str) else None
 
 
-def caption_of(entry: Mapping[str, Any]) -> str:
+def choose_caption(entry: Mapping[str, Any]) -> str:
     """What the picture shows; else the words that it was made from."""
     told = entry.get("Task2")
     caption = told.get("Caption") if isinstance(told, Mapping) else None

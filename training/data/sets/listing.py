@@ -6,17 +6,17 @@ from pathlib import Path
 from ..formats.picture_files import SUFFIXES
 
 
-def pictures_in(folder: Path) -> dict[str, Path]:
+def list_pictures(folder: Path) -> dict[str, Path]:
     """Name without suffix -> file, sorted; hidden files are none."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return {file.stem: file for file in files if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")}
 
 
-def some(found: Sequence | dict, what: str, root: Path | str):
+def check_any(found: Sequence | dict, what: str, root: Path | str):
     if not found:
         raise FileNotFoundError(f"There is no {what} in {root}: check the path and the split (docs/data.md).")
     return found
 
 
-def first_of(root: Path, names: Sequence[str]) -> Path | None:
+def find_first(root: Path, names: Sequence[str]) -> Path | None:
     return next((root / name for name in names if (root / name).is_file()), None)

@@ -15,20 +15,20 @@ from urllib.parse import urlsplit
 
 from ..formats.picture_files import BrokenFile, decode_picture, join_below, read_bytes
 from ..sample import Sample
-from .coco_json import CocoJson, kinds_of, load_coco, refuse_other_size, thing_of
-from .listing import first_of, some
-from .reader import Listed
+from .coco_json import CocoJson, check_picture_size, find_complete_kinds, load_coco, make_thing
+from .listing import check_any, find_first
+from .reader import ListedReader
 
 COCO_2017 = len("000000000009.jpg")
 
 
 @dataclass(frozen=True)
-class Lvis(Listed):
+class Lvis(ListedReader):
     split: str = "train"
     images: str = ""
     """Where train2017 and val2017 lie, if not below the path."""
 
-    MARK: ClassVar[str] = "**/lvis_v*.json"
+    PATTERN: ClassVar[str] = "**/lvis_v*.json"
     LAYOUT: ClassVar[str] = "lvis_v1_SPLIT.json or lvis_v0.5_SPLIT.json, train2017/X.jpg, val2017/X.jpg"
 
     @cached_property
@@ -36,10 +36,10 @@ class Lvis(Listed):
         names = [
             f"{folder}lvis_{version}_{self.split}.json" for version in ("v1", "v0.5") for folder in ("", "annotations/")
         ]
-        return load_coco(some(first_of(self.root, names), f"lvis_v1_{self.split}.json", self.root))
+        return load_coco(check_any(find_first(self.root, names), f"lvis_v1_{self.split}.json", self.root))
 
-    def listed(self) -> Sequence[tuple[str, int]]:
-        found = some(self.coco.annotations, "annotation", self.root)
+    def list_entries(self) -> Sequence[tuple[str, int]]:
+        found = check_any(self.coco.annotations, "annotation", self.root)
         return [(str(image), image) for image in sorted(found) if image in self.coco.images]
 
     def file(self, image: dict) -> Path:
@@ -49,17 +49,17 @@ class Lvis(Listed):
         name = str(image.get("file_name", ""))[-COCO_2017:]
         return join_below(folder / ("train2017" if self.split == "train" else "val2017"), name)
 
-    def sample(self, id: str, entry: int) -> Sample:
+    def read_entry(self, id: str, entry: int) -> Sample:
         image, annotations = self.coco.images[entry], self.coco.annotations[entry]
         unsure = image.get("not_exhaustive_category_ids", ())
         if not isinstance(unsure, (list, tuple)):
             raise BrokenFile("its not_exhaustive_category_ids is no list")
-        kinds = kinds_of(annotations, self.coco.categories, unsure)
+        kinds = find_complete_kinds(annotations, self.coco.categories, unsure)
         path = self.file(image)
         picture = decode_picture(read_bytes(path), path.name)
-        refuse_other_size(image, picture.shape[:2])
+        check_picture_size(image, picture.shape[:2])
         found = [
-            thing_of(each, picture.shape[:2], "", kinds[each["category_id"]])
+            make_thing(each, picture.shape[:2], "", kinds[each["category_id"]])
             for each in annotations
             if kinds.get(each["category_id"])
         ]

@@ -23,14 +23,14 @@ class MultiGen(JsonLines):
 
     BRINGS: ClassVar[tuple[str, ...]] = ()
     """Maps that are taken from the set."""
-    MARK: ClassVar[str] = "json_files/*.json"
+    PATTERN: ClassVar[str] = "json_files/*.json"
     LAYOUT: ClassVar[str] = "json_files/aesthetics_plus_all_group_KIND_all.json, images/..., conditions/..."
 
     @property
     def files(self) -> list[Path]:
         return sorted((self.root / "json_files").glob(f"aesthetics_plus_all_group_{self.kind}_all.json"))
 
-    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
+    def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
         own = {"caption": record.get("prompt"), "picture": self.file("images", record.get("source"))}
         own |= {kind: self.file("conditions", record.get(f"control_{kind}")) for kind in self.BRINGS}
         return parse_record(name_row(record.get("source"), id).removeprefix("./"), own)

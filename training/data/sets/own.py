@@ -14,118 +14,120 @@ from ..formats.records import FIELDS, join_parts, parse_record
 from ..formats.rows import Row, name_row
 from ..sample import AnySample
 from .folder import Files, PictureFiles, list_files
-from .listing import some
-from .reader import Listed, Reader
+from .listing import check_any
+from .reader import ListedReader, Reader
 
 
 @dataclass(frozen=True)
-class OwnFolder(Listed):
-    MARK: ClassVar[str] = "*.txt"
+class OwnFolder(ListedReader):
+    PATTERN: ClassVar[str] = "*.txt"
     LAYOUT: ClassVar[str] = "NAME.png, NAME.txt; for tasks with a source NAME.source.png, for inpaint NAME.mask.png"
 
-    def listed(self) -> Sequence[tuple[str, Files]]:
-        return list(some(list_files(self.root), "picture with its prompt", self.root).items())
+    def list_entries(self) -> Sequence[tuple[str, Files]]:
+        return list(check_any(list_files(self.root), "picture with its prompt", self.root).items())
 
-    def sample(self, id: str, entry: Files) -> PictureFiles:
+    def read_entry(self, id: str, entry: Files) -> PictureFiles:
         return PictureFiles(self.root, id, entry)
 
 
 @dataclass(frozen=True)
-class Records(Reader):
+class RecordReader(Reader):
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our words (records.py) -> what the set calls them."""
 
-    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
+    def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
         return parse_record(id, record, self.columns)
 
     def read(self, row: Row) -> AnySample:
-        return self.found(row["id"], row["record"])
+        return self.parse(row["id"], row["record"])
 
 
 @dataclass(frozen=True)
-class JsonLines(Records):
+class JsonLines(RecordReader):
     """`path` is a file or a folder of them; pictures are named from the folder on."""
 
-    MARK: ClassVar[str] = "*.jsonl"
+    PATTERN: ClassVar[str] = "*.jsonl"
     LAYOUT: ClassVar[str] = "X.jsonl (or one file): an object a line, which names its pictures from that folder on"
 
     @classmethod
-    def fits(cls, path: str) -> bool:
-        return Path(path).is_file() or super().fits(path)
+    def matches(cls, path: str) -> bool:
+        return Path(path).is_file() or super().matches(path)
 
     @property
     def files(self) -> list[Path]:
-        return [self.root] if self.root.is_file() else sorted(self.root.glob(self.MARK))
+        return [self.root] if self.root.is_file() else sorted(self.root.glob(self.PATTERN))
 
     @property
     def folder(self) -> Path:
         return self.root.parent if self.root.is_file() else self.root
 
     def shards(self) -> list:
-        return lines.split_files(some(self.files, f"file {self.MARK}", self.root))
+        return lines.split_files(check_any(self.files, f"file {self.PATTERN}", self.root))
 
     def rows(self, shard) -> Iterator[Row]:
         return lines.read_rows(tuple(shard))
 
-    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
+    def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
         return parse_record(id, record, self.columns, lambda name: read_bytes(join_below(self.folder, name)))
 
 
 @dataclass(frozen=True)
-class Parquet(Records):
+class Parquet(RecordReader):
     split: str = "train"
     download: bool = False
     """Allows `path` to be hf://datasets/OWNER/NAME, which is then read over the network."""
 
-    MARK: ClassVar[str] = "**/*.parquet"
+    PATTERN: ClassVar[str] = "**/*.parquet"
     LAYOUT: ClassVar[str] = "X.parquet at any depth, named by its split as on a hub; or hf://datasets/OWNER/NAME"
     COLUMNS: ClassVar[Mapping[str, str]] = {}
     """What a set that is known calls our words."""
-    MORE: ClassVar[Sequence[str]] = ("id",)
+    EXTRA_COLUMNS: ClassVar[Sequence[str]] = ("id",)
     """Columns beside those, that `found` wants."""
 
     @classmethod
-    def fits(cls, path: str) -> bool:
-        return path.startswith(parquet.HUB) or super().fits(path)
+    def matches(cls, path: str) -> bool:
+        return path.startswith(parquet.HUB) or super().matches(path)
 
     @cached_property
     def files(self) -> list[str]:
-        return some(parquet.find_files(self.path, self.split, self.download), "Parquet file", self.path)
+        return check_any(parquet.find_files(self.path, self.split, self.download), "Parquet file", self.path)
 
     @property
-    def words(self) -> Mapping[str, str]:
+    def column_names(self) -> Mapping[str, str]:
         return {**self.COLUMNS, **self.columns}
 
     def shards(self) -> list:
         return self.files
 
     def rows(self, shard) -> Iterator[Row]:
-        wanted = {self.words.get(word, word) for word in FIELDS}
-        for row in parquet.read_rows(shard, [*wanted, *self.MORE]):
-            if self.keeps(row["record"]):
+        wanted = {self.column_names.get(word, word) for word in FIELDS}
+        for row in parquet.read_rows(shard, [*wanted, *self.EXTRA_COLUMNS]):
+            if self.accepts(row["record"]):
                 yield row
 
-    def keeps(self, record: Mapping[str, Any]) -> bool:
+    def accepts(self, record: Mapping[str, Any]) -> bool:
         """Rows that the set itself calls bad are passed over: nothing is wrong with the file."""
         return True
 
-    def found(self, id: str, record: Mapping[str, Any]) -> AnySample:
-        return parse_record(name_row(record.get("id"), id), record, self.words)
+    def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
+        return parse_record(name_row(record.get("id"), id), record, self.column_names)
 
-    def count(self) -> int | None:
+    def count_rows(self) -> int | None:
         return parquet.count_rows(self.files)
 
 
 @dataclass(frozen=True)
-class WebDataset(Records):
-    MARK: ClassVar[str] = "*.tar*"
+class WebDataset(RecordReader):
+    PATTERN: ClassVar[str] = "*.tar*"
     LAYOUT: ClassVar[str] = "X.tar (or .tar.gz): KEY.jpg, KEY.txt, KEY.json, KEY.before.jpg, ... beside each other"
 
     def shards(self) -> list:
-        return [str(path) for path in some(sorted(self.root.glob(self.MARK)), f"file {self.MARK}", self.root)]
+        return [
+            str(path) for path in check_any(sorted(self.root.glob(self.PATTERN)), f"file {self.PATTERN}", self.root)
+        ]
 
     def rows(self, shard) -> Iterator[Row]:
         return tars.read_rows(Path(shard))
 
     def read(self, row: Row) -> AnySample:
-        return self.found(row["id"], join_parts(row["parts"]))
+        return self.parse(row["id"], join_parts(row["parts"]))

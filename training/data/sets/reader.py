@@ -15,7 +15,7 @@ from ..formats.rows import Row
 from ..sample import AnySample
 from .folder import PictureFiles
 
-PART = 64
+SHARD_ENTRIES = 64
 """Entries of a list that make a shard."""
 
 
@@ -24,14 +24,14 @@ class Reader:
     path: str = ""
     """The folder that the set lies in."""
 
-    MARK: ClassVar[str] = ""
+    PATTERN: ClassVar[str] = ""
     """Something that is there in this layout."""
     LAYOUT: ClassVar[str] = ""
     """In words."""
 
     @classmethod
-    def fits(cls, path: str) -> bool:
-        return any(Path(path).glob(cls.MARK))
+    def matches(cls, path: str) -> bool:
+        return any(Path(path).glob(cls.PATTERN))
 
     @property
     def root(self) -> Path:
@@ -49,7 +49,7 @@ class Reader:
     def read(self, row: Row) -> AnySample | PictureFiles:
         """Raises `Broken`."""
 
-    def count(self) -> int | None:
+    def count_rows(self) -> int | None:
         """How many rows there are, if that can be told without reading them."""
         return None
 
@@ -59,29 +59,32 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Listed(Reader):
+class ListedReader(Reader):
     """A set whose rows are known from a list."""
 
     @cached_property
     def entries(self) -> Sequence[tuple[str, Any]]:
         """Ids, and what it takes to read each."""
-        return self.listed()
+        return self.list_entries()
 
     @abstractmethod
-    def listed(self) -> Sequence[tuple[str, Any]]: ...
+    def list_entries(self) -> Sequence[tuple[str, Any]]: ...
 
     @abstractmethod
-    def sample(self, id: str, entry: Any) -> AnySample | PictureFiles: ...
+    def read_entry(self, id: str, entry: Any) -> AnySample | PictureFiles: ...
 
     def shards(self) -> list:
-        return [(start, min(start + PART, self.count())) for start in range(0, self.count(), PART)]
+        return [
+            (start, min(start + SHARD_ENTRIES, self.count_rows()))
+            for start in range(0, self.count_rows(), SHARD_ENTRIES)
+        ]
 
     def rows(self, shard) -> Iterator[Row]:
         for place in range(*shard):
             yield {"id": self.entries[place][0], "place": place}
 
     def read(self, row: Row) -> AnySample | PictureFiles:
-        return self.sample(*self.entries[row["place"]])
+        return self.read_entry(*self.entries[row["place"]])
 
-    def count(self) -> int:
+    def count_rows(self) -> int:
         return len(self.entries)

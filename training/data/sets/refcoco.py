@@ -16,15 +16,15 @@ from typing import Any, ClassVar
 from ..formats.picture_files import BrokenFile, decode_picture, join_below, read_bytes
 from ..formats.plain_pickle import load_plain
 from ..sample import Sample, Thing
-from .coco_json import CocoJson, kinds_of, load_coco, refuse_other_size, thing_of
-from .listing import some
-from .reader import Listed
+from .coco_json import CocoJson, check_picture_size, find_complete_kinds, load_coco, make_thing
+from .listing import check_any
+from .reader import ListedReader
 
 IMAGES = "images/mscoco/images/train2014"
 
 
 @dataclass(frozen=True)
-class RefCoco(Listed):
+class RefCoco(ListedReader):
     split: str = "train"
     by: str = "unc"
     """Who split it: unc, google or, for refcocog, umd; google's shares pictures between its splits."""
@@ -35,7 +35,7 @@ class RefCoco(Listed):
     LAYOUT: ClassVar[str] = f"NAME/instances.json, NAME/refs(BY).p, {IMAGES}/COCO_train2014_X.jpg"
 
     @classmethod
-    def fits(cls, path: str) -> bool:
+    def matches(cls, path: str) -> bool:
         return (Path(path) / cls.NAME / "instances.json").is_file()
 
     @cached_property
@@ -66,27 +66,27 @@ class RefCoco(Listed):
                     found[image][ids.pop()].append(phrase)
         return found
 
-    def listed(self) -> Sequence[tuple[str, int]]:
-        found = some(self.phrases, f"reference of the split {self.split}", self.root / self.NAME)
+    def list_entries(self) -> Sequence[tuple[str, int]]:
+        found = check_any(self.phrases, f"reference of the split {self.split}", self.root / self.NAME)
         return [(str(image), image) for image in sorted(found)]
 
-    def sample(self, id: str, entry: int) -> Sample:
+    def read_entry(self, id: str, entry: int) -> Sample:
         if entry not in self.coco.images:
             raise BrokenFile("instances.json does not know the picture")
         name = str(self.coco.images[entry].get("file_name", ""))
         folder = self.root / IMAGES if not self.images else self.root / self.images
         picture = decode_picture(read_bytes(join_below(folder, name)), name)
-        refuse_other_size(self.coco.images[entry], picture.shape[:2])
+        check_picture_size(self.coco.images[entry], picture.shape[:2])
         return Sample(id, picture, "", self.things(entry, picture.shape[:2]))
 
     def things(self, image: int, size: tuple[int, int]) -> tuple[Thing, ...]:
         """A thing a phrase; what nobody refers to is there for its class alone."""
         annotations = self.coco.annotations.get(image, [])
-        kinds, found = kinds_of(annotations, self.coco.categories), []
+        kinds, found = find_complete_kinds(annotations, self.coco.categories), []
         for each in annotations:
             kind = kinds.get(each.get("category_id"), "")
             names: list[Any] = self.phrases[image].get(each.get("id"), [] if not kind else [""])
-            found += [thing_of(each, size, name, kind) for name in names]
+            found += [make_thing(each, size, name, kind) for name in names]
         return tuple(thing for thing in found if thing)
 
 

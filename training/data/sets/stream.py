@@ -14,7 +14,7 @@ from ..formats.rows import Row
 from ..sample import AnySample
 from .folder import PictureFiles
 from .reader import Reader
-from .sample_counter import Tally
+from .sample_counter import SampleCounter
 
 DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What a record that is not as it should be makes its reader raise; `Broken` is the first of them."""
@@ -24,35 +24,37 @@ class Stream:
     def __init__(self, reader: Reader, name: str = "data", rank: int = 0, world: int = 1, seed: int = 0):
         self.reader, self.name, self.rank, self.world, self.seed = reader, name, rank, world, seed
         self.shards = reader.shards()
-        self.tally, self.epoch, self.place = Tally(name), 0, None
+        self.counter, self.epoch, self.position = SampleCounter(name), 0, None
         self._rows = None
 
     def __iter__(self) -> Iterator[AnySample | PictureFiles]:
         """What is left of this epoch: what its rows show; then the next epoch may be asked for."""
-        self._rows = self._opened()
-        if self.place is not None:
-            self._rows.load_state_dict(self.place)
+        self._rows = self._open_rows()
+        if self.position is not None:
+            self._rows.load_state_dict(self.position)
         for row in self._rows:
-            self.tally.seen += 1
+            self.counter.seen += 1
             try:
                 if "broken" in row:
                     raise BrokenFile(row["broken"])
                 found = self.reader.read(row)
             except DAMAGE as error:
-                self.tally.broke(
+                self.counter.add_broken(
                     row["id"], error if isinstance(error, BrokenFile) else f"{type(error).__name__}: {error}"
                 )
             else:
                 yield found
-        self.epoch, self.place, self._rows = self.epoch + 1, None, None
-        self.tally.judge()
+        self.epoch, self.position, self._rows = self.epoch + 1, None, None
+        self.counter.check_share()
 
-    def _opened(self):
+    def _open_rows(self):
         """The epoch's rows that are this process's."""
         datasets = import_datasets()
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]
-        rows = datasets.IterableDataset.from_generator(rows_of, gen_kwargs={"reader": self.reader, "shards": shards})
+        rows = datasets.IterableDataset.from_generator(
+            iterate_rows, gen_kwargs={"reader": self.reader, "shards": shards}
+        )
         if self.world == 1:
             return rows
         # whole shards if there are enough: else each process passes over the others' rows
@@ -60,23 +62,23 @@ class Stream:
         return datasets.distributed.split_dataset_by_node(rows, self.rank, self.world, strategy=strategy)
 
     def state_dict(self) -> dict[str, Any]:
-        place = self.place if self._rows is None else self._rows.state_dict()
-        return {"of": self._of(), "epoch": self.epoch, "place": place, "tally": self.tally.state()}
+        place = self.position if self._rows is None else self._rows.state_dict()
+        return {"of": self._identity(), "epoch": self.epoch, "place": place, "tally": self.counter.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["of"] != self._of():
+        if state["of"] != self._identity():
             raise ValueError(
-                f"The place that was kept for {self.name} is of {state['of']}, this is {self._of()}: go on with the "
+                f"The place that was kept for {self.name} is of {state['of']}, this is {self._identity()}: go on with the "
                 f"same data, seed and number of processes, or start anew."
             )
-        self.epoch, self.place, self._rows = state["epoch"], state["place"], None
-        self.tally = Tally(**state["tally"])
+        self.epoch, self.position, self._rows = state["epoch"], state["place"], None
+        self.counter = SampleCounter(**state["tally"])
 
-    def _of(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         return {"rank": self.rank, "world": self.world, "seed": self.seed, "shards": len(self.shards)}
 
 
-def rows_of(reader: Reader, shards: list) -> Iterator[Row]:
+def iterate_rows(reader: Reader, shards: list) -> Iterator[Row]:
     """Does not raise: what is wrong with a shard becomes a row that says so."""
     for shard in shards:
         try:

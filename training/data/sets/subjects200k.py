@@ -29,18 +29,18 @@ class Subjects200k(Parquet):
     """Only this one, as the set names it."""
 
     COLUMNS: ClassVar[Mapping[str, str]] = {"picture": "image"}
-    MORE: ClassVar[Sequence[str]] = ("collection", "quality_assessment", "description")
+    EXTRA_COLUMNS: ClassVar[Sequence[str]] = ("collection", "quality_assessment", "description")
     LAYOUT: ClassVar[str] = "*.parquet with image, collection, quality_assessment, description"
 
-    def keeps(self, record: Mapping[str, Any]) -> bool:
-        words, scores = (table(record.get(name)) for name in ("description", "quality_assessment"))
+    def accepts(self, record: Mapping[str, Any]) -> bool:
+        words, scores = (as_table(record.get(name)) for name in ("description", "quality_assessment"))
         if self.collection not in ("", record.get("collection")) or words.get("description_valid") is False:
             return False
         return self.score <= 0 or all((scores.get(name) or 0) >= self.score for name in SCORES)
 
-    def found(self, id: str, record: Mapping[str, Any]) -> Pair:
+    def parse(self, id: str, record: Mapping[str, Any]) -> Pair:
         both = parse_picture(record.get("image"), "image", no_files)
-        words = table(record.get("description"))
+        words = as_table(record.get("description"))
         captions = [words.get(f"description_{i}") for i in (0, 1)]
         if not all(isinstance(caption, str) and caption for caption in captions):
             raise BrokenFile("it has no two descriptions")
@@ -57,6 +57,6 @@ class Subjects200k(Parquet):
         return both[self.padding : end, left : left + self.tile]
 
 
-def table(value: Any) -> Mapping[str, Any]:
+def as_table(value: Any) -> Mapping[str, Any]:
     """Empty, where the set has nothing."""
     return value if isinstance(value, Mapping) else {}

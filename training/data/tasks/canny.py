@@ -21,7 +21,7 @@ def canny(picture: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarr
     if min(edges.shape) >= 3:  # else there is nothing to mirror at the border
         from scipy import ndimage
 
-        ridges = ridges_above(low, *slopes(picture))
+        ridges = find_ridges(low, *compute_slopes(picture))
         lines, count = ndimage.label(ridges, np.ones((3, 3)))
         begun = np.zeros(count + 1, bool)
         begun[lines[ridges > high]] = True
@@ -29,17 +29,17 @@ def canny(picture: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarr
     return np.stack([edges * np.uint8(255)] * 3, -1)
 
 
-def slopes(picture: np.ndarray) -> Tensor:
+def compute_slopes(picture: np.ndarray) -> Tensor:
     """(2, height, width): of the softened grey picture, to the right and down."""
     from kornia.color import rgb_to_grayscale
     from kornia.filters import gaussian_blur2d
 
     pixels = torch.tensor(picture).movedim(-1, 0)[None].contiguous() / 255  # (1, 3, height, width)
     soft = F.pad(gaussian_blur2d(rgb_to_grayscale(pixels), (5, 5), (1.0, 1.0)), (1, 1, 1, 1), "replicate")[0, 0]
-    return torch.stack([correlated(soft, kernel) for kernel in (ACROSS, tuple(zip(*ACROSS)))])
+    return torch.stack([correlate(soft, kernel) for kernel in (ACROSS, tuple(zip(*ACROSS)))])
 
 
-def correlated(plane: Tensor, kernel: Sequence[Sequence[float]]) -> Tensor:
+def correlate(plane: Tensor, kernel: Sequence[Sequence[float]]) -> Tensor:
     """Added up in conv2d's order, to the bit, but several times sooner."""
     height, width = (size - 2 for size in plane.shape)
     result = torch.zeros(height, width)
@@ -50,7 +50,7 @@ def correlated(plane: Tensor, kernel: Sequence[Sequence[float]]) -> Tensor:
     return result
 
 
-def ridges_above(low: float, right: Tensor, down: Tensor) -> np.ndarray:
+def find_ridges(low: float, right: Tensor, down: Tensor) -> np.ndarray:
     """How steep a pixel is, where it is steeper than `low` and than its two neighbours along the slope; else 0.
 
     Of two equal ones side by side the left or upper is the ridge; on a diagonal neither, for a pixel lies between."""

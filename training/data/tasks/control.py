@@ -33,8 +33,8 @@ def lineart(picture: np.ndarray) -> np.ndarray:
     A thin line gives one line, an edge one along its dark side. The channel in which it is darkest decides, so that
     red on an equally bright green has a line, too."""
     width = max(0.5, THIN * min(picture.shape[:2]) / SIDE)
-    darker = strongest(lambda channel: blur(channel, 1.6 * width) - blur(channel, width), picture)
-    return as_map(1 - (darker - FAINT) / (FULL - FAINT))
+    darker = max_over_channels(lambda channel: blur(channel, 1.6 * width) - blur(channel, width), picture)
+    return to_map(1 - (darker - FAINT) / (FULL - FAINT))
 
 
 def hed(picture: np.ndarray) -> np.ndarray:
@@ -46,13 +46,15 @@ def hed(picture: np.ndarray) -> np.ndarray:
     if (shorter := min(height, width)) > SIDE:
         small = (round(width * SIDE / shorter), round(height * SIDE / shorter))
         soft = hed(np.asarray(Image.fromarray(picture).resize(small, Image.Resampling.BOX, reducing_gap=1.0)))
-        return thrice(np.asarray(Image.fromarray(soft[..., 0]).resize((width, height), Image.Resampling.BICUBIC)))
+        return repeat_channels(
+            np.asarray(Image.fromarray(soft[..., 0]).resize((width, height), Image.Resampling.BICUBIC))
+        )
     edges = 0
     for scale in SCALES:
         wide = max(0.5, scale * shorter / SIDE)
-        squares = strongest(lambda channel: squared_slope(blur(channel, wide)), picture)  # noqa: B023 - called at once
+        squares = max_over_channels(lambda channel: square_slope(blur(channel, wide)), picture)  # noqa: B023 - called at once
         edges += squares.sqrt_() * wide * (2 * np.pi) ** 0.5 / len(SCALES)
-    return as_map(1 - (-CONTRAST * edges).exp())
+    return to_map(1 - (-CONTRAST * edges).exp())
 
 
 MAP_DRAWERS = dict.fromkeys(MAP_KINDS) | {"canny": canny, "lineart": lineart, "hed": hed}
@@ -73,7 +75,7 @@ def make_control_example(rng: np.random.Generator, sample: Sample, kinds: Sequen
     return Example(sample.id, "control", sample.caption, source, sample.picture, kind)
 
 
-def strongest(measure: Callable[[Tensor], Tensor], picture: np.ndarray) -> Tensor:
+def max_over_channels(measure: Callable[[Tensor], Tensor], picture: np.ndarray) -> Tensor:
     """The largest of the three channels' values at every pixel; one channel at a time stays in the processor's cache."""
     channels = torch.tensor(picture).movedim(-1, 0).contiguous() / 255
     return reduce(torch.maximum, map(measure, channels))
@@ -85,10 +87,10 @@ def blur(plane: Tensor, width: float) -> Tensor:
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     weights = (weights / weights.sum()).tolist()
     mirrored = torch.from_numpy(np.pad(plane.numpy(), reach, "symmetric"))
-    return along(1, along(0, mirrored, weights), weights)
+    return filter_axis(1, filter_axis(0, mirrored, weights), weights)
 
 
-def along(axis: int, plane: Tensor, weights: Sequence[float]) -> Tensor:
+def filter_axis(axis: int, plane: Tensor, weights: Sequence[float]) -> Tensor:
     """Without the margins. A sum of moved planes is several times sooner done than a convolution."""
     size = plane.shape[axis] - len(weights) + 1
     result = weights[0] * plane.narrow(axis, 0, size)
@@ -97,16 +99,16 @@ def along(axis: int, plane: Tensor, weights: Sequence[float]) -> Tensor:
     return result
 
 
-def squared_slope(plane: Tensor) -> Tensor:
+def square_slope(plane: Tensor) -> Tensor:
     """Along a side of one pixel there is none."""
     slopes = (torch.gradient(plane, dim=axis)[0] for axis in (0, 1) if plane.shape[axis] > 1)
     return reduce(lambda sum, slope: sum.addcmul_(slope, slope), slopes, torch.zeros_like(plane))
 
 
-def as_map(plane: Tensor) -> np.ndarray:
+def to_map(plane: Tensor) -> np.ndarray:
     """0 to 1, as a grey RGB picture."""
-    return thrice((plane.clamp(0, 1) * 255).round().byte().numpy())
+    return repeat_channels((plane.clamp(0, 1) * 255).round().byte().numpy())
 
 
-def thrice(plane: np.ndarray) -> np.ndarray:
+def repeat_channels(plane: np.ndarray) -> np.ndarray:
     return np.stack([plane] * 3, -1)

@@ -19,7 +19,7 @@ from . import find_layout
 log = logging.getLogger(__name__)
 
 
-class Folder:
+class FolderExamples:
     def __init__(self, path: str | Path, task: str, size: int, centre: bool = False, flip: float = 0.0):
         """`flip` is a probability, 0 unless asked for: mirroring spoils lettering and faces that one knows."""
         check_choice("task", task, tuple(TASKS))

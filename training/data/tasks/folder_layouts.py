@@ -11,11 +11,11 @@ from ..geometry import Crop, crop_example, whole_crop
 from ..sample import Example
 from ..sets.folder import PictureFiles
 from .inpaint import fill_grey
-from .masks import scene_hole
+from .masks import draw_scene_hole
 
 ASPECT = 0.02
 """A source or mask may differ this much from the picture's aspect, as sizes get rounded; it is stretched."""
-Look = Callable[[np.ndarray], Crop]
+ChooseCrop = Callable[[np.ndarray], Crop]
 
 
 class FolderLayout(NamedTuple):
@@ -27,7 +27,7 @@ class FolderLayout(NamedTuple):
     make: Callable[..., Example]
     """Of what chooses a crop, a random generator, an example without source, and the file's pixels."""
 
-    def example(self, task: str, entry: PictureFiles, look: Look, rng: np.random.Generator) -> Example:
+    def example(self, task: str, entry: PictureFiles, look: ChooseCrop, rng: np.random.Generator) -> Example:
         target = read_picture(entry.files["target"], entry.root)
         path = entry.files.get(self.beside)
         beside = read_picture(path, entry.root) if path else None
@@ -36,17 +36,17 @@ class FolderLayout(NamedTuple):
         return self.make(look, rng, bare, beside)
 
 
-def over(look: Look, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
+def make_aligned(look: ChooseCrop, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
     """The source lies over the picture: one crop for both."""
-    return crop_example(look(bare.target), replace(bare, source=fitted(source, bare.target)))
+    return crop_example(look(bare.target), replace(bare, source=fit_to(source, bare.target)))
 
 
-def apart(look: Look, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
+def make_shifted(look: ChooseCrop, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
     """The source is another picture: each has a crop of its own."""
     return crop_example(look(bare.target), replace(bare, source=source), look(source))
 
 
-def holed(look: Look, rng: np.random.Generator, bare: Example, mask: np.ndarray | None) -> Example:
+def make_inpainting(look: ChooseCrop, rng: np.random.Generator, bare: Example, mask: np.ndarray | None) -> Example:
     """The mask's hole; random ones if there is none, or none left in view."""
     view = look(bare.target)
     seen, hole, kind = crop_example(view, bare), None, "mask"
@@ -54,13 +54,13 @@ def holed(look: Look, rng: np.random.Generator, bare: Example, mask: np.ndarray 
         white = mask.mean(-1) > 127
         if not white.any():
             raise BrokenFile(f"the mask of {bare.id} has no white, which stands for the hole")
-        hole = view.mask(fitted(white.astype(np.uint8), bare.target, labels=True))
+        hole = view.mask(fit_to(white.astype(np.uint8), bare.target, labels=True))
     if hole is None or not hole.any():
-        hole, kind = scene_hole(rng, (), seen.target.shape[:2]), "random"
+        hole, kind = draw_scene_hole(rng, (), seen.target.shape[:2]), "random"
     return replace(seen, source=fill_grey(seen.target, hole), kind=kind)
 
 
-def fitted(pixels: np.ndarray, target: np.ndarray, labels: bool = False) -> np.ndarray:
+def fit_to(pixels: np.ndarray, target: np.ndarray, labels: bool = False) -> np.ndarray:
     """At the target's size, which must have the same aspect."""
     (height, width), size = pixels.shape[:2], target.shape[:2]
     if abs(height * size[1] / (width * size[0]) - 1) > ASPECT:
@@ -71,6 +71,6 @@ def fitted(pixels: np.ndarray, target: np.ndarray, labels: bool = False) -> np.n
     return view.labels(pixels) if labels else view.picture(pixels)
 
 
-HOLE = FolderLayout("mask", False, holed)
-LAYOUTS = {"aligned": FolderLayout("source", True, over), "shifted": FolderLayout("source", True, apart)}
+HOLE = FolderLayout("mask", False, make_inpainting)
+LAYOUTS = {"aligned": FolderLayout("source", True, make_aligned), "shifted": FolderLayout("source", True, make_shifted)}
 """By where a task's source lies (prw/tasks.py)."""

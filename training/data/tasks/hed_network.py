@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ....prw.files.safe_file import SafeFile
 from ....prw.fit_image import keep
-from .control import as_map
+from .control import to_map
 
 BLOCKS = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))
 """Channels in and out, and convolutions."""
@@ -56,7 +56,7 @@ class HedNetwork(nn.Module):
         pixels = keep(torch.tensor(picture)[None] / 255, LARGEST).movedim(-1, 1)  # (1, 3, height, width)
         found = self.edges(pixels.to(self.norm.device) * 255)
         found = F.interpolate(found, picture.shape[:2], mode="bilinear", antialias=True)
-        return as_map(found.sigmoid()[0, 0].cpu())
+        return to_map(found.sigmoid()[0, 0].cpu())
 
 
 def open_hed(path: str | os.PathLike) -> HedNetwork:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ....prw.files.validate import shorten
 from ..formats.palettes import PALETTES
 from ..model_folder import load_network, load_processor, read_config
-from .control import as_map
+from .control import to_map
 
 METRIC = ("depth_pro", "glpn", "prompt_depth_anything", "zoedepth")
 """Models that say how far; all others say how near, unless their configuration knows better."""
@@ -53,7 +53,7 @@ class DepthModel(MapModel):
         process = self.processor.post_process_depth_estimation
         more = {"source_sizes": [size]} if "source_sizes" in inspect.signature(process).parameters else {}
         (answer,) = process(found, target_sizes=[size], **more)
-        return as_map(spread(self.nearness(answer["predicted_depth"].float().reshape(size))).cpu())
+        return to_map(normalize(self.nearness(answer["predicted_depth"].float().reshape(size))).cpu())
 
     def nearness(self, depth: Tensor) -> Tensor:
         config = self.network.config
@@ -93,20 +93,20 @@ ENDINGS: dict[str, tuple[type[MapModel], str]] = {
 """How the names of transformers' classes end, and what opens them."""
 
 
-def kind_of(folder: Path) -> str:
+def find_kind(folder: Path) -> str:
     """Of map that the model in a folder draws; empty: none."""
     try:
-        return opener_of(folder)[0].kind
+        return find_opener(folder)[0].kind
     except ValueError:
         return ""
 
 
 def open_model(folder: Path) -> MapModel:
-    cls, opener = opener_of(folder)
+    cls, opener = find_opener(folder)
     return cls(folder.name, load_network(folder, opener).float(), load_processor(folder))
 
 
-def opener_of(folder: Path) -> tuple[type[MapModel], str]:
+def find_opener(folder: Path) -> tuple[type[MapModel], str]:
     architecture = str(read_config(folder)["architecture"])
     for ending, found in ENDINGS.items():
         if architecture.endswith(ending):
@@ -116,7 +116,7 @@ def opener_of(folder: Path) -> tuple[type[MapModel], str]:
     )
 
 
-def spread(plane: Tensor) -> Tensor:
+def normalize(plane: Tensor) -> Tensor:
     """From its least value to its greatest, as 0 to 1."""
     low, high = plane.min(), plane.max()
     return (plane - low) / (high - low) if high > low else plane - low

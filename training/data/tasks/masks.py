@@ -30,27 +30,27 @@ class Hole(NamedTuple):
     """Which of the objects made it; a random hole is made by none."""
 
 
-def iou(a: np.ndarray, b: np.ndarray) -> float:
+def compute_iou(a: np.ndarray, b: np.ndarray) -> float:
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else 0.0
 
 
-def hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> Hole:
+def draw_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> Hole:
     """A mask of a kind drawn from KINDS; a picture without objects gets a random one."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values()))) if objects else "random"
     if kind == "random":
-        return Hole(kind, scene_hole(rng, objects, size), None)
+        return Hole(kind, draw_scene_hole(rng, objects, size), None)
     of = int(rng.integers(len(objects)))
     mask = objects[of]
-    return Hole(kind, mask.copy() if kind == "object" else irregular(rng, find_box(mask), size), of)
+    return Hole(kind, mask.copy() if kind == "object" else draw_irregular(rng, find_box(mask), size), of)
 
 
-def scene_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> np.ndarray:
+def draw_scene_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> np.ndarray:
     """A random mask that lies on no object; if none is found, the one that overlaps least."""
     best, least = None, np.inf
     for _ in range(TRIES):
-        mask = strokes(rng, size) if rng.random() < 0.5 else boxes(rng, size)
-        overlap = max((iou(mask, each) for each in objects), default=0.0)
+        mask = draw_strokes(rng, size) if rng.random() < 0.5 else draw_boxes(rng, size)
+        overlap = max((compute_iou(mask, each) for each in objects), default=0.0)
         if overlap < least and mask.any():
             best, least = mask, overlap
         if least <= OVERLAP:
@@ -58,7 +58,7 @@ def scene_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Si
     return best
 
 
-def strokes(rng: np.random.Generator, size: Size) -> np.ndarray:
+def draw_strokes(rng: np.random.Generator, size: Size) -> np.ndarray:
     """1 to 5 broken lines of up to 5 pieces each."""
     height, width = size
     scale = min(size) / SIDE
@@ -77,7 +77,7 @@ def strokes(rng: np.random.Generator, size: Size) -> np.ndarray:
     return np.array(canvas)
 
 
-def boxes(rng: np.random.Generator, size: Size) -> np.ndarray:
+def draw_boxes(rng: np.random.Generator, size: Size) -> np.ndarray:
     """1 to 4 boxes of 30 to 150 pixels (of 256), at least 10 from the border."""
     height, width = size
     scale = min(size) / SIDE
@@ -91,7 +91,7 @@ def boxes(rng: np.random.Generator, size: Size) -> np.ndarray:
     return mask
 
 
-def irregular(rng: np.random.Generator, box: Box, size: Size, grow: float = 0.4) -> np.ndarray:
+def draw_irregular(rng: np.random.Generator, box: Box, size: Size, grow: float = 0.4) -> np.ndarray:
     """A blob round a box: a quadratic Bezier from corner to corner for each side, bulging outwards by at
     most half of `grow` of the free space there; 20 points, jittered, joined to a polygon."""
     height, width = size

@@ -16,7 +16,7 @@ SHEER = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Answer:
     mask: np.ndarray
     """White where it is; a box's whole inside."""
     boxes: tuple[Box, ...]
@@ -29,37 +29,37 @@ class Found:
         return box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0
 
 
-def found_in(picture: np.ndarray, source: np.ndarray, form: str, colour: str, colours: Colours = COLOURS) -> Found:
+def read_answer(picture: np.ndarray, source: np.ndarray, form: str, colour: str, colours: Colours = COLOURS) -> Answer:
     """`colours` are all that the answer could have been drawn in."""
-    boxes, mask = READ[form](picture, source, colour, colours)
+    boxes, mask = READERS[form](picture, source, colour, colours)
     boxes = sorted(boxes, key=lambda box: (box.x0 - box.x1) * (box.y1 - box.y0))
-    return Found(inside(boxes, source.shape[:2]) if mask is None else mask, tuple(boxes))
+    return Answer(fill_boxes(boxes, source.shape[:2]) if mask is None else mask, tuple(boxes))
 
 
-def inside(boxes: Sequence[Box], size: Size) -> np.ndarray:
+def fill_boxes(boxes: Sequence[Box], size: Size) -> np.ndarray:
     mask = np.zeros(size, bool)
     for box in boxes:
         mask[box.part] = True
     return mask
 
 
-def one_box(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
+def read_one_box(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
     box = read_box(picture, colour, source, colours)
     return ([] if box is None else [box]), None
 
 
-def one_mask(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
+def read_one_mask(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
     """Without specks, and one box round all of it."""
     mask = np.zeros(source.shape[:2], bool)
-    for spot in spots(read_mask(picture, source, colour, colours=colours)):
+    for spot in find_spots(read_mask(picture, source, colour, colours=colours)):
         mask |= spot
     return ([find_box(mask)] if mask.any() else []), mask
 
 
-def boxes_of_all(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
+def read_all_boxes(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
     """Every painted spot that is an outline."""
     found = []
-    for spot in spots(read_mask(picture, source, colour, colours=colours)):
+    for spot in find_spots(read_mask(picture, source, colour, colours=colours)):
         box = find_box(spot)
         cut = spot[box.part]
         if np.concatenate([cut[0], cut[-1], cut[:, 0], cut[:, -1]]).mean() >= OUTLINE:
@@ -67,11 +67,11 @@ def boxes_of_all(picture: np.ndarray, source: np.ndarray, colour: str, colours: 
     return found, None
 
 
-READ = {"box": one_box, "mask": one_mask, "detect": boxes_of_all}
+READERS = {"box": read_one_box, "mask": read_one_mask, "detect": read_all_boxes}
 """How each of FORMS is read: boxes, and a mask if it is not their inside."""
 
 
-def spots(mask: np.ndarray) -> list[np.ndarray]:
+def find_spots(mask: np.ndarray) -> list[np.ndarray]:
     """Connected parts of a mask that are no specks."""
     if not mask.any():
         return []
@@ -84,11 +84,11 @@ def spots(mask: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def overlay(source: np.ndarray, answer: Found, form: str, rgb: Sequence[int]) -> np.ndarray:
+def draw_answer(source: np.ndarray, answer: Answer, form: str, rgb: Sequence[int]) -> np.ndarray:
     """The original with the answer drawn as the training data draws it."""
     if not answer.boxes:
         return source
     if form == "mask":
         return paint(source, answer.mask, rgb, SHEER)
-    things = [Thing("", "", inside([box], source.shape[:2])) for box in answer.boxes]
+    things = [Thing("", "", fill_boxes([box], source.shape[:2])) for box in answer.boxes]
     return paint(source, outline_boxes(things, source.shape[:2]), rgb, 1.0)

@@ -28,8 +28,8 @@ from cologen.training.data.encoded.dataset import MemoryDataset
 from cologen.training.data.encoded.encode import encode_dataset
 from cologen.training.data.encoded.estimate_cache import check_free, estimate_cache
 from cologen.training.data.encoded.samples import EncodedSamples
-from cologen.training.data.sets import open_source
-from cologen.training.data.tasks.examples import Examples
+from cologen.training.data.sets import open_data_source
+from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.recipes.curriculum import Stage, load_curriculum
 from cologen.training.setup.stage_data import StageDatasets, find_stage_data
 from cologen.training.toy.store import open_toy_encoders
@@ -82,7 +82,7 @@ def records(root, count, sizes=((48, 64),)):
 
 
 def source(path="mine", **knobs):
-    return open_source("mine", {"set": "json-lines", "path": str(path), **knobs})
+    return open_data_source("mine", {"set": "json-lines", "path": str(path), **knobs})
 
 
 def cached(out="cache", knobs=None, task="inpaint", size=32, path="mine", shard=4, trim=True, **process) -> CacheWriter:
@@ -113,7 +113,7 @@ def shards(folder) -> dict:
 
 
 def in_memory(task="inpaint", size=32, **knobs) -> MemoryDataset:
-    return encode_dataset(ExactEncoders(), task, Examples(source(**knobs), task, size, 7).taken(0))
+    return encode_dataset(ExactEncoders(), task, ExampleStream(source(**knobs), task, size, 7).take(0))
 
 
 def same(ours: EncodedSamples, theirs: EncodedSamples) -> bool:
@@ -425,7 +425,7 @@ def test_check_cache_train(there, capsys):
     kept = StageDatasets(find_stage_data(curriculum, 4, open_toy_encoders(), 0), there / "out/lessons", lambda *_: None)
     assert (len(kept["inpaint"]), len(kept["more"])) == (13, 18)
     assert set(kept["more"].rows(range(18)).ids) == {f"line-{i}" for i in range(13)}
-    rounded = encode_dataset(open_toy_encoders(), "inpaint", Examples(source(), "inpaint", 64, 0).taken(0)).samples
+    rounded = encode_dataset(open_toy_encoders(), "inpaint", ExampleStream(source(), "inpaint", 64, 0).take(0)).samples
     changed = {name: getattr(rounded, name).bfloat16().float() for name in ("target", "source", "context")}
     assert same(kept["inpaint"].rows(range(13)), replace(rounded, **changed))
     assert cli.main(["data", "cache", "toy", "--out", "x"]) == 1

@@ -9,13 +9,13 @@ import torch
 from cologen.training.cli import main as cli
 from cologen.training.data.formats.regions import MAX_SHARE, MIN_SHARE
 from cologen.training.data.formats.run_length_masks import decode_mask, encode_mask
-from cologen.training.data.labels.labeller import nearest, open_labeller
+from cologen.training.data.labels.labeller import match_phrase, open_labeller
 from cologen.training.data.labels.labels import Labels, write_labels
-from cologen.training.data.labels.noun_phrases import simple_phrases
+from cologen.training.data.labels.noun_phrases import find_word_runs
 from cologen.training.data.sample import Sample
-from cologen.training.data.sets import open_source
+from cologen.training.data.sets import open_data_source
 from cologen.training.data.sets.stream import Stream
-from cologen.training.data.tasks.examples import Examples
+from cologen.training.data.tasks.examples import ExampleStream
 from layouts import SIZE, box_mask, drawn, encoded
 
 pytest.importorskip("transformers")
@@ -83,11 +83,11 @@ def test_boxes_and_masks_are_what_the_models_say(models, labeller):
 
 def test_a_batch_of_other_captions_asks_every_picture_its_own(labeller):
     some = samples()
-    assert simple_phrases(CAPTIONS[3]) == ["cat", "cars", "dog"]
+    assert find_word_runs(CAPTIONS[3]) == ["cat", "cars", "dog"]
     together = labeller.label(some)
     assert together[2] == []  # no caption, no question
     for sample, things in zip(some, together):
-        assert {thing["kind"] for thing in things} <= set(simple_phrases(sample.caption))
+        assert {thing["kind"] for thing in things} <= set(find_word_runs(sample.caption))
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,16 @@ def test_a_batch_of_other_captions_asks_every_picture_its_own(labeller):
     ],
 )
 def test_phrases_without_spacy(caption, phrases):
-    assert simple_phrases(caption) == phrases
+    assert find_word_runs(caption) == phrases
 
 
 def test_an_answer_is_the_phrase_that_it_shares_words_with():
     phrases = ["red car", "dog", "old stone house"]
-    assert nearest("car", phrases) == "red car" and nearest("stone house dog", phrases) == "dog"
-    assert nearest("", phrases) == nearest("##ing", phrases) == "" and nearest("dog. [SEP]", phrases) == "dog"
+    assert match_phrase("car", phrases) == "red car" and match_phrase("stone house dog", phrases) == "dog"
+    assert (
+        match_phrase("", phrases) == match_phrase("##ing", phrases) == ""
+        and match_phrase("dog. [SEP]", phrases) == "dog"
+    )
 
 
 def boxed(some):
@@ -125,7 +128,7 @@ def own(root, count=23):
         layouts.put(root / f"{i}.png", encoded(drawn(i), "PNG"))
         lines.append({"id": f"p{i}", "picture": f"{i}.png", "caption": f"thing {i}"})
     (root / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return open_source("own", {"set": "json-lines", "path": str(root)})
+    return open_data_source("own", {"set": "json-lines", "path": str(root)})
 
 
 @pytest.mark.parametrize("world", [1, 3])
@@ -162,9 +165,9 @@ def test_labels_become_things_of_the_set(tmp_path):
     assert (thing.name, thing.kind) == ("thing 4", "box") and np.array_equal(thing.mask, box_mask())
     assert labels.things("unknown", SIZE) == ()
     table = {"set": "json-lines", "path": str(tmp_path / "own"), "labels": str(tmp_path / "labels")}
-    kinds = {example.kind for example in Examples(open_source("own", table), "inpaint", 48).taken(30)}
+    kinds = {example.kind for example in ExampleStream(open_data_source("own", table), "inpaint", 48).take(30)}
     assert kinds == {"random", "object", "irregular"}
-    example = next(Examples(open_source("own", {**table, "kinds": ["box"]}), "ground", 48).taken(1))
+    example = next(ExampleStream(open_data_source("own", {**table, "kinds": ["box"]}), "ground", 48).take(1))
     assert f"thing {example.id[1:]}" in example.prompt
 
 
@@ -208,6 +211,6 @@ def test_models_that_are_not_there_are_a_sentence(tmp_path, models, folder, sent
 
 def test_a_set_of_edits_has_nothing_to_label(tmp_path):
     layouts.magicbrush(tmp_path)
-    stream = Stream(open_source("magicbrush", {"path": str(tmp_path)}).reader, "magicbrush")
+    stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader, "magicbrush")
     with pytest.raises(ValueError, match="magicbrush holds no single pictures"):
         list(write_labels(stream, boxed, "test", tmp_path / "labels"))

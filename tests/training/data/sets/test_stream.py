@@ -14,9 +14,9 @@ from cologen.training.data.formats import json_lines as lines
 from cologen.training.data.formats import tar_files as tars
 from cologen.training.data.formats.picture_files import MAX_BYTES, BrokenFile, join_below
 from cologen.training.data.sample import Triple
-from cologen.training.data.sets import open_source
-from cologen.training.data.sets.reader import Listed
-from cologen.training.data.sets.sample_counter import FAIR, Tally, TooManyBroken
+from cologen.training.data.sets import open_data_source
+from cologen.training.data.sets.reader import ListedReader
+from cologen.training.data.sets.sample_counter import MIN_SEEN, SampleCounter, TooManyBroken
 from cologen.training.data.sets.stream import Stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,16 +26,16 @@ SMALL = settings(max_examples=40, deadline=None)
 
 
 @dataclass(frozen=True)
-class Numbers(Listed):
+class Numbers(ListedReader):
     """So many numbers, of which some are broken."""
 
     count_: int = 100
     every: int = 0
 
-    def listed(self):
+    def list_entries(self):
         return [(str(i), i) for i in range(self.count_)]
 
-    def sample(self, id, entry):
+    def read_entry(self, id, entry):
         if self.every and entry % self.every == 0:
             raise BrokenFile("it is a multiple")
         return Triple(id, np.zeros(0), np.zeros(0), "")
@@ -61,7 +61,7 @@ def test_a_stream_goes_on_where_it_was_left(count, world, data):
 
     def made() -> Stream:
         stream = Stream(reader, rank=rank, world=world, seed=seed)
-        stream.tally.seen = -(10**9)  # no judgement here
+        stream.counter.seen = -(10**9)  # no judgement here
         return stream
 
     stream = made()
@@ -80,14 +80,14 @@ def test_a_stream_goes_on_where_it_was_left(count, world, data):
     while later.epoch < 2:
         rest += ids(later)
     assert first + rest == whole
-    assert later.tally.broken == 2 * len([i for i in range(count) if every and i % every == 0]) or world > 1
+    assert later.counter.broken == 2 * len([i for i in range(count) if every and i % every == 0]) or world > 1
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "folder"])
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_set_can_be_shared_and_resumed(tmp_path, name, world):
     LAYOUTS[name][0](tmp_path)
-    reader = open_source(name, {"path": str(tmp_path)}).reader
+    reader = open_data_source(name, {"path": str(tmp_path)}).reader
     whole = sorted(ids(Stream(reader)))
     resumed = []
     for rank in range(world):
@@ -118,24 +118,24 @@ def test_a_place_of_another_stream_is_refused():
 def test_a_share_works_in_the_workers_of_a_loader():
     from torch.utils.data import DataLoader
 
-    rows = Stream(Numbers("", 300))._opened()
+    rows = Stream(Numbers("", 300))._open_rows()
     loaded = [row["id"] for row in DataLoader(rows, batch_size=None, num_workers=2)]
     assert sorted(map(int, loaded)) == list(range(300))
 
 
 def test_one_in_a_hundred_may_be_broken_and_no_more():
     stream = Stream(Numbers("", 1000, every=100))
-    assert len(list(stream)) == 990 and stream.tally.summary().startswith("10 of 1000 samples are broken (")
+    assert len(list(stream)) == 990 and stream.counter.summary().startswith("10 of 1000 samples are broken (")
     stream = Stream(Numbers("", 1000, every=80), "mine")
     with pytest.raises(
         TooManyBroken, match=r"mine: \d+ of \d+ samples are broken \(\d+: it is a multiple; .*, expected 1% at most"
     ):
         list(stream)
-    assert stream.tally.seen == 1000  # at the end: so few might have been chance
+    assert stream.counter.seen == 1000  # at the end: so few might have been chance
     stream = Stream(Numbers("", 1000, every=10))
     with pytest.raises(TooManyBroken):
         list(stream)
-    assert FAIR <= stream.tally.seen < 300
+    assert MIN_SEEN <= stream.counter.seen < 300
 
 
 def test_a_record_that_nobody_thought_of_costs_itself_alone(tmp_path):
@@ -146,28 +146,28 @@ def test_a_record_that_nobody_thought_of_costs_itself_alone(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for i in range(4):
         layouts.put(tmp_path / f"{i}.png", encoded(drawn(i), "PNG"))
-    reader = open_source("json-lines", {"path": str(tmp_path)}).reader
+    reader = open_data_source("json-lines", {"path": str(tmp_path)}).reader
     stream = Stream(reader)
-    assert ids(stream) == ["0"] and stream.tally.broken == 3
+    assert ids(stream) == ["0"] and stream.counter.broken == 3
     layouts.coco_stuff(tmp_path / "coco")
     odd = [layouts.annotation(1, 9, [18]), layouts.annotation(2, 25, 18) | {"segmentation": None}]
     lists = {"images": [], "annotations": odd, "categories": layouts.CATEGORIES}
     layouts.put(tmp_path / "coco/annotations/instances_train2017.json", lists)
-    stream = Stream(open_source("coco-stuff", {"path": str(tmp_path / "coco")}).reader)
+    stream = Stream(open_data_source("coco-stuff", {"path": str(tmp_path / "coco")}).reader)
     assert ids(stream) == ["000000000030"]
-    assert stream.tally.reasons["000000000009"] == "TypeError: unhashable type: 'list'"
+    assert stream.counter.reasons["000000000009"] == "TypeError: unhashable type: 'list'"
 
 
 def test_few_samples_are_not_judged_and_few_names_are_kept():
-    tally = Tally("x")
-    for i in range(FAIR - 1):
+    tally = SampleCounter("x")
+    for i in range(MIN_SEEN - 1):
         tally.seen += 1
-        tally.broke(f"a\n{i}" * 100, "why\nnot")
-    assert tally.broken == FAIR - 1 and len(tally.reasons) == 20
+        tally.add_broken(f"a\n{i}" * 100, "why\nnot")
+    assert tally.broken == MIN_SEEN - 1 and len(tally.reasons) == 20
     assert all("\n" not in text and len(text) <= 120 for pair in tally.reasons.items() for text in pair)
     tally.seen += 1
     with pytest.raises(TooManyBroken):
-        tally.broke("one more", "damaged")
+        tally.add_broken("one more", "damaged")
 
 
 @SMALL
@@ -209,10 +209,10 @@ def test_a_tar_that_is_cut_off_gives_what_is_whole_and_one_broken_row(tmp_path, 
     end = len(whole.rstrip(b"\0"))
     for cut in [10, 300, end // 3, end // 2, end * 2 // 3]:
         (tmp_path / name).write_bytes(whole[:cut])
-        stream = Stream(open_source("webdataset", {"path": str(tmp_path)}).reader)
+        stream = Stream(open_data_source("webdataset", {"path": str(tmp_path)}).reader)
         found = ids(stream)
         assert found == sorted(PICTURES)[: len(found)] or found == [str(i) for i in range(len(found))]
-        assert len(found) < 4 and stream.tally.broken == 1, cut
+        assert len(found) < 4 and stream.counter.broken == 1, cut
 
 
 def test_a_damaged_header_is_noticed(tmp_path):
@@ -229,9 +229,9 @@ def test_names_that_lead_out_are_left_out_and_nothing_is_written(tmp_path):
     members = {"../../evil.jpg": PICTURES["0.jpg"], "/tmp/evil.jpg": PICTURES["1.jpg"], "good.jpg": PICTURES["2.jpg"]}
     packed(tmp_path / "in", members)
     before = sorted(tmp_path.rglob("*"))
-    stream = Stream(open_source("webdataset", {"path": str(tmp_path / "in")}).reader)
-    assert ids(stream) == ["good"] and stream.tally.broken == 2
-    assert set(stream.tally.reasons.values()) == {"its name leads out of the archive"}
+    stream = Stream(open_data_source("webdataset", {"path": str(tmp_path / "in")}).reader)
+    assert ids(stream) == ["good"] and stream.counter.broken == 2
+    assert set(stream.counter.reasons.values()) == {"its name leads out of the archive"}
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -284,9 +284,9 @@ def test_a_picture_bomb_is_its_own_sample_alone(tmp_path):
     size = chunk(b"IHDR", struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + size + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
     packed(tmp_path, {"a.png": bomb, "b.jpg": PICTURES["1.jpg"], "c.jpg": b"not a picture"})
-    stream = Stream(open_source("webdataset", {"path": str(tmp_path)}).reader)
-    assert ids(stream) == ["b"] and "(2500000000 pixels)" in stream.tally.reasons["a"]
-    assert "not a picture that can be read" in stream.tally.reasons["c"]
+    stream = Stream(open_data_source("webdataset", {"path": str(tmp_path)}).reader)
+    assert ids(stream) == ["b"] and "(2500000000 pixels)" in stream.counter.reasons["a"]
+    assert "not a picture that can be read" in stream.counter.reasons["c"]
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_a_damaged_parquet_file_is_one_broken_row(tmp_path, damage):
         [{"source_img": layouts.cell(drawn(1)), "target_img": layouts.cell(drawn(2)), "instruction": "x"}],
     )
     path.write_bytes(damage(path.read_bytes()))
-    stream = Stream(open_source("magicbrush", {"path": str(tmp_path)}).reader)
-    assert [found.instruction for found in stream] == ["x"] and stream.tally.broken == 1
-    assert "is no whole Parquet file" in next(iter(stream.tally.reasons.values()))
+    stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader)
+    assert [found.instruction for found in stream] == ["x"] and stream.counter.broken == 1
+    assert "is no whole Parquet file" in next(iter(stream.counter.reasons.values()))
 
 
 @pytest.mark.parametrize(
@@ -328,8 +328,8 @@ def test_a_damaged_parquet_file_is_one_broken_row(tmp_path, damage):
 )
 def test_a_damaged_row_says_what_it_lacks(tmp_path, row, why):
     layouts.parquet(tmp_path / "a.parquet", [row])
-    stream = Stream(open_source("magicbrush", {"path": str(tmp_path)}).reader)
-    assert list(stream) == [] and why in stream.tally.summary()
+    stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader)
+    assert list(stream) == [] and why in stream.counter.summary()
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "c:/x", "a\0b", "", "..\\x", "\\\\host\\x"])
@@ -337,8 +337,8 @@ def test_a_list_cannot_name_a_file_elsewhere(tmp_path, name):
     with pytest.raises(BrokenFile, match="leads out of the folder"):
         join_below(tmp_path, name)
     (tmp_path / "a.jsonl").write_text(json.dumps({"picture": name or "../x", "caption": "x"}))
-    stream = Stream(open_source("json-lines", {"path": str(tmp_path)}).reader)
-    assert list(stream) == [] and "leads out of the folder" in stream.tally.summary()
+    stream = Stream(open_data_source("json-lines", {"path": str(tmp_path)}).reader)
+    assert list(stream) == [] and "leads out of the folder" in stream.counter.summary()
 
 
 def test_what_a_list_names_is_found_below(tmp_path):
@@ -351,4 +351,4 @@ def test_what_a_list_names_is_found_below(tmp_path):
 def test_a_damaged_list_of_coco_is_a_sentence(tmp_path, content):
     (tmp_path / "lvis_v1_train.json").write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match="download it again|There is no annotation"):
-        Stream(open_source("lvis", {"path": str(tmp_path)}).reader)
+        Stream(open_data_source("lvis", {"path": str(tmp_path)}).reader)
