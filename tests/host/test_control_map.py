@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from cologen.training.comfyui.server import Server, base_directory, node, prompt, shown, sources
 from cologen.training.data.formats.palettes import ADE20K, COCO, COCO_STUFF, MERGED, PALETTES
 from cologen.training.data.tasks import control
-from pack import HOST
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -418,45 +416,3 @@ def test_coco_stuff_takes_the_panoptic_colours():
         assert COCO_STUFF[number - 1].tolist() == black
     assert len(PALETTES[171]) == 171 and np.array_equal(PALETTES[171][11], COCO_STUFF[12]), "stop sign"
     assert sum(map(len, MERGED.values())) == 43 and PALETTES[171][170].tolist() == black, "wood comes last"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, comfy):
-    from tiny_maps import depth_anything, save_model
-
-    base = base_directory(tmp_path_factory.mktemp("comfy"), sources())
-    save_model(base / "models/geometry_estimation/Depth-Anything-V2-Small-hf", depth_anything)
-    running = Server(HOST, base)
-    yield running, base
-    running.stop()
-
-
-def test_in_a_server_maps_are_shown_and_feed_a_source(server):
-    running, base = server
-    options = running.get("/object_info/CoLoGenControlMap")["CoLoGenControlMap"]["input"]["required"]["model"]
-    assert "Depth-Anything-V2-Small-hf" in str(options)
-    drawn = {}
-    for kind in ("canny", "depth"):
-        graph = prompt()
-        del graph["keep"], graph["map"]
-        knobs = dict(kind=kind, model="auto", low_threshold=0.1, high_threshold=0.2)
-        graph["drawn"] = node("CoLoGenControlMap", image=["image", 0], **knobs)
-        graph["source"]["inputs"]["image"] = ["drawn", 0]
-        entry = running.run(graph)
-        drawn[kind] = np.asarray(shown(base, entry, "drawn")), np.asarray(shown(base, entry, "save"))
-    expected = control.canny(np.asarray(Image.open(base / "input/control.png").convert("RGB")))
-    assert np.array_equal(drawn["canny"][0], expected) and drawn["depth"][0].std() > 5
-    assert not np.array_equal(drawn["canny"][1], drawn["depth"][1])
-    assert "leak" not in running.log.read_text()
-
-
-def test_in_a_server_an_absent_model_is_a_sentence(server):
-    running, _ = server
-    knobs = dict(kind="seg", model="auto", low_threshold=0.1, high_threshold=0.2)
-    graph = {
-        "image": node("LoadImage", image="control.png"),
-        "drawn": node("CoLoGenControlMap", image=["image", 0], **knobs),
-    }
-    status = running.run(graph)["status"]
-    assert status["status_str"] == "error"
-    assert "There is no seg model in models/detection" in str(status["messages"])

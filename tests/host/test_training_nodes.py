@@ -1,8 +1,5 @@
 """Training on the host's FLUX: the same bank as headless, MODEL untouched, Cancel and queue again, also in a server."""
 
-import json
-import time
-import urllib.request
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from cologen.prw.bank.bank import Bank
 from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.features import Features
 from cologen.prw.embedded_host import EmbeddedHost
@@ -30,12 +26,11 @@ from host_training import (
     default_inputs,
     largest_difference,
     random_lessons,
+    save_pairs,
     train_on_host,
     training_data,
     with_samples,
 )
-from pack import HOST
-from PIL import Image
 from sampling import conditioning, sample
 from tiny import host_model, source, tiny_flux
 
@@ -296,15 +291,6 @@ def test_models_that_cannot_be_trained_are_a_sentence(model, tmp_path):
 # data
 
 
-def pictures(folder, count=3, beside="source"):
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(1)
-    for i in range(count):
-        for ending in ("", f".{beside}"):
-            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"p{i}{ending}.png")
-        (folder / f"p{i}.txt").write_text(f"picture {i}")
-
-
 @pytest.fixture
 def folders(comfy, tmp_path, monkeypatch):
     import folder_paths
@@ -324,7 +310,7 @@ def read(folder="mine", task="edit", count=0, previous=None, **changes):
 
 
 def test_a_folder_becomes_lessons_that_add_up(folders):
-    pictures(folders / "input/cologen/mine")
+    save_pairs(folders / "input/cologen/mine")
     out = read()
     found = out.result[0]
     assert "edit: 3" in str(out.ui.as_dict())
@@ -343,7 +329,7 @@ def test_a_folder_becomes_lessons_that_add_up(folders):
 
 def test_what_is_found_broken_while_it_is_read_is_said(folders):
     folder = folders / "input/cologen/mine"
-    pictures(folder, 4)
+    save_pairs(folder, 4)
     whole = (folder / "p1.source.png").read_bytes()
     (folder / "p1.source.png").write_bytes(whole[: len(whole) // 2])
     said = read().ui.as_dict()["text"][0]
@@ -400,7 +386,7 @@ def test_a_folder_that_leads_outside_is_a_sentence(folders, folder):
 def test_a_new_picture_is_noticed(folders):
     from cologen.nodes.training_data import CoLoGenTrainingData
 
-    pictures(folders / "input/cologen/mine")
+    save_pairs(folders / "input/cologen/mine")
     first = CoLoGenTrainingData.fingerprint_inputs(source="folder", folder="mine")
     (folders / "input/cologen/mine/new.txt").write_text("new")
     assert CoLoGenTrainingData.fingerprint_inputs(source="folder", folder="mine") != first
@@ -532,122 +518,3 @@ def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
         stage.iteration += 1
     assert [(value, total) for value, total, _ in sent] == [(4, 6), (5, 6), (6, 6)]
     assert [picture[1].size for _, _, picture in sent] == [(720, 360), (8, 8), (720, 360)]
-
-
-# a real server
-
-CLIP_NODE = """
-import torch
-
-
-class TinyClip:
-    def tokenize(self, text):
-        return text
-
-    def encode_from_tokens(self, tokens, return_pooled=False):
-        g = torch.Generator().manual_seed(sum(map(ord, tokens)))
-        return torch.randn(1, 5, 32, generator=g), torch.randn(1, 16, generator=g)
-
-
-class LoadTinyClip:
-    CATEGORY = "test"
-    RETURN_TYPES = ("CLIP",)
-    FUNCTION = "load"
-    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
-
-    def load(self):
-        return (TinyClip(),)
-
-
-NODE_CLASS_MAPPINGS = {"LoadTinyClip": LoadTinyClip}
-"""
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, comfy):
-    from cologen.training.comfyui.server import base_directory
-
-    root = base_directory(tmp_path_factory.mktemp("comfy"), {})
-    pictures(root / "input/cologen/mine", 4)
-    (root / "custom_nodes/tiny_clip").mkdir()
-    (root / "custom_nodes/tiny_clip/__init__.py").write_text(CLIP_NODE)
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(base):
-    from cologen.training.comfyui.server import Server
-
-    running = Server(HOST, base)
-    yield running
-    running.stop()
-
-
-def workflow(run: str, iterations: int) -> dict:
-    """A folder of pictures to an expert to a picture drawn with it."""
-    from cologen.nodes.training import CoLoGenTrainStage
-    from cologen.training.comfyui.server import node, prompt
-
-    drawn = prompt("edit")
-    knobs = dict(
-        task="edit", run=run, iterations=iterations, batch=2, rank=4, sample_every=20, sample_steps=1, save_every=0
-    )
-    knobs = default_inputs(CoLoGenTrainStage, **knobs, model=["flux", 0], data=["data", 0])
-    drawn |= {
-        "flux": node("UNETLoader", unet_name="tiny_flux.safetensors", weight_dtype="default"),
-        "clip": node("LoadTinyClip"),
-        "data": node(
-            "CoLoGenTrainingData", vae=["vae", 0], clip=["clip", 0], source="folder", folder="mine", task="edit",
-            size=64, count=0, cut_seed=0,
-        ),
-        "bank": node("CoLoGenTrainStage", **knobs),
-        "image": node("EmptyImage", width=128, height=128, batch_size=1, color=255),
-        "graph": node("LossGraphNode", loss=["bank", 1], filename_prefix="loss"),
-        "usage": node("CoLoGenUsagePlot", loss=["bank", 1]),
-    }  # fmt: skip
-    del drawn["map"]
-    return drawn
-
-
-def test_the_server_trains_and_draws_with_what_it_trained(server, base):
-    from cologen.training.comfyui.server import shown
-
-    entry = server.run(workflow("served", 4))
-    assert shown(base, entry, "save").size == (128, 128)
-    assert shown(base, entry, "bank").size == (192, 64) and shown(base, entry, "usage").size == (720, 360)
-    assert Bank.open(base / "models/cologen/copies/again.safetensors").info.experts["edit"].iterations == 4
-
-
-def test_cancel_saves_and_queuing_again_goes_on(server, base):
-    graph = workflow("stopped", 40)
-    log = base / "output/cologen/stopped/log.jsonl"
-    body = json.dumps({"prompt": graph}).encode()
-    number = json.load(post(server, "/prompt", body))["prompt_id"]
-    lines = wait_for(lambda: log.exists() and log.exists() and log.read_text().count('"norm"') >= 3)
-    assert lines
-    post(server, "/interrupt", b"{}")
-    wait_for(lambda: number in server.get(f"/history/{number}"))
-    assert "execution_interrupted" in str(server.get(f"/history/{number}")[number]["status"]["messages"])
-    saved = list((base / "output/cologen/stopped/checkpoints").glob("*.safetensors"))
-    assert len(saved) == 1
-    reached = int(saved[0].stem.rsplit("-", 1)[1])
-    assert 3 <= reached < 40
-    assert server.run(graph)["status"]["status_str"] == "success"
-    assert [json.loads(line)["iteration"] for line in log.read_text().splitlines() if "norm" in line] == list(
-        range(1, 41)
-    )
-
-
-def post(server, path: str, body: bytes):
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.port}{path}", body, {"Content-Type": "application/json"}
-    )
-    return urllib.request.urlopen(request, timeout=60)
-
-
-def wait_for(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-    return found

@@ -9,17 +9,16 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cologen.training.comfyui.server import Server, base_directory, scene
+from cologen.training.comfyui.server import base_directory, scene
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from naive_easycontrol import random_file
-from pack import HOST, ROOT, SCREENSHOTS
+from pack import ROOT, SCREENSHOTS
 from PIL import Image
 from safetensors.torch import save_file
 from workflows_flux import FILES, OWN
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HARMLESS = ("Failed to load resource", "favicon", "user.css", "WebSocket")
 """What the page says in a fresh ComfyUI without a network or any pack."""
 
@@ -35,10 +34,8 @@ def with_files(base: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, comfy):
-    running = Server(HOST, with_files(base_directory(tmp_path_factory.mktemp("comfy"), {"example": scene()})))
-    yield running
-    running.stop()
+def server(start_server, tmp_path_factory):
+    return start_server(with_files(base_directory(tmp_path_factory.mktemp("comfy"), {"example": scene()})))
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +44,11 @@ def info(server):
 
 
 @pytest.fixture(scope="module")
-def page(server):
-    playwright = pytest.importorskip("playwright.sync_api")
-    if BROWSER is None:
-        pytest.skip("no chromium found")
+def page(browser, server):
     settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
     post(server, "/api/settings", settings)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
-        yield visited(browser, server)
-        browser.close()
+    return visited(browser, server)
 
 
 def visited(browser, server):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from cologen.prw.bank.bank import Bank
-from cologen.training.comfyui.server import Server, base_directory, prompt, shown, sources
-from pack import HOST
+from cologen.training.comfyui.server import base_directory, prompt, shown, sources
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -15,10 +14,8 @@ def base(tmp_path_factory, comfy):
 
 
 @pytest.fixture(scope="module")
-def server(base):
-    running = Server(HOST, base)
-    yield running
-    running.stop()
+def server(start_server, base):
+    return start_server(base)
 
 
 def pixels(base, entry, name="save"):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cologen.training.comfyui.server import Server, base_directory, shown
+from cologen.training.comfyui.server import base_directory, shown
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.toy.evaluate import HELD_OUT_SEED
@@ -14,7 +14,6 @@ from cologen.training.toy.scene import MARKERS
 from cologen.training.toy.score import SCORERS
 from cologen.training.toy.tasks import Question, make_questions
 from make_workflows import FOLDER, WORKFLOWS, drawn, text_of
-from pack import HOST
 from workflows_flux import FILES, OWN
 from workflows_toy import PHRASE
 
@@ -31,10 +30,8 @@ def base(tmp_path_factory, comfy):
 
 
 @pytest.fixture(scope="module")
-def server(base):
-    running = Server(HOST, base)
-    yield running
-    running.stop()
+def server(start_server, base):
+    return start_server(base)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.training.comfyui.training_data import HostEncoders, TrainingData
 from cologen.training.data.encoded.dataset import MemoryDataset
 from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
+from PIL import Image
 
 TEXT, POOLED = 32, 16
 BLOCKS = dict(depth=1, depth_single_blocks=1)
@@ -69,3 +71,12 @@ def largest_difference(one: Bank, other: Bank) -> float:
 def default_inputs(cls, **changes) -> dict:
     inputs = [one for one in cls.define_schema().inputs if getattr(one, "default", None) is not None]
     return {**{one.id: one.default for one in inputs}, "optimizer": "adamw", "schedule": "constant", **changes}
+
+
+def save_pairs(folder, count=3, beside="source"):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    for i in range(count):
+        for ending in ("", f".{beside}"):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / f"p{i}{ending}.png")
+        (folder / f"p{i}.txt").write_text(f"picture {i}")

@@ -5,6 +5,7 @@ One joint sequence [text, noise, condition 1, condition 2, ...]; nothing is shar
 
 import torch
 from naive import Naive
+from safetensors.torch import save_file
 
 WIDTH, RANK = 256, 4
 
@@ -55,3 +56,10 @@ class NaiveEasyControl(Naive):
 
     def told(self, source, guidance):
         return guidance
+
+
+def save_library(folder):
+    """Files of three experts, as their authors publish them."""
+    for seed, name in enumerate(("canny", "depth", "subject")):
+        save_file(random_file(seed), folder / f"{name}.safetensors")
+    return folder

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from cologen.training.comfyui.server import TOY, Server, base_directory, node, shown
-from pack import HOST
+from cologen.training.comfyui.server import TOY, base_directory, node, shown
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -47,13 +46,10 @@ def graph() -> dict:
     return nodes
 
 
-def test_a_subject_is_sampled_in_every_way(tmp_path, comfy):
+def test_a_subject_is_sampled_in_every_way(tmp_path, start_server):
     base = base_directory(tmp_path, {})
-    server = Server(HOST, base)
-    try:
-        entry = server.run(graph())
-    finally:
-        server.stop()
+    server = start_server(base)
+    entry = server.run(graph())
     drawn = {
         name: np.asarray(shown(base, entry, f"{name}_saved"), dtype=int)
         for name in ("apply", "both", "off", "concept", "masked")

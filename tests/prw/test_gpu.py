@@ -6,7 +6,7 @@ from cologen.prw.attachment import Attachment
 from cologen.prw.embedded_host import velocity
 from tiny import inputs, source, tiny_bank, tiny_flux
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
 def run(flux, bank, one, device, dtype, runs=1):

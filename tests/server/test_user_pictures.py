@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from canvas import Canvas
-from cologen.training.comfyui.server import Server, base_directory, node, shown
+from cologen.training.comfyui.server import base_directory, node, shown
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import Item, Scene
-from pack import HOST
 from PIL import Image
 from workflows_toy import Toy
 
@@ -45,10 +44,8 @@ def base(tmp_path_factory, comfy):
 
 
 @pytest.fixture(scope="module")
-def server(base):
-    running = Server(HOST, base)
-    yield running
-    running.stop()
+def server(start_server, base):
+    return start_server(base)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 from cologen.prw.personalization.concept import Concept
-from cologen.training.comfyui.server import TOY, Server, base_directory, node, shown
+from cologen.training.comfyui.server import TOY, base_directory, node, shown
 from cologen.training.toy.subject import draw_photos
-from pack import HOST
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -53,18 +52,15 @@ def graph(trained: bool) -> dict:
     return nodes
 
 
-def test_photos_become_a_concept_that_a_stock_sampler_draws(tmp_path, comfy):
+def test_photos_become_a_concept_that_a_stock_sampler_draws(tmp_path, start_server):
     photos = {f"photo{i + 1}": Image.fromarray(one) for i, one in enumerate(list(draw_photos().values())[:2])}
     base = base_directory(tmp_path, photos)
-    server = Server(HOST, base)
-    try:
-        found = []
-        for trained in (False, True):
-            entry = server.run(graph(trained))
-            names = ("without", "plain", "own")
-            found.append({name: np.asarray(shown(base, entry, f"{name}_saved"), dtype=int) for name in names})
-    finally:
-        server.stop()
+    server = start_server(base)
+    found = []
+    for trained in (False, True):
+        entry = server.run(graph(trained))
+        names = ("without", "plain", "own")
+        found.append({name: np.asarray(shown(base, entry, f"{name}_saved"), dtype=int) for name in names})
     first, second = found
     assert np.array_equal(first["plain"], first["without"])
     assert np.abs(first["own"] - first["without"]).mean() > 1

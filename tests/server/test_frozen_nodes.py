@@ -1,6 +1,6 @@
 """Graphs of today open next year: ids, inputs, their order and defaults are those of frozen_nodes.json.
 
-`python tests/server/test_age.py` freezes what is new; what is frozen may only change where the host is told of it (NodeReplace).
+`python tests/server/test_frozen_nodes.py` freezes what is new; what is frozen may only change where the host is told of it (NodeReplace).
 """
 
 import json
@@ -43,10 +43,8 @@ def described(server: Server) -> dict:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, comfy):
-    running = Server(HOST, base_directory(tmp_path_factory.mktemp("comfy"), {}))
-    yield running
-    running.stop()
+def server(start_server, tmp_path_factory):
+    return start_server(base_directory(tmp_path_factory.mktemp("comfy"), {}))
 
 
 def test_what_was_frozen_is_as_it_was_or_replaced(server):
@@ -61,7 +59,9 @@ def test_what_was_frozen_is_as_it_was_or_replaced(server):
 
 
 def test_every_node_is_frozen(server):
-    assert described(server) == json.loads(FROZEN.read_text(encoding="utf-8")), "python tests/server/test_age.py"
+    assert described(server) == json.loads(FROZEN.read_text(encoding="utf-8")), (
+        "python tests/server/test_frozen_nodes.py"
+    )
 
 
 def freeze() -> None:
