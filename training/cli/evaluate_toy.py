@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
+from typing import Any
 
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
@@ -18,11 +19,11 @@ def add_commands(commands: _SubParsersAction) -> None:
     toy.add_argument("--tasks", nargs="+", help="only these")
     toy.add_argument("--router", default="", help='a stage whose router answers everything, or "final"')
     toy.add_argument("--json", action="store_true", help="print one JSON object")
-    toy.set_defaults(run=_toy)
+    toy.set_defaults(run=_evaluate_toy)
 
 
-def _toy(args: Namespace) -> str:
-    from ..toy.evaluate import evaluate
+def _evaluate_toy(args: Namespace) -> str:
+    from ..toy.evaluate import ToyEvaluation, evaluate
     from ..toy.store import BANK, SHIPPED, open_set
     from ..toy.tasks import QUESTION_MAKERS
 
@@ -31,19 +32,19 @@ def _toy(args: Namespace) -> str:
         raise ValueError(f"There is no toy task {unknown[0]!r}, expected some of {', '.join(QUESTION_MAKERS)}.")
     toy = open_set(args.base or SHIPPED)
     bank = Bank.open(args.bank or SHIPPED / BANK)
-    say = None if args.json else print_progress
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    report = evaluate(host, toy.encoders, bank, args.n, args.seed, tasks, args.router, say=say)
-    return json.dumps(report) if args.json else table(report)
+    evaluation = ToyEvaluation(args.n, args.seed, tasks, args.router)
+    report = evaluate(host, toy.encoders, bank, evaluation, None if args.json else print_progress)
+    return json.dumps(report) if args.json else format_table(report)
 
 
-def table(report: dict) -> str:
+def format_table(report: dict[str, Any]) -> str:
     rows = []
-    for task, found in report.items():
-        if isinstance(found, dict):
+    for task, scores in report.items():
+        if isinstance(scores, dict):
             rows += [
-                f"{task:8} {name:8} {value:.4f}   95 % {found[name + '_ci'][0]:.4f} to {found[name + '_ci'][1]:.4f}"
-                for name, value in found.items()
+                f"{task:8} {name:8} {value:.4f}   95 % {scores[name + '_ci'][0]:.4f} to {scores[name + '_ci'][1]:.4f}"
+                for name, value in scores.items()
                 if not name.endswith("_ci")
             ]
     return "\n".join([*rows, f"{report['n']} scenes a task, seed {report['seed']}"])

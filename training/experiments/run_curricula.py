@@ -23,7 +23,7 @@ from ..run import Run
 from ..runner import label
 from ..sampling import sample_latents
 from ..setup.stage_data import StageDatasets, toy_data
-from ..toy.evaluate import evaluate
+from ..toy.evaluate import ToyEvaluation, evaluate
 from ..toy.make import ToyRecipe, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_set
 from ..validate import held_out
@@ -78,8 +78,8 @@ class ExperimentRunner:
         else:
             router = "final" if row == "co-training" else ""
             draw = sample_latents if weight is None else FeatureSampler(open_features(curriculum, folder), weight)
-            questions = self.count, HELD_OUT + seed, experiment.tasks, router
-            report |= evaluate(self.host, self.encoders, bank, *questions, draw=draw)
+            evaluation = ToyEvaluation(self.count, HELD_OUT + seed, experiment.tasks, router)
+            report |= evaluate(self.host, self.encoders, bank, evaluation, sampler=draw)
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(report), encoding="utf-8")
         return report
@@ -98,7 +98,7 @@ class ExperimentRunner:
         bank = Bank.open(RunFolder(folder).stage(label(stage, number)))
         tasks = [stage.task for stage in self.curriculum.stages[: number + 1]]
         return {
-            router or "own": evaluate(self.host, self.encoders, bank, self.count, HELD_OUT + seed, tasks, router)
+            router or "own": evaluate(self.host, self.encoders, bank, ToyEvaluation(self.count, HELD_OUT + seed, tasks, router))
             for router in ("", "final")
         }
 

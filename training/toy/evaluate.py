@@ -1,6 +1,8 @@
-"""The curriculum's result, measured: every task asked on held-out scenes, every picture read by the oracle."""
+"""What a bank can do on the built-in world: every task asked on held-out scenes, every picture read by the oracle."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,22 @@ HELD_OUT_SEED = 10**6
 """Added to an evaluation's seed, so that no training run has seen its scenes."""
 STEPS = 12
 CFG = 2.5
+Sampler = Callable[..., torch.Tensor]
+"""sample_latents, or what is called as it is."""
+
+
+@dataclass(frozen=True)
+class ToyEvaluation:
+    """What is asked."""
+
+    count: int = 256
+    """Questions of each task."""
+    seed: int = 0
+    tasks: Sequence[str] = tuple(QUESTION_MAKERS)
+    router: str = ""
+    """A stage whose router answers every task, or "final"; empty: each task has its own."""
+    chunk: int = 64
+    """Pictures that are sampled at once."""
 
 
 @torch.no_grad()
@@ -26,62 +44,61 @@ def answer_questions(
     host: Host,
     encoders: ToyEncoders,
     bank: Bank,
-    asked: Sequence[Question],
+    questions: Sequence[Question],
     seed: int,
     router: str = "",
-    steps: int = STEPS,
-    draw: Callable[..., torch.Tensor] = sample_latents,
+    sampler: Sampler = sample_latents,
 ) -> np.ndarray:
-    """Pictures uint8 (batch, height, width, 3), one a question; all of one task."""
-    examples = [question.example for question in asked]
+    """Samples an answer to each question of one task: pictures uint8 (questions, height, width, 3)."""
+    examples = [question.example for question in questions]
     source = encoders.encode([example.source for example in examples])
     prompt = EncodedPrompt(*encoders.encode_prompts([example.prompt for example in examples]))
-    negative = EncodedPrompt(*(part.expand(len(asked), *part.shape[1:]) for part in encoders.encode_prompts([""])))
+    negative = EncodedPrompt(*(part.expand(len(examples), *part.shape[1:]) for part in encoders.encode_prompts([""])))
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
     routing = Routing(task=examples[0].task, router=router)
-    settings = SamplingSettings(make_timesteps(steps), cfg=CFG, negative=negative)
-    return encoders.decode(draw(host, bank, routing, source, noise, prompt, settings))
+    settings = SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)
+    return encoders.decode(sampler(host, bank, routing, source, noise, prompt, settings))
 
 
 def evaluate(
     host: Host,
     encoders: ToyEncoders,
     bank: Bank,
-    count: int = 256,
-    seed: int = 0,
-    tasks: Sequence[str] = tuple(QUESTION_MAKERS),
-    router: str = "",
-    chunk: int = 64,
-    say: Callable[[str], None] | None = None,
-    draw: Callable[..., torch.Tensor] = sample_latents,
-) -> dict:
-    """{"inpaint": {"hit": ..., "hit_ci": [low, high], ...}, ..., "n": count}"""
-    report: dict = {"n": count, "seed": seed}
-    for task in tasks:
+    evaluation: ToyEvaluation = ToyEvaluation(),
+    report: Callable[[str], Any] | None = None,
+    sampler: Sampler = sample_latents,
+) -> dict[str, Any]:
+    """Gives {"n": count, "seed": seed, "inpaint": {"hit": mean, "hit_ci": [low, high], ...}, ...}.
+
+    `report` is told each task's scores in words as soon as they are known.
+    """
+    scores_by_task: dict[str, Any] = {"n": evaluation.count, "seed": evaluation.seed}
+    for task in evaluation.tasks:
         scores = []
-        asked = make_questions(task, count, HELD_OUT_SEED + seed)
-        for start in range(0, count, chunk):
-            some = asked[start : start + chunk]
-            pictures = answer_questions(host, encoders, bank, some, seed + start, router, draw=draw)
-            scores += [SCORERS[task](question, picture) for question, picture in zip(some, pictures)]
-        report[task] = summarize(scores)
-        if say is not None:
-            say(f"{task}: {report[task]}")
-    return report
+        questions = make_questions(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
+        for start in range(0, evaluation.count, evaluation.chunk):
+            chunk, seed = questions[start : start + evaluation.chunk], evaluation.seed + start
+            pictures = answer_questions(host, encoders, bank, chunk, seed, evaluation.router, sampler)
+            scores += [SCORERS[task](question, picture) for question, picture in zip(chunk, pictures)]
+        scores_by_task[task] = summarize(scores)
+        if report is not None:
+            report(f"{task}: {scores_by_task[task]}")
+    return scores_by_task
 
 
-def summarize(scores: Sequence[dict[str, float]]) -> dict:
-    """The mean of each measure over the pictures that have it, with its 95 % interval."""
-    found = {}
+def summarize(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Gives the mean of each measure over the pictures that have it, and as NAME_ci its 95 % interval."""
+    summary: dict[str, Any] = {}
     for name in sorted({name for score in scores for name in score}):
         values = np.array([score[name] for score in scores if name in score])
-        found[name] = round(float(values.mean()), 4)
-        found[f"{name}_ci"] = [round(float(bound), 4) for bound in bootstrap_interval(values)]
-    return found
+        summary[name] = round(float(values.mean()), 4)
+        summary[f"{name}_ci"] = [round(float(bound), 4) for bound in bootstrap_interval(values)]
+    return summary
 
 
 def bootstrap_interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
-    """By bootstrap: the middle 95 % of means of resampled values."""
+    """Gives the middle 95 % of the means of resampled values."""
     rng = np.random.default_rng(0)
     means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
-    return tuple(np.quantile(means, [0.025, 0.975]))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
