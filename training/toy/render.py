@@ -9,22 +9,24 @@ STRIPE = 4
 DARK_SHARE = 0.5
 """What a dark stripe keeps of its colour."""
 LINE = 3
+"""Width of a box's lines; the box leaves at least GAP pixels round its thing."""
 GAP = 0
-"""A box is LINE wide and leaves at least GAP pixels round its thing."""
 NEARNESS = {"big": 230, "small": 130}
+"""Brightness of things in the depth map."""
 FAR = 20
+"""And of the ground."""
 SEG_COLOURS = {"circle": (255, 120, 0), "square": (0, 200, 120), "triangle": (120, 80, 255), "cross": (255, 0, 120)}
 """The segmentation palette, over black."""
 
 
 def coverage(shape: str, radius: float, cy: float, cx: float, side: int = SIDE) -> np.ndarray:
-    """How much of each pixel the shape covers (its edge is one pixel soft), 0..1."""
+    """Gives how much of each pixel the shape covers, 0 to 1 (side, side); its edge is one pixel soft."""
     y, x = np.mgrid[0:side, 0:side] + 0.5
     return np.clip(0.5 - signed_distance(shape, radius, y - cy, x - cx), 0, 1)
 
 
 def signed_distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Signed distance to the outline, negative inside."""
+    """Gives each pixel's distance to the outline, negative inside."""
     if shape == "circle":
         return np.hypot(y, x) - r
     if shape == "square":
@@ -32,11 +34,11 @@ def signed_distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.nd
     if shape == "cross":
         long, short = np.maximum(abs(y), abs(x)), np.minimum(abs(y), abs(x))
         return np.maximum(long - r, short - 0.36 * r)
-    slant = np.maximum(y - 0.8 * r, (abs(x) * 1.8 - (y + r)) / np.hypot(1.8, 1))  # triangle: its tip at -r
-    return slant
+    return np.maximum(y - 0.8 * r, (abs(x) * 1.8 - (y + r)) / np.hypot(1.8, 1))  # triangle: its tip at -r
 
 
 def item_centre(item: Item) -> tuple[float, float]:
+    """Row and column in pixels."""
     row, column = PLACES[item.place]
     return CORNER * (row + 0.5) + item.down, CORNER * (column + 0.5) + item.right
 
@@ -50,31 +52,33 @@ def item_mask(item: Item) -> np.ndarray:
 
 
 def row_brightness(texture: str, side: int = SIDE) -> np.ndarray:
-    """Brightness of each row of a thing, (side, 1, 1)."""
+    """Gives the brightness of each row of a thing (side, 1, 1)."""
     dark = (np.arange(side) // STRIPE) % 2 == 1
     return np.where(dark & (texture == "striped"), DARK_SHARE, 1.0)[:, None, None]
 
 
 def blend(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Puts a colour over a picture as far as `cover` (height, width) says."""
     return picture * (1 - cover[..., None]) + cover[..., None] * colour
 
 
 def frame_mask(mask: np.ndarray) -> np.ndarray:
-    """The box round a mask, as drawn: its outer edge keeps to a grid of STRIPE pixels."""
-    (y0, y1), (x0, x1) = (_outer(np.nonzero(mask.any(axis))[0]) for axis in (1, 0))
+    """Gives the lines of the box round a mask; their outer edge keeps to a grid of STRIPE pixels."""
+    (y0, y1), (x0, x1) = (_outer_edges(np.nonzero(mask.any(axis))[0]) for axis in (1, 0))
     box = np.zeros_like(mask)
     box[y0:y1, x0:x1] = True
     box[y0 + LINE : y1 - LINE, x0 + LINE : x1 - LINE] = False
     return box
 
 
-def _outer(covered: np.ndarray) -> tuple[int, int]:
+def _outer_edges(covered: np.ndarray) -> tuple[int, int]:
     """Where a box begins and ends along one axis."""
     first, end = covered[0] - GAP - LINE, covered[-1] + 1 + GAP + LINE
     return max(first // STRIPE * STRIPE, 0), min(-(-end // STRIPE) * STRIPE, SIDE)
 
 
 def render(scene: Scene) -> np.ndarray:
+    """Draws a scene, uint8 (SIDE, SIDE, 3)."""
     picture = np.full((SIDE, SIDE, 3), GROUNDS[scene.ground], float)
     for item in scene.items:
         picture = blend(picture, item_coverage(item), np.array(COLOURS[item.colour]) * row_brightness(item.texture))

@@ -1,14 +1,18 @@
-"""What a picture of the toy world shows: up to three things on a plain ground, perhaps marked.
+"""What a picture of the built-in world shows: up to three things on a plain ground, perhaps marked.
 
 A picture has four corners; a thing sits in one of them, off its centre by a few pixels. Big things are near,
 small ones far: that is the world's depth.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+Option = TypeVar("Option")
 SIDE = 64
+"""Of a picture, in pixels."""
 CORNER = SIDE // 2
 SHAPES = ("circle", "square", "triangle", "cross")
 COLOURS = {
@@ -28,19 +32,23 @@ MARKERS = {"lime": (140, 255, 40), "pink": (255, 90, 190)}
 """Colours of answers drawn on a picture; nothing else has them."""
 MARK_FORMS = ("box", "paint")
 JITTER = 2
+"""Pixels that a thing may be off the centre of its corner, each way."""
 COUNTS = {1: 0.3, 2: 0.5, 3: 0.2}
+"""Share of scenes with so many things."""
 
 
 @dataclass(frozen=True)
 class Item:
+    """A thing."""
+
     shape: str
     colour: str
     texture: str
     size: str
     place: str
     down: int = 0
-    right: int = 0
     """Pixels off the centre of its corner."""
+    right: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Mark:
     """"box" or "paint"."""
     colour: str
     item: int
+    """Its number in the scene."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +71,16 @@ class Scene:
     def at(self, place: str) -> Item | None:
         return next((item for item in self.items if item.place == place), None)
 
-    def change_item(self, index: int, **changes) -> "Scene":
+    def change_item(self, index: int, **changes: Any) -> "Scene":
         items = list(self.items)
         items[index] = replace(items[index], **changes)
         return replace(self, items=tuple(items))
 
 
-def pick(rng: np.random.Generator, options):
-    options = list(options)
-    return options[rng.integers(len(options))]
+def pick(rng: np.random.Generator, options: Iterable[Option]) -> Option:
+    """Draws one of the options, all of them alike."""
+    choices = list(options)
+    return choices[rng.integers(len(choices))]
 
 
 def draw_item(rng: np.random.Generator, place: str, colour: str | None = None) -> Item:
@@ -81,7 +91,7 @@ def draw_item(rng: np.random.Generator, place: str, colour: str | None = None) -
 
 
 def draw_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
-    """No two items share a colour, so that each can be named."""
+    """Draws a scene of `count` things, or of one to three; no two share a colour, so that each can be named."""
     count = count or int(rng.choice(list(COUNTS), p=list(COUNTS.values())))
     places = [list(PLACES)[i] for i in rng.permutation(len(PLACES))[:count]]
     colours = [list(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:count]]
@@ -90,7 +100,7 @@ def draw_scene(rng: np.random.Generator, count: int | None = None) -> Scene:
 
 
 def add_mark(rng: np.random.Generator, scene: Scene, share: float = 1.0) -> Scene:
-    """The scene with one of its items marked, in a share of cases."""
+    """Marks one of the scene's items, in a share of cases."""
     if rng.random() > share:
         return scene
     return replace(scene, marks=(Mark(pick(rng, MARK_FORMS), pick(rng, MARKERS), int(rng.integers(len(scene.items)))),))

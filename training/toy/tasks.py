@@ -1,6 +1,6 @@
-"""The five tasks on the toy world, as questions; score.py judges answers."""
+"""The five tasks on the built-in world, as questions; score.py judges answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,9 +28,14 @@ from .scene import (
 )
 from .words import Fact, describe_addition, describe_change, describe_fact, describe_facts, describe_thing, make_fact
 
+Edit = Callable[[np.random.Generator, Scene], tuple[Scene, str, int | None]]
+"""Gives the scene afterwards, the instruction, and the number of the item that changed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Question:
+    """An example, and what it takes to judge an answer."""
+
     example: Example
     scene: Scene
     """What the target shows."""
@@ -39,7 +44,7 @@ class Question:
 
 
 def make_sample(rng: np.random.Generator, scene: Scene, name: str) -> Sample:
-    """A scene as an annotated picture, told in toy words."""
+    """Annotates a scene's picture with its caption, things and control maps."""
     facts = [make_fact(item) for item in scene.items]
     things = tuple(
         Thing(describe_thing(rng, fact), item.shape, item_mask(item)) for fact, item in zip(facts, scene.items)
@@ -52,12 +57,12 @@ def make_inpaint_question(rng: np.random.Generator, name: str) -> Question:
     scene = draw_scene(rng)
     sample = make_sample(rng, scene, name)
     example = make_inpaint_example(rng, sample)
-    asked = next((i for i, thing in enumerate(sample.things) if thing.name == example.prompt), None)
-    return Question(example, scene, asked)
+    item = next((i for i, thing in enumerate(sample.things) if thing.name == example.prompt), None)
+    return Question(example, scene, item)
 
 
 def make_ground_question(rng: np.random.Generator, name: str) -> Question:
-    """A box round one thing, or the thing painted over; it is referred to by what sets it apart."""
+    """Asks for a box round one thing, or for the thing painted over; the prompt names it by what sets it apart."""
     scene = draw_scene(rng)
     index = int(rng.integers(len(scene.items)))
     mark = Mark(pick(rng, MARK_FORMS), pick(rng, MARKERS), index)
@@ -67,14 +72,14 @@ def make_ground_question(rng: np.random.Generator, name: str) -> Question:
 
 
 def make_reference(rng: np.random.Generator, scene: Scene, index: int, mark: Mark) -> Fact:
-    """Among several things it is the place that says which; shape and colour come with it."""
+    """Names an item: among several it is the place that says which; shape and colour come with it."""
     item = scene.items[index]
     place = item.place if len(scene.items) > 1 or rng.random() < 0.3 else ""
     return Fact(mark.form, item.shape if rng.random() < 0.8 else "", item.colour, place=place, marker=mark.colour)
 
 
 def make_control_question(rng: np.random.Generator, name: str) -> Question:
-    """Words say colours, textures and corners; what things are, how big and where exactly, the map says."""
+    """Asks for the scene of a control map: its words say colours, textures and corners, the map shapes, sizes and places."""
     scene = draw_scene(rng, int(rng.integers(2, 4)))
     facts = [replace(make_fact(item), shape="", size="") for item in scene.items]
     caption = describe_facts(rng, [*facts, Fact("ground", colour=scene.ground)])
@@ -83,7 +88,7 @@ def make_control_question(rng: np.random.Generator, name: str) -> Question:
 
 
 def make_subject_question(rng: np.random.Generator, name: str) -> Question:
-    """The same thing elsewhere, on another ground; words say where, and what kind of thing, but not its looks."""
+    """Asks for the same thing elsewhere, on another ground; words say where, and what kind of thing, but not its looks."""
     here, there = (list(PLACES)[i] for i in rng.permutation(len(PLACES))[:2])
     ground, other = (list(GROUNDS)[i] for i in rng.permutation(len(GROUNDS))[:2])
     first = Scene(ground, (draw_item(rng, here),))
@@ -100,6 +105,7 @@ def make_subject_question(rng: np.random.Generator, name: str) -> Question:
 
 
 def make_edit_question(rng: np.random.Generator, name: str) -> Question:
+    """Asks for a change of one thing or of the ground."""
     before = draw_scene(rng)
     kind = pick(rng, EDITS)
     after, prompt, item = EDITS[kind](rng, before)
@@ -107,8 +113,8 @@ def make_edit_question(rng: np.random.Generator, name: str) -> Question:
     return Question(replace(example, kind=kind), after, item)
 
 
-def _change(detail: str, options) -> Callable:
-    def change(rng, before: Scene):
+def _make_change(detail: str, options: Iterable[str]) -> Edit:
+    def change(rng: np.random.Generator, before: Scene) -> tuple[Scene, str, int]:
         index = int(rng.integers(len(before.items)))
         item = before.items[index]
         taken = {getattr(other, detail) for other in before.items} if detail == "colour" else {getattr(item, detail)}
@@ -122,7 +128,7 @@ def _change(detail: str, options) -> Callable:
     return change
 
 
-def _add(rng, before: Scene):
+def _add(rng: np.random.Generator, before: Scene) -> tuple[Scene, str, int]:
     before_colours = {item.colour for item in before.items}
     place = pick(rng, list_free_places(before))
     item = draw_item(rng, place, pick(rng, [colour for colour in COLOURS if colour not in before_colours]))
@@ -130,7 +136,7 @@ def _add(rng, before: Scene):
     return after, describe_addition(rng, make_fact(item)), len(after.items) - 1
 
 
-def _remove(rng, before: Scene):
+def _remove(rng: np.random.Generator, before: Scene) -> tuple[Scene, str, None]:
     index = int(rng.integers(len(before.items)))
     item = before.items[index]
     after = replace(before, items=before.items[:index] + before.items[index + 1 :])
@@ -138,20 +144,20 @@ def _remove(rng, before: Scene):
     return after, describe_fact(rng, Fact("none", shape=shape, place=item.place)), None
 
 
-def _reground(rng, before: Scene):
+def _reground(rng: np.random.Generator, before: Scene) -> tuple[Scene, str, None]:
     after = replace(before, ground=pick(rng, [ground for ground in GROUNDS if ground != before.ground]))
     return after, describe_change(rng, Fact("ground", colour=after.ground), "colour"), None
 
 
-EDITS = {
-    "colour": _change("colour", COLOURS),
-    "texture": _change("texture", TEXTURES),
-    "shape": _change("shape", SHAPES),
+EDITS: dict[str, Edit] = {
+    "colour": _make_change("colour", COLOURS),
+    "texture": _make_change("texture", TEXTURES),
+    "shape": _make_change("shape", SHAPES),
     "add": _add,
     "remove": _remove,
     "ground": _reground,
 }
-QUESTION_MAKERS = {
+QUESTION_MAKERS: dict[str, Callable[[np.random.Generator, str], Question]] = {
     "inpaint": make_inpaint_question,
     "ground": make_ground_question,
     "control": make_control_question,

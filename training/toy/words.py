@@ -1,4 +1,4 @@
-"""How people talk about the toy world: captions and instructions with variety, and the facts they state.
+"""What people say of the built-in world: captions and instructions with variety, and the facts they state.
 
 Every sentence states facts about the picture that is wanted; what it leaves open is free. An instruction is no
 exception: "make the circle at the top left blue" says that there is a blue circle at the top left.
@@ -16,6 +16,8 @@ MAX_FACTS = 6
 
 @dataclass(frozen=True)
 class Fact:
+    """One thing that a text says of a picture; an empty field is left open."""
+
     kind: str = ""
     """"thing", "ground", "box" or "paint" (a marked thing), "none" (no such thing); empty: no fact at all."""
     shape: str = ""
@@ -35,6 +37,7 @@ VALUES = {
     "place": ("", *PLACES),
     "marker": ("", *MARKERS),
 }
+"""What each field of a Fact can be."""
 assert list(VALUES) == [field.name for field in fields(Fact)]
 
 AT = ("at the {}", "in the {} corner", "in the {}", "{}")
@@ -67,7 +70,6 @@ def make_fact(item: Item) -> Fact:
 
 
 def describe_fact(rng: np.random.Generator, fact: Fact) -> str:
-    """One fact in words."""
     if fact.kind == "ground":
         return pick(rng, GROUND).format(fact.colour)
     if fact.kind == "none" and not (fact.shape or fact.colour):
@@ -78,21 +80,22 @@ def describe_fact(rng: np.random.Generator, fact: Fact) -> str:
 
 
 def describe_thing(rng: np.random.Generator, fact: Fact) -> str:
-    """ "small striped red circle at the top left", as far as it is known."""
+    """Gives "small striped red circle at the top left", less what the fact leaves open."""
     shape = fact.shape or pick(rng, ("thing", "object"))
     words = " ".join(word for word in (fact.size, fact.texture, fact.colour, shape) if word)
     return f"{words} {pick(rng, AT).format(fact.place)}" if fact.place else words
 
 
 def describe_change(rng: np.random.Generator, fact: Fact, detail: str) -> str:
-    """The same fact as an instruction that changes one detail of what is there."""
+    """Puts a fact as an instruction that changes one detail of what is there."""
     if fact.kind == "ground":
         return pick(rng, REGROUND).format(fact.colour)
-    rest = describe_thing(rng, replace(fact, **{detail: ""}))
-    return pick(rng, CHANGES[detail]).format(thing=rest, value=getattr(fact, detail))
+    thing = describe_thing(rng, replace(fact, **{detail: ""}))
+    return pick(rng, CHANGES[detail]).format(thing=thing, value=getattr(fact, detail))
 
 
 def describe_addition(rng: np.random.Generator, fact: Fact) -> str:
+    """Puts a fact as an instruction that adds its thing."""
     return pick(rng, ADD).format(describe_thing(rng, fact))
 
 
@@ -102,24 +105,24 @@ def describe_facts(rng: np.random.Generator, facts: list[Fact]) -> str:
 
 
 def drop_details(rng: np.random.Generator, fact: Fact, keep: float) -> Fact:
-    """The fact with each detail kept with a chance: the rest is left open."""
-    open_ = {
+    """Leaves details open; each is kept with the chance `keep`."""
+    dropped = {
         name: ""
         for name in ("texture", "size", "place", "shape", "colour")
         if getattr(fact, name) and rng.random() > keep
     }
-    if not {"shape", "colour"} - open_.keys() and "place" in open_:
-        open_.pop("shape")  # "a thing" says nothing
-    return replace(fact, **open_)
+    if not {"shape", "colour"} - dropped.keys() and "place" in dropped:
+        dropped.pop("shape")  # "a thing" says nothing
+    return replace(fact, **dropped)
 
 
 def draw_facts(rng: np.random.Generator, scene: Scene, keep: float = 0.8) -> list[Fact]:
-    """True facts about a scene, in a random order, some left out, some loosened."""
-    facts = [drop_details(rng, make_fact(item), keep) for i, item in enumerate(scene.items) if not _painted(scene, i)]
+    """Draws true facts about a scene, in a random order; some are left out, some lack details."""
+    facts = [drop_details(rng, make_fact(item), keep) for i, item in enumerate(scene.items) if not _is_marked(scene, i)]
     for mark in scene.marks:
-        item = make_fact(scene.items[mark.item])
-        item = replace(item, texture="", size="") if mark.form == "paint" else item
-        facts.append(replace(drop_details(rng, item, keep), kind=mark.form, marker=mark.colour))
+        fact = make_fact(scene.items[mark.item])
+        fact = replace(fact, texture="", size="") if mark.form == "paint" else fact
+        facts.append(replace(drop_details(rng, fact, keep), kind=mark.form, marker=mark.colour))
     facts = [fact for fact in facts if rng.random() < 0.85 or fact.kind in ("box", "paint")]
     if rng.random() < 0.8:
         facts.append(Fact("ground", colour=scene.ground))
@@ -129,14 +132,14 @@ def draw_facts(rng: np.random.Generator, scene: Scene, keep: float = 0.8) -> lis
 
 
 def draw_absence(rng: np.random.Generator, scene: Scene) -> Fact:
-    """Something that the scene does not have."""
-    empty = [place for place in PLACES if scene.at(place) is None]
-    missing = [shape for shape in SHAPES if all(item.shape != shape for item in scene.items)]
-    if missing and rng.random() < 0.4:
-        return Fact("none", shape=pick(rng, missing))
-    place = pick(rng, empty)
+    """Draws something that the scene does not have."""
+    free_places = [place for place in PLACES if scene.at(place) is None]
+    missing_shapes = [shape for shape in SHAPES if all(item.shape != shape for item in scene.items)]
+    if missing_shapes and rng.random() < 0.4:
+        return Fact("none", shape=pick(rng, missing_shapes))
+    place = pick(rng, free_places)
     return Fact("none", shape=pick(rng, ("", *SHAPES)), place=place)
 
 
-def _painted(scene: Scene, index: int) -> bool:
+def _is_marked(scene: Scene, index: int) -> bool:
     return any(mark.item == index for mark in scene.marks)
