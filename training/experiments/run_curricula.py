@@ -98,7 +98,9 @@ class ExperimentRunner:
         bank = Bank.open(RunFolder(folder).stage(label(stage, number)))
         tasks = [stage.task for stage in self.curriculum.stages[: number + 1]]
         return {
-            router or "own": evaluate(self.host, self.encoders, bank, ToyEvaluation(self.count, HELD_OUT + seed, tasks, router))
+            router or "own": evaluate(
+                self.host, self.encoders, bank, ToyEvaluation(self.count, HELD_OUT + seed, tasks, router)
+            )
             for router in ("", "final")
         }
 

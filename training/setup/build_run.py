@@ -16,9 +16,9 @@ from ..encoders.flux1 import open_encoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
-from ..toy.make import ToyRecipe, make_set, shorten_recipe
+from ..toy.make import Progress, ToyRecipe, make_set, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_set
-from .stage_data import EncodedInCache, Progress, StageDatasets, find_stage_data
+from .stage_data import EncodedInCache, StageDatasets, find_stage_data
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -19,11 +19,10 @@ from ..data.sets import DataSource, open_data_source
 from ..encoders.protocol import Encoders
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
+from ..toy.make import Progress, make_toy_examples
 from ..toy.tasks import QUESTION_MAKERS
 
 TOY = "toy"
-Progress = Callable[[str, int, int], None]
-"""Is told what is made, how much is done, and of how much (0: nobody knows)."""
 
 
 class EncodedByRun(NamedTuple):
@@ -119,8 +118,6 @@ def open_stage_source(curriculum: Curriculum, stage: Stage, name: str) -> DataSo
 
 def toy_data(task: str, count: int, encoders: Encoders, seed: int) -> EncodedByRun:
     def make(progress: Progress) -> MemoryDataset:
-        from ..toy.make import make_toy_examples
-
         def report(done: int) -> None:
             progress(f"lessons for {task}", done, count)
 

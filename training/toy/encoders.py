@@ -1,4 +1,4 @@
-"""The toy world's encoders as training and sampling ask for them (encoders/protocol.py)."""
+"""The built-in world's VAE and text encoder as Encoders (encoders/protocol.py)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,28 +20,28 @@ class ToyEncoders:
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        """What the VAE's encoder gives, by the one matrix that it amounts to."""
+        """Gives what the VAE's encoder would, by the one matrix to which it amounts."""
         patches = split_patches(to_tensor(np.stack(pictures)).to(self.bias))
         return (patches @ self.weight + self.bias).movedim(-1, 1).contiguous()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        pictures = self.vae.decode(latents.float())
+        return (pictures * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return self.text.encode(prompts)
 
     def count_tokens(self, prompts: Sequence[str]) -> None:
-        """There is no padding: every prompt has as many tokens."""
+        """Nothing is padded: every prompt has as many tokens."""
 
     def find_words(self, prompt: str) -> MarkedTokens:
         return find_marked_tokens(prompt, partial(tokenize_as_host, self.text, word_ids=True))
 
     def identity(self) -> str:
-        """What decides its answers."""
+        """Gives a hash of all weights."""
         digest = hashlib.blake2b(digest_size=16)
         for name, weight in (*self.text.state_dict().items(), *self.vae.state_dict().items()):
             digest.update(name.encode() + weight.cpu().numpy().tobytes())
         return digest.hexdigest()
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> np.ndarray:
-        pictures = self.vae.decode(latents.float())
-        return (pictures * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()

@@ -1,12 +1,16 @@
-"""The toy world's models from nothing: components, text encoder, decoder, FLUX. Each is kept as soon as it is done,
-and FLUX's training goes on where it was stopped."""
+"""Makes the built-in world's models from nothing: text encoder, components, decoder, FLUX.
+
+Each is saved as soon as it is done, and FLUX's training goes on where it was stopped.
+"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...prw.files.validate import check_range
 from ..checkpoint.checkpoints import Folder, read
@@ -23,7 +27,7 @@ from .text import train_text
 from .vae import Components, ToyVAE, make_principal_encoder, to_tensor, train_decoder
 
 Progress = Callable[[str, int, int], None]
-"""Hears what is being made, how much is done, and of how much."""
+"""Is told what is made, how much is done, and of how much (0: nobody knows)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class ToyRecipe:
     rebuild: bool = False
     """Train the base from nothing; else the one that ships is used."""
     examples: int = 6000
-    """Lessons of each task."""
+    """Samples of each task."""
     text_iterations: int = 1500
     text_batch: int = 128
     text_rate: float = 2e-3
@@ -52,57 +56,61 @@ class ToyRecipe:
 
 
 def shorten_recipe(recipe: ToyRecipe, share: float) -> ToyRecipe:
-    """A budget's share of everything, examples included."""
-    names = ("examples", "text_iterations", "decoder_iterations", "flux_iterations")
-    return replace(recipe, **{name: max(2, round(getattr(recipe, name) * share)) for name in names})
+    """Leaves a budget's share of everything, examples included."""
+
+    def shorten(count: int) -> int:
+        return max(2, round(count * share))
+
+    return replace(
+        recipe,
+        examples=shorten(recipe.examples),
+        text_iterations=shorten(recipe.text_iterations),
+        decoder_iterations=shorten(recipe.decoder_iterations),
+        flux_iterations=shorten(recipe.flux_iterations),
+    )
 
 
-def make_set(recipe: ToyRecipe, folder: Path, seed: int, say: Progress) -> ToySet:
-    """Everything the recipe asks for that is not in the folder yet."""
+def make_set(recipe: ToyRecipe, folder: Path, seed: int, progress: Progress) -> ToySet:
+    """Makes everything the recipe asks for that is not in the folder yet, and opens it."""
     about = {**asdict(recipe), "seed": seed}
     claim(folder / "base.json", about, "a base of another recipe or seed", "choose another folder, or delete this one")
     if not (folder / TEXT).exists():
-        encoder = train_text(
-            recipe.text_iterations,
-            recipe.text_batch,
-            seed,
-            recipe.text_rate,
-            _report(say, "text", recipe.text_iterations),
-        )
+        report = partial(report_iteration, progress, "text", recipe.text_iterations)
+        encoder = train_text(recipe.text_iterations, recipe.text_batch, seed, recipe.text_rate, report)
         save_module(encoder, folder / TEXT)
     if not (folder / VAE).exists():
-        save_module(make_vae(recipe, seed, say), folder / VAE)
+        save_module(make_vae(recipe, seed, progress), folder / VAE)
     if not (folder / FLUX).exists():
-        make_flux(recipe, folder, seed, say)
+        make_flux(recipe, folder, seed, progress)
     return open_set(folder)
 
 
-def make_vae(recipe: ToyRecipe, seed: int, say: Progress) -> ToyVAE:
+def make_vae(recipe: ToyRecipe, seed: int, progress: Progress) -> ToyVAE:
     rng = np.random.default_rng((seed, 1))
     torch.manual_seed(seed)
-    components, vae = Components.of(to_tensor(draw_typical(rng))), ToyVAE()
+    components, vae = Components.fit(to_tensor(draw_typical(rng))), ToyVAE()
     vae.taesd_encoder = make_principal_encoder(components)
 
-    def crops(count: int):
-        """Quarters of scenes: more iterations in the same time."""
+    def draw_crops(count: int) -> Tensor:
+        """Draws quarters of scenes: more iterations in the same time."""
         y, x = rng.integers(0, 5, 2) * 8
         pictures = np.stack([render(add_mark(rng, draw_scene(rng), 0.3)) for _ in range(count)])
         return to_tensor(pictures[:, y : y + 32, x : x + 32])
 
     train_decoder(
-        vae,
+        vae.taesd_decoder,
         components,
-        crops,
+        draw_crops,
         recipe.decoder_iterations,
         recipe.decoder_batch,
         recipe.decoder_rate,
-        _report(say, "decoder", recipe.decoder_iterations),
+        partial(report_iteration, progress, "decoder", recipe.decoder_iterations),
     )
     return vae
 
 
 def draw_typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
-    """What the VAE must be able to say: scenes, now and then a control map or a hole."""
+    """Draws what the VAE must be able to say: scenes, now and then a control map or a hole."""
     pictures = []
     for i in range(count):
         scene = add_mark(rng, draw_scene(rng), 0.4)
@@ -117,7 +125,8 @@ def draw_typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
     return np.stack(pictures)
 
 
-def make_flux(recipe: ToyRecipe, folder: Path, seed: int, say: Progress, every: int = 200) -> None:
+def make_flux(recipe: ToyRecipe, folder: Path, seed: int, progress: Progress, every: int = 200) -> None:
+    """Trains FLUX from its last checkpoint on, and saves one every so many iterations."""
     run = Pretraining(
         open_toy_encoders(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed, recipe.flux_shift
     )
@@ -126,16 +135,16 @@ def make_flux(recipe: ToyRecipe, folder: Path, seed: int, say: Progress, every: 
         run.load(*read(latest))
     while run.done < run.iterations:
         run.step()
-        say("flux", run.done, run.iterations)
+        progress("flux", run.done, run.iterations)
         if run.done % every == 0:
             checkpoints.save(run.done, *run.state())
     save_weights(run.average, folder / FLUX)
 
 
 def make_toy_examples(task: str, count: int, seed: int) -> list[Example]:
-    """What stages are trained on; held-out questions have seeds of their own (evaluate.py)."""
+    """Makes what stages are trained on; held-out questions have seeds of their own (evaluate.py)."""
     return [question.example for question in make_questions(task, count, seed)]
 
 
-def _report(say: Progress, what: str, total: int) -> Callable:
-    return lambda i, *rest: say(what, i, total)
+def report_iteration(progress: Progress, name: str, total: int, iteration: int) -> None:
+    progress(name, iteration, total)

@@ -1,4 +1,4 @@
-"""The toy FLUX, trained from nothing: pictures from words, as FLUX.1 was, before any expert exists.
+"""The built-in world's FLUX, trained from nothing: pictures from words, as FLUX.1 was, before any expert exists.
 
 A part of its pictures are diptychs: one thing on both sides, and words for the left side only, which say little of its
 looks. FLUX.1 has seen such pictures, and its Fill version such with one side given; without them a model this small
@@ -20,11 +20,11 @@ from ..optimizers import load_tensors, tensors_of
 from ..schedules import factor
 from .encoders import ToyEncoders
 from .render import render
-from .scene import GROUNDS, PLACES, Item, Scene, add_mark, draw_item, draw_scene, pick
+from .scene import GROUNDS, PLACES, Scene, add_mark, draw_item, draw_scene, pick
 from .text import POOLED, WIDTH
 from .words import Fact, describe_facts, draw_facts, make_fact
 
-TOY_SHAPE = dict(
+TOY_SHAPE = FluxParams(
     hidden_size=256,
     num_heads=2,
     depth=2,
@@ -43,10 +43,10 @@ KEPT_SHARES = (0.5, 0.9, 1.0)
 """How much of the truth captions tell: always all of it would leave nothing to imagine."""
 
 
-def init_flux(seed: int, **shape) -> Flux:
-    """Usual starting weights; modulations and the last layer start at zero, so that blocks begin as identities."""
+def init_flux(seed: int, shape: FluxParams = TOY_SHAPE) -> Flux:
+    """Makes a FLUX with the usual starting weights; modulations and the last layer start at zero, so that blocks begin as identities."""
     torch.manual_seed(seed)
-    flux = Flux(FluxParams(**{**TOY_SHAPE, **shape}))
+    flux = Flux(shape)
     for name, parameter in flux.named_parameters():
         if parameter.ndim == 2:
             torch.nn.init.xavier_uniform_(parameter)
@@ -62,7 +62,7 @@ def init_flux(seed: int, **shape) -> Flux:
 
 
 def draw_captioned(rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
-    """Pictures and what is said of them."""
+    """Draws scenes: pictures uint8 (count, SIDE, SIDE, 3) and their captions."""
     scenes = [add_mark(rng, draw_scene(rng), MARKED_SHARE) for _ in range(count)]
     return np.stack([render(scene) for scene in scenes]), [caption_scene(rng, scene) for scene in scenes]
 
@@ -72,13 +72,16 @@ def caption_scene(rng: np.random.Generator, scene: Scene) -> str:
 
 
 def draw_diptychs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, list[str]]:
-    """Two pictures side by side: what words tell of the left one's first thing, the right one shows."""
+    """Draws pairs of pictures side by side: what words leave open of the left one's first thing, the right one shows."""
     pictures, texts = [], []
     for _ in range(count):
         left = draw_scene(rng)
         thing = left.items[0]
         place = thing.place if rng.random() < SAME_PLACE else pick(rng, PLACES)
-        right = Scene(pick(rng, GROUNDS), (replace(draw_item(rng, place), **get_looks(thing)),))
+        right = Scene(
+            pick(rng, GROUNDS),
+            (replace(draw_item(rng, place), shape=thing.shape, colour=thing.colour, texture=thing.texture),),
+        )
         pictures.append(np.concatenate((render(left), render(right)), axis=1))
         facts = [make_fact(item) for item in left.items]
         facts[0] = replace(facts[0], colour="", texture="") if rng.random() < LOOKS_OPEN else facts[0]
@@ -86,12 +89,8 @@ def draw_diptychs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, lis
     return np.stack(pictures), texts
 
 
-def get_looks(item: Item) -> dict[str, str]:
-    return {name: getattr(item, name) for name in ("shape", "colour", "texture")}
-
-
 class Pretraining:
-    """Everything a run is made of; `state` and `load` make it resumable."""
+    """The training of a FLUX from nothing; `state` and `load` make it resumable."""
 
     def __init__(
         self, encoders: ToyEncoders, iterations: int, batch: int, rate: float, seed: int = 0, shift: float = 1.0
@@ -104,13 +103,14 @@ class Pretraining:
         self.done = 0
 
     def step(self) -> float:
+        """Does an iteration and gives its loss."""
         rng = np.random.default_rng((self.seed, self.done))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        twofold = rng.random() < DIPTYCH_SHARE
-        given = twofold and rng.random() < GIVEN_SHARE
-        pictures, texts = (draw_diptychs if twofold else draw_captioned)(rng, self.batch)
-        latents = (self.encoders.encode(pictures) - LATENT_SHIFT) * LATENT_SCALE
-        loss = self.loss(latents, *self.encoders.encode_prompts(texts), generator, given)
+        are_diptychs = rng.random() < DIPTYCH_SHARE
+        is_given = are_diptychs and rng.random() < GIVEN_SHARE
+        pictures, texts = (draw_diptychs if are_diptychs else draw_captioned)(rng, self.batch)
+        latents = (self.encoders.encode(list(pictures)) - LATENT_SHIFT) * LATENT_SCALE
+        loss = self.loss(latents, *self.encoders.encode_prompts(texts), generator, is_given)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.flux.parameters(), 1.0)
@@ -118,29 +118,29 @@ class Pretraining:
             group["lr"] = self.rate * factor("cosine", self.done, self.iterations, min(300, self.iterations // 10))
         self.optimizer.step()
         self.done += 1
-        self._follow()
+        self._update_average()
         return loss.item()
 
     def loss(
-        self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator, given: bool = False
+        self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator, is_given: bool = False
     ) -> Tensor:
-        """`given`: the right half is shown without noise, and only the left half counts."""
+        """Gives the mean velocity error; with `is_given` the right half has no noise and only the left half counts."""
         times = draw_times(len(latents), generator, shift=self.shift)
         noise = torch.randn(latents.shape, generator=generator)
         x, half = noised(latents, noise, times), latents.shape[-1] // 2
-        if given:
+        if is_given:
             x[..., half:] = latents[..., half:]
         velocity = self.flux(x, times, context, pooled)
-        if given:
+        if is_given:
             velocity, latents, noise = (part[..., :half] for part in (velocity, latents, noise))
         return task_loss(velocity, latents, noise).mean()
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """The weights' running average: what is kept in the end."""
-        slow = min(0.999, (1 + self.done) / (10 + self.done))
+    def _update_average(self) -> None:
+        """Moves the weights' running average, which is what is saved in the end."""
+        decay = min(0.999, (1 + self.done) / (10 + self.done))
         for name, parameter in self.flux.named_parameters():
-            self.average[name].lerp_(parameter, 1 - slow)
+            self.average[name].lerp_(parameter, 1 - decay)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors, rest = tensors_of(self.optimizer)

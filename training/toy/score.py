@@ -1,23 +1,30 @@
-"""How well a picture answers a question of the toy world (tasks.py), by what the oracle reads in it."""
+"""Scores how well a picture answers a question (tasks.py), by what the oracle reads in it: each measure from 0 to 1."""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from ..data.tasks.control import MAP_DRAWERS
+from ..data.tasks.canny import canny
+from ..data.tasks.control import hed, lineart
 from ..data.tasks.ground import read_box, read_mask
 from ..data.tasks.masks import compute_iou
-from .oracle import read_scene
+from .oracle import Reading, read_scene
 from .render import frame_mask, item_mask, seg_map
-from .scene import MARKERS, PLACES, SIZES, Scene
+from .scene import MARKERS, PLACES, SIZES, Item, Scene
 from .tasks import Question
 
+DETAILS = ("shape", "colour", "texture", "size")
 
-def has_item(found: Scene, wanted, place: str, details=("shape", "colour", "texture", "size")) -> bool:
-    item = found.at(place)
+
+def has_item(scene: Scene, wanted: Item, place: str, details: Sequence[str] = DETAILS) -> bool:
+    """Whether the scene has at a place an item with these details of the wanted one."""
+    item = scene.at(place)
     return item is not None and all(getattr(item, name) == getattr(wanted, name) for name in details)
 
 
 def score_inpaint(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """outside: how far the picture is from the truth outside the hole. hit: the thing that was asked for is there."""
     example = question.example
     hole = (example.source != example.target).any(-1)
     scores = {"outside": mean_difference(picture, example.target, ~hole)}
@@ -28,6 +35,7 @@ def score_inpaint(question: Question, picture: np.ndarray) -> dict[str, float]:
 
 
 def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """iou: of the painted mask and the thing, or of the drawn box and the true one."""
     mark = question.scene.marks[0]
     item = item_mask(question.scene.items[mark.item])
     if mark.form == "paint":
@@ -40,45 +48,51 @@ def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
 
 
 def fill_frame(lines: np.ndarray) -> np.ndarray:
+    """The area that a box's lines enclose, lines included."""
     ys, xs = np.nonzero(lines.any(1))[0], np.nonzero(lines.any(0))[0]
     area = np.zeros_like(lines)
     area[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] = True
     return area
 
 
+EDGE_MAPS = {"canny": (canny, 128), "lineart": (lineart, 128), "hed": (hed, 64)}
+"""How a kind of map is drawn, and from which brightness on, of 255, a pixel of it is an edge."""
+
+
 def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """How well the map that was given is the picture's own, under the name of its kind."""
     kind = question.example.kind
     if kind == "depth":
         return {"depth": depth_order(question.scene, read_scene(picture))}
     if kind == "seg":
         return {"seg": mean_iou(seg_map(read_scene(picture).scene), seg_map(question.scene))}
-    ink = {"canny": 128, "lineart": 128, "hed": 64}[kind]
-    drawn, wanted = (MAP_DRAWERS[kind](image)[..., 0].astype(int) for image in (picture, question.example.target))
+    draw_map, threshold = EDGE_MAPS[kind]
+    drawn, wanted = (draw_map(image)[..., 0].astype(int) for image in (picture, question.example.target))
     if kind == "lineart":
         drawn, wanted = 255 - drawn, 255 - wanted
-    return {kind: edge_f1(drawn > ink, wanted > ink)}
+    return {kind: edge_f1(drawn > threshold, wanted > threshold)}
 
 
-def depth_order(scene: Scene, reading) -> float:
+def depth_order(scene: Scene, reading: Reading) -> float:
     """Share of the pairs of places whose order of depth is right; the ground is the farthest."""
-    nearness = {place: list(SIZES).index(item.size) + 1 if (item := scene.at(place)) else 0 for place in PLACES}
-    found = {
+    wanted = {place: list(SIZES).index(item.size) + 1 if (item := scene.at(place)) else 0 for place in PLACES}
+    read = {
         place: list(SIZES).index(item.size) + 1 if (item := reading.scene.at(place)) and reading.is_sure(place) else 0
         for place in PLACES
     }
-    pairs = [(a, b) for i, a in enumerate(PLACES) for b in list(PLACES)[:i] if nearness[a] != nearness[b]]
-    right = [np.sign(nearness[a] - nearness[b]) == np.sign(found[a] - found[b]) for a, b in pairs]
+    pairs = [(a, b) for i, a in enumerate(PLACES) for b in list(PLACES)[:i] if wanted[a] != wanted[b]]
+    right = [np.sign(wanted[a] - wanted[b]) == np.sign(read[a] - read[b]) for a, b in pairs]
     return float(np.mean(right))
 
 
 def mean_iou(drawn: np.ndarray, wanted: np.ndarray) -> float:
-    """Over the classes that are wanted, ground included; maps are colours."""
+    """The mean IoU of the classes that are wanted, ground included; both are segmentation maps in colours."""
     classes = np.unique(wanted.reshape(-1, 3), axis=0)
     return float(np.mean([compute_iou((drawn == colour).all(-1), (wanted == colour).all(-1)) for colour in classes]))
 
 
 def edge_f1(drawn: np.ndarray, wanted: np.ndarray, reach: int = 1) -> float:
-    """An edge pixel is right if the other picture has one within `reach` pixels."""
+    """The F1 score of edge pixels; one is right if the other picture has one within `reach` pixels."""
     if not drawn.any() or not wanted.any():
         return float(drawn.any() == wanted.any())
     precision = (drawn & binary_dilation(wanted, make_square(reach))).sum() / drawn.sum()
@@ -91,6 +105,7 @@ def make_square(reach: int) -> np.ndarray:
 
 
 def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """kept: the thing is where it was asked for, with its shape, colour and texture."""
     wanted, reading = question.scene.items[0], read_scene(picture)
     kept = reading.is_sure(wanted.place) and has_item(
         reading.scene, wanted, wanted.place, ("shape", "colour", "texture")
@@ -99,7 +114,7 @@ def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:
 
 
 def score_edit(question: Question, picture: np.ndarray) -> dict[str, float]:
-    """Done: the changed thing (or its absence, or the ground) is as wanted. Rest: what should not change did not."""
+    """done: the changed thing (or its absence, or the ground) is as wanted. rest: how much changed that should not."""
     example, scene = question.example, question.scene
     reading = read_scene(picture)
     changed = binary_dilation((example.source != example.target).any(-1), make_square(2))
@@ -116,17 +131,18 @@ def score_edit(question: Question, picture: np.ndarray) -> dict[str, float]:
 
 
 def _is_changed_at(changed: np.ndarray, place: str) -> bool:
+    """Whether most of the change lies in a place's quarter."""
     row, column = (part * changed.shape[0] // 2 for part in PLACES[place])
     half = changed.shape[0] // 2
     return changed[row : row + half, column : column + half].sum() > changed.sum() / 2
 
 
 def mean_difference(picture: np.ndarray, wanted: np.ndarray, where: np.ndarray) -> float:
-    """Mean absolute difference, 0 to 1."""
+    """The mean absolute difference, 0 to 1, of the pixels in `where` (height, width)."""
     return float(abs(picture[where].astype(float) - wanted[where]).mean() / 255) if where.any() else 0.0
 
 
-SCORERS = {
+SCORERS: dict[str, Callable[[Question, np.ndarray], dict[str, float]]] = {
     "inpaint": score_inpaint,
     "ground": score_ground,
     "control": score_control,

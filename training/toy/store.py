@@ -1,4 +1,4 @@
-"""The toy world's models as files: FLUX and VAE in the public layouts, the text encoder, a bank."""
+"""The built-in world's models as files: FLUX and VAE in the public layouts, the text encoder, a bank."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from .vae import ToyVAE
 SHIPPED = Path(__file__).parent / "weights"
 FLUX, VAE, TEXT, BANK = "flux.safetensors", "vae.safetensors", "text.safetensors", "bank.safetensors"
 NAME = "CoLoGen toy FLUX"
+"""Of the base, for what is trained on it."""
 
 
 class ToySet(NamedTuple):
@@ -25,7 +26,9 @@ class ToySet(NamedTuple):
 
 
 def open_set(folder: Path = SHIPPED, device: str = "cpu") -> ToySet:
-    return ToySet(load_flux(folder / FLUX, torch.float32, device), open_toy_encoders(folder, device))
+    flux = load_flux(folder / FLUX, torch.float32, device)
+    assert isinstance(flux, Flux)
+    return ToySet(flux, open_toy_encoders(folder, device))
 
 
 def open_toy_encoders(folder: Path = SHIPPED, device: str = "cpu") -> ToyEncoders:
@@ -42,5 +45,5 @@ def save_module(module: nn.Module, path: Path) -> None:
 
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
-    """In half precision, and whole or not at all."""
+    """Saves in half precision, whole or not at all."""
     write_safetensors(path, {name: tensor.to(torch.float16) for name, tensor in weights.items()}, {})

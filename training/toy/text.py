@@ -1,11 +1,11 @@
-"""The toy world's text encoder: a sentence becomes one token a fact, and a pooled vector.
+"""The built-in world's text encoder: a sentence becomes one token a fact, and a pooled vector.
 
 It is trained to understand before FLUX sees a word: from its tokens, and from the pooled vector alone, linear
 heads must read off the facts that the sentence states (words.py).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ UNKNOWN = 1
 
 
 def list_vocabulary() -> list[str]:
-    """Every word of the sentences of words.py, but for "and" between them, which says nothing."""
+    """Lists every word of the sentences of words.py, but for "and" between them, which says nothing."""
     templates = [*ARTICLES, *AT, *GROUND, *EMPTY, *ADD, *REGROUND, "thing object"]
     templates += [phrase for group in (PHRASES, CHANGES) for phrases in group.values() for phrase in phrases]
     values = [value for values in list(VALUES.values())[1:] for value in values]
@@ -55,12 +55,14 @@ def split_words(text: str) -> list[str]:
 
 
 def number_facts(text: str) -> list[int]:
-    """For each word the number, from 1, of the fact that it helps to tell: that of its context token."""
+    """Gives for each word the number, from 1, of the fact that it helps to state: that of its context token."""
     parts = re.split(f"({'|'.join(map(re.escape, JOINTS))})", text)
     return [min(1 + i // 2, MAX_FACTS) for i, part in enumerate(parts) for _ in split_words(part)]
 
 
 class TextEncoder(nn.Module):
+    """Texts to context (batch, MAX_FACTS, WIDTH) and pooled (batch, POOLED)."""
+
     def __init__(self):
         super().__init__()
         self.index = {word: i + 2 for i, word in enumerate(list_vocabulary())}
@@ -91,7 +93,7 @@ class TextEncoder(nn.Module):
 
 
 def tokenize_as_host(encoder: TextEncoder, text: str, word_ids: bool = False) -> dict[str, list]:
-    """As a host's tokenizer answers: a row of words without weights, their ids those of their facts, 0 for padding."""
+    """Answers as a host's tokenizer: a row of words of weight 1, their ids those of their facts, 0 for padding."""
     words = encoder.tokenize([text])[0].tolist()
     facts = [*number_facts(text), 0]
     return {"toy": [[(word, 1.0, fact) if word_ids else (word, 1.0) for word, fact in zip(words, facts)]]}
@@ -119,7 +121,7 @@ def label_facts(facts: list[Fact]) -> list[list[int]]:
 
 
 def draw_text(rng: np.random.Generator) -> tuple[str, list[Fact]]:
-    """A caption, an instruction, or nothing, and what it states."""
+    """Draws a caption, an instruction, or an empty text, and the facts that it states."""
     if rng.random() < 0.05:
         return "", []
     facts = draw_facts(rng, add_mark(rng, draw_scene(rng), 0.4), keep=rng.choice([0.4, 0.7, 1.0]))
@@ -128,6 +130,7 @@ def draw_text(rng: np.random.Generator) -> tuple[str, list[Fact]]:
 
 
 def _phrase_fact(rng: np.random.Generator, fact: Fact) -> str:
+    """Describes a fact, as a change or an addition now and then."""
     details = [name for name in CHANGES if getattr(fact, name)] if fact.kind in ("thing", "ground") else []
     if not details or rng.random() < 0.6:
         return describe_fact(rng, fact)
@@ -136,7 +139,10 @@ def _phrase_fact(rng: np.random.Generator, fact: Fact) -> str:
     return describe_change(rng, fact, pick(rng, details))
 
 
-def train_text(iterations: int, batch: int = 256, seed: int = 0, rate: float = 1e-3, report=None) -> TextEncoder:
+def train_text(
+    iterations: int, batch: int = 256, seed: int = 0, rate: float = 1e-3, report: Callable[[int], None] | None = None
+) -> TextEncoder:
+    """Trains an encoder from nothing; `report` is told now and then which iteration is done."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     encoder, heads = TextEncoder(), FactHeads()
@@ -144,13 +150,8 @@ def train_text(iterations: int, batch: int = 256, seed: int = 0, rate: float = 1
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
     for i in range(iterations):
         texts, facts = zip(*(draw_text(rng) for _ in range(batch)))
-        labels = torch.tensor([label_facts(each) for each in facts])
-        outs = heads(*encoder.encode(texts))
-        losses = [
-            [F.cross_entropy(part.flatten(0, 1), labels[..., k].flatten()) for k, part in enumerate(out)]
-            for out in outs
-        ]
-        loss = sum(map(sum, losses))
+        labels = torch.tensor([label_facts(stated) for stated in facts])
+        loss = fact_loss(heads(*encoder.encode(texts)), labels)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -158,13 +159,14 @@ def train_text(iterations: int, batch: int = 256, seed: int = 0, rate: float = 1
             group["lr"] = rate * factor("cosine", i, iterations, iterations // 20)
         optimizer.step()
         if report and i % 100 == 0:
-            right = [
-                torch.stack([part.argmax(-1) == labels[..., k] for k, part in enumerate(out)])
-                .all(0)
-                .float()
-                .mean()
-                .item()
-                for out in outs
-            ]
-            report(i, loss.item(), right)
+            report(i)
     return encoder.eval().requires_grad_(False)
+
+
+def fact_loss(predictions: list[list[Tensor]], labels: Tensor) -> Tensor:
+    """Adds up the cross-entropy of each field (batch, MAX_FACTS, values), off the context and off the pooled vector."""
+    losses = [
+        [F.cross_entropy(field.flatten(0, 1), labels[..., k].flatten()) for k, field in enumerate(fields)]
+        for fields in predictions
+    ]
+    return sum((sum(by_field, torch.zeros(())) for by_field in losses), torch.zeros(()))

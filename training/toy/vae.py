@@ -1,9 +1,11 @@
-"""The toy world's autoencoder, in the layout of TAESD with 16 channels, so that stock loaders take it.
+"""The built-in world's autoencoder, in the layout of TAESD with 16 channels, so that stock loaders take it.
 
 Its latents are the 16 principal components of 8 x 8 patches: a linear space, smooth by construction, in which a
 small FLUX learns fast. No encoder has to be trained for that: one whose convolutions only move pixels computes it
 exactly (`make_principal_encoder`). The decoder is trained to draw sharp edges where 16 numbers leave them open.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,17 +19,20 @@ from ..schedules import factor
 PATCH = 8
 CHANNELS = 16
 WIDTH = 64
+QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 INNER = 2.0
 """The decoder sees latents divided by this, where its first layer (tanh(x / 3) * 3) is nearly linear."""
 
 
 class Clamp(nn.Module):
+    """TAESD's first layer of the decoder."""
+
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(x / 3) * 3
 
 
-def conv3x3(inputs: int, outputs: int, **rest) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, **rest)
+def conv3x3(inputs: int, outputs: int, stride: int = 1, bias: bool = True) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=bias)
 
 
 class Block(nn.Module):
@@ -42,21 +47,21 @@ class Block(nn.Module):
 
 
 def make_encoder() -> nn.Sequential:
-    layers = [conv3x3(3, WIDTH), Block()]
+    layers: list[nn.Module] = [conv3x3(3, WIDTH), Block()]
     for _ in range(3):
         layers += [conv3x3(WIDTH, WIDTH, stride=2, bias=False), Block(), Block(), Block()]
     return nn.Sequential(*layers, conv3x3(WIDTH, CHANNELS))
 
 
 def make_decoder() -> nn.Sequential:
-    layers = [Clamp(), conv3x3(CHANNELS, WIDTH), nn.ReLU()]
+    layers: list[nn.Module] = [Clamp(), conv3x3(CHANNELS, WIDTH), nn.ReLU()]
     for _ in range(3):
         layers += [Block(), Block(), Block(), nn.Upsample(scale_factor=2), conv3x3(WIDTH, WIDTH, bias=False)]
     return nn.Sequential(*layers, Block(), conv3x3(WIDTH, 3))
 
 
 class ToyVAE(nn.Module):
-    """Pictures (batch, 3, height, width) in 0..1 to latents as FLUX's VAE gives them, and back."""
+    """Turns pictures (batch, 3, height, width) in 0..1 into latents as FLUX's VAE gives them, and back."""
 
     def __init__(self):
         super().__init__()
@@ -78,8 +83,8 @@ class Components:
         self.mean, self.basis, self.size = mean, basis, size
 
     @classmethod
-    def of(cls, pictures: Tensor) -> "Components":
-        """From pictures (batch, 3, height, width) that are typical.
+    def fit(cls, pictures: Tensor) -> "Components":
+        """Fits the map to typical pictures (batch, 3, height, width).
 
         Our choice: a component is divided by the square root of its own size, half way between keeping the
         sizes (details drown in noise) and making all equal (details are most of the loss); one scale for all.
@@ -93,7 +98,7 @@ class Components:
         return cls(mean.float(), vectors.float(), size.float())
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Unit-size latents, what FLUX sees: (batch, 16, height / 8, width / 8)."""
+        """Gives latents of unit size, what FLUX sees (batch, 16, height / 8, width / 8)."""
         return rearrange((split_patches(pictures) - self.mean) @ self.basis / self.size, "b h w c -> b c h w")
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -102,12 +107,13 @@ class Components:
 
 
 def split_patches(pictures: Tensor) -> Tensor:
+    """(batch, 3, height, width) to (batch, height / 8, width / 8, 192)."""
     return rearrange(pictures, "b c (h p) (w q) -> b h w (c p q)", p=PATCH, q=PATCH)
 
 
 @torch.no_grad()
 def make_principal_encoder(components: Components) -> nn.Sequential:
-    """An encoder of TAESD's layout that computes the components exactly.
+    """Makes an encoder of TAESD's layout that computes the components exactly.
 
     Each strided convolution moves 2 x 2 pixels into channels; blocks pass on what is not negative, so the last
     step keeps positive and negative parts of a component apart.
@@ -115,73 +121,79 @@ def make_principal_encoder(components: Components) -> nn.Sequential:
     layers = make_encoder()
     for parameter in layers.parameters():
         parameter.zero_()
-    layers[0].weight[:3, :, 1, 1] = torch.eye(3)
-    for layer, channels in ((layers[2], 3), (layers[6], 12)):
+    first, *halving, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+    first.weight[:3, :, 1, 1] = torch.eye(3)
+    for layer, channels in zip(halving, (3, 12)):
         for place, (dy, dx) in enumerate(QUARTERS):
             for c in range(channels):
                 layer.weight[place * channels + c, c, 1 + dy, 1 + dx] = 1
     linear = components.basis / components.size / INNER
     for dy, dx in QUARTERS:
         taps = torch.stack([linear[_pixel_index(c, dy, dx)] for c in range(48)], dim=1)  # (16, 48)
-        layers[10].weight[:CHANNELS, :48, 1 + dy, 1 + dx] = taps
-        layers[10].weight[CHANNELS : 2 * CHANNELS, :48, 1 + dy, 1 + dx] = -taps
-    layers[14].weight[:, :CHANNELS, 1, 1] = torch.eye(CHANNELS)
-    layers[14].weight[:, CHANNELS : 2 * CHANNELS, 1, 1] = -torch.eye(CHANNELS)
-    layers[14].bias.copy_(-components.mean @ linear)
+        halving[2].weight[:CHANNELS, :48, 1 + dy, 1 + dx] = taps
+        halving[2].weight[CHANNELS : 2 * CHANNELS, :48, 1 + dy, 1 + dx] = -taps
+    last.weight[:, :CHANNELS, 1, 1] = torch.eye(CHANNELS)
+    last.weight[:, CHANNELS : 2 * CHANNELS, 1, 1] = -torch.eye(CHANNELS)
+    last.bias = nn.Parameter(-components.mean @ linear)
     return layers
 
 
 @torch.no_grad()
 def collapse_encoder(vae: ToyVAE) -> tuple[Tensor, Tensor]:
-    """The matrix (192, 16) and offset that `make_principal_encoder` amounts to, up to the VAE's scale and shift."""
-    last, out = vae.taesd_encoder[10].weight, vae.taesd_encoder[14].bias
-    weight = torch.zeros(3 * PATCH**2, CHANNELS, device=out.device)
+    """Gives the matrix (192, 16) and the offset (16) to which a principal encoder amounts, in the VAE's own scale."""
+    *_, halving, last = (layer for layer in vae.taesd_encoder if isinstance(layer, nn.Conv2d))
+    taps, offset = halving.weight, last.bias
+    assert offset is not None
+    weight = torch.zeros(3 * PATCH**2, CHANNELS, device=offset.device)
     for dy, dx in QUARTERS:
         for channel in range(48):
-            weight[_pixel_index(channel, dy, dx)] = last[:CHANNELS, channel, 1 + dy, 1 + dx]
-    return weight / vae.vae_scale, out / vae.vae_scale + vae.vae_shift
-
-
-QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+            weight[_pixel_index(channel, dy, dx)] = taps[:CHANNELS, channel, 1 + dy, 1 + dx]
+    return weight / vae.vae_scale, offset / vae.vae_scale + vae.vae_shift
 
 
 def _pixel_index(channel: int, dy: int, dx: int) -> int:
-    """Which pixel of an 8 x 8 patch a channel of the 4 x 4 level is, once the last step moves by (dy, dx)."""
+    """Says which value of an 8 x 8 patch a channel of the 4 x 4 level is, once the last step moves by (dy, dx)."""
     outer, inner, colour = channel // 12, channel % 12 // 3, channel % 3
     (oy, ox), (iy, ix) = QUARTERS[outer], QUARTERS[inner]
     return colour * PATCH**2 + (4 * dy + 2 * oy + iy) * PATCH + 4 * dx + 2 * ox + ix
 
 
 def to_vae_scale(latents: Tensor) -> Tensor:
-    """FLUX's scale to the VAE's."""
+    """Turns latents in FLUX's scale into the VAE's."""
     return latents / LATENT_SCALE + LATENT_SHIFT
 
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
-    """uint8 (batch, height, width, 3) to 0..1 (batch, 3, height, width)."""
+    """Turns uint8 (batch, height, width, 3) into 0..1 (batch, 3, height, width)."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, 1).float() / 255
 
 
 def train_decoder(
-    vae: ToyVAE, components: Components, draw, iterations: int, batch: int = 16, rate: float = 1e-3, report=None
-):
-    """Teaches the decoder to undo the components; `draw(count)` gives pictures.
+    decoder: nn.Module,
+    components: Components,
+    draw: Callable[[int], Tensor],
+    iterations: int,
+    batch: int = 16,
+    rate: float = 1e-3,
+    report: Callable[[int], None] | None = None,
+) -> None:
+    """Trains a decoder to undo the components on pictures (batch, 3, height, width) that `draw(batch)` gives.
 
     Latents are blurred by noise of up to a fifth of their size, because a sampler's latents are not perfect.
     """
-    net = vae.taesd_decoder.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.0)
+    decoder = decoder.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=0.0)
     for i in range(iterations):
         pictures = draw(batch)
         latents = components.encode(pictures)
         latents = latents + torch.randn_like(latents) * 0.2 * torch.rand(len(latents), 1, 1, 1)
-        out = net(latents / INNER)
-        loss = F.l1_loss(out, pictures) + F.mse_loss(out, pictures)
+        decoded = decoder(latents / INNER)
+        loss = F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate * factor("cosine", i, iterations, iterations // 20)
         optimizer.step()
         if report and i % 50 == 0:
-            report(i, loss.item(), F.mse_loss(out.clamp(0, 1), pictures).item())
+            report(i)

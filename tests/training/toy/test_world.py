@@ -181,7 +181,7 @@ def test_a_frame_lies_round_its_thing():
 
 def test_the_encoder_is_the_components_exactly():
     pictures = to_tensor(np.stack([render(scene) for scene in scenes(60)]))
-    components, vae = Components.of(pictures), ToyVAE()
+    components, vae = Components.fit(pictures), ToyVAE()
     vae.taesd_encoder = make_principal_encoder(components)
     wanted = to_vae_scale(components.encode(pictures))
     with torch.no_grad():
