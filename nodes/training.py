@@ -18,8 +18,8 @@ from ..training.comfyui.folders import run_folder
 from ..training.comfyui.progress import Watch
 from ..training.comfyui.run import after, train_on
 from ..training.comfyui.training_data import TrainingData
-from ..training.monitor.log import LOG, read_log
-from ..training.monitor.samples import FOLDER as SAMPLES
+from ..training.monitor.log import LOG_FILE, read_log
+from ..training.monitor.samples import SAMPLES_FOLDER as SAMPLES
 from ..training.recipes.curriculum import (
     BUDGETS,
     Curriculum,
@@ -177,7 +177,7 @@ def left_features(out: Path, curriculum: Curriculum) -> Features | None:
 
 def loss_map(out: Path) -> dict[str, list]:
     """The host's kind, with the whole log beside it."""
-    lines = list(read_log(out / LOG))
+    lines = list(read_log(out / LOG_FILE))
     return {"loss": [line["task"] for line in lines if "task" in line], "log": lines}
 
 

@@ -20,7 +20,7 @@ from .data.encoded.estimate_cache import format_gib
 from .distributed import ranks
 from .listener import Listener
 from .loop import StageTrainer
-from .monitor.terminal import Line
+from .monitor.terminal import ProgressLine
 from .trainer import Trainer
 
 KEPT, KEPT_ONCE = 14, 5
@@ -140,7 +140,7 @@ def refuse_oversized(trainer: StageTrainer, found: Needs, free: int | None) -> N
 class Memory(Listener):
     """Tells a table a stage."""
 
-    def __init__(self, line: Line, free: Callable[[torch.device], int | None] = free_on):
+    def __init__(self, line: ProgressLine, free: Callable[[torch.device], int | None] = free_on):
         self.line, self.free = line, free
 
     def stage_began(self, trainer: Trainer) -> None:

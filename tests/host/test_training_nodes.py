@@ -108,13 +108,13 @@ def test_what_was_trained_bends_the_picture_through_the_other_nodes(model, tmp_p
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16], ids=["fp8", "bf16"])
 def test_small_weights_train_with_a_finite_loss(dtype, tmp_path):
-    from cologen.training.monitor.log import LOG, read_log
+    from cologen.training.monitor.log import LOG_FILE, read_log
 
     with torch.inference_mode():
         model = host_model(tiny_flux(gain=1.0, **BLOCKS), dtype)
     bank = train_on_host(model, tmp_path, replace(TWO_STAGES, stages=STAGES[:1]))
     assert all(torch.isfinite(tensor).all() for tensor in bank.tensors.values())
-    assert all(np.isfinite(line["task"]) for line in read_log(tmp_path / LOG) if "task" in line)
+    assert all(np.isfinite(line["task"]) for line in read_log(tmp_path / LOG_FILE) if "task" in line)
     assert next(model.model.diffusion_model.parameters()).dtype == dtype
 
 

@@ -23,7 +23,7 @@ from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
 from ..listener import Listener
 from ..loop import StageTrainer
-from ..monitor.log import LOG, Log, read_log
+from ..monitor.log import LOG_FILE, LogWriter, read_log
 from ..runner import Runner
 from .shapes import Shapes
 from .timing import describe_run
@@ -38,7 +38,11 @@ class IdleHost(EmbeddedHost):
         with torch.device("meta"):
             flux = Flux(FluxParams(**shape, depth=shapes.double, depth_single_blocks=shapes.single))
         super().__init__(flux, torch.float32)
-        self.device = torch.device(device)
+        self.where = torch.device(device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.where
 
 
 class Nap(torch.autograd.Function):
@@ -133,12 +137,12 @@ def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int,
     with TemporaryDirectory() as name:
         out = Path(ranks.from_first(name))
         timer = CheckpointTimer()
-        runner = BareRunner(host, recipe=None, lessons={}, encoders=None, out=out, listeners=[Log(out), timer])
+        runner = BareRunner(host, recipe=None, lessons={}, encoders=None, out=out, listeners=[LogWriter(out), timer])
         runner.go_on(trainer, runner.checkpoints(trainer.stage, 1, trainer.settings))
         ranks.wait()
         if ranks.rank() > 0:
             return {}
-        seconds_each = [line["seconds"] for line in read_log(out / LOG)][1:]
+        seconds_each = [line["seconds"] for line in read_log(out / LOG_FILE)][1:]
     trained = sum(tensor.numel() for tensor in trainer.trained.values())
     return {
         "iteration": statistics.median(seconds_each),

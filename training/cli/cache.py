@@ -15,7 +15,7 @@ from ..data.encoded.estimate_cache import check_free, estimate_cache
 from ..distributed import ranks
 from ..encoders.protocol import Encoders
 from ..errors import Stopped
-from ..monitor.terminal import Line
+from ..monitor.terminal import ProgressLine
 from ..recipes.curriculum import Curriculum, Stage, load_curriculum, recipes
 from ..setup.stage_data import TOY, find_cache, open_stage_source
 from .arguments import choose_device
@@ -108,7 +108,7 @@ def begin(writers: Sequence[CacheWriter]) -> None:
 
 def fill(writer: CacheWriter) -> None:
     """Writes this process's shards, with a line of progress."""
-    source, line = writer.source, Line()
+    source, line = writer.source, ProgressLine()
     total = writer.wanted or (source.reader.count_rows() or 0) * source.knobs.variants // writer.world
     for done in writer.fill():
         if ranks.rank() == 0:

@@ -90,7 +90,7 @@ def _label(args: Namespace) -> str:
     from ..data.labels.labels import write_labels
     from ..data.sets import open_data_source
     from ..data.sets.stream import Stream
-    from ..monitor.terminal import Line
+    from ..monitor.terminal import ProgressLine
 
     curriculum = load_curriculum(args.config, args.changes)
     if args.set not in curriculum.data:
@@ -98,7 +98,7 @@ def _label(args: Namespace) -> str:
     source = open_data_source(args.set, curriculum.data[args.set])
     device = choose_device(args.device)
     labeller = open_labeller(args.detector, args.segmenter, device, args.threshold)
-    stream, line = Stream(source.reader, args.set, *args.shard), Line()
+    stream, line = Stream(source.reader, args.set, *args.shard), ProgressLine()
     whole_set = (source.reader.count_rows() or 0) // args.shard[1]
     models = {name: str(getattr(args, name)) for name in ("detector", "segmenter", "threshold")}
     for done in write_labels(stream, labeller.label, labeller.by, args.out, models, args.batch):

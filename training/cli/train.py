@@ -77,13 +77,13 @@ def _run(
     subject: SubjectRecipe | None = None,
 ) -> str:
     from ..base.placement import settle
-    from ..monitor.report import Report
-    from ..monitor.stop_signal import Signals
-    from ..monitor.terminal import Line
+    from ..monitor.report import ReportWriter
+    from ..monitor.stop_signal import StopSignals
+    from ..monitor.terminal import ProgressLine
     from ..setup.build_run import open_run_inputs
 
     bank = None if args.bank is None else Bank.open(args.bank)
-    line, signals, report = Line(), Signals(), Report(out, curriculum, args.seed, recipe)
+    line, signals, report = ProgressLine(), StopSignals(), ReportWriter(out, curriculum, args.seed, recipe)
     say = line.progress if ranks.rank() == 0 else lambda *_: None
     with ranks.first_alone():
         inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], say)
@@ -138,12 +138,19 @@ def train_subject(inputs, recipe: SubjectRecipe, out: Path, seed: int, listeners
 def watching(out: Path, curriculum: Curriculum, line, report) -> list:
     """Who listens, besides signals: with several processes the first one's alone are told anything."""
     from ..memory_estimate import Memory
-    from ..monitor.log import Log
-    from ..monitor.samples import Samples
-    from ..monitor.tensorboard import TensorBoard
-    from ..monitor.terminal import Terminal
+    from ..monitor.log import LogWriter
+    from ..monitor.samples import SampleWriter
+    from ..monitor.tensorboard import TensorBoardWriter
+    from ..monitor.terminal import TerminalProgress
 
-    return [Log(out), Memory(line), Terminal(curriculum.stages, line), TensorBoard(out), Samples(out), report]
+    return [
+        LogWriter(out),
+        Memory(line),
+        TerminalProgress(curriculum.stages, line),
+        TensorBoardWriter(out),
+        SampleWriter(out),
+        report,
+    ]
 
 
 def stage_of(curriculum: Curriculum, text: str) -> str:

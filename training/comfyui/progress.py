@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..listener import Listener
 from ..monitor.history import SMOOTH
-from ..monitor.plots import Curve, chart
+from ..monitor.plots import Curve, draw_chart
 from ..recipes.curriculum import Stage
 from ..trainer import Step, Trainer
 
@@ -50,4 +50,4 @@ class Watch(Listener):
             return ("JPEG", Image.fromarray(self.grid), SIZE)
         title = f"{trainer.stage.name}: {trainer.iteration} of {trainer.stage.iterations}"
         curve = Curve(range(1, len(self.losses) + 1), self.losses)
-        return ("JPEG", chart(title, {"loss": curve}, smooth=max(1, len(self.losses) // SMOOTH)), SIZE)
+        return ("JPEG", draw_chart(title, {"loss": curve}, smooth=max(1, len(self.losses) // SMOOTH)), SIZE)

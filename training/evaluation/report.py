@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...prw.files.atomic_write import atomic_write
-from ..monitor.html_page import image, table, whole_page
+from ..monitor.html_page import render_image, render_page, render_table
 from .measure import Score
 from .metrics import METRICS, Answer
 from .networks import CHECKPOINTS, MetricNetworks
@@ -86,13 +86,13 @@ def write_report(
     missing = explain_missing(scores)
     _write_text(out / "scores.json", _format_scores(protocol, scores, notes, settings))
     _write_text(out / "report.md", _render_markdown(protocol, lines, notes, missing, settings))
-    parts = [f"<h1>{escape(protocol.title)}</h1>", table(HEADS, lines), _render_list(notes)]
+    parts = [f"<h1>{escape(protocol.title)}</h1>", render_table(HEADS, lines), _render_list(notes)]
     if missing:
         parts += ["<h2>Not measured</h2>", _render_list(missing)]
-    parts += ["<h2>Drawn with</h2>", table(("setting", "value"), settings.items())]
+    parts += ["<h2>Drawn with</h2>", render_table(("setting", "value"), settings.items())]
     parts += [f"<h2>Pictures ({len(shown)} of {count} cases)</h2>", *shown]
     path = out / "report.html"
-    _write_text(path, whole_page(protocol.title, parts, STYLE))
+    _write_text(path, render_page(protocol.title, parts, STYLE))
     return path
 
 
@@ -121,7 +121,7 @@ def _render_case(answers: Sequence[Answer], scores: Sequence[Score]) -> str:
 def _render_figure(picture: np.ndarray, title: str, lines: Sequence[str] = ()) -> str:
     kind = "pixels" if picture.shape[1] < CELL else ""
     caption = "<br>".join(escape(line) for line in (title, *lines))
-    shown = image(Image.fromarray(picture), title, kind, widest=CELL)
+    shown = render_image(Image.fromarray(picture), title, kind, widest=CELL)
     return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
 
 

@@ -29,7 +29,7 @@ from ...prw.personalization.shared_guidance import SharedStepSettings
 from ..checkpoint.run_folder import fingerprint
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..listener import Listener
-from ..monitor.plots import Curve, chart
+from ..monitor.plots import Curve, draw_chart
 from ..recipes.curriculum import BUDGETS, SUBJECT
 from ..recipes.subject import SubjectRecipe, load_recipe, shortened
 from ..sampling import SamplingSettings
@@ -216,10 +216,10 @@ def draw_curves(reports: Reports) -> Image.Image:
     """Draws each measure over the iterations, and one against the other: up and to the right is better."""
     rows = {row: seeds for row, seeds in reports.items() if ROWS[row].way in DURING_TRAINING}
     curves = {name: {row: average_seeds(seeds, name) for row, seeds in rows.items()} for name in MEASURES}
-    charts = [chart(name, lines, low=0, high=1) for name, lines in curves.items()]
+    charts = [draw_chart(name, lines, low=0, high=1) for name, lines in curves.items()]
     across, up = (curves[name] for name in MEASURES)
     against = {row: Curve(across[row].y, up[row].y) for row in rows}
-    charts.append(chart(" against ".join(MEASURES[::-1]), against, across=MEASURES[0], low=0, high=1))
+    charts.append(draw_chart(" against ".join(MEASURES[::-1]), against, across=MEASURES[0], low=0, high=1))
     sheet = Image.new("RGB", (charts[0].width, sum(picture.height for picture in charts)))
     for i, picture in enumerate(charts):
         sheet.paste(picture, (0, sum(above.height for above in charts[:i])))

@@ -1,4 +1,4 @@
-"""What log.jsonl tells of a whole run, stage after stage along one axis, as curves and tables."""
+"""The curves of a whole run from its log.jsonl, stage after stage along one axis."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,16 @@ from typing import Any
 
 from PIL import Image
 
-from .plots import Curve, chart
+from .plots import Curve, draw_chart
 
 SMOOTH = 50
-"""The loss's mean goes over this part of a stage."""
+"""Parts of a stage; the loss's moving average covers one."""
 
 
 @dataclass
 class History:
+    """Curves over the iterations of a run."""
+
     loss: dict[str, Curve] = field(default_factory=dict)
     """By stage."""
     usage: dict[str, Curve] = field(default_factory=dict)
@@ -25,13 +27,15 @@ class History:
     last: dict[str, dict[str, tuple[float, dict[str, float]]]] = field(default_factory=dict)
     """A stage's last validation: loss and usage of every task."""
     starts: dict[str, int] = field(default_factory=dict)
-    """Where each stage begins on the axis."""
+    """By stage: where it begins on the axis."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """By stage."""
     missed: dict[str, int] = field(default_factory=dict)
+    """By stage: iterations that did not fit into memory."""
 
     @classmethod
-    def of(cls, lines: Iterable[Mapping[str, Any]]) -> "History":
-        """From the log's lines; one that lacks something is passed over."""
+    def from_log(cls, lines: Iterable[Mapping[str, Any]]) -> "History":
+        """Collects the log's lines; one that lacks something is skipped."""
         history, end = cls(), 0
         for line in lines:
             stage = line["stage"]
@@ -45,7 +49,7 @@ class History:
 
     def _add(self, stage: str, x: int, line: Mapping[str, Any]) -> None:
         if "validation" in line:
-            losses = {task: (float(found["loss"]), dict(found["usage"])) for task, found in line["validation"].items()}
+            losses = {task: (float(part["loss"]), dict(part["usage"])) for task, part in line["validation"].items()}
             for task, (loss, _) in losses.items():
                 _append(self.validation, task, x, loss)
             self.last[stage] = losses
@@ -63,19 +67,21 @@ class History:
         """Where stages begin, if there is more than one."""
         return dict(self.starts) if len(self.starts) > 1 else {}
 
-    def pictures(self) -> dict[str, Image.Image]:
+    def draw_charts(self) -> dict[str, Image.Image]:
+        """Charts of loss, validation and usage, by name."""
         longest = max((len(curve.x) for curve in self.loss.values()), default=1)
         smooth = max(1, longest // SMOOTH)
         return {
-            "loss": chart("training loss, by stage", self.loss, smooth=smooth),
-            "validation": chart("loss on what is held out, by task", self.validation, marks=self.marks),
-            "usage": chart(
+            "loss": draw_chart("training loss, by stage", self.loss, smooth=smooth),
+            "validation": draw_chart("loss on what is held out, by task", self.validation, marks=self.marks),
+            "usage": draw_chart(
                 "share of the blocks that takes each expert", self.usage, smooth=smooth, low=0, high=1, marks=self.marks
             ),
         }
 
 
 def _append(curves: dict[str, Curve], name: str, x: int, y: float) -> None:
-    curve = curves.setdefault(name, Curve([], []))
-    curve.x.append(x)
-    curve.y.append(y)
+    xs, ys = curves.setdefault(name, Curve([], []))
+    assert isinstance(xs, list) and isinstance(ys, list)
+    xs.append(x)
+    ys.append(y)

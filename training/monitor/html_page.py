@@ -1,4 +1,4 @@
-"""One page of HTML that needs nothing beside it: tables, and pictures within the text. Whatever comes in is escaped."""
+"""One page of HTML that needs no other file: tables, and pictures within the text. All text is escaped."""
 
 import base64
 import io
@@ -17,7 +17,8 @@ h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } .pixels { imag
 """
 
 
-def whole_page(title: str, parts: Iterable[str], style: str = "") -> str:
+def render_page(title: str, parts: Iterable[str], style: str = "") -> str:
+    """A page of parts that are HTML; `style` is added to STYLE."""
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -25,14 +26,15 @@ def whole_page(title: str, parts: Iterable[str], style: str = "") -> str:
     )
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence]) -> str:
+def render_table(heads: Sequence[str], rows: Iterable[Sequence]) -> str:
     def line(tag: str, cells: Sequence) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
     return "\n".join(["<table>", line("th", heads), *(line("td", row) for row in rows), "</table>"])
 
 
-def image(picture: Image.Image, title: str, kind: str = "", widest: int = WIDEST) -> str:
+def render_image(picture: Image.Image, title: str, kind: str = "", widest: int = WIDEST) -> str:
+    """An img element that holds the picture, shrunk to a width of `widest` pixels; `kind` is its CSS class."""
     buffer, form = io.BytesIO(), "jpeg" if picture.width > widest else "png"
     picture = picture.convert("RGB")
     picture.thumbnail((widest, picture.height))

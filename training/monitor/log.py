@@ -3,10 +3,10 @@
     {"stage", "iteration", "task", "veteran", "used", "usage": {expert: share}, "norm", "missed", "seconds"}
     {"stage", "iteration", "validation": {task: {"loss", "usage": {expert: share}}}}
 
-A stage that learns features besides adds "features", the mean of their loss, and "rank", the effective one (coredi).
+A stage that also learns features adds "features", the mean of their loss, and "rank", the effective one (coredi).
 
-`iteration` counts those done, the one of the line included. After a kill the log may be ahead of the checkpoint and
-end in half a line: where a stage goes on, what it will do again is cut off.
+`iteration` counts those done, the one of the line included. After a kill the log may be ahead of the checkpoint and end
+in half a line: a stage that goes on first drops the lines of iterations that it will repeat.
 """
 
 import json
@@ -19,16 +19,18 @@ from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
 from ..trainer import Step, Trainer
 
-LOG = "log.jsonl"
+LOG_FILE = "log.jsonl"
 
 
-class Log(Listener):
+class LogWriter(Listener):
+    """Appends to log.jsonl in a run's folder."""
+
     def __init__(self, out: Path):
-        self.path = out / LOG
+        self.path = out / LOG_FILE
         self.since = 0.0
 
     def stage_began(self, trainer: Trainer) -> None:
-        cut(self.path, trainer.stage.name, trainer.iteration)
+        truncate_log(self.path, trainer.stage.name, trainer.iteration)
         self.since = time.monotonic()
 
     def stepped(self, trainer: Trainer, step: Step) -> None:
@@ -37,7 +39,7 @@ class Log(Listener):
             task=step.task,
             veteran=step.veteran,
             used=step.used,
-            usage=named(trainer, step.usage),
+            usage=name_experts(trainer, step.usage),
             norm=step.norm,
             missed=trainer.missed,
             seconds=round(time.monotonic() - self.since, 4),
@@ -45,8 +47,10 @@ class Log(Listener):
         )
 
     def validated(self, trainer: Trainer, found: Mapping) -> None:
-        each = {task: {"loss": one.loss, "usage": named(trainer, one.usage)} for task, one in found.items()}
-        self._write(trainer, validation=each)
+        values = {
+            task: {"loss": result.loss, "usage": name_experts(trainer, result.usage)} for task, result in found.items()
+        }
+        self._write(trainer, validation=values)
 
     def saved(self, trainer: Trainer, path: Path) -> None:
         self.since = time.monotonic()
@@ -60,28 +64,30 @@ class Log(Listener):
         self.since = time.monotonic()
 
 
-def named(trainer: Trainer, usage: tuple[float, ...]) -> dict[str, float]:
+def name_experts(trainer: Trainer, usage: tuple[float, ...]) -> dict[str, float]:
+    """Names the shares of a router's columns."""
     return dict(zip(trainer.columns, usage, strict=True))
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """Its whole lines; none if there is no log."""
+    """Yields a log's whole lines; none if there is no log."""
     if path.exists():
         with open(path, encoding="utf-8", errors="replace") as file:
-            yield from filter(None, map(_parsed, file))
+            yield from filter(None, map(_parse_line, file))
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parse_line(line: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        values = json.loads(line)
     except ValueError:
         return None
-    known = isinstance(found, dict) and isinstance(found.get("stage"), str) and isinstance(found.get("iteration"), int)
-    return found if known and line.endswith("\n") else None
+    is_line = isinstance(values, dict) and isinstance(values.get("stage"), str)
+    is_line = is_line and isinstance(values.get("iteration"), int) and line.endswith("\n")
+    return values if is_line else None
 
 
-def cut(path: Path, stage: str, iteration: int) -> None:
-    """Drops a stage's lines beyond an iteration, and what is no line."""
+def truncate_log(path: Path, stage: str, iteration: int) -> None:
+    """Drops a stage's lines beyond an iteration, and what is no whole line."""
     if not path.exists():
         return
     with atomic_write(path) as partial, open(partial, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Line charts of a run, drawn with Pillow."""
+"""Line charts, drawn with Pillow."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,30 +12,36 @@ from .route_map import COLOURS, EMPTY, INK, PAPER
 
 LEFT, TOP, RIGHT, BOTTOM = 64, 64, 20, 44
 FINER = 2
-"""Drawn larger by this and shrunk, for smooth lines."""
+"""Charts are drawn larger by this factor and shrunk, for smooth lines."""
 BUCKETS = 400
-"""A curve of more points shows means."""
+"""Points of a curve at most; more are averaged in as many groups."""
 DIM = (128, 132, 142)
 LONGEST_NAME = 18
 FEW = 25
-"""Points that are worth a dot each."""
+"""Curves with fewer points show each as a dot."""
 LARGEST = 1e30
 UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 """From what size on a number is shown in a larger unit."""
 
 
+Values = Sequence[float] | np.ndarray
+
+
 class Curve(NamedTuple):
-    x: Sequence[float]
-    y: Sequence[float]
+    """Points of a line, in order."""
+
+    x: Values
+    y: Values
 
 
 @dataclass(frozen=True)
 class Frame:
-    """From numbers to places in the picture."""
+    """Maps numbers to places in the picture."""
 
     width: int
     height: int
     x: tuple[float, float]
+    """Lowest and highest number across."""
     y: tuple[float, float]
 
     def place(self, x: float, y: float) -> tuple[float, float]:
@@ -44,7 +50,7 @@ class Frame:
         return (LEFT + inner[0] * across) * FINER, (self.height - BOTTOM - inner[1] * min(max(up, 0), 1)) * FINER
 
 
-def chart(
+def draw_chart(
     title: str,
     curves: Mapping[str, Curve],
     across: str = "iterations",
@@ -54,38 +60,40 @@ def chart(
     marks: Mapping[str, float] | None = None,
     size: tuple[int, int] = (720, 360),
 ) -> Image.Image:
-    """A line a curve. What is not finite is left out; with `smooth`, means over so many points lie over a dim line.
+    """Draws a line a curve, without points that are not finite.
 
-    `marks` are named upright lines.
+    With `smooth`, averages over so many points lie over a dim line. `across` names the horizontal axis; `low` and `high`
+    fix the vertical one; `marks` are named upright lines. More than seven parameters: a chart's looks, all optional.
     """
-    drawn = {name: finite(curve) for name, curve in curves.items()}
-    means = {name: thinned(averaged(curve, smooth)) for name, curve in drawn.items()}
+    finite = {name: drop_infinite(curve) for name, curve in curves.items()}
+    means = {name: thin_curve(smooth_curve(curve, smooth)) for name, curve in finite.items()}
     marks = dict(marks or {})
     reach = [curve.x for curve in means.values()] + [list(marks.values())]
-    frame = Frame(*size, span(reach), span([curve.y for curve in means.values()], low, high))
+    frame = Frame(*size, find_span(reach), find_span([curve.y for curve in means.values()], low, high))
     sheet = Image.new("RGB", (size[0] * FINER, size[1] * FINER), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _axes(draw, frame, title, across, marks)
+    _draw_axes(draw, frame, title, across, marks)
     if not any(len(curve.x) for curve in means.values()):
-        draw.text(frame.place(sum(frame.x) / 2, sum(frame.y) / 2), "nothing yet", DIM, _font(14), anchor="mm")
-    for i, curve in enumerate(drawn.values() if smooth > 1 else ()):
+        draw.text(frame.place(sum(frame.x) / 2, sum(frame.y) / 2), "nothing yet", DIM, _load_font(14), anchor="mm")
+    for i, curve in enumerate(finite.values() if smooth > 1 else ()):
         faint = tuple((colour + 3 * paper) // 4 for colour, paper in zip(COLOURS[i % len(COLOURS)], PAPER))
-        _line(draw, frame, thinned(curve), faint, 1)
+        _draw_line(draw, frame, thin_curve(curve), faint, 1)
     few = max((len(curve.x) for curve in means.values()), default=0) < FEW
     for i, curve in enumerate(means.values()):
-        _line(draw, frame, curve, COLOURS[i % len(COLOURS)], 2, dots=few)
-    _legend(draw, list(curves), size[0])
+        _draw_line(draw, frame, curve, COLOURS[i % len(COLOURS)], 2, dots=few)
+    _draw_legend(draw, list(curves), size[0])
     return sheet.resize(size, Image.Resampling.LANCZOS)
 
 
-def finite(curve: Curve) -> Curve:
+def drop_infinite(curve: Curve) -> Curve:
+    """Leaves out points that are not finite."""
     x, y = np.asarray(curve.x, dtype=float), np.asarray(curve.y, dtype=float)
-    known = (abs(x) < LARGEST) & (abs(y) < LARGEST)
-    return Curve(x[known], y[known])
+    is_finite = (abs(x) < LARGEST) & (abs(y) < LARGEST)
+    return Curve(x[is_finite], y[is_finite])
 
 
-def averaged(curve: Curve, window: int) -> Curve:
-    """The mean of so many values up to each."""
+def smooth_curve(curve: Curve, window: int) -> Curve:
+    """Averages so many values up to each."""
     if window <= 1 or len(curve.y) == 0:
         return curve
     sums = np.concatenate([[0.0], np.cumsum(curve.y)])
@@ -94,17 +102,19 @@ def averaged(curve: Curve, window: int) -> Curve:
     return Curve(curve.x, (sums[ends] - sums[starts]) / (ends - starts))
 
 
-def thinned(curve: Curve) -> Curve:
-    """No more points than the picture can show."""
+def thin_curve(curve: Curve) -> Curve:
+    """Averages neighbours where there are more points than the picture can show."""
     if len(curve.x) <= BUCKETS:
         return curve
     parts = [np.array_split(np.asarray(values), BUCKETS) for values in curve]
-    return Curve(*([float(part.mean()) for part in each] for each in parts))
+    return Curve(*([float(group.mean()) for group in groups] for groups in parts))
 
 
-def span(values: Sequence[Sequence[float]], low: float | None = None, high: float | None = None) -> tuple[float, float]:
-    """From the lowest to the highest, never empty."""
-    flat = [float(value) for each in values for value in each]
+def find_span(
+    values: Sequence[Values], low: float | None = None, high: float | None = None
+) -> tuple[float, float]:
+    """From the lowest value to the highest, or from `low` to `high` where given; never empty."""
+    flat = [float(value) for part in values for value in part]
     low = min(flat, default=0.0) if low is None else low
     high = max(flat, default=1.0) if high is None else high
     if high - low < 1e-9 * max(abs(high), abs(low), 1e-9):
@@ -113,8 +123,8 @@ def span(values: Sequence[Sequence[float]], low: float | None = None, high: floa
     return low, high
 
 
-def ticks(low: float, high: float, most: int = 6, least: float = 0.0) -> list[float]:
-    """Round numbers within: steps of 1, 2 or 5, and no smaller than `least`."""
+def place_ticks(low: float, high: float, most: int = 6, least: float = 0.0) -> list[float]:
+    """Round numbers within a span: steps of 1, 2 or 5, and no smaller than `least`."""
     size = 10 ** math.floor(math.log10((high - low) / most))
     step = next(size * times for times in (1, 2, 5, 10, 20) if (high - low) / (size * times) <= most)
     step = max(step, least)
@@ -122,33 +132,34 @@ def ticks(low: float, high: float, most: int = 6, least: float = 0.0) -> list[fl
     return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def label(value: float) -> str:
+def format_number(value: float) -> str:
+    """A number for an axis, in thousands, millions or more where it is large."""
     for least, unit, letter in UNITS:
         if abs(value) >= least:
             return f"{value / unit:.4g}{letter}"
     return "0" if abs(value) < 1e-12 else f"{value:.4g}"
 
 
-def _axes(draw, frame: Frame, title: str, across: str, marks: Mapping[str, float]) -> None:
+def _draw_axes(draw, frame: Frame, title: str, across: str, marks: Mapping[str, float]) -> None:
     (left, right), (low, high) = frame.x, frame.y
-    for value in ticks(low, high):
+    for value in place_ticks(low, high):
         (x, y), (end, _) = frame.place(left, value), frame.place(right, value)
         draw.line((x, y, end, y), EMPTY, FINER)
-        draw.text((x - 8 * FINER, y), label(value), INK, _font(12), anchor="rm")
-    for value in ticks(left, right, 8, least=float(across == "iterations")):  # which are whole
+        draw.text((x - 8 * FINER, y), format_number(value), INK, _load_font(12), anchor="rm")
+    for value in place_ticks(left, right, 8, least=float(across == "iterations")):  # which are whole
         x, y = frame.place(value, low)
         draw.line((x, y, x, y + 5 * FINER), DIM, FINER)
-        draw.text((x, y + 8 * FINER), label(value), INK, _font(12), anchor="ma")
+        draw.text((x, y + 8 * FINER), format_number(value), INK, _load_font(12), anchor="ma")
     for name, value in marks.items():
         (x, bottom), (_, top) = frame.place(value, low), frame.place(value, high)
         draw.line((x, bottom, x, top), DIM, FINER)
-        draw.text((x + 4 * FINER, top + 2 * FINER), shortened(name), DIM, _font(11))
+        draw.text((x + 4 * FINER, top + 2 * FINER), shorten(name), DIM, _load_font(11))
     draw.line((*frame.place(left, low), *frame.place(right, low)), DIM, FINER)
-    draw.text((LEFT * FINER, 10 * FINER), title, INK, _font(15))
-    draw.text(((frame.width - RIGHT) * FINER, (frame.height - 6) * FINER), across, DIM, _font(12), anchor="rs")
+    draw.text((LEFT * FINER, 10 * FINER), title, INK, _load_font(15))
+    draw.text(((frame.width - RIGHT) * FINER, (frame.height - 6) * FINER), across, DIM, _load_font(12), anchor="rs")
 
 
-def _line(draw, frame: Frame, curve: Curve, colour, width: int, dots: bool = False) -> None:
+def _draw_line(draw, frame: Frame, curve: Curve, colour, width: int, dots: bool = False) -> None:
     points = [frame.place(x, y) for x, y in zip(*curve)]
     if len(points) > 1:
         draw.line(points, colour, width * FINER, joint="curve")
@@ -157,21 +168,21 @@ def _line(draw, frame: Frame, curve: Curve, colour, width: int, dots: bool = Fal
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
 
 
-def _legend(draw, names: Sequence[str], width: int) -> None:
+def _draw_legend(draw, names: Sequence[str], width: int) -> None:
     x, y = LEFT * FINER, 36 * FINER
-    for i, name in enumerate(map(shortened, names)):
-        room = 18 * FINER + draw.textlength(name, _font(12))
+    for i, name in enumerate(map(shorten, names)):
+        room = 18 * FINER + draw.textlength(name, _load_font(12))
         if x + room > (width - RIGHT) * FINER:
-            draw.text((x, y), "...", INK, _font(12))
+            draw.text((x, y), "...", INK, _load_font(12))
             return
         draw.rectangle((x, y + 3 * FINER, x + 11 * FINER, y + 13 * FINER), COLOURS[i % len(COLOURS)])
-        draw.text((x + 16 * FINER, y), name, INK, _font(12))
+        draw.text((x + 16 * FINER, y), name, INK, _load_font(12))
         x += room + 14 * FINER
 
 
-def shortened(name: str) -> str:
+def shorten(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
 
 
-def _font(size: int) -> ImageFont.ImageFont:
+def _load_font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=size * FINER)

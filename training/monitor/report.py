@@ -1,4 +1,4 @@
-"""report.html: a run on one page that needs nothing beside it. Whatever comes from outside is escaped."""
+"""report.html: a run on one page that needs no other file. All text is escaped."""
 
 import logging
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
 from ..trainer import Trainer
 from .history import History
-from .html_page import image, table, whole_page
-from .log import LOG, read_log
-from .samples import latest
-from .terminal import span
+from .html_page import render_image, render_page, render_table
+from .log import LOG_FILE, read_log
+from .samples import find_latest
+from .terminal import format_duration
 
 REPORT = "report.html"
 LEGEND = "a row a task; source, drawn, target, in turn"
@@ -26,10 +26,13 @@ LEGENDS = {OWN: "some of the photos; below, what the prompts give"}
 """What samples show: by task, where it is not the same."""
 
 
-class Report(Listener):
+class ReportWriter(Listener):
+    """Writes the page when a stage ends, and when it is asked to."""
+
     def __init__(self, out: Path, curriculum: Curriculum, seed: int, recipe: str):
         self.path, self.curriculum, self.seed, self.recipe = out / REPORT, curriculum, seed, recipe
         self.began = False
+        """Whether a stage has begun: before, the folder may be another run's."""
 
     def stage_began(self, trainer: Trainer) -> None:
         self.began = True
@@ -45,28 +48,28 @@ class Report(Listener):
 
 
 def write_report(path: Path, curriculum: Curriculum, seed: int, recipe: str) -> None:
-    """Of the run in its folder."""
+    """Writes the page of the run in the path's folder."""
     with atomic_write(path) as partial:
-        partial.write_text(page(path.parent, curriculum, seed, recipe), encoding="utf-8")
+        partial.write_text(render_report(path.parent, curriculum, seed, recipe), encoding="utf-8")
 
 
-def page(out: Path, curriculum: Curriculum, seed: int, recipe: str) -> str:
-    history = History.of(read_log(out / LOG))
-    parts = [f"<h1>CoLoGen training: {escape(recipe)}</h1>", _stages(curriculum, history)]
-    for title, picture in history.pictures().items():
-        parts.append(image(picture, title))
-    parts += ["<h2>Held out</h2>", _validations(history), "<h2>Samples</h2>"]
+def render_report(out: Path, curriculum: Curriculum, seed: int, recipe: str) -> str:
+    history = History.from_log(read_log(out / LOG_FILE))
+    parts = [f"<h1>CoLoGen training: {escape(recipe)}</h1>", _render_stages(curriculum, history)]
+    for title, picture in history.draw_charts().items():
+        parts.append(render_image(picture, title))
+    parts += ["<h2>Held out</h2>", _render_validations(history), "<h2>Samples</h2>"]
     for stage in curriculum.stages:
-        if path := latest(out, stage.name):
+        if path := find_latest(out, stage.name):
             with Image.open(path) as picture:
                 parts += [f"<p>{escape(stage.name)}: {LEGENDS.get(stage.task, LEGEND)}</p>"]
-                parts.append(image(picture, f"samples of {stage.name}", "pixels"))
+                parts.append(render_image(picture, f"samples of {stage.name}", "pixels"))
     settings = {"seed": seed, **asdict(curriculum.settings), **{f"toy.{k}": v for k, v in curriculum.toy.items()}}
-    parts += ["<h2>Recipe</h2>", table(("setting", "value"), settings.items())]
-    return whole_page(recipe, parts)
+    parts += ["<h2>Recipe</h2>", render_table(("setting", "value"), settings.items())]
+    return render_page(recipe, parts)
 
 
-def _stages(curriculum: Curriculum, history: History) -> str:
+def _render_stages(curriculum: Curriculum, history: History) -> str:
     heads = "stage task iterations batch rho veteran replay loss usage time missed".split()
     rows = []
     for stage in curriculum.stages:
@@ -74,28 +77,27 @@ def _stages(curriculum: Curriculum, history: History) -> str:
         if curve := history.loss.get(stage.name):
             row[2] = f"{curve.x[-1] - history.starts[stage.name]:.0f} of {stage.iterations}"
             row += [f"{mean(curve.y):.4f}", f"{mean(history.newest[stage.name].y):.0%}"]
-            row += [span(history.seconds[stage.name]), history.missed[stage.name]]
+            row += [format_duration(history.seconds[stage.name]), history.missed[stage.name]]
         rows.append(row)
-    return table(heads, rows)
+    return render_table(heads, rows)
 
 
-def mean(values: Sequence[float]) -> float:
-    """Of the last tenth."""
-    some = values[-max(1, len(values) // 10) :]
-    return sum(some) / len(some)
+def average_last_tenth(values: Sequence[float]) -> float:
+    last = values[-max(1, len(values) // 10) :]
+    return sum(last) / len(last)
 
 
-def _validations(history: History) -> str:
-    """A row a task, a column a stage: what each stage's last validation says of every task so far."""
-    tasks = dict.fromkeys(task for found in history.last.values() for task in found)
+def _render_validations(history: History) -> str:
+    """A row a task, a column a stage: each stage's last validation of every task so far."""
+    tasks = dict.fromkeys(task for validation in history.last.values() for task in validation)
     if not tasks:
         return "<p>No validation yet.</p>"
-    rows = [(task, *(_validation(found.get(task)) for found in history.last.values())) for task in tasks]
-    return table(("task", *(f"after {stage}" for stage in history.last)), rows)
+    rows = [(task, *(_format_validation(validation.get(task)) for validation in history.last.values())) for task in tasks]
+    return render_table(("task", *(f"after {stage}" for stage in history.last)), rows)
 
 
-def _validation(found: tuple[float, dict[str, float]] | None) -> str:
-    if found is None:
+def _format_validation(result: tuple[float, dict[str, float]] | None) -> str:
+    if result is None:
         return ""
-    loss, usage = found
+    loss, usage = result
     return f"{loss:.4f} ({' '.join(f'{name} {share:.0%}' for name, share in usage.items())})"

@@ -1,4 +1,4 @@
-"""samples/: the pictures that a stage draws on its way, one PNG each time."""
+"""samples/: the pictures that a stage generates while it trains, one PNG each time."""
 
 from pathlib import Path
 
@@ -9,12 +9,14 @@ from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
 from ..trainer import Trainer
 
-FOLDER = "samples"
+SAMPLES_FOLDER = "samples"
 
 
-class Samples(Listener):
+class SampleWriter(Listener):
+    """Writes them into a run's folder."""
+
     def __init__(self, out: Path):
-        self.folder = out / FOLDER
+        self.folder = out / SAMPLES_FOLDER
 
     def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
         path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}-{trainer.iteration:09}.png"
@@ -22,8 +24,8 @@ class Samples(Listener):
             Image.fromarray(grid).save(partial, format="PNG")
 
 
-def latest(out: Path, stage: str) -> Path | None:
-    """The last picture of a stage."""
-    numbered = (out / FOLDER).glob(f"*-{stage}-*.png")
-    ours = [path for path in numbered if path.stem.partition("-")[2].rpartition("-")[0] == stage]
-    return max(ours, key=lambda path: path.stem.rpartition("-")[2], default=None)
+def find_latest(out: Path, stage: str) -> Path | None:
+    """The newest picture of a stage."""
+    numbered = (out / SAMPLES_FOLDER).glob(f"*-{stage}-*.png")
+    stage_paths = [path for path in numbered if path.stem.partition("-")[2].rpartition("-")[0] == stage]
+    return max(stage_paths, key=lambda path: path.stem.rpartition("-")[2], default=None)

@@ -1,11 +1,12 @@
-"""Being asked to stop: the first signal lets the iteration end and saves everything, the second one kills as always.
+"""Stopping by Ctrl-C or SIGTERM: the first signal lets the iteration end and saves everything, the second one kills as always.
 
-torchrun hands signals on that its processes have heard themselves: there, only torchrun kills.
+torchrun passes signals on that its processes have received themselves: there, only torchrun kills.
 """
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from ..distributed import ranks
 from ..listener import Listener
@@ -13,25 +14,26 @@ from ..listener import Listener
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Signals(Listener):
-    """Hears them while it is `listening`."""
+class StopSignals(Listener):
+    """Asks a run to stop once a signal has come, while its handler is installed."""
 
     def __init__(self):
-        self.heard = 0
+        self.received = 0
+        """The last signal's number; 0: none."""
 
     def wants_stop(self) -> bool:
-        return self.heard > 0
+        return self.received > 0
 
     @contextmanager
-    def listening(self) -> Iterator["Signals"]:
-        before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+    def installed(self) -> Iterator["Signals"]:
+        before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, frame) -> None:
-        self.heard = number
-        for each in SIGNALS if ranks.count() == 1 else ():
-            signal.signal(each, signal.SIG_DFL)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        for other in SIGNALS if ranks.count() == 1 else ():
+            signal.signal(other, signal.SIG_DFL)

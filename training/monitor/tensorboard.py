@@ -1,4 +1,4 @@
-"""A run for TensorBoard, a folder a stage: losses, usage, validation, samples as pictures."""
+"""Files for TensorBoard, a folder a stage: losses, usage, validation, samples as pictures."""
 
 import logging
 from collections.abc import Mapping
@@ -10,12 +10,14 @@ from ...prw.bank.bank import Bank
 from ..listener import Listener
 from ..recipes.curriculum import Stage
 from ..trainer import Step, Trainer
-from .log import named
+from .log import name_experts
 
 FOLDER = "tensorboard"
 
 
-class TensorBoard(Listener):
+class TensorBoardWriter(Listener):
+    """Writes them into a run's folder, if TensorBoard is installed."""
+
     def __init__(self, out: Path):
         self.folder = out / FOLDER
         self.writer = None
@@ -30,24 +32,26 @@ class TensorBoard(Listener):
             self.missing = True
             return
         path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}"
-        # what a kill left beyond the checkpoint is dropped
+        # steps that a kill left beyond the checkpoint are dropped
         self.writer = SummaryWriter(str(path), purge_step=trainer.iteration + 1)
 
     def stepped(self, trainer: Trainer, step: Step) -> None:
         rate = trainer.optimizer.param_groups[0]["lr"]
         values = {"task": step.task, "veteran": step.veteran, "gradient": step.norm, "rate": rate}
-        usage = {f"usage/{name}": share for name, share in named(trainer, step.usage).items()}
-        self._scalars(trainer, {f"train/{name}": value for name, value in values.items()} | usage)
+        usage = {f"usage/{name}": share for name, share in name_experts(trainer, step.usage).items()}
+        self._add_scalars(trainer, {f"train/{name}": value for name, value in values.items()} | usage)
 
     def validated(self, trainer: Trainer, found: Mapping) -> None:
-        self._scalars(trainer, {f"validation/{task}": one.loss for task, one in found.items()})
+        self._add_scalars(trainer, {f"validation/{task}": one.loss for task, one in found.items()})
 
     def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
         if self.writer:
             self.writer.add_image("samples", grid, trainer.iteration, dataformats="HWC")
 
-    def _scalars(self, trainer: Trainer, values: Mapping[str, float]) -> None:
-        for name, value in values.items() if self.writer else ():
+    def _add_scalars(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        if self.writer is None:
+            return
+        for name, value in values.items():
             self.writer.add_scalar(name, value, trainer.iteration)
 
     def saved(self, trainer: Trainer, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run as the terminal shows it: one line that changes in place, or a line now and then where nobody watches."""
+"""Progress in a terminal: one line that changes in place, or a line now and then where the output is a file."""
 
 import shutil
 import sys
@@ -12,13 +12,13 @@ from ..recipes.curriculum import Stage
 from ..trainer import Step, Trainer
 
 LIVE, QUIET = 0.1, 60.0
-"""Seconds between two lines, for a person and for a file."""
-MEMORY = 0.98
-"""Of the loss that is shown: its moving average."""
+"""Seconds between two lines, in a terminal and in a file."""
+MOMENTUM = 0.98
+"""Weight of the past in the loss that is shown, a moving average."""
 
 
-class Line:
-    """Where progress is written."""
+class ProgressLine:
+    """Writes progress to a stream."""
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
         self.stream, self.clock = stream or sys.stdout, clock
@@ -26,7 +26,7 @@ class Line:
         self.shown, self.open = -QUIET, False
 
     def show(self, text: str, last: bool = False) -> None:
-        """Progress: the next one takes its place, unless it is the last."""
+        """Writes progress, which the next call replaces unless it is the last; calls in quick succession are skipped."""
         now = self.clock()
         if not last and now - self.shown < (LIVE if self.live else QUIET):
             return
@@ -39,22 +39,25 @@ class Line:
         self.stream.flush()
 
     def say(self, text: str) -> None:
-        """Something that stays."""
+        """Writes a line that stays."""
         self.stream.write(("\r\x1b[K" if self.open else "") + text + "\n")
         self.stream.flush()
         self.open = False
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """What is made before the first stage; a total of 0 is not known."""
+    def count(self, what: str, done: int, total: int) -> None:
+        """Writes how much of something is done; a total of 0 is not known."""
         self.show(f"{what}  {done}/{total}" if total else f"{what}  {done}", last=0 < total <= done)
 
-    def leave(self) -> None:
+    def finish(self) -> None:
+        """Ends a line that is still to change."""
         if self.open:
             self.say("")
 
 
-class Terminal(Listener):
-    def __init__(self, stages: Sequence[Stage], line: Line):
+class TerminalProgress(Listener):
+    """Shows the progress of a run's stages."""
+
+    def __init__(self, stages: Sequence[Stage], line: ProgressLine):
         self.names, self.line = [stage.name for stage in stages], line
 
     def stage_began(self, trainer: Trainer) -> None:
@@ -62,8 +65,8 @@ class Terminal(Listener):
         self.loss, self.weight = 0.0, 0.0
 
     def stepped(self, trainer: Trainer, step: Step) -> None:
-        self.loss = MEMORY * self.loss + (1 - MEMORY) * step.task
-        self.weight = MEMORY * self.weight + 1 - MEMORY
+        self.loss = MOMENTUM * self.loss + (1 - MOMENTUM) * step.task
+        self.weight = MOMENTUM * self.weight + 1 - MOMENTUM
         self.line.show(self._progress(trainer, step), last=trainer.finished)
 
     def _progress(self, trainer: Trainer, step: Step) -> str:
@@ -87,7 +90,8 @@ class Terminal(Listener):
         self.line.say(f"{stage.name} is done after {span(self.line.clock() - self.since)}.")
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """As hours:minutes:seconds."""
     minutes, seconds = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

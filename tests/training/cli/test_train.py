@@ -20,12 +20,12 @@ from cologen.training.cli.train import AGAIN
 from cologen.training.listener import Listener
 from cologen.training.monitor.history import History
 from cologen.training.monitor.log import read_log
-from cologen.training.monitor.plots import LEFT, TOP, Curve, chart, label, ticks
+from cologen.training.monitor.plots import LEFT, TOP, Curve, draw_chart, format_number, place_ticks
 from cologen.training.monitor.report import write_report
 from cologen.training.monitor.route_map import COLOURS
-from cologen.training.monitor.samples import Samples, latest
-from cologen.training.monitor.tensorboard import TensorBoard
-from cologen.training.monitor.terminal import Line, Terminal
+from cologen.training.monitor.samples import SampleWriter, find_latest
+from cologen.training.monitor.tensorboard import TensorBoardWriter
+from cologen.training.monitor.terminal import ProgressLine, TerminalProgress
 from cologen.training.recipes.curriculum import load_curriculum
 from cologen.training.recipes.read_recipe import tables
 from cologen.training.setup import build_run
@@ -85,7 +85,7 @@ def test_a_recipe_becomes_a_bank_and_a_report(capsys, asked, tmp_path):
     out = tmp_path / "out/train/mine"
     assert list(Bank.open(out / "bank.safetensors").info.experts) == ["inpaint", "ground"]
     assert len([line for line in read_log(out / "log.jsonl") if "task" in line]) == 10
-    assert latest(out, "ground").name == "2-ground-000000006.png"
+    assert find_latest(out, "ground").name == "2-ground-000000006.png"
     assert (out / "report.html").exists() and len(list((out / "tensorboard").iterdir())) == 2
     (call,) = asked
     assert (str(call.out), call.device, call.seed, call.share) == ("out/train/mine", "cpu", 0, 1.0)
@@ -270,7 +270,7 @@ class Screen:
 def told(live, seconds):
     """What a terminal shows of a stage of ten iterations that take so long each."""
     screen, clock = Screen(live), SimpleNamespace(now=0.0)
-    terminal = Terminal(tiny_curriculum(10).stages, Line(screen, lambda: clock.now))
+    terminal = TerminalProgress(tiny_curriculum(10).stages, ProgressLine(screen, lambda: clock.now))
     trainer = SimpleNamespace(
         stage=tiny_curriculum(10).stages[1],
         columns=("inpaint", "ground"),
@@ -318,9 +318,9 @@ def events(folder):
 def test_tensorboard_gets_losses_usage_and_samples(tmp_path):
     pytest.importorskip("tensorboard")
     recipe = tiny_curriculum(4, validate_every=2, sample_every=4, sample_steps=1)
-    from cologen.training.monitor.log import Log
+    from cologen.training.monitor.log import LogWriter
 
-    tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), TensorBoard(tmp_path)]).train(only="inpaint")
+    tiny_run(tmp_path, recipe, listeners=[LogWriter(tmp_path), TensorBoardWriter(tmp_path)]).train(only="inpaint")
     found = events(tmp_path / "tensorboard/1-inpaint")
     steps = [line for line in read_log(tmp_path / "log.jsonl") if "task" in line]
     checks = [line for line in read_log(tmp_path / "log.jsonl") if "validation" in line]
@@ -335,7 +335,7 @@ def test_tensorboard_gets_losses_usage_and_samples(tmp_path):
 def test_without_tensorboard_training_goes_on_with_one_sentence(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with caplog.at_level("INFO"):
-        tiny_run(tmp_path, tiny_curriculum(1), listeners=[TensorBoard(tmp_path)]).train()
+        tiny_run(tmp_path, tiny_curriculum(1), listeners=[TensorBoardWriter(tmp_path)]).train()
     said = [record.getMessage() for record in caplog.records if "TensorBoard" in record.getMessage()]
     assert said == ["TensorBoard is not installed: training goes on without its files."]
 
@@ -343,13 +343,13 @@ def test_without_tensorboard_training_goes_on_with_one_sentence(tmp_path, monkey
 def test_what_cannot_be_told_stops_nothing_and_is_said_once(tmp_path, caplog):
     (tmp_path / "samples").write_text("in the way")
     recipe = tiny_curriculum(2, sample_every=1, sample_steps=1)
-    bank = tiny_run(tmp_path, recipe, listeners=[Samples(tmp_path)]).train()
+    bank = tiny_run(tmp_path, recipe, listeners=[SampleWriter(tmp_path)]).train()
     assert len(bank.info.experts) == 3
     assert [record.getMessage()[:21] for record in caplog.records] == ["Samples cannot write "]
 
 
 def test_samples_are_the_pictures_that_were_drawn(tmp_path):
-    samples, trainer = Samples(tmp_path), tiny_trainer(tiny_inputs(None, None, None, 0, 1, None).host)
+    samples, trainer = SampleWriter(tmp_path), tiny_trainer(tiny_inputs(None, None, None, 0, 1, None).host)
     for trainer.iteration in (9, 10):
         grid = np.random.default_rng(trainer.iteration).integers(0, 256, (8, 24, 3), dtype=np.uint8)
         samples.sampled(trainer, grid)
@@ -357,9 +357,9 @@ def test_samples_are_the_pictures_that_were_drawn(tmp_path):
         "2-ground-000000009.png",
         "2-ground-000000010.png",
     ]
-    with Image.open(latest(tmp_path, "ground")) as picture:
+    with Image.open(find_latest(tmp_path, "ground")) as picture:
         assert np.array_equal(np.asarray(picture), grid)
-    assert latest(tmp_path, "round") is None and latest(tmp_path, "inpaint") is None
+    assert find_latest(tmp_path, "round") is None and find_latest(tmp_path, "inpaint") is None
 
 
 def painted(picture, colour, box=None):
@@ -373,31 +373,31 @@ PLOT = (LEFT + 1, TOP - 4, 720, 360)
 
 
 def test_a_chart_puts_values_where_its_axes_say():
-    rising = painted(chart("t", {"a": Curve([0, 100], [0.0, 1.0])}), COLOURS[0], PLOT)
+    rising = painted(draw_chart("t", {"a": Curve([0, 100], [0.0, 1.0])}), COLOURS[0], PLOT)
     first, last = rising[rising[:, 1] < 20], rising[rising[:, 1] > 600]
     assert first[:, 0].min() > 200 > last[:, 0].max()
-    level = painted(chart("t", {"a": Curve([0, 1, 2], [0.3] * 3)}), COLOURS[0], PLOT)
+    level = painted(draw_chart("t", {"a": Curve([0, 1, 2], [0.3] * 3)}), COLOURS[0], PLOT)
     assert np.ptp(level[:, 0]) < 9 and np.ptp(level[:, 1]) > 600
-    dot = painted(chart("t", {"a": Curve([5], [0.3])}), COLOURS[0], PLOT)
+    dot = painted(draw_chart("t", {"a": Curve([5], [0.3])}), COLOURS[0], PLOT)
     assert 0 < len(dot) < 100 and np.ptp(dot[:, 0]) < 12
 
 
 def test_a_chart_leaves_out_what_is_no_number_and_shows_every_name():
     nan = float("nan")
-    clean = chart("t", {"a": Curve([0, 2, 3], [1.0, 2.0, 1.5])})
-    assert chart("t", {"a": Curve([0, 1, 2, 2.5, 3], [1.0, nan, 2.0, math.inf, 1.5])}) == clean
-    nothing = chart("t", {})
+    clean = draw_chart("t", {"a": Curve([0, 2, 3], [1.0, 2.0, 1.5])})
+    assert draw_chart("t", {"a": Curve([0, 1, 2, 2.5, 3], [1.0, nan, 2.0, math.inf, 1.5])}) == clean
+    nothing = draw_chart("t", {})
     assert nothing.size == (720, 360) and not len(painted(nothing, COLOURS[0]))
-    both = chart("t", {"a": Curve([1, 2], [nan, nan]), "b": Curve([1, 2], [3.0, 4.0])})
+    both = draw_chart("t", {"a": Curve([1, 2], [nan, nan]), "b": Curve([1, 2], [3.0, 4.0])})
     assert len(painted(both, COLOURS[0], (0, 0, 720, TOP - 4))) > 50  # in the legend
     assert not len(painted(both, COLOURS[0], PLOT)) and len(painted(both, COLOURS[1], PLOT)) > 500
     many = Curve(np.arange(10**5), np.ones(10**5))
-    assert len(painted(chart("t", {"a": many}, smooth=50), COLOURS[0], PLOT)) > 500
+    assert len(painted(draw_chart("t", {"a": many}, smooth=50), COLOURS[0], PLOT)) > 500
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (2.30, 4.21), (-3e8, 1e7), (1e-9, 2e-9), (0.27, 0.33), (1, 60)])
 def test_ticks_are_few_round_numbers_within(low, high):
-    found = ticks(low, high)
+    found = place_ticks(low, high)
     assert 2 <= len(found) <= 7
     assert all(low - 1e-6 * (high - low) <= value <= high + 1e-6 * (high - low) for value in found)
     steps = {f"{b - a:.3e}" for a, b in zip(found, found[1:])}
@@ -405,11 +405,11 @@ def test_ticks_are_few_round_numbers_within(low, high):
 
 
 def test_iterations_on_an_axis_are_whole():
-    assert ticks(1, 5, 8, least=1) == [1, 2, 3, 4, 5] and ticks(4.5, 5.5, 8, least=1) == [5]
+    assert place_ticks(1, 5, 8, least=1) == [1, 2, 3, 4, 5] and place_ticks(4.5, 5.5, 8, least=1) == [5]
 
 
 def test_numbers_on_axes_are_short():
-    assert [label(value) for value in (0, 0.25, 1500, 20_000, 2.5e6, -3e8, 7e9)] == [
+    assert [format_number(value) for value in (0, 0.25, 1500, 20_000, 2.5e6, -3e8, 7e9)] == [
         "0", "0.25", "1500", "20k", "2.5M", "-300M", "7G",
     ]  # fmt: skip
 
@@ -446,9 +446,9 @@ class Page(html.parser.HTMLParser):
 def test_the_report_needs_nothing_beside_it_and_escapes_what_it_is_given(tmp_path):
     recipe = tiny_curriculum(3, validate_every=3, sample_every=3, sample_steps=1)
     recipe.toy["<script>alert(1)</script>"] = "</td><img src=http://example.org>"
-    from cologen.training.monitor.log import Log
+    from cologen.training.monitor.log import LogWriter
 
-    tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), Samples(tmp_path)]).train()
+    tiny_run(tmp_path, recipe, listeners=[LogWriter(tmp_path), SampleWriter(tmp_path)]).train()
     write_report(tmp_path / "report.html", recipe, 123456, "<b>mine</b>")
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
