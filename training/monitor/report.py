@@ -76,7 +76,7 @@ def _render_stages(curriculum: Curriculum, history: History) -> str:
         row = [stage.name, stage.task, stage.iterations, stage.batch, stage.rho, stage.veteran, stage.replay]
         if curve := history.loss.get(stage.name):
             row[2] = f"{curve.x[-1] - history.starts[stage.name]:.0f} of {stage.iterations}"
-            row += [f"{mean(curve.y):.4f}", f"{mean(history.newest[stage.name].y):.0%}"]
+            row += [f"{average_last_tenth(curve.y):.4f}", f"{average_last_tenth(history.newest[stage.name].y):.0%}"]
             row += [format_duration(history.seconds[stage.name]), history.missed[stage.name]]
         rows.append(row)
     return render_table(heads, rows)

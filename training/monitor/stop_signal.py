@@ -4,7 +4,7 @@ torchrun passes signals on that its processes have received themselves: there, o
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,7 +25,8 @@ class StopSignals(Listener):
         return self.received > 0
 
     @contextmanager
-    def installed(self) -> Iterator["Signals"]:
+    def installed(self) -> Generator["StopSignals", None, None]:
+        """Handles signals meanwhile."""
         before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         try:
             yield self

@@ -75,7 +75,7 @@ class TerminalProgress(Listener):
         parts = [
             f"{stage.name} ({self.names.index(stage.name) + 1} of {len(self.names)})",
             f"{done}/{stage.iterations}",
-            f"{span(seconds * (stage.iterations - done))} left",
+            f"{format_duration(seconds * (stage.iterations - done))} left",
             f"loss {self.loss / self.weight:.4f}",
         ]
         shares = [f"{name} {share:.0%}" for name, share in zip(trainer.columns, step.usage, strict=True)]
@@ -87,7 +87,7 @@ class TerminalProgress(Listener):
         self.line.say(f"{trainer.stage.name} {trainer.iteration}/{trainer.stage.iterations}  held out: {losses}")
 
     def stage_ended(self, stage: Stage, bank: Bank) -> None:
-        self.line.say(f"{stage.name} is done after {span(self.line.clock() - self.since)}.")
+        self.line.say(f"{stage.name} is done after {format_duration(self.line.clock() - self.since)}.")
 
 
 def format_duration(seconds: float) -> str:
