@@ -35,6 +35,6 @@ class CoLoGenUsagePlot(io.ComfyNode):
             raise ValueError(
                 "This loss tells nothing of experts, expected that of a CoLoGen training node: connect one."
             )
-        pictures = History.of(loss["log"]).pictures()
+        pictures = History.from_log(loss["log"]).draw_charts()
         image = torch.from_numpy(np.stack([np.asarray(pictures[name], dtype=np.float32) / 255 for name in SHOWN]))
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))

@@ -112,7 +112,7 @@ def fill(writer: CacheWriter) -> None:
     total = writer.wanted or (source.reader.count_rows() or 0) * source.knobs.variants // writer.world
     for done in writer.fill():
         if ranks.rank() == 0:
-            line.progress(f"{source.name} for {writer.task}", done, total)
-    line.leave()
+            line.count(f"{source.name} for {writer.task}", done, total)
+    line.finish()
     if writer.examples and (writer.examples.stream.counter.broken or writer.examples.stream.counter.unfit):
         logging.getLogger(__name__).warning("%s: %s.", source.name, writer.examples.summarize())

@@ -102,6 +102,6 @@ def _label(args: Namespace) -> str:
     whole_set = (source.reader.count_rows() or 0) // args.shard[1]
     models = {name: str(getattr(args, name)) for name in ("detector", "segmenter", "threshold")}
     for done in write_labels(stream, labeller.label, labeller.by, args.out, models, args.batch):
-        line.progress(f"labels for {args.set}", done, whole_set)
-    line.leave()
+        line.count(f"labels for {args.set}", done, whole_set)
+    line.finish()
     return f"{args.out}\n{stream.counter.summary()}; phrases by {labeller.by}"

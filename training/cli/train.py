@@ -84,21 +84,21 @@ def _run(
 
     bank = None if args.bank is None else Bank.open(args.bank)
     line, signals, report = ProgressLine(), StopSignals(), ReportWriter(out, curriculum, args.seed, recipe)
-    say = line.progress if ranks.rank() == 0 else lambda *_: None
+    say = line.count if ranks.rank() == 0 else lambda *_: None
     with ranks.first_alone():
         inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], say)
     settle(inputs.host.flux, curriculum.settings, device)
     listeners = [*watching(out, curriculum, line, report), signals]
     try:
-        with signals.listening():
+        with signals.installed():
             if subject is None:
                 made = train_stages(inputs, curriculum, out, args.seed, listeners, bank, only)
             else:
                 made = train_subject(inputs, subject, out, args.seed, listeners)
     except Stopped:
-        raise Stopped(signal=signals.heard) from None
+        raise Stopped(signal=signals.received) from None
     finally:
-        line.leave()
+        line.finish()
         if report.began:  # else the folder may be another run's
             report.write()
     return f"{made}\n{report.path}"

@@ -110,9 +110,7 @@ def thin_curve(curve: Curve) -> Curve:
     return Curve(*([float(group.mean()) for group in groups] for groups in parts))
 
 
-def find_span(
-    values: Sequence[Values], low: float | None = None, high: float | None = None
-) -> tuple[float, float]:
+def find_span(values: Sequence[Values], low: float | None = None, high: float | None = None) -> tuple[float, float]:
     """From the lowest value to the highest, or from `low` to `high` where given; never empty."""
     flat = [float(value) for part in values for value in part]
     low = min(flat, default=0.0) if low is None else low

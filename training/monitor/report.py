@@ -92,7 +92,9 @@ def _render_validations(history: History) -> str:
     tasks = dict.fromkeys(task for validation in history.last.values() for task in validation)
     if not tasks:
         return "<p>No validation yet.</p>"
-    rows = [(task, *(_format_validation(validation.get(task)) for validation in history.last.values())) for task in tasks]
+    rows = [
+        (task, *(_format_validation(validation.get(task)) for validation in history.last.values())) for task in tasks
+    ]
     return render_table(("task", *(f"after {stage}" for stage in history.last)), rows)
 
 
