@@ -115,7 +115,8 @@ class Attachment:
         elif pooled is None:
             pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)
         grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
-        guidance = None if guidance is None else guidance.to(times).expand(len(x))
+        is_guided = guidance is not None and host.flux.params.guidance_embed
+        guidance = guidance.to(times).expand(len(x)) if is_guided else None
         target = Target(grid, times, pooled, guidance)
         batch = Batch(target, len(x) // chunks, channels or x.shape[1], x.device)
         return AppendedKV([self._prepare_source(host, source, batch) for source in sources], grid)
@@ -221,7 +222,7 @@ def run_source_pass(
     flux, family = host.flux, find_model_family(host.flux)
     info, source_format = bank.info.source, find_source_format(bank.info, routing)
     size, axes = token_grid(latent, flux.patch_size), flux.params.axes_dim
-    position = routing.choose_position(source_format.position or family.position)
+    position = routing.choose_position(source_format.position or info.position or family.position)
     ids = source_ids(*size, target.grid, position, routing.shift, len(axes), family.reference_step * number)
     pe = rotary(ids.expand(len(latent), -1, -1), axes, flux.params.theta).to(latent.device)
     times = target.times if info.time == "shared" else torch.zeros_like(target.times)

@@ -1,12 +1,14 @@
 """The base model: what a bank must agree on with the FLUX that it is used with."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from .files.validate import check_range
+from .files.plain_data import OMIT_DEFAULT
+from .files.validate import check_choice, check_range
 from .flux.blocks import FluxModel
+from .flux.families import FAMILIES, FLUX1, find_model_family
 from .flux.math import timestep_embedding
 
 PROBE_LENGTH = 32
@@ -26,12 +28,15 @@ class Base:
     """What a person calls it, such as "FLUX.1-dev"."""
     probe: tuple[float, ...] = ()
     """Empty, or what `probe` gave when the bank was trained."""
+    family: str = field(default=FLUX1.name, metadata=OMIT_DEFAULT)
+    """A row of FAMILIES."""
 
     def __post_init__(self):
-        for field, low, high in (("in_channels", 1, 1 << 16), ("hidden_size", 1, 1 << 16)):
-            check_range(field, getattr(self, field), low, high)
-        for field in ("double_blocks", "single_blocks"):
-            check_range(field, getattr(self, field), 0, 1000)
+        check_choice("family", self.family, tuple(FAMILIES))
+        for name in ("in_channels", "hidden_size"):
+            check_range(name, getattr(self, name), 1, 1 << 16)
+        for name in ("double_blocks", "single_blocks"):
+            check_range(name, getattr(self, name), 0, 1000)
         if len(self.probe) not in (0, PROBE_LENGTH) or not all(abs(value) < 1e6 for value in self.probe):
             raise ValueError(f"probe is not made of {PROBE_LENGTH} numbers")
 
@@ -44,6 +49,7 @@ class Base:
             double_blocks=len(flux.double_blocks),
             single_blocks=len(flux.single_blocks),
             guidance=bool(flux.params.guidance_embed),
+            family=find_model_family(flux).name,
         )
 
     def with_probe(self, flux: FluxModel, name: str = "") -> "Base":
@@ -64,11 +70,14 @@ class Base:
 
     def refusal(self, flux: "Base") -> str:
         """Why experts made for this base cannot run on `flux`, or "" if they can."""
-        for field in ("hidden_size", "double_blocks", "single_blocks"):
-            found, expected = getattr(flux, field), getattr(self, field)
+        if flux.family != self.family:
+            made_for, found = (FAMILIES[base.family].label for base in (self, flux))
+            return f"The model is a {found}, the bank was made for {made_for}: load that, or another bank."
+        for name in ("hidden_size", "double_blocks", "single_blocks"):
+            found, expected = getattr(flux, name), getattr(self, name)
             if found != expected:
                 return (
-                    f"The model has {field} {found}, the bank was made for {expected}"
+                    f"The model has {name} {found}, the bank was made for {expected}"
                     f"{f' ({self.name})' if self.name else ''}: load the base that the bank names, or another bank."
                 )
         return ""

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from .base_model import Base
 from .experts import TARGETS
+from .files.plain_data import OMIT_DEFAULT
 from .files.validate import check_choice, check_range, shorten
+from .positions import POSITION
 from .router import ROUTE_PER
 from .source_format import SourceFormat
 
@@ -91,8 +93,11 @@ class SourceInfo:
     time: str = "zero"
     """"zero": as a clean picture, once for all sampler steps; "shared": with the noise's timestep."""
     guidance: float = 1.0
+    position: str = field(default="", metadata=OMIT_DEFAULT)
+    """Where sources lay (positions.py); empty: as their task or the model's family says."""
 
     def __post_init__(self):
+        check_choice("position", self.position, ("", *POSITION))
         check_choice("time", self.time, ("zero", "shared"))
         check_range("guidance", self.guidance)
 

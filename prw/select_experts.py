@@ -19,6 +19,9 @@ from .weaving import Selector
 
 BlockNoise = Callable[[str, Tensor], Tensor]
 """The router's noise in a block, shaped like the logits it is given."""
+BASE = "base"
+"""Stands in a route for no expert at all: a base that reads sources with its own weights (base_weights.py)."""
+BASE_FORMAT = SourceFormat(guidance="live", position="reference")
 LEANS = {"concept": -1.0, "localisation": 1.0}
 """Role of an expert -> the sign of a lean that favours it."""
 
@@ -84,6 +87,8 @@ def block_strengths(info: BankInfo, routing: Routing) -> dict[str, float]:
 
 def find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInfo]:
     """The router that serves a routing: its stage, None where an expert works alone, and its experts in column order."""
+    if not info.experts and not routing.expert:
+        return None, RouterInfo(experts=(BASE,), task=routing.task)
     if not routing.expert:
         return _find_task_router(info, routing.task, routing.router)
     if routing.expert not in info.experts:
@@ -152,6 +157,8 @@ def find_source_format(info: BankInfo, routing: Routing) -> SourceFormat:
     """The source format of an expert that works alone: forced by the user, or without a router."""
     stage, router = find_router(info, routing)
     alone = routing.expert or (router.experts[0] if stage is None else "")
+    if not info.experts:
+        return BASE_FORMAT
     return info.experts[alone].habits if alone else SourceFormat()
 
 

@@ -1,22 +1,25 @@
 """The JSON form of what a bank says of itself (`prw/config.py`), read strictly."""
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from ..base_model import Base
 from ..config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from ..files.errors import BankError
 from ..files.file_metadata import SIZE_LIMIT
+from ..files.plain_data import to_plain
 from ..files.validate import build, check_keys, check_type, shorten
 
 FORMAT = "cologen-bank"
-VERSION = 2
-"""2: habits, the target proj, scales, shared down matrices, usage."""
+VERSION = 3
+"""2: habits, the target proj, scales, shared down matrices, usage. 3: the base's family, the sources' position."""
 
 
 def encode(info: BankInfo) -> str:
-    text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(info)})
+    data = to_plain(info)
+    # a bank that says nothing new is written as packs of version 2 read it
+    version = VERSION if "family" in data["base"] or "position" in data["source"] else 2
+    text = json.dumps({"format": FORMAT, "version": version, **data})
     if len(text) > SIZE_LIMIT:
         raise BankError(
             f"The bank's metadata is {len(text)} characters long, expected at most {SIZE_LIMIT}: split the bank."

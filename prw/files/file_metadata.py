@@ -1,10 +1,11 @@
 """What a small file of ours says of itself in its metadata: a dataclass as JSON, under a name and a version."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import FileError
+from .plain_data import to_plain
 from .safe_file import SafeFile
 from .validate import build, shorten
 
@@ -31,7 +32,7 @@ class FileMetadata:
 
     def encode(self, info: Any) -> dict[str, str]:
         """The dataclass as a safetensors file's metadata."""
-        return {self.key: json.dumps({"format": self.format, "version": self.version, **asdict(info)})}
+        return {self.key: json.dumps({"format": self.format, "version": self.version, **to_plain(info)})}
 
     def decode(self, file: SafeFile) -> Any:
         """The dataclass, or a FileError that names the file."""

@@ -166,7 +166,7 @@ BROKEN = {
     "extra key": (lambda p: rewrite(p, tensors=lambda t: {**t, "x": torch.ones(1)}), "holds a tensor x"),
     "wrong dtype": (lambda p: rewrite(p, tensors=lambda t: {**t, KEY: t[KEY].to(torch.int8)}), "is of type I8"),
     "wrong shape": (lambda p: rewrite(p, tensors=lambda t: {**t, KEY: t[KEY][:-1].clone()}), r"has shape \(255, 4\)"),
-    "newer": (lambda p: rewrite(p, change(version=3)), "is a bank of version 3, this pack reads up to 2: update"),
+    "newer": (lambda p: rewrite(p, change(version=4)), "is a bank of version 4, this pack reads up to 3: update"),
     "no version": (lambda p: rewrite(p, change(version=None)), "its version is None"),
     "other format": (lambda p: rewrite(p, change(format="zip")), 'does not say "format"'),
     "not json": (lambda p: rewrite(p, lambda text: text[:-5]), "metadata that cannot be used"),

@@ -3,26 +3,11 @@
 import pytest
 import torch
 from cologen.prw.flux.checkpoint import load_flux
-from diffusers import Flux2Transformer2DModel
-from diffusers.loaders.single_file_utils import convert_flux2_transformer_checkpoint_to_diffusers
+from flux2_in_diffusers import convert_to_diffusers
 from safetensors.torch import save_file
 from tiny_flux2 import flux2_inputs, tiny_flux2
 
 SIZES = [(1, 4, 4), (2, 3, 5), (3, 1, 7)]
-
-
-def in_diffusers(flux):
-    """The same weights in diffusers' model, by diffusers' own converter of single files."""
-    params = flux.params
-    model = Flux2Transformer2DModel(
-        num_layers=params.depth,
-        num_single_layers=params.depth_single_blocks,
-        num_attention_heads=params.num_heads,
-        joint_attention_dim=params.context_in_dim,
-        guidance_embeds=params.guidance_embed,
-    )
-    model.load_state_dict(convert_flux2_transformer_checkpoint_to_diffusers(dict(flux.state_dict())))
-    return model.eval()
 
 
 @pytest.mark.parametrize("guided", [True, False])
@@ -35,7 +20,7 @@ def test_forward_is_diffusers(batch, height, width, guided):
     txt_ids[:, 3] = torch.arange(context.shape[1])
     with torch.inference_mode():
         found = flux(x, times, context, guidance=guidance)
-        expected = in_diffusers(flux)(tokens, context, times, img_ids[0], txt_ids, guidance).sample
+        expected = convert_to_diffusers(flux)(tokens, context, times, img_ids[0], txt_ids, guidance).sample
     expected = expected.transpose(1, 2).reshape(found.shape)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 

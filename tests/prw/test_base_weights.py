@@ -1,0 +1,50 @@
+"""Sources without experts on FLUX.2: diffusers' pipeline for klein 9B-KV is the oracle."""
+
+import pytest
+import torch
+from cologen.prw.attachment import Attachment
+from cologen.prw.base_model import Base
+from cologen.prw.base_weights import BaseWeights
+from cologen.prw.embedded_host import EmbeddedHost, velocity
+from cologen.prw.source import Source
+from flux2_in_diffusers import convert_to_diffusers, predict_with_references
+from tiny_flux2 import flux2_inputs, tiny_flux2
+
+TIMES = (1.0, 0.7, 0.25)
+
+
+def reference(height=3, width=5, seed=8, **knobs):
+    return Source(torch.randn(1, 128, height, width, generator=torch.Generator().manual_seed(seed)), **knobs)
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_a_reference_is_read_as_diffusers_reads_it(guided):
+    flux = tiny_flux2(guidance_embed=guided)
+    theirs, attachment, source = convert_to_diffusers(flux), Attachment(BaseWeights(Base.of(flux))), reference()
+    cache = None
+    with torch.inference_mode():
+        for time in TIMES:
+            x, _, context, _, guidance = flux2_inputs(guided=guided)
+            times = torch.full((1,), time)
+            found = velocity(flux, x, times, context, None, guidance, attachment, [source])
+            expected, cache = predict_with_references(theirs, flux, x, times, context, guidance, [source.latent], cache)
+            assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+            plain = flux(x, times, context, guidance=guidance)
+            assert (plain - expected).abs().max() > 0.02 * expected.abs().max()  # or nothing would have been read
+
+
+def test_a_source_outlives_its_prompt_its_noise_and_their_size():
+    flux = tiny_flux2()
+    attachment, source = Attachment(BaseWeights(Base.of(flux))), reference()
+    passes = []
+    flux.img_in.register_forward_hook(lambda *_: passes.append(1))
+    host = EmbeddedHost(flux, torch.float32)
+    inputs = flux2_inputs()
+    attachment.prepare(host, [source], inputs)
+    assert len(passes) == 1
+    other = flux2_inputs(tokens=9)
+    attachment.prepare(host, [source], inputs._replace(context=other.context, times=other.times / 2))
+    attachment.prepare(host, [source], inputs._replace(guidance=torch.ones(1)))
+    assert len(passes) == 1
+    attachment.prepare(host, [reference(seed=9)], inputs)
+    assert len(passes) == 2
