@@ -6,22 +6,24 @@ Nothing is fetched and no code of the folder runs; weights that are missing are 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from ...prw.files.validate import shorten
 
-FETCHED = ("backbone", "attn_implementation", "_attn_implementation")
+FETCH_KEYS = ("backbone", "attn_implementation", "_attn_implementation")
 """Entries of a configuration by which transformers finds code or weights elsewhere; whole models have none."""
-DECODER = "decoder_config"
+DETR_CONFIG = "decoder_config"
 """MaskFormer's: a DETR's configuration, of which no backbone is built."""
-UNUSED = "fusion_stage.layers.0.residual_layer1."
+UNUSED_WEIGHT = "fusion_stage.layers.0.residual_layer1."
 """Weights that DPT's first files lack, because nothing ever reads them."""
 IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of red, green and blue in ImageNet, of values from 0 to 1: what DINO's networks expect."""
 
 
 def read_config(folder: Path) -> dict:
+    """The config.json; its one architecture stands as "architecture", too."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         (config["architecture"],) = config["architectures"]
@@ -33,10 +35,10 @@ def read_config(folder: Path) -> dict:
     return config
 
 
-def load_network(folder: Path, kind: str, **more) -> nn.Module:
-    """By a class of transformers; `more` is for its from_pretrained."""
-    network, report = _load(folder, kind, use_safetensors=True, output_loading_info=True, **more)
-    if missing := sorted(name for name in report["missing_keys"] if UNUSED not in name):
+def load_network(folder: Path, kind: str, **options) -> nn.Module:
+    """Loads a frozen network by a class of transformers; `options` are for its from_pretrained."""
+    network, report = _load(folder, kind, use_safetensors=True, output_loading_info=True, **options)
+    if missing := sorted(name for name in report["missing_keys"] if UNUSED_WEIGHT not in name):
         raise ValueError(
             f"{folder.name} lacks {len(missing)} of its weights (such as {shorten(missing[0])}), expected all of them: "
             f"download it again."
@@ -44,18 +46,18 @@ def load_network(folder: Path, kind: str, **more) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def load_processor(folder: Path, kind: str = "AutoImageProcessor"):
-    """A tokenizer, an image processor or both."""
+def load_processor(folder: Path, kind: str = "AutoImageProcessor") -> Any:
+    """Loads a tokenizer, an image processor or both, by a class of transformers."""
     return _load(folder, kind)
 
 
-def _load(folder: Path, kind: str, **more):
+def _load(folder: Path, kind: str, **options) -> Any:
     import transformers
 
     check_trusted(folder)
     try:
         return getattr(transformers, kind).from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **more
+            folder, local_files_only=True, trust_remote_code=False, **options
         )
     except Exception as error:  # whatever a foreign configuration can provoke
         raise ValueError(
@@ -65,11 +67,11 @@ def _load(folder: Path, kind: str, **more):
 
 
 def check_trusted(folder: Path) -> None:
-    """Weights in formats that can carry code, and configurations by which transformers would fetch some."""
+    """Raises for weights in formats that can carry code, and for configurations by which transformers would fetch some."""
     _check_weights(folder)
-    if elsewhere := next(_elsewhere(read_config(folder)), None):
+    if fetched := next(_list_fetched(read_config(folder)), None):
         raise ValueError(
-            f"The config.json of {folder.name} asks for {shorten(elsewhere)}, which would be fetched from the internet, "
+            f"The config.json of {folder.name} asks for {shorten(fetched)}, which would be fetched from the internet, "
             f"expected a folder that holds all: choose another model."
         )
 
@@ -84,11 +86,11 @@ def _check_weights(folder: Path) -> None:
     )
 
 
-def _elsewhere(part) -> Iterator[str]:
-    """What transformers would look up by its name, in a part of a configuration."""
+def _list_fetched(part: Any) -> Iterator[str]:
+    """Lists what transformers would look up by its name, in a part of a configuration."""
     if isinstance(part, dict):
-        yield from (f"{key} {part[key]}" for key in FETCHED if isinstance(part.get(key), str))
-        part = [inner for key, inner in part.items() if key != DECODER]
+        yield from (f"{key} {part[key]}" for key in FETCH_KEYS if isinstance(part.get(key), str))
+        part = [inner for key, inner in part.items() if key != DETR_CONFIG]
     if isinstance(part, list):
         for inner in part:
-            yield from _elsewhere(inner)
+            yield from _list_fetched(inner)

@@ -1,7 +1,6 @@
 """What a picture can bring to training, and what a task makes of it.
 
-A data set yields `Sample`, `Pair` or `Triple`; a recipe (inpaint.py, ground.py, control.py, pairs.py)
-turns one of these into an `Example`. Pictures are uint8 (height, width, 3), masks bool (height, width).
+A data set (sets/) yields `Sample`, `Pair` or `Triple`; a task (tasks/) makes an `Example` of one of these. Pictures are uint8 (height, width, 3), masks bool (height, width).
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ class Thing:
     """An object in a picture."""
 
     name: str
-    """As a person refers to it: "the red circle on the left"; unique in its picture."""
+    """What a person calls it: "the red circle on the left"; unique in its picture, or empty."""
     kind: str
     """Its class, for detection: "circle"."""
     mask: np.ndarray
@@ -64,7 +63,7 @@ class Triple:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One training sample: read the source and the prompt, draw the target."""
+    """What is trained on: from the source and the prompt, the model shall draw the target."""
 
     id: str
     task: str
@@ -80,4 +79,4 @@ AnySample = Sample | Pair | Triple
 
 
 class UnsuitableSample(ValueError):
-    """Nothing is wrong with it, but it has nothing of what the task asks for."""
+    """A sample with which nothing is wrong, but which has nothing of what the task asks for."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from ....prw.files.validate import shorten
 from .picture_files import BrokenFile
@@ -11,7 +12,7 @@ from .rows import Row, name_row
 PART_BYTES = 4 * 2**20
 MAX_LINE = 2**20
 Part = tuple[str, int, int]
-"""A file, and the bytes in which its lines begin."""
+"""A file, and the range of bytes in which its lines begin."""
 
 
 def split_files(files: Sequence[Path], size: int = PART_BYTES) -> list[Part]:
@@ -24,24 +25,24 @@ def split_files(files: Sequence[Path], size: int = PART_BYTES) -> list[Part]:
 
 
 def read_rows(part: Part) -> Iterator[Row]:
-    """The objects of the lines that begin in this part; a line without one is a broken row."""
+    """Yields the objects of the lines that begin in this part; a line without one is a broken row."""
     path, start, end = Path(part[0]), part[1], part[2]
     try:
         with path.open("rb") as file:
             if start:  # a line that began before belongs to the part before
                 file.seek(start - 1)
                 skip_line(file)
-            while (place := file.tell()) < end:
+            while (position := file.tell()) < end:
                 line = file.readline(MAX_LINE + 1)
                 if len(line) > MAX_LINE:
                     skip_line(file)
                 if line.strip():
-                    yield parse_row(f"{path.stem}-{place}", line)
+                    yield parse_row(f"{path.stem}-{position}", line)
     except OSError as error:
         raise BrokenFile(f"{path.name} cannot be read ({error.strerror or shorten(error)})") from None
 
 
-def skip_line(file) -> None:
+def skip_line(file: BinaryIO) -> None:
     while (line := file.readline(MAX_LINE)) and not line.endswith(b"\n"):
         pass
 

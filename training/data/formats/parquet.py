@@ -1,11 +1,12 @@
-"""Parquet files, of a folder or, where the user asks for it, of a Hugging Face hub; a file is a shard.
+"""Reads Parquet files of a folder or, where the user asks for it, of a Hugging Face hub; a file is a shard.
 
 Rows are read a few at a time, and only the columns that are wanted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ....prw.files.validate import shorten
 from .picture_files import BrokenFile
@@ -17,12 +18,12 @@ BATCH_ROWS = 8
 
 
 def find_files(path: str, split: str, download: bool = False) -> list[str]:
-    """Names of the files of a split: those that begin with its name, or lie in a folder of its name, if any do."""
+    """Lists the files of a split: those that begin with its name, or lie in a folder of its name; all, if none do."""
     if path.startswith(HUB):
-        found = list_hub_files(path, download)
+        files = list_hub_files(path, download)
     else:
-        found = [str(file) for file in sorted(Path(path).rglob("*.parquet"))]
-    return [file for file in found if is_in_split(file.removeprefix(path), split)] or found
+        files = [str(file) for file in sorted(Path(path).rglob("*.parquet"))]
+    return [file for file in files if is_in_split(file.removeprefix(path), split)] or files
 
 
 def is_in_split(file: str, split: str) -> bool:
@@ -31,6 +32,7 @@ def is_in_split(file: str, split: str) -> bool:
 
 
 def list_hub_files(path: str, download: bool) -> list[str]:
+    """Asks the hub, if the user allowed it."""
     if not download:
         raise ValueError(
             f"{path} is on a hub, and nothing is downloaded unless you ask for it: set download = true, or download it "
@@ -47,18 +49,18 @@ def read_rows(file: str, columns: Sequence[str]) -> Iterator[Row]:
 
     try:
         with open_table(file) as table:
-            known = [name for name in table.schema_arrow.names if name in columns]
-            place = 0
-            for batch in table.iter_batches(BATCH_ROWS, columns=known):
+            present = [name for name in table.schema_arrow.names if name in columns]
+            number = 0
+            for batch in table.iter_batches(BATCH_ROWS, columns=present):
                 for record in batch.to_pylist():
-                    yield {"id": f"{Path(file).stem}-{place}", "record": record}
-                    place += 1
+                    yield {"id": f"{Path(file).stem}-{number}", "record": record}
+                    number += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise BrokenFile(f"{Path(file).name} is no whole Parquet file ({shorten(error)})") from None
 
 
 @contextmanager
-def open_table(file: str):
+def open_table(file: str) -> Generator[Any, None, None]:
     from pyarrow.parquet import ParquetFile
 
     if not file.startswith(HUB):
@@ -72,7 +74,7 @@ def open_table(file: str):
 
 
 def count_rows(files: Sequence[str]) -> int | None:
-    """Rows, by what the files say of themselves; a broken one says nothing, a remote one is not asked."""
+    """Adds up what the files say of themselves; None, if one is broken or remote."""
     import pyarrow
     from pyarrow.parquet import read_metadata
 

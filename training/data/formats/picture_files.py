@@ -1,7 +1,7 @@
-"""Opening a picture or a prompt that comes from somebody else's folder.
+"""Opens pictures and prompts that come from somebody else's folder.
 
 Nothing outside the folder is opened, no format but three, no picture before its size is known, and whatever a damaged
-file makes its decoder raise ends in `Broken`.
+file makes its decoder raise becomes a `BrokenFile`.
 """
 
 import io
@@ -19,14 +19,15 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 64 * 10**6
 MAX_PROMPT = 64 * 1024
 MAX_BYTES = 64 * 2**20
-"""Of one file, or one picture within a larger one."""
+"""Of one file, or of one picture within a larger file."""
 
 
 class BrokenFile(ValueError):
-    """A file that cannot be used, and why."""
+    """A file or a record that cannot be used, and why."""
 
 
 def resolve_inside(path: Path, root: Path) -> Path:
+    """The file itself, behind links; it must lie in the folder."""
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError) as error:  # a link to nothing, or to itself
@@ -50,7 +51,7 @@ def read_prompt(path: Path, root: Path) -> str:
 
 
 def join_below(root: Path, name: str) -> Path:
-    """A file that a list names. The list may come from anybody; links that lie there are the user's own."""
+    """The path of a file that a list names. The list may come from anybody; links that lie there are the user's own."""
     parts = PurePosixPath(name.replace("\\", "/"))
     if not name or "\0" in name or ":" in name or parts.is_absolute() or ".." in parts.parts:
         raise BrokenFile(f"{shorten(name)} leads out of the folder")
@@ -69,7 +70,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def open_picture(path: Path, root: Path) -> Image.Image:
-    """Its header; the pixels are not decoded yet."""
+    """Reads its header; the pixels are not decoded yet."""
     return open_header(resolve_inside(path, root), path.name)
 
 
@@ -95,7 +96,7 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
 
 
 def decode_labels(data: bytes, name: str) -> np.ndarray:
-    """A picture whose numbers are classes; a palette is only for people."""
+    """Decodes a picture whose numbers are classes; its palette is only for people."""
     with open_header(io.BytesIO(data), name) as image:
         if len(image.getbands()) > 1:
             raise BrokenFile(f"{name} is a {image.mode} picture, expected one number a pixel")
@@ -107,6 +108,7 @@ def read_pixels(image: Image.Image, name: str) -> np.ndarray:
 
 
 def decode(load: Callable[[], np.ndarray], name: str) -> np.ndarray:
+    """Calls what decodes the pixels."""
     try:
         return load()
     except Exception as error:  # so can damaged pixels
@@ -114,7 +116,7 @@ def decode(load: Callable[[], np.ndarray], name: str) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Of 16 bits the upper eight; what is transparent becomes white."""
+    """Keeps the upper eight of 16 bits; what is transparent becomes white."""
     if image.mode.startswith("I"):
         return Image.fromarray((np.array(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:

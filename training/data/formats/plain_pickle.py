@@ -8,11 +8,12 @@ import io
 import pickle
 import pickletools
 from pathlib import Path
+from typing import Any
 
 from ....prw.files.validate import shorten
 from .picture_files import BrokenFile
 
-LARGEST = 2**30
+MAX_BYTES = 2**30
 NAMES = """MARK STOP POP POP_MARK DUP INT BININT BININT1 BININT2 LONG LONG1 LONG4 NONE NEWTRUE NEWFALSE FLOAT BINFLOAT
 STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
 LIST APPEND APPENDS EMPTY_LIST TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE DICT SETITEM SETITEMS EMPTY_DICT
@@ -20,12 +21,12 @@ PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE PROTO FRAME""".split()
 
 
 class AllowedOpcodes(dict):
-    """What each instruction does."""
+    """What each instruction that is allowed does; the others raise."""
 
-    def __missing__(self, code: int):
-        found = pickletools.code2op.get(chr(code))
-        what = f"the instruction {found.name}, which could run code" if found else f"a byte {code} that is none"
-        raise BrokenFile(f"it holds {what}")
+    def __missing__(self, code: int) -> None:
+        known = {opcode.code: opcode.name for opcode in pickletools.opcodes}.get(chr(code))
+        instruction = f"the instruction {known}, which could run code" if known else f"a byte {code} that is none"
+        raise BrokenFile(f"it holds {instruction}")
 
 
 class PlainUnpickler(pickle._Unpickler):
@@ -36,10 +37,11 @@ class PlainUnpickler(pickle._Unpickler):
     )
 
 
-def load_plain(path: Path):
+def load_plain(path: Path) -> Any:
+    """Loads a pickle's plain values."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise BrokenFile(f"it is larger than {LARGEST} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise BrokenFile(f"it is larger than {MAX_BYTES} bytes")
         # from memory: a file would be asked for as many bytes as an instruction claims
         return PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # a damaged one can raise anything

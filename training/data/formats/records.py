@@ -1,11 +1,11 @@
-"""Records in our own words, from JSON lines, Parquet or tars, as samples.
+"""Records of JSON lines, Parquet or tars as samples.
 
     picture, caption, things, depth, seg, canny, lineart, hed     a Sample
     first, second, first_caption, second_caption                  a Pair
     before, after, instruction                                    a Triple
 
 A picture is bytes, a file's name, or an object with bytes, as data sets on a hub have it. Things are objects with a
-name, a kind and a mask in one of COCO's forms. Other words are named by `columns`: ours -> theirs.
+name, a kind and a mask in one of COCO's forms. `columns` says what a set calls these fields: ours -> theirs.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry import SMOOTH_MAPS, whole_crop
+from ..geometry import whole_crop
 from ..sample import MAP_KINDS, AnySample, Pair, Sample, Thing, Triple
 from .picture_files import SUFFIXES, BrokenFile, decode_picture
 from .run_length_masks import decode_mask
@@ -22,38 +22,39 @@ from .run_length_masks import decode_mask
 FIELDS = ("picture", "caption", "things", "first", "second", "first_caption", "second_caption", "before", "after")
 FIELDS += ("instruction", *MAP_KINDS)
 Fetch = Callable[[str], bytes]
-"""What a file of this name holds."""
+"""Reads the file of this name."""
 
 
-def no_files(name: str) -> bytes:
+def fetch_none(name: str) -> bytes:
     raise BrokenFile(f"it names the file {name!r}, where pictures are expected within")
 
 
 def parse_record(
-    id: str, record: Mapping[str, Any], columns: Mapping[str, str] | None = None, fetch: Fetch = no_files
+    id: str, record: Mapping[str, Any], columns: Mapping[str, str] | None = None, fetch: Fetch = fetch_none
 ) -> AnySample:
+    """Turns a record into a sample, a pair or a triple, by which of the fields it has."""
     columns = columns or {}
-    own = {word: record.get(columns.get(word, word)) for word in FIELDS}
-    own = {word: value for word, value in own.items() if value is not None}
+    fields = {field: record.get(columns.get(field, field)) for field in FIELDS}
+    fields = {field: value for field, value in fields.items() if value is not None}
 
-    def picture(word: str) -> np.ndarray:
-        return parse_picture(own[word], columns.get(word, word), fetch)
+    def picture(field: str) -> np.ndarray:
+        return parse_picture(fields[field], columns.get(field, field), fetch)
 
-    def text(word: str) -> str:
-        return parse_text(own.get(word, ""), columns.get(word, word))
+    def text(field: str) -> str:
+        return parse_text(fields.get(field, ""), columns.get(field, field))
 
-    if "before" in own and "after" in own:
+    if "before" in fields and "after" in fields:
         return Triple(id, picture("before"), picture("after"), text("instruction"))
-    if "first" in own and "second" in own:
+    if "first" in fields and "second" in fields:
         return Pair(id, picture("first"), picture("second"), text("first_caption"), text("second_caption"))
-    if "picture" not in own:
+    if "picture" not in fields:
         raise BrokenFile(
             f"it has {', '.join(map(str, record)) or 'nothing'}, expected picture, before and after, or first "
             f"and second: name its columns"
         )
-    seen = picture("picture")
-    maps = {kind: fit_map(kind, picture(kind), seen.shape[:2]) for kind in MAP_KINDS if kind in own}
-    return Sample(id, seen, text("caption"), parse_things(own.get("things", []), seen.shape[:2]), maps)
+    pixels = picture("picture")
+    maps = {kind: fit_map(kind, picture(kind), pixels.shape[:2]) for kind in MAP_KINDS if kind in fields}
+    return Sample(id, pixels, text("caption"), parse_things(fields.get("things", []), pixels.shape[:2]), maps)
 
 
 def parse_picture(value: Any, name: str, fetch: Fetch) -> np.ndarray:
@@ -73,31 +74,28 @@ def parse_text(value: Any, name: str) -> str:
 
 
 def fit_map(kind: str, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Maps may be smaller than their picture."""
-    if pixels.shape[:2] == size:
-        return pixels
-    view = whole_crop(pixels.shape[:2], size)
-    return view.picture(pixels) if kind in SMOOTH_MAPS else view.labels(pixels)
+    """Resizes a map that is smaller than its picture."""
+    return pixels if pixels.shape[:2] == size else whole_crop(pixels.shape[:2], size).map(kind, pixels)
 
 
 def parse_things(value: Any, size: tuple[int, int]) -> tuple[Thing, ...]:
     try:
-        found = [(str(each.get("name", "")), str(each.get("kind", "")), each["mask"]) for each in value]
+        rows = [(str(each.get("name", "")), str(each.get("kind", "")), each["mask"]) for each in value]
     except (TypeError, KeyError, AttributeError):
         raise BrokenFile("its things are no list of objects with name, kind and mask") from None
-    things = [Thing(name, kind, decode_mask(mask, size)) for name, kind, mask in found]
+    things = [Thing(name, kind, decode_mask(mask, size)) for name, kind, mask in rows]
     return tuple(thing for thing in things if thing.mask.any())
 
 
 def join_parts(parts: Mapping[str, bytes]) -> dict[str, Any]:
-    """The parts of a WebDataset sample: jpg is the picture, before.jpg the one before, txt the caption, json the rest."""
+    """Makes a record of a WebDataset sample's parts: jpg is the picture, before.jpg the one before, txt the caption, json the rest."""
     record: dict[str, Any] = {}
     for part, data in parts.items():
-        word, _, suffix = part.rpartition(".")
+        field, _, suffix = part.rpartition(".")
         if f".{suffix}" in SUFFIXES:
-            record[word or "picture"] = data
+            record[field or "picture"] = data
         elif suffix == "txt":
-            record[word or "caption"] = decode_text(data, part)
+            record[field or "caption"] = decode_text(data, part)
         elif part == "json":
             record |= parse_fields(data)
     return record

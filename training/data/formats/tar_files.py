@@ -1,4 +1,4 @@
-"""Tar files, plain or gzipped, read from end to end; nothing is unpacked onto the disk.
+"""Reads tar files, plain or gzipped, from end to end; nothing is unpacked onto the disk.
 
 A member's name is a name and nothing else. A header may claim any size: what is larger than a picture can be ends
 the file, before anything is read or unpacked for it.
@@ -7,9 +7,10 @@ the file, before anything is read or unpacked for it.
 import gzip
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ....prw.files.validate import shorten
 from .json_lines import MAX_LINE
@@ -18,7 +19,7 @@ from .rows import Row
 
 
 class BoundedFile:
-    """A file that is never asked for more at once than a member may have."""
+    """A file that may not be asked for more at once than a member may have."""
 
     def __init__(self, file: BinaryIO, name: str):
         self.file, self.name = file, name
@@ -30,45 +31,53 @@ class BoundedFile:
         return self.file.read(size)
 
 
+DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError)
+"""What reading a damaged tar raises."""
+FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE)
+
+
+@contextmanager
+def open_tar(path: Path) -> Generator[tuple[BinaryIO, tarfile.TarFile], None, None]:
+    """Opens the tar, and what its bytes come from."""
+    with path.open("rb") as start:
+        opener: Any = gzip.open if start.read(2) == b"\x1f\x8b" else open
+    with opener(path, "rb") as file:
+        bounded: Any = BoundedFile(file, path.name)
+        with tarfile.open(fileobj=bounded, mode="r:") as tar:
+            yield file, tar
+
+
 def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the regular files in it."""
+    """Yields names and contents of the regular files in it."""
     try:
-        with (
-            find_opener(path)(path, "rb") as file,
-            tarfile.open(fileobj=BoundedFile(file, path.name), mode="r:") as tar,
-        ):
+        with open_tar(path) as (file, tar):
             for member in tar:
                 if not 0 <= member.size <= MAX_BYTES:
                     raise BrokenFile(f"{path.name}: {shorten(member.name)} has {member.size} bytes")
-                if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                    data = tar.extractfile(member).read(member.size)
+                if member.type in FILE_TYPES and (content := tar.extractfile(member)):
+                    data = content.read(member.size)
                     if len(data) < member.size:
                         raise BrokenFile(f"{path.name} is cut off in {shorten(member.name)}")
                     yield member.name, data
-                tar.members = []  # else it keeps every header
+                tar.members = []  # pyrefly: ignore[missing-attribute] - else it keeps every header
             check_rest(file, tar.offset, path)
     except BrokenFile:
         raise
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
+    except DAMAGE as error:
         raise BrokenFile(f"{path.name} is no whole tar file ({shorten(error)})") from None
 
 
 def check_rest(file: BinaryIO, end: int, path: Path) -> None:
-    """The library takes a damaged or cut header for the end."""
+    """Raises if more follows: the library takes a damaged or cut header for the end."""
     file.seek(end)
     rest = file.read(tarfile.BLOCKSIZE)
     if rest and rest != bytes(tarfile.BLOCKSIZE):
         raise BrokenFile(f"{path.name} is damaged or cut off at byte {end}")
 
 
-def find_opener(path: Path):
-    with path.open("rb") as file:
-        return gzip.open if file.read(2) == b"\x1f\x8b" else open
-
-
 def read_rows(path: Path) -> Iterator[Row]:
-    """WebDataset's way: files next to each other with one name up to the first dot are a sample."""
-    key, parts = "", {}
+    """Yields samples as WebDataset packs them: files next to each other with one name up to the first dot."""
+    key, parts = "", dict[str, bytes]()
     for name, data in read_members(path):
         _, dot, part = PurePosixPath(name).name.partition(".")
         start = name.removesuffix(dot + part)
@@ -90,18 +99,14 @@ def make_row(key: str, parts: dict[str, bytes]) -> Row:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """The lines of the first regular file in a tar, or of a file that is none."""
+    """Yields the lines of the first regular file in a tar, or of a file that is none."""
     if path.name.endswith(".jsonl"):
         with path.open("rb") as file:
             yield from iter(lambda: file.readline(MAX_LINE), b"")
         return
     try:
-        with (
-            find_opener(path)(path, "rb") as file,
-            tarfile.open(fileobj=BoundedFile(file, path.name), mode="r:") as tar,
-        ):
-            member = next(member for member in tar if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE))
-            lines = tar.extractfile(member)
-            yield from iter(lambda: lines.readline(MAX_LINE), b"")
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, StopIteration) as error:
+        with open_tar(path) as (_, tar):
+            lines = next(tar.extractfile(member) for member in tar if member.type in FILE_TYPES)
+            yield from iter(lambda: lines.readline(MAX_LINE) if lines else b"", b"")
+    except (*DAMAGE, StopIteration) as error:
         raise ValueError(f"{path.name} is no whole tar file ({shorten(error)}): download it again.") from None

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..formats.picture_files import BrokenFile
-from ..formats.records import no_files, parse_picture
+from ..formats.records import fetch_none, parse_picture
 from ..sample import Pair
 from .own import Parquet
 
@@ -39,7 +39,7 @@ class Subjects200k(Parquet):
         return self.score <= 0 or all((scores.get(name) or 0) >= self.score for name in SCORES)
 
     def parse(self, id: str, record: Mapping[str, Any]) -> Pair:
-        both = parse_picture(record.get("image"), "image", no_files)
+        both = parse_picture(record.get("image"), "image", fetch_none)
         words = as_table(record.get("description"))
         captions = [words.get(f"description_{i}") for i in (0, 1)]
         if not all(isinstance(caption, str) and caption for caption in captions):
