@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ from ..runner import Runner
 from .shapes import Shapes
 from .timing import describe_run
 from .training import make_trainer
+
+UNUSED: Any = None
+"""Recipe and encoders of a run that only iterates."""
 
 
 class IdleHost(EmbeddedHost):
@@ -137,7 +141,7 @@ def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int,
     with TemporaryDirectory() as name:
         out = Path(ranks.from_first(name))
         timer = CheckpointTimer()
-        runner = BareRunner(host, recipe=None, lessons={}, encoders=None, out=out, listeners=[LogWriter(out), timer])
+        runner = BareRunner(host, UNUSED, {}, UNUSED, out, listeners=[LogWriter(out), timer])
         runner.go_on(trainer, runner.checkpoints(trainer.stage, 1, trainer.settings))
         ranks.wait()
         if ranks.rank() > 0:

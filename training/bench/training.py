@@ -20,6 +20,7 @@ from ...prw.bank.bank import Bank
 from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import Flux
+from ...prw.flux.inputs import EncodedPrompt
 from ..add_expert import empty_bank, grown
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.samples import EncodedSamples
@@ -74,9 +75,11 @@ def make_trainer(
     bank = empty_bank(Base.of(host.flux), settings)
     for stage in stages:
         bank = grown(bank, stage, settings, 0)
-    lessons = {name: random_samples(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
-    empty = lessons["ground"].samples.context[:1], lessons["ground"].samples.pooled[:1]
-    return kind(Work(host, stages[1], 1, settings, lessons, empty, 0, EMBEDDED_CHECKPOINTING), bank)
+    assert isinstance(host.flux, Flux)
+    datasets = {name: random_samples(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
+    first = datasets["ground"].samples
+    empty = EncodedPrompt(first.context[:1], first.pooled[:1])
+    return kind(Work(host, stages[1], 1, settings, datasets, empty, 0, EMBEDDED_CHECKPOINTING), bank)
 
 
 def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> MemoryDataset:

@@ -3,7 +3,9 @@
 import argparse
 import signal
 from argparse import Namespace, _SubParsersAction
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +16,12 @@ from ..errors import Stopped
 from ..recipes.curriculum import BUDGETS, SUBJECT, Curriculum, recipes, scaled
 from ..recipes.subject import SubjectRecipe, load_recipe, shortened
 from .arguments import choose_device
+
+if TYPE_CHECKING:
+    from ..listener import Listener
+    from ..monitor.report import ReportWriter
+    from ..monitor.terminal import ProgressLine
+    from ..setup.build_run import RunInputs
 
 AGAIN = "Stopped, and everything is saved: give the same command with --resume to go on."
 
@@ -30,81 +38,89 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("--budget", choices=list(BUDGETS), default="full", help="share of the recipe's iterations")
     parser.add_argument("--out", type=Path, help="a folder; out/train/RECIPE if not given")
     parser.add_argument("--device", help="cuda if there is one, else cpu, if not given")
-    parser.add_argument("--seed", type=_seed, default=0)
+    parser.add_argument("--seed", type=parse_seed, default=0)
     parser.add_argument("--resume", action="store_true", help="go on in a folder that is not empty")
     parser.add_argument("--bank", type=Path, help="experts to begin with; their stages are passed over")
     parser.set_defaults(run=_train)
 
 
-def _seed(text: str) -> int:
+def parse_seed(text: str) -> int:
+    """Parses a seed that fits into 63 bits, for argparse."""
     if not text.isdecimal() or int(text) >= 2**63:
         raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 2^63 - 1")
     return int(text)
 
 
 def _train(args: Namespace) -> str:
-    wanted = load_recipe(args.config, args.changes)
-    subject = shortened(wanted, BUDGETS[args.budget]) if isinstance(wanted, SubjectRecipe) else None
-    curriculum = scaled(wanted, BUDGETS[args.budget]) if subject is None else subject.curriculum
-    if subject is not None and args.bank is not None:
+    recipe, share = load_recipe(args.config, args.changes), BUDGETS[args.budget]
+    recipe = shortened(recipe, share) if isinstance(recipe, SubjectRecipe) else scaled(recipe, share)
+    if isinstance(recipe, SubjectRecipe) and args.bank is not None:
         raise ValueError(f"--bank is {args.bank}, but a subject begins with no experts: leave it out.")
-    only = stage_of(curriculum, args.stage)
-    recipe = Path(args.config).name.removesuffix(".toml")
-    out = args.out or Path("out") / "train" / recipe
-    asked = choose_device(args.device)
-    with ranks.joined(asked) as device:
-        refuse_device(device)
-        first = ranks.rank() == 0
+    only = find_stage(_curriculum_of(recipe), args.stage)
+    out = args.out or Path("out") / "train" / _recipe_name(args)
+    with ranks.joined(choose_device(args.device)) as device:
+        check_device(device)
+        is_first = ranks.rank() == 0
         with ranks.first_alone():
-            if first and not args.resume and not ranks.restarted():
-                refuse_used(out)
+            if is_first and not args.resume and not ranks.restarted():
+                check_unused(out)
         try:
-            said = _run(args, curriculum, only, recipe, out, device, subject)
+            text = _run(args, recipe, only, out, device)
         except KeyboardInterrupt:  # before the first stage
             raise Stopped(AGAIN, signal.SIGINT) from None
         except Stopped as stopped:
-            raise Stopped(AGAIN if first else "", stopped.signal) from None
-    return said if first else ""
+            raise Stopped(AGAIN if is_first else "", stopped.signal) from None
+    return text if is_first else ""
 
 
-def _run(
-    args: Namespace,
-    curriculum: Curriculum,
-    only: str,
-    recipe: str,
-    out: Path,
-    device: str,
-    subject: SubjectRecipe | None = None,
-) -> str:
+def _curriculum_of(recipe: Curriculum | SubjectRecipe) -> Curriculum:
+    return recipe.curriculum if isinstance(recipe, SubjectRecipe) else recipe
+
+
+def _recipe_name(args: Namespace) -> str:
+    return Path(args.config).name.removesuffix(".toml")
+
+
+def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Path, device: str) -> str:
+    """Trains, and writes the report whatever happens; returns the paths of the result and of the report."""
     from ..base.placement import settle
     from ..monitor.report import ReportWriter
     from ..monitor.stop_signal import StopSignals
     from ..monitor.terminal import ProgressLine
     from ..setup.build_run import open_run_inputs
 
-    bank = None if args.bank is None else Bank.open(args.bank)
-    line, signals, report = ProgressLine(), StopSignals(), ReportWriter(out, curriculum, args.seed, recipe)
-    say = line.count if ranks.rank() == 0 else lambda *_: None
+    bank, curriculum = None if args.bank is None else Bank.open(args.bank), _curriculum_of(recipe)
+    line, signals, report = ProgressLine(), StopSignals(), ReportWriter(out, curriculum, args.seed, _recipe_name(args))
+    progress = line.count if ranks.rank() == 0 else lambda *_: None
     with ranks.first_alone():
-        inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], say)
+        inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], progress)
     settle(inputs.host.flux, curriculum.settings, device)
-    listeners = [*watching(out, curriculum, line, report), signals]
+    listeners = [*make_listeners(out, curriculum, line, report), signals]
     try:
         with signals.installed():
-            if subject is None:
-                made = train_stages(inputs, curriculum, out, args.seed, listeners, bank, only)
+            if isinstance(recipe, SubjectRecipe):
+                path = train_subject(inputs, recipe, out, args.seed, listeners)
             else:
-                made = train_subject(inputs, subject, out, args.seed, listeners)
+                path = train_stages(inputs, recipe, out, args.seed, listeners, bank, only)
     except Stopped:
         raise Stopped(signal=signals.received) from None
     finally:
         line.finish()
-        if report.began:  # else the folder may be another run's
+        if report.began:
             report.write()
-    return f"{made}\n{report.path}"
+    return f"{path}\n{report.path}"
 
 
-def train_stages(inputs, curriculum: Curriculum, out: Path, seed: int, listeners: list, bank: Bank | None, only: str):
+def train_stages(
+    inputs: "RunInputs",
+    curriculum: Curriculum,
+    out: Path,
+    seed: int,
+    listeners: "Sequence[Listener]",
+    bank: Bank | None,
+    only: str,
+) -> Path:
+    """Trains the stages of a curriculum, or `only` one; returns the bank's path."""
     from ..checkpoint.run_folder import BANK
     from ..run import Run
 
@@ -123,20 +139,23 @@ def train_stages(inputs, curriculum: Curriculum, out: Path, seed: int, listeners
     return out / BANK
 
 
-def train_subject(inputs, recipe: SubjectRecipe, out: Path, seed: int, listeners: list) -> Path:
+def train_subject(
+    inputs: "RunInputs", recipe: SubjectRecipe, out: Path, seed: int, listeners: "Sequence[Listener]"
+) -> Path:
+    """Fine-tunes one's own subject; returns the concept's path."""
     from ..subject.dataset import recipe_lessons
     from ..subject.run import SubjectRun
 
-    lessons = recipe_lessons(recipe, inputs.encoders, seed)
+    datasets = recipe_lessons(recipe, inputs.encoders, seed)
     run = SubjectRun(
-        inputs.host, recipe, lessons, inputs.encoders, out, seed, inputs.base_name, listeners, inputs.checkpointing
+        inputs.host, recipe, datasets, inputs.encoders, out, seed, inputs.base_name, listeners, inputs.checkpointing
     )
     run.train()
     return run.path
 
 
-def watching(out: Path, curriculum: Curriculum, line, report) -> list:
-    """Who listens, besides signals: with several processes the first one's alone are told anything."""
+def make_listeners(out: Path, curriculum: Curriculum, line: "ProgressLine", report: "ReportWriter") -> "list[Listener]":
+    """What follows a run; of several processes only the first one's are called."""
     from ..memory_estimate import Memory
     from ..monitor.log import LogWriter
     from ..monitor.samples import SampleWriter
@@ -153,8 +172,8 @@ def watching(out: Path, curriculum: Curriculum, line, report) -> list:
     ]
 
 
-def stage_of(curriculum: Curriculum, text: str) -> str:
-    """A stage's name from its name or its number, counted from 1; "" stays that: all of them."""
+def find_stage(curriculum: Curriculum, text: str) -> str:
+    """Finds a stage's name from its name or its number, counted from 1; "" stays: all of them."""
     names = [stage.name for stage in curriculum.stages]
     if text.isdecimal() and text not in names and 1 <= int(text) <= len(names):
         return names[int(text) - 1]
@@ -163,14 +182,16 @@ def stage_of(curriculum: Curriculum, text: str) -> str:
     return text
 
 
-def refuse_used(out: Path) -> None:
+def check_unused(out: Path) -> None:
+    """Raises TrainingError unless a folder is new or empty."""
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file, expected a folder: choose another with --out.")
     if out.exists() and any(out.iterdir()):
         raise TrainingError(f"The folder {out} is not empty: go on there with --resume, or choose another with --out.")
 
 
-def refuse_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises ValueError if tensors cannot be made there."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):

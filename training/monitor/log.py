@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
 from ..trainer import Step, Trainer
@@ -55,7 +57,8 @@ class LogWriter(Listener):
     def saved(self, trainer: Trainer, path: Path) -> None:
         self.since = time.monotonic()
 
-    sampled = saved
+    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
+        self.since = time.monotonic()
 
     def _write(self, trainer: Trainer, **values: Any) -> None:
         line = {"stage": trainer.stage.name, "iteration": trainer.iteration, **values}

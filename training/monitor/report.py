@@ -1,7 +1,6 @@
 """report.html: a run on one page that needs no other file. All text is escaped."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -10,6 +9,7 @@ from PIL import Image
 
 from ...prw.bank.bank import Bank
 from ...prw.files.atomic_write import atomic_write
+from ...prw.personalization.concept import Concept
 from ..listener import Listener
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
@@ -17,6 +17,7 @@ from ..trainer import Trainer
 from .history import History
 from .html_page import render_image, render_page, render_table
 from .log import LOG_FILE, read_log
+from .plots import Values
 from .samples import find_latest
 from .terminal import format_duration
 
@@ -37,7 +38,7 @@ class ReportWriter(Listener):
     def stage_began(self, trainer: Trainer) -> None:
         self.began = True
 
-    def stage_ended(self, stage: Stage, bank: Bank) -> None:
+    def stage_ended(self, stage: Stage, result: Bank | Concept) -> None:
         self.write()
 
     def write(self) -> None:
@@ -82,9 +83,9 @@ def _render_stages(curriculum: Curriculum, history: History) -> str:
     return render_table(heads, rows)
 
 
-def average_last_tenth(values: Sequence[float]) -> float:
+def average_last_tenth(values: Values) -> float:
     last = values[-max(1, len(values) // 10) :]
-    return sum(last) / len(last)
+    return float(sum(last) / len(last))
 
 
 def _render_validations(history: History) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...prw.bank.bank import Bank
+from ...prw.personalization.concept import Concept
 from ..listener import Listener
 from ..recipes.curriculum import Stage
 from ..trainer import Step, Trainer
@@ -58,6 +59,6 @@ class TensorBoardWriter(Listener):
         if self.writer:
             self.writer.flush()
 
-    def stage_ended(self, stage: Stage, bank: Bank) -> None:
+    def stage_ended(self, stage: Stage, result: Bank | Concept) -> None:
         if self.writer:
             self.writer.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from ...prw.bank.bank import Bank
+from ...prw.personalization.concept import Concept
 from ..listener import Listener
 from ..recipes.curriculum import Stage
 from ..trainer import Step, Trainer
@@ -86,7 +87,7 @@ class TerminalProgress(Listener):
         losses = ", ".join(f"{task} {one.loss:.4f}" for task, one in found.items())
         self.line.say(f"{trainer.stage.name} {trainer.iteration}/{trainer.stage.iterations}  held out: {losses}")
 
-    def stage_ended(self, stage: Stage, bank: Bank) -> None:
+    def stage_ended(self, stage: Stage, result: Bank | Concept) -> None:
         self.line.say(f"{stage.name} is done after {format_duration(self.line.clock() - self.since)}.")
 
 
