@@ -6,7 +6,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..training.comfyui.toy_models import TOY, toy_clip, toy_model, toy_vae
+from ..training.comfyui.toy_models import toy_clip, toy_model, toy_vae
+from ..training.toy.store import TOY_NAME
 from .inputs.schema import CATEGORY, schema
 
 DTYPES = {
@@ -31,7 +32,7 @@ class CoLoGenLoadFlux(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "unet_name",
-                    options=[*folder_paths.get_filename_list("diffusion_models"), TOY],
+                    options=[*folder_paths.get_filename_list("diffusion_models"), TOY_NAME],
                     tooltip="The FLUX.1 weights, from models/diffusion_models. The toy world brings its own text "
                     "encoder and VAE, draws pictures of 64 x 64 pixels, and needs no download.",
                 ),
@@ -52,7 +53,7 @@ class CoLoGenLoadFlux(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "vae_name",
-                    options=[*folder_paths.get_filename_list("vae"), TOY],
+                    options=[*folder_paths.get_filename_list("vae"), TOY_NAME],
                     tooltip="FLUX's VAE (ae.safetensors), from models/vae.",
                 ),
             ],
@@ -65,7 +66,7 @@ class CoLoGenLoadFlux(io.ComfyNode):
 
     @classmethod
     def execute(cls, unet_name: str, weight_dtype: str, clip_name1: str, clip_name2: str, vae_name: str):
-        if unet_name == TOY:
+        if unet_name == TOY_NAME:
             return io.NodeOutput(toy_model(dict(DTYPES[weight_dtype])), toy_clip(), toy_vae())
         _refuse_mixed(vae_name, clip_name1, clip_name2)
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
@@ -79,7 +80,7 @@ def _refuse_mixed(vae: str, *encoders: str) -> None:
         raise ValueError(
             "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice."
         )
-    if vae == TOY:
+    if vae == TOY_NAME:
         raise ValueError("The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors.")
 
 

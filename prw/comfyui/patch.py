@@ -113,14 +113,20 @@ def find_attachment(model) -> HostAttachment | None:
     return next((patch for patch in patches if isinstance(patch, HostAttachment)), None)
 
 
+def require_attachment(model) -> HostAttachment:
+    """The bank on a MODEL, or an error."""
+    attachment = find_attachment(model)
+    if attachment is None:
+        raise ValueError("This MODEL has no CoLoGen bank, expected one: put CoLoGen Apply before this node.")
+    return attachment
+
+
 def compute_routes(model, conditioning: list, latent: Tensor) -> list[tuple[str, tuple[str, ...], dict[str, Route]]]:
     """For every source: a title, expert names in column order, and the route in each block.
 
     Runs the sources alone: without noise their routes are the sampler's.
     """
-    attachment = find_attachment(model)
-    if attachment is None:
-        raise ValueError("This MODEL has no CoLoGen bank, expected one: put CoLoGen Apply before this node.")
+    attachment = require_attachment(model)
     comfy.model_management.load_models_gpu([model])
     transformer_options, routes = model.model_options.get("transformer_options", {}), []
     channels = model.model.diffusion_model.in_channels // model.model.diffusion_model.patch_size**2

@@ -88,7 +88,7 @@ def scaled_fp8(weights):
 
 
 def test_scaled_fp8(flux, bank):
-    from cologen.training.comfyui.find_host import load_model
+    from cologen.training.comfyui.enter_host import load_model
 
     stored, meant = scaled_fp8(flux.state_dict())
     import comfy.utils

@@ -11,13 +11,13 @@ from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.features import Features, FeaturesInfo
 from cologen.prw.personalization.concept import ConceptInfo
 from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens
-from cologen.training.comfyui.find_host import random_vae
 from cologen.training.subject.trainer import fresh_concept
 from pack import ROOT
 from safetensors.torch import save_file
 from sampling import sample
 from tiny import host_model, source, tiny_bank, tiny_flux
 from tiny_features import random_features
+from tiny_server import make_tiny_vae
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -154,7 +154,7 @@ CASES = [
 ]  # fmt: skip
 
 ROOMS = ("nodes", "prw/comfyui", "training/comfyui")
-ELSEWHERE = {"patch", "check_host", "conditioning", "find_host", "server", "run", "training_data", "training_host"}
+ELSEWHERE = {"patch", "check_host", "conditioning", "server", "run", "training_data", "training_host"}
 """Files of the rooms behind the nodes whose sentences other tests provoke."""
 
 
@@ -187,7 +187,7 @@ def host(tmp_path_factory, comfy):
             patch.setitem(folder_paths.folder_names_and_paths, name, ([str(models / name)], extensions))
             patch.setattr(folder_paths, "filename_list_cache", {})
         save_file(tiny_flux().state_dict(), models / "diffusion_models/flux.safetensors")
-        save_file(random_vae(), models / "vae/vae.safetensors")
+        save_file(make_tiny_vae(), models / "vae/vae.safetensors")
         save_model(models / "detection/seg", segformer)
         (models / "cologen/link").symlink_to(models.parent)
         yield models

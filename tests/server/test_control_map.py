@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from cologen.training.comfyui.server import base_directory, node, prompt, shown, sources
+from cologen.training.comfyui.server import make_node, open_picture
+from tiny_server import make_tiny_base, make_tiny_prompt, draw_sources
 from cologen.training.data.tasks import control
 from PIL import Image
 from tiny_maps import depth_anything, save_model
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("comfy")
 
 @pytest.fixture(scope="module")
 def server(start_server, tmp_path_factory):
-    base = base_directory(tmp_path_factory.mktemp("comfy"), sources())
+    base = make_tiny_base(tmp_path_factory.mktemp("comfy"), draw_sources())
     save_model(base / "models/geometry_estimation/Depth-Anything-V2-Small-hf", depth_anything)
     return start_server(base), base
 
@@ -23,13 +24,13 @@ def test_in_a_server_maps_are_shown_and_feed_a_source(server):
     assert "Depth-Anything-V2-Small-hf" in str(options)
     drawn = {}
     for kind in ("canny", "depth"):
-        graph = prompt()
+        graph = make_tiny_prompt()
         del graph["keep"], graph["map"]
         knobs = dict(kind=kind, model="auto", low_threshold=0.1, high_threshold=0.2)
-        graph["drawn"] = node("CoLoGenControlMap", image=["image", 0], **knobs)
+        graph["drawn"] = make_node("CoLoGenControlMap", image=["image", 0], **knobs)
         graph["source"]["inputs"]["image"] = ["drawn", 0]
         entry = running.run(graph)
-        drawn[kind] = np.asarray(shown(base, entry, "drawn")), np.asarray(shown(base, entry, "save"))
+        drawn[kind] = np.asarray(open_picture(base, entry, "drawn")), np.asarray(open_picture(base, entry, "save"))
     expected = control.canny(np.asarray(Image.open(base / "input/control.png").convert("RGB")))
     assert np.array_equal(drawn["canny"][0], expected) and drawn["depth"][0].std() > 5
     assert not np.array_equal(drawn["canny"][1], drawn["depth"][1])
@@ -40,8 +41,8 @@ def test_in_a_server_an_absent_model_is_a_sentence(server):
     running, _ = server
     knobs = dict(kind="seg", model="auto", low_threshold=0.1, high_threshold=0.2)
     graph = {
-        "image": node("LoadImage", image="control.png"),
-        "drawn": node("CoLoGenControlMap", image=["image", 0], **knobs),
+        "image": make_node("LoadImage", image="control.png"),
+        "drawn": make_node("CoLoGenControlMap", image=["image", 0], **knobs),
     }
     status = running.run(graph)["status"]
     assert status["status_str"] == "error"

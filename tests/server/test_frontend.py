@@ -9,12 +9,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from cologen.training.comfyui.server import base_directory, scene
+from tiny_server import make_tiny_base, draw_scene
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from naive_easycontrol import random_file
 from pack import ROOT, SCREENSHOTS
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_server import draw_scene, make_tiny_base
 from workflows_flux import FILES, OWN
 
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -35,7 +36,7 @@ def with_files(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server(start_server, tmp_path_factory):
-    return start_server(with_files(base_directory(tmp_path_factory.mktemp("comfy"), {"example": scene()})))
+    return start_server(with_files(make_tiny_base(tmp_path_factory.mktemp("comfy"), {"example": draw_scene()})))
 
 
 @pytest.fixture(scope="module")

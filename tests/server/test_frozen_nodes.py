@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from cologen.training.comfyui.server import Server, base_directory
+from cologen.training.comfyui.server import Server
 from pack import HOST
+from tiny_server import make_tiny_base
 
 FROZEN = Path(__file__).with_name("frozen_nodes.json")
 
@@ -66,7 +67,7 @@ def test_every_node_is_frozen(server):
 
 def freeze() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(HOST, base_directory(Path(folder) / "base", {}))
+        server = Server(HOST, make_tiny_base(Path(folder) / "base", {}))
         try:
             rows = [f"{json.dumps(name)}: {json.dumps(node)}" for name, node in sorted(described(server).items())]
         finally:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.training.comfyui.server import base_directory, node, prompt, shown, sources
+from cologen.training.comfyui.server import make_node, open_picture
+from tiny_server import make_tiny_base, make_tiny_prompt, draw_sources
 from naive_easycontrol import save_library
 from safetensors.torch import save_file
 
@@ -18,7 +19,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, library):
-    root = base_directory(tmp_path_factory.mktemp("comfy"), sources())
+    root = make_tiny_base(tmp_path_factory.mktemp("comfy"), draw_sources())
     (root / "models/loras/easy").mkdir(parents=True)
     for file in library.iterdir():
         (root / "models/loras/easy" / file.name).write_bytes(file.read_bytes())
@@ -32,7 +33,7 @@ def server(start_server, base):
 
 
 def pixels(base, entry, name="save"):
-    return np.asarray(shown(base, entry, name), dtype=int)
+    return np.asarray(open_picture(base, entry, name), dtype=int)
 
 
 STACK = (("canny", "control"), ("depth", "control"), ("subject", "subject"))
@@ -40,23 +41,23 @@ STACK = (("canny", "control"), ("depth", "control"), ("subject", "subject"))
 
 def stacked(bank_node, **loaders):
     """A picture of three imported sources; `loaders` end in the node that gives the bank."""
-    graph = prompt("control") | loaders
+    graph = make_tiny_prompt("control") | loaders
     graph["apply"]["inputs"]["experts"] = [bank_node, 0]
-    graph["keep"] = node("CoLoGenSaveExperts", experts=[bank_node, 0], name="stack")
+    graph["keep"] = make_node("CoLoGenSaveExperts", experts=[bank_node, 0], name="stack")
     knobs = graph.pop("source")["inputs"] | {"experts": [bank_node, 0]}
     last = ["text", 0]
     for expert, task in STACK:
-        graph[f"of_{expert}"] = node("CoLoGenSource", **(knobs | dict(conditioning=last, task=task, expert=expert)))
+        graph[f"of_{expert}"] = make_node("CoLoGenSource", **(knobs | dict(conditioning=last, task=task, expert=expert)))
         last = [f"of_{expert}", 0]
     graph["sample"]["inputs"]["positive"] = last
-    graph["look"] = node("CoLoGenInspectExperts", experts=[bank_node, 0])
+    graph["look"] = make_node("CoLoGenInspectExperts", experts=[bank_node, 0])
     del graph["map"]
     return graph
 
 
 def test_import_three_sample_save_reload_is_the_same_picture(server, base):
     def taking(name, **rest):
-        return node("CoLoGenImportExperts", file=f"easy/{name}.safetensors", kind="auto", name="", **rest)
+        return make_node("CoLoGenImportExperts", file=f"easy/{name}.safetensors", kind="auto", name="", **rest)
 
     chain = {
         "a": taking("canny"),
@@ -69,9 +70,9 @@ def test_import_three_sample_save_reload_is_the_same_picture(server, base):
     assert all(word in table for word in ("canny", "subject", "SKS", "512 x 512", "Apache-2.0"))
     saved = Bank.open(base / "models/cologen/stack.safetensors")
     assert [name for name, _ in STACK] == list(saved.info.experts)
-    again = server.run(stacked("bank", bank=node("CoLoGenLoadExperts", bank_name="stack.safetensors")))
+    again = server.run(stacked("bank", bank=make_node("CoLoGenLoadExperts", bank_name="stack.safetensors")))
     assert np.array_equal(pixels(base, again), picture)
-    plain = server.run(prompt(strength=0.0))
+    plain = server.run(make_tiny_prompt(strength=0.0))
     assert np.abs(pixels(base, plain) - picture).mean() > 1
     assert "was trained on 512" not in server.log.read_text()
 
@@ -80,7 +81,7 @@ def test_easycontrol_files_among_the_loras_are_banks_at_once(server, base):
     options = server.get("/object_info/CoLoGenLoadExperts")["CoLoGenLoadExperts"]["input"]["required"]["bank_name"]
     listed = str(options)
     assert "loras/easy/canny.safetensors" in listed and "plain" not in listed
-    graph = prompt()
+    graph = make_tiny_prompt()
     graph["bank"]["inputs"]["bank_name"] = "loras/easy/canny.safetensors"
     del graph["map"], graph["keep"]
     loose = pixels(base, server.run(graph))
@@ -98,8 +99,8 @@ def test_easycontrol_files_among_the_loras_are_banks_at_once(server, base):
 )
 def test_what_cannot_be_imported_is_a_sentence(server, file, kind, sentence):
     graph = {
-        "a": node("CoLoGenImportExperts", file=file, kind=kind, name=""),
-        "b": node("CoLoGenInspectExperts", experts=["a", 0]),
+        "a": make_node("CoLoGenImportExperts", file=file, kind=kind, name=""),
+        "b": make_node("CoLoGenInspectExperts", experts=["a", 0]),
     }
     status = server.run(graph)["status"]
     assert status["status_str"] == "error" and sentence in str(status["messages"])

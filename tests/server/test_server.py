@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 from cologen.prw.bank.bank import Bank
-from cologen.training.comfyui.server import base_directory, prompt, shown, sources
+from cologen.training.comfyui.server import open_picture
+from tiny_server import make_tiny_base, make_tiny_prompt, draw_sources
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, comfy):
-    return base_directory(tmp_path_factory.mktemp("comfy"), sources())
+    return make_tiny_base(tmp_path_factory.mktemp("comfy"), draw_sources())
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def server(start_server, base):
 
 
 def pixels(base, entry, name="save"):
-    return np.asarray(shown(base, entry, name), dtype=int)
+    return np.asarray(open_picture(base, entry, name), dtype=int)
 
 
 def test_the_pack_loads_with_all_nodes(server):
@@ -36,12 +37,12 @@ def test_the_pack_loads_with_all_nodes(server):
 
 
 def test_a_graph_runs_from_loader_to_picture(server, base):
-    woven = server.run(prompt())
+    woven = server.run(make_tiny_prompt())
     found = pixels(base, woven)
     assert found.shape == (128, 128, 3)
-    off = pixels(base, server.run(prompt(strength=0.0)))
+    off = pixels(base, server.run(make_tiny_prompt(strength=0.0)))
     assert np.abs(found - off).mean() > 1, "the source should change the picture"
-    assert np.array_equal(pixels(base, server.run(prompt(loader="UNETLoader"))), found)
+    assert np.array_equal(pixels(base, server.run(make_tiny_prompt(loader="UNETLoader"))), found)
 
     assert pixels(base, woven, "map").std() > 5
     saved = Bank.open(base / "models/cologen/copies/again.safetensors")
@@ -49,7 +50,7 @@ def test_a_graph_runs_from_loader_to_picture(server, base):
 
 
 def test_a_missing_apply_is_a_sentence(server):
-    graph = prompt()
+    graph = make_tiny_prompt()
     graph["sample"]["inputs"]["model"] = ["flux", 0]
     status = server.run(graph)["status"]
     assert status["status_str"] == "error"
@@ -57,7 +58,7 @@ def test_a_missing_apply_is_a_sentence(server):
 
 
 def test_a_name_that_leads_outside_is_a_sentence(server, base):
-    graph = prompt()
+    graph = make_tiny_prompt()
     graph["keep"]["inputs"]["name"] = "../../escaped"
     status = server.run(graph)["status"]
     assert "cannot be used, expected a name" in str(status["messages"])

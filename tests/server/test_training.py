@@ -5,7 +5,8 @@ import urllib.request
 
 import pytest
 from cologen.prw.bank.bank import Bank
-from cologen.training.comfyui.server import base_directory, node, prompt, shown
+from cologen.training.comfyui.server import make_node, open_picture
+from tiny_server import make_tiny_base, make_tiny_prompt
 from host_training import default_inputs, save_pairs
 from tiny_run import wait_for
 
@@ -40,7 +41,7 @@ NODE_CLASS_MAPPINGS = {"LoadTinyClip": LoadTinyClip}
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, comfy):
-    root = base_directory(tmp_path_factory.mktemp("comfy"), {})
+    root = make_tiny_base(tmp_path_factory.mktemp("comfy"), {})
     save_pairs(root / "input/cologen/mine", 4)
     (root / "custom_nodes/tiny_clip").mkdir()
     (root / "custom_nodes/tiny_clip/__init__.py").write_text(CLIP_NODE)
@@ -56,22 +57,22 @@ def workflow(run: str, iterations: int) -> dict:
     """A folder of pictures to an expert to a picture drawn with it."""
     from cologen.nodes.training import CoLoGenTrainStage
 
-    drawn = prompt("edit")
+    drawn = make_tiny_prompt("edit")
     knobs = dict(
         task="edit", run=run, iterations=iterations, batch=2, rank=4, sample_every=20, sample_steps=1, save_every=0
     )
     knobs = default_inputs(CoLoGenTrainStage, **knobs, model=["flux", 0], data=["data", 0])
     drawn |= {
-        "flux": node("UNETLoader", unet_name="tiny_flux.safetensors", weight_dtype="default"),
-        "clip": node("LoadTinyClip"),
-        "data": node(
+        "flux": make_node("UNETLoader", unet_name="tiny_flux.safetensors", weight_dtype="default"),
+        "clip": make_node("LoadTinyClip"),
+        "data": make_node(
             "CoLoGenTrainingData", vae=["vae", 0], clip=["clip", 0], source="folder", folder="mine", task="edit",
             size=64, count=0, cut_seed=0,
         ),
-        "bank": node("CoLoGenTrainStage", **knobs),
-        "image": node("EmptyImage", width=128, height=128, batch_size=1, color=255),
-        "graph": node("LossGraphNode", loss=["bank", 1], filename_prefix="loss"),
-        "usage": node("CoLoGenUsagePlot", loss=["bank", 1]),
+        "bank": make_node("CoLoGenTrainStage", **knobs),
+        "image": make_node("EmptyImage", width=128, height=128, batch_size=1, color=255),
+        "graph": make_node("LossGraphNode", loss=["bank", 1], filename_prefix="loss"),
+        "usage": make_node("CoLoGenUsagePlot", loss=["bank", 1]),
     }  # fmt: skip
     del drawn["map"]
     return drawn
@@ -79,8 +80,8 @@ def workflow(run: str, iterations: int) -> dict:
 
 def test_the_server_trains_and_draws_with_what_it_trained(server, base):
     entry = server.run(workflow("served", 4))
-    assert shown(base, entry, "save").size == (128, 128)
-    assert shown(base, entry, "bank").size == (192, 64) and shown(base, entry, "usage").size == (720, 360)
+    assert open_picture(base, entry, "save").size == (128, 128)
+    assert open_picture(base, entry, "bank").size == (192, 64) and open_picture(base, entry, "usage").size == (720, 360)
     assert Bank.open(base / "models/cologen/copies/again.safetensors").info.experts["edit"].iterations == 4
 
 

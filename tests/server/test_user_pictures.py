@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from canvas import Canvas
-from cologen.training.comfyui.server import base_directory, node, shown
+from cologen.training.comfyui.server import make_node, open_picture
+from tiny_server import make_tiny_base
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import Item, Scene
 from PIL import Image
+from tiny_server import make_tiny_base
 from workflows_toy import Toy
 
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -40,7 +42,7 @@ NEAR = 40
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, comfy):
-    return base_directory(tmp_path_factory.mktemp("comfy"), PICTURES)
+    return make_tiny_base(tmp_path_factory.mktemp("comfy"), PICTURES)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def info(server):
 def picture_of(base, entry: dict) -> np.ndarray:
     """The last one that was saved."""
     (number,) = [number for number, shown_by in entry["outputs"].items() if shown_by["images"][0]["type"] == "output"]
-    return np.asarray(shown(base, entry, number), dtype=float)
+    return np.asarray(open_picture(base, entry, number), dtype=float)
 
 
 def said(entry: dict) -> str:
@@ -147,7 +149,7 @@ def test_a_negative_without_a_source_is_the_plain_model_s(server, base, info):
 def test_two_banks_on_one_model_are_a_sentence(server, info):
     graph = edited(info, "colour").prompt()
     (number,) = [number for number, entry in graph.items() if entry["class_type"] == "CoLoGenApply"]
-    graph["again"] = node("CoLoGenApply", **{**graph[number]["inputs"], "model": [number, 0]})
+    graph["again"] = make_node("CoLoGenApply", **{**graph[number]["inputs"], "model": [number, 0]})
     (sampler,) = [entry["inputs"] for entry in graph.values() if entry["class_type"] == "KSampler"]
     sampler["model"] = ["again", 0]
     assert said(server.run(graph)).startswith("This MODEL already has a CoLoGen bank")

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cologen.training.comfyui.server import base_directory, shown
+from cologen.training.comfyui.server import open_picture
+from tiny_server import make_tiny_base
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.toy.evaluate import HELD_OUT_SEED
@@ -26,7 +27,7 @@ GOOD, FAR = 0.75, 0.04
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, comfy):
-    return base_directory(tmp_path_factory.mktemp("comfy"), {})
+    return make_tiny_base(tmp_path_factory.mktemp("comfy"), {})
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_files_to_fetch_are_named_with_link_and_folder(name):
 
 def saved_picture(base, graph, entry):
     (node,) = [number for number, node in graph.items() if node["class_type"] == "SaveImage"]
-    return np.asarray(shown(base, entry, node), dtype=float)
+    return np.asarray(open_picture(base, entry, node), dtype=float)
 
 
 RUN = [name for name in WORKFLOWS if name.startswith("toy") and "train" not in name]
@@ -101,7 +102,7 @@ def test_the_thing_that_is_asked_for_is_found(server, base, info):
     canvas = drawn("toy_ground", info)
     graph = canvas.prompt()
     (preview,) = [str(node.number) for node in canvas.nodes if node.place["title"] == "Drawn"]
-    picture = np.asarray(shown(base, server.run(graph), preview))
+    picture = np.asarray(open_picture(base, server.run(graph), preview))
     question = asked(graph)
     thing = next(thing for thing in question.scene.items if thing.place in PHRASE)
     assert compute_iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), item_mask(thing)) >= GOOD

@@ -12,7 +12,8 @@ package = ModuleType("cologen")
 package.__path__ = [str(ROOT)]
 sys.modules["cologen"] = package
 
-from cologen.training.comfyui.find_host import enter_host, find_host  # noqa: E402
+from cologen.training.comfyui.enter_host import enter_host  # noqa: E402
+from cologen.training.find_host import find_host  # noqa: E402
 
 HOST = find_host()
 if HOST is not None:

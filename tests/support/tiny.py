@@ -8,7 +8,7 @@ from cologen.prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from cologen.prw.flux.flux1 import Flux
 from cologen.prw.source import Routing, Source
 from cologen.training.base.random_models import TINY, random_flux
-from cologen.training.comfyui.find_host import load_model
+from cologen.training.comfyui.enter_host import load_model
 
 SHAPE = TINY
 

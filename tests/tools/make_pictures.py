@@ -10,11 +10,12 @@ from pathlib import Path
 
 import support_path  # noqa: F401
 from canvas import Canvas
-from cologen.training.comfyui.server import Server, base_directory, shown
+from cologen.training.comfyui.server import Server, open_picture
 from cologen.training.monitor.route_map import INK, PAPER
 from pack import HOST, ROOT
 from pictures_toy import PICTURES
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from tiny_server import make_tiny_base
 from workflows_toy import Toy
 
 FOLDER = ROOT / "web" / "docs" / "pictures"
@@ -30,7 +31,7 @@ def drawn(server: Server, base: Path, info: dict, name: str) -> Image.Image:
     PICTURES[name](Toy(canvas))
     entry = server.run(canvas.prompt(), PATIENCE)
     previews = [node for node in canvas.nodes if node.kind == "PreviewImage"]
-    return sheet([(node.place["title"], shown(base, entry, str(node.number))) for node in previews])
+    return sheet([(node.place["title"], open_picture(base, entry, str(node.number))) for node in previews])
 
 
 def sheet(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
@@ -52,7 +53,7 @@ def sheet(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
 def main(names: Sequence[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        base = base_directory(Path(folder) / "base", {})
+        base = make_tiny_base(Path(folder) / "base", {})
         server = Server(HOST, base)
         try:
             info = server.get("/object_info")

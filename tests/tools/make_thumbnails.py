@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import support_path  # noqa: F401
-from cologen.training.comfyui.server import Server, base_directory, shown
+from cologen.training.comfyui.server import Server, open_picture
 from make_pictures import PATIENCE, sheet
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from pack import HOST, SCREENSHOTS
 from PIL import Image
+from tiny_server import make_tiny_base
 
 SHOWN = ("SaveImage", "PreviewImage")
 MOST = 3
@@ -28,7 +29,7 @@ def ran(server: Server, base: Path, info: dict, name: str) -> Image.Image:
     canvas = drawn(name, info)
     entry = server.run(canvas.prompt(), PATIENCE)
     nodes = sorted((node for node in canvas.nodes if node.kind in SHOWN), key=lambda node: SHOWN.index(node.kind))
-    (_, first), *_ = tiles = [(node.place["title"], shown(base, entry, str(node.number))) for node in nodes]
+    (_, first), *_ = tiles = [(node.place["title"], open_picture(base, entry, str(node.number))) for node in nodes]
     if wide(first):
         return first.resize((WIDE, WIDE * first.height // first.width), Image.Resampling.NEAREST)
     return sheet([tile for tile in tiles if not wide(tile[1])][:MOST])
@@ -48,7 +49,7 @@ def graph(name: str) -> Image.Image:
 
 def main(names: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        base = base_directory(Path(folder) / "base", {})
+        base = make_tiny_base(Path(folder) / "base", {})
         server = Server(HOST, base)
         try:
             info = server.get("/object_info")

@@ -11,8 +11,9 @@ import workflows_sampling
 import workflows_subject
 import workflows_toy
 from canvas import Canvas
-from cologen.training.comfyui.server import Server, base_directory
+from cologen.training.comfyui.server import Server
 from pack import HOST, ROOT
+from tiny_server import make_tiny_base
 
 FOLDER = ROOT / "example_workflows"
 WORKFLOWS = {
@@ -34,7 +35,7 @@ def text_of(canvas: Canvas) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(HOST, base_directory(Path(folder) / "base", {}))
+        server = Server(HOST, make_tiny_base(Path(folder) / "base", {}))
         try:
             info = server.get("/object_info")
         finally:

@@ -1,7 +1,7 @@
 """Example workflows of one's own subject: photos, training and a picture of it, with the toy set and with FLUX.1-dev."""
 
 from canvas import Canvas, Node, Output
-from cologen.training.comfyui.server import TOY
+from cologen.training.toy.store import TOY_NAME
 from workflows_flux import Stock
 from workflows_toy import sampled
 
@@ -42,7 +42,7 @@ def own(
 
 
 def toy_train(canvas: Canvas) -> None:
-    flux = canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY, vae_name=TOY)
+    flux = canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY_NAME, vae_name=TOY_NAME)
     mine = trained(canvas, flux, "toy_own_subject")
     drawn = own(canvas, flux, mine["concept"], 2)
     canvas.add("SaveImage", (4, 0), "Drawn", box=(300, 300), images=drawn[0], filename_prefix="toy_train_subject")

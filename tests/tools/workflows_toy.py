@@ -2,8 +2,8 @@
 
 from canvas import Canvas, Node, Output
 from cologen.prw.tasks import TASKS
-from cologen.training.comfyui.server import TOY
 from cologen.training.toy.evaluate import CFG, STEPS
+from cologen.training.toy.store import TOY_NAME
 
 SCENES = {"inpaint": 9, "control": 6, "subject": 6, "edit": 4}
 """Which question each task's workflow asks."""
@@ -29,8 +29,8 @@ class Toy:
 
     def __init__(self, canvas: Canvas, flux: Node | None = None, bank: Node | None = None, empty: bool = True):
         self.canvas = canvas
-        self.flux = flux or canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY, vae_name=TOY)
-        bank = bank or canvas.add("CoLoGenLoadExperts", (0, 5), bank_name=TOY)
+        self.flux = flux or canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY_NAME, vae_name=TOY_NAME)
+        bank = bank or canvas.add("CoLoGenLoadExperts", (0, 5), bank_name=TOY_NAME)
         self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=bank["experts"])
         self.empty = self.words("", (1, 3), "No words")["CONDITIONING"] if empty else None
 
@@ -280,7 +280,7 @@ def best_of(canvas: Canvas) -> None:
 
 def trained(canvas: Canvas, task: str, run: str, bank: Node | None = None, **more) -> Node:
     """One stage, and a picture drawn with what it learned."""
-    flux = canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY, vae_name=TOY)
+    flux = canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY_NAME, vae_name=TOY_NAME)
     data = canvas.add(
         "CoLoGenTrainingData", (0, 9), vae=flux["VAE"], clip=flux["CLIP"], source="built-in world", task=task, count=512
     )
@@ -317,7 +317,7 @@ def train_stage(canvas: Canvas) -> None:
 
 
 def train_own(canvas: Canvas) -> None:
-    bank = canvas.add("CoLoGenLoadExperts", (0, 5), bank_name=TOY)
+    bank = canvas.add("CoLoGenLoadExperts", (0, 5), bank_name=TOY_NAME)
     stage = trained(canvas, "subject", "toy_own", bank, name="mine", start="subject")
     canvas.add("CoLoGenInspectExperts", (3, 14), experts=stage["experts"])
     canvas.add("CoLoGenSaveExperts", (4, 14), "Six in one bank", experts=stage["experts"], name="toy_with_mine")

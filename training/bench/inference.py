@@ -53,8 +53,25 @@ def _embedded_steps(shapes: Shapes, dtype: torch.dtype, device: str) -> Steps:
 
 
 def _comfyui_steps(shapes: Shapes, dtype: torch.dtype, device: str) -> Steps:
-    from ..comfyui.find_host import bench_steps
+    from ...prw.comfyui.conditioning import COND, Sources
+    from ...prw.comfyui.patch import apply_bank, require_attachment
+    from ..comfyui.enter_host import load_model
+    from ..comfyui.model_call import bind_model_call, load_on_device
 
     flux = shapes.make_flux(dtype, "cpu")
-    bank, inputs = shapes.make_bank(flux), shapes.make_inputs(flux, dtype, "cpu")
-    return bench_steps(flux.state_dict(), dtype, device, bank, shapes.make_source(), inputs)
+    bank, source = shapes.make_bank(flux), shapes.make_source()
+    inputs = shapes.make_inputs(flux, dtype, device)
+    model = load_model(flux.state_dict(), dtype)
+    patched, uncached = apply_bank(model, bank), apply_bank(model, bank)
+    attachment = require_attachment(uncached)
+    attachment.cached = False
+    load_on_device(model)
+    reference = model.model.process_latent_in(source.latent).to(device)
+    without_guidance = inputs._replace(guidance=None)
+    return {
+        "plain": bind_model_call(model, inputs),
+        "concat": bind_model_call(model, inputs, ref_latents=[reference]),
+        "uncached": bind_model_call(uncached, inputs, **{COND: Sources([source])}),
+        "cached": bind_model_call(patched, inputs, **{COND: Sources([source])}),
+        "source_pass": lambda: attachment.make_appended_kv(model.model, [source], without_guidance, {}),
+    }

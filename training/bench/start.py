@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from ..comfyui.find_host import ROOT, needed_host
+from ..find_host import PACK, require_host
 
 HEAVY = ("peft", "transformers", "datasets", "kornia", "diffusers", "tensorboard", "torchvision", "pandas")
 """Packages that take long to import: none may come along."""
@@ -34,7 +34,7 @@ print(json.dumps({"seconds": seconds, "nodes": len(schemas), "heavy": sorted(add
 
 def bench_import(repeats: int) -> dict:
     """The fastest of several fresh processes: its seconds, how many nodes, which of HEAVY came along."""
-    request = json.dumps([str(ROOT), str(needed_host()), HEAVY])
+    request = json.dumps([str(PACK), str(require_host()), HEAVY])
     runs = []
     for _ in range(repeats):
         done = subprocess.run([sys.executable, "-c", PROBE, request], capture_output=True, text=True, check=True)

@@ -12,7 +12,8 @@ from ..bench.experts import bench_experts
 from ..bench.inference import bench_inference
 from ..bench.shapes import Shapes
 from ..bench.start import bench_import
-from ..comfyui.find_host import enter_host, needed_host
+from ..comfyui.enter_host import enter_host
+from ..find_host import require_host
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -92,7 +93,7 @@ def _read_shapes(args: Namespace) -> Shapes:
 
 def _inference(args: Namespace) -> str:
     if args.host == "comfyui":
-        enter_host(needed_host(), cpu=not args.device.startswith("cuda"), torch_attention=True)
+        enter_host(require_host(), cpu=not args.device.startswith("cuda"), torch_attention=True)
     return _format(
         args, bench_inference(_read_shapes(args), getattr(torch, args.dtype), args.device, args.host, args.repeats)
     )

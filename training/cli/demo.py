@@ -29,10 +29,10 @@ def demo(out: Path, comfy: bool = False) -> Path:
     """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
     asked = [question for task in QUESTION_MAKERS for question in make_questions(task, EACH, SEED)]
     if comfy:
-        from ..comfyui.server import demo_pictures
+        from ..comfyui.server_demo import draw_examples
 
         with tempfile.TemporaryDirectory() as folder:
-            pictures = demo_pictures(Path(folder), [question.example for question in asked])
+            pictures = draw_examples(Path(folder), [question.example for question in asked])
     else:
         pictures = embedded(asked)
     out.mkdir(parents=True, exist_ok=True)

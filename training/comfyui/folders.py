@@ -10,7 +10,8 @@ import folder_paths
 from ...prw.bank.importers.easycontrol import looks_like_easycontrol
 from ...prw.coredi.features import SUFFIX, looks_like_features
 from ...prw.personalization.concept import looks_like_concept
-from .toy_models import BANK_PATH, TOY
+from ..toy.store import TOY_NAME
+from .toy_models import BANK_PATH
 
 FOLDER = "cologen"
 LORAS = "loras/"
@@ -39,11 +40,15 @@ def bank_files() -> list[str]:
     register_folder()
     banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in beside_banks()]
     found = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
-    return [*banks, TOY, *(name for name, path in found if name not in banks and path and looks_like_easycontrol(path))]
+    return [
+        *banks,
+        TOY_NAME,
+        *(name for name, path in found if name not in banks and path and looks_like_easycontrol(path)),
+    ]
 
 
 def bank_path(name: str) -> str:
-    if name == TOY:
+    if name == TOY_NAME:
         return str(BANK_PATH)
     if name.startswith(LORAS) and name not in folder_paths.get_filename_list(FOLDER):
         return lora_path(name.removeprefix(LORAS))

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from ..toy.store import BANK, FLUX, SHIPPED, TEXT, VAE
 from ..toy.text import TextEncoder, tokenize_as_host
 
-TOY = "toy world (built in)"
-"""How it is chosen where a file is."""
 BANK_PATH = SHIPPED / BANK
 
 

@@ -19,7 +19,7 @@ from ...prw.files.validate import build, check_choice, check_range, shorten
 from ...prw.fit_image import as_bytes
 from ...prw.flux.flux1 import LATENT_CHANNELS
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
-from ..comfyui.find_host import find_host
+from ..find_host import find_host
 from .open_models import open_clip, open_t5, open_vae
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -17,8 +17,9 @@ from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
 from ...prw.positions import token_grid
 from ...prw.source import Routing
-from ..comfyui.find_host import enter_host, needed_host, open_files
+from ..comfyui.enter_host import enter_host, load_flux_files
 from ..encoders.protocol import Encoders
+from ..find_host import require_host
 from ..forward import skip_source
 from ..sampling import SamplingSettings, sample_latents, sample_with_contexts
 from ..toy.evaluate import CFG, STEPS
@@ -101,12 +102,12 @@ def open_flux_generator(
     bank: Path | None, flux: Path, vae: Path, clips: Sequence[Path], settings: GenerationSettings, device: str
 ) -> ImageGenerator:
     """Opens FLUX.1's public files (the VAE, CLIP-L and T5 beside it) through a ComfyUI on this machine."""
-    comfy = needed_host()
+    comfy = require_host()
     for path in (flux, vae, *clips):
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}: check the name.")
     enter_host(comfy, cpu=device == "cpu", torch_attention=device != "cpu")
-    return make_host_generator(*open_files(flux, vae, clips), Bank.open(bank) if bank else None, settings)
+    return make_host_generator(*load_flux_files(flux, vae, clips), Bank.open(bank) if bank else None, settings)
 
 
 def make_host_generator(model, vae, clip, bank: Bank | None, settings: GenerationSettings) -> ImageGenerator:

@@ -18,6 +18,8 @@ SHIPPED = Path(__file__).parent / "weights"
 FLUX, VAE, TEXT, BANK = "flux.safetensors", "vae.safetensors", "text.safetensors", "bank.safetensors"
 NAME = "CoLoGen toy FLUX"
 """Of the base, for what is trained on it."""
+TOY_NAME = "toy world (built in)"
+"""How ComfyUI's users choose it where a file is."""
 
 
 class ToySet(NamedTuple):

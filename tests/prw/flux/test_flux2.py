@@ -28,7 +28,7 @@ def test_forward_is_diffusers(batch, height, width, guided):
 @pytest.mark.parametrize("guided", [True, False])
 @pytest.mark.parametrize("batch, height, width", SIZES)
 def test_forward_is_the_hosts(comfy, batch, height, width, guided):
-    from cologen.training.comfyui.find_host import load_model
+    from cologen.training.comfyui.enter_host import load_model
 
     flux = tiny_flux2(guidance_embed=guided)
     theirs = load_model(flux.state_dict(), torch.float32).model.diffusion_model
@@ -53,7 +53,7 @@ def test_files_load_as_what_their_numbers_say(tmp_path, guided, dtype):
 
 
 def test_the_hosts_norm_names_load(comfy, tmp_path):
-    from cologen.training.comfyui.find_host import load_model
+    from cologen.training.comfyui.enter_host import load_model
 
     flux = tiny_flux2()
     theirs = load_model(flux.state_dict(), torch.float32).model.diffusion_model
