@@ -12,7 +12,6 @@ from cologen.training.data.formats.palettes import ADE20K, COCO, COCO_STUFF, MER
 from cologen.training.data.tasks import control
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_server import draw_sources, make_tiny_base, make_tiny_prompt
 
 pytestmark = pytest.mark.usefixtures("comfy")
 

@@ -10,7 +10,6 @@ from cologen.prw.comfyui.conditioning import add_source
 from naive_easycontrol import NaiveEasyControl, below, over, random_file, save_library
 from sampling import apply_bank, conditioning, naive_model, sample
 from tiny import host_model, latent, source, tiny_bank, tiny_flux
-from tiny_server import draw_sources, make_tiny_base, make_tiny_prompt
 
 pytestmark = pytest.mark.usefixtures("comfy")
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from cologen.training.comfyui.server import make_node, open_picture
-from tiny_server import make_tiny_base, make_tiny_prompt, draw_sources
 from cologen.training.data.tasks import control
 from PIL import Image
 from tiny_maps import depth_anything, save_model
+from tiny_server import draw_sources, make_tiny_base, make_tiny_prompt
 
 pytestmark = pytest.mark.usefixtures("comfy")
 

@@ -9,7 +9,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tiny_server import make_tiny_base, draw_scene
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from naive_easycontrol import random_file
 from pack import ROOT, SCREENSHOTS

@@ -5,9 +5,9 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.training.comfyui.server import make_node, open_picture
-from tiny_server import make_tiny_base, make_tiny_prompt, draw_sources
 from naive_easycontrol import save_library
 from safetensors.torch import save_file
+from tiny_server import draw_sources, make_tiny_base, make_tiny_prompt
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -47,7 +47,9 @@ def stacked(bank_node, **loaders):
     knobs = graph.pop("source")["inputs"] | {"experts": [bank_node, 0]}
     last = ["text", 0]
     for expert, task in STACK:
-        graph[f"of_{expert}"] = make_node("CoLoGenSource", **(knobs | dict(conditioning=last, task=task, expert=expert)))
+        graph[f"of_{expert}"] = make_node(
+            "CoLoGenSource", **(knobs | dict(conditioning=last, task=task, expert=expert))
+        )
         last = [f"of_{expert}", 0]
     graph["sample"]["inputs"]["positive"] = last
     graph["look"] = make_node("CoLoGenInspectExperts", experts=[bank_node, 0])

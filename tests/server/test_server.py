@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cologen.prw.bank.bank import Bank
 from cologen.training.comfyui.server import open_picture
-from tiny_server import make_tiny_base, make_tiny_prompt, draw_sources
+from tiny_server import draw_sources, make_tiny_base, make_tiny_prompt
 
 pytestmark = pytest.mark.usefixtures("comfy")
 

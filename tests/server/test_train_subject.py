@@ -5,7 +5,6 @@ import pytest
 from cologen.prw.personalization.concept import Concept
 from cologen.training.comfyui.server import make_node, open_picture
 from cologen.training.toy.store import TOY_NAME
-from tiny_server import make_tiny_base
 from cologen.training.toy.subject import draw_photos
 from PIL import Image
 from tiny_server import make_tiny_base

@@ -6,9 +6,9 @@ import urllib.request
 import pytest
 from cologen.prw.bank.bank import Bank
 from cologen.training.comfyui.server import make_node, open_picture
-from tiny_server import make_tiny_base, make_tiny_prompt
 from host_training import default_inputs, save_pairs
 from tiny_run import wait_for
+from tiny_server import make_tiny_base, make_tiny_prompt
 
 pytestmark = pytest.mark.usefixtures("comfy")
 

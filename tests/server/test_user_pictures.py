@@ -5,7 +5,6 @@ import pytest
 import torch
 from canvas import Canvas
 from cologen.training.comfyui.server import make_node, open_picture
-from tiny_server import make_tiny_base
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import Item, Scene
 from PIL import Image

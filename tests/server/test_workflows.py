@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cologen.training.comfyui.server import open_picture
-from tiny_server import make_tiny_base
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.toy.evaluate import HELD_OUT_SEED
@@ -15,6 +14,7 @@ from cologen.training.toy.scene import MARKERS
 from cologen.training.toy.score import SCORERS
 from cologen.training.toy.tasks import Question, make_questions
 from make_workflows import FOLDER, WORKFLOWS, drawn, text_of
+from tiny_server import make_tiny_base
 from workflows_flux import FILES, OWN
 from workflows_toy import PHRASE
 
