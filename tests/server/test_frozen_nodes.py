@@ -45,7 +45,7 @@ def described(server: Server) -> dict:
 
 @pytest.fixture(scope="module")
 def server(start_server, tmp_path_factory):
-    return start_server(base_directory(tmp_path_factory.mktemp("comfy"), {}))
+    return start_server(make_tiny_base(tmp_path_factory.mktemp("comfy"), {}))
 
 
 def test_what_was_frozen_is_as_it_was_or_replaced(server):

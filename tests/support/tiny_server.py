@@ -7,7 +7,7 @@ from cologen.prw.bank.edit import random_bank
 from cologen.prw.base_model import Base
 from cologen.prw.tasks import TASKS
 from cologen.training.base.random_models import TINY, bank_info, random_flux
-from cologen.training.comfyui.server import make_node
+from cologen.training.comfyui.server import make_base_folder, make_node
 from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import save_file
 from torch import Tensor
