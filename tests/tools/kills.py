@@ -15,7 +15,7 @@ from pathlib import Path
 
 import support_path  # noqa: F401
 import torch
-from cologen.training.monitor.log import LogWriter, read_log
+from cologen.training.monitor.log import Log, read_log
 from cologen.training.recipes.read_recipe import parsed
 from tiny_run import tiny_curriculum, tiny_host, tiny_run
 
@@ -27,7 +27,7 @@ def train(out: Path, settings: dict) -> int:
         status = 1
         try:
             torch.set_num_threads(1)
-            tiny_run(out, tiny_curriculum(iterations=8, **settings), tiny_host(), [LogWriter(out)]).train()
+            tiny_run(out, tiny_curriculum(iterations=8, **settings), tiny_host(), [Log(out)]).train()
             status = 0
         except Exception as error:
             sys.stderr.write(f"{error}\n")

@@ -16,7 +16,7 @@ from cologen.training.checkpoint import checkpoints
 from cologen.training.checkpoint.checkpoints import Folder, TrainingError, read
 from cologen.training.errors import NotFinite, Stopped
 from cologen.training.listener import Listener
-from cologen.training.monitor.log import LogWriter, read_log
+from cologen.training.monitor.log import Log, read_log
 from cologen.training.run import Run
 from pack import ROOT
 from stopped_run import StopAt, logged_iterations, saved_files
@@ -34,12 +34,12 @@ def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, optimizer, ra
         LONG, optimizer=optimizer, rate=rate, ema=0.9, schedule="cosine", warmup=2, replay=0.3, validate_every=2
     )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    tiny_run(whole, recipe, listeners=[LogWriter(whole)]).train()
+    tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     for stage, iteration in (("inpaint", 2), ("ground", 3), ("ground", 4)):
         with pytest.raises(type(crash or Stopped())):
-            tiny_run(parts, recipe, listeners=[LogWriter(parts), StopAt(stage, iteration, crash)]).train()
+            tiny_run(parts, recipe, listeners=[Log(parts), StopAt(stage, iteration, crash)]).train()
     assert (parts / "checkpoints").is_dir() and not (parts / "stages/2-ground.safetensors").exists()
-    bank = tiny_run(parts, recipe, listeners=[LogWriter(parts)]).train()
+    bank = tiny_run(parts, recipe, listeners=[Log(parts)]).train()
     assert saved_files(parts) == saved_files(whole) and len(saved_files(whole)) == 4
     assert logged_iterations(parts) == logged_iterations(whole) and len(logged_iterations(whole)) == 3 * (LONG + 3)
     left = Bank.open(whole / "bank.safetensors")
@@ -343,7 +343,7 @@ def test_the_log_loses_what_will_be_done_again_and_half_a_line(tmp_path):
     path.write_text("\n".join(map(json.dumps, lines)) + '\n["no line"]\n{"stage": "ground", "iteration": 2, "ta')
     assert list(read_log(path)) == lines
     with pytest.raises(Stopped):
-        tiny_run(tmp_path, recipe, listeners=[LogWriter(tmp_path), StopAt("ground", 4)]).train()
+        tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), StopAt("ground", 4)]).train()
     found = list(read_log(path))
     assert found[:-1] == [line for line in lines if line["stage"] == "inpaint" or line["iteration"] <= 3]
     assert found[-1]["iteration"] == 4 and found[-1]["usage"].keys() == {"inpaint", "ground"}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cologen.training.monitor.log import LogWriter
+from cologen.training.monitor.log import Log
 from cologen.training.objective import draw_times
 from cologen.training.timestep_curriculum import OPEN_BY, Pacing
 from stopped_run import StopAt, logged_iterations, saved_files
@@ -77,8 +77,8 @@ def test_a_stage_begins_with_noise_and_ends_with_everything():
 def test_a_stopped_stage_goes_on_in_the_phase_where_it_was(tmp_path):
     recipe = tiny_curriculum(24, stages=("inpaint",), time_phases=4, patience=1)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    tiny_run(whole, recipe, listeners=[LogWriter(whole)]).train()
+    tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     with pytest.raises(KeyboardInterrupt):
-        tiny_run(parts, recipe, listeners=[LogWriter(parts), StopAt("inpaint", 3, KeyboardInterrupt())]).train()
-    tiny_run(parts, recipe, listeners=[LogWriter(parts)]).train()
+        tiny_run(parts, recipe, listeners=[Log(parts), StopAt("inpaint", 3, KeyboardInterrupt())]).train()
+    tiny_run(parts, recipe, listeners=[Log(parts)]).train()
     assert saved_files(parts) == saved_files(whole) and logged_iterations(parts) == logged_iterations(whole)

@@ -24,7 +24,7 @@ from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
 from ..listener import Listener
 from ..loop import StageTrainer
-from ..monitor.log import LOG_FILE, LogWriter, read_log
+from ..monitor.log import LOG_FILE, Log, read_log
 from ..runner import Runner
 from .shapes import Shapes
 from .timing import describe_run
@@ -141,7 +141,7 @@ def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int,
     with TemporaryDirectory() as name:
         out = Path(ranks.from_first(name))
         timer = CheckpointTimer()
-        runner = BareRunner(host, UNUSED, {}, UNUSED, out, listeners=[LogWriter(out), timer])
+        runner = BareRunner(host, UNUSED, {}, UNUSED, out, listeners=[Log(out), timer])
         runner.go_on(trainer, runner.checkpoints(trainer.stage, 1, trainer.settings))
         ranks.wait()
         if ranks.rank() > 0:

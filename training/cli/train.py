@@ -19,7 +19,7 @@ from .arguments import choose_device
 
 if TYPE_CHECKING:
     from ..listener import Listener
-    from ..monitor.report import ReportWriter
+    from ..monitor.report import Report
     from ..monitor.terminal import ProgressLine
     from ..setup.build_run import RunInputs
 
@@ -84,13 +84,13 @@ def _recipe_name(args: Namespace) -> str:
 def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Path, device: str) -> str:
     """Trains, and writes the report whatever happens; returns the paths of the result and of the report."""
     from ..base.placement import settle
-    from ..monitor.report import ReportWriter
+    from ..monitor.report import Report
     from ..monitor.stop_signal import StopSignals
     from ..monitor.terminal import ProgressLine
     from ..setup.build_run import open_run_inputs
 
     bank, curriculum = None if args.bank is None else Bank.open(args.bank), _curriculum_of(recipe)
-    line, signals, report = ProgressLine(), StopSignals(), ReportWriter(out, curriculum, args.seed, _recipe_name(args))
+    line, signals, report = ProgressLine(), StopSignals(), Report(out, curriculum, args.seed, _recipe_name(args))
     progress = line.count if ranks.rank() == 0 else lambda *_: None
     with ranks.first_alone():
         inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], progress)
@@ -154,20 +154,20 @@ def train_subject(
     return run.path
 
 
-def make_listeners(out: Path, curriculum: Curriculum, line: "ProgressLine", report: "ReportWriter") -> "list[Listener]":
+def make_listeners(out: Path, curriculum: Curriculum, line: "ProgressLine", report: "Report") -> "list[Listener]":
     """What follows a run; of several processes only the first one's are called."""
     from ..memory_estimate import Memory
-    from ..monitor.log import LogWriter
-    from ..monitor.samples import SampleWriter
-    from ..monitor.tensorboard import TensorBoardWriter
-    from ..monitor.terminal import TerminalProgress
+    from ..monitor.log import Log
+    from ..monitor.samples import Samples
+    from ..monitor.tensorboard import TensorBoard
+    from ..monitor.terminal import Terminal
 
     return [
-        LogWriter(out),
+        Log(out),
         Memory(line),
-        TerminalProgress(curriculum.stages, line),
-        TensorBoardWriter(out),
-        SampleWriter(out),
+        Terminal(curriculum.stages, line),
+        TensorBoard(out),
+        Samples(out),
         report,
     ]
 

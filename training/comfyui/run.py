@@ -15,8 +15,8 @@ from ..checkpoint.run_folder import RUN, RunFolder
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.samples import EncodedSamples
 from ..listener import Listener
-from ..monitor.log import LogWriter
-from ..monitor.samples import SampleWriter
+from ..monitor.log import Log
+from ..monitor.samples import Samples
 from ..recipes.curriculum import Curriculum, Settings, Stage
 from ..run import Run
 from ..runner import label
@@ -43,7 +43,7 @@ def train_on(
     claim_data(RunFolder(out), data, taught_in(curriculum, wanted))
     memory = memory_of(host, data, curriculum.settings, wanted)
     encoders = replace(data.encoders, after=host.pushed_out)
-    options = dict(listeners=(LogWriter(out), SampleWriter(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
+    options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
     lessons = {stage.name: data.lessons[stage.task] for stage in curriculum.stages if stage.task in data.lessons}
     run = Run(host, curriculum, lessons, encoders, out, seed, **options)
     with torch.inference_mode(False):

@@ -13,8 +13,8 @@ from ...prw.personalization.concept import Concept
 from ..data.encoded.dataset import MemoryDataset
 from ..data.geometry import centre_crop
 from ..listener import Listener
-from ..monitor.log import LogWriter
-from ..monitor.samples import SampleWriter
+from ..monitor.log import Log
+from ..monitor.samples import Samples
 from ..recipes.curriculum import Settings, Stage
 from ..recipes.subject import OWN, PRIOR, SubjectRecipe
 from ..subject.dataset import photos, prior
@@ -57,7 +57,7 @@ def train_subject_on(
     tokens = own.target.shape[-2] * own.target.shape[-1] // 4 + own.context.shape[1]
     memory = host.memory(tokens, settings.micro or recipe.stage.batch, settings.rank, settings.checkpointing)
     encoders = replace(encoders, after=host.pushed_out)
-    options = dict(listeners=(LogWriter(out), SampleWriter(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
+    options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
     run = SubjectRun(host, recipe, lessons, encoders, out, seed, **options)
     with torch.inference_mode(False):
         if run.path.exists():

@@ -24,7 +24,7 @@ from ..trainer import Step, Trainer
 LOG_FILE = "log.jsonl"
 
 
-class LogWriter(Listener):
+class Log(Listener):
     """Appends to log.jsonl in a run's folder."""
 
     def __init__(self, out: Path):

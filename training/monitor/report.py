@@ -27,7 +27,7 @@ LEGENDS = {OWN: "some of the photos; below, what the prompts give"}
 """What samples show: by task, where it is not the same."""
 
 
-class ReportWriter(Listener):
+class Report(Listener):
     """Writes the page when a stage ends, and when it is asked to."""
 
     def __init__(self, out: Path, curriculum: Curriculum, seed: int, recipe: str):

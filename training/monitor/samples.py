@@ -12,7 +12,7 @@ from ..trainer import Trainer
 SAMPLES_FOLDER = "samples"
 
 
-class SampleWriter(Listener):
+class Samples(Listener):
     """Writes them into a run's folder."""
 
     def __init__(self, out: Path):

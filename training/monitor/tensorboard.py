@@ -16,7 +16,7 @@ from .log import name_experts
 FOLDER = "tensorboard"
 
 
-class TensorBoardWriter(Listener):
+class TensorBoard(Listener):
     """Writes them into a run's folder, if TensorBoard is installed."""
 
     def __init__(self, out: Path):

@@ -55,7 +55,7 @@ class ProgressLine:
             self.say("")
 
 
-class TerminalProgress(Listener):
+class Terminal(Listener):
     """Shows the progress of a run's stages."""
 
     def __init__(self, stages: Sequence[Stage], line: ProgressLine):

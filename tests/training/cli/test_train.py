@@ -23,9 +23,9 @@ from cologen.training.monitor.log import read_log
 from cologen.training.monitor.plots import LEFT, TOP, Curve, draw_chart, format_number, place_ticks
 from cologen.training.monitor.report import write_report
 from cologen.training.monitor.route_map import COLOURS
-from cologen.training.monitor.samples import SampleWriter, find_latest
-from cologen.training.monitor.tensorboard import TensorBoardWriter
-from cologen.training.monitor.terminal import ProgressLine, TerminalProgress
+from cologen.training.monitor.samples import Samples, find_latest
+from cologen.training.monitor.tensorboard import TensorBoard
+from cologen.training.monitor.terminal import ProgressLine, Terminal
 from cologen.training.recipes.curriculum import load_curriculum
 from cologen.training.recipes.read_recipe import tables
 from cologen.training.setup import build_run
@@ -183,9 +183,9 @@ class Raise(Listener):
 def test_a_signal_stops_after_the_iteration_with_everything_saved(capsys, asked, tmp_path, monkeypatch, number):
     from cologen.training.cli import train as terminal
 
-    usual, before = terminal.watching, signal.getsignal(number)
+    usual, before = terminal.make_listeners, signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(terminal, "watching", lambda *a: [*usual(*a), Raise(number, "ground", 2)])
+        patch.setattr(terminal, "make_listeners", lambda *a: [*usual(*a), Raise(number, "ground", 2)])
         code, _, error = train(capsys, "mine.toml", "--out", "a")
     assert code == 128 + number and error == f"cologen: {AGAIN}"
     assert signal.getsignal(number) is before
@@ -270,7 +270,7 @@ class Screen:
 def told(live, seconds):
     """What a terminal shows of a stage of ten iterations that take so long each."""
     screen, clock = Screen(live), SimpleNamespace(now=0.0)
-    terminal = TerminalProgress(tiny_curriculum(10).stages, ProgressLine(screen, lambda: clock.now))
+    terminal = Terminal(tiny_curriculum(10).stages, ProgressLine(screen, lambda: clock.now))
     trainer = SimpleNamespace(
         stage=tiny_curriculum(10).stages[1],
         columns=("inpaint", "ground"),
@@ -318,9 +318,9 @@ def events(folder):
 def test_tensorboard_gets_losses_usage_and_samples(tmp_path):
     pytest.importorskip("tensorboard")
     recipe = tiny_curriculum(4, validate_every=2, sample_every=4, sample_steps=1)
-    from cologen.training.monitor.log import LogWriter
+    from cologen.training.monitor.log import Log
 
-    tiny_run(tmp_path, recipe, listeners=[LogWriter(tmp_path), TensorBoardWriter(tmp_path)]).train(only="inpaint")
+    tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), TensorBoard(tmp_path)]).train(only="inpaint")
     found = events(tmp_path / "tensorboard/1-inpaint")
     steps = [line for line in read_log(tmp_path / "log.jsonl") if "task" in line]
     checks = [line for line in read_log(tmp_path / "log.jsonl") if "validation" in line]
@@ -335,7 +335,7 @@ def test_tensorboard_gets_losses_usage_and_samples(tmp_path):
 def test_without_tensorboard_training_goes_on_with_one_sentence(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with caplog.at_level("INFO"):
-        tiny_run(tmp_path, tiny_curriculum(1), listeners=[TensorBoardWriter(tmp_path)]).train()
+        tiny_run(tmp_path, tiny_curriculum(1), listeners=[TensorBoard(tmp_path)]).train()
     said = [record.getMessage() for record in caplog.records if "TensorBoard" in record.getMessage()]
     assert said == ["TensorBoard is not installed: training goes on without its files."]
 
@@ -343,13 +343,13 @@ def test_without_tensorboard_training_goes_on_with_one_sentence(tmp_path, monkey
 def test_what_cannot_be_told_stops_nothing_and_is_said_once(tmp_path, caplog):
     (tmp_path / "samples").write_text("in the way")
     recipe = tiny_curriculum(2, sample_every=1, sample_steps=1)
-    bank = tiny_run(tmp_path, recipe, listeners=[SampleWriter(tmp_path)]).train()
+    bank = tiny_run(tmp_path, recipe, listeners=[Samples(tmp_path)]).train()
     assert len(bank.info.experts) == 3
     assert [record.getMessage()[:21] for record in caplog.records] == ["Samples cannot write "]
 
 
 def test_samples_are_the_pictures_that_were_drawn(tmp_path):
-    samples, trainer = SampleWriter(tmp_path), tiny_trainer(tiny_inputs(None, None, None, 0, 1, None).host)
+    samples, trainer = Samples(tmp_path), tiny_trainer(tiny_inputs(None, None, None, 0, 1, None).host)
     for trainer.iteration in (9, 10):
         grid = np.random.default_rng(trainer.iteration).integers(0, 256, (8, 24, 3), dtype=np.uint8)
         samples.sampled(trainer, grid)
@@ -446,9 +446,9 @@ class Page(html.parser.HTMLParser):
 def test_the_report_needs_nothing_beside_it_and_escapes_what_it_is_given(tmp_path):
     recipe = tiny_curriculum(3, validate_every=3, sample_every=3, sample_steps=1)
     recipe.toy["<script>alert(1)</script>"] = "</td><img src=http://example.org>"
-    from cologen.training.monitor.log import LogWriter
+    from cologen.training.monitor.log import Log
 
-    tiny_run(tmp_path, recipe, listeners=[LogWriter(tmp_path), SampleWriter(tmp_path)]).train()
+    tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), Samples(tmp_path)]).train()
     write_report(tmp_path / "report.html", recipe, 123456, "<b>mine</b>")
     text = (tmp_path / "report.html").read_text()
     page = Page(text)

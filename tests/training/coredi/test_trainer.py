@@ -11,7 +11,7 @@ from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.coredi.encoder_features import Eye, kept_features
 from cologen.training.coredi.trainer import drawn
 from cologen.training.loop import StageTrainer
-from cologen.training.monitor.log import LogWriter
+from cologen.training.monitor.log import Log
 from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_features import forward_with_features, tiny_feature_trainer
 from tiny_run import TinyEncoders, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
@@ -197,12 +197,12 @@ def test_a_stopped_stage_goes_on_to_the_bit(tmp_path, way, monkeypatch):
     recipe = tiny_curriculum(4, ("inpaint",), feature_size=4, ema=0.9)
     recipe = replace(recipe, stages=(replace(recipe.stages[0], features=way),))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    tiny_run(whole, recipe, listeners=[LogWriter(whole)]).train()
+    tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     with pytest.raises(KeyboardInterrupt):
-        tiny_run(parts, recipe, listeners=[LogWriter(parts), StopAt("inpaint", 3, KeyboardInterrupt())]).train()
+        tiny_run(parts, recipe, listeners=[Log(parts), StopAt("inpaint", 3, KeyboardInterrupt())]).train()
     eigh = torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda m: (eigh(m)[0], -eigh(m)[1]))  # as another machine's may be
-    tiny_run(parts, recipe, listeners=[LogWriter(parts)]).train()
+    tiny_run(parts, recipe, listeners=[Log(parts)]).train()
     assert saved_files(parts) == saved_files(whole) and logged_iterations(parts) == logged_iterations(whole)
 
 

@@ -11,7 +11,7 @@ from cologen.prw.personalization.low_rank_patch import apply_low_rank
 from cologen.prw.personalization.marked_prompt import MarkedTokens
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.errors import Stopped
-from cologen.training.monitor.log import LogWriter, read_log
+from cologen.training.monitor.log import Log, read_log
 from cologen.training.recipes.subject import OWN, PRIOR, load_recipe, subject_of
 from cologen.training.subject.dataset import prior
 from cologen.training.subject.expert import plain
@@ -105,12 +105,12 @@ def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path):
 def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, crash):
     wanted = recipe(replay=0.3, ema=0.9, schedule="cosine", validate_every=3, sample_every=3, sample_steps=2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    tiny_subject(whole, wanted, listeners=[LogWriter(whole)]).train()
+    tiny_subject(whole, wanted, listeners=[Log(whole)]).train()
     for iteration in (2, 3):
         with pytest.raises(type(crash or Stopped())):
-            tiny_subject(parts, wanted, listeners=[LogWriter(parts), StopAt("mine", iteration, crash)]).train()
+            tiny_subject(parts, wanted, listeners=[Log(parts), StopAt("mine", iteration, crash)]).train()
     assert not (parts / "mine.safetensors").exists()
-    tiny_subject(parts, wanted, listeners=[LogWriter(parts)]).train()
+    tiny_subject(parts, wanted, listeners=[Log(parts)]).train()
     assert (parts / "mine.safetensors").read_bytes() == (whole / "mine.safetensors").read_bytes()
     assert logged_iterations(parts) == logged_iterations(whole) and len(list(read_log(whole / "log.jsonl"))) == 8
     assert not list((parts / "checkpoints").glob("*.safetensors"))
