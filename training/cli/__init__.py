@@ -1,1 +1,1 @@
-"""What the terminal offers: a module a command, gathered in cli.py."""
+"""What the terminal offers: a module a command; main.py is their table."""

@@ -1,4 +1,4 @@
-"""`cologen bank ...`: make, look at, merge, split, import, export and check banks; reshape.py changes them."""
+"""`cologen bank ...`: make, look at, merge, split, import, export and check banks; bank_edit.py changes them."""
 
 import json
 import math
@@ -28,7 +28,7 @@ SHAPES = {
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    """Every command that writes refuses to write over a file."""
+    """Adds the commands; none of those that write writes over a file."""
     new = commands.add_parser("new", help="write a bank of fresh experts and routers")
     new.add_argument("out", type=Path)
     new.add_argument("--base", default="flux1", help=f"{', '.join(SHAPES)}, or a FLUX.1 file")
@@ -42,43 +42,44 @@ def add_commands(commands: _SubParsersAction) -> None:
     )
     new.set_defaults(run=_new)
 
-    inspect = commands.add_parser("inspect", help="show what is in a bank")
-    inspect.add_argument("file", type=Path)
-    inspect.add_argument("--json", action="store_true")
-    inspect.set_defaults(run=_inspect)
+    inspecting = commands.add_parser("inspect", help="show what is in a bank")
+    inspecting.add_argument("file", type=Path)
+    inspecting.add_argument("--json", action="store_true")
+    inspecting.set_defaults(run=_inspect)
 
-    merged = commands.add_parser("merge", help="write one bank with the experts and routers of several")
-    merged.add_argument("files", type=Path, nargs="+")
-    merged.add_argument("--out", type=Path, required=True)
-    merged.set_defaults(run=_merge)
+    merging = commands.add_parser("merge", help="write one bank with the experts and routers of several")
+    merging.add_argument("files", type=Path, nargs="+")
+    merging.add_argument("--out", type=Path, required=True)
+    merging.set_defaults(run=_merge)
 
-    parts = commands.add_parser("split", help="write a file for each expert, with its stage's router")
-    parts.add_argument("file", type=Path)
-    parts.add_argument("--out", type=Path, required=True, help="a folder")
-    parts.set_defaults(run=_split)
+    splitting = commands.add_parser("split", help="write a file for each expert, with its stage's router")
+    splitting.add_argument("file", type=Path)
+    splitting.add_argument("--out", type=Path, required=True, help="a folder")
+    splitting.set_defaults(run=_split)
 
-    taken = commands.add_parser("import", help="write a bank from EasyControl, OmniConsistency, LoRA or PEFT files")
-    taken.add_argument("files", type=Path, nargs="+")
-    taken.add_argument("--out", type=Path, required=True)
-    taken.add_argument(
+    importing = commands.add_parser("import", help="write a bank from EasyControl, OmniConsistency, LoRA or PEFT files")
+    importing.add_argument("files", type=Path, nargs="+")
+    importing.add_argument("--out", type=Path, required=True)
+    importing.add_argument(
         "--kind", default="auto", help=f"what they are for, if their names do not say: {', '.join(CHOICES)}"
     )
-    taken.add_argument("--name", default="", help="the expert's; one file only")
-    taken.set_defaults(run=_import)
+    importing.add_argument("--name", default="", help="the expert's; one file only")
+    importing.set_defaults(run=_import)
 
-    given = commands.add_parser("export", help="write a PEFT adapter folder for each expert")
-    given.add_argument("file", type=Path)
-    given.add_argument("--peft", type=Path, required=True, help="a folder")
-    given.add_argument("--names", default="diffusers", choices=list(SPELLINGS), help="of the layers")
-    given.set_defaults(run=lambda args: "\n".join(map(str, export(open_experts(args.file), args.peft, args.names))))
+    exporting = commands.add_parser("export", help="write a PEFT adapter folder for each expert")
+    exporting.add_argument("file", type=Path)
+    exporting.add_argument("--peft", type=Path, required=True, help="a folder")
+    exporting.add_argument("--names", default="diffusers", choices=list(SPELLINGS), help="of the layers")
+    exporting.set_defaults(run=lambda args: "\n".join(map(str, export(open_experts(args.file), args.peft, args.names))))
 
-    verify = commands.add_parser("verify", help="read every tensor; with --base also check that it fits a FLUX file")
-    verify.add_argument("file", type=Path)
-    verify.add_argument("--base", type=Path)
-    verify.set_defaults(run=_verify)
+    verifying = commands.add_parser("verify", help="read every tensor; with --base also check that it fits a FLUX file")
+    verifying.add_argument("file", type=Path)
+    verifying.add_argument("--base", type=Path)
+    verifying.set_defaults(run=_verify)
 
 
-def _base(name: str) -> Base:
+def find_base(name: str) -> Base:
+    """One of SHAPES by its name, or that of a FLUX.1 file."""
     if name in SHAPES:
         return SHAPES[name]
     if not Path(name).is_file():
@@ -88,8 +89,11 @@ def _base(name: str) -> Base:
 
 
 def _new(args: Namespace) -> str:
-    path, info = free_path(args.out), bank_info(_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha)
-    dtype, free = getattr(torch, args.dtype), _room(path)
+    path, info = (
+        check_new(args.out),
+        bank_info(find_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha),
+    )
+    dtype, free = getattr(torch, args.dtype), find_free_space(path)
     shapes = expected_shapes(info).items()
     needed = sum(math.prod(s) * (dtype.itemsize if name.startswith("experts.") else 4) for name, s in shapes)
     if needed > free:
@@ -102,12 +106,13 @@ def _new(args: Namespace) -> str:
     return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
-def _room(path: Path) -> int:
-    """Bytes free where a file shall lie; its folders may not be there yet."""
+def find_free_space(path: Path) -> int:
+    """Bytes free where a file shall lie; its folders need not be there yet."""
     return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
 
 
-def free_path(path: Path) -> Path:
+def check_new(path: Path) -> Path:
+    """Returns a path that no file has yet; raises FileError otherwise."""
     if not path.name or path.exists():
         raise FileError(f"{path} is there already, expected a new file: delete it first or choose another name.")
     return path
@@ -121,20 +126,20 @@ def _inspect(args: Namespace) -> str:
 
 
 def _merge(args: Namespace) -> str:
-    return str(merge(open_experts(path) for path in args.files).save(free_path(args.out)))
+    return str(merge(open_experts(path) for path in args.files).save(check_new(args.out)))
 
 
 def _import(args: Namespace) -> str:
     if args.name and len(args.files) > 1:
         raise FileError(f"--name is {args.name} for {len(args.files)} files, expected one: import them one by one.")
     bank = merge(open_experts(path, args.name, args.kind) for path in args.files)
-    path = bank.save(free_path(args.out))
+    path = bank.save(check_new(args.out))
     return f"{described(bank, path.name)}\n\n{path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
 def _split(args: Namespace) -> str:
     bank = open_experts(args.file)
-    targets = {name: free_path(args.out / f"{name}.safetensors") for name in bank.info.experts}
+    targets = {name: check_new(args.out / f"{name}.safetensors") for name in bank.info.experts}
     paths = [split(bank, name).save(path) for name, path in targets.items()]
     return "\n".join(map(str, paths))
 
@@ -146,8 +151,8 @@ def _verify(args: Namespace) -> str:
             raise FileError(f"{args.file.name}: {name} holds values that are not finite: train or download it again.")
     if args.base is not None:
         flux = load_flux(args.base)
-        found = Base.of(flux).with_probe(flux)
-        if problem := bank.info.base.refusal(found) or bank.info.base.doubt(found):
+        base = Base.of(flux).with_probe(flux)
+        if problem := bank.info.base.refusal(base) or bank.info.base.doubt(base):
             raise FileError(problem)
     return (
         f"{args.file.name} is whole: {len(bank.tensors)} tensors{'' if args.base is None else ', made for this base'}"

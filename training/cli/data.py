@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...prw.files.atomic_write import atomic_write
 from ..recipes.curriculum import load_curriculum, recipes
-from . import cache
+from . import data_cache
 from .arguments import choose_device, parse_positive
 
 
@@ -25,7 +25,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     checked.add_argument("--seed", type=int, default=0)
     checked.add_argument("--out", type=Path, help="a folder for the sheets; out/data/RECIPE if not given")
     checked.set_defaults(run=_check)
-    cache.add_commands(commands)
+    data_cache.add_commands(commands)
     label = commands.add_parser(
         "label",
         help="masks and phrases for pictures that have only captions",

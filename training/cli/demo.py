@@ -1,6 +1,8 @@
 """`cologen demo`: the five tasks with the toy set that ships, each picture judged by the toy world's oracle."""
 
 import tempfile
+from argparse import _SubParsersAction
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,60 +27,68 @@ PAPER, INK, FAINT = (24, 26, 31), (222, 226, 232), (150, 156, 166)
 RIGHT, WRONG = (120, 220, 140), (240, 120, 110)
 
 
-def demo(out: Path, comfy: bool = False) -> Path:
+def add_commands(commands: _SubParsersAction) -> None:
+    parser = commands.add_parser("demo", help="the five tasks with the toy set that ships")
+    parser.add_argument("--out", type=Path, default=Path("out"))
+    parser.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
+    parser.set_defaults(run=lambda args: str(run_demo(args.out, args.comfy)))
+
+
+def run_demo(out: Path, comfy: bool = False) -> Path:
     """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
-    asked = [question for task in QUESTION_MAKERS for question in make_questions(task, EACH, SEED)]
+    questions = [question for task in QUESTION_MAKERS for question in make_questions(task, EACH, SEED)]
     if comfy:
         from ..comfyui.server_demo import draw_examples
 
         with tempfile.TemporaryDirectory() as folder:
-            pictures = draw_examples(Path(folder), [question.example for question in asked])
+            pictures = draw_examples(Path(folder), [question.example for question in questions])
     else:
-        pictures = embedded(asked)
+        pictures = answer_embedded(questions)
     out.mkdir(parents=True, exist_ok=True)
     path = out / ("demo-comfy.png" if comfy else "demo.png")
-    sheet(list(zip(asked, pictures))).save(path)
+    draw_sheet(list(zip(questions, pictures))).save(path)
     return path.resolve()
 
 
-def embedded(asked: list[Question]) -> list[np.ndarray]:
+def answer_embedded(questions: Sequence[Question]) -> list[np.ndarray]:
+    """Answers questions on the embedded FLUX, one picture each."""
     toy, bank = open_set(), Bank.open(SHIPPED / BANK)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    of = {task: [question for question in asked if question.example.task == task] for task in QUESTION_MAKERS}
-    return [picture for some in of.values() for picture in answer_questions(host, toy.encoders, bank, some, SEED)]
+    tasks = {task: [question for question in questions if question.example.task == task] for task in QUESTION_MAKERS}
+    return [picture for part in tasks.values() for picture in answer_questions(host, toy.encoders, bank, part, SEED)]
 
 
-def verdict(question: Question, picture: np.ndarray) -> tuple[str, bool]:
-    """What the oracle says of it, and whether that is good."""
+def judge(question: Question, picture: np.ndarray) -> tuple[str, bool]:
+    """What the oracle says of an answer, and whether that is good."""
     scores = SCORERS[question.example.task](question, picture)
-    words = ", ".join(f"{name} {WORD[name](value)}" for name, value in scores.items())
-    return words, all(GOOD[name](value) for name, value in scores.items())
+    words = ", ".join(f"{name} {FORMATS[name](value)}" for name, value in scores.items())
+    return words, all(IS_GOOD[name](value) for name, value in scores.items())
 
 
-def _yes(value: float) -> str:
+def _format_yes(value: float) -> str:
     return "yes" if value else "no"
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.2f}"
 
 
 MEASURES = {
-    "hit": (_yes, bool),
-    "outside": (_number, lambda value: value <= 0.03),
-    "iou": (_number, lambda value: value >= 0.75),
-    "kept": (_yes, bool),
-    "done": (_yes, bool),
-    "rest": (_number, lambda value: value <= 0.04),
-    **{kind: (_number, lambda value: value >= 0.8) for kind in ("canny", "lineart", "hed", "depth", "seg")},
+    "hit": (_format_yes, bool),
+    "outside": (_format_number, lambda value: value <= 0.03),
+    "iou": (_format_number, lambda value: value >= 0.75),
+    "kept": (_format_yes, bool),
+    "done": (_format_yes, bool),
+    "rest": (_format_number, lambda value: value <= 0.04),
+    **{kind: (_format_number, lambda value: value >= 0.8) for kind in ("canny", "lineart", "hed", "depth", "seg")},
 }
-"""How a measure is said, and when it is good."""
-WORD = {name: word for name, (word, _) in MEASURES.items()}
-GOOD = {name: good for name, (_, good) in MEASURES.items()}
+"""How a measure is written, and when it is good."""
+FORMATS = {name: format for name, (format, _) in MEASURES.items()}
+IS_GOOD = {name: is_good for name, (_, is_good) in MEASURES.items()}
 
 
-def sheet(answers: list[tuple[Question, np.ndarray]]) -> Image.Image:
-    """A row a task: its questions side by side."""
+def draw_sheet(answers: Sequence[tuple[Question, np.ndarray]]) -> Image.Image:
+    """Draws a row a task: its questions side by side."""
     margin, text, cell = 14, 20, 3 * (SHOWN + 4)
     height = SHOWN + 3 * text + margin
     tasks = list(dict.fromkeys(question.example.task for question, _ in answers))
@@ -89,17 +99,17 @@ def sheet(answers: list[tuple[Question, np.ndarray]]) -> Image.Image:
     for row, task in enumerate(tasks):
         top = margin + row * (height + text)
         write((margin, top), f"{TASKS[task].label}: {' | '.join(HEADS)}", fill=FAINT)
-        some = [entry for entry in answers if entry[0].example.task == task]
-        for column, (question, picture) in enumerate(some):
+        entries = [entry for entry in answers if entry[0].example.task == task]
+        for column, (question, picture) in enumerate(entries):
             left = margin + column * (cell + margin)
             for i, image in enumerate((question.example.source, picture, question.example.target)):
                 big = Image.fromarray(image).resize((SHOWN, SHOWN), Image.Resampling.NEAREST)
                 canvas.paste(big, (left + i * (SHOWN + 4), top + text))
-            words, good = verdict(question, picture)
-            write((left, top + text + SHOWN + 2), fitted(question.example.prompt, 58), fill=INK)
+            words, good = judge(question, picture)
+            write((left, top + text + SHOWN + 2), truncate(question.example.prompt, 58), fill=INK)
             write((left, top + text + SHOWN + text), words, fill=RIGHT if good else WRONG)
     return canvas
 
 
-def fitted(words: str, most: int) -> str:
-    return words if len(words) <= most else words[: most - 3] + "..."
+def truncate(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,47 +1,32 @@
-"""The terminal: `cologen train ...`, `cologen bank|bench|eval|data ...`, `cologen demo`."""
+"""The terminal: the table of its commands, a module each."""
 
 import argparse
 import logging
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
 from ..errors import Stopped
-from . import bank, bench, data, drift, reproduce, train
-from . import compress as reshape
-from . import evaluate as tables
-from . import evaluate_toy as toy
-from .demo import demo
+from . import bank, bank_edit, bench, data, demo, eval_benchmarks, eval_drift, eval_toy, reproduce, train
 
 GROUPS = (
-    ("bank", "ACTION", "make, look at, change, import and export banks", (bank, reshape)),
+    ("bank", "ACTION", "make, look at, change, import and export banks", (bank, bank_edit)),
     ("bench", "FIGURE", "measure on this machine", (bench,)),
-    ("eval", "WORLD", "measure what a bank can do", (toy, drift, tables)),
+    ("eval", "WORLD", "measure what a bank can do", (eval_toy, eval_drift, eval_benchmarks)),
     ("data", "ACTION", "look at training data", (data,)),
 )
+"""Name, what its commands are called in the help, the help, and the modules that add them."""
+COMMANDS = (train, reproduce, demo)
+"""Modules of commands outside a group."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="cologen", description="CoLoGen: experts that let FLUX.1 read a source image."
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, metavar, said, members in GROUPS:
-        group = commands.add_parser(name, help=said).add_subparsers(required=True, metavar=metavar)
-        for member in members:
-            member.add_commands(group)
-    for single in (train, reproduce):
-        single.add_commands(commands)
-    shown = commands.add_parser("demo", help="the five tasks with the toy set that ships")
-    shown.add_argument("--out", type=Path, default=Path("out"))
-    shown.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
-    shown.set_defaults(run=lambda args: str(demo(args.out, args.comfy)))
-
-    args = parsed(parser, argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code; mistakes are one sentence on stderr."""
+    args = parse_arguments(make_parser(), argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if said := args.run(args):
-            sys.stdout.write(said + "\n")
+        if text := args.run(args):
+            sys.stdout.write(text + "\n")
     except Stopped as stopped:
         if str(stopped):
             sys.stderr.write(f"cologen: {stopped}\n")
@@ -55,8 +40,22 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """With KEY=VALUE anywhere in a command that takes them; argparse itself wants them in one place."""
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cologen", description="CoLoGen: experts that let FLUX.1 read a source image."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, metavar, text, modules in GROUPS:
+        group = commands.add_parser(name, help=text).add_subparsers(required=True, metavar=metavar)
+        for module in modules:
+            module.add_commands(group)
+    for module in COMMANDS:
+        module.add_commands(commands)
+    return parser
+
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Takes KEY=VALUE anywhere in a command that has such; argparse itself wants them in one place."""
     args, rest = parser.parse_known_args(argv)
     changes = [word for word in rest if "=" in word and not word.startswith("-")]
     if rest and (len(changes) < len(rest) or not hasattr(args, "changes")):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmark_layouts import LAYOUTS
-from cologen.training.cli import evaluate as tables
+from cologen.training.cli import eval_benchmarks as tables
 from cologen.training.cli.main import main
 from cologen.training.distributed import ranks
 from cologen.training.evaluation.generate import claim_answers, generate_answers, list_paths, read_answers

@@ -7,7 +7,7 @@ import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.base_model import Base
 from cologen.prw.flux.checkpoint import load_flux
-from cologen.training.cli.demo import demo
+from cologen.training.cli.demo import run_demo
 from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_set, open_toy_encoders
 from cologen.training.toy.tasks import make_questions
 from PIL import Image
@@ -40,7 +40,7 @@ def as_pixels(pictures):
 
 
 def test_the_demo_draws_a_sheet(tmp_path):
-    sheet = Image.open(demo(tmp_path))
+    sheet = Image.open(run_demo(tmp_path))
     assert sheet.width > 1000 and np.asarray(sheet).std() > 20
 
 

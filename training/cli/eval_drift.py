@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import choose_device, parse_positive, print_progress
-from .evaluate import add_generation, open_generator, parse_models, read_settings
+from .eval_benchmarks import add_generation, open_generator, parse_models, read_settings
 
 if TYPE_CHECKING:
     from ..toy.scene import Scene

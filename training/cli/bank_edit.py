@@ -1,6 +1,7 @@
 """`cologen bank drop|rename|rerank|share|convert`: banks with fewer, other or smaller experts."""
 
-from argparse import Namespace, _SubParsersAction
+from argparse import ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from ...prw.bank.importers import open_experts
 from ...prw.bank.importers.peft import WEIGHTS
 from ...prw.files.errors import FileError
 from ...prw.files.validate import shorten
-from .bank import free_path
+from .bank import check_new
 
 DTYPES = {
     "float32": torch.float32,
@@ -23,23 +24,23 @@ DTYPES = {
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    parser = _command(commands, "drop", "leave experts out; routers lose their columns", _drop)
+    parser = _add_command(commands, "drop", "leave experts out; routers lose their columns", _drop)
     parser.add_argument("experts", nargs="+")
-    parser = _command(commands, "rename", "give experts other names", _rename)
+    parser = _add_command(commands, "rename", "give experts other names", _rename)
     parser.add_argument("names", nargs="+", metavar="OLD=NEW")
-    parser = _command(commands, "rerank", "lower the rank by SVD; prints the error", _rerank)
+    parser = _add_command(commands, "rerank", "lower the rank by SVD; prints the error", _rerank)
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--experts", default="", help="with commas; all if not given")
-    parser = _command(commands, "share", "one down matrix for several experts; prints the error", _share)
+    parser = _add_command(commands, "share", "one down matrix for several experts; prints the error", _share)
     parser.add_argument("--rank", type=int, required=True, help="of the shared matrix")
     parser.add_argument("--experts", default="", help="with commas; all if not given")
     parser.add_argument("--group", default="shared", help="a name, if a bank shall have several")
-    parser = _command(commands, "convert", "another precision; prints the error", _convert)
+    parser = _add_command(commands, "convert", "another precision; prints the error", _convert)
     parser.add_argument("--dtype", choices=list(DTYPES), required=True)
 
 
-def _command(commands: _SubParsersAction, name: str, what: str, run):
-    parser = commands.add_parser(name, help=what)
+def _add_command(commands: _SubParsersAction, name: str, text: str, run: Callable[[Namespace], str]) -> ArgumentParser:
+    parser = commands.add_parser(name, help=text)
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.set_defaults(run=run)
@@ -47,7 +48,7 @@ def _command(commands: _SubParsersAction, name: str, what: str, run):
 
 
 def _drop(args: Namespace) -> str:
-    return str(drop(open_experts(args.file), args.experts).save(free_path(args.out)))
+    return str(drop(open_experts(args.file), args.experts).save(check_new(args.out)))
 
 
 def _rename(args: Namespace) -> str:
@@ -56,27 +57,27 @@ def _rename(args: Namespace) -> str:
         raise FileError(
             f"The names are {shorten(' '.join(args.names))}, expected OLD=NEW, each expert once: put one = between them."
         )
-    return str(rename(open_experts(args.file), dict(pairs)).save(free_path(args.out)))
+    return str(rename(open_experts(args.file), dict(pairs)).save(check_new(args.out)))
 
 
 def _rerank(args: Namespace) -> str:
-    return _smaller(args, *reranked(open_experts(args.file), args.rank, _names(args)))
+    return _save(args, *reranked(open_experts(args.file), args.rank, _read_names(args)))
 
 
 def _share(args: Namespace) -> str:
-    return _smaller(args, *sharing(open_experts(args.file), args.rank, args.group, _names(args)))
+    return _save(args, *sharing(open_experts(args.file), args.rank, args.group, _read_names(args)))
 
 
 def _convert(args: Namespace) -> str:
-    return _smaller(args, *cast(open_experts(args.file), DTYPES[args.dtype]))
+    return _save(args, *cast(open_experts(args.file), DTYPES[args.dtype]))
 
 
-def _names(args: Namespace) -> list[str]:
+def _read_names(args: Namespace) -> list[str]:
     return [name for name in args.experts.split(",") if name]
 
 
-def _smaller(args: Namespace, bank: Bank, error: Error) -> str:
-    path = bank.save(free_path(args.out))
+def _save(args: Namespace, bank: Bank, error: Error) -> str:
+    path = bank.save(check_new(args.out))
     weights = args.file / WEIGHTS if args.file.is_dir() else args.file
-    before, after = (one.stat().st_size / 2**20 for one in (weights, path))
+    before, after = (file.stat().st_size / 2**20 for file in (weights, path))
     return f"{path}: {error}; {after:.1f} MiB, before {before:.1f}"
