@@ -5,15 +5,9 @@ import logging
 import pytest
 import torch
 from cologen.prw.comfyui.conditioning import add_source
-from cologen.prw.coredi.feature_stream import FeatureStream
-from cologen.prw.coredi.features import CoevolvingState, looks_like_features
-from cologen.prw.embedded_host import EmbeddedHost
-from cologen.prw.flux.inputs import EncodedPrompt
-from cologen.prw.source import Routing
-from cologen.training.coredi.sampling import FeatureSampler
-from cologen.training.sampling import SamplingSettings, sample_latents
+from cologen.prw.coredi.features import looks_like_features
 from sampling import SIGMAS, apply_bank, assert_close, conditioning, sample
-from tiny import host_model, source, tiny_flux
+from tiny import host_model, source
 from tiny_features import random_features, read_features, sample_sourced, sourced_conditioning
 from two_branches import attach_branches, marked_conditioning
 
@@ -39,21 +33,6 @@ def test_what_a_source_may_not_do_it_does_not_do_by_features(model, flux):
 
     assert swapped() > 0.5 and swapped(source_strength=1e-6) < 1e-3
     assert swapped(region=torch.zeros(8, 8)) < 0.5 * swapped()  # it still decides which experts bend them
-
-
-def test_a_cell_may_read_what_its_tokens_may_on_the_average(flux):
-    stream = FeatureStream.__new__(FeatureStream)
-    stream.pool, stream._mask_of = torch.rand(3, 16).softmax(-1), None
-    q, mask = torch.zeros(2, 1, 5 + 16, 4), torch.randn(21, 30, generator=torch.Generator().manual_seed(1))
-    mask[7, 3], mask[5:, 4] = -torch.inf, -torch.inf
-    found = stream._make_mask(mask, q, 5)
-    assert found.shape == (3, 33) and not found[:, :3].any()
-    for cell in range(3):
-        for key in range(30):
-            share = sum(float(stream.pool[cell, i]) * float(mask[5 + i, key].exp()) for i in range(16))
-            assert float(found[cell, 3 + key].exp()) == pytest.approx(share, rel=1e-4)
-    bools = mask > 0
-    assert torch.allclose(stream._make_mask(bools, q, 5)[:, 3:].exp(), stream.pool @ bools[5:].float(), atol=1e-6)
 
 
 def styled(seed):
@@ -137,12 +116,6 @@ def test_a_run_that_heard_nothing_says_so(model, flux, caplog):
     assert "Features of control were never heard" in caplog.text
 
 
-def test_a_late_start_begins_as_noised_as_it_is(flux):
-    noise = torch.randn(1, 65, 6, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(CoevolvingState({}, noise).advance(1.0), noise)
-    assert torch.allclose(CoevolvingState({}, noise).advance(0.3), 0.3 * noise)
-
-
 @WAYS
 def test_whoever_looks_on_sees_the_features_keys(model, flux, way):
     """With all the weight on the concept's text, two branches are the concept alone."""
@@ -153,25 +126,6 @@ def test_whoever_looks_on_sees_the_features_keys(model, flux, way):
         read_features(attach_branches(model, strength=-1e6, end=1.0), random_features(flux, way)),
     ):
         assert_close(pictured(one, positive), pictured(read, positive), 1e-3)
-
-
-def test_fp16_overflows_as_the_host_s_does(bank, monkeypatch):
-    from cologen.prw import weaving
-    from cologen.prw.coredi import feature_stream
-
-    def large(*given):
-        h, kv = usual(*given)
-        return h * 1e3 * 1e3, kv
-
-    usual = weaving.run_double_block
-    for module in (weaving, feature_stream):
-        monkeypatch.setattr(module, "run_double_block", large)
-    half = tiny_flux(torch.float16)
-    ((text, options),) = conditioning(4)
-    given = source().latent, torch.randn(1, 16, 8, 8), EncodedPrompt(text, options["pooled_output"])
-    case = (EmbeddedHost(half, torch.float16), bank, Routing(task="control"), *given, SamplingSettings(SIGMAS))
-    assert torch.isfinite(sample_latents(*case)).all()
-    assert torch.isfinite(FeatureSampler([random_features(half)])(*case)).all()
 
 
 def test_a_bank_may_be_called_features(comfy, bank, flux, tmp_path, monkeypatch):

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from cologen.prw.comfyui.conditioning import add_source, list_sources, remove_sources
-from cologen.prw.personalization.marked_prompt import MARKED_TOKENS
 from naive import Naive
 from naive_branches import NaiveBranch
 from sampling import SIGMAS, add_sources, apply_bank, assert_close, conditioning, naive_source, sample
@@ -198,13 +196,6 @@ def test_both_ways_of_personal_sampling_at_once(model):
     expected = guided(model, weight=0.5, area=0.5)
     assert torch.equal(guided(attach_branches(model, KEEP), weight=0.5, area=0.5), expected)
     assert not torch.allclose(guided(attach_branches(model, TAKE), weight=0.5, area=0.5), expected, atol=0.01)
-
-
-def test_the_superclass_is_the_prompt_without_its_sources():
-    positive = add_source(concept(), source("inpaint", seed=9))
-    ((text, options),) = remove_sources(positive)
-    assert not list_sources(options) and options[MARKED_TOKENS] == CONCEPT and text is positive[0][0]
-    assert len(list_sources(positive[0][1])) == 2
 
 
 def test_a_cancelled_run_leaves_nothing_behind(model):

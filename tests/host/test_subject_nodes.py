@@ -5,17 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
-from cologen.prw.personalization.concept import Concept, ConceptInfo
+from cologen.prw.personalization.concept import Concept
 from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.subject import OWN, PRIOR
 from cologen.training.subject.dataset import photos
 from cologen.training.subject.run import SubjectRun
-from cologen.training.subject.trainer import fresh_concept
-from host_subject import ENCODERS, RECIPE, CancelAtTwo, WordyClip, photo_lessons, random_photos
-from host_training import BLOCKS, TEXT, TinyVae
+from host_subject import ENCODERS, RECIPE, CancelAtTwo, WordyClip, photo_lessons, random_concept, random_photos
+from host_training import BLOCKS, TinyVae
 from sampling import conditioning, sample
 from tiny import host_model, tiny_flux
 from tiny_subject import merge_concept
@@ -34,15 +32,6 @@ def trained(model, out, given=None, recipe=RECIPE, **options) -> Concept:
 def model(comfy):
     with torch.inference_mode():
         return host_model(tiny_flux(**BLOCKS))
-
-
-def loud(seed=5, where="all", **shape) -> Concept:
-    """A concept that is to be seen."""
-    g = torch.Generator().manual_seed(seed)
-    info = ConceptInfo(Base.of(tiny_flux(**shape)), "dog", 2, TEXT, 4, 6.0, where)
-    tensors = fresh_concept(info, torch.zeros(2, TEXT), 0).tensors
-    tensors = {name: torch.randn(tensor.shape, generator=g) * 0.3 for name, tensor in tensors.items()}
-    return Concept(info, tensors)
 
 
 def told(concept, seed=4, **options):
@@ -86,7 +75,7 @@ def test_cancel_saves_and_the_next_run_goes_on(model, tmp_path):
 def test_the_picture_is_that_of_merged_weights_and_longer_text(where):
     from cologen.nodes.concept import with_weights
 
-    flux, concept = tiny_flux(), loud(where=where)
+    flux, concept = tiny_flux(), random_concept(where=where)
     model = host_model(flux)
     tensors = {name: 0.7 * tensor if ".lora_B." in name else tensor for name, tensor in concept.tensors.items()}
     expected = sample(host_model(merge_concept(flux, concept.info, tensors)), told(concept))
@@ -110,7 +99,7 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], {".safetensors"}))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
-    concept, model = loud(), host_model(tiny_flux())
+    concept, model = random_concept(), host_model(tiny_flux())
     path = concept.save(loras / "mine.safetensors")
     concept.save(tmp_path / "output/cologen/my run/subject.safetensors")
     (loras / "other.safetensors").write_bytes(b"no concept")
@@ -125,32 +114,17 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
     assert torch.equal(sample(stock, told(concept)), expected)
 
 
-def test_as_a_lora_it_can_become_an_expert(tmp_path):
-    """What it does to single blocks; double blocks' text is none of a source's."""
-    from cologen.prw.bank.importers import open_experts
-
-    concept = loud()
-    bank = open_experts(concept.save(tmp_path / "mine.safetensors"), "mine", "partial")
-    for block in concept.info.base.blocks("single"):
-        for target, pair in bank.expert("mine", block).items():
-            name = f"transformer.single_transformer_blocks.{block.split('.')[1]}.attn.to_{target}"
-            down, up = (concept.tensors[f"{name}.lora_{part}.weight"] for part in "AB")
-            found = pair.up.float() @ pair.down.float() * pair.scale
-            assert torch.allclose(found, up @ down * 1.5, atol=1e-5)
-    assert set(bank.info.experts["mine"].targets) == {"k", "v"}
-
-
 def test_strength_0_is_the_plain_picture():
     from cologen.nodes import CoLoGenConceptTokens
     from cologen.nodes.concept import CONNECTED
 
     model = host_model(tiny_flux())
-    patched, prompt = CoLoGenConceptTokens.execute(conditioning(), CONNECTED, 0.0, model, loud()).result
+    patched, prompt = CoLoGenConceptTokens.execute(conditioning(), CONNECTED, 0.0, model, random_concept()).result
     assert torch.equal(sample(patched, prompt), sample(model, conditioning()))
 
 
 def test_marked_words_find_the_concept_before_their_noun():
-    concept = loud()
+    concept = random_concept()
     ((text, options),) = told(concept, **{MARKED_TOKENS: MarkedTokens((2,), 4)})
     assert options[MARKED_TOKENS] == MarkedTokens((2, 3, 4), 6)
     assert torch.equal(text[:, 2:4], concept.vectors[None])
@@ -163,7 +137,7 @@ def test_two_branches_take_a_concept():
     from cologen.prw.comfyui.dual_branch_sampling import DualBranch
     from cologen.prw.personalization.dual_branch import BlendSettings
 
-    concept, mark = loud(), {MARKED_TOKENS: MarkedTokens((2,), 4)}
+    concept, mark = random_concept(), {MARKED_TOKENS: MarkedTokens((2,), 4)}
     model = with_weights(host_model(tiny_flux()), concept, 1.0)
     ((text, options),) = conditioning(6)
     auxiliary = [[text, {**options, **mark}]]

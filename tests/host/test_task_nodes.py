@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 from cologen.prw.comfyui.conditioning import list_sources
-from cologen.training.data.sample import Thing
 from cologen.training.data.tasks.ground import COLOURS, outline_boxes, paint
-from cologen.training.data.tasks.read_grounding import read_answer
+from pictures import draw_two_things
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -185,41 +184,8 @@ def test_a_subject_is_cut_out_onto_white_paper():
     assert torch.allclose(source.latent[0, :3, 5:], torch.tensor(1.0)) and source.latent[0, :3, :3].mean() < 0.8
 
 
-AREAS = ((slice(10, 30), slice(12, 50)), (slice(60, 90), slice(70, 95)))
-
-
-def scene(noise=0.0, seed=0):
-    rng = np.random.default_rng(seed)
-    base = rng.integers(60, 180, (12, 14, 3)).repeat(10, 0).repeat(10, 1).astype(np.uint8)
-    things = []
-    for rows, columns in AREAS:
-        mask = np.zeros(base.shape[:2], bool)
-        mask[rows, columns] = True
-        things.append(Thing("thing", "thing", mask))
-    return base, things
-
-
-@pytest.mark.parametrize("colour", ["red", "cyan", "yellow"])
-@pytest.mark.parametrize("drift", [0, 25])
-def test_drawn_answers_are_read_back(colour, drift):
-    """Also when the colour and every pixel came back a little different."""
-    base, things = scene()
-    rng = np.random.default_rng(1)
-
-    def drawn(area):
-        answer = paint(base, area, COLOURS[colour], 1.0).astype(int)
-        return (answer + rng.integers(-drift, drift + 1, answer.shape)).clip(0, 255).astype(np.uint8)
-
-    one = read_answer(drawn(outline_boxes(things[:1], base.shape[:2])), base, "box", colour)
-    assert one.largest == (12, 10, 38, 20) and one.mask.sum() == 38 * 20
-    all_of_them = read_answer(drawn(outline_boxes(things, base.shape[:2])), base, "detect", colour)
-    assert [(box.x0, box.y0, box.x1, box.y1) for box in all_of_them.boxes] == [(12, 10, 50, 30), (70, 60, 95, 90)]
-    mask = read_answer(drawn(things[0].mask | things[1].mask), base, "mask", colour)
-    assert np.array_equal(mask.mask, things[0].mask | things[1].mask)
-
-
 def test_nothing_found_is_said():
-    base, _ = scene()
+    base, _ = draw_two_things()
     image = torch.from_numpy(base.astype(np.float32) / 255)[None]
     mask, box, overlay, text = run(nodes().CoLoGenReadGrounding, drawn=image, original=image, form="box", colour="red")
     assert not mask.any() and box == {"x": 0, "y": 0, "width": 0, "height": 0} and text.startswith("Nothing was found")
@@ -227,7 +193,7 @@ def test_nothing_found_is_said():
 
 
 def test_an_answer_of_another_size_is_read_in_the_original_s_pixels():
-    base, things = scene()
+    base, things = draw_two_things()
     answer = paint(base, outline_boxes(things[:1], base.shape[:2]), COLOURS["red"], 1.0)
     original, drawn = (torch.from_numpy(part.astype(np.float32) / 255)[None] for part in (base, answer))
     large = torch.nn.functional.interpolate(drawn.movedim(-1, 1), scale_factor=2, mode="nearest").movedim(1, -1)

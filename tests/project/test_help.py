@@ -10,8 +10,6 @@ from make_workflows import FOLDER as WORKFLOWS
 from pack import ROOT
 from pictures_toy import PICTURES as DRAWN
 
-pytestmark = pytest.mark.usefixtures("comfy")
-
 PAGES = ROOT / "web" / "docs"
 IDS = sorted(path.stem for path in PAGES.glob("*.md"))
 LARGEST = 60 * 1024

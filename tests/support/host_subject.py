@@ -1,10 +1,14 @@
-"""One's own subject on the host's FLUX at its smallest: its recipe, its photos, and a CancelAtTwo while it trains."""
+"""One's own subject on the host's FLUX at its smallest: its recipe, its photos, a concept, and a Cancel while it trains."""
 
 import torch
+from cologen.prw.base_model import Base
+from cologen.prw.personalization.concept import Concept, ConceptInfo
 from cologen.training.comfyui.training_data import HostEncoders
 from cologen.training.listener import Listener
 from cologen.training.recipes.subject import subject_of
+from cologen.training.subject.trainer import fresh_concept
 from host_training import POOLED, TEXT, TinyVae
+from tiny import tiny_flux
 
 
 class WordyClip:
@@ -46,3 +50,12 @@ class CancelAtTwo(Listener):
 
         if trainer.iteration == 2:
             raise comfy.model_management.InterruptProcessingException
+
+
+def random_concept(seed=5, where="all", **shape) -> Concept:
+    """A concept that is to be seen."""
+    g = torch.Generator().manual_seed(seed)
+    info = ConceptInfo(Base.of(tiny_flux(**shape)), "dog", 2, TEXT, 4, 6.0, where)
+    tensors = fresh_concept(info, torch.zeros(2, TEXT), 0).tensors
+    tensors = {name: torch.randn(tensor.shape, generator=g) * 0.3 for name, tensor in tensors.items()}
+    return Concept(info, tensors)

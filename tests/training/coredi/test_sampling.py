@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt, FluxInputs
 from cologen.prw.flux.math import timestep_embedding
 from cologen.prw.source import Routing
@@ -9,7 +10,9 @@ from cologen.training.coredi.sampling import FeatureSampler
 from cologen.training.forward import weave
 from cologen.training.loop import Given
 from cologen.training.sampling import SamplingSettings, sample_latents
-from tiny_features import forward_with_features, tiny_feature_trainer
+from sampling import SIGMAS, conditioning
+from tiny import source, tiny_flux
+from tiny_features import forward_with_features, random_features, tiny_feature_trainer
 from tiny_run import tiny_host, tiny_lessons
 
 TIMES = (1.0, 0.8, 0.5, 0.0)
@@ -77,3 +80,22 @@ def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
             z = pooled_of(told_of(head, picture))
     found = FeatureSampler(heads, weight)(*case)
     assert torch.allclose(found, host.latent_out(x), atol=1e-3)
+
+
+def test_fp16_overflows_as_the_host_s_does(bank, monkeypatch):
+    from cologen.prw import weaving
+    from cologen.prw.coredi import feature_stream
+
+    def large(*given):
+        h, kv = usual(*given)
+        return h * 1e3 * 1e3, kv
+
+    usual = weaving.run_double_block
+    for module in (weaving, feature_stream):
+        monkeypatch.setattr(module, "run_double_block", large)
+    half = tiny_flux(torch.float16)
+    ((text, options),) = conditioning(4)
+    given = source().latent, torch.randn(1, 16, 8, 8), EncodedPrompt(text, options["pooled_output"])
+    case = (EmbeddedHost(half, torch.float16), bank, Routing(task="control"), *given, SamplingSettings(SIGMAS))
+    assert torch.isfinite(sample_latents(*case)).all()
+    assert torch.isfinite(FeatureSampler([random_features(half)])(*case)).all()

@@ -15,8 +15,6 @@ from host_subject import ENCODERS, RECIPE, CancelAtTwo, photo_lessons
 from host_training import BLOCKS, default_inputs, largest_difference, train_on_host
 from tiny import host_model, tiny_flux
 
-pytestmark = pytest.mark.usefixtures("comfy")
-
 
 @pytest.fixture
 def model(comfy):
@@ -38,6 +36,7 @@ def grown(model, bank, out, **options) -> Bank:
         return train_expert_on(model, ENCODERS, pairs, bank, stage, settings, out, 7, **options)
 
 
+@pytest.mark.usefixtures("comfy")
 def test_every_photo_is_drawn_from_every_other():
     own = photo_lessons()[OWN].samples
     pairs, (context, pooled) = photo_pairs(ENCODERS, own, RECIPE.subject), ENCODERS.encode_prompts(["photo of a dog"])
