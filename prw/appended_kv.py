@@ -33,18 +33,19 @@ class SourceKV:
 
 
 class CachedSourceKV(SourceKV):
-    """Those of a cache; samples of one picture and prompt share an entry."""
+    """Those of a cache; samples of one picture and prompt share an entry, and sources that see one another its tokens."""
 
-    def __init__(self, source: Source, samples: Sequence[SampleKV]):
-        super().__init__(source, samples[0].pe)
-        self.samples = samples
+    def __init__(self, source: Source, samples: Sequence[SampleKV], tokens: slice = slice(None)):
+        super().__init__(source, samples[0].pe[:, :, tokens])
+        self.samples, self.slice = samples, tokens
 
     def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
         distinct = {id(sample): sample.read(block, device) for sample in self.samples}
         if len(distinct) == 1:
-            return next(iter(distinct.values()))
-        k, v = zip(*(distinct[id(sample)] for sample in self.samples), strict=True)
-        return torch.cat(k), torch.cat(v)
+            k, v = next(iter(distinct.values()))
+        else:
+            k, v = (torch.cat(parts) for parts in zip(*(distinct[id(sample)] for sample in self.samples), strict=True))
+        return k[:, :, self.slice], v[:, :, self.slice]
 
     def routes(self, sample: int = 0) -> dict[str, Route]:
         return self.samples[sample].routes

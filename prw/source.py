@@ -75,6 +75,8 @@ class Source:
     """Where K/V wait between steps: "gpu", "cpu" (streamed), or "fp8" (half the memory)."""
     keep: bool = False
     """Keep K/V on the CPU for the next run with the same source."""
+    together: bool = True
+    """Where no bank is: whether it and the prompt's other references see one another, as klein 9B-KV was trained."""
     number: int = 1
     """Which of a prompt's references it is, from 1: its place where the position is "reference"."""
 
@@ -119,7 +121,7 @@ class Source:
     @cached_property
     def identity(self) -> str:
         """Of everything: two conditionings may run in one batch if their sources agree in this."""
-        rest = (self.strength, self.start, self.end, self.placement, self.keep)
+        rest = (self.strength, self.start, self.end, self.placement, self.keep, self.together)
         return self.digest + repr(rest) + ("" if self.region is None else hash_tensor(self.region))
 
 

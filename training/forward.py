@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..prw.appended_kv import OPTION, AppendedKV, SourceKV, append_sources_patch
-from ..prw.attachment import Host, Target, run_source_pass
 from ..prw.bank.bank import Bank
 from ..prw.flux.blocks import RUN_BLOCK, call_directly
 from ..prw.flux.inputs import FluxInputs
@@ -19,6 +18,7 @@ from ..prw.positions import Grid, token_grid
 from ..prw.router import Route
 from ..prw.select_experts import BlockNoise, make_selector
 from ..prw.source import Routing, Source, fill_channels
+from ..prw.source_pass import Host, SourcePicture, Target, run_source_pass
 from ..prw.weaving import BlockKV
 
 
@@ -68,7 +68,7 @@ def weave(
     latents = fill_channels(host.latent_in(source), x.shape[1]).to(x.device, host.dtype)
     select, run = make_selector(bank, routing, noise), options.get(RUN_BLOCK, call_directly)
     target = Target(grid, inputs.times, inputs.pooled)
-    blocks, pe = run_source_pass(host, bank, routing, select, latents, target, run=run)
+    blocks, pe = run_source_pass(host, bank, routing, select, [SourcePicture(latents)], target, run)
     stream = list(blocks)
     appended = AppendedKV([LiveSourceKV(stream, pe, Source(source[:1], routing))], grid)
     options = {OPTION: appended, "patches": {"attn1_patch": [_append]}, **options}

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..prw.attachment import Host
 from ..prw.bank.bank import Bank
 from ..prw.flux.inputs import FluxInputs
 from ..prw.source import Routing
+from ..prw.source_pass import Host
 from .data.encoded.dataset import EncodedDataset
 from .forward import weave
 from .validate import held_out, pieces

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..prw.attachment import Host
+from ..prw.source_pass import Host
 from .checkpoint.checkpoints import Folder, TrainingError, read
 from .checkpoint.run_folder import RunFolder
 from .data.encoded.dataset import EncodedDataset

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..prw.attachment import Host
 from ..prw.bank.bank import Bank
 from ..prw.flux.inputs import EncodedPrompt, FluxInputs
 from ..prw.flux.sampling import sample_euler
 from ..prw.source import Routing
+from ..prw.source_pass import Host
 from .forward import SourceContext, predict_velocity, weave
 
 

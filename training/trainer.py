@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..prw.attachment import Host
 from ..prw.flux.inputs import EncodedPrompt
+from ..prw.source_pass import Host
 from .batch import Batch, Corruption, make_batch
 from .checkpoint.checkpoints import TrainingError
 from .data.batch_sampler import SampleIndex, sample_indices

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attachment import Host
 from ..bank.bank import Bank
 from ..experts import Weave
 from ..flux.families import find_model_family
@@ -23,6 +22,7 @@ from ..positions import token_grid
 from ..router import Route
 from ..select_experts import block_strengths, find_router, make_weave
 from ..source import Routing
+from ..source_pass import Host
 from ..weaving import (
     append_mask,
     append_positions,

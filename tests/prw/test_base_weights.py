@@ -18,16 +18,20 @@ def reference(height=3, width=5, seed=8, **knobs):
 
 
 @pytest.mark.parametrize("guided", [True, False])
-def test_a_reference_is_read_as_diffusers_reads_it(guided):
+@pytest.mark.parametrize("references", [1, 2, 3])
+def test_references_are_read_as_diffusers_reads_them(references, guided):
     flux = tiny_flux2(guidance_embed=guided)
-    theirs, attachment, source = convert_to_diffusers(flux), Attachment(BaseWeights(Base.of(flux))), reference()
+    theirs, attachment = convert_to_diffusers(flux), Attachment(BaseWeights(Base.of(flux)))
+    sources = [reference(2 + i, 5 - i, seed=8 + i, number=1 + i) for i in range(references)]
     cache = None
     with torch.inference_mode():
         for time in TIMES:
             x, _, context, _, guidance = flux2_inputs(guided=guided)
             times = torch.full((1,), time)
-            found = velocity(flux, x, times, context, None, guidance, attachment, [source])
-            expected, cache = predict_with_references(theirs, flux, x, times, context, guidance, [source.latent], cache)
+            found = velocity(flux, x, times, context, None, guidance, attachment, sources)
+            expected, cache = predict_with_references(
+                theirs, flux, x, times, context, guidance, [s.latent for s in sources], cache
+            )
             assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
             plain = flux(x, times, context, guidance=guidance)
             assert (plain - expected).abs().max() > 0.02 * expected.abs().max()  # or nothing would have been read
@@ -48,3 +52,20 @@ def test_a_source_outlives_its_prompt_its_noise_and_their_size():
     assert len(passes) == 1
     attachment.prepare(host, [reference(seed=9)], inputs)
     assert len(passes) == 2
+
+
+def test_references_apart_are_each_alone():
+    flux = tiny_flux2()
+    host, inputs = EmbeddedHost(flux, torch.float32), flux2_inputs()
+    sources = [reference(2 + i, 5 - i, seed=8 + i, number=1 + i, together=False) for i in range(2)]
+    both = Attachment(BaseWeights(Base.of(flux))).prepare(host, sources, inputs).sources
+    for source, found in zip(sources, both):
+        (alone,) = Attachment(BaseWeights(Base.of(flux))).prepare(host, [source], inputs).sources
+        assert torch.equal(found.pe, alone.pe)
+        for block in Base.of(flux).blocks():
+            assert all(map(torch.equal, found.read(block, x := torch.device("cpu")), alone.read(block, x)))
+    joined = Attachment(BaseWeights(Base.of(flux))).prepare(
+        host, [reference(2 + i, 5 - i, seed=8 + i, number=1 + i) for i in range(2)], inputs
+    )
+    k = [sources[0].read("single_blocks.1", torch.device("cpu"))[0] for sources in (both, joined.sources)]
+    assert (k[0] - k[1]).abs().max() > 0.01

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...prw.attachment import Host
 from ...prw.coredi.features import make_pooling_matrix
 from ...prw.files.safe_file import SafeFile
 from ...prw.files.safetensors_writer import write_safetensors
 from ...prw.positions import token_grid
+from ...prw.source_pass import Host
 from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.dataset import MemoryDataset
 from ..data.model_folder import IMAGENET_MEAN_STD, load_network

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
 from ...prw.coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
 from ...prw.coredi.features import FEATURE_STATES, Features, embed_features, make_pooling_matrix
@@ -18,6 +17,7 @@ from ...prw.flux.inputs import EncodedPrompt, FluxInputs
 from ...prw.flux.sampling import sample_euler
 from ...prw.positions import token_grid
 from ...prw.source import Routing
+from ...prw.source_pass import Host
 from ..forward import SourceContext, predict_velocity, weave
 from ..sampling import SamplingSettings
 

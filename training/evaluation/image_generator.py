@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import check_range
@@ -17,6 +16,7 @@ from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
 from ...prw.positions import token_grid
 from ...prw.source import Routing
+from ...prw.source_pass import Host
 from ..comfyui.enter_host import enter_host, load_flux_files
 from ..encoders.protocol import Encoders
 from ..find_host import require_host

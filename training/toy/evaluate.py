@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...prw.attachment import Host
 from ...prw.bank.bank import Bank
 from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
 from ...prw.source import Routing
+from ...prw.source_pass import Host
 from ..sampling import SamplingSettings, sample_latents
 from .encoders import ToyEncoders
 from .score import SCORERS
