@@ -135,7 +135,7 @@ def test_kept_sources_are_forgotten_after_some_runs_without_them(flux):
 
 
 def test_a_source_that_cannot_be_kept_does_not_cost_the_picture(flux, monkeypatch, caplog):
-    import cologen.prw.kv as kv
+    import cologen.prw.kv_cache as kv
 
     def no_memory(x):
         raise MemoryError("no room")
