@@ -182,7 +182,7 @@ def test_cancel_is_heard_between_pictures(monkeypatch):
         comfy.model_management.interrupt_current_processing()
         return picture
 
-    monkeypatch.setitem(control_map.MAPS, "lineart", one)
+    monkeypatch.setitem(control_map.MAP_DRAWERS, "lineart", one)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         draw(pixels(images=4), "lineart")
     assert len(drawn) == 1

@@ -2,7 +2,7 @@
 
 Canny as the paper's evaluation takes it. Its line art and HED come from learned networks; here stand two classical
 ones of the same look, so that nothing has to be downloaded. A sample that brings a map of its own keeps it; networks
-that draw such maps are in hed_network.py and learned_maps.py.
+that draw such maps are in hed_network.py and map_networks.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,27 +18,27 @@ from .canny import canny
 
 SIDE = 512
 """Widths below are pixels for a shorter side of this, and grow with the picture."""
-THIN = 0.7
-"""Of a line: the narrower of the two Gaussians; the wider is 1.6 times as wide, which is nearly a Laplacian."""
-FAINT, FULL = 0.01, 0.05
+NARROW = 0.7
+"""Width of the narrower of the two Gaussians behind a line; the wider is 1.6 times as wide, which is nearly a Laplacian."""
+FAINT, BLACK = 0.01, 0.05
 """Differences at which ink begins, and at which it is black."""
 SCALES = (1.0, 2.0, 4.0)
 CONTRAST = 4.0
-"""Of soft edges: how soon a weak one is white."""
+"""How soon a weak soft edge is white."""
 
 
 def lineart(picture: np.ndarray) -> np.ndarray:
-    """Thin dark lines on white: where a picture is darker than its surroundings, by a difference of Gaussians.
+    """Draws thin dark lines on white: where a picture is darker than its surroundings, by a difference of Gaussians.
 
     A thin line gives one line, an edge one along its dark side. The channel in which it is darkest decides, so that
     red on an equally bright green has a line, too."""
-    width = max(0.5, THIN * min(picture.shape[:2]) / SIDE)
+    width = max(0.5, NARROW * min(picture.shape[:2]) / SIDE)
     darker = max_over_channels(lambda channel: blur(channel, 1.6 * width) - blur(channel, width), picture)
-    return to_map(1 - (darker - FAINT) / (FULL - FAINT))
+    return to_map(1 - (darker - FAINT) / (BLACK - FAINT))
 
 
 def hed(picture: np.ndarray) -> np.ndarray:
-    """HED-like: soft white edges on black, the mean over several scales of how steep the steepest channel is.
+    """Draws soft white edges on black: the mean over several scales of how steep the steepest channel is.
 
     Normalised so that a step of height 1 gives 1 at every scale; sharp detail has only the finest, contours have all.
     Large pictures are read at SIDE, as the learned ones are: soft edges have no finer detail."""
@@ -49,20 +49,27 @@ def hed(picture: np.ndarray) -> np.ndarray:
         return repeat_channels(
             np.asarray(Image.fromarray(soft[..., 0]).resize((width, height), Image.Resampling.BICUBIC))
         )
-    edges = 0
-    for scale in SCALES:
-        wide = max(0.5, scale * shorter / SIDE)
-        squares = max_over_channels(lambda channel: square_slope(blur(channel, wide)), picture)  # noqa: B023 - called at once
-        edges += squares.sqrt_() * wide * (2 * np.pi) ** 0.5 / len(SCALES)
+    widths = (max(0.5, scale * shorter / SIDE) for scale in SCALES)
+    edges = reduce(torch.add, (measure_slope(picture, width) / len(SCALES) for width in widths))
     return to_map(1 - (-CONTRAST * edges).exp())
 
 
-MAP_DRAWERS = dict.fromkeys(MAP_KINDS) | {"canny": canny, "lineart": lineart, "hed": hed}
+def measure_slope(picture: np.ndarray, width: float) -> Tensor:
+    """How steep the steepest channel is after a blur; a step of height 1 gives 1."""
+    squares = max_over_channels(lambda channel: square_slope(blur(channel, width)), picture)
+    return squares.sqrt_() * width * (2 * np.pi) ** 0.5
+
+
+MAP_DRAWERS: dict[str, Callable[[np.ndarray], np.ndarray] | None] = dict.fromkeys(MAP_KINDS) | {
+    "canny": canny,
+    "lineart": lineart,
+    "hed": hed,
+}
 """What draws each kind from a picture; None: only the sample can bring it."""
 
 
 def make_control_example(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] = ()) -> Example:
-    """A map of a kind drawn uniformly among those that can be had."""
+    """Takes or draws a map of a kind chosen uniformly among those that can be had."""
     kinds = tuple(kinds or MAP_DRAWERS)
     possible = [kind for kind in kinds if kind in sample.maps or MAP_DRAWERS.get(kind)]
     if not possible:
@@ -71,18 +78,19 @@ def make_control_example(rng: np.random.Generator, sample: Sample, kinds: Sequen
             f"{', '.join(sample.maps) or 'none'}): ask for canny, lineart or hed, or bring the map with the picture."
         )
     kind = possible[int(rng.integers(len(possible)))]
-    source = sample.maps[kind] if kind in sample.maps else MAP_DRAWERS[kind](sample.picture)
+    draw = MAP_DRAWERS.get(kind)
+    source = sample.maps[kind] if kind in sample.maps or draw is None else draw(sample.picture)
     return Example(sample.id, "control", sample.caption, source, sample.picture, kind)
 
 
 def max_over_channels(measure: Callable[[Tensor], Tensor], picture: np.ndarray) -> Tensor:
-    """The largest of the three channels' values at every pixel; one channel at a time stays in the processor's cache."""
+    """Takes the largest of the three channels' values at every pixel; one channel at a time stays in the cache."""
     channels = torch.tensor(picture).movedim(-1, 0).contiguous() / 255
     return reduce(torch.maximum, map(measure, channels))
 
 
 def blur(plane: Tensor, width: float) -> Tensor:
-    """A Gaussian, mirrored at the border."""
+    """Blurs by a Gaussian, mirrored at the border."""
     reach = int(np.ceil(3 * width))
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     weights = (weights / weights.sum()).tolist()
@@ -91,7 +99,7 @@ def blur(plane: Tensor, width: float) -> Tensor:
 
 
 def filter_axis(axis: int, plane: Tensor, weights: Sequence[float]) -> Tensor:
-    """Without the margins. A sum of moved planes is several times sooner done than a convolution."""
+    """Filters along an axis, without the margins, as a sum of shifted planes: several times faster than a convolution."""
     size = plane.shape[axis] - len(weights) + 1
     result = weights[0] * plane.narrow(axis, 0, size)
     for i, weight in enumerate(weights[1:], 1):
@@ -100,13 +108,13 @@ def filter_axis(axis: int, plane: Tensor, weights: Sequence[float]) -> Tensor:
 
 
 def square_slope(plane: Tensor) -> Tensor:
-    """Along a side of one pixel there is none."""
+    """Squares how steep each pixel is; along a side of one pixel there is no slope."""
     slopes = (torch.gradient(plane, dim=axis)[0] for axis in (0, 1) if plane.shape[axis] > 1)
     return reduce(lambda sum, slope: sum.addcmul_(slope, slope), slopes, torch.zeros_like(plane))
 
 
 def to_map(plane: Tensor) -> np.ndarray:
-    """0 to 1, as a grey RGB picture."""
+    """Turns 0 to 1 into a grey RGB picture."""
     return repeat_channels((plane.clamp(0, 1) * 255).round().byte().numpy())
 
 

@@ -1,4 +1,4 @@
-"""From what a set yields to what a task trains on: one look at it, then the task's recipe."""
+"""From what a data set yields to what a task trains on: cropped, and made into an example."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,23 +21,23 @@ from . import EXAMPLE_MAKERS, find_layout
 from .folder_layouts import ChooseCrop, fit_to
 
 
-def crop(found: AnySample, look: ChooseCrop) -> AnySample:
-    if isinstance(found, Pair):
-        return crop_pair(look(found.first), look(found.second), found)
-    if isinstance(found, Triple):
-        if found.before.shape != found.after.shape:
-            found = replace(found, before=fit_to(found.before, found.after))
-        return crop_triple(look(found.after), found)
-    return crop_sample(look(found.picture), found)
+def crop(sample: AnySample, choose_crop: ChooseCrop) -> AnySample:
+    if isinstance(sample, Pair):
+        return crop_pair(choose_crop(sample.first), choose_crop(sample.second), sample)
+    if isinstance(sample, Triple):
+        if sample.before.shape != sample.after.shape:
+            sample = replace(sample, before=fit_to(sample.before, sample.after))
+        return crop_triple(choose_crop(sample.after), sample)
+    return crop_sample(choose_crop(sample.picture), sample)
 
 
 class ExampleStream:
-    """A set's examples for a task. What is drawn for one follows from the seed, the epoch and its id alone."""
+    """A data set's examples for a task. What is random about one follows from the seed, the epoch and its id alone."""
 
     def __init__(self, source: DataSource, task: str, size: int, seed: int = 0, rank: int = 0, world: int = 1):
         check_choice(f"The task of {source.name}", task, source.dataset.feeds)
         self.source, self.task, self.seed = source, task, seed
-        self.sizes = [list_sizes(int(side), source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
+        self.sizes = [list_sizes(side, source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
         self.maker, self.kinds = EXAMPLE_MAKERS[task], source.knobs.kinds
         for kind in self.kinds:
             check_choice(f"data.{source.name}.kinds", kind, self.maker.kinds)
@@ -46,19 +46,19 @@ class ExampleStream:
         self.stream = Stream(source.reader, source.name, rank, world, seed)
 
     def iterate_epoch(self) -> Iterator[Example]:
-        """What is left of one: ends once each sample has been looked at."""
-        number, tally = self.stream.epoch, self.stream.counter
-        for found in self.stream:
-            rng = np.random.default_rng((self.seed, number, crc32(found.id.encode())))
+        """Yields what is left of an epoch."""
+        epoch, counter = self.stream.epoch, self.stream.counter
+        for sample in self.stream:
+            rng = np.random.default_rng((self.seed, epoch, crc32(sample.id.encode())))
             try:
-                yield self.make(found, rng)
+                yield self.make(sample, rng)
             except UnsuitableSample:
-                tally.unfit += 1
+                counter.unfit += 1
             except BrokenFile as error:
-                tally.add_broken(found.id, error)
+                counter.add_broken(sample.id, error)
 
     def take(self, count: int) -> Iterator[Example]:
-        """So many, over as many epochs as that takes; 0: each sample as often as the set's table says."""
+        """Yields so many, over as many epochs as that takes; 0: each sample as often as the set's table says."""
         if not count:
             while self.stream.epoch < self.source.knobs.variants:
                 yield from self.iterate_epoch()
@@ -74,27 +74,28 @@ class ExampleStream:
                 raise ValueError(f"{self.source.name} has no example for {self.task}: {self.summarize()}.")
 
     def summarize(self) -> str:
-        tally = self.stream.counter
-        unfit = f", {tally.unfit} have nothing for {self.task}" if tally.unfit else ""
-        return tally.summary() + unfit
+        """Says how many samples were broken or unsuitable so far."""
+        counter = self.stream.counter
+        unsuitable = f", {counter.unfit} have nothing for {self.task}" if counter.unfit else ""
+        return counter.summary() + unsuitable
 
-    def make(self, found: AnySample | PictureFiles, rng: np.random.Generator) -> Example:
+    def make(self, sample: AnySample | PictureFiles, rng: np.random.Generator) -> Example:
         size: list[Size] = []  # the first picture's: what belongs together has one size
 
-        def look(pixels: np.ndarray) -> Crop:
+        def choose_crop(pixels: np.ndarray) -> Crop:
             if not size:
                 size.append(pick_size(rng, pixels.shape[:2], self.sizes))
             return draw_crop(rng, pixels.shape[:2], size[0], flip=self.source.knobs.flip)
 
-        if isinstance(found, PictureFiles):
+        if isinstance(sample, PictureFiles):
             layout = find_layout(self.task)
-            found.check(layout.beside, layout.needed)
-            return layout.example(self.task, found, look, rng)
-        if not isinstance(found, self.maker.takes):
+            sample.check(layout.beside, layout.needed)
+            return layout.make_example(self.task, sample, choose_crop, rng)
+        if not isinstance(sample, self.maker.takes):
             raise BrokenFile(
-                f"it is a {type(found).__name__.lower()}, {self.task} takes a {self.maker.takes.__name__.lower()}"
+                f"it is a {type(sample).__name__.lower()}, {self.task} takes a {self.maker.takes.__name__.lower()}"
             )
-        if self.labels and isinstance(found, Sample):
-            things = self.labels.things(found.id, found.picture.shape[:2])
-            found = replace(found, things=(*found.things, *things))
-        return self.maker.make(rng, crop(found, look), self.kinds)
+        if self.labels and isinstance(sample, Sample):
+            things = self.labels.things(sample.id, sample.picture.shape[:2])
+            sample = replace(sample, things=(*sample.things, *things))
+        return self.maker.make(rng, crop(sample, choose_crop), self.kinds)

@@ -1,6 +1,6 @@
 """A folder of one's own (sets/folder.py) as the examples of one task, for training in ComfyUI.
 
-What cannot be used is left out and listed in `Folder.skipped`, links that lead out of the folder among it.
+What cannot be used is left out and listed in `FolderExamples.skipped`, links that lead out of the folder among it.
 """
 
 import logging
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 
 class FolderExamples:
+    """The examples of a folder, by index: each index always means the same picture."""
+
     def __init__(self, path: str | Path, task: str, size: int, centre: bool = False, flip: float = 0.0):
         """`flip` is a probability, 0 unless asked for: mirroring spoils lettering and faces that one knows."""
         check_choice("task", task, tuple(TASKS))
@@ -29,7 +31,7 @@ class FolderExamples:
         self.skipped: dict[str, str] = {}
         """Name -> why. A file may turn out broken as late as when it is read."""
         self.entries: list[tuple[str, Files]] = []
-        """Sorted by name, so that an index always means the same picture."""
+        """Sorted by name."""
         for name, files in list_files(self.root).items():
             try:
                 PictureFiles(self.root, name, files).check(self.layout.beside, self.layout.needed)
@@ -37,26 +39,26 @@ class FolderExamples:
             except BrokenFile as error:
                 self._skip(name, error)
         if not self.entries:
-            raise ValueError(self._nothing())
+            raise ValueError(self._describe_lack())
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
-        """The example at this place; the next one that can be read, if this one cannot."""
+        """Reads the example at an index, or the next one that can be read."""
         if not 0 <= index < len(self):
             raise IndexError(f"There is no example {index} in {self.root}, which has {len(self)}.")
         for step in range(len(self)):
             name, files = self.entries[(index + step) % len(self)]
             try:
                 entry = PictureFiles(self.root, name, files)
-                return self.layout.example(self.task, entry, lambda pixels: self._look(rng, pixels), rng)
+                return self.layout.make_example(self.task, entry, lambda pixels: self._choose_crop(rng, pixels), rng)
             except BrokenFile as error:
                 self._skip(name, error)
-        raise ValueError(self._nothing())
+        raise ValueError(self._describe_lack())
 
-    def _look(self, rng: np.random.Generator, pixels: np.ndarray) -> Crop:
-        """As much as a square shows of the picture."""
+    def _choose_crop(self, rng: np.random.Generator, pixels: np.ndarray) -> Crop:
+        """The largest square, in the middle or anywhere."""
         size, out = pixels.shape[:2], (self.size, self.size)
         return centre_crop(size, out) if self.centre else draw_crop(rng, size, out, least=1.0, flip=self.flip)
 
@@ -65,8 +67,10 @@ class FolderExamples:
             log.warning("%s: %s is left out: %s", self.root, name, error)
         self.skipped[name] = str(error)
 
-    def _nothing(self) -> str:
+    def _describe_lack(self) -> str:
         name, why = next(iter(self.skipped.items()), ("", ""))
-        found = f"{len(self.skipped)} pictures, of which none can be used ({name}: {why})" if name else "no picture"
+        content = f"{len(self.skipped)} pictures, of which none can be used ({name}: {why})" if name else "no picture"
         beside = f" and NAME{ENDINGS[self.layout.beside]}" if self.layout.needed else ""
-        return f"The folder {self.root} has {found}, expected NAME.png with NAME.txt{beside} for the task {self.task}."
+        return (
+            f"The folder {self.root} has {content}, expected NAME.png with NAME.txt{beside} for the task {self.task}."
+        )

@@ -1,4 +1,5 @@
-"""How the files of a folder of one's own (sets/folder.py) become an example: by the task, or by where its source lies."""
+"""How the files of a folder of one's own (sets/folder.py) become an example: as the task's row says (EXAMPLE_MAKERS), or
+else by where its source lies."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,59 +17,64 @@ from .masks import draw_scene_hole
 ASPECT = 0.02
 """A source or mask may differ this much from the picture's aspect, as sizes get rounded; it is stretched."""
 ChooseCrop = Callable[[np.ndarray], Crop]
+"""Says how to crop a picture."""
 
 
 class FolderLayout(NamedTuple):
-    """What lies beside the picture, and how an example is made of both."""
+    """What lies beside the picture, and what makes an example of both."""
 
     beside: str
     """The role of the file beside the picture."""
     needed: bool
     make: Callable[..., Example]
-    """Of what chooses a crop, a random generator, an example without source, and the file's pixels."""
+    """Takes what chooses a crop, a random generator, an example without source, and the file's pixels (None: no file)."""
 
-    def example(self, task: str, entry: PictureFiles, look: ChooseCrop, rng: np.random.Generator) -> Example:
+    def make_example(
+        self, task: str, entry: PictureFiles, choose_crop: ChooseCrop, rng: np.random.Generator
+    ) -> Example:
         target = read_picture(entry.files["target"], entry.root)
         path = entry.files.get(self.beside)
         beside = read_picture(path, entry.root) if path else None
         # no source yet: its target stands there
         bare = Example(entry.id, task, read_prompt(entry.files["prompt"], entry.root), target, target)
-        return self.make(look, rng, bare, beside)
+        return self.make(choose_crop, rng, bare, beside)
 
 
-def make_aligned(look: ChooseCrop, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
-    """The source lies over the picture: one crop for both."""
-    return crop_example(look(bare.target), replace(bare, source=fit_to(source, bare.target)))
+def make_aligned(choose_crop: ChooseCrop, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
+    """Crops both alike: the source lies over the picture."""
+    return crop_example(choose_crop(bare.target), replace(bare, source=fit_to(source, bare.target)))
 
 
-def make_shifted(look: ChooseCrop, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
-    """The source is another picture: each has a crop of its own."""
-    return crop_example(look(bare.target), replace(bare, source=source), look(source))
+def make_shifted(choose_crop: ChooseCrop, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
+    """Crops each by itself: the source is another picture."""
+    return crop_example(choose_crop(bare.target), replace(bare, source=source), choose_crop(source))
 
 
-def make_inpainting(look: ChooseCrop, rng: np.random.Generator, bare: Example, mask: np.ndarray | None) -> Example:
-    """The mask's hole; random ones if there is none, or none left in view."""
-    view = look(bare.target)
-    seen, hole, kind = crop_example(view, bare), None, "mask"
+def make_inpainting(
+    choose_crop: ChooseCrop, rng: np.random.Generator, bare: Example, mask: np.ndarray | None
+) -> Example:
+    """Empties the mask's hole; random ones, if there is no mask or nothing of it is left."""
+    crop = choose_crop(bare.target)
+    example, hole, kind = crop_example(crop, bare), None, "mask"
     if mask is not None:
         white = mask.mean(-1) > 127
         if not white.any():
             raise BrokenFile(f"the mask of {bare.id} has no white, which stands for the hole")
-        hole = view.mask(fit_to(white.astype(np.uint8), bare.target, labels=True))
+        hole = crop.mask(fit_to(white.astype(np.uint8), bare.target, labels=True))
     if hole is None or not hole.any():
-        hole, kind = draw_scene_hole(rng, (), seen.target.shape[:2]), "random"
-    return replace(seen, source=fill_grey(seen.target, hole), kind=kind)
+        hole, kind = draw_scene_hole(rng, (), example.target.shape[:2]), "random"
+    return replace(example, source=fill_grey(example.target, hole), kind=kind)
 
 
 def fit_to(pixels: np.ndarray, target: np.ndarray, labels: bool = False) -> np.ndarray:
-    """At the target's size, which must have the same aspect."""
+    """Resizes to the target's size, which must have the same aspect."""
     (height, width), size = pixels.shape[:2], target.shape[:2]
     if abs(height * size[1] / (width * size[0]) - 1) > ASPECT:
         raise BrokenFile(
             f"beside a picture of {size[1]} x {size[0]} stands a file of {width} x {height}, another aspect"
         )
-    view = whole_crop((height, width), size)
-    return view.labels(pixels) if labels else view.picture(pixels)
+    crop = whole_crop((height, width), size)
+    return crop.labels(pixels) if labels else crop.picture(pixels)
 
 
 HOLE = FolderLayout("mask", False, make_inpainting)

@@ -1,7 +1,7 @@
-"""Grounding (paper, section 3.1): the answer is drawn on the picture; here it is drawn, and read again.
+"""Grounding (paper, section 3.1): the answer is painted on the picture; this paints it, and reads it again.
 
 Three forms: a box round what a phrase refers to, a mask over it, boxes round all instances of a class. Templates,
-colours and line width are our choice. Reading needs the picture that was asked about: what changed, and into what.
+colours and line width are our choice. Reading compares with the picture that was asked about.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,16 +24,16 @@ COLOURS: Colours = {
 """Corners of the colour cube: as far apart as colours can be, to survive a drift."""
 LINE = 3 / 256
 """A box's line, as a share of the shorter side of the picture."""
-NEAR, FEW = 128, 0.05
+MIN_DISTANCE, MAX_NEAR_SHARE = 128, 0.05
 """A colour is not drawn on pixels nearer to it than this, a few aside: the answer would not show."""
-REACH = 0.5
+MAX_REMAINING = 0.5
 """A pixel was painted if less than this share of its way to the colour is left."""
-OUTLINE = 0.25
+MIN_OUTLINE = 0.25
 """A box is believed if this share of its outline was painted."""
 
 
 def outline_boxes(things: Sequence[Thing], size: Size) -> np.ndarray:
-    """The things' boxes as lines. The outer edge is the box; the line gives way where it would hide a small thing."""
+    """Draws the things' boxes as lines. The outer edge is the box; the line gives way where it would hide a small thing."""
     area = np.zeros(size, bool)
     for x0, y0, x1, y1 in (thing.box for thing in things):
         ring = np.ones((y1 - y0, x1 - x0), bool)
@@ -48,12 +48,14 @@ def join_masks(things: Sequence[Thing], size: Size) -> np.ndarray:
 
 
 class Form(NamedTuple):
+    """A way to answer, and the prompts that ask for it."""
+
     by: str
-    """Which field of a thing the prompt says."""
+    """The field of a thing that the prompt says: "name" or "kind"."""
     area: Callable[[Sequence[Thing], Size], np.ndarray]
     """What is painted."""
-    sheer: bool
-    """Painted with the asked opacity, or always in full."""
+    translucent: bool
+    """Painted with the opacity that is asked for; else always in full."""
     templates: tuple[str, ...]
     """No article before the colour, which may begin with a vowel."""
 
@@ -102,9 +104,9 @@ def make_ground_example(
     colours: Colours = COLOURS,
     opacity: float = 1.0,
 ) -> Example:
-    """A form, a phrase or class, a colour and a template, each drawn uniformly among those that are possible."""
+    """Chooses a form, a phrase or class, a colour and a template, each uniformly among those that are possible."""
     phrases = {name: list_phrases(FORMS[name], sample.things) for name in (forms or FORMS)}
-    possible = [name for name, found in phrases.items() if found]
+    possible = [name for name, some in phrases.items() if some]
     if not possible:
         raise UnsuitableSample(
             f"The picture {sample.id!r} has nothing to find ({len(sample.things)} things, asked for "
@@ -115,13 +117,13 @@ def make_ground_example(
     size = sample.picture.shape[:2]
     area = form.area([thing for thing in sample.things if getattr(thing, form.by) == phrase], size)
     colour = choose(rng, find_visible_colours(sample.picture[area], colours))
-    target = paint(sample.picture, area, colours[colour], opacity if form.sheer else 1.0)
+    target = paint(sample.picture, area, colours[colour], opacity if form.translucent else 1.0)
     prompt = choose(rng, form.templates).format(thing=phrase, kind=phrase, colour=colour)
     return Example(sample.id, "ground", prompt, sample.picture, target, name)
 
 
 def list_phrases(form: Form, things: Sequence[Thing]) -> list[str]:
-    """What a prompt of this form can ask for; things without a name can still have a class."""
+    """Lists what a prompt of this form can ask for; things without a name can still have a class."""
     return list(dict.fromkeys(phrase for thing in things if (phrase := getattr(thing, form.by))))
 
 
@@ -130,12 +132,17 @@ def choose(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 
 def find_visible_colours(pixels: np.ndarray, colours: Colours) -> list[str]:
-    """The colours that stand out from these pixels; if none does, all."""
-    found = [name for name, rgb in colours.items() if np.mean(squared_distance(pixels, rgb) < NEAR**2) <= FEW]
-    return found or list(colours)
+    """Lists the colours that stand out from these pixels; if none does, all."""
+    visible = [
+        name
+        for name, rgb in colours.items()
+        if np.mean(compute_squared_distance(pixels, rgb) < MIN_DISTANCE**2) <= MAX_NEAR_SHARE
+    ]
+    return visible or list(colours)
 
 
 def paint(picture: np.ndarray, area: np.ndarray, rgb: Sequence[int], opacity: float) -> np.ndarray:
+    """Paints an area of a copy; opacity 1 hides what was there."""
     target, levels = picture.copy(), np.arange(256)
     if not area.any():
         return target
@@ -146,8 +153,8 @@ def paint(picture: np.ndarray, area: np.ndarray, rgb: Sequence[int], opacity: fl
     return target
 
 
-def squared_distance(pixels: np.ndarray, rgb: Sequence[int]) -> np.ndarray:
-    """Of every pixel; a channel at a time, which is several times sooner done than linalg.norm."""
+def compute_squared_distance(pixels: np.ndarray, rgb: Sequence[int]) -> np.ndarray:
+    """Computes it for every pixel, a channel at a time, which takes a fraction of linalg.norm's time."""
     result = np.zeros(pixels.shape[:-1], np.float32)
     for i, level in enumerate(rgb):
         apart = np.subtract(pixels[..., i], level, dtype=np.float32)
@@ -158,24 +165,25 @@ def squared_distance(pixels: np.ndarray, rgb: Sequence[int]) -> np.ndarray:
 def read_mask(
     picture: np.ndarray, source: np.ndarray, colour: str, opacity: float = 1.0, colours: Colours = COLOURS
 ) -> np.ndarray:
-    """The pixels that went at least half their way from the source to this colour, and to no other named colour.
+    """Finds the pixels that went at least half their way from the source to this colour, and to no other named colour.
 
-    Where the source has the very colour already, nothing can be told, and nothing is found."""
-    laid = picture if opacity == 1 else source + (picture.astype(np.float32) - source) / opacity
+    Where the source has the very colour already, nothing is found."""
+    paint_only = picture if opacity == 1 else source + (picture.astype(np.float32) - source) / opacity
     rgb = colours[colour]
-    found = squared_distance(laid, rgb) < REACH**2 * squared_distance(source, rgb)
-    named, place = np.array(list(colours.values()), np.float32), np.flatnonzero(found)
-    pixels = laid.reshape(-1, 3)[place].astype(np.float32)
-    alike = named @ pixels.T - np.square(named).sum(1, keepdims=True) / 2  # most where the distance is least
-    mine = list(colours).index(colour)
-    found.reshape(-1)[place] = (alike[mine] == alike.max(0)) & (alike[mine] > alike[:mine].max(0, initial=-np.inf))
-    return found
+    painted = compute_squared_distance(paint_only, rgb) < MAX_REMAINING**2 * compute_squared_distance(source, rgb)
+    named, indices = np.array(list(colours.values()), np.float32), np.flatnonzero(painted)
+    pixels = paint_only.reshape(-1, 3)[indices].astype(np.float32)
+    similarity = named @ pixels.T - np.square(named).sum(1, keepdims=True) / 2  # most where the distance is least
+    index = list(colours).index(colour)
+    nearest = similarity[index] == similarity.max(0)  # of equal ones the first counts
+    painted.reshape(-1)[indices] = nearest & (similarity[index] > similarity[:index].max(0, initial=-np.inf))
+    return painted
 
 
 def read_box(
     picture: np.ndarray, colour: str, source: np.ndarray | None = None, colours: Colours = COLOURS
 ) -> Box | None:
-    """The box drawn in this colour, past stray pixels; none, if no outline can be believed.
+    """Finds the box drawn in this colour, past stray pixels; None, if no outline can be believed.
 
     Its sides are the first and last rows and columns that are painted nearly as much as the fullest one. Without the
     source a grey picture stands in for it: then things that have the colour by themselves are read as painted."""
@@ -185,15 +193,18 @@ def read_box(
     rows, columns = mask.sum(1), mask.sum(0)
     ys, xs = np.nonzero(2 * rows >= rows.max())[0], np.nonzero(2 * columns >= columns.max())[0]
     box = Box(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
-    found = mask[box.part]
-    outline = np.concatenate([found[0], found[-1], found[:, 0], found[:, -1]])
-    return box if outline.mean() >= OUTLINE else None
+    return box if measure_outline(mask[box.part]) >= MIN_OUTLINE else None
+
+
+def measure_outline(box: np.ndarray) -> float:
+    """The share of a box's outermost pixels that were painted."""
+    return np.concatenate([box[0], box[-1], box[:, 0], box[:, -1]]).mean()
 
 
 def read_colour(
     picture: np.ndarray, source: np.ndarray, opacity: float = 1.0, colours: Colours = COLOURS
 ) -> str | None:
-    """The named colour that most pixels were painted in."""
-    counts = {colour: read_mask(picture, source, colour, opacity, colours).sum() for colour in colours}
-    best = max(counts, key=counts.get)
+    """Finds the named colour that most pixels were painted in."""
+    counts = {colour: int(read_mask(picture, source, colour, opacity, colours).sum()) for colour in colours}
+    best = max(counts, key=counts.__getitem__)
     return best if counts[best] else None

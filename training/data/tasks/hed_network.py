@@ -1,10 +1,11 @@
-"""Soft edges by the network of holistically-nested edge detection (Xie and Tu, 2015), with ControlNet's weights.
+"""Draws soft edges by the network of holistically-nested edge detection (Xie and Tu, 2015), with ControlNet's weights.
 
 Five blocks of VGG-16's shape, each with an edge map of its own; the answer is the mean of the five. Its authors
 publish ControlNetHED.pth only; the same names and tensors as safetensors are what is read here.
 """
 
 import os
+from functools import reduce
 
 import numpy as np
 import torch
@@ -17,11 +18,13 @@ from .control import to_map
 
 BLOCKS = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))
 """Channels in and out, and convolutions."""
-LARGEST = 1024
+MAX_SIDE = 1024
 """Longest side that the network sees, our choice: beyond it an edge is finer than what it learned."""
 
 
 class Block(nn.Module):
+    """Convolutions of one scale, and the projection that gives its edge map."""
+
     def __init__(self, inputs: int, outputs: int, depth: int):
         super().__init__()
         widths = (inputs, *[outputs] * depth)
@@ -35,6 +38,8 @@ class Block(nn.Module):
 
 
 class HedNetwork(nn.Module):
+    """Called with a picture, it gives the map."""
+
     kind = "hed"
 
     def __init__(self):
@@ -45,18 +50,19 @@ class HedNetwork(nn.Module):
 
     def edges(self, pixels: Tensor) -> Tensor:
         """0 to 255 (1, 3, height, width) -> before the sigmoid (1, 1, height, width); sides are multiples of 16."""
-        hidden, size, found = pixels - self.norm, pixels.shape[2:], 0
+        hidden, size, maps = pixels - self.norm, pixels.shape[2:], list[Tensor]()
         for number in range(1, 1 + len(BLOCKS)):
             block = self.get_submodule(f"block{number}")
+            assert isinstance(block, Block)
             hidden = block(hidden if number == 1 else F.max_pool2d(hidden, 2))
-            found += F.interpolate(block.projection(hidden), size, mode="bilinear") / len(BLOCKS)
-        return found
+            maps.append(F.interpolate(block.projection(hidden), size, mode="bilinear") / len(BLOCKS))
+        return reduce(torch.add, maps)
 
     def forward(self, picture: np.ndarray) -> np.ndarray:
-        pixels = keep(torch.tensor(picture)[None] / 255, LARGEST).movedim(-1, 1)  # (1, 3, height, width)
-        found = self.edges(pixels.to(self.norm.device) * 255)
-        found = F.interpolate(found, picture.shape[:2], mode="bilinear", antialias=True)
-        return to_map(found.sigmoid()[0, 0].cpu())
+        pixels = keep(torch.tensor(picture)[None] / 255, MAX_SIDE).movedim(-1, 1)  # (1, 3, height, width)
+        edges = self.edges(pixels.to(self.norm.device) * 255)
+        edges = F.interpolate(edges, picture.shape[:2], mode="bilinear", antialias=True)
+        return to_map(edges.sigmoid()[0, 0].cpu())
 
 
 def open_hed(path: str | os.PathLike) -> HedNetwork:

@@ -11,14 +11,15 @@ GREY = 128
 
 
 def make_inpaint_example(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] = ()) -> Example:
-    """A hole that an object made asks for the object, a random one for the scene."""
-    found = draw_hole(rng, [thing.mask for thing in sample.things], sample.picture.shape[:2])
-    thing = None if found.of is None else sample.things[found.of]
+    """Makes a hole: one that an object made asks for the object, a random one for the scene. It has no kinds to choose."""
+    hole = draw_hole(rng, [thing.mask for thing in sample.things], sample.picture.shape[:2])
+    thing = None if hole.of is None else sample.things[hole.of]
     prompt = sample.caption if thing is None else thing.name or thing.kind
-    return Example(sample.id, "inpaint", prompt, fill_grey(sample.picture, found.mask), sample.picture, found.kind)
+    return Example(sample.id, "inpaint", prompt, fill_grey(sample.picture, hole.mask), sample.picture, hole.kind)
 
 
 def fill_grey(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Shows the hole in a copy."""
     source = picture.copy()
     source[mask] = GREY
     return source

@@ -1,22 +1,24 @@
-"""Depth and segmentation maps by transformers' models."""
+"""Draws depth and segmentation maps by transformers' models."""
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....prw.files.validate import shorten
+from ..box import Size
 from ..formats.palettes import PALETTES
 from ..model_folder import load_network, load_processor, read_config
 from .control import to_map
 
-METRIC = ("depth_pro", "glpn", "prompt_depth_anything", "zoedepth")
+METRIC_MODELS = ("depth_pro", "glpn", "prompt_depth_anything", "zoedepth")
 """Models that say how far; all others say how near, unless their configuration knows better."""
-NEAREST = 1e-3
-"""Metres: what is nearer counts as this near."""
-LARGEST = 1024
+MIN_DEPTH = 1e-3
+"""In metres: what is nearer counts as this near."""
+MAX_SIDE = 1024
 """Longest side in which classes are weighed: a plane of numbers for each of 150 classes fills the memory."""
 
 
@@ -24,23 +26,26 @@ class MapModel(nn.Module):
     """A model and its processor; called with a picture, it gives the map."""
 
     kind = ""
+    """Of the map."""
+    network: Any
 
-    def __init__(self, name: str, network: nn.Module, processor):
+    def __init__(self, name: str, network: Any, processor: Any):
         super().__init__()
         self.name, self.network, self.processor = name, network, processor
 
     def forward(self, picture: np.ndarray) -> np.ndarray:
         size = picture.shape[:2]
         try:  # said, because a height of one or three pixels would be taken for channels
-            given = self.processor(images=picture, input_data_format="channels_last", return_tensors="pt")
+            inputs = self.processor(images=picture, input_data_format="channels_last", return_tensors="pt")
         except (ValueError, RuntimeError):  # as Depth Anything's and ZoeDepth's do
             raise ValueError(
                 f"{self.name} cannot see a picture of {size[1]} x {size[0]} pixels, expected a larger or less narrow one: "
                 f"scale it, or choose another model."
             ) from None
-        return self.read(self.network(**given.to(self.network.device)), size)
+        return self.read(self.network(**inputs.to(self.network.device)), size)
 
-    def read(self, found, size: tuple[int, int]) -> np.ndarray:
+    def read(self, outputs: Any, size: Size) -> np.ndarray:
+        """Makes a map of the picture's size of what the network gave."""
         raise NotImplementedError
 
 
@@ -49,16 +54,16 @@ class DepthModel(MapModel):
 
     kind = "depth"
 
-    def read(self, found, size: tuple[int, int]) -> np.ndarray:
+    def read(self, outputs: Any, size: Size) -> np.ndarray:
         process = self.processor.post_process_depth_estimation
-        more = {"source_sizes": [size]} if "source_sizes" in inspect.signature(process).parameters else {}
-        (answer,) = process(found, target_sizes=[size], **more)
-        return to_map(normalize(self.nearness(answer["predicted_depth"].float().reshape(size))).cpu())
+        options = {"source_sizes": [size]} if "source_sizes" in inspect.signature(process).parameters else {}
+        (depth,) = process(outputs, target_sizes=[size], **options)
+        return to_map(normalize(self.to_nearness(depth["predicted_depth"].float().reshape(size))).cpu())
 
-    def nearness(self, depth: Tensor) -> Tensor:
+    def to_nearness(self, depth: Tensor) -> Tensor:
         config = self.network.config
-        metric = config.model_type in METRIC or getattr(config, "depth_estimation_type", "") == "metric"
-        return 1 / depth.clamp(min=NEAREST) if metric else depth
+        metric = config.model_type in METRIC_MODELS or getattr(config, "depth_estimation_type", "") == "metric"
+        return 1 / depth.clamp(min=MIN_DEPTH) if metric else depth
 
 
 class SegModel(MapModel):
@@ -66,7 +71,7 @@ class SegModel(MapModel):
 
     kind = "seg"
 
-    def __init__(self, name: str, network: nn.Module, processor):
+    def __init__(self, name: str, network: Any, processor: Any):
         super().__init__(name, network, processor)
         classes = network.config.num_labels
         if classes not in PALETTES:
@@ -76,10 +81,10 @@ class SegModel(MapModel):
             )
         self.palette = PALETTES[classes]
 
-    def read(self, found, size: tuple[int, int]) -> np.ndarray:
-        scale = min(1.0, LARGEST / max(size))
+    def read(self, outputs: Any, size: Size) -> np.ndarray:
+        scale = min(1.0, MAX_SIDE / max(size))
         small = tuple(max(1, round(side * scale)) for side in size)
-        (classes,) = self.processor.post_process_semantic_segmentation(found, target_sizes=[small])
+        (classes,) = self.processor.post_process_semantic_segmentation(outputs, target_sizes=[small])
         classes = F.interpolate(classes[None, None].float(), size, mode="nearest-exact")[0, 0].long()
         return self.palette[classes.cpu().numpy()]
 
@@ -90,11 +95,11 @@ ENDINGS: dict[str, tuple[type[MapModel], str]] = {
     "ForUniversalSegmentation": (SegModel, "AutoModelForUniversalSegmentation"),
     "ForInstanceSegmentation": (SegModel, "AutoModelForUniversalSegmentation"),
 }
-"""How the names of transformers' classes end, and what opens them."""
+"""How the names of transformers' classes end, and what wraps and loads them."""
 
 
 def find_kind(folder: Path) -> str:
-    """Of map that the model in a folder draws; empty: none."""
+    """The kind of map that the model in a folder draws; empty: none."""
     try:
         return find_opener(folder)[0].kind
     except ValueError:
@@ -108,15 +113,15 @@ def open_model(folder: Path) -> MapModel:
 
 def find_opener(folder: Path) -> tuple[type[MapModel], str]:
     architecture = str(read_config(folder)["architecture"])
-    for ending, found in ENDINGS.items():
+    for ending, opener in ENDINGS.items():
         if architecture.endswith(ending):
-            return found
+            return opener
     raise ValueError(
         f"{folder.name} holds {shorten(architecture)}, expected a model for depth or semantic segmentation: choose another."
     )
 
 
 def normalize(plane: Tensor) -> Tensor:
-    """From its least value to its greatest, as 0 to 1."""
+    """Scales its least value to 0 and its greatest to 1."""
     low, high = plane.min(), plane.max()
     return (plane - low) / (high - low) if high > low else plane - low

@@ -13,10 +13,10 @@ from PIL import Image, ImageDraw
 
 from ..box import Box, Size, find_box
 
-SIDE = 256
+REFERENCE_SIDE = 256
 KINDS = {"random": 0.2, "object": 0.4, "irregular": 0.4}
 """The paper's mixture."""
-OVERLAP = 0.3
+MAX_OVERLAP = 0.3
 """A random mask that covers an object better than this is drawn again: it shall ask for the scene."""
 TRIES = 50
 POINTS_A_SIDE = 5
@@ -24,10 +24,12 @@ POINTS_A_SIDE = 5
 
 
 class Hole(NamedTuple):
+    """A hole, and what made it."""
+
     kind: str
     mask: np.ndarray
     of: int | None
-    """Which of the objects made it; a random hole is made by none."""
+    """The index of the object that made it; None for a random hole."""
 
 
 def compute_iou(a: np.ndarray, b: np.ndarray) -> float:
@@ -36,7 +38,7 @@ def compute_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def draw_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> Hole:
-    """A mask of a kind drawn from KINDS; a picture without objects gets a random one."""
+    """Draws a mask of a kind from KINDS; a picture without objects gets a random one."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values()))) if objects else "random"
     if kind == "random":
         return Hole(kind, draw_scene_hole(rng, objects, size), None)
@@ -46,22 +48,22 @@ def draw_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Siz
 
 
 def draw_scene_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> np.ndarray:
-    """A random mask that lies on no object; if none is found, the one that overlaps least."""
-    best, least = None, np.inf
+    """Draws a random mask that lies on no object; if there is none, the one that overlaps least."""
+    best, least = np.zeros(size, bool), np.inf
     for _ in range(TRIES):
         mask = draw_strokes(rng, size) if rng.random() < 0.5 else draw_boxes(rng, size)
-        overlap = max((compute_iou(mask, each) for each in objects), default=0.0)
+        overlap = max((compute_iou(mask, other) for other in objects), default=0.0)
         if overlap < least and mask.any():
             best, least = mask, overlap
-        if least <= OVERLAP:
+        if least <= MAX_OVERLAP:
             break
     return best
 
 
 def draw_strokes(rng: np.random.Generator, size: Size) -> np.ndarray:
-    """1 to 5 broken lines of up to 5 pieces each."""
+    """Draws 1 to 5 broken lines of up to 5 pieces each."""
     height, width = size
-    scale = min(size) / SIDE
+    scale = min(size) / REFERENCE_SIDE
     canvas = Image.new("1", (width, height))
     draw = ImageDraw.Draw(canvas)
     for stroke in range(rng.integers(1, 6)):
@@ -78,9 +80,9 @@ def draw_strokes(rng: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def draw_boxes(rng: np.random.Generator, size: Size) -> np.ndarray:
-    """1 to 4 boxes of 30 to 150 pixels (of 256), at least 10 from the border."""
+    """Draws 1 to 4 boxes of 30 to 150 pixels (of 256), at least 10 from the border."""
     height, width = size
-    scale = min(size) / SIDE
+    scale = min(size) / REFERENCE_SIDE
     margin, low, high = round(10 * scale), max(1, round(30 * scale)), max(1, round(150 * scale))
     mask = np.zeros(size, bool)
     for _ in range(rng.integers(1, 5)):
@@ -92,7 +94,7 @@ def draw_boxes(rng: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def draw_irregular(rng: np.random.Generator, box: Box, size: Size, grow: float = 0.4) -> np.ndarray:
-    """A blob round a box: a quadratic Bezier from corner to corner for each side, bulging outwards by at
+    """Draws a blob round a box: a quadratic Bezier from corner to corner for each side, bulging outwards by at
     most half of `grow` of the free space there; 20 points, jittered, joined to a polygon."""
     height, width = size
     x0, y0, x1, y1 = box
@@ -114,6 +116,6 @@ def draw_irregular(rng: np.random.Generator, box: Box, size: Size, grow: float =
 
 
 def bezier(points: np.ndarray, t: float) -> np.ndarray:
-    """A quadratic curve's point: (1-t)^2 a + 2 t (1-t) b + t^2 c."""
+    """Computes a quadratic curve's point: (1-t)^2 a + 2 t (1-t) b + t^2 c."""
     a, b, c = points
     return (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c

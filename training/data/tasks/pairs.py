@@ -1,4 +1,4 @@
-"""Subject and edit: data sets that bring both pictures, so that little is left to do."""
+"""Subject and edit (paper, section 3.1): data sets bring both pictures, so that little is left to do."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from ..sample import Example, Pair, Triple
 
 
 def make_subject_example(rng: np.random.Generator, pair: Pair, kinds: Sequence[str] = ()) -> Example:
-    """The subject of one picture, in the scene that the other one's caption tells of; either may be the one to draw."""
+    """Asks for the subject of one picture in the scene of the other one's caption; either may be the target."""
     pictures, captions = (pair.first, pair.second), (pair.first_caption, pair.second_caption)
-    drawn = int(rng.integers(2))
-    return Example(pair.id, "subject", captions[drawn], pictures[1 - drawn], pictures[drawn])
+    target = int(rng.integers(2))
+    return Example(pair.id, "subject", captions[target], pictures[1 - target], pictures[target])
 
 
 def make_edit_example(rng: np.random.Generator, triple: Triple, kinds: Sequence[str] = ()) -> Example:
-    """Nothing to draw by lot; `rng` is here because every recipe takes one."""
+    """Takes the triple as it is; `rng` is here because every maker takes one."""
     return Example(triple.id, "edit", triple.instruction, triple.before, triple.after)

@@ -1,4 +1,4 @@
-"""Answers of grounding read off a drawn picture, all of them: one box, a mask, or a box an instance."""
+"""Reads all answers of grounding off a generated picture: one box, a mask, or a box an instance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,31 +8,37 @@ from scipy import ndimage
 
 from ..box import Box, Size, find_box
 from ..sample import Thing
-from .ground import COLOURS, OUTLINE, Colours, outline_boxes, paint, read_box, read_mask
+from .ground import COLOURS, MIN_OUTLINE, Colours, measure_outline, outline_boxes, paint, read_box, read_mask
 
-SPECK = 0.0005
+MIN_SPOT = 0.0005
 """Painted spots smaller than this share of the picture are no answer."""
-SHEER = 0.5
+MASK_OPACITY = 0.5
+"""Of the mask that draw_answer lays over the original."""
+
+
+BoxesAndMask = tuple[list[Box], np.ndarray | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
+    """Where the model says that it is."""
+
     mask: np.ndarray
-    """White where it is; a box's whole inside."""
+    """True where it is; a box's whole inside."""
     boxes: tuple[Box, ...]
     """The largest first."""
 
     @property
     def largest(self) -> tuple[int, int, int, int]:
-        """x, y, width, height; all 0 if there is none."""
+        """x, y, width, height of the largest box; all 0 if there is none."""
         box = self.boxes[0] if self.boxes else Box(0, 0, 0, 0)
         return box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0
 
 
 def read_answer(picture: np.ndarray, source: np.ndarray, form: str, colour: str, colours: Colours = COLOURS) -> Answer:
-    """`colours` are all that the answer could have been drawn in."""
-    boxes, mask = READERS[form](picture, source, colour, colours)
-    boxes = sorted(boxes, key=lambda box: (box.x0 - box.x1) * (box.y1 - box.y0))
+    """Reads a form's answer in one colour; `colours` are all that it could have been painted in."""
+    some, mask = READERS[form](picture, source, colour, colours)
+    boxes = sorted(some, key=lambda box: (box.x0 - box.x1) * (box.y1 - box.y0))
     return Answer(fill_boxes(boxes, source.shape[:2]) if mask is None else mask, tuple(boxes))
 
 
@@ -43,28 +49,27 @@ def fill_boxes(boxes: Sequence[Box], size: Size) -> np.ndarray:
     return mask
 
 
-def read_one_box(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
+def read_one_box(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours) -> BoxesAndMask:
     box = read_box(picture, colour, source, colours)
     return ([] if box is None else [box]), None
 
 
-def read_one_mask(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
-    """Without specks, and one box round all of it."""
+def read_one_mask(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours) -> BoxesAndMask:
+    """Reads the mask without specks, and one box round all of it."""
     mask = np.zeros(source.shape[:2], bool)
     for spot in find_spots(read_mask(picture, source, colour, colours=colours)):
         mask |= spot
     return ([find_box(mask)] if mask.any() else []), mask
 
 
-def read_all_boxes(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours):
-    """Every painted spot that is an outline."""
-    found = []
+def read_all_boxes(picture: np.ndarray, source: np.ndarray, colour: str, colours: Colours) -> BoxesAndMask:
+    """Reads a box from every painted spot that is an outline."""
+    boxes = []
     for spot in find_spots(read_mask(picture, source, colour, colours=colours)):
         box = find_box(spot)
-        cut = spot[box.part]
-        if np.concatenate([cut[0], cut[-1], cut[:, 0], cut[:, -1]]).mean() >= OUTLINE:
-            found.append(box)
-    return found, None
+        if measure_outline(spot[box.part]) >= MIN_OUTLINE:
+            boxes.append(box)
+    return boxes, None
 
 
 READERS = {"box": read_one_box, "mask": read_one_mask, "detect": read_all_boxes}
@@ -72,23 +77,23 @@ READERS = {"box": read_one_box, "mask": read_one_mask, "detect": read_all_boxes}
 
 
 def find_spots(mask: np.ndarray) -> list[np.ndarray]:
-    """Connected parts of a mask that are no specks."""
+    """Lists the connected parts of a mask that are no specks."""
     if not mask.any():
         return []
-    part, found = find_box(mask).part, []
+    part, spots = find_box(mask).part, list[np.ndarray]()
     labels, _ = ndimage.label(mask[part], np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())[1:]
-    for i in np.flatnonzero(sizes >= SPECK * mask.size):
-        found.append(np.zeros_like(mask))
-        found[-1][part] = labels == i + 1
-    return found
+    for i in np.flatnonzero(sizes >= MIN_SPOT * mask.size):
+        spots.append(np.zeros_like(mask))
+        spots[-1][part] = labels == i + 1
+    return spots
 
 
 def draw_answer(source: np.ndarray, answer: Answer, form: str, rgb: Sequence[int]) -> np.ndarray:
-    """The original with the answer drawn as the training data draws it."""
+    """Paints the answer on the original, as the training data do."""
     if not answer.boxes:
         return source
     if form == "mask":
-        return paint(source, answer.mask, rgb, SHEER)
+        return paint(source, answer.mask, rgb, MASK_OPACITY)
     things = [Thing("", "", fill_boxes([box], source.shape[:2])) for box in answer.boxes]
     return paint(source, outline_boxes(things, source.shape[:2]), rgb, 1.0)
