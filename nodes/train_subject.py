@@ -14,7 +14,7 @@ from ..training.comfyui.subject import subject_lessons, train_expert_on, train_s
 from ..training.recipes.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
 from ..training.recipes.subject import OWN, Subject, SubjectRecipe
 from ..training.schedules import SCHEDULES
-from ..training.subject.expert import expert_stage, photo_pairs
+from ..training.subject.expert import make_expert_stage, make_photo_pairs
 from .inputs.schema import TRAINING, BankType, ConceptType, LossType, advanced, schema
 from .inputs.training import MODEL, RUN, bank_input, chosen, run_knobs, seed_knob
 from .inputs.training import float_knob as number
@@ -98,11 +98,11 @@ class CoLoGenTrainSubject(io.ComfyNode):
             pictures(class_photos or []),
         )
         recipe = recipe_of(knobs, bool(others))
-        extra = expert_stage(recipe, experts[0], knobs["run"]) if experts else None
+        extra = make_expert_stage(recipe, experts[0], knobs["run"]) if experts else None
         watch = Watch([recipe.stage, *([extra[0]] if extra else [])], loss_map(out)["loss"])
         with torch.inference_mode(False):  # training takes ordinary tensors
             lessons = subject_lessons(encoders, pictures(photos), others, recipe)
-            pairs = photo_pairs(encoders, lessons[OWN].samples, recipe.subject) if extra else None
+            pairs = make_photo_pairs(encoders, lessons[OWN].samples, recipe.subject) if extra else None
         run = (out, knobs["run_seed"], [watch])
         concept = train_subject_on(model[0], encoders, lessons, recipe, *run)
         bank = train_expert_on(model[0], encoders, pairs, experts[0], *extra, *run) if extra else None

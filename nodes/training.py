@@ -12,7 +12,7 @@ from torch import Tensor
 from ..prw.bank.bank import Bank
 from ..prw.coredi.features import SUFFIX, Features
 from ..prw.tasks import TASKS
-from ..training.checkpoint.run_folder import RunFolder
+from ..training.checkpoint.run_folder import RunFolder, format_label
 from ..training.comfyui.feature_encoders import VAE, encoder_path
 from ..training.comfyui.folders import run_folder
 from ..training.comfyui.progress import Watch
@@ -30,7 +30,6 @@ from ..training.recipes.curriculum import (
     recipes,
     scaled,
 )
-from ..training.runner import label
 from .inputs.schema import TRAINING, FeaturesType, schema
 from .inputs.training import (
     DATA,
@@ -171,7 +170,7 @@ def trained(cls, model, data, curriculum: Curriculum, run: str, seed: int, bank:
 def left_features(out: Path, curriculum: Curriculum) -> Features | None:
     """What the last stage left beside its bank."""
     number = len(curriculum.stages) - 1
-    path = RunFolder(out).stage(label(curriculum.stages[number], number) + SUFFIX)
+    path = RunFolder(out).stage_path(format_label(curriculum.stages[number], number) + SUFFIX)
     return Features.open(path) if path.exists() else None
 
 

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..prw.flux.inputs import EncodedPrompt
+from ..prw.flux.inputs import EncodedPrompt, FluxInputs
 from .data.batch_sampler import SampleIndex
 from .data.encoded.dataset import EncodedDataset
 from .data.encoded.samples import pad_context
+from .forward import SourceContext
 from .objective import draw_times
 
 
@@ -30,6 +31,15 @@ class Batch(NamedTuple):
     """Everything random about a sample follows from its seed."""
     rows: tuple[int, ...] = ()
     """The samples' places in their dataset."""
+
+
+class NoisedBatch(NamedTuple):
+    """A batch on its device, noised, its source woven: what a forward needs, and what its answer is compared with."""
+
+    target: Tensor
+    noise: Tensor
+    inputs: FluxInputs
+    source: SourceContext
 
 
 class Corruption(NamedTuple):

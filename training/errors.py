@@ -1,13 +1,13 @@
-"""What can go wrong in an iteration, each in a sentence for the person who trains."""
+"""What can end a run, each in a sentence for the person who trains."""
 
 from .checkpoint.checkpoints import TrainingError
 
-MOST_MISSES = 3
+MAX_MISSES = 3
 """Iterations in a row that may run out of memory."""
 
 
-class NotFinite(TrainingError):
-    """Carries the ids of the batch that it happened with, and the name of the file that they belong into."""
+class NonFiniteLoss(TrainingError):
+    """Carries the ids of the samples that it happened with, and the name of the file for them."""
 
     def __init__(self, stage: str, iteration: int, ids: tuple[str, ...]):
         self.ids, self.file = ids, f"not-finite-{stage}.json"
@@ -25,8 +25,8 @@ class OutOfMemory(TrainingError):
         )
 
 
-class Stopped(Exception):
-    """Someone asked to stop, by a signal perhaps; everything is saved."""
+class RunStopped(Exception):
+    """A listener asked to stop, perhaps because of a signal; everything is saved."""
 
     def __init__(self, sentence: str = "", signal: int = 0):
         self.signal = signal

@@ -1,29 +1,36 @@
-"""What wants to hear of a training run: the terminal, TensorBoard, a node. A listener overrides what it needs."""
+"""What a run notifies: the terminal, TensorBoard, a node. A listener overrides the methods that it needs."""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from ..prw.bank.bank import Bank
 from ..prw.personalization.concept import Concept
 from .recipes.curriculum import Stage
-from .trainer import Step, Trainer
+from .stage_context import IterationResult
+from .trainer import Trainer
+from .validate import Validation
 
 
 class Listener:
-    def stage_began(self, trainer: Trainer) -> None:
+    """Does nothing at any event."""
+
+    def on_stage_begin(self, trainer: Trainer) -> None:
         """Also when a stage goes on: `trainer.iteration` says where."""
 
-    def stepped(self, trainer: Trainer, step: Step) -> None: ...
+    def on_iteration(self, trainer: Trainer, result: IterationResult) -> None: ...
 
-    def validated(self, trainer: Trainer, found: dict) -> None:
-        """validate.Validation by task."""
+    def on_validation(self, trainer: Trainer, results: Mapping[str, Validation]) -> None:
+        """`results` are by task."""
 
-    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
-        """A picture, uint8 (height, width, 3)."""
+    def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
+        """`sheet` is a picture, uint8 (height, width, 3)."""
 
-    def saved(self, trainer: Trainer, path) -> None: ...
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None: ...
 
-    def stage_ended(self, stage: Stage, result: Bank | Concept) -> None: ...
+    def on_stage_end(self, stage: Stage, result: Bank | Concept) -> None: ...
 
     def wants_stop(self) -> bool:
-        """Heard after every iteration; then everything is saved and the run stops."""
+        """Asked after every iteration; then everything is saved and the run stops."""
         return False

@@ -19,9 +19,8 @@ from .checkpoint.checkpoints import TrainingError
 from .data.encoded.estimate_cache import format_gib
 from .distributed import ranks
 from .listener import Listener
-from .loop import StageTrainer
 from .monitor.terminal import ProgressLine
-from .trainer import Trainer
+from .trainer import StageTrainer, Trainer
 
 KEPT, KEPT_ONCE = 14, 5
 """Activations a token, in widths, that every block keeps for its gradient, and what there is besides."""
@@ -71,16 +70,16 @@ def needs(trainer: StageTrainer) -> Needs:
     blocks = [block.parameters() for _, block in named_blocks(flux)]
     visiting = max(sum(AT_ONCE * p.nbytes if p in resting else p.nbytes - held(p) for p in some) for some in blocks)
     trained = sum(tensor.nbytes for tensor in trainer.trained.values())
-    batches = trainer.batches()
+    batches = trainer.draw_batches()
     kept, spared = (max(activations(trainer, batch, twice) for batch in batches) for twice in (False, True))
     return Needs(
         dict(base),
         visiting,
-        trained * (2 if trainer.average else 1),
+        trained * (2 if trainer.weights.average else 1),
         trained,
         trained * STATES[trainer.settings.optimizer],
         max(sum(part.nbytes for part in batch if isinstance(part, Tensor)) for batch in batches),
-        spared if trainer.spare else kept,
+        spared if trainer.checkpointing_options else kept,
         spared,
     )
 
@@ -120,7 +119,9 @@ def refuse_oversized(trainer: StageTrainer, found: Needs, free: int | None) -> N
     if free is None or found.coming <= free:
         return
     resting, settings = found.coming - found.activations, trainer.settings
-    sample = (found.spared if trainer.spare else found.activations) / max(len(b.ids) for b in trainer.batches())
+    sample = (found.spared if trainer.checkpointing_options else found.activations) / max(
+        len(b.ids) for b in trainer.draw_batches()
+    )
     advice = []
     if not settings.checkpointing and resting + found.spared <= free:
         advice.append("set checkpointing = true")
@@ -143,7 +144,7 @@ class Memory(Listener):
     def __init__(self, line: ProgressLine, free: Callable[[torch.device], int | None] = free_on):
         self.line, self.free = line, free
 
-    def stage_began(self, trainer: Trainer) -> None:
+    def on_stage_begin(self, trainer: Trainer) -> None:
         if isinstance(trainer, StageTrainer):
             found = needs(trainer)
             self.line.say(f"{trainer.stage.name} takes, on {trainer.device}:\n{found.table()}")

@@ -14,16 +14,16 @@ from torch import Tensor
 from ..prw.router import Route
 
 ROUNDING = 1e-6
-"""Of a usage."""
+"""Usages closer than this are equal."""
 
 
 def draw_times(
     count: int, generator: torch.Generator | None = None, device="cpu", shift: float = 1.0, opened: float = 1.0
 ) -> Tensor:
-    """Timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal.
+    """Draw timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal.
 
-    A shift above 1 moves them towards noise, where it is decided what goes where: s t / (1 + (s - 1) t). Of them only
-    the noisiest share `opened` is drawn, as often one as the other as without that (pacing.py).
+    A shift above 1 moves them towards noise, where it is decided what goes where: s t / (1 + (s - 1) t). Only the noisiest
+    share `opened` of that distribution is drawn from (timestep_curriculum.py).
     """
     normal = torch.randn(count, generator=generator, device=device)
     if opened < 1:
@@ -32,19 +32,19 @@ def draw_times(
     return times if shift == 1 else shift * times / (1 + (shift - 1) * times)
 
 
-def noised(picture: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+def add_noise(picture: Tensor, noise: Tensor, times: Tensor) -> Tensor:
     """x_t = (1 - t) x_0 + t e: the straight path from the picture to noise."""
     t = times.view(-1, *[1] * (picture.ndim - 1)).to(picture)
     return (1 - t) * picture + t * noise
 
 
 def task_loss(velocity: Tensor, picture: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error, in fp32, against the path's velocity e - x_0; one number a sample (batch,)."""
+    """L_task: the mean squared error, in fp32, against the path's velocity e - x_0, of every sample (batch,)."""
     return F.mse_loss(velocity.float(), noise.float() - picture.float(), reduction="none").flatten(1).mean(1)
 
 
 def usage(routes: Iterable[Route], newest: int) -> Tensor:
-    """Eq. 8, averaged over the batch (and tokens) before anything is done to it.
+    """U_t of eq. 8: the newest expert's share of the blocks, averaged over the batch (and tokens).
 
     The indicator has no gradient, so it is straight-through: its value counts what was chosen, its
     gradient is that of the softmax (our choice; a soft count settles away from rho).
@@ -58,19 +58,19 @@ def usage(routes: Iterable[Route], newest: int) -> Tensor:
 
 
 def veteran_loss(used: Tensor | float, rho: float, alpha: float) -> Tensor | float:
-    """Eq. 9: holds the newest expert's share of the blocks at rho."""
+    """L_veteran of eq. 9, which holds U_t at rho."""
     return alpha * abs(used - rho)
 
 
-def side(gap: Tensor) -> Tensor:
-    """The gradient of |gap|: -1 or 1, and 0 at 0, as far as rounding can tell.
+def sign_of_gap(gap: Tensor) -> Tensor:
+    """The gradient of |gap|: -1 or 1, and 0 where the gap is no more than rounding.
 
-    Or how a batch was cut into pieces would decide where a usage that has reached rho is pushed.
+    Otherwise the way a batch is cut would decide where a usage that has reached rho is pushed.
     """
     return torch.where(gap.abs() < ROUNDING, torch.zeros_like(gap), gap.sign())
 
 
-def usage_of_all(routes: Iterable[Route], experts: int) -> Tensor:
-    """Each expert's share of the choices (experts,), for logs: sums to 1."""
+def count_usage(routes: Iterable[Route], experts: int) -> Tensor:
+    """Each expert's share of the choices (experts,), for logs; they sum to 1."""
     shares = [F.one_hot(route.expert, experts).float().flatten(0, -2).mean(0) for route in routes]
     return torch.stack(shares).mean(0) if shares else torch.zeros(experts)

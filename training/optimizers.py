@@ -1,7 +1,8 @@
 """The optimizers that a recipe can name, and their state as tensors and numbers for a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,12 +10,21 @@ from torch import Tensor
 from .recipes.curriculum import Settings
 
 
-def adamw(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
+class ParamGroup(NamedTuple):
+    """Tensors that are trained at one rate."""
+
+    tensors: Mapping[str, Tensor]
+    rate: float
+    decays: bool = False
+    """Whether weight decay pulls at them."""
+
+
+def make_adamw(groups: list[dict[str, Any]], settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
 
 
-def prodigy(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
-    """Finds its own rate: the recipe's `rate` is a factor on it, usually 1."""
+def make_prodigy(groups: list[dict[str, Any]], settings: Settings) -> torch.optim.Optimizer:
+    """Prodigy finds its own rate: the recipe's `rate` is a factor on it, usually 1."""
     try:
         from prodigyopt import Prodigy
     except ImportError:
@@ -28,15 +38,23 @@ def prodigy(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
         return Prodigy(groups, weight_decay=settings.weight_decay, safeguard_warmup=True, use_bias_correction=True)
 
 
-MAKE = {"adamw": adamw, "prodigy": prodigy}
+OPTIMIZERS = {"adamw": make_adamw, "prodigy": make_prodigy}
 
 
-def make_optimizer(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
-    return MAKE[settings.optimizer](groups, settings)
+def make_optimizer(
+    groups: Sequence[ParamGroup], trained: Mapping[str, Tensor], settings: Settings
+) -> torch.optim.Optimizer:
+    """Make the recipe's optimizer; `trained` holds the parameters under the names of the groups' tensors."""
+    parameters = [
+        {"params": [trained[name] for name in group.tensors], "lr": group.rate}
+        | ({} if group.decays else {"weight_decay": 0.0})
+        for group in groups
+    ]
+    return OPTIMIZERS[settings.optimizer](parameters, settings)
 
 
-def tensors_of(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict]:
-    """Its state, tensors apart from what JSON can hold; numbers keep every bit there."""
+def split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimizer's state into tensors and what JSON can hold; numbers keep every bit there."""
     state = optimizer.state_dict()
     tensors, rest = {}, {}
     for index, entries in state["state"].items():
@@ -48,8 +66,9 @@ def tensors_of(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dic
     return tensors, {"values": rest, "groups": state["param_groups"]}
 
 
-def load_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: dict) -> None:
-    state: dict[int, dict] = {}
+def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> None:
+    """Load what split_state gave."""
+    state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *rest["values"].items()]:
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value

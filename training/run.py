@@ -1,44 +1,175 @@
-"""A curriculum from its first stage to its last, in one folder: it can be stopped anywhere and goes on there.
+"""A run: trainers at work in a folder. It goes on from its last checkpoint, logs, saves, and stops when asked.
 
-bank.safetensors           the result so far
-stages/N-NAME.safetensors  the bank as it stood after each stage
-stages/N-NAME.features.safetensors   what features need to be drawn along, where a stage learned them so
-stages/start.safetensors   the bank that the first stage was given, if any
-checkpoints/               where the running stage can go on
-log.jsonl, samples/        what happened
-features/                  what an encoder sees in the lessons, where a stage asks for it
-run.json                   what this folder is of (run_folder.py)
+CurriculumRun trains a bank stage after stage; subject/run.py trains one's own subject in the same loop. What lies in the
+folder: checkpoint/run_folder.py.
 """
 
-from collections.abc import Mapping
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..prw.bank.bank import Bank
-from ..prw.bank.shapes import keys_of
 from ..prw.base_model import Base
 from ..prw.coredi.features import SUFFIX
-from .add_expert import empty_bank, grown, refuse_early
-from .checkpoint.checkpoints import TrainingError
-from .checkpoint.run_folder import BANK
-from .data.encoded.dataset import EncodedDataset, MemoryDataset
+from ..prw.flux.inputs import EncodedPrompt
+from ..prw.source_pass import Host
+from .add_expert import add_expert, check_stages, make_empty_bank
+from .checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint
+from .checkpoint.run_folder import BANK, RunFolder, format_label, open_stage_bank
+from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
-from .errors import Stopped
-from .loop import StageTrainer
-from .recipes.curriculum import Curriculum, Stage
-from .routing_stats import dominant, with_usage
-from .runner import Runner, label
-from .trainer import Work, refuse_batch
-from .validate import Validation, sample_grid, validate
+from .encoders.protocol import Encoders
+from .errors import NonFiniteLoss, RunStopped
+from .listener import Listener
+from .micro_batches import check_batch_size
+from .recipes.curriculum import Curriculum, Settings, Stage
+from .routing_stats import find_dominant, record_usage
+from .stage_context import StageContext
+from .trainer import StageTrainer, Trainer
+from .validate import Validation, make_sample_sheet, validate
+
+LOG = logging.getLogger(__name__)
+MakeTrainer = Callable[[StageContext, Bank, Encoders, Path], StageTrainer]
+"""Context, bank with the stage's expert, encoders and the run's folder to a trainer."""
 
 
 @dataclass
-class Run(Runner):
-    """Its lessons are by stage; each needs its own."""
+class Run(ABC):
+    host: Host
+    recipe: Any
+    """What is trained: a Curriculum, or a SubjectRecipe."""
+    datasets: Mapping[str, EncodedDataset]
+    encoders: Encoders
+    out: Path
+    seed: int = 0
+    name: str = ""
+    """The base's, for what is made."""
+    listeners: Sequence[Listener] = ()
+    checkpointing_options: dict[str, Any] | None = None
+    """Transformer options by which this host recomputes activations."""
+    interrupts: tuple[type[BaseException], ...] = ()
+    """What this host raises to stop, anywhere within an iteration; everything before it is saved."""
+    failed_listeners: list[Listener] = field(default_factory=list)
+    """Those that could not write."""
+    review_pending: bool = field(default=False, init=False)
+    """Whether an iteration is done, but not the validation and samples that are due at it."""
 
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.out)
+
+    @abstractmethod
+    def validate(self, trainer: Any) -> dict[str, Validation]: ...
+
+    @abstractmethod
+    def make_sample_sheet(self, trainer: Any) -> np.ndarray:
+        """What the trainer's weights sample by now, uint8 (height, width, 3)."""
+
+    def run_trainer(self, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
+        """Train to the end, from the last checkpoint."""
+        if latest := ranks.from_first(checkpoints.latest()):
+            tensors, state = read_checkpoint(latest)
+            trainer.load(tensors, state)
+            self.review_pending = state.get("unseen", False)
+        self.notify("on_stage_begin", trainer)
+        try:
+            if self.review_pending:
+                self._review(trainer)
+            self._loop(trainer, checkpoints)
+        except (TrainingError, *self.interrupts) as error:
+            self._save_after(error, trainer, checkpoints)
+            raise
+
+    def _loop(self, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
+        while not trainer.finished:
+            result = trainer.train_iteration()
+            if result is not None:
+                self.notify("on_iteration", trainer, result)
+            self._review(trainer)
+            stop = self.is_stop_requested()
+            if ranks.rank() == 0 and (stop or is_due(trainer, trainer.settings.save_every)):
+                self.notify("on_checkpoint", trainer, checkpoints.save(trainer.iteration, *trainer.state()))
+            if stop and not trainer.finished:
+                ranks.wait()  # the first process to leave ends the others
+                raise RunStopped
+
+    def _review(self, trainer: Trainer) -> None:
+        """Validate and sample where it is due; if something ends the run meanwhile it is still due when it goes on."""
+        settings, self.review_pending = trainer.settings, True
+        if is_due(trainer, settings.validate_every):
+            self._notify_result("on_validation", self.validate, trainer)
+        if (ranks.rank() == 0 or ranks.is_sharded(settings)) and is_due(trainer, settings.sample_every):
+            self._notify_result("on_samples", self.make_sample_sheet, trainer)
+        self.review_pending = False
+
+    def _notify_result(self, event: str, compute: Callable[[Trainer], Any], trainer: Trainer) -> None:
+        try:
+            result = compute(trainer)
+        except torch.OutOfMemoryError:
+            if ranks.count() > 1:  # others may wait for this one
+                raise
+            done = "validated" if event == "on_validation" else "sampled"
+            message = "Memory ran out while iteration %s was %s: training goes on without it; set micro smaller."
+            LOG.warning(message, trainer.iteration, done)
+        else:
+            self.notify(event, trainer, result)
+
+    def _save_after(self, error: BaseException, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
+        """Save the weights, which are still those of the last good iteration."""
+        if isinstance(error, NonFiniteLoss):
+            self.folder.write_json(error.file, {"iteration": trainer.iteration, "ids": error.ids})
+        if ranks.rank() == 0:
+            with suppress(TrainingError):
+                tensors, state = trainer.state()
+                checkpoints.save(trainer.iteration, tensors, {**state, "unseen": self.review_pending})
+
+    def is_stop_requested(self) -> bool:
+        wanted = any(listener.wants_stop() for listener in self.listeners)
+        return bool(ranks.total(float(wanted), self.host.device))
+
+    def open_checkpoints(self, stage: Stage, number: int, settings: Settings) -> CheckpointFolder:
+        return CheckpointFolder(self.out / "checkpoints", format_label(stage, number), settings.keep)
+
+    def notify(self, event: str, *args: Any) -> None:
+        """Call a method of every listener; one that cannot write is named once, and training goes on."""
+        if ranks.rank() == 0:
+            for listener in self.listeners:
+                try:
+                    getattr(listener, event)(*args)
+                except OSError as error:
+                    self._warn_once(listener, error)
+
+    def _warn_once(self, listener: Listener, error: OSError) -> None:
+        if listener not in self.failed_listeners:
+            self.failed_listeners.append(listener)
+            message = "%s cannot write (%s): training goes on without it; make room or mend the folder."
+            LOG.warning(message, type(listener).__name__, error.strerror or error)
+
+
+def is_due(trainer: Trainer, every: int) -> bool:
+    """Every so many iterations, and at the stage's end; 0 never."""
+    return every > 0 and (trainer.iteration % every == 0 or trainer.finished)
+
+
+def make_trainer(context: StageContext, bank: Bank, encoders: Encoders, out: Path) -> StageTrainer:
+    """The trainer of a stage that learns no features beside its expert; coredi/trainer.py makes one of either kind."""
+    if context.stage.features != "off":
+        raise ValueError(f"{context.stage.name}.features is {context.stage.features}, expected off in this run.")
+    return StageTrainer(context, bank)
+
+
+@dataclass
+class CurriculumRun(Run):
+    """Trains a curriculum from its first stage to its last; `datasets` are by stage."""
+
+    make_trainer: MakeTrainer = make_trainer
     done: list[Stage] = field(default_factory=list)
 
     @property
@@ -46,23 +177,23 @@ class Run(Runner):
         return self.recipe
 
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
-        """All stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
+        """Train all stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
         base = Base.of(self.host.flux).with_probe(self.host.flux, self.name)
         encoders = [self.encoders.identity()] if self.curriculum.encoders else []
-        bank = self.folder.begun(self.curriculum, self.seed, base, bank, encoders)
-        bank = bank or empty_bank(base, self.curriculum.settings)
-        self._refuse_early(bank, only)
+        bank = self.folder.begin(self.curriculum, self.seed, base, bank, encoders)
+        bank = bank or make_empty_bank(base, self.curriculum.settings)
+        self._check_stages(bank, only)
         for number, stage in enumerate(self.curriculum.stages):
-            path = self.folder.stage(label(stage, number))
+            path = self.folder.stage_path(format_label(stage, number))
             if ranks.from_first(path.exists()):
-                bank = following(bank, path, stage)
+                bank = open_stage_bank(path, bank, stage)
             elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)
                 if ranks.rank() == 0:
                     bank.save(self.out / BANK)
                     bank.save(path)  # last: it says that the stage is over
-                    self.checkpoints(stage, number, self.curriculum.settings).clear()
-                self.tell("stage_ended", stage, bank)
+                    self.open_checkpoints(stage, number, self.curriculum.settings).clear()
+                self.notify("on_stage_end", stage, bank)
             self.done.append(stage)
             if stage.name == only:
                 break
@@ -71,88 +202,57 @@ class Run(Runner):
             bank.save(path)  # an earlier stage was the last to be trained
         return bank
 
-    def _refuse_early(self, bank: Bank, only: str) -> None:
-        """What can be known of all stages before the first."""
+    def _check_stages(self, bank: Bank, only: str) -> None:
+        """Refuse before the first stage what can be known of all of them."""
         numbered = enumerate(self.curriculum.stages)
-        done = {stage.name for number, stage in numbered if self.folder.stage(label(stage, number)).exists()}
+        done = {
+            stage.name for number, stage in numbered if self.folder.stage_path(format_label(stage, number)).exists()
+        }
         coming = [
             stage
             for stage in self.curriculum.stages
             if stage.name == only or (stage.name not in bank.info.experts and (not only or stage.name in done))
         ]
-        refuse_early(bank.info, coming, self.curriculum.settings)
+        check_stages(bank.info, coming, self.curriculum.settings)
         for stage in coming:
-            refuse_batch(stage)
-            if stage.features == "self" and ranks.sharing(self.curriculum.settings):
+            check_batch_size(stage)
+            if stage.features == "self" and ranks.is_sharded(self.curriculum.settings):
                 raise TrainingError(
-                    f'{stage.name} has features = "self", which runs the base more often for some lessons than for others, '
+                    f'{stage.name} has features = "self", which runs the base more often for some samples than for others, '
                     f"but blocks that processes share come for all at once: set shard = false, or features = "
                     f'"coredi".'
                 )
 
     def train_stage(self, bank: Bank, stage: Stage, number: int) -> Bank:
-        if self.asked_to_stop():
-            raise Stopped
+        if self.is_stop_requested():
+            raise RunStopped
         settings = self.curriculum.settings
         with ranks.first_alone():
-            lessons = self._lessons(stage)
-        before = dominant(self.host, bank, lessons[stage.task], settings.micro)
-        bank = grown(bank, stage, settings, self.seed + number, before)
-        trainer = self._trainer(bank, stage, number, lessons)
-        self.go_on(trainer, self.checkpoints(stage, number, settings))
-        if ranks.rank() == 0 and (besides := trainer.besides()):
-            besides.save(self.folder.stage(label(stage, number) + SUFFIX))
-        return with_usage(self.host, trainer.result(), stage.name, lessons[stage.task], settings.micro)
+            datasets = self._collect_datasets(stage)
+        own = datasets[stage.task]
+        dominant = find_dominant(self.host, bank, own, settings.micro)
+        bank = add_expert(bank, stage, settings, self.seed + number, dominant)
+        empty, options = EncodedPrompt(*self.encoders.encode_prompts([""])), self.checkpointing_options
+        context = StageContext(self.host, stage, number, settings, datasets, empty, self.seed, options)
+        trainer = self.make_trainer(context, bank, self.encoders, self.out)
+        self.run_trainer(trainer, self.open_checkpoints(stage, number, settings))
+        if ranks.rank() == 0 and (artifact := trainer.extra_artifact()):
+            artifact.save(self.folder.stage_path(format_label(stage, number) + SUFFIX))
+        return record_usage(self.host, trainer.result(), stage.name, own, settings.micro)
 
-    def _trainer(self, bank: Bank, stage: Stage, number: int, lessons: Mapping[str, EncodedDataset]) -> StageTrainer:
-        settings, empty = self.curriculum.settings, self.encoders.encode_prompts([""])
-        work = Work(self.host, stage, number, settings, lessons, empty, self.seed, self.spare)
-        if stage.features == "off":
-            return StageTrainer(work, bank)
-        dataset = lessons[stage.task]
-        if not isinstance(dataset, MemoryDataset):
-            raise TrainingError(
-                f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
-                f'of its data, or set features = "off".'
-            )
-        from .coredi.encoder_features import kept_features
-        from .coredi.trainer import FeatureTrainer
-
-        with ranks.first_alone():
-            own = (self.host, dataset, self.encoders, settings.encoder, self.out / "features")
-            features = kept_features(*own)
-        return FeatureTrainer(work, bank, features)
-
-    def validation(self, trainer: StageTrainer) -> dict[str, Validation]:
+    def validate(self, trainer: StageTrainer) -> dict[str, Validation]:
         return validate(trainer)
 
-    def sheet(self, trainer: StageTrainer) -> np.ndarray:
-        return sample_grid(trainer, self.encoders)
+    def make_sample_sheet(self, trainer: StageTrainer) -> np.ndarray:
+        return make_sample_sheet(trainer, self.encoders)
 
-    def _lessons(self, stage: Stage) -> dict[str, EncodedDataset]:
-        """By task: the stage's own and the earlier ones', for replay and validation; of two of a task the later's."""
+    def _collect_datasets(self, stage: Stage) -> dict[str, EncodedDataset]:
+        """By task: the stage's own and, for replay and validation, earlier ones'; of two of a task the later's."""
         stages = self.curriculum.stages
         latest = {each.task: each.name for each in (*stages[: stages.index(stage)], stage)}
-        if stage.name not in self.lessons:
+        if stage.name not in self.datasets:
             raise TrainingError(
-                f"There is no data for {stage.task} (there is for {', '.join(self.lessons) or 'nothing'}): add some, or "
+                f"There is no data for {stage.task} (there is for {', '.join(self.datasets) or 'nothing'}): add some, or "
                 f"leave the stage {stage.name} out."
             )
-        return {task: self.lessons[name] for task, name in latest.items() if name in self.lessons}
-
-
-def following(bank: Bank, path: Path, stage: Stage) -> Bank:
-    """What a stage left, unless an earlier one was trained only after it."""
-    later = Bank.open(path)
-    kept = bank.info.experts.keys() - set(stage.along)
-    lost = [name for name in kept if name not in later.info.experts or not alike(bank, later, name)]
-    if lost:
-        raise TrainingError(
-            f"{path.name} was trained without {', '.join(sorted(lost))} as it is now: delete it to train its stage again, "
-            f"or choose another folder."
-        )
-    return later
-
-
-def alike(one: Bank, other: Bank, expert: str) -> bool:
-    return all(torch.equal(one.tensors[key], other.tensors[key]) for key in keys_of(one.info, expert))
+        return {task: self.datasets[name] for task, name in latest.items() if name in self.datasets}

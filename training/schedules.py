@@ -17,11 +17,11 @@ def linear(share: float) -> float:
 
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear}
 FLOOR = 0.02
-"""No schedule falls below this: the last iterations shall still do something."""
+"""No schedule falls below this, so that the last iterations still do something."""
 
 
-def factor(name: str, iteration: int, iterations: int, warmup: int) -> float:
-    """For an iteration counted from 0: a straight rise over `warmup` iterations, then the schedule."""
+def compute_rate_factor(name: str, iteration: int, iterations: int, warmup: int) -> float:
+    """The factor for an iteration, counted from 0: a straight rise over `warmup` iterations, then the schedule."""
     if iteration < warmup:
         return (iteration + 1) / (warmup + 1)
     share = (iteration - warmup) / max(1, iterations - warmup)

@@ -6,37 +6,39 @@ over when the smoothed loss has found no new low for `patience` iterations, and 
 
 import math
 
-SMOOTH = 0.95
-"""Of the loss, from one iteration to the next."""
+SMOOTHING = 0.95
+"""Of the running loss, from one iteration to the next."""
 OPEN_BY = 0.5
 """Part of a stage: the rest sees every timestep, or one that never stands still would not learn to finish a picture."""
 
 
-class Pacing:
+class TimestepCurriculum:
+    """Opens timesteps phase by phase, noisiest first, as the loss stands still."""
+
     def __init__(self, phases: int, patience: int):
         self.phases, self.patience = phases, patience
         self.phase = 1
-        self._begin()
+        self._begin_phase()
 
-    def _begin(self) -> None:
+    def _begin_phase(self) -> None:
         self.smoothed, self.best, self.waited = math.nan, math.inf, 0
 
-    def open(self, done: float) -> float:
-        """The share of the timesteps, noisiest first, that is trained when this part of the stage is `done`."""
+    def open_share(self, done: float) -> float:
+        """The share of the timesteps, noisiest first, to train when this part of the stage is `done`."""
         due = 1 + int(min(1.0, done / OPEN_BY) * (self.phases - 1))
         if due > self.phase:
             self.phase = due
-            self._begin()
+            self._begin_phase()
         return self.phase / self.phases
 
-    def hear(self, loss: float) -> None:
-        """An iteration's loss, the same on every rank."""
-        self.smoothed = loss if math.isnan(self.smoothed) else SMOOTH * self.smoothed + (1 - SMOOTH) * loss
+    def update(self, loss: float) -> None:
+        """Take in an iteration's loss, the same on every rank."""
+        self.smoothed = loss if math.isnan(self.smoothed) else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
         better = self.smoothed < self.best
         self.best, self.waited = min(self.best, self.smoothed), 0 if better else self.waited + 1
         if self.waited >= self.patience and self.phase < self.phases:
             self.phase += 1
-            self._begin()
+            self._begin_phase()
 
     def state(self) -> dict[str, float]:
         return {name: getattr(self, name) for name in STATE}

@@ -1,209 +1,255 @@
-"""What all training has in common: tensors, an optimizer, iterations that follow from a seed, and a state to go on from.
+"""The training loop: what an iteration does, and the loss that it minimises.
 
-A subclass says what an iteration's loss is: loop.py for experts, subject/tuning.py for one's own subject. Everything
-random follows from the seed and the iteration, so that neither a resume nor the number of ranks changes a result.
+    x_t = (1 - t) x_0 + t e                          add_noise
+    v = FLUX(x_t, source)                            weave (eq. 2 to 7), predict_velocity
+    L_task = |v - (e - x_0)|^2                       task_loss
+    L_veteran = alpha |U_t - rho|                    eq. 8 and 9: usage, veteran_loss
+    L_total = L_task + L_veteran                     eq. 10
+
+Everything random follows from the seed and the iteration, so that neither a resume nor the number of ranks changes a
+result. run.py calls train_iteration, logs and saves; coredi/trainer.py and subject/trainer.py have other losses.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..prw.flux.inputs import EncodedPrompt
-from ..prw.source_pass import Host
-from .batch import Batch, Corruption, make_batch
-from .checkpoint.checkpoints import TrainingError
-from .data.batch_sampler import SampleIndex, sample_indices
-from .data.encoded.dataset import EncodedDataset
+from ..prw.bank.bank import Bank
+from ..prw.coredi.features import Features
+from ..prw.flux.inputs import FluxInputs
+from ..prw.router import Route
+from ..prw.select_experts import BlockNoise
+from ..prw.source import Routing
+from .add_expert import list_trained
+from .batch import Batch, Corruption, NoisedBatch, make_batch
+from .batch_usage import BatchUsage
+from .data.batch_sampler import sample_indices
 from .distributed import ranks
-from .distributed.gradient_reducer import GradientSums
-from .errors import MOST_MISSES, NotFinite, OutOfMemory
-from .optimizers import load_tensors, make_optimizer, tensors_of
-from .recipes.curriculum import Settings, Stage
-from .schedules import factor
-from .timestep_curriculum import Pacing
-
-
-@dataclass(frozen=True)
-class Step:
-    """What an iteration says of itself."""
-
-    iteration: int
-    task: float
-    """Mean velocity error."""
-    veteran: float
-    used: float
-    """U_t of eq. 8, with noise."""
-    usage: tuple[float, ...]
-    """Every expert's share of the blocks, in the router's order."""
-    norm: float
-    """Of the gradient, before clipping."""
-    besides: Mapping[str, float] = field(default_factory=dict)
-    """What else was measured, by its name in the log."""
-
-
-class Group(NamedTuple):
-    """Tensors that are trained at one rate."""
-
-    tensors: Mapping[str, Tensor]
-    rate: float
-    decays: bool = False
-    """Whether weight decay pulls at them."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """A stage, and everything that is not what it trains."""
-
-    host: Host
-    stage: Stage
-    number: int
-    settings: Settings
-    lessons: Mapping[str, EncodedDataset]
-    """By task, earlier ones too."""
-    empty: EncodedPrompt
-    """The empty prompt."""
-    seed: int = 0
-    spare: dict | None = None
-    """What makes this host give up activations (checkpointing)."""
-
-
-def refuse_batch(stage: Stage) -> None:
-    if stage.batch % ranks.count():
-        raise TrainingError(
-            f"The batch of {stage.name} is {stage.batch}, which {ranks.count()} processes cannot share equally: set a "
-            f"multiple."
-        )
+from .distributed.fsdp import match_passes
+from .errors import MAX_MISSES, NonFiniteLoss, OutOfMemory
+from .forward import RouterNoise, predict_velocity, weave
+from .micro_batches import check_batch_size, split_slots
+from .objective import add_noise, sign_of_gap, task_loss, veteran_loss
+from .optimizers import ParamGroup
+from .stage_context import IterationResult, StageContext
+from .timestep_curriculum import TimestepCurriculum
+from .trained_weights import TrainedWeights
 
 
 class Trainer(ABC):
+    """Trains named tensors on a frozen FLUX, iteration by iteration; a subclass says what the loss is."""
+
     columns: tuple[str, ...] = ()
-    """Names for a Step's usage."""
+    """Names of the experts in an IterationResult's usage."""
 
-    def __init__(self, work: Work, groups: Sequence[Group]):
-        stage, settings = work.stage, work.settings
-        self.host, self.stage, self.number, self.settings = work.host, stage, work.number, settings
-        self.lessons, self.empty, self.seed = work.lessons, work.empty, work.seed
-        self.spare = work.spare if settings.checkpointing else None
-        self.device = work.host.device
-        wanted = {name: tensor for group in groups for name, tensor in group.tensors.items()}
-        own = {name: tensor.detach().float().to(self.device).clone() for name, tensor in wanted.items()}
-        ranks.spread(own.values())
-        self.trained = {name: tensor.requires_grad_(True) for name, tensor in own.items()}
-        self.sums = GradientSums(list(self.trained.values()), meanwhile=not self.sharded)
-        self.average = {name: tensor.detach().clone() for name, tensor in own.items()} if settings.ema else {}
-        self.optimizer = make_optimizer([self._optimised(group) for group in groups], settings)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.iteration, self.pacing = 0, Pacing(settings.time_phases, settings.patience)
-        self.missed, self.misses_in_a_row = 0, 0
-        refuse_batch(stage)
-
-    def _optimised(self, group: Group) -> dict:
-        calm = {} if group.decays else {"weight_decay": 0.0}
-        return {"params": [self.trained[name] for name in group.tensors], "lr": group.rate, **calm}
-
-    @property
-    def sharded(self) -> bool:
-        return ranks.sharing(self.settings)
-
-    def in_step(self, passes: int) -> range:
-        """The passes that this rank must add to its own where weights come only when all ranks ask for them."""
-        return range(ranks.most(passes, self.device) - passes if self.sharded else 0)
+    def __init__(self, context: StageContext, groups: Sequence[ParamGroup]):
+        check_batch_size(context.stage)
+        stage, settings = context.stage, context.settings
+        self.host, self.stage, self.number, self.settings = context.host, stage, context.number, settings
+        self.datasets, self.empty_prompt, self.seed = context.datasets, context.empty_prompt, context.seed
+        self.checkpointing_options = context.checkpointing_options if settings.checkpointing else None
+        self.device = context.host.device
+        self.weights = TrainedWeights(groups, settings, self.device)
+        self.trained = self.weights.trained
+        self.timestep_curriculum = TimestepCurriculum(settings.time_phases, settings.patience)
+        self.iteration, self.missed, self.misses_in_a_row = 0, 0, 0
+        self.task_sum = torch.zeros((), device=self.device)
+        """L_task of this rank's micro-batches so far."""
 
     @property
     def finished(self) -> bool:
         return self.iteration >= self.stage.iterations
 
-    def step(self) -> Step | None:
-        """One iteration; None if it did not fit into memory."""
+    def train_iteration(self) -> IterationResult | None:
+        """Draw the batch, take its gradient, clip it, update the weights; None if the batch did not fit into memory."""
+        result = None
         try:
-            sums = self._gradients()
+            self.compute_gradients(self.draw_batches())
         except torch.OutOfMemoryError as error:
-            step = None
-            self._missed(error)
+            self._skip(error)
         else:
             self.misses_in_a_row = 0
-            step = self._told(sums, self._update())
-            self.pacing.hear(step.task)
+            norm = self._clip_gradients()
+            self.weights.step(self.iteration, self.stage.iterations)
+            result = self.summarize(norm)
+            self.timestep_curriculum.update(result.task)
         self.iteration += 1
-        return step
+        return result
+
+    def compute_gradients(self, batches: Sequence[Batch]) -> None:
+        """Leave the gradients of all micro-batches and all ranks, added up."""
+        self.task_sum = torch.zeros((), device=self.device)
+        with self.attach_weights():
+            self.prepare(batches)
+            for batch in batches:
+                loss = self.compute_loss(batch)
+                if not torch.isfinite(loss):
+                    raise NonFiniteLoss(self.stage.name, self.iteration, batch.ids)
+                self.weights.gradients.backward(loss, last=batch is batches[-1])
 
     @abstractmethod
-    def _gradients(self) -> Tensor:
-        """Leaves all ranks' gradients, added up, and gives this one's parts of what the iteration says."""
+    def compute_loss(self, batch: Batch) -> Tensor:
+        """The loss of a micro-batch, as its part of the whole batch's; adds to `task_sum`."""
 
     @abstractmethod
-    def _told(self, sums: Tensor, norm: float) -> Step:
-        """What the iteration says, from all ranks' parts."""
+    def training_errors(self, batch: Batch) -> Tensor:
+        """The velocity's error of every sample, with gradients to what is trained."""
 
-    def _missed(self, error: Exception) -> None:
-        self.sums.clear()
+    @abstractmethod
+    def summarize(self, norm: float) -> IterationResult:
+        """Add up what all ranks have measured; `norm` is the gradient's length."""
+
+    @abstractmethod
+    def measure_errors(self, batch: Batch) -> tuple[Tensor, dict[str, Route]]:
+        """The velocity's error of every sample and its routes, with the weights that would be left now, for validation."""
+
+    def attach_weights(self) -> AbstractContextManager[None]:
+        """Within, weights that patch FLUX itself do so."""
+        return nullcontext()
+
+    def prepare(self, batches: Sequence[Batch]) -> None:
+        """Whatever must come before the first gradient."""
+        if ranks.is_sharded(self.settings):
+            match_passes(len(batches), lambda: (0 * self.training_errors(batches[0]).sum()).backward(), self.device)
+
+    def draw_batches(self, all_ranks: bool = False) -> list[Batch]:
+        """Draw this rank's share of the iteration's samples, cut into micro-batches."""
+        counts = {task: dataset.train_count for task, dataset in self.datasets.items()}
+        buckets = self.datasets[self.stage.task].buckets
+        samples = sample_indices(self.seed, self.number, self.iteration, self.stage, counts, buckets)
+        share = samples if all_ranks else samples[ranks.rank() :: ranks.count()]
+        opened = self.timestep_curriculum.open_share(self.iteration / self.stage.iterations)
+        corruption = Corruption(self.empty_prompt, self.settings.text_drop, self.settings.time_shift, opened)
+        parts = split_slots(share, self.datasets, self.settings.micro or self.stage.batch)
+        return [make_batch(self.datasets[part[0].task], part, corruption) for part in parts]
+
+    def _clip_gradients(self) -> float:
+        norm = self.weights.clip()
+        if not math.isfinite(norm):
+            ids = sum((batch.ids for batch in self.draw_batches(all_ranks=True)), ())
+            raise NonFiniteLoss(self.stage.name, self.iteration, ids)
+        return norm
+
+    def _skip(self, error: Exception) -> None:
+        """Give up an iteration that did not fit into memory."""
+        self.weights.gradients.clear()
         self.missed += 1
         self.misses_in_a_row += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         # other ranks wait for this one in the middle of the iteration: they cannot skip it
-        if self.misses_in_a_row >= MOST_MISSES or ranks.count() > 1:
+        if self.misses_in_a_row >= MAX_MISSES or ranks.count() > 1:
             raise OutOfMemory(self.misses_in_a_row, self.settings.micro) from error
 
-    def batches(self, everyone: bool = False) -> list[Batch]:
-        """This rank's share of the iteration, in pieces of one task, one bucket and at most `micro` samples."""
-        taught = {task: lessons.train_count for task, lessons in self.lessons.items()}
-        buckets = self.lessons[self.stage.task].buckets
-        all_ranks = sample_indices(self.seed, self.number, self.iteration, self.stage, taught, buckets)
-        alike: dict[tuple[str, int], list[SampleIndex]] = {}
-        for slot in all_ranks if everyone else all_ranks[ranks.rank() :: ranks.count()]:
-            alike.setdefault((slot.task, self.lessons[slot.task].bucket(slot.index)), []).append(slot)
-        size = self.settings.micro or self.stage.batch
-        pieces = [some[i : i + size] for some in alike.values() for i in range(0, len(some), size)]
-        opened = self.pacing.open(self.iteration / self.stage.iterations)
-        corruption = Corruption(EncodedPrompt(*self.empty), self.settings.text_drop, self.settings.time_shift, opened)
-        return [make_batch(self.lessons[piece[0].task], piece, corruption) for piece in pieces]
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a checkpoint holds: tensors, and what JSON can hold."""
+        tensors, optimizer = self.weights.state()
+        paced = {"pacing": self.timestep_curriculum.state()} if self.timestep_curriculum.phases > 1 else {}
+        own = {"iteration": self.iteration, "missed": self.missed, "optimizer": optimizer, "seed": self.seed}
+        return tensors, {**own, **paced}
 
-    def _refuse_infinite(self, loss: Tensor, batch: Batch) -> None:
-        if not torch.isfinite(loss):
-            raise NotFinite(self.stage.name, self.iteration, batch.ids)
-
-    def _update(self) -> float:
-        parameters = list(self.trained.values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip or torch.inf).item()
-        if not math.isfinite(norm):
-            ids = sum((batch.ids for batch in self.batches(everyone=True)), ())
-            raise NotFinite(self.stage.name, self.iteration, ids)
-        scale = factor(self.settings.schedule, self.iteration, self.stage.iterations, self.settings.warmup)
-        for group, rate in zip(self.optimizer.param_groups, self.rates):
-            group["lr"] = rate * scale
-        self.optimizer.step()
-        self.sums.clear()
-        if self.average:
-            self._follow()
-        return norm
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        # young averages forget faster, or they would remember the start for long
-        decay = min(self.settings.ema, (1 + self.iteration) / (10 + self.iteration))
-        for name, tensor in self.trained.items():
-            self.average[name].lerp_(tensor, 1 - decay)
-
-    def state(self) -> tuple[dict[str, Tensor], dict]:
-        tensors, rest = tensors_of(self.optimizer)
-        named = {"optimizer": tensors, "trained": self.trained, "average": self.average}
-        flat = {f"{kind}/{name}": tensor for kind, group in named.items() for name, tensor in group.items()}
-        paced = {"pacing": self.pacing.state()} if self.pacing.phases > 1 else {}
-        return flat, {"iteration": self.iteration, "missed": self.missed, "optimizer": rest, "seed": self.seed, **paced}
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor], state: dict) -> None:
-        for kind, group in (("trained", self.trained), ("average", self.average)):
-            for name, tensor in group.items():
-                tensor.copy_(tensors[f"{kind}/{name}"])
-        optimizer = {name.split("/", 1)[1]: t for name, t in tensors.items() if name.startswith("optimizer/")}
-        load_tensors(self.optimizer, optimizer, state["optimizer"])
+    def load(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.weights.load(tensors, state["optimizer"])
         self.iteration, self.missed, self.seed = state["iteration"], state["missed"], state["seed"]
-        if self.pacing.phases > 1:
-            self.pacing.load(state["pacing"])
+        if self.timestep_curriculum.phases > 1:
+            self.timestep_curriculum.load(state["pacing"])
+
+
+class StageTrainer(Trainer):
+    """Trains a stage's expert and router in a bank that has them already (add_expert.py); what is older stays as it is."""
+
+    def __init__(self, context: StageContext, bank: Bank, more: Sequence[ParamGroup] = ()):
+        """`more` is trained as well, but is no part of the bank."""
+        stage, settings = context.stage, context.settings
+        own = {name: bank.tensors[name] for name in list_trained(bank, stage)}
+        routers = {name: tensor for name, tensor in own.items() if name.startswith("routers.")}
+        experts = {name: tensor for name, tensor in own.items() if name not in routers}
+        groups = [ParamGroup(experts, settings.rate, decays=True), ParamGroup(routers, settings.router_rate), *more]
+        super().__init__(context, groups)
+        self.columns = bank.info.routers[stage.name].experts
+        self.newest = len(self.columns) - 1
+        older = {name: tensor for name, tensor in bank.tensors.items() if name not in own}
+        self.bank, self.exported_bank = (
+            Bank(bank.info, {**older, **{name: tensors[name] for name in own}})
+            for tensors in (self.trained, self.weights.exported)
+        )
+
+    def compute_loss(self, batch: Batch) -> Tensor:
+        """Eq. 10 of a micro-batch: L_total = L_task + L_veteran, and what a subclass lowers beside it."""
+        noised = self.noise_and_weave(batch, self.bank, self.make_router_noise(batch))
+        velocity, extra_loss = self.predict(batch, noised)
+        task = task_loss(velocity, noised.target, noised.noise).sum() / self.stage.batch
+        used = self.usage.measure(batch, noised.source.routes)  # its part of U_t, eq. 8
+        gap = self.usage.total(used) - self.stage.rho
+        veteran = self.stage.veteran * sign_of_gap(gap) * used  # has the gradient of eq. 9
+        self.task_sum = self.task_sum + task.detach()
+        return task + veteran + extra_loss
+
+    def noise_and_weave(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
+        """Noise the target on its device, and run the source through FLUX."""
+        target = self.host.latent_in(batch.target.to(self.device)).float()
+        parts = (batch.times, batch.noise, batch.context, batch.pooled, batch.source)
+        times, noise, context, pooled, source = (part.to(self.device) for part in parts)
+        guidance = torch.full_like(times, self.settings.guidance)
+        inputs = FluxInputs(add_noise(target, noise, times), times, context, pooled, guidance)
+        routing, options = self.make_routing(batch.task), self.checkpointing_options
+        return NoisedBatch(
+            target, noise, inputs, weave(self.host, bank, routing, source, inputs, router_noise, options)
+        )
+
+    def predict(self, batch: Batch, noised: NoisedBatch) -> tuple[Tensor, Tensor | float]:
+        """FLUX's velocity, and a loss beside eq. 10."""
+        return predict_velocity(self.host, noised.source, noised.inputs), 0.0
+
+    def prepare(self, batches: Sequence[Batch]) -> None:
+        self.usage = BatchUsage(batches, self.stage.task, len(self.columns), self.device)
+        if self.usage.is_cut and self.stage.veteran:
+            self.usage.count_ahead(batches, self.find_routes, ranks.is_sharded(self.settings))
+        super().prepare(batches)
+
+    def find_routes(self, batch: Batch) -> dict[str, Route]:
+        return self.noise_and_weave(batch, self.bank, self.make_router_noise(batch)).source.routes
+
+    def training_errors(self, batch: Batch) -> Tensor:
+        return self.measure_errors(batch, self.make_router_noise(batch))[0]
+
+    def measure_errors(self, batch: Batch, router_noise: BlockNoise | None = None) -> tuple[Tensor, dict[str, Route]]:
+        """The velocity's error of every sample, and its routes; without noise, of the bank that would be left now."""
+        bank = self.exported_bank if router_noise is None else self.bank
+        noised = self.noise_and_weave(batch, bank, router_noise)
+        velocity = predict_velocity(self.host, noised.source, noised.inputs)
+        return task_loss(velocity, noised.target, noised.noise), noised.source.routes
+
+    def summarize(self, norm: float) -> IterationResult:
+        sums = torch.cat((self.task_sum[None], self.usage.used[None], self.usage.shares))
+        task, used, *shares = ranks.total(sums, self.device).tolist()
+        veteran = float(veteran_loss(used, self.stage.rho, self.stage.veteran)) if sum(shares) else 0.0
+        return IterationResult(self.iteration, task, veteran, used, tuple(shares), norm)
+
+    def make_routing(self, task: str) -> Routing:
+        """The stage's own router, for replayed tasks as well: it shall not forget them."""
+        return Routing(task=task, router=self.stage.name)
+
+    def make_router_noise(self, batch: Batch) -> BlockNoise:
+        """Noise that fades to nothing over the end of the stage, where the recipe says so."""
+        share = self.iteration / self.stage.iterations
+        scale = 1.0 if share <= self.settings.noise_end else (1 - share) / (1 - self.settings.noise_end)
+        return RouterNoise(batch.seeds, scale)
+
+    def extra_artifact(self) -> Features | None:
+        """What the stage leaves beside its bank."""
+        return None
+
+    def result(self) -> Bank:
+        """The bank as it would be left now."""
+        experts = dict(self.bank.info.experts)
+        experts[self.stage.name] = replace(experts[self.stage.name], iterations=self.iteration)
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.exported_bank.tensors.items()}
+        return Bank(replace(self.bank.info, experts=experts), tensors)

@@ -1,4 +1,4 @@
-"""How a stage is doing on lessons it never trained on: loss at fixed timesteps, usage without noise, pictures."""
+"""How a stage does on samples that it never trained on: loss at fixed timesteps, usage without noise, pictures."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,91 +12,98 @@ from ..prw.flux.sampling import make_timesteps
 from ..prw.positions import token_grid
 from .batch import Batch
 from .data.encoded.dataset import EncodedDataset
-from .loop import StageTrainer
-from .objective import usage_of_all
+from .encoders.protocol import Encoders
+from .objective import count_usage
 from .sampling import SamplingSettings, sample_latents
+from .trainer import StageTrainer, Trainer
 
 TIMES = tuple((i + 0.5) / 8 for i in range(8))
 """The middles of eight equal parts."""
 SEED = 0
-MOST = 16
-"""MemoryDataset that a validation looks at."""
+MAX_SAMPLES = 16
+"""Of each task in a validation."""
 
 
 class Validation(NamedTuple):
+    """What a validation finds for one task."""
+
     loss: float
+    """The mean velocity error at TIMES."""
     usage: tuple[float, ...]
     """Every expert's share of the blocks, as at inference."""
 
 
-def held_out(dataset: EncodedDataset, most: int = MOST) -> Batch:
-    """The first of those held out (of all, where none is), of one bucket, each with noise of its own that never changes."""
+def make_val_batch(dataset: EncodedDataset, count: int = MAX_SAMPLES) -> Batch:
+    """Make a batch of the first held-out samples (of all, where none is) of one bucket, with noise that never changes."""
     rows = range(dataset.train_count, len(dataset)) or range(len(dataset))
-    rows = [row for row in rows if dataset.bucket(row) == dataset.bucket(rows[0])][:most]
+    rows = [row for row in rows if dataset.bucket(row) == dataset.bucket(rows[0])][:count]
     samples = dataset.rows(rows)
     noise = torch.randn(samples.target.shape, generator=torch.Generator().manual_seed(SEED))
     parts = (samples.target, samples.source, samples.context, samples.pooled)
     return Batch(dataset.task, samples.ids, *parts, torch.zeros(len(rows)), noise, (0,) * len(rows))
 
 
-def pieces(batch: Batch, size: int) -> Iterator[Batch]:
-    """At most so many samples at once (0: all), for where training fits, this shall fit, too."""
+def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
+    """Split into batches of at most `size` samples (0: all), so that validation fits where training does."""
     for start in range(0, len(batch.ids), size or len(batch.ids)):
         end = start + (size or len(batch.ids))
         yield Batch(batch.task, *(part[start:end] for part in batch[1:]))
 
 
 @torch.no_grad()
-def validate(trainer: StageTrainer) -> dict[str, Validation]:
-    """Every task so far, with the router being trained: what it forgets shows here."""
-    found = {}
-    for task, lessons in trainer.lessons.items():
-        batch = held_out(lessons)
-        losses, shares = [], 0.0
-        for piece in pieces(batch, trainer.settings.micro):
+def validate(trainer: Trainer) -> dict[str, Validation]:
+    """Validate every task so far with the router in training: what it forgets shows here."""
+    results = {}
+    for task, dataset in trainer.datasets.items():
+        batch = make_val_batch(dataset)
+        losses, shares, routes = [], torch.zeros(len(trainer.columns)), {}
+        for piece in split_batch(batch, trainer.settings.micro):
             for time in TIMES:
-                errors, routes = trainer.errors(piece._replace(times=torch.full((len(piece.ids),), time)))
+                errors, routes = trainer.measure_errors(piece._replace(times=torch.full((len(piece.ids),), time)))
                 losses += errors.tolist()
-            shares = shares + usage_of_all(routes.values(), trainer.newest + 1) * (len(piece.ids) / len(batch.ids))
-        found[task] = Validation(float(np.mean(losses)), tuple(shares.tolist()))
-    return found
+            usage = count_usage(routes.values(), len(trainer.columns)).cpu()
+            shares = shares + usage * (len(piece.ids) / len(batch.ids))
+        results[task] = Validation(float(np.mean(losses)), tuple(shares.tolist()))
+    return results
 
 
 @torch.no_grad()
-def draw(trainer: StageTrainer, task: str, count: int = 4) -> tuple[Tensor, Batch]:
-    """Latents (as the VAE gives them) that the bank draws for held-out lessons of a task."""
-    batch = held_out(trainer.lessons[task], count)
-    return torch.cat([_drawn(trainer, piece) for piece in pieces(batch, trainer.settings.micro)]), batch
+def sample_task(trainer: StageTrainer, task: str, count: int = 4) -> tuple[Tensor, Batch]:
+    """Sample latents (as the VAE gives them) for held-out samples of a task, with the bank as it would be left now."""
+    batch = make_val_batch(trainer.datasets[task], count)
+    return torch.cat([_sample_batch(trainer, piece) for piece in split_batch(batch, trainer.settings.micro)]), batch
 
 
-def _drawn(trainer: StageTrainer, batch: Batch) -> Tensor:
+def _sample_batch(trainer: StageTrainer, batch: Batch) -> Tensor:
     source, context, pooled, noise = (
         part.to(trainer.device) for part in (batch.source, batch.context, batch.pooled, batch.noise)
     )
     rows, columns = token_grid(noise, trainer.host.flux.patch_size)
     steps = make_timesteps(trainer.settings.sample_steps, rows * columns)
-    routing, settings = trainer.routing(batch.task), SamplingSettings(steps, trainer.settings.guidance)
-    return sample_latents(trainer.host, trainer.left, routing, source, noise, EncodedPrompt(context, pooled), settings)
+    routing, settings = trainer.make_routing(batch.task), SamplingSettings(steps, trainer.settings.guidance)
+    return sample_latents(
+        trainer.host, trainer.exported_bank, routing, source, noise, EncodedPrompt(context, pooled), settings
+    )
 
 
-def sample_grid(trainer: StageTrainer, encoders) -> np.ndarray:
-    """A row a task so far: source, drawn and target, side by side, for a few lessons."""
+def make_sample_sheet(trainer: StageTrainer, encoders: Encoders) -> np.ndarray:
+    """Make a picture of a row a task: source, sampled picture and target, side by side, for a few held-out samples."""
     rows = []
-    for task in trainer.lessons:
-        drawn, batch = draw(trainer, task)
-        source, made, target = (encoders.decode(part) for part in (batch.source, drawn, batch.target))
-        cells = [fit(picture, made.shape[1:3]) for trio in zip(source, made, target) for picture in trio]
+    for task in trainer.datasets:
+        latents, batch = sample_task(trainer, task)
+        source, made, target = (encoders.decode(part) for part in (batch.source, latents, batch.target))
+        cells = [resize(picture, made.shape[1:3]) for trio in zip(source, made, target) for picture in trio]
         rows.append(np.concatenate(cells, axis=1))
-    return stacked(rows)
+    return stack_rows(rows)
 
 
-def stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """One below the other; narrow ones get black behind."""
+def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack pictures, one below the other; narrow ones get black behind."""
     widest = max(row.shape[1] for row in rows)
     return np.concatenate([np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows])
 
 
-def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     return picture if picture.shape[:2] == size else np.array(Image.fromarray(picture).resize(size[::-1]))

@@ -148,6 +148,6 @@ def test_processes_that_do_not_share_a_folder_are_told_so(train, tmp_path):
 def test_a_stage_whose_passes_differ_by_lesson_cannot_share_the_base(tmp_path, monkeypatch):
     curriculum = tiny_curriculum(stages=("inpaint",), rho=1.0, shard=True)
     curriculum = replace(curriculum, stages=(replace(curriculum.stages[0], features="self"),))
-    monkeypatch.setattr("cologen.training.distributed.ranks.sharing", lambda settings: settings.shard)
+    monkeypatch.setattr("cologen.training.distributed.ranks.is_sharded", lambda settings: settings.shard)
     with pytest.raises(TrainingError, match='set shard = false, or features = "coredi"'):
         tiny_run(tmp_path, curriculum).train()

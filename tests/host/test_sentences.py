@@ -11,7 +11,7 @@ from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.features import Features, FeaturesInfo
 from cologen.prw.personalization.concept import ConceptInfo
 from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens
-from cologen.training.subject.trainer import fresh_concept
+from cologen.training.subject.trainer import init_concept
 from pack import ROOT
 from safetensors.torch import save_file
 from sampling import sample
@@ -202,7 +202,7 @@ def provoked(name: str, inputs: dict) -> str:
         inputs = {"experts": tiny_bank(tiny_flux()), **inputs}
     if "concept" in inputs:
         info = ConceptInfo(**{"base": Base.of(tiny_flux()), "width": 32, "rank": 2, **inputs["concept"]})
-        inputs = {**inputs, "concept": fresh_concept(info, torch.zeros(2, info.width), 0)}
+        inputs = {**inputs, "concept": init_concept(info, torch.zeros(2, info.width), 0)}
     if "model" in inputs and name == "CoLoGenConceptTokens":
         inputs = {**inputs, "model": host_model(tiny_flux())}
     with pytest.raises(ValueError) as told:

@@ -14,7 +14,7 @@ from cologen.training.comfyui.training_data import TrainingData
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.listener import Listener
 from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
-from cologen.training.run import Run
+from cologen.training.run import CurriculumRun
 from host_training import (
     BLOCKS,
     SETTINGS,
@@ -53,7 +53,7 @@ def beside(features, **settings):
 @pytest.mark.parametrize("curriculum", [TWO_STAGES, beside("self"), beside("coredi")], ids=["plain", "self", "coredi"])
 def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, curriculum):
     given = training_data()
-    headless = Run(
+    headless = CurriculumRun(
         EmbeddedHost(tiny_flux(**BLOCKS), torch.float32),
         curriculum,
         given.lessons,
@@ -168,10 +168,10 @@ class Cancel(Listener):
     def __init__(self, after: int):
         self.left = after
 
-    def stage_began(self, trainer):
+    def on_stage_begin(self, trainer):
         self.trainer = weakref.ref(trainer)
 
-    def stepped(self, trainer, step):
+    def on_iteration(self, trainer, step):
         import comfy.model_management
 
         self.left -= 1
@@ -479,8 +479,8 @@ def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
     watch = training_watch.Watch(STAGES)
     stage = SimpleNamespace(stage=STAGES[1], iteration=1, finished=False)
     for i in range(3):
-        watch.stepped(stage, SimpleNamespace(task=1.0 / (i + 1)))
-        watch.sampled(stage, np.zeros((8, 8, 3), dtype=np.uint8))
+        watch.on_iteration(stage, SimpleNamespace(task=1.0 / (i + 1)))
+        watch.on_samples(stage, np.zeros((8, 8, 3), dtype=np.uint8))
         stage.iteration += 1
     assert [(value, total) for value, total, _ in sent] == [(4, 6), (5, 6), (6, 6)]
     assert [picture[1].size for _, _, picture in sent] == [(720, 360), (8, 8), (720, 360)]

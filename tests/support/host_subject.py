@@ -6,7 +6,7 @@ from cologen.prw.personalization.concept import Concept, ConceptInfo
 from cologen.training.comfyui.training_data import HostEncoders
 from cologen.training.listener import Listener
 from cologen.training.recipes.subject import subject_of
-from cologen.training.subject.trainer import fresh_concept
+from cologen.training.subject.trainer import init_concept
 from host_training import POOLED, TEXT, TinyVae
 from tiny import tiny_flux
 
@@ -45,7 +45,7 @@ def photo_lessons():
 
 
 class CancelAtTwo(Listener):
-    def stepped(self, trainer, step):
+    def on_iteration(self, trainer, step):
         import comfy.model_management
 
         if trainer.iteration == 2:
@@ -56,6 +56,6 @@ def random_concept(seed=5, where="all", **shape) -> Concept:
     """A concept that is to be seen."""
     g = torch.Generator().manual_seed(seed)
     info = ConceptInfo(Base.of(tiny_flux(**shape)), "dog", 2, TEXT, 4, 6.0, where)
-    tensors = fresh_concept(info, torch.zeros(2, TEXT), 0).tensors
+    tensors = init_concept(info, torch.zeros(2, TEXT), 0).tensors
     tensors = {name: torch.randn(tensor.shape, generator=g) * 0.3 for name, tensor in tensors.items()}
     return Concept(info, tensors)

@@ -10,7 +10,7 @@ class StopAt(Listener):
     def __init__(self, stage: str, iteration: int, crash: BaseException | None = None):
         self.where, self.crash, self.reached = (stage, iteration), crash, False
 
-    def stepped(self, trainer, step):
+    def on_iteration(self, trainer, step):
         if (trainer.stage.name, trainer.iteration) == self.where:
             self.reached = True
             if self.crash:

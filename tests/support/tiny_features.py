@@ -7,12 +7,12 @@ from cologen.prw.base_model import Base
 from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.features import Features, FeaturesInfo, list_shapes
 from cologen.prw.flux.math import rotary, timestep_embedding
-from cologen.training.add_expert import empty_bank, grown
-from cologen.training.coredi.encoder_features import features_of
+from cologen.training.add_expert import add_expert, make_empty_bank
+from cologen.training.coredi.encoder_features import compute_features
 from cologen.training.coredi.trainer import FeatureTrainer
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
-from cologen.training.loop import StageTrainer
-from cologen.training.trainer import Work
+from cologen.training.stage_context import StageContext
+from cologen.training.trainer import StageTrainer
 from sampling import SIGMAS, conditioning, sample
 from tiny import source
 from tiny_run import TinyEncoders, tiny_curriculum, tiny_lessons
@@ -42,18 +42,18 @@ def tiny_feature_trainer(host, way, up=0.2, told=True, **changes):
     """At the start of a stage; `told` gives the head weights that say something already."""
     curriculum = tiny_curriculum(**{"feature_size": 4, "clip": 0.0, **changes})
     stage = replace(curriculum.stages[0], features=way)
-    bank = grown(empty_bank(Base.of(host.flux), curriculum.settings), stage, curriculum.settings, 0)
+    bank = add_expert(make_empty_bank(Base.of(host.flux), curriculum.settings), stage, curriculum.settings, 0)
     g = torch.Generator().manual_seed(5)
     for name, tensor in bank.tensors.items():
         if name.endswith(".up"):
             tensor.copy_(up * torch.randn(tensor.shape, generator=g))
     lessons = {stage.task: tiny_lessons(stage.task, 40)}
-    work = Work(
+    work = StageContext(
         host, stage, 0, curriculum.settings, lessons, TinyEncoders().encode_prompts([""]), 7, EMBEDDED_CHECKPOINTING
     )
     if way == "off":
         return StageTrainer(work, bank)
-    trainer = FeatureTrainer(work, bank, features_of(host, lessons[stage.task], TinyEncoders()))
+    trainer = FeatureTrainer(work, bank, compute_features(host, lessons[stage.task], TinyEncoders()))
     if told:
         head = trainer.trained["features.head.weight"]
         head.data.copy_(0.2 * torch.randn(head.shape, generator=g))
@@ -62,13 +62,15 @@ def tiny_feature_trainer(host, way, up=0.2, told=True, **changes):
 
 def forward_with_features(host, given, h, places):
     """FLUX's own forward on a picture that has the tokens as well: they see all and all see them."""
-    flux, options = host.flux, given.woven.options
-    img, ids = flux.process_img(given.x)
-    ids = torch.cat((torch.zeros(len(img), given.context.shape[1], 3), ids, places.expand(len(img), -1, -1)), dim=1)
+    flux, options = host.flux, given.source.options
+    img, ids = flux.process_img(given.inputs.x)
+    ids = torch.cat(
+        (torch.zeros(len(img), given.inputs.context.shape[1], 3), ids, places.expand(len(img), -1, -1)), dim=1
+    )
     pe = rotary(ids, flux.params.axes_dim, flux.params.theta)
-    txt, own = flux.txt_in(given.context), img.shape[1]
+    txt, own = flux.txt_in(given.inputs.context), img.shape[1]
     img = torch.cat((flux.img_in(img), h), dim=1)
-    vec = flux.time_in(timestep_embedding(given.times)) + flux.vector_in(given.pooled)
+    vec = flux.time_in(timestep_embedding(given.inputs.times)) + flux.vector_in(given.inputs.pooled)
     for i, block in enumerate(flux.double_blocks):
         img, txt = block(img, txt, vec, pe, options | {"block_type": "double", "block_index": i})
     img = torch.cat((txt, img), dim=1)

@@ -8,16 +8,17 @@ import pack  # noqa: F401
 import torch
 from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
-from cologen.training.add_expert import empty_bank, grown
+from cologen.training.add_expert import add_expert, make_empty_bank
 from cologen.training.base.random_models import random_flux
+from cologen.training.coredi.trainer import make_trainer
 from cologen.training.data.encoded.dataset import MemoryDataset
 from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
-from cologen.training.loop import StageTrainer
 from cologen.training.recipes.curriculum import curriculum_of
-from cologen.training.run import Run
+from cologen.training.run import CurriculumRun
 from cologen.training.setup import build_run
-from cologen.training.trainer import Work
+from cologen.training.stage_context import StageContext
+from cologen.training.trainer import StageTrainer
 
 SHAPE = dict(num_heads=2, depth=1, depth_single_blocks=2, context_in_dim=8, vec_in_dim=4, guidance_embed=False)
 SMALL = dict(SHAPE, hidden_size=32, axes_dim=(4, 6, 6))
@@ -61,10 +62,10 @@ def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
     """At the start of a stage whose older experts know something."""
     curriculum = tiny_curriculum(**changes)
     settings, stages = curriculum.settings, curriculum.stages
-    bank = empty_bank(Base.of(host.flux), settings)
+    bank = make_empty_bank(Base.of(host.flux), settings)
     generator = torch.Generator().manual_seed(5)
     for number in range(stage + 1):
-        bank = grown(bank, stages[number], settings, number)
+        bank = add_expert(bank, stages[number], settings, number)
         for name, tensor in bank.tensors.items():
             if name.startswith("routers.") and name.split(".")[1] == stages[number].name:
                 tensor.copy_(older * torch.randn(tensor.shape, generator=generator))
@@ -72,14 +73,15 @@ def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
                 tensor.copy_(up * torch.randn(tensor.shape, generator=generator))
     lessons = {each.task: tiny_lessons(each.task) for each in stages[: stage + 1]}
     empty = TinyEncoders().encode_prompts([""])
-    return StageTrainer(Work(host, stages[stage], stage, settings, lessons, empty, 7, EMBEDDED_CHECKPOINTING), bank)
-
-
-def tiny_run(out, curriculum, host=None, listeners=(), lessons=None, seed=7) -> Run:
-    lessons = lessons or {task: tiny_lessons(task) for task in TASKS}
-    return Run(
-        host or tiny_host(), curriculum, lessons, TinyEncoders(), out, seed, "tiny", listeners, EMBEDDED_CHECKPOINTING
+    return StageTrainer(
+        StageContext(host, stages[stage], stage, settings, lessons, empty, 7, EMBEDDED_CHECKPOINTING), bank
     )
+
+
+def tiny_run(out, curriculum, host=None, listeners=(), lessons=None, seed=7) -> CurriculumRun:
+    lessons = lessons or {task: tiny_lessons(task) for task in TASKS}
+    around = (host or tiny_host(), curriculum, lessons, TinyEncoders(), out, seed, "tiny")
+    return CurriculumRun(*around, listeners, EMBEDDED_CHECKPOINTING, make_trainer=make_trainer)
 
 
 def tiny_inputs(curriculum, out, device, seed, share, progress) -> build_run.RunInputs:
@@ -90,10 +92,10 @@ def tiny_inputs(curriculum, out, device, seed, share, progress) -> build_run.Run
 def gradients(trainer) -> dict[str, torch.Tensor]:
     """One iteration without its step: what the optimizer would have been given, and what the iteration says."""
     found = {}
-    trainer.optimizer.step = lambda: found.update({n: t.grad.clone() for n, t in trainer.trained.items()})
-    step = trainer.step()
+    trainer.weights.optimizer.step = lambda: found.update({n: t.grad.clone() for n, t in trainer.trained.items()})
+    step = trainer.train_iteration()
     trainer.iteration -= 1
-    del trainer.optimizer.step
+    del trainer.weights.optimizer.step
     return found, step
 
 

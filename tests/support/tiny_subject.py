@@ -59,7 +59,7 @@ def tiny_subject(out, wanted, host=None, listeners=(), seed=7, pictures=PICTURES
 
 def trainer_of(wanted, host=None):
     run = tiny_subject(None, wanted, host)
-    return run.trainer(Base.of(run.host.flux))
+    return run.make_trainer(Base.of(run.host.flux))
 
 
 def merge_concept(flux, info, tensors):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.compress import cast, sharing
-from cologen.training.add_expert import empty_bank, grown, own_tensors
+from cologen.training.add_expert import add_expert, list_trained, make_empty_bank
 from cologen.training.recipes.curriculum import Settings, Stage
 from tiny import tiny_bank, tiny_flux
 from tiny_run import tiny_curriculum, tiny_run
@@ -28,7 +28,7 @@ def product(bank, name, block, target):
 def test_an_expert_that_starts_as_another_adds_what_that_adds(stored, alpha):
     bank = STORED[stored](tiny_bank(tiny_flux(), rank=8))
     older = next(iter(bank.info.experts))
-    found = grown(bank, Stage(name="mine", task="edit", start=older), Settings(rank=8, alpha=alpha), 0)
+    found = add_expert(bank, Stage(name="mine", task="edit", start=older), Settings(rank=8, alpha=alpha), 0)
     for block in bank.info.base.blocks():
         for target in ("k", "v"):
             wanted = product(bank, older, block, target)
@@ -40,7 +40,7 @@ def test_a_shared_down_matrix_is_its_first_experts_and_stays(tmp_path):
     stages = tuple(replace(stage, shared="all") for stage in curriculum.stages)
     tiny_run(tmp_path, replace(curriculum, stages=stages)).train()
     first, second, third = (Bank.open(path) for path in sorted((tmp_path / "stages").glob("*.safetensors")))
-    started = grown(empty_bank(first.info.base, curriculum.settings), stages[0], curriculum.settings, 7)
+    started = add_expert(make_empty_bank(first.info.base, curriculum.settings), stages[0], curriculum.settings, 7)
     down = [name for name in first.tensors if name.startswith("shared.all.")]
     assert len(down) == 2 * first.info.base.count() and not any(
         name.endswith(".down") for name in third.tensors.keys() - set(down)
@@ -60,16 +60,16 @@ def test_experts_trained_along_train_what_only_they_share():
     stage = Stage(name="mine", task="edit", shared=next(iter(shared.info.experts.values())).shared)
     for along in (older, older[:1]):
         mine = replace(stage, along=tuple(along))
-        trained = own_tensors(grown(shared, mine, Settings(rank=8), 0), mine)
+        trained = list_trained(add_expert(shared, mine, Settings(rank=8), 0), mine)
         assert any(name.startswith("shared.") for name in trained) == (along == older)
 
 
 def test_a_start_that_does_not_share_the_matrix_is_refused():
     bank = tiny_bank(tiny_flux(), rank=8)
-    mine = grown(bank, Stage(name="mine", task="edit", shared="all"), Settings(rank=8), 0)
+    mine = add_expert(bank, Stage(name="mine", task="edit", shared="all"), Settings(rank=8), 0)
     stage = Stage(name="next", task="edit", shared="all", start=next(iter(bank.info.experts)))
     with pytest.raises(ValueError, match="does not share the down matrix of all"):
-        grown(mine, stage, Settings(rank=8), 0)
-    found = grown(mine, replace(stage, start="mine"), Settings(rank=8), 0)
+        add_expert(mine, stage, Settings(rank=8), 0)
+    found = add_expert(mine, replace(stage, start="mine"), Settings(rank=8), 0)
     block = bank.info.base.blocks()[0]
     assert torch.equal(product(found, "next", block, "k"), product(mine, "mine", block, "k"))

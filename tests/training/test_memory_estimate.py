@@ -34,18 +34,20 @@ def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema)
     host = tiny_host()
     trainer = tiny_trainer(host, optimizer=optimizer, ema=ema)
     found, kept = needs(trainer), {}
-    usual = trainer.optimizer.step
+    usual = trainer.weights.optimizer.step
 
     def watched():
         kept["gradients"] = sum(tensor.grad.nbytes for tensor in trainer.trained.values())
         usual()
 
-    trainer.optimizer.step = watched
-    trainer.step()
+    trainer.weights.optimizer.step = watched
+    trainer.train_iteration()
     assert found.base == {"float32": sum(4 * parameter.numel() for parameter in host.flux.parameters())}
-    assert found.trained == sum(tensor.nbytes for tensor in (*trainer.trained.values(), *trainer.average.values()))
+    assert found.trained == sum(
+        tensor.nbytes for tensor in (*trainer.trained.values(), *trainer.weights.average.values())
+    )
     assert found.gradients == kept["gradients"]
-    states = [value for entries in trainer.optimizer.state.values() for value in entries.values()]
+    states = [value for entries in trainer.weights.optimizer.state.values() for value in entries.values()]
     assert found.optimizer == sum(value.nbytes for value in states if isinstance(value, torch.Tensor) and value.ndim)
 
 
@@ -57,10 +59,10 @@ def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
     trainer = make_trainer(
         shapes, EmbeddedHost(shapes.make_flux(torch.float32, "cpu"), torch.float32), batch, checkpointing=sparing
     )
-    trainer.step()  # the optimizer's state is there from then on
+    trainer.train_iteration()  # the optimizer's state is there from then on
     found = needs(trainer)
     told = found.activations + found.gradients
-    assert peak(trainer.step, tmp_path) == pytest.approx(told, rel=TOLERANCE)
+    assert peak(trainer.train_iteration, tmp_path) == pytest.approx(told, rel=TOLERANCE)
 
 
 class Lines:
@@ -81,14 +83,14 @@ class Lines:
 def test_what_cannot_fit_is_refused_with_what_would(share, advice):
     trainer = tiny_trainer(tiny_host())
     found, lines = needs(trainer), Lines()
-    Memory(lines, lambda device: found.coming).stage_began(trainer)
+    Memory(lines, lambda device: found.coming).on_stage_begin(trainer)
     assert lines.said[0].splitlines()[0] == "ground takes, on cpu:" and "in all" in lines.said[0]
     resting = found.coming - found.activations
     with pytest.raises(TrainingError) as refused:
-        Memory(lines, lambda device: resting + int(share * found.activations)).stage_began(trainer)
+        Memory(lines, lambda device: resting + int(share * found.activations)).on_stage_begin(trainer)
     assert str(refused.value).endswith(advice)
     with pytest.raises(TrainingError, match="set a smaller rank or resolution|precision"):
-        Memory(lines, lambda device: resting // 2).stage_began(trainer)
+        Memory(lines, lambda device: resting // 2).on_stage_begin(trainer)
 
 
 @pytest.mark.parametrize(

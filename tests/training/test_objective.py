@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cologen.prw.router import route
-from cologen.training.objective import draw_times, noised, task_loss, usage, usage_of_all, veteran_loss
+from cologen.training.objective import add_noise, count_usage, draw_times, task_loss, usage, veteran_loss
 
 B, L, D, N, BLOCKS = 3, 5, 8, 4, 6
 
@@ -21,7 +21,7 @@ def test_usage_counts_what_was_chosen(per):
     choices = [int(e) for r in routes for e in r.expert.flatten()]
     for newest in range(N):
         assert float(usage(routes, newest)) == pytest.approx(choices.count(newest) / len(choices))
-    found = usage_of_all(routes, N)
+    found = count_usage(routes, N)
     assert found.tolist() == pytest.approx([choices.count(e) / len(choices) for e in range(N)])
 
 
@@ -63,9 +63,9 @@ def test_a_first_stage_with_rho_one_and_one_expert_costs_nothing():
 
 def test_the_path_runs_from_picture_to_noise_with_the_velocity_that_is_learned():
     x, e = torch.randn(2, 16, 4, 4), torch.randn(2, 16, 4, 4)
-    assert torch.equal(noised(x, e, torch.zeros(2)), x) and torch.equal(noised(x, e, torch.ones(2)), e)
+    assert torch.equal(add_noise(x, e, torch.zeros(2)), x) and torch.equal(add_noise(x, e, torch.ones(2)), e)
     t, step = torch.tensor([0.2, 0.7]), 1e-3
-    slope = (noised(x.double(), e.double(), t + step) - noised(x.double(), e.double(), t)) / step
+    slope = (add_noise(x.double(), e.double(), t + step) - add_noise(x.double(), e.double(), t)) / step
     assert float(task_loss(slope, x, e).max()) < 1e-6
     by_hand = [sum(float(v) ** 2 for v in (0 - (e[i] - x[i])).flatten()) / x[i].numel() for i in range(2)]
     assert task_loss(torch.zeros_like(x), x, e).tolist() == pytest.approx(by_hand, rel=1e-5)

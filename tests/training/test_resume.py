@@ -13,11 +13,11 @@ import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.files.errors import FileError
 from cologen.training.checkpoint import checkpoints
-from cologen.training.checkpoint.checkpoints import Folder, TrainingError, read
-from cologen.training.errors import NotFinite, Stopped
+from cologen.training.checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint
+from cologen.training.errors import NonFiniteLoss, RunStopped
 from cologen.training.listener import Listener
 from cologen.training.monitor.log import Log, read_log
-from cologen.training.run import Run
+from cologen.training.run import CurriculumRun
 from pack import ROOT
 from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_run import TASKS, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
@@ -36,7 +36,7 @@ def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, optimizer, ra
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     for stage, iteration in (("inpaint", 2), ("ground", 3), ("ground", 4)):
-        with pytest.raises(type(crash or Stopped())):
+        with pytest.raises(type(crash or RunStopped())):
             tiny_run(parts, recipe, listeners=[Log(parts), StopAt(stage, iteration, crash)]).train()
     assert (parts / "checkpoints").is_dir() and not (parts / "stages/2-ground.safetensors").exists()
     bank = tiny_run(parts, recipe, listeners=[Log(parts)]).train()
@@ -56,7 +56,7 @@ def test_kills_at_random_moments_leave_no_trace():
 
 def stopped_run(out, stage="ground", iteration=3, **settings):
     recipe = tiny_curriculum(LONG, **settings)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunStopped):
         tiny_run(out, recipe, listeners=[StopAt(stage, iteration)]).train()
     return recipe
 
@@ -66,7 +66,7 @@ def test_a_half_written_checkpoint_is_never_chosen(tmp_path):
     (good,) = list((tmp_path / "checkpoints").glob("2-ground-*3.safetensors"))
     stray = tmp_path / "checkpoints/.2-ground-000000004.safetensors.part"
     stray.write_bytes(good.read_bytes()[:1000])
-    folder = Folder(tmp_path / "checkpoints", "2-ground", 2)
+    folder = CheckpointFolder(tmp_path / "checkpoints", "2-ground", 2)
     assert folder.latest() == good and not stray.exists()
     good.write_bytes(good.read_bytes()[:-1000])
     with pytest.raises(TrainingError, match="2-ground-000000003.safetensors is no checkpoint that can be read") as said:
@@ -175,7 +175,7 @@ def test_a_run_that_began_with_a_bank_goes_on_without_being_told_again(tmp_path)
     recipe, host = tiny_curriculum(LONG), tiny_host()
     first = tiny_run(tmp_path / "first", recipe, host).train(only="inpaint")
     whole = tiny_run(tmp_path / "whole", recipe, host).train(first)
-    with pytest.raises(Stopped):
+    with pytest.raises(RunStopped):
         tiny_run(tmp_path / "parts", recipe, host, [StopAt("ground", 3)]).train(first)
     other = Bank(first.info, {name: tensor + 1 for name, tensor in first.tensors.items()})
     with pytest.raises(TrainingError, match="did not begin with this bank"):
@@ -221,7 +221,7 @@ def test_a_place_called_workspace_is_not_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save_file", forbidden)
     with pytest.raises(TrainingError, match="could not be written to .*: .*Permission denied") as caught:
-        Folder(tmp_path / "workspace", "one", 2).save(1, {"a": torch.zeros(1)}, {})
+        CheckpointFolder(tmp_path / "workspace", "one", 2).save(1, {"a": torch.zeros(1)}, {})
     assert "full" not in str(caught.value)
 
 
@@ -229,10 +229,10 @@ class Seen(Listener):
     def __init__(self):
         self.at = []
 
-    def sampled(self, trainer, sheet):
+    def on_samples(self, trainer, sheet):
         self.at.append(("sampled", trainer.iteration))
 
-    def validated(self, trainer, found):
+    def on_validation(self, trainer, found):
         self.at.append(("validated", trainer.iteration))
 
 
@@ -245,7 +245,7 @@ def test_what_was_due_when_a_run_was_cancelled_is_shown_when_it_goes_on(tmp_path
         Seen(),
     )
     tiny_run(tmp_path / "whole", recipe, listeners=[whole]).train()
-    sheet = Run.sheet
+    sheet = CurriculumRun.make_sample_sheet
 
     def cancelled(run, trainer):
         if trainer.iteration == at:
@@ -253,9 +253,9 @@ def test_what_was_due_when_a_run_was_cancelled_is_shown_when_it_goes_on(tmp_path
         return sheet(run, trainer)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "sheet", cancelled)
+        patch.setattr(CurriculumRun, "make_sample_sheet", cancelled)
         run = tiny_run(tmp_path / "parts", recipe, listeners=[before])
-        run.breaks = (KeyboardInterrupt,)
+        run.interrupts = (KeyboardInterrupt,)
         run.train()
     tiny_run(tmp_path / "parts", recipe, listeners=[after]).train()
     assert before.at + after.at == [*whole.at[: at - 1], *whole.at[at - 2 :]], "the validation before it comes again"
@@ -268,7 +268,7 @@ def test_no_memory_for_a_sample_does_not_end_the_run(tmp_path, monkeypatch, capl
     def too_large(run, trainer):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(Run, "sheet", too_large)
+    monkeypatch.setattr(CurriculumRun, "make_sample_sheet", too_large)
     assert list(tiny_run(tmp_path, recipe, listeners=[seen]).train().info.experts) == ["inpaint"]
     assert seen.at == [("validated", 2), ("validated", 4)]
     assert "Memory ran out while iteration 2 was sampled: training goes on without it" in caplog.text
@@ -295,11 +295,11 @@ def test_what_is_not_finite_leaves_its_ids_and_a_checkpoint_to_go_on_from(tmp_pa
     whole = tiny_run(tmp_path / "whole", recipe).train(only="inpaint")
     good = lessons["inpaint"].samples.target[bad].clone()
     lessons["inpaint"].samples.target[bad] = torch.inf
-    with pytest.raises(NotFinite):
+    with pytest.raises(NonFiniteLoss):
         tiny_run(tmp_path, recipe, lessons=lessons).train(only="inpaint")
     found = json.loads((tmp_path / "not-finite-inpaint.json").read_text())
     assert found["ids"] == [f"inpaint-{bad}"] and found["iteration"] > 0
-    _, state = read(Folder(tmp_path / "checkpoints", "1-inpaint", 1).latest())
+    _, state = read_checkpoint(CheckpointFolder(tmp_path / "checkpoints", "1-inpaint", 1).latest())
     assert state["iteration"] == found["iteration"]
     lessons["inpaint"].samples.target[bad] = good
     again = tiny_run(tmp_path, recipe, lessons=lessons).train(only="inpaint")
@@ -322,7 +322,7 @@ def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_pieces(tmp_path, monke
     monkeypatch.setattr(host.flux, "forward", small)
     with pytest.raises(TrainingError, match="Memory ran out 3 times in a row"):
         tiny_run(tmp_path, recipe, host).train(only="inpaint")
-    _, state = read(Folder(tmp_path / "checkpoints", "1-inpaint", 1).latest())
+    _, state = read_checkpoint(CheckpointFolder(tmp_path / "checkpoints", "1-inpaint", 1).latest())
     assert (state["iteration"], state["missed"]) == (4, 3)
     smaller = replace(recipe, settings=replace(recipe.settings, micro=2))
     listener = StopAt("inpaint", LONG)
@@ -342,7 +342,7 @@ def test_the_log_loses_what_will_be_done_again_and_half_a_line(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)) + '\n["no line"]\n{"stage": "ground", "iteration": 2, "ta')
     assert list(read_log(path)) == lines
-    with pytest.raises(Stopped):
+    with pytest.raises(RunStopped):
         tiny_run(tmp_path, recipe, listeners=[Log(tmp_path), StopAt("ground", 4)]).train()
     found = list(read_log(path))
     assert found[:-1] == [line for line in lines if line["stage"] == "inpaint" or line["iteration"] <= 3]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cologen.training.monitor.log import Log
 from cologen.training.objective import draw_times
-from cologen.training.timestep_curriculum import OPEN_BY, Pacing
+from cologen.training.timestep_curriculum import OPEN_BY, TimestepCurriculum
 from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_run import tiny_curriculum, tiny_host, tiny_run, tiny_trainer
 
@@ -32,41 +32,41 @@ def test_an_open_share_keeps_the_order_of_what_is_drawn():
 def phases(pacing, losses):
     found = []
     for loss in losses:
-        found.append(round(pacing.open(0.0) * pacing.phases))
-        pacing.hear(loss)
+        found.append(round(pacing.open_share(0.0) * pacing.phases))
+        pacing.update(loss)
     return found
 
 
 def test_the_next_phase_begins_when_the_loss_stands_still_and_only_then():
     falling = [1.0 - 0.01 * i for i in range(50)]
-    assert phases(Pacing(4, 5), falling) == [1] * 50
+    assert phases(TimestepCurriculum(4, 5), falling) == [1] * 50
     # the first loss is a low, then five that are none; a phase begins with a low of its own
-    assert phases(Pacing(3, 5), [1.0] * 20) == [1] * 6 + [2] * 6 + [3] * 8
+    assert phases(TimestepCurriculum(3, 5), [1.0] * 20) == [1] * 6 + [2] * 6 + [3] * 8
 
 
 def test_all_is_open_by_a_part_of_the_stage_whatever_the_loss_does():
-    pacing = Pacing(5, 10**6)
-    assert [pacing.open(done * OPEN_BY) for done in (0.0, 0.25, 0.5, 0.75, 1.0)] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert pacing.open(1.0) == 1.0 and Pacing(1, 1).open(0.0) == 1.0
+    pacing = TimestepCurriculum(5, 10**6)
+    assert [pacing.open_share(done * OPEN_BY) for done in (0.0, 0.25, 0.5, 0.75, 1.0)] == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert pacing.open_share(1.0) == 1.0 and TimestepCurriculum(1, 1).open_share(0.0) == 1.0
 
 
 def test_a_phase_that_time_opened_is_over_when_the_loss_stands_still_in_it():
-    pacing = Pacing(4, 5)
+    pacing = TimestepCurriculum(4, 5)
     for i in range(20):
-        assert pacing.open(0.0) == 0.25
-        pacing.hear(1.0 - 0.01 * i)
-    assert pacing.open(OPEN_BY / 3) == 0.5
+        assert pacing.open_share(0.0) == 0.25
+        pacing.update(1.0 - 0.01 * i)
+    assert pacing.open_share(OPEN_BY / 3) == 0.5
     for _ in range(6):  # higher than ever before, but a low of its own at first
-        assert pacing.open(OPEN_BY / 3) == 0.5
-        pacing.hear(2.0)
-    assert pacing.open(OPEN_BY / 3) == 0.75
+        assert pacing.open_share(OPEN_BY / 3) == 0.5
+        pacing.update(2.0)
+    assert pacing.open_share(OPEN_BY / 3) == 0.75
 
 
 def test_a_stage_begins_with_noise_and_ends_with_everything():
     trainer = tiny_trainer(tiny_host(), batch=64, iterations=20, time_phases=4, patience=10**6)
 
     def times():
-        return torch.cat([batch.times for batch in trainer.batches()])
+        return torch.cat([batch.times for batch in trainer.draw_batches()])
 
     plain = draw_times(50_000, torch.Generator().manual_seed(0))
     assert times().min() >= plain.quantile(0.75) - 0.01

@@ -13,9 +13,9 @@ from cologen.training.base.compile import compile_blocks
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.data.batch_sampler import sample_indices
 from cologen.training.distributed import ranks
-from cologen.training.errors import NotFinite
-from cologen.training.objective import side, usage
-from cologen.training.validate import TIMES, draw, validate
+from cologen.training.errors import NonFiniteLoss
+from cologen.training.objective import sign_of_gap, usage
+from cologen.training.validate import TIMES, sample_task, validate
 from naive import Naive
 from tiny_run import REAL_HEADS, SMALL, TASKS, gradients, tiny_curriculum, tiny_host, tiny_run, tiny_trainer
 
@@ -42,7 +42,7 @@ def same(found, expected):
 def whole_batch(trainer):
     """The iteration as one batch of one task."""
     micro, trainer.settings = trainer.settings, replace(trainer.settings, micro=0)
-    (batch,) = trainer.batches()
+    (batch,) = trainer.draw_batches()
     trainer.settings = micro
     return batch
 
@@ -102,7 +102,7 @@ def with_noise(trainer, seed=11):
             drawn[block, sample] = torch.randn(trainer.newest + 1, generator=g)
         return drawn[block, sample]
 
-    trainer.noise = lambda batch: lambda block, like: torch.stack([of(block, each) for each in batch.seeds])
+    trainer.make_router_noise = lambda batch: lambda block, like: torch.stack([of(block, each) for each in batch.seeds])
     return lambda batch: {block: torch.stack([of(block, each) for each in batch.seeds]) for block in BLOCKS}
 
 
@@ -136,7 +136,7 @@ def test_pieces_of_any_size_give_the_whole_batchs_gradients(host, micro, replay)
     assert close(pieces, whole, 1e-5)
     for one, other in zip(vars(piecewise).values(), vars(all_at_once).values()):
         assert one == pytest.approx(other, rel=1e-5)
-    batches = tiny_trainer(host, batch=5, replay=replay, micro=micro).batches()
+    batches = tiny_trainer(host, batch=5, replay=replay, micro=micro).draw_batches()
     sizes = [(batch.task, len(batch.ids)) for batch in batches]
     assert sum(size for _, size in sizes) == 5 and max(size for _, size in sizes) <= micro
     assert ("inpaint" in dict(sizes)) == (replay > 0)
@@ -146,7 +146,9 @@ def test_pieces_are_pushed_as_the_whole_batchs_usage_with_noise_says(host):
     trainer = tiny_trainer(host, batch=5)
     noisy = gradients(trainer)[1].used
     with torch.no_grad():
-        still = float(usage(trainer.routes(whole_batch(trainer)).values(), trainer.newest))
+        still = float(
+            usage(trainer.noise_and_weave(whole_batch(trainer), trainer.bank).source.routes.values(), trainer.newest)
+        )
     assert abs(noisy - still) > 0.05
     # above what any piece alone adds up to, and on the other side of usage without noise
     for rho in (noisy - 0.01, (noisy + still) / 2):
@@ -161,15 +163,17 @@ def test_a_usage_that_has_reached_rho_is_pushed_nowhere_however_the_batch_is_cut
         pulled, _ = gradients(tiny_trainer(host, batch=5, rho=reached, veteran=100.0, micro=micro))
         assert close(pulled, gradients(tiny_trainer(host, batch=5, veteran=0.0))[0], 1e-5)
     gaps = torch.tensor([-0.1, -1e-8, 0.0, 1e-8, 0.1])
-    assert side(gaps).tolist() == [-1, 0, 0, 0, 1]
+    assert sign_of_gap(gaps).tolist() == [-1, 0, 0, 0, 1]
 
 
 def test_replayed_samples_count_for_the_task_but_not_for_usage(host):
     trainer = tiny_trainer(host, batch=6, replay=0.5)
-    own, other = sorted(trainer.batches(), key=lambda batch: batch.task != "ground")
+    own, other = sorted(trainer.draw_batches(), key=lambda batch: batch.task != "ground")
     assert own.task == "ground" and other.task == "inpaint"
     with torch.no_grad():
-        errors, routes = zip(*(trainer.errors(batch, trainer.noise(batch)) for batch in (own, other)))
+        errors, routes = zip(
+            *(trainer.measure_errors(batch, trainer.make_router_noise(batch)) for batch in (own, other))
+        )
     _, step = gradients(trainer)
     assert step.task == pytest.approx(float(torch.cat(errors).mean()), rel=1e-6)
     chosen = [int(expert) for route in routes[0].values() for expert in route.expert]
@@ -177,17 +181,17 @@ def test_replayed_samples_count_for_the_task_but_not_for_usage(host):
 
 
 def test_an_iteration_of_replayed_samples_alone_has_no_veteran_loss(host):
-    step = tiny_trainer(host, replay=1.0).step()
+    step = tiny_trainer(host, replay=1.0).train_iteration()
     assert step.veteran == 0 and step.usage == (0, 0) and step.task > 0
 
 
 def test_checkpointed_blocks_change_neither_losses_nor_gradients(host):
     plain, spared = (tiny_trainer(host, checkpointing=on, replay=0.3, micro=3) for on in (False, True))
-    assert plain.spare is None and spared.spare
+    assert plain.checkpointing_options is None and spared.checkpointing_options
     for _ in range(2):
         (expected, one), (found, other) = gradients(plain), gradients(spared)
         assert same(found, expected) and one == other
-        plain.step(), spared.step()
+        plain.train_iteration(), spared.train_iteration()
     assert same(spared.trained, plain.trained)
 
 
@@ -197,7 +201,7 @@ def test_checkpointed_blocks_give_their_activations_up(host):
         sizes = []
         trainer = tiny_trainer(host, checkpointing=on)
         with torch.autograd.graph.saved_tensors_hooks(lambda t, out=sizes: out.append(t.numel()) or t, lambda t: t):
-            trainer.errors(whole_batch(trainer), trainer.noise(whole_batch(trainer)))
+            trainer.measure_errors(whole_batch(trainer), trainer.make_router_noise(whole_batch(trainer)))
         held[on] = sum(sizes)
     assert held[True] < held[False] / 2
 
@@ -210,7 +214,7 @@ def test_compiled_blocks_change_nothing_and_share_their_graphs():
     one, other = tiny_trainer(plain), tiny_trainer(host, checkpointing=True)
     with torch._dynamo.config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
         for _ in range(2):  # the second forward has another source
-            assert one.step() == other.step()
+            assert one.train_iteration() == other.train_iteration()
     assert traced and same(other.trained, one.trained)
 
 
@@ -220,7 +224,7 @@ def test_what_is_frozen_gets_no_gradient_and_stays_to_the_bit(host):
     older = {name: tensor.clone() for name, tensor in trainer.bank.tensors.items() if name not in trainer.trained}
     start = {name: tensor.detach().clone() for name, tensor in trainer.trained.items()}
     for _ in range(3):
-        trainer.step()
+        trainer.train_iteration()
     assert {name.split(".")[1] for name in trainer.trained} == {"edit"}
     assert {name.split(".")[1] for name in older} == {"inpaint", "ground"}
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in host.flux.parameters())
@@ -270,21 +274,21 @@ def test_an_iteration_that_does_not_fit_is_skipped_whole_and_counted(monkeypatch
     trainer, untouched = tiny_trainer(host, micro=2), tiny_trainer(tiny_host(), micro=2)
     out_of_memory(host, monkeypatch, {2, 6, 7})  # two pieces each: the second of the first, and so on
     before = {name: tensor.detach().clone() for name, tensor in trainer.trained.items()}
-    assert trainer.step() is None and trainer.missed == 1 and trainer.iteration == 1
+    assert trainer.train_iteration() is None and trainer.missed == 1 and trainer.iteration == 1
     assert same(trainer.trained, before) and all(tensor.grad is None for tensor in trainer.trained.values())
     untouched.iteration = 1
-    assert trainer.step() == untouched.step() and same(trainer.trained, untouched.trained)
-    assert trainer.step() is None and trainer.step() is None and trainer.missed == 3
-    assert trainer.step() is not None and trainer.misses_in_a_row == 0
+    assert trainer.train_iteration() == untouched.train_iteration() and same(trainer.trained, untouched.trained)
+    assert trainer.train_iteration() is None and trainer.train_iteration() is None and trainer.missed == 3
+    assert trainer.train_iteration() is not None and trainer.misses_in_a_row == 0
 
 
 def test_three_misses_in_a_row_end_in_a_sentence(monkeypatch):
     host = tiny_host()
     trainer = tiny_trainer(host, micro=2)
     out_of_memory(host, monkeypatch, range(100))
-    assert trainer.step() is None and trainer.step() is None
+    assert trainer.train_iteration() is None and trainer.train_iteration() is None
     with pytest.raises(TrainingError, match="Memory ran out 3 times in a row .micro is 2.: set micro") as caught:
-        trainer.step()
+        trainer.train_iteration()
     assert "\n" not in str(caught.value)
 
 
@@ -293,7 +297,7 @@ def test_everyones_samples_are_all_ranks_shares(monkeypatch):
     trainer = tiny_trainer(tiny_host(), batch=8)
 
     def ids(**how):
-        return sum((batch.ids for batch in trainer.batches(**how)), ())
+        return sum((batch.ids for batch in trainer.draw_batches(**how)), ())
 
     whole = ids()
     monkeypatch.setattr(ranks, "count", lambda: 2)
@@ -301,7 +305,7 @@ def test_everyones_samples_are_all_ranks_shares(monkeypatch):
     for rank in range(2):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         shares.append(ids())
-        assert ids(everyone=True) == whole
+        assert ids(all_ranks=True) == whole
     assert [len(share) for share in shares] == [4, 4] and sorted(sum(shares, ())) == sorted(whole)
 
 
@@ -310,20 +314,20 @@ def test_what_is_not_finite_names_its_samples_and_touches_no_weight(where):
     trainer = tiny_trainer(tiny_host(), micro=2)
     before = {name: tensor.detach().clone() for name, tensor in trainer.trained.items()}
     if where == "loss":
-        trainer.lessons["ground"].samples.target[:] = torch.nan
-        expected = trainer.batches()[0].ids
+        trainer.datasets["ground"].samples.target[:] = torch.nan
+        expected = trainer.draw_batches()[0].ids
     else:
         next(iter(trainer.trained.values())).register_hook(lambda grad: grad * torch.inf)
-        expected = sum((batch.ids for batch in trainer.batches()), ())
-    with pytest.raises(NotFinite, match="not finite at iteration 0: look at the samples named in not") as caught:
-        trainer.step()
-    assert caught.value.ids == expected and set(expected) <= set(trainer.lessons["ground"].samples.ids)
+        expected = sum((batch.ids for batch in trainer.draw_batches()), ())
+    with pytest.raises(NonFiniteLoss, match="not finite at iteration 0: look at the samples named in not") as caught:
+        trainer.train_iteration()
+    assert caught.value.ids == expected and set(expected) <= set(trainer.datasets["ground"].samples.ids)
     assert same(trainer.trained, before)
 
 
 def test_an_epoch_sees_every_taught_lesson_once_and_none_that_is_held_out(host):
     trainer = tiny_trainer(host, batch=5)
-    stage, lessons = trainer.stage, trainer.lessons["ground"]
+    stage, lessons = trainer.stage, trainer.datasets["ground"]
     taught = {"ground": lessons.train_count}
     seen = [slot for k in range(11) for slot in sample_indices(7, 1, k, stage, taught)]
     assert lessons.train_count == 11 and len(seen) == 5 * 11
@@ -349,7 +353,7 @@ def test_the_routers_noise_fades_over_the_end_of_the_stage(host):
     trainer = tiny_trainer(host, iterations=10, noise_end=0.6)
     scales = []
     for trainer.iteration in range(10):
-        scales.append(trainer.noise(whole_batch(trainer)).scale)
+        scales.append(trainer.make_router_noise(whole_batch(trainer)).scale)
     assert scales == pytest.approx([1, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
 
 
@@ -357,7 +361,7 @@ def test_the_average_is_what_a_stage_leaves_and_what_is_validated(host):
     trainer = tiny_trainer(host, ema=0.5)
     average = {name: tensor.detach().clone() for name, tensor in trainer.trained.items()}
     for k in range(4):
-        trainer.step()
+        trainer.train_iteration()
         keep = min(0.5, (1 + k) / (10 + k))
         average = {name: keep * average[name] + (1 - keep) * trainer.trained[name].detach() for name in average}
     result = trainer.result()
@@ -367,7 +371,7 @@ def test_the_average_is_what_a_stage_leaves_and_what_is_validated(host):
     for name, tensor in plain.trained.items():
         tensor.data.copy_(result.tensors[name])
     assert validate(plain) == validate(trainer)
-    assert torch.equal(draw(plain, "ground", 1)[0], draw(trainer, "ground", 1)[0])
+    assert torch.equal(sample_task(plain, "ground", 1)[0], sample_task(trainer, "ground", 1)[0])
 
 
 def test_validation_is_the_same_number_twice_and_no_part_of_training(host):
@@ -375,14 +379,14 @@ def test_validation_is_the_same_number_twice_and_no_part_of_training(host):
     first = validate(watched)
     assert validate(watched) == first and list(first) == ["inpaint", "ground"]
     for _ in range(2):
-        assert quiet.step() == watched.step()
+        assert quiet.train_iteration() == watched.train_iteration()
         assert validate(watched) != first
     assert same(watched.trained, quiet.trained)
 
 
 def test_validation_is_the_mean_error_at_fixed_times_of_what_is_held_out(host):
     trainer = tiny_trainer(host)
-    lessons = trainer.lessons["ground"]
+    lessons = trainer.datasets["ground"]
     found = validate(trainer)["ground"]
     noise = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     x0, errors = (lessons.samples.target[11:] - 0.1159) * 0.3611, []

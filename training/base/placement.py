@@ -18,7 +18,7 @@ def settle(flux: nn.Module, settings: Settings, device: str) -> None:
     if settings.base_weights != "plain":
         narrow_blocks(flux, settings.base_weights, device)
     refuse_large_base(flux, settings, device, free_on(device))
-    if ranks.sharing(settings):
+    if ranks.is_sharded(settings):
         shard_blocks(flux, device)
     if settings.offload:
         let_blocks_visit(flux, device)

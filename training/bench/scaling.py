@@ -16,16 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import Flux, FluxParams
-from ...prw.router import Route
-from ...prw.select_experts import make_selector
+from ...prw.flux.inputs import FluxInputs
+from ...prw.select_experts import BlockNoise, make_selector
+from ..batch import Batch, NoisedBatch
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
+from ..forward import SourceContext
 from ..listener import Listener
-from ..loop import StageTrainer
 from ..monitor.log import LOG_FILE, Log, read_log
-from ..runner import Runner
+from ..run import Run
+from ..trainer import StageTrainer
 from .shapes import Shapes
 from .timing import describe_run
 from .training import make_trainer
@@ -70,25 +73,29 @@ class NappingTrainer(StageTrainer):
     seconds: float
     """Of all naps of an iteration."""
 
-    def taught(self, batch, noise) -> tuple[Tensor, dict[str, Route], float]:
-        pick, blocks = make_selector(self.bank, self.routing(batch.task), noise), self.bank.info.base.blocks()
-        h = batch.source.flatten(1)[:, None, : self.bank.info.base.hidden_size].to(self.device).float()
+    def noise_and_weave(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
+        pick, blocks = make_selector(bank, self.make_routing(batch.task), router_noise), bank.info.base.blocks()
+        h = batch.source.flatten(1)[:, None, : bank.info.base.hidden_size].to(self.device).float()
         h.requires_grad_()  # or the first block would not nap on the way back
         routes = {}
         for block in blocks:
             h = Nap.apply(h, self.seconds / 2 / len(blocks))
             weave = pick(block, h)
             h, routes[block] = h + weave.residual(h, "k") + weave.residual(h, "v"), weave.route
-        return h.square().mean((1, 2)), routes, 0.0
+        zeros = torch.zeros_like(h)  # the loss is then the mean of h squared
+        return NoisedBatch(zeros, zeros, FluxInputs(h, batch.times, h, None), SourceContext({}, routes))
+
+    def predict(self, batch: Batch, noised: NoisedBatch) -> tuple[Tensor, float]:
+        return noised.inputs.x, 0.0
 
 
-class BareRunner(Runner):
+class BareRun(Run):
     """The loop that all training runs in; it never validates or draws."""
 
-    def validation(self, trainer):
+    def validate(self, trainer):
         raise NotImplementedError
 
-    def sheet(self, trainer):
+    def make_sample_sheet(self, trainer):
         raise NotImplementedError
 
 
@@ -99,10 +106,10 @@ class CheckpointTimer(Listener):
         self.since = 0.0
         self.seconds: list[float] = []
 
-    def stepped(self, trainer, step) -> None:
+    def on_iteration(self, trainer, step) -> None:
         self.since = time.perf_counter()
 
-    def saved(self, trainer, path) -> None:
+    def on_checkpoint(self, trainer, path) -> None:
         self.seconds.append(time.perf_counter() - self.since)
 
 
@@ -114,7 +121,7 @@ def bench_scaling(shapes: Shapes, seconds: float, batch: int, iterations: int, d
         )
     # side by side, each by itself: they compete for the machine then as they do together
     alone = time_iterations(shapes, seconds, batch, iterations, device)
-    with ranks.joined(device) as rank_device:
+    with ranks.join(device) as rank_device:
         together, processes = time_iterations(shapes, seconds, batch, iterations, rank_device), ranks.count()
     if not together:
         return {}
@@ -141,8 +148,8 @@ def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int,
     with TemporaryDirectory() as name:
         out = Path(ranks.from_first(name))
         timer = CheckpointTimer()
-        runner = BareRunner(host, UNUSED, {}, UNUSED, out, listeners=[Log(out), timer])
-        runner.go_on(trainer, runner.checkpoints(trainer.stage, 1, trainer.settings))
+        runner = BareRun(host, UNUSED, {}, UNUSED, out, listeners=[Log(out), timer])
+        runner.run_trainer(trainer, runner.open_checkpoints(trainer.stage, 1, trainer.settings))
         ranks.wait()
         if ranks.rank() > 0:
             return {}

@@ -21,14 +21,14 @@ from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import Flux
 from ...prw.flux.inputs import EncodedPrompt
-from ..add_expert import empty_bank, grown
+from ..add_expert import add_expert, make_empty_bank
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.samples import EncodedSamples
 from ..forward import EMBEDDED_CHECKPOINTING
-from ..loop import StageTrainer
-from ..objective import noised, task_loss, usage, usage_of_all
+from ..objective import add_noise, count_usage, task_loss, usage
 from ..recipes.curriculum import Settings, Stage
-from ..trainer import Work
+from ..stage_context import StageContext
+from ..trainer import StageTrainer
 from .shapes import Shapes
 from .timing import describe_run, measure_peaks, time_in_turn
 
@@ -43,7 +43,7 @@ def bench_training(
     """Time and memory of an iteration, ours over the peer's, and what drawing batches and the veteran loss take of ours."""
     flux = shapes.make_flux(dtype, device)
     trainer = make_trainer(shapes, EmbeddedHost(flux, dtype), batch, checkpointing=checkpointing)
-    steps = {"prw": trainer.step, "lora_concat": make_lora_step(copy.deepcopy(flux), trainer)}
+    steps = {"prw": trainer.train_iteration, "lora_concat": make_lora_step(copy.deepcopy(flux), trainer)}
     seconds = time_in_turn(steps, repeats, device)
     kept = {name: count_saved_bytes(step, flux) for name, step in steps.items()}
     return {
@@ -52,7 +52,7 @@ def bench_training(
         "memory_prw_over_lora_concat": kept["prw"] / kept["lora_concat"],
         "kept_mib": {name: count / 2**20 for name, count in kept.items()},
         "peak_mib": measure_peaks(steps, device),
-        "loader_share": time_call(trainer.batches, repeats) / seconds["prw"],
+        "loader_share": time_call(trainer.draw_batches, repeats) / seconds["prw"],
         "usage_share": time_call(make_usage_step(trainer), repeats) / seconds["prw"],
         "batch": batch,
         "checkpointing": checkpointing,
@@ -64,7 +64,7 @@ def make_trainer(
     shapes: Shapes,
     host: EmbeddedHost,
     batch: int,
-    kind: Callable[[Work, Bank], T] = StageTrainer,
+    kind: Callable[[StageContext, Bank], T] = StageTrainer,
     iterations: int = 10**6,
     **changes: Any,
 ) -> T:
@@ -72,14 +72,14 @@ def make_trainer(
     rank = shapes.expert_rank
     settings = Settings(rank=rank, alpha=2.0 * rank, text_drop=0.0, validate_every=0, sample_every=0, **changes)
     stages = [Stage(name=name, iterations=iterations, batch=batch) for name in ("inpaint", "ground")]
-    bank = empty_bank(Base.of(host.flux), settings)
+    bank = make_empty_bank(Base.of(host.flux), settings)
     for stage in stages:
-        bank = grown(bank, stage, settings, 0)
+        bank = add_expert(bank, stage, settings, 0)
     assert isinstance(host.flux, Flux)
     datasets = {name: random_samples(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
     first = datasets["ground"].samples
     empty = EncodedPrompt(first.context[:1], first.pooled[:1])
-    return kind(Work(host, stages[1], 1, settings, datasets, empty, 0, EMBEDDED_CHECKPOINTING), bank)
+    return kind(StageContext(host, stages[1], 1, settings, datasets, empty, 0, EMBEDDED_CHECKPOINTING), bank)
 
 
 def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> MemoryDataset:
@@ -105,10 +105,10 @@ def make_lora_step(flux: Flux, trainer: StageTrainer) -> Callable[[], None]:
     device, dtype = trainer.device, trainer.host.dtype
 
     def step() -> None:
-        for batch in trainer.batches():
+        for batch in trainer.draw_batches():
             target, source = (trainer.host.latent_in(part.to(device)).float() for part in (batch.target, batch.source))
             times, eps = batch.times.to(device), batch.noise.to(device)
-            both = torch.cat((noised(target, eps, times), source), dim=2).to(dtype)
+            both = torch.cat((add_noise(target, eps, times), source), dim=2).to(dtype)
             context, pooled = batch.context.to(device, dtype), batch.pooled.to(device, dtype)
             guidance = torch.ones_like(times) if flux.params.guidance_embed else None
             velocity = flux(both, times, context, pooled, guidance)[:, :, : target.shape[2]]
@@ -122,14 +122,14 @@ def make_lora_step(flux: Flux, trainer: StageTrainer) -> Callable[[], None]:
 
 def make_usage_step(trainer: StageTrainer) -> Callable[[], object]:
     """A call of what the veteran loss adds: usage, its gradient and the log, from routes at hand."""
-    batch = trainer.batches()[0]
+    batch = trainer.draw_batches()[0]
     with torch.no_grad():
-        routes = list(trainer.errors(batch, trainer.noise(batch))[1].values())
+        routes = list(trainer.measure_errors(batch, trainer.make_router_noise(batch))[1].values())
     routes = [route._replace(probs=route.probs.detach().requires_grad_(True)) for route in routes]
 
     def run() -> Tensor:
         usage(routes, trainer.newest).backward()
-        return usage_of_all(routes, trainer.newest + 1)
+        return count_usage(routes, trainer.newest + 1)
 
     return run
 

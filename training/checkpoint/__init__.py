@@ -1,1 +1,1 @@
-"""What makes a run killable: checkpoints, the folder of a run, and folders that refuse what they are not of."""
+"""What makes a run killable: checkpoints, the folder of a run, and folders that refuse what does not belong to them."""

@@ -1,6 +1,6 @@
 """What a stopped stage needs to go on, in one safetensors file: written whole or not at all, the last few kept.
 
-There is no random state in it: what iteration k draws follows from the seed and k (lessons.py).
+There is no random state in it: what iteration k draws follows from the seed and k (data/batch_sampler.py).
 """
 
 import errno
@@ -24,20 +24,20 @@ class TrainingError(RuntimeError):
     """Something a person can act on: one sentence."""
 
 
-def write(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     try:
         with atomic_write(path) as partial:
             contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             save_file(contents, partial, {KEY: json.dumps({"version": VERSION, **state})})
     except (OSError, SafetensorError) as error:
-        raise TrainingError(_why(path, error)) from None
+        raise TrainingError(_describe_failure(path, error)) from None
 
 
-def _why(path: Path, error: Exception) -> str:
+def _describe_failure(path: Path, error: Exception) -> str:
     full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in str(error).lower()
-    found = "the disk is full" if full else shorten(error)
+    reason = "the disk is full" if full else shorten(error)
     return (
-        f"The checkpoint could not be written to {path.parent}: {found}; the last good one is intact: make room there, "
+        f"The checkpoint could not be written to {path.parent}: {reason}; the last good one is intact: make room there, "
         f"then resume."
     )
 
@@ -49,7 +49,7 @@ def _discard(path: Path) -> None:
         pass  # a read-only folder: the write said so already
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {}).get(KEY, "null"))
@@ -61,7 +61,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, state
 
 
-class Folder:
+class CheckpointFolder:
     """The checkpoints of one stage: NAME-ITERATION.safetensors."""
 
     def __init__(self, path: Path, name: str, keep: int):
@@ -69,21 +69,21 @@ class Folder:
 
     def save(self, iteration: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
         path = self.path / f"{self.name}-{iteration:09}{SUFFIX}"
-        write(path, tensors, state)
-        for old in self.all()[: -self.keep]:
+        write_checkpoint(path, tensors, state)
+        for old in self.list()[: -self.keep]:
             _discard(old)
         return path
 
-    def all(self) -> list[Path]:
-        """Oldest first; what a crash left half written has another name and is cleared away."""
+    def list(self) -> list[Path]:
+        """The files, oldest first; what a crash left half written has another name and is cleared away."""
         for stray in self.path.glob(f".{self.name}-*{PART}"):
             _discard(stray)
         return sorted(self.path.glob(f"{self.name}-*{SUFFIX}"))
 
     def clear(self) -> None:
-        """Once the stage is over."""
-        for path in self.all():
+        """Delete all, once the stage is over."""
+        for path in self.list():
             _discard(path)
 
     def latest(self) -> Path | None:
-        return next(reversed(self.all()), None)
+        return next(reversed(self.list()), None)

@@ -1,4 +1,4 @@
-"""Folders that say what their files depend on: who comes with something else is refused, not mixed in."""
+"""Folders that record what their files depend on; a run with anything else is refused, not mixed in."""
 
 import json
 from collections.abc import Mapping
@@ -9,24 +9,24 @@ from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import shorten
 
 
-def claim(path: Path, about: Mapping[str, Any], holds: str, advice: str) -> None:
-    """`path` is the file that says it; the first to come writes it."""
+def claim_folder(path: Path, about: Mapping[str, Any], holds: str, advice: str) -> None:
+    """Check the record at `path`, or write it where there is none."""
     if path.exists():
-        refuse_other(path, about, holds, advice)
+        check_record(path, about, holds, advice)
         return
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
-def refuse_other(path: Path, about: Mapping[str, Any], holds: str, advice: str) -> dict[str, Any]:
-    """All that the file says, of which `about` may be a part."""
+def check_record(path: Path, about: Mapping[str, Any], holds: str, advice: str) -> dict[str, Any]:
+    """Check that the record agrees with `about`, which may be a part of it; return all of it."""
     try:
-        theirs = dict(json.loads(path.read_text(encoding="utf-8")))
+        record = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError):
         raise ValueError(f"{path} cannot be read any more: {advice}.") from None
-    for key, mine in json.loads(json.dumps(about)).items():
-        if (found := theirs.get(key)) != mine:
+    for key, value in json.loads(json.dumps(about)).items():
+        if (found := record.get(key)) != value:
             raise ValueError(
-                f"{path.parent} holds {holds} ({key}: {shorten(found)} there, {shorten(mine)} here): {advice}."
+                f"{path.parent} holds {holds} ({key}: {shorten(found)} there, {shorten(value)} here): {advice}."
             )
-    return theirs
+    return record

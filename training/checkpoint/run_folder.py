@@ -1,4 +1,14 @@
-"""The folder of a run: what it is of, the bank it began with, and files that are there whole or not at all."""
+"""The folder of a run: what it is of, the bank it began with, and files that are there whole or not at all.
+
+bank.safetensors           the result so far
+stages/N-NAME.safetensors  the bank as it stood after each stage
+stages/N-NAME.features.safetensors   what sampling with features needs, where a stage learned them so
+stages/start.safetensors   the bank that the first stage was given, if any
+checkpoints/               where the running stage can go on
+log.jsonl, samples/        what happened
+features/                  what an encoder sees in the samples, where a stage asks for it
+run.json                   what this folder is of
+"""
 
 import hashlib
 import json
@@ -10,6 +20,7 @@ from typing import Any
 import torch
 
 from ...prw.bank.bank import Bank
+from ...prw.bank.shapes import keys_of
 from ...prw.base_model import Base
 from ...prw.files.atomic_write import PART, atomic_write
 from ..distributed import ranks
@@ -17,7 +28,7 @@ from ..recipes.curriculum import Curriculum, Settings, Stage
 from .checkpoints import TrainingError
 
 BANK, START, RUN = "bank.safetensors", "start", "run.json"
-FREE = (
+CHANGEABLE = (
     "micro",
     "checkpointing",
     "compile",
@@ -30,59 +41,70 @@ FREE = (
     "sample_steps",
 )
 """Settings that may change between two parts of a run."""
-YOUNG = ("time_phases", "patience", "shared", "features", "encoder", "feature_size", "feature_weight", "base_weights")
-"""What recipes have only lately: runs from before it go on."""
+LATER_FIELDS = (
+    "time_phases",
+    "patience",
+    "shared",
+    "features",
+    "encoder",
+    "feature_size",
+    "feature_weight",
+    "base_weights",
+)
+"""Fields that recipes have only lately: runs from before them go on."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
     out: Path
 
-    def stage(self, label: str) -> Path:
+    def stage_path(self, label: str) -> Path:
         return self.out / "stages" / f"{label}.safetensors"
 
-    def begun(
+    def begin(
         self, curriculum: Curriculum, seed: int, base: Base, bank: Bank | None, more: Sequence = ()
     ) -> Bank | None:
-        """The bank that the first stage is given, kept here so that the run goes on without being told again.
+        """Begin or go on; return the bank that the first stage is given, which is kept here.
 
         Refuses what belongs to another run; `more` is what else decides its result.
         """
         if bank is not None and (refusal := bank.info.base.refusal(base)):
             raise TrainingError(refusal)
-        mine, start = {"recipe": fingerprint(curriculum, seed, more), "base": asdict(base)}, self.stage(START)
+        identity, start = {"recipe": fingerprint(curriculum, seed, more), "base": asdict(base)}, self.stage_path(START)
         with ranks.first_alone():
             if (self.out / RUN).exists():
-                bank = self._known(mine, start, bank)
+                bank = self._open_start(identity, start, bank)
             elif ranks.rank() == 0:
                 if bank is not None:
                     bank.save(start)
-                self.note(RUN, mine)
+                self.write_json(RUN, identity)
             else:
                 raise TrainingError(
                     f"{self.out} of process {ranks.rank()} is not the folder that process 0 writes to: give all nodes "
                     f"one shared folder with --out."
                 )
         if ranks.rank() == 0:
-            self._clear()
+            self._clear_partial()
         return bank
 
-    def _known(self, mine: dict, start: Path, bank: Bank | None) -> Bank | None:
-        self._refuse_other(mine)
+    def _open_start(self, identity: dict[str, Any], start: Path, bank: Bank | None) -> Bank | None:
+        self._check_identity(identity)
         known = Bank.open(start) if start.exists() else None
-        if bank is not None and (known is None or not equal(bank, known)):
+        if bank is not None and (known is None or not is_equal(bank, known)):
             raise TrainingError(
                 f"The run in {self.out} did not begin with this bank: give it the one that it began with, or choose another "
                 f"folder."
             )
         return known
 
-    def _refuse_other(self, mine: dict) -> None:
+    def _check_identity(self, identity: dict[str, Any]) -> None:
         try:
-            theirs = json.loads((self.out / RUN).read_text(encoding="utf-8"))
-            base, found = (Base(**{**each, "probe": tuple(each["probe"])}) for each in (theirs["base"], mine["base"]))
+            record = json.loads((self.out / RUN).read_text(encoding="utf-8"))
+            base, found = (
+                Base(**{**each, "probe": tuple(each["probe"])}) for each in (record["base"], identity["base"])
+            )
             # the probe not to the last bit: a run may go on on another device
-            same = theirs["recipe"] == mine["recipe"] and not base.refusal(found) and not base.doubt(found)
+            same = record["recipe"] == identity["recipe"] and not base.refusal(found) and not base.doubt(found)
         except (ValueError, KeyError, TypeError):
             same = False
         if not same:
@@ -91,13 +113,13 @@ class RunFolder:
                 f"or delete this one."
             )
 
-    def _clear(self) -> None:
-        """What a kill left half written."""
+    def _clear_partial(self) -> None:
+        """Delete what a kill left half written."""
         for folder in (self.out, *(self.out / name for name in ("stages", "samples", "lessons", "features"))):
             for stray in folder.glob(f".*{PART}"):
                 stray.unlink(missing_ok=True)
 
-    def note(self, name: str, data) -> None:
+    def write_json(self, name: str, data: Any) -> None:
         try:
             with atomic_write(self.out / name) as partial:
                 partial.write_text(json.dumps(data), encoding="utf-8")
@@ -107,20 +129,42 @@ class RunFolder:
             ) from None
 
 
-def equal(one: Bank, other: Bank) -> bool:
+def is_equal(one: Bank, other: Bank) -> bool:
     return one.info == other.info and all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
 
 
-def decided(part: Stage | Settings) -> dict[str, Any]:
-    """Its fields; what runs of old had not only where it does something."""
-    fresh = {field.name: field.default for field in fields(part) if field.name in YOUNG}
+def list_deciding(part: Stage | Settings) -> dict[str, Any]:
+    """Its fields; those of LATER_FIELDS only where they differ from their defaults."""
+    fresh = {field.name: field.default for field in fields(part) if field.name in LATER_FIELDS}
     return {name: value for name, value in asdict(part).items() if name not in fresh or value != fresh[name]}
 
 
 def fingerprint(curriculum: Curriculum, seed: int, more: Sequence = ()) -> str:
-    """Of everything that decides the result."""
-    settings = {key: value for key, value in decided(curriculum.settings).items() if key not in FREE}
-    stages = [decided(stage) for stage in curriculum.stages]
+    """Hash everything that decides the result."""
+    settings = {key: value for key, value in list_deciding(curriculum.settings).items() if key not in CHANGEABLE}
+    stages = [list_deciding(stage) for stage in curriculum.stages]
     sets = [curriculum.data] if curriculum.data else []  # runs of old had none
     decides = json.dumps([settings, stages, curriculum.toy, seed, *sets, *more], default=str)
     return hashlib.blake2b(decides.encode(), digest_size=16).hexdigest()
+
+
+def format_label(stage: Stage, number: int) -> str:
+    """A stage's part of file names; counted from 1, as people do."""
+    return f"{number + 1}-{stage.name}"
+
+
+def open_stage_bank(path: Path, bank: Bank, stage: Stage) -> Bank:
+    """Open what a stage left; refuse it where one of the earlier stages, which made `bank`, was trained only after it."""
+    later = Bank.open(path)
+    older = bank.info.experts.keys() - set(stage.along)
+    lost = [name for name in older if name not in later.info.experts or not has_same_expert(bank, later, name)]
+    if lost:
+        raise TrainingError(
+            f"{path.name} was trained without {', '.join(sorted(lost))} as it is now: delete it to train its stage again, "
+            f"or choose another folder."
+        )
+    return later
+
+
+def has_same_expert(one: Bank, other: Bank, expert: str) -> bool:
+    return all(torch.equal(one.tensors[key], other.tensors[key]) for key in keys_of(one.info, expert))

@@ -14,7 +14,7 @@ from ..data.encoded.cache_writer import CacheSettings, CacheWriter
 from ..data.encoded.estimate_cache import check_free, estimate_cache
 from ..distributed import ranks
 from ..encoders.protocol import Encoders
-from ..errors import Stopped
+from ..errors import RunStopped
 from ..monitor.terminal import ProgressLine
 from ..recipes.curriculum import Curriculum, Stage, load_curriculum, recipes
 from ..setup.stage_data import TOY, find_cache, open_stage_source
@@ -48,7 +48,7 @@ def _shard_size(text: str) -> int:
 def _cache(args: Namespace) -> str:
     curriculum = load_curriculum(args.config, args.changes)
     wanted = choose_device(args.device)
-    with ranks.joined(wanted) as device:
+    with ranks.join(wanted) as device:
         first = ranks.rank() == 0
         writers = list(make_writers(curriculum, open_recipe_encoders(curriculum, device), args))
         try:
@@ -58,7 +58,7 @@ def _cache(args: Namespace) -> str:
             for writer in writers:
                 fill(writer)
         except KeyboardInterrupt:
-            raise Stopped(AGAIN if first else "", signal.SIGINT) from None
+            raise RunStopped(AGAIN if first else "", signal.SIGINT) from None
         ranks.wait()
     return "\n".join(str(writer.folder) for writer in writers) if first else ""
 

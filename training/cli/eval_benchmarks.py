@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..distributed import ranks
-from ..errors import Stopped
+from ..errors import RunStopped
 from .arguments import choose_device, parse_positive, print_progress
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ def parse_side(text: str) -> int:
 
 
 def _evaluate(args: Namespace) -> str:
-    with ranks.joined(choose_device(args.device)) as device:
+    with ranks.join(choose_device(args.device)) as device:
         try:
             text = _run(args, device)
         except KeyboardInterrupt:
-            raise Stopped(AGAIN if ranks.rank() == 0 else "", signal.SIGINT) from None
+            raise RunStopped(AGAIN if ranks.rank() == 0 else "", signal.SIGINT) from None
         return text if ranks.rank() == 0 else ""
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from ..errors import Stopped
+from ..errors import RunStopped
 from . import bank, bank_edit, bench, data, demo, eval_benchmarks, eval_drift, eval_toy, reproduce, train
 
 GROUPS = (
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if text := args.run(args):
             sys.stdout.write(text + "\n")
-    except Stopped as stopped:
+    except RunStopped as stopped:
         if str(stopped):
             sys.stderr.write(f"cologen: {stopped}\n")
         return 128 + stopped.signal

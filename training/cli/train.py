@@ -12,7 +12,7 @@ import torch
 from ...prw.bank.bank import Bank
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
-from ..errors import Stopped
+from ..errors import RunStopped
 from ..recipes.curriculum import BUDGETS, SUBJECT, Curriculum, recipes, scaled
 from ..recipes.subject import SubjectRecipe, load_recipe, shortened
 from .arguments import choose_device
@@ -58,18 +58,18 @@ def _train(args: Namespace) -> str:
         raise ValueError(f"--bank is {args.bank}, but a subject begins with no experts: leave it out.")
     only = find_stage(_curriculum_of(recipe), args.stage)
     out = args.out or Path("out") / "train" / _recipe_name(args)
-    with ranks.joined(choose_device(args.device)) as device:
+    with ranks.join(choose_device(args.device)) as device:
         check_device(device)
         is_first = ranks.rank() == 0
         with ranks.first_alone():
-            if is_first and not args.resume and not ranks.restarted():
+            if is_first and not args.resume and not ranks.was_restarted():
                 check_unused(out)
         try:
             text = _run(args, recipe, only, out, device)
         except KeyboardInterrupt:  # before the first stage
-            raise Stopped(AGAIN, signal.SIGINT) from None
-        except Stopped as stopped:
-            raise Stopped(AGAIN if is_first else "", stopped.signal) from None
+            raise RunStopped(AGAIN, signal.SIGINT) from None
+        except RunStopped as stopped:
+            raise RunStopped(AGAIN if is_first else "", stopped.signal) from None
     return text if is_first else ""
 
 
@@ -102,8 +102,8 @@ def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Pa
                 path = train_subject(inputs, recipe, out, args.seed, listeners)
             else:
                 path = train_stages(inputs, recipe, out, args.seed, listeners, bank, only)
-    except Stopped:
-        raise Stopped(signal=signals.received) from None
+    except RunStopped:
+        raise RunStopped(signal=signals.received) from None
     finally:
         line.finish()
         if report.began:
@@ -122,9 +122,10 @@ def train_stages(
 ) -> Path:
     """Trains the stages of a curriculum, or `only` one; returns the bank's path."""
     from ..checkpoint.run_folder import BANK
-    from ..run import Run
+    from ..coredi.trainer import make_trainer
+    from ..run import CurriculumRun
 
-    run = Run(
+    run = CurriculumRun(
         inputs.host,
         curriculum,
         inputs.datasets,
@@ -134,6 +135,7 @@ def train_stages(
         inputs.base_name,
         listeners,
         inputs.checkpointing,
+        make_trainer=make_trainer,
     )
     run.train(bank, only)
     return out / BANK

@@ -13,7 +13,8 @@ from ..listener import Listener
 from ..monitor.history import SMOOTH
 from ..monitor.plots import Curve, draw_chart
 from ..recipes.curriculum import Stage
-from ..trainer import Step, Trainer
+from ..stage_context import IterationResult
+from ..trainer import Trainer
 
 EVERY = 2.0
 """Seconds between two pictures."""
@@ -31,14 +32,14 @@ class Watch(Listener):
         self.grid: np.ndarray | None = None
         self.turn, self.shown = 0, 0.0
 
-    def stepped(self, trainer: Trainer, step: Step) -> None:
+    def on_iteration(self, trainer: Trainer, step: IterationResult) -> None:
         self.losses.append(step.task)
         done = self.starts[trainer.stage.name] + trainer.iteration
         self.bar.update_absolute(done, preview=self._picture(trainer))
         # every iteration: the host itself looks only when a bar has moved enough
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
+    def on_samples(self, trainer: Trainer, grid: np.ndarray) -> None:
         self.grid = grid
 
     def _picture(self, trainer: Trainer) -> tuple[str, Image.Image, int] | None:

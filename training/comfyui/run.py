@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 
 from ...prw.bank.bank import Bank
-from ..add_expert import refuse_trained
+from ..add_expert import check_untrained
 from ..checkpoint.checkpoints import TrainingError
-from ..checkpoint.run_folder import RUN, RunFolder
+from ..checkpoint.run_folder import RUN, RunFolder, format_label
+from ..coredi.trainer import make_trainer
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.samples import EncodedSamples
 from ..listener import Listener
 from ..monitor.log import Log
 from ..monitor.samples import Samples
 from ..recipes.curriculum import Curriculum, Settings, Stage
-from ..run import Run
-from ..runner import label
+from ..run import CurriculumRun
 from .training_data import TrainingData
 from .training_host import INTERRUPTS, TrainingHost, spare
 
@@ -43,9 +43,11 @@ def train_on(
     claim_data(RunFolder(out), data, taught_in(curriculum, wanted))
     memory = memory_of(host, data, curriculum.settings, wanted)
     encoders = replace(data.encoders, after=host.pushed_out)
-    options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
+    options = dict(
+        listeners=(Log(out), Samples(out), *listeners), checkpointing_options=spare(host.flux), interrupts=INTERRUPTS
+    )
     lessons = {stage.name: data.lessons[stage.task] for stage in curriculum.stages if stage.task in data.lessons}
-    run = Run(host, curriculum, lessons, encoders, out, seed, **options)
+    run = CurriculumRun(host, curriculum, lessons, encoders, out, seed, make_trainer=make_trainer, **options)
     with torch.inference_mode(False):
         bank = None if bank is None else Bank(bank.info, {name: ordinary(bank.tensors[name]) for name in bank.tensors})
         if finished(run, wanted):
@@ -54,9 +56,11 @@ def train_on(
         return run.train(bank, only)
 
 
-def finished(run: Run, wanted: Sequence[Stage]) -> bool:
+def finished(run: CurriculumRun, wanted: Sequence[Stage]) -> bool:
     numbered = enumerate(run.curriculum.stages)
-    return all(run.folder.stage(label(stage, number)).exists() for number, stage in numbered if stage in wanted)
+    return all(
+        run.folder.stage_path(format_label(stage, number)).exists() for number, stage in numbered if stage in wanted
+    )
 
 
 def ordinary(tensor: torch.Tensor) -> torch.Tensor:
@@ -68,7 +72,7 @@ def after(bank: Bank | None, stage: Stage, settings: Settings) -> Curriculum:
     """A curriculum whose last stage is this one, and whose earlier ones are those that the bank has had."""
     if bank is None:
         return Curriculum(settings, (stage,))
-    refuse_trained(bank, stage)
+    check_untrained(bank, stage)
     names = max((router.experts for router in bank.info.routers.values()), key=len, default=())
     earlier = [Stage(name=name, task=bank.info.experts[name].task) for name in names if name in bank.info.experts]
     return Curriculum(settings, (*earlier, stage))
@@ -106,7 +110,7 @@ def claim_data(folder: RunFolder, data: TrainingData, taught: Sequence[Stage]) -
     mine = {stage.task: digest(data.lessons[stage.task]) for stage in taught if stage.task in data.lessons}
     path, begun = folder.out / DATA, (folder.out / RUN).exists()
     if not begun or not path.exists():
-        folder.note(DATA, mine)
+        folder.write_json(DATA, mine)
     elif json.loads(path.read_text(encoding="utf-8")) != mine:
         raise TrainingError(
             f"The run in {folder.out} began with other data: give this one another name, or connect the data as it was."

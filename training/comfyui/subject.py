@@ -57,7 +57,9 @@ def train_subject_on(
     tokens = own.target.shape[-2] * own.target.shape[-1] // 4 + own.context.shape[1]
     memory = host.memory(tokens, settings.micro or recipe.stage.batch, settings.rank, settings.checkpointing)
     encoders = replace(encoders, after=host.pushed_out)
-    options = dict(listeners=(Log(out), Samples(out), *listeners), spare=spare(host.flux), breaks=INTERRUPTS)
+    options = dict(
+        listeners=(Log(out), Samples(out), *listeners), checkpointing_options=spare(host.flux), interrupts=INTERRUPTS
+    )
     run = SubjectRun(host, recipe, lessons, encoders, out, seed, **options)
     with torch.inference_mode(False):
         if run.path.exists():

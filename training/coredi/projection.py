@@ -1,4 +1,4 @@
-"""Encoder features made narrow, z = BN(z0 P), by a P that may learn, and what shows that it has collapsed.
+"""Encoder features projected to few channels, z = BN(z0 P), by a P that may learn, and what shows that it has collapsed.
 
 z0 are standardised features, P begins as their principal components. BatchNorm without affine is taken over the whole
 collection: for a linear P it follows from the features' correlation, exactly and with its gradient, so that neither micro
@@ -17,16 +17,19 @@ ORTHO, COV = 1e-3, 0.004
 
 @dataclass(frozen=True)
 class Projection:
+    """Statistics of a collection's features, by which they are standardised and z is normalised."""
+
     mean: Tensor
     size: Tensor
+    """Standard deviation of each channel."""
     relation: Tensor
     """Correlation of the features (wide, wide)."""
     start: Tensor
     """P of principal components (wide, narrow)."""
 
     @classmethod
-    def of(cls, features: Tensor, narrow: int) -> "Projection":
-        """From features (count, tokens, wide) that are typical."""
+    def fit(cls, features: Tensor, narrow: int) -> "Projection":
+        """Compute them from typical features (count, tokens, wide), with P of `narrow` principal components."""
         flat = features.flatten(0, -2).double()
         mean, size = flat.mean(0), flat.std(0, correction=0).clamp(min=1e-6)
         seen = (flat - mean) / size
@@ -34,8 +37,8 @@ class Projection:
         values, directions = torch.linalg.eigh(relation)
         if narrow > (known := int((values > 10 * EPS).sum())):
             raise ValueError(
-                f"feature_size is {narrow}, but the features of {len(features)} lessons differ in {known} directions: set "
-                f"it to that or less, or give more lessons."
+                f"feature_size is {narrow}, but the features of {len(features)} samples differ in {known} directions: set "
+                f"it to that or less, or give more samples."
             )
         start = directions.flip(1)[:, :narrow]
         return cls(*(part.float().contiguous() for part in (mean, size, relation, start)))
@@ -43,12 +46,12 @@ class Projection:
     def to(self, device: torch.device) -> "Projection":
         return Projection(*(part.to(device) for part in (self.mean, self.size, self.relation, self.start)))
 
-    def narrow(self, features: Tensor, p: Tensor) -> Tensor:
-        """Features (batch, tokens, wide) as z (batch, tokens, narrow), each channel of mean 0 and variance 1."""
+    def project(self, features: Tensor, p: Tensor) -> Tensor:
+        """Project features (batch, tokens, wide) to z (batch, tokens, narrow), each channel of mean 0 and variance 1."""
         return (features - self.mean) / self.size @ p * self._scale(p)
 
     def covariance(self, p: Tensor) -> Tensor:
-        """Of z's channels (narrow, narrow)."""
+        """Covariance of z's channels (narrow, narrow)."""
         scale = self._scale(p)
         return scale[:, None] * (p.T @ self.relation @ p) * scale
 
@@ -63,7 +66,7 @@ class Projection:
 
 
 def effective_rank(covariance: Tensor) -> float:
-    """How many channels it amounts to: e to the entropy of its eigenvalues' shares."""
+    """How many channels a covariance amounts to: e to the entropy of its eigenvalues' shares."""
     values = torch.linalg.eigvalsh(covariance.detach().double()).clamp(min=0)
     shares = values / values.sum().clamp(min=1e-12)
     return float(torch.special.entr(shares).sum().exp())

@@ -1,18 +1,19 @@
 """Training beside an encoder's features of the target: an option of a stage, by default off.
 
-auxiliary   the picture's last tokens tell the features; nothing of it at inference (as REPA)
-self        and a first, blind pass tells them to a second one, which reads them as tokens (as DINO Forcing)
+auxiliary   the picture's last tokens predict the features; nothing of it at inference (as REPA)
+self        a first pass without them predicts features for a second one, which reads them as tokens (as DINO Forcing)
 coredi      noised features are denoised along with the picture, in a space z = BN(z0 P) that learns with it (CoReDi)
 
-    L = L_task + L_veteran + weight * smooth-l1(told, sg[z]) + Ortho(P) + Cov(z)
+    L = L_task + L_veteran + weight * smooth-l1(predicted, sg[z]) + Ortho(P) + Cov(z)
 
-P learns by what its tokens do for the picture and for themselves, never by making the target easier. What is left when
-the stage is over is a bank as any other, and beside it the few tensors that draw features along (prw/features.py). Experts
-see features of their own task only, as U_t does.
+P learns by what its tokens do for the picture and for themselves, never by making the target easier. The stage leaves a
+bank as any other, and beside it the few tensors that sampling with features needs (prw/coredi/features.py). Experts see
+features of their own task only, as U_t does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -30,173 +31,213 @@ from ...prw.coredi.features import (
     make_pooling_matrix,
     predict_features,
 )
-from ...prw.flux.inputs import FluxInputs
 from ...prw.positions import token_grid
-from ..batch import Batch
+from ..batch import Batch, NoisedBatch
 from ..checkpoint.checkpoints import TrainingError
+from ..data.encoded.dataset import MemoryDataset
 from ..distributed import ranks
-from ..loop import Given, StageTrainer
-from ..objective import noised
-from ..trainer import Group, Step, Work
+from ..encoders.protocol import Encoders
+from ..forward import predict_velocity
+from ..objective import add_noise
+from ..optimizers import ParamGroup
+from ..stage_context import IterationResult, StageContext
+from ..trainer import StageTrainer
+from .encoder_features import load_features
 from .projection import Projection, effective_rank, overlap
 
 UNREAD = {"auxiliary": 1.0, "self": 0.1, "coredi": 0.2}
 """Share of samples whose picture reads no tokens, so that it can do without them, too."""
-GIVEN = 0.05
-"""Share of samples that are told the true features instead of guessed ones (self)."""
-TYPICAL = 4096
-"""MemoryDataset from which the principal components are taken."""
-SMOOTH = 0.95
-LEAST_RANK, LEAST_LOSS, LEAST_OVERLAP = 0.5, 0.05, 0.3
-"""Shares: of the channels, of the loss of one who knows only the mean, of the principal components' space."""
+TRUE_FEATURES = 0.05
+"""Share of samples that read the true features instead of predicted ones (self)."""
+PCA_SAMPLES = 4096
+"""Samples, at most, from which the principal components are computed."""
+SMOOTHING = 0.95
+"""Of the running feature loss, from one iteration to the next."""
+MIN_RANK, MIN_LOSS, MIN_OVERLAP = 0.5, 0.05, 0.3
+"""Shares: of the channels, of the loss of predicting the mean, of the principal components' space."""
 PREFIX, PROJECTION = "features.", "projection/"
 
 
-class Draw(NamedTuple):
-    """What is random about a sample's features."""
+class FeatureNoise(NamedTuple):
+    """What is random about a batch's features."""
 
     chance: Tensor
+    """(batch,), uniform in 0..1: whether a sample reads tokens, and which."""
     noise: Tensor
+    """(batch, tokens, channels)"""
 
 
 class FeatureTrainer(StageTrainer):
-    def __init__(self, work: Work, bank: Bank, features: Tensor):
-        """`features` are those of the stage's own lessons (count, tokens, wide)."""
-        host, stage, own = work.host, work.stage, work.lessons[work.stage.task]
-        taught = features[: own.train_count][:TYPICAL].float()
-        found = Projection.of(taught, work.settings.feature_size)
-        fresh = fresh_tensors(found, host.flux.params.hidden_size, stage.features, work.seed + work.number)
-        super().__init__(work, bank, [Group(fresh, work.settings.rate)])
-        self.projection, self.features = found.to(self.device), features
-        ranks.spread(vars(self.projection).values())  # no two machines' eigenvectors need be the same
-        found = self.projection.to(taught.device)
-        blind = found.narrow(taught, found.start)
-        self.blind = float(F.smooth_l1_loss(torch.zeros_like(blind), blind))
-        size = token_grid(own.rows([0]).target, host.flux.patch_size)
+    """Trains a stage's expert and router, and beside them a head that predicts features and what tokens of them need."""
+
+    def __init__(self, context: StageContext, bank: Bank, features: Tensor):
+        """`features` are those of the stage's own samples (count, tokens, channels)."""
+        host, stage, dataset = context.host, context.stage, context.datasets[context.stage.task]
+        typical = features[: dataset.train_count][:PCA_SAMPLES].float()
+        projection = Projection.fit(typical, context.settings.feature_size)
+        tensors = init_tensors(projection, host.flux.params.hidden_size, stage.features, context.seed + context.number)
+        super().__init__(context, bank, [ParamGroup(tensors, context.settings.rate)])
+        self.projection, self.features = projection.to(self.device), features
+        ranks.broadcast(vars(self.projection).values())  # no two machines' eigenvectors need be the same
+        projection = self.projection.to(typical.device)
+        z = projection.project(typical, projection.start)
+        self.mean_loss = float(F.smooth_l1_loss(torch.zeros_like(z), z))
+        """The loss of predicting the mean."""
+        size = token_grid(dataset.rows([0]).target, host.flux.patch_size)
         self.pool = make_pooling_matrix(*size).to(self.device)
-        self.smoothed, self.heard = self.blind, torch.zeros(2, device=self.device)
+        self.smoothed, self.feature_sums = self.mean_loss, torch.zeros(2, device=self.device)
 
-    def _gradients(self) -> Tensor:
-        self.heard.zero_()
-        return torch.cat((super()._gradients(), self.heard))
+    def prepare(self, batches: Sequence[Batch]) -> None:
+        self.feature_sums.zero_()
+        super().prepare(batches)
 
-    def _told(self, sums: Tensor, norm: float) -> Step:
-        step = super()._told(sums[:-2], norm)
-        loss, counted = ranks.total(sums[-2:], self.device).tolist()
-        besides = {}
-        if counted:
-            besides["features"] = loss / counted
-            self.smoothed = SMOOTH * self.smoothed + (1 - SMOOTH) * loss / counted
+    def summarize(self, norm: float) -> IterationResult:
+        result = super().summarize(norm)
+        loss, count = ranks.total(self.feature_sums, self.device).tolist()
+        extra = {}
+        if count:
+            extra["features"] = loss / count
+            self.smoothed = SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss / count
         if self.stage.features == "coredi":
             p = self.trained[f"{PREFIX}projection"]
-            besides["rank"] = effective_rank(self.projection.covariance(p))
-            self._refuse_collapsed(p, besides["rank"])
-        return replace(step, besides=besides)
+            extra["rank"] = effective_rank(self.projection.covariance(p))
+            self._check_collapse(p, extra["rank"])
+        return replace(result, extra=extra)
 
-    def _refuse_collapsed(self, p: Tensor, rank: float) -> None:
-        most = p.shape[1]
-        kept, left = overlap(p, self.projection.start), self.smoothed / self.blind
-        for what, found, least in (
-            ("effective rank", rank, LEAST_RANK * most),
-            ("loss, as a share of a blind guess's", left, LEAST_LOSS),
-            ("overlap with the principal components", kept, LEAST_OVERLAP),
+    def _check_collapse(self, p: Tensor, rank: float) -> None:
+        kept, loss = overlap(p, self.projection.start), self.smoothed / self.mean_loss
+        for what, value, least in (
+            ("effective rank", rank, MIN_RANK * p.shape[1]),
+            ("loss, as a share of a blind guess's", loss, MIN_LOSS),
+            ("overlap with the principal components", kept, MIN_OVERLAP),
         ):
-            if not found >= least:
+            if not value >= least:
                 raise TrainingError(
                     f"The features of {self.stage.name} have collapsed at iteration {self.iteration}: their {what} is "
-                    f'{found:.3g}, expected {least:g} or more: train the stage with features = "auxiliary", which cannot.'
+                    f'{value:.3g}, expected {least:g} or more: train the stage with features = "auxiliary", which cannot.'
                 )
 
-    def taught(self, batch: Batch, noise) -> tuple[Tensor, dict, Tensor]:
-        if not self._counts(batch):
-            return super().taught(batch, noise)
-        given, own = self.given(batch, noise), self._own_tensors()
-        p = own.get("projection", self.projection.start)
-        small = self.projection.narrow(self.features[list(batch.rows)].float().to(self.device), p)
-        draw = drawn(batch, small)
-        read = draw.chance >= UNREAD[self.stage.features]
-        found, told, counts = WAYS[self.stage.features](self, given, small, draw, read)
-        each = F.smooth_l1_loss(told, small.detach(), reduction="none").mean((1, 2)) * counts
-        self.heard += torch.stack((each.detach().sum(), counts.sum()))
-        beside = self.settings.feature_weight * each.sum()
-        if "projection" in own:
-            beside = beside + len(batch.ids) * self.projection.penalty(p)
-        return self.error(found, given), given.woven.routes, beside / self.stage.batch
+    def predict(self, batch: Batch, noised: NoisedBatch) -> tuple[Tensor, Tensor | float]:
+        """FLUX's velocity, and the losses of the features; replayed tasks have none."""
+        if batch.task != self.stage.task:
+            return super().predict(batch, noised)
+        tensors = self._feature_tensors()
+        p = tensors.get("projection", self.projection.start)
+        z = self.projection.project(self.features[list(batch.rows)].float().to(self.device), p)
+        drawn = draw_feature_noise(batch, z)
+        reads = drawn.chance >= UNREAD[self.stage.features]
+        velocity, predicted, counts = FORWARDS[self.stage.features](self, noised, z, drawn, reads)
+        losses = F.smooth_l1_loss(predicted, z.detach(), reduction="none").mean((1, 2)) * counts
+        self.feature_sums += torch.stack((losses.detach().sum(), counts.sum()))
+        loss = self.settings.feature_weight * losses.sum()
+        if "projection" in tensors:
+            loss = loss + len(batch.ids) * self.projection.penalty(p)
+        return velocity, loss / self.stage.batch
 
-    def _own_tensors(self) -> dict[str, Tensor]:
+    def _feature_tensors(self) -> dict[str, Tensor]:
         return {name.removeprefix(PREFIX): t for name, t in self.trained.items() if name.startswith(PREFIX)}
 
-    def run(self, given: Given, stream: FeatureStream | None = None) -> tuple[Tensor, Tensor]:
-        """The velocity, and what the picture's last tokens tell of its features."""
-        with record_last_tokens(self.host.flux) as heard:
-            found = self.found(given, () if stream is None else (stream,))
-        return found, self.pool @ self.tell(heard[0])
+    def run_flux(self, noised: NoisedBatch, stream: FeatureStream | None = None) -> tuple[Tensor, Tensor]:
+        """The velocity, and the features that the picture's last tokens predict."""
+        with record_last_tokens(self.host.flux) as tokens:
+            source = noised.source.with_patches([] if stream is None else [stream])
+            velocity = predict_velocity(self.host, source, noised.inputs)
+        return velocity, self.pool @ self.predict_features(tokens[0])
 
-    def tell(self, tokens: Tensor) -> Tensor:
-        return predict_features(self._own_tensors(), tokens)
+    def predict_features(self, tokens: Tensor) -> Tensor:
+        return predict_features(self._feature_tensors(), tokens)
 
-    def stream(self, given: Given, z: Tensor, read: Tensor) -> FeatureStream:
-        routing, h = self.routing(self.stage.task), embed_features(self._own_tensors(), z)
-        guidance = torch.full_like(given.times, self.settings.guidance)
-        inputs = FluxInputs(given.x, given.times, given.context, given.pooled, guidance)
-        routes = SourceRoutes(self.bank, routing, given.woven.routes)
-        return FeatureStream(self.host, routes, h, inputs, None if read.all() else read)
+    def make_stream(self, noised: NoisedBatch, z: Tensor, reads: Tensor) -> FeatureStream:
+        """Tokens of features z for FLUX to read; `reads` says which samples do."""
+        routes = SourceRoutes(self.bank, self.make_routing(self.stage.task), noised.source.routes)
+        h = embed_features(self._feature_tensors(), z)
+        return FeatureStream(self.host, routes, h, noised.inputs, None if reads.all() else reads)
 
-    def besides(self) -> Features | None:
-        """What drawing them along needs."""
+    def extra_artifact(self) -> Features | None:
+        """What sampling with features needs."""
         way = self.stage.features
         if way not in FEATURE_STATES:
             return None
-        left = {name.removeprefix(PREFIX): t for name, t in (self.average or self.trained).items()}
+        tensors = {name.removeprefix(PREFIX): t for name, t in self.weights.exported.items()}
         info = FeaturesInfo(self.bank.info.base, way, self.stage.task, self.settings.feature_size)
-        return Features(info, {name: left[name].detach().cpu().clone() for name in list_shapes(info)})
+        return Features(info, {name: tensors[name].detach().cpu().clone() for name in list_shapes(info)})
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         tensors, state = super().state()
-        known = {f"{PROJECTION}{name}": tensor for name, tensor in vars(self.projection).items()}
-        return {**tensors, **known}, {**state, "features": self.smoothed}
+        projection = {f"{PROJECTION}{name}": tensor for name, tensor in vars(self.projection).items()}
+        return {**tensors, **projection}, {**state, "features": self.smoothed}
 
     def load(self, tensors: Mapping[str, Tensor], state: dict) -> None:
         super().load(tensors, state)
         self.smoothed = state["features"]
-        # checkpoints of old had none
-        known = {name: tensors.get(f"{PROJECTION}{name}", own) for name, own in vars(self.projection).items()}
-        self.projection = Projection(**known).to(self.device)
+        # old checkpoints have none
+        projection = {name: tensors.get(f"{PROJECTION}{name}", own) for name, own in vars(self.projection).items()}
+        self.projection = Projection(**projection).to(self.device)
 
 
-def auxiliary(trainer: FeatureTrainer, given: Given, small: Tensor, draw: Draw, read: Tensor):
-    found, told = trainer.run(given)
-    return found, told, torch.ones_like(draw.chance)
+Prediction = tuple[Tensor, Tensor, Tensor]
+"""The velocity, the predicted features, and which samples count: (batch, ...) each."""
 
 
-def self_conditioned(trainer: FeatureTrainer, given: Given, small: Tensor, draw: Draw, read: Tensor):
+def run_auxiliary(
+    trainer: FeatureTrainer, noised: NoisedBatch, z: Tensor, drawn: FeatureNoise, reads: Tensor
+) -> Prediction:
+    velocity, predicted = trainer.run_flux(noised)
+    return velocity, predicted, torch.ones_like(drawn.chance)
+
+
+def run_self_conditioned(
+    trainer: FeatureTrainer, noised: NoisedBatch, z: Tensor, drawn: FeatureNoise, reads: Tensor
+) -> Prediction:
     with torch.no_grad():
-        _, guess = trainer.run(given)
-    true = draw.chance >= 1 - GIVEN
-    found, told = trainer.run(given, trainer.stream(given, torch.where(true[:, None, None], small, guess), read))
-    return found, told, torch.ones_like(draw.chance)
+        _, first = trainer.run_flux(noised)
+    is_true = drawn.chance >= 1 - TRUE_FEATURES
+    stream = trainer.make_stream(noised, torch.where(is_true[:, None, None], z, first), reads)
+    velocity, predicted = trainer.run_flux(noised, stream)
+    return velocity, predicted, torch.ones_like(drawn.chance)
 
 
-def coevolving(trainer: FeatureTrainer, given: Given, small: Tensor, draw: Draw, read: Tensor):
-    stream = trainer.stream(given, noised(small, draw.noise, given.times), read)
-    found, _ = trainer.run(given, stream)
-    return found, trainer.tell(stream.last_tokens), read.float()
+def run_coevolving(
+    trainer: FeatureTrainer, noised: NoisedBatch, z: Tensor, drawn: FeatureNoise, reads: Tensor
+) -> Prediction:
+    stream = trainer.make_stream(noised, add_noise(z, drawn.noise, noised.inputs.times), reads)
+    velocity, _ = trainer.run_flux(noised, stream)
+    return velocity, trainer.predict_features(stream.last_tokens), reads.float()
 
 
-WAYS: dict[str, Callable] = {"auxiliary": auxiliary, "self": self_conditioned, "coredi": coevolving}
-"""The velocity, the features that were told, and which samples count: (batch, ...) each."""
+FORWARDS: dict[str, Callable[..., Prediction]] = {
+    "auxiliary": run_auxiliary,
+    "self": run_self_conditioned,
+    "coredi": run_coevolving,
+}
+"""By a stage's `features`."""
 
 
-def drawn(batch: Batch, small: Tensor) -> Draw:
-    """From the samples' own seeds, apart from what lessons and router draw of them."""
+def draw_feature_noise(batch: Batch, z: Tensor) -> FeatureNoise:
+    """Draw from the samples' own seeds, apart from what batch and router draw from them."""
     generators = [torch.Generator().manual_seed(seed + 2) for seed in batch.seeds]
-    chance = torch.stack([torch.rand((), generator=each) for each in generators])
-    noise = torch.stack([torch.randn(small.shape[1:], generator=each) for each in generators])
-    return Draw(chance.to(small.device), noise.to(small))
+    chance = torch.stack([torch.rand((), generator=generator) for generator in generators])
+    noise = torch.stack([torch.randn(z.shape[1:], generator=generator) for generator in generators])
+    return FeatureNoise(chance.to(z.device), noise.to(z))
 
 
-def fresh_tensors(projection: Projection, dim: int, way: str, seed: int) -> dict[str, Tensor]:
-    """What is trained besides experts; the head tells the mean at first."""
+def make_trainer(context: StageContext, bank: Bank, encoders: Encoders, out: Path) -> StageTrainer:
+    """Make the trainer that a stage asks for: with features or, where they are off, without."""
+    stage, dataset = context.stage, context.datasets[context.stage.task]
+    if stage.features == "off":
+        return StageTrainer(context, bank)
+    if not isinstance(dataset, MemoryDataset):
+        raise TrainingError(
+            f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
+            f'of its data, or set features = "off".'
+        )
+    with ranks.first_alone():
+        features = load_features(context.host, dataset, encoders, context.settings.encoder, out / "features")
+    return FeatureTrainer(context, bank, features)
+
+
+def init_tensors(projection: Projection, dim: int, way: str, seed: int) -> dict[str, Tensor]:
+    """Make what is trained beside the expert; the head predicts the mean at first."""
     narrow, generator = projection.start.shape[1], torch.Generator().manual_seed(seed)
     tensors = {
         "norm.weight": torch.ones(dim),

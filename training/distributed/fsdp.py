@@ -1,10 +1,11 @@
 """FSDP2 for the frozen base, block by block: every process keeps a share of each block and gathers it for its turn.
 
-Experts and routers stay whole in every process. Blocks come only when all processes ask for them: all must run as many
-passes (Trainer.in_step).
+Experts and routers stay whole in every process. Blocks come only when all processes ask for them, so all must run as many
+passes: match_passes.
 """
 
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from . import ranks
 
 
 def shard_blocks(flux: nn.Module, device: str) -> None:
-    """In place; what is no block stays whole."""
+    """Shard the blocks in place; what is no block stays whole."""
     # keys and values are views, and nobody writes into them
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(torch.device(device).type, (ranks.count(),))
@@ -26,3 +27,9 @@ def shard_blocks(flux: nn.Module, device: str) -> None:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
         setattr(block, BLOCK_CONTEXT, call_directly)
         register_fsdp_forward_method(block, BLOCK_CONTEXT)
+
+
+def match_passes(passes: int, run: Callable[[], object], device: torch.device) -> None:
+    """Call `run` until this process has made as many passes, with its own to come, as the one that makes most."""
+    for _ in range(ranks.largest(passes, device) - passes):
+        run()

@@ -19,10 +19,12 @@ PIECE = 24 * 2**20
 """Bytes of a message, at least; those of DistributedDataParallel are about as large."""
 
 
-class GradientSums:
-    def __init__(self, tensors: Sequence[Tensor], meanwhile: bool = True):
-        """`meanwhile`: not where a backward pass has messages of its own, in whose order these would come at random."""
-        self.tensors, self.meanwhile, self.summing = tensors, meanwhile, False
+class GradientReducer:
+    """Runs backward passes and leaves in every process the sum of all processes' gradients."""
+
+    def __init__(self, tensors: Sequence[Tensor], overlaps: bool = True):
+        """`overlaps`: False where a backward pass sends messages of its own, between which these would come at random."""
+        self.tensors, self.overlaps, self.is_summing = tensors, overlaps, False
         self.row: Tensor | None = None
         self.pieces: list[Tensor] = []
         self.piece_of: dict[int, int] = {}
@@ -32,20 +34,20 @@ class GradientSums:
         self.sent: list[dist.Work] = []
         self.nodes = [get_gradient_edge(tensor).node for tensor in tensors]
         for place, node in enumerate(self.nodes):
-            node.register_hook(lambda *_, place=place: self._done_with(place))
+            node.register_hook(lambda *_, place=place: self._mark_done(place))
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """`last`: no other gradients of the iteration will follow. Then all tensors have one, those unused zeros."""
+        """Take a loss's gradients; after the iteration's `last`, add up all processes'. Unused tensors have zeros."""
         if not last or ranks.count() == 1:
             loss.backward()
         else:
             self._backward(loss)
         if last:
             for tensor in self.tensors:
-                _fill(tensor)
+                _fill_missing(tensor)
 
     def clear(self) -> None:
-        """For the next iteration."""
+        """Clear the gradients for the next iteration."""
         if self.row is not None:
             self.row.zero_()
             return
@@ -53,12 +55,12 @@ class GradientSums:
             tensor.grad = None
 
     def _backward(self, loss: Tensor) -> None:
-        self.done, self.sent, self.summing = [], [], True
+        self.done, self.sent, self.is_summing = [], [], True
         self.waiting = Counter(self.piece_of.values())
         try:
-            _Tied.apply(loss, *self.tensors).backward()
+            _ReachAll.apply(loss, *self.tensors).backward()
         finally:
-            self.summing = False
+            self.is_summing = False
         if self.row is None:
             self._lay_out(ranks.from_first(self.done))
         self._send(len(self.pieces))
@@ -66,36 +68,36 @@ class GradientSums:
             work.wait()
 
     def _lay_out(self, order: Sequence[int]) -> None:
-        """In this order, with the gradients that are there; later passes add to their places."""
+        """Move the gradients into one row, in this order; later passes add to it."""
         for tensor in self.tensors:
-            _fill(tensor)
+            _fill_missing(tensor)
         self.row = torch.cat([self.tensors[place].grad.flatten() for place in order])
-        begun = end = 0
+        start = end = 0
         for number, place in enumerate(order, 1):
             tensor = self.tensors[place]
             tensor.grad = self.row[end : end + tensor.numel()].view_as(tensor)
             end += tensor.numel()
             self.piece_of[place] = len(self.pieces)
-            if (end - begun) * self.row.itemsize >= PIECE or number == len(order):
-                self.pieces.append(self.row[begun:end])
-                begun = end
+            if (end - start) * self.row.itemsize >= PIECE or number == len(order):
+                self.pieces.append(self.row[start:end])
+                start = end
 
-    def _done_with(self, place: int) -> None:
-        if not self.summing:
+    def _mark_done(self, place: int) -> None:
+        if not self.is_summing:
             return
         self.done.append(place)
         if self.pieces:
             self.waiting[self.piece_of[place]] -= 1
-            if self.meanwhile:
+            if self.overlaps:
                 self._send(next((i for i in range(len(self.pieces)) if self.waiting[i]), len(self.pieces)))
 
     def _send(self, end: int) -> None:
-        """The pieces before this one that are not under way yet."""
+        """Send the pieces before this one that are not under way yet."""
         for piece in self.pieces[len(self.sent) : end]:
             self.sent.append(dist.all_reduce(piece, async_op=True))
 
 
-class _Tied(torch.autograd.Function):
+class _ReachAll(torch.autograd.Function):
     """A loss that reaches all tensors, with nothing: a backward pass is then done with each, used or not."""
 
     @staticmethod
@@ -108,7 +110,7 @@ class _Tied(torch.autograd.Function):
         return grad, *[None] * ctx.count
 
 
-def _fill(tensor: Tensor) -> None:
-    """An expert that no sample took has no gradient."""
+def _fill_missing(tensor: Tensor) -> None:
+    """Give zeros to a tensor without gradient: an expert that no sample took."""
     if tensor.grad is None:
         tensor.grad = torch.zeros_like(tensor)

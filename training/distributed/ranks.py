@@ -25,14 +25,14 @@ def rank() -> int:
     return dist.get_rank() if count() > 1 else 0
 
 
-def sharing(settings: Settings) -> bool:
-    """Whether they share the base's blocks (base/shards.py)."""
+def is_sharded(settings: Settings) -> bool:
+    """Whether the processes share the base's blocks (fsdp.py)."""
     return settings.shard and count() > 1
 
 
 @contextmanager
-def joined(device: str) -> Iterator[str]:
-    """Joins the processes that torchrun has started, if it has; gives this one's device."""
+def join(device: str) -> Iterator[str]:
+    """Join the processes that torchrun has started, if it has; yields this one's device."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield device
         return
@@ -51,14 +51,14 @@ def joined(device: str) -> Iterator[str]:
 
 
 def wait() -> None:
-    """Until every rank is here."""
+    """Wait until every rank is here."""
     if count() > 1:
         dist.barrier()
 
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """The first rank goes in alone, the others when it is out: they find what it has written."""
+    """Let the first rank in alone, the others when it is out: they find what it has written."""
     if rank() > 0:
         wait()
     yield
@@ -67,36 +67,36 @@ def first_alone() -> Iterator[None]:
 
 
 def from_first(value: Any) -> Any:
-    """The first rank's, for all: what a folder holds, which another node may see a moment later."""
+    """The first rank's value, for all: what a folder holds, which another node may see a moment later."""
     if count() > 1:
-        said = [value]
-        dist.broadcast_object_list(said, 0)
-        (value,) = said
+        values = [value]
+        dist.broadcast_object_list(values, 0)
+        (value,) = values
     return value
 
 
-def restarted() -> bool:
+def was_restarted() -> bool:
     """Whether torchrun has started its processes again after one of them was lost."""
     return os.environ.get(RESTARTS, "0") != "0"
 
 
-def spread(tensors: Iterable[Tensor]) -> None:
-    """In place: the first rank's, for all."""
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Copy the first rank's tensors to all, in place."""
     if count() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
-def most(value: int, device) -> int:
+def largest(value: int, device: torch.device | str) -> int:
     """The largest of every rank's values."""
-    found = torch.tensor(value, device=device)
+    result = torch.tensor(value, device=device)
     if count() > 1:
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+        dist.all_reduce(result, dist.ReduceOp.MAX)
+    return int(result)
 
 
-def total(value: Tensor | Sequence[float] | float, device) -> Tensor:
-    """The sum of every rank's value, of each if there are several; no gradient passes."""
+def total(value: Tensor | Sequence[float] | float, device: torch.device | str) -> Tensor:
+    """The sum over all ranks, element by element; no gradient passes."""
     value = torch.as_tensor(value, dtype=torch.float32, device=device).detach().clone()
     if count() > 1:
         dist.all_reduce(value)

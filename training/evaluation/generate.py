@@ -15,7 +15,7 @@ from PIL import Image
 
 from ...prw.files.atomic_write import PART, atomic_write
 from ...prw.tasks import TASKS
-from ..checkpoint.folder_guard import claim
+from ..checkpoint.folder_guard import claim_folder
 from ..data.formats.picture_files import read_picture
 from ..distributed import ranks
 from .case import Case, fit_area, read_pixels, resize
@@ -86,6 +86,6 @@ def claim_answers(out: Path, settings: dict) -> None:
     """Checks that a folder's answers, if any, have these settings, and removes files that a kill left half written."""
     if not any((out / "drawn").glob("*/*.png")):
         (out / RUN).unlink(missing_ok=True)  # nobody's yet
-    claim(out / RUN, settings, "answers that were drawn otherwise", "choose another folder with --out")
+    claim_folder(out / RUN, settings, "answers that were drawn otherwise", "choose another folder with --out")
     for stray in (out / "drawn").glob(f"*/.*{PART}"):
         stray.unlink(missing_ok=True)

@@ -14,19 +14,19 @@ from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import build
 from ...prw.flux.inputs import FluxInputs
 from ...prw.source import Routing
-from ..checkpoint.run_folder import RunFolder, fingerprint
+from ..checkpoint.run_folder import RunFolder, fingerprint, format_label
 from ..coredi.sampling import FeatureSampler
+from ..coredi.trainer import make_trainer
 from ..forward import weave
-from ..objective import usage_of_all
+from ..objective import count_usage
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
-from ..run import Run
-from ..runner import label
+from ..run import CurriculumRun
 from ..sampling import sample_latents
 from ..setup.stage_data import StageDatasets, toy_data
 from ..toy.evaluate import ToyEvaluation, evaluate
 from ..toy.make import ToyRecipe, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_set
-from ..validate import held_out
+from ..validate import make_val_batch
 from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, Experiment, start_afresh
 
 Report = dict[str, Any]
@@ -68,7 +68,8 @@ class ExperimentRunner:
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{name}: {row}, seed {seed}")
-        run = Run(self.host, curriculum, self.datasets, self.encoders, folder, seed, NAME)
+        inputs = (self.host, curriculum, self.datasets, self.encoders, folder, seed, NAME)
+        run = CurriculumRun(*inputs, make_trainer=make_trainer)
         bank = run.train(self._open_shared_bank(experiment, row, seed))
         report: Report = {"usage": measure_usage(run, bank)}
         if name == FORGETTING:
@@ -91,11 +92,11 @@ class ExperimentRunner:
             return None
         number = experiment.shared_stages - 1
         folder = RunFolder(self.out / fingerprint(curriculum, seed))
-        return Bank.open(folder.stage(label(curriculum.stages[number], number)))
+        return Bank.open(folder.stage(format_label(curriculum.stages[number], number)))
 
     def _evaluate_stage(self, folder: Path, number: int, stage: Stage, seed: int) -> Report:
         """Evaluates the bank after a stage on every task so far, by their own routers and by the newest."""
-        bank = Bank.open(RunFolder(folder).stage(label(stage, number)))
+        bank = Bank.open(RunFolder(folder).stage_path(format_label(stage, number)))
         tasks = [stage.task for stage in self.curriculum.stages[: number + 1]]
         return {
             router or "own": evaluate(
@@ -108,20 +109,22 @@ class ExperimentRunner:
 def open_features(curriculum: Curriculum, folder: Path) -> list[Features]:
     """Opens what the stages of a finished run left for sampling along with features."""
     stages = enumerate(curriculum.stages)
-    paths = [RunFolder(folder).stage(label(stage, i) + SUFFIX) for i, stage in stages if stage.features != "off"]
+    paths = [
+        RunFolder(folder).stage_path(format_label(stage, i) + SUFFIX) for i, stage in stages if stage.features != "off"
+    ]
     return [Features.open(path) for path in paths]
 
 
-def measure_usage(run: Run, bank: Bank) -> dict[str, float]:
+def measure_usage(run: CurriculumRun, bank: Bank) -> dict[str, float]:
     """By stage: its expert's share of the blocks by its own router, as at inference, on held-out samples of its task."""
     shares: dict[str, float] = {}
     for stage in run.curriculum.stages:
-        batch = held_out(run.lessons[stage.task], 64)
+        batch = make_val_batch(run.datasets[stage.task], 64)
         x = run.host.latent_in(batch.target).float()
         inputs = FluxInputs(x, batch.times, batch.context, batch.pooled)
         woven = weave(run.host, bank, Routing(task=stage.task, router=stage.name), batch.source, inputs)
         newest = len(bank.info.routers[stage.name].experts)
-        shares[stage.name] = round(usage_of_all(woven.routes.values(), newest)[-1].item(), 4)
+        shares[stage.name] = round(count_usage(woven.routes.values(), newest)[-1].item(), 4)
     return shares
 
 

@@ -117,7 +117,7 @@ class SubjectExperiment:
             )
             if run.path.exists() or not any(evaluator.report.values()):  # other questions need the way there once more
                 run.path.unlink(missing_ok=True)
-                run.checkpoints(recipe.stage, 0, settings).clear()
+                run.open_checkpoints(recipe.stage, 0, settings).clear()
             run.train()
         return evaluator.report
 
@@ -177,11 +177,11 @@ class ConceptEvaluator(Listener):
     def _due_iterations(self, way: str, iterations: int) -> set[int]:
         return evaluated_iterations(iterations) if way in DURING_TRAINING else {iterations}
 
-    def stage_began(self, trainer) -> None:
+    def on_stage_begin(self, trainer) -> None:
         if trainer.iteration == 0:
-            self.stepped(trainer, None)
+            self.on_iteration(trainer, None)
 
-    def stepped(self, trainer, step) -> None:
+    def on_iteration(self, trainer, step) -> None:
         at, iterations = trainer.iteration, trainer.stage.iterations
         due = [w for w in self.ways if at in self._due_iterations(w, iterations) and str(at) not in self.report[w]]
         if not due:

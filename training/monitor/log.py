@@ -19,7 +19,8 @@ import numpy as np
 
 from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
-from ..trainer import Step, Trainer
+from ..stage_context import IterationResult
+from ..trainer import Trainer
 
 LOG_FILE = "log.jsonl"
 
@@ -31,11 +32,11 @@ class Log(Listener):
         self.path = out / LOG_FILE
         self.since = 0.0
 
-    def stage_began(self, trainer: Trainer) -> None:
+    def on_stage_begin(self, trainer: Trainer) -> None:
         truncate_log(self.path, trainer.stage.name, trainer.iteration)
         self.since = time.monotonic()
 
-    def stepped(self, trainer: Trainer, step: Step) -> None:
+    def on_iteration(self, trainer: Trainer, step: IterationResult) -> None:
         self._write(
             trainer,
             task=step.task,
@@ -45,19 +46,19 @@ class Log(Listener):
             norm=step.norm,
             missed=trainer.missed,
             seconds=round(time.monotonic() - self.since, 4),
-            **step.besides,
+            **step.extra,
         )
 
-    def validated(self, trainer: Trainer, found: Mapping) -> None:
+    def on_validation(self, trainer: Trainer, found: Mapping) -> None:
         values = {
             task: {"loss": result.loss, "usage": name_experts(trainer, result.usage)} for task, result in found.items()
         }
         self._write(trainer, validation=values)
 
-    def saved(self, trainer: Trainer, path: Path) -> None:
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         self.since = time.monotonic()
 
-    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
+    def on_samples(self, trainer: Trainer, grid: np.ndarray) -> None:
         self.since = time.monotonic()
 
     def _write(self, trainer: Trainer, **values: Any) -> None:

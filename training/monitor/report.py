@@ -35,10 +35,10 @@ class Report(Listener):
         self.began = False
         """Whether a stage has begun: before, the folder may be another run's."""
 
-    def stage_began(self, trainer: Trainer) -> None:
+    def on_stage_begin(self, trainer: Trainer) -> None:
         self.began = True
 
-    def stage_ended(self, stage: Stage, result: Bank | Concept) -> None:
+    def on_stage_end(self, stage: Stage, result: Bank | Concept) -> None:
         self.write()
 
     def write(self) -> None:

@@ -18,7 +18,7 @@ class Samples(Listener):
     def __init__(self, out: Path):
         self.folder = out / SAMPLES_FOLDER
 
-    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
+    def on_samples(self, trainer: Trainer, grid: np.ndarray) -> None:
         path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}-{trainer.iteration:09}.png"
         with atomic_write(path) as partial:
             Image.fromarray(grid).save(partial, format="PNG")

@@ -10,7 +10,8 @@ from ...prw.bank.bank import Bank
 from ...prw.personalization.concept import Concept
 from ..listener import Listener
 from ..recipes.curriculum import Stage
-from ..trainer import Step, Trainer
+from ..stage_context import IterationResult
+from ..trainer import Trainer
 from .log import name_experts
 
 FOLDER = "tensorboard"
@@ -24,7 +25,7 @@ class TensorBoard(Listener):
         self.writer = None
         self.missing = False
 
-    def stage_began(self, trainer: Trainer) -> None:
+    def on_stage_begin(self, trainer: Trainer) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -36,16 +37,16 @@ class TensorBoard(Listener):
         # steps that a kill left beyond the checkpoint are dropped
         self.writer = SummaryWriter(str(path), purge_step=trainer.iteration + 1)
 
-    def stepped(self, trainer: Trainer, step: Step) -> None:
-        rate = trainer.optimizer.param_groups[0]["lr"]
+    def on_iteration(self, trainer: Trainer, step: IterationResult) -> None:
+        rate = trainer.weights.optimizer.param_groups[0]["lr"]
         values = {"task": step.task, "veteran": step.veteran, "gradient": step.norm, "rate": rate}
         usage = {f"usage/{name}": share for name, share in name_experts(trainer, step.usage).items()}
         self._add_scalars(trainer, {f"train/{name}": value for name, value in values.items()} | usage)
 
-    def validated(self, trainer: Trainer, found: Mapping) -> None:
+    def on_validation(self, trainer: Trainer, found: Mapping) -> None:
         self._add_scalars(trainer, {f"validation/{task}": one.loss for task, one in found.items()})
 
-    def sampled(self, trainer: Trainer, grid: np.ndarray) -> None:
+    def on_samples(self, trainer: Trainer, grid: np.ndarray) -> None:
         if self.writer:
             self.writer.add_image("samples", grid, trainer.iteration, dataformats="HWC")
 
@@ -55,10 +56,10 @@ class TensorBoard(Listener):
         for name, value in values.items():
             self.writer.add_scalar(name, value, trainer.iteration)
 
-    def saved(self, trainer: Trainer, path: Path) -> None:
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         if self.writer:
             self.writer.flush()
 
-    def stage_ended(self, stage: Stage, result: Bank | Concept) -> None:
+    def on_stage_end(self, stage: Stage, result: Bank | Concept) -> None:
         if self.writer:
             self.writer.close()

@@ -10,7 +10,8 @@ from ...prw.bank.bank import Bank
 from ...prw.personalization.concept import Concept
 from ..listener import Listener
 from ..recipes.curriculum import Stage
-from ..trainer import Step, Trainer
+from ..stage_context import IterationResult
+from ..trainer import Trainer
 
 LIVE, QUIET = 0.1, 60.0
 """Seconds between two lines, in a terminal and in a file."""
@@ -61,16 +62,16 @@ class Terminal(Listener):
     def __init__(self, stages: Sequence[Stage], line: ProgressLine):
         self.names, self.line = [stage.name for stage in stages], line
 
-    def stage_began(self, trainer: Trainer) -> None:
+    def on_stage_begin(self, trainer: Trainer) -> None:
         self.first, self.since = trainer.iteration, self.line.clock()
         self.loss, self.weight = 0.0, 0.0
 
-    def stepped(self, trainer: Trainer, step: Step) -> None:
+    def on_iteration(self, trainer: Trainer, step: IterationResult) -> None:
         self.loss = MOMENTUM * self.loss + (1 - MOMENTUM) * step.task
         self.weight = MOMENTUM * self.weight + 1 - MOMENTUM
         self.line.show(self._progress(trainer, step), last=trainer.finished)
 
-    def _progress(self, trainer: Trainer, step: Step) -> str:
+    def _progress(self, trainer: Trainer, step: IterationResult) -> str:
         stage, done = trainer.stage, trainer.iteration
         seconds = (self.line.clock() - self.since) / max(1, done - self.first)
         parts = [
@@ -83,11 +84,11 @@ class Terminal(Listener):
         parts += [f"usage {' '.join(shares)}"] if shares else []
         return "  ".join(parts + [f"{trainer.missed} did not fit into memory"] * (trainer.missed > 0))
 
-    def validated(self, trainer: Trainer, found: Mapping) -> None:
+    def on_validation(self, trainer: Trainer, found: Mapping) -> None:
         losses = ", ".join(f"{task} {one.loss:.4f}" for task, one in found.items())
         self.line.say(f"{trainer.stage.name} {trainer.iteration}/{trainer.stage.iterations}  held out: {losses}")
 
-    def stage_ended(self, stage: Stage, result: Bank | Concept) -> None:
+    def on_stage_end(self, stage: Stage, result: Bank | Concept) -> None:
         self.line.say(f"{stage.name} is done after {format_duration(self.line.clock() - self.since)}.")
 
 

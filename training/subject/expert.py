@@ -1,8 +1,8 @@
 """One's own subject as one more expert: a column of a router on a bank that is there, and the low-rank pairs behind it.
 
 The concept needs no picture to draw from; this reads one. Every photo is the source of every other, and the expert begins
-as the bank's own for subjects, so that few iterations do. It is an ordinary stage after the bank's (growing.py), of
-which the bank's older experts and routers feel nothing.
+as the bank's own for subjects, so that few iterations do. It is an ordinary stage after the bank's (add_expert.py),
+which leaves the bank's older experts and routers as they are.
 """
 
 import hashlib
@@ -15,19 +15,19 @@ import torch
 
 from ...prw.bank.bank import Bank
 from ...prw.config import ExpertInfo
-from ..add_expert import refuse_trained
+from ..add_expert import check_untrained
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.samples import EncodedSamples
 from ..encoders.protocol import Encoders
 from ..recipes.curriculum import SUBJECT, Settings, Stage
 from ..recipes.subject import Subject, SubjectRecipe
 
-STEADY = 10.0
-"""The router's rate, in units of the expert's."""
+ROUTER_RATE = 10.0
+"""In units of the expert's rate (our choice)."""
 
 
-def photo_pairs(encoders: Encoders, photos: EncodedSamples, subject: Subject) -> MemoryDataset:
-    """Each told by the caption, for there is no concept beside its noun."""
+def make_photo_pairs(encoders: Encoders, photos: EncodedSamples, subject: Subject) -> MemoryDataset:
+    """Pair every photo with every other as its source; the prompt is the caption, for there is no concept beside its noun."""
     if len(photos) < 2:
         raise ValueError(
             "The subject has 1 photo, expected 2 or more, for an expert draws each from another: give more, or leave the "
@@ -42,21 +42,25 @@ def photo_pairs(encoders: Encoders, photos: EncodedSamples, subject: Subject) ->
     return MemoryDataset(SUBJECT, samples, val_count=0)
 
 
-def expert_stage(recipe: SubjectRecipe, bank: Bank, name: str) -> tuple[Stage, Settings]:
-    """As long as the concept's; an expert that it starts as decides its size."""
-    start, settings = beginning(bank.info.experts), recipe.curriculum.settings
+def make_expert_stage(recipe: SubjectRecipe, bank: Bank, name: str) -> tuple[Stage, Settings]:
+    """Make a stage as long as the concept's; an expert that it starts as decides its rank."""
+    start, settings = find_start(bank.info.experts), recipe.curriculum.settings
     if start:
         old = bank.info.experts[start]
         settings = replace(settings, rank=old.rank, alpha=old.alpha)
     stage = Stage(
-        name=plain(name), task=SUBJECT, iterations=recipe.stage.iterations, batch=recipe.stage.batch, start=start
+        name=make_expert_name(name),
+        task=SUBJECT,
+        iterations=recipe.stage.iterations,
+        batch=recipe.stage.batch,
+        start=start,
     )
-    refuse_trained(bank, stage)  # now, not when the concept is done
-    return stage, replace(settings, router_rate=STEADY * settings.rate)
+    check_untrained(bank, stage)  # now, not when the concept is done
+    return stage, replace(settings, router_rate=ROUTER_RATE * settings.rate)
 
 
-def beginning(experts: Mapping[str, ExpertInfo]) -> str:
-    """The last one for subjects that a stage can begin as; empty: there is none."""
+def find_start(experts: Mapping[str, ExpertInfo]) -> str:
+    """Find the last expert for subjects that a stage can start as; empty: there is none."""
     fitting = [
         name
         for name, expert in experts.items()
@@ -65,8 +69,12 @@ def beginning(experts: Mapping[str, ExpertInfo]) -> str:
     return fitting[-1] if fitting else ""
 
 
-def plain(name: str) -> str:
-    """A run's name as an expert's; what other alphabets say becomes a few letters that tell two of them apart."""
+def make_expert_name(name: str) -> str:
+    """Make an expert's name of a run's; a name in another alphabet becomes a hash of it."""
     last = name.rsplit("/", 1)[-1]
-    found = re.sub(r"[^A-Za-z0-9_-]", "_", last)
-    return found[:64] if last.isascii() else f"{found[:57]}_{hashlib.blake2b(last.encode(), digest_size=3).hexdigest()}"
+    cleaned = re.sub(r"[^A-Za-z0-9_-]", "_", last)
+    return (
+        cleaned[:64]
+        if last.isascii()
+        else f"{cleaned[:57]}_{hashlib.blake2b(last.encode(), digest_size=3).hexdigest()}"
+    )

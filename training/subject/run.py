@@ -3,7 +3,7 @@
 NAME.safetensors           the concept, named like the recipe's stage
 checkpoints/               where training can go on
 log.jsonl, samples/        what happened
-run.json                   what this folder is of (run_folder.py)
+run.json                   what this folder is of (checkpoint/run_folder.py)
 """
 
 from dataclasses import asdict, replace
@@ -21,91 +21,92 @@ from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.dataset import EncodedDataset
 from ..data.encoded.samples import EncodedSamples
 from ..distributed import ranks
-from ..errors import Stopped
+from ..errors import RunStopped
 from ..forward import skip_source
 from ..recipes.subject import OWN, PRIOR
-from ..runner import Runner
+from ..run import Run
 from ..sampling import SamplingSettings, sample_with_contexts
-from ..trainer import Work
-from ..validate import SEED, Validation, stacked, validate
+from ..stage_context import StageContext
+from ..validate import SEED, Validation, stack_rows, validate
 from .dataset import beginnings
-from .trainer import TOKENS, SubjectTrainer, fresh_concept
+from .trainer import TOKENS, SubjectTrainer, init_concept
 
 PHOTOS = 4
-"""Shown beside what is drawn."""
+"""Shown above what is sampled."""
 
 
-class SubjectRun(Runner):
-    """Its lessons are the subject's photos, and the class's pictures where the recipe wants some."""
+class SubjectRun(Run):
+    """Trains a concept; `datasets` are the subject's photos, and the class's pictures where the recipe wants some."""
 
     @property
     def path(self) -> Path:
         return self.out / f"{self.recipe.stage.name}.safetensors"
 
     def train(self) -> Concept:
-        self._refuse_lessons()
+        self._check_datasets()
         base = Base.of(self.host.flux).with_probe(self.host.flux, self.name)
-        # prompts are only what samples show, and what folders hold is in the lessons' names
+        # prompts are only what samples show, and what folders hold is in the samples' names
         subject = replace(self.recipe.subject, prompts=(), photos="", prior="")
-        decides = [asdict(subject), *({name: read_all(self.lessons[name]).ids} for name in sorted(self.lessons))]
-        self.folder.begun(self.recipe.curriculum, self.seed, base, None, decides)
+        decides = [asdict(subject), *({name: read_all(self.datasets[name]).ids} for name in sorted(self.datasets))]
+        self.folder.begin(self.recipe.curriculum, self.seed, base, None, decides)
         if ranks.from_first(self.path.exists()):
             return Concept.open(self.path)
-        if self.asked_to_stop():
-            raise Stopped
+        if self.is_stop_requested():
+            raise RunStopped
         stage, settings = self.recipe.stage, self.recipe.curriculum.settings
-        trainer, folder = self.trainer(base), self.checkpoints(stage, 0, settings)
-        self.go_on(trainer, folder)
+        trainer, checkpoints = self.make_trainer(base), self.open_checkpoints(stage, 0, settings)
+        self.run_trainer(trainer, checkpoints)
         concept = trainer.result()
         if ranks.rank() == 0:
             concept.save(self.path)  # before what it could be made of again
-            folder.clear()
-        self.tell("stage_ended", stage, concept)
+            checkpoints.clear()
+        self.notify("on_stage_end", stage, concept)
         return concept
 
-    def trainer(self, base: Base) -> SubjectTrainer:
-        """At the start."""
-        subject, settings, own = self.recipe.subject, self.recipe.curriculum.settings, self.lessons[OWN]
+    def make_trainer(self, base: Base) -> SubjectTrainer:
+        """Make the trainer as it stands at the start."""
+        subject, settings, own = self.recipe.subject, self.recipe.curriculum.settings, self.datasets[OWN]
         vectors, contexts = beginnings(self.encoders, subject, len(own), self.seed)
         info = ConceptInfo(
             base, subject.noun, subject.tokens, vectors.shape[1], settings.rank, settings.alpha, subject.where
         )
-        concept = fresh_concept(info, vectors, self.seed)
-        empty = self.encoders.encode_prompts([""])
-        work = Work(self.host, self.recipe.stage, 0, settings, self.lessons, empty, self.seed, self.spare)
-        return SubjectTrainer(work, concept, contexts, subject)
+        concept = init_concept(info, vectors, self.seed)
+        empty = EncodedPrompt(*self.encoders.encode_prompts([""]))
+        options = self.checkpointing_options
+        context = StageContext(self.host, self.recipe.stage, 0, settings, self.datasets, empty, self.seed, options)
+        return SubjectTrainer(context, concept, contexts, subject)
 
-    def _refuse_lessons(self) -> None:
-        if self.recipe.stage.replay and PRIOR not in self.lessons:
+    def _check_datasets(self) -> None:
+        if self.recipe.stage.replay and PRIOR not in self.datasets:
             raise TrainingError(
                 f"The recipe keeps a share of {self.recipe.stage.replay} for pictures of the class, of which there are "
                 f"none: give some, or set replay to 0."
             )
 
-    def validation(self, trainer: SubjectTrainer) -> dict[str, Validation]:
-        """On the photos themselves, at times and noise that never change: there are no others."""
+    def validate(self, trainer: SubjectTrainer) -> dict[str, Validation]:
+        """Validate on the photos themselves, at times and noise that never change: there are no others."""
         return validate(trainer)
 
-    def sheet(self, trainer: SubjectTrainer) -> np.ndarray:
-        """Some photos, and below them what the prompts give."""
-        shown = self.encoders.decode(read_all(self.lessons[OWN]).target[:PHOTOS])
-        drawn = self.encoders.decode(self.drawn(trainer))
-        return stacked([np.concatenate(row, axis=1) for row in (shown, drawn)])
+    def make_sample_sheet(self, trainer: SubjectTrainer) -> np.ndarray:
+        """Make a picture of some photos and, below them, of what the prompts give."""
+        shown = self.encoders.decode(read_all(self.datasets[OWN]).target[:PHOTOS])
+        sampled = self.encoders.decode(self.sample_prompts(trainer))
+        return stack_rows([np.concatenate(row, axis=1) for row in (shown, sampled)])
 
     @torch.no_grad()
-    def drawn(self, trainer: SubjectTrainer) -> torch.Tensor:
-        """A picture a prompt, latents as the VAE gives them."""
+    def sample_prompts(self, trainer: SubjectTrainer) -> torch.Tensor:
+        """Sample latents, as the VAE gives them, for each of the recipe's prompts."""
         settings, device = trainer.settings, trainer.device
         prompts = self.recipe.subject.prompts or (self.recipe.subject.told,)
         context, pooled = (part.to(device) for part in self.encoders.encode_prompts(list(prompts)))
-        context, _ = insert_vectors(context, None, trainer.left[TOKENS])
-        one = read_all(self.lessons[OWN]).target[:1]
+        context, _ = insert_vectors(context, None, trainer.weights.exported[TOKENS])
+        one = read_all(self.datasets[OWN]).target[:1]
         noise = torch.randn(len(prompts), *one.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(device)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
         source = skip_source(self.host, noise)
         sampling = SamplingSettings(make_timesteps(settings.sample_steps, rows * columns), settings.guidance)
         size = settings.micro or len(prompts)
-        with trainer.bending(trainer.left):
+        with trainer.attach_weights(exported=True):
             parts = [
                 sample_with_contexts(self.host, [source], part, EncodedPrompt(*text), sampling)
                 for part, *text in zip(*(tensor.split(size) for tensor in (noise, context, pooled)))

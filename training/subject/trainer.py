@@ -1,12 +1,13 @@
 """Fine-tuning one's own subject: the concept's vectors and a LoRA, and for each photo vectors of its own.
 
-Image-specific context optimisation (Jin et al., ECCV 2024): a photo is told as [photo's vectors] [concept] noun, so that
-its place, pose and light need not go into the concept; the photo's vectors learn fastest and are thrown away. Where the
-recipe says no, this is plain fine-tuning: the caption, and the concept beside its noun.
+Image-specific context optimisation (ICO; Jin et al., ECCV 2024): a photo's prompt is [photo's vectors] [concept] noun, so
+that its place, pose and light need not go into the concept; the photo's vectors learn fastest and are thrown away. Without
+ICO this is plain fine-tuning: the caption, and the concept beside its noun.
 """
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,16 +19,18 @@ from ...prw.router import Route
 from ..batch import Batch
 from ..distributed import ranks
 from ..forward import predict_velocity, skip_source
-from ..objective import noised, task_loss
+from ..objective import add_noise, task_loss
+from ..optimizers import ParamGroup
 from ..recipes.subject import OWN, Subject
-from ..trainer import Group, Step, Trainer, Work
+from ..stage_context import IterationResult, StageContext
+from ..trainer import Trainer
 
 CONTEXTS = "contexts"
 """(photos, vectors, width)"""
 
 
-def fresh_concept(info: ConceptInfo, vectors: Tensor, seed: int) -> Concept:
-    """Weights that add nothing yet."""
+def init_concept(info: ConceptInfo, vectors: Tensor, seed: int) -> Concept:
+    """Make a concept whose weights add nothing yet."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {TOKENS: vectors}
     for name, shape in list_shapes(info).items():
@@ -38,69 +41,64 @@ def fresh_concept(info: ConceptInfo, vectors: Tensor, seed: int) -> Concept:
 
 
 class SubjectTrainer(Trainer):
-    newest = -1
-    """No router chooses anything."""
+    """Trains a concept: its vectors, its low-rank weights and, with ICO, vectors for each photo."""
 
-    def __init__(self, work: Work, concept: Concept, contexts: Tensor, subject: Subject):
-        settings = work.settings
+    def __init__(self, context: StageContext, concept: Concept, contexts: Tensor, subject: Subject):
+        settings = context.settings
         weights = {name: tensor for name, tensor in concept.tensors.items() if name != TOKENS}
         groups = [
-            Group(weights, settings.rate, decays=True),
-            Group({TOKENS: concept.vectors}, settings.rate * subject.token_rate),
+            ParamGroup(weights, settings.rate, decays=True),
+            ParamGroup({TOKENS: concept.vectors}, settings.rate * subject.token_rate),
         ]
         if subject.ico:
-            groups.append(Group({CONTEXTS: contexts}, settings.rate * subject.context_rate))
-        super().__init__(work, groups)
-        self.info, self.left = concept.info, self.average or self.trained
-        photos = work.lessons[OWN]
+            groups.append(ParamGroup({CONTEXTS: contexts}, settings.rate * subject.context_rate))
+        super().__init__(context, groups)
+        self.info = concept.info
+        photos = context.datasets[OWN]
         self.places = {name: place for place, name in enumerate(photos.rows(range(len(photos))).ids)}
 
-    def bending(self, tensors: Mapping[str, Tensor]) -> AbstractContextManager:
+    def attach_weights(self, exported: bool = False) -> AbstractContextManager[None]:
+        """Within, FLUX computes with the concept's weights: those in training, or those that would be left now."""
+        tensors = self.weights.exported if exported else self.trained
         return apply_low_rank(self.host.flux, make_residuals(self.info, tensors))
 
-    def _gradients(self) -> Tensor:
-        """Leaves this rank's gradients; gives its part of the loss."""
-        task, batches = torch.zeros((), device=self.device), self.batches()
-        with self.bending(self.trained):
-            for _ in self.in_step(len(batches)):
-                (0 * self._errors(batches[0], self.trained).sum()).backward()
-            for batch in batches:
-                loss = self._errors(batch, self.trained).sum() / self.stage.batch
-                self._refuse_infinite(loss, batch)
-                self.sums.backward(loss, last=batch is batches[-1])
-                task = task + loss.detach()
-        return task[None]
+    def compute_loss(self, batch: Batch) -> Tensor:
+        loss = self.training_errors(batch).sum() / self.stage.batch
+        self.task_sum = self.task_sum + loss.detach()
+        return loss
 
-    def _told(self, sums: Tensor, norm: float) -> Step:
-        (task,) = ranks.total(sums, self.device).tolist()
-        return Step(self.iteration, task, 0.0, 0.0, (), norm)
+    def summarize(self, norm: float) -> IterationResult:
+        (task,) = ranks.total(self.task_sum[None], self.device).tolist()
+        return IterationResult(self.iteration, task, 0.0, 0.0, (), norm)
 
-    def errors(self, batch: Batch) -> tuple[Tensor, dict[str, Route]]:
+    def training_errors(self, batch: Batch) -> Tensor:
+        return self._predict_errors(batch, self.trained)
+
+    def measure_errors(self, batch: Batch) -> tuple[Tensor, dict[str, Route]]:
         """The velocity's error of every sample, of what would be left now with every photo's own vectors; no routes."""
-        with self.bending(self.left):
-            return self._errors(batch, self.left), {}
+        with self.attach_weights(exported=True):
+            return self._predict_errors(batch, self.weights.exported), {}
 
-    def _errors(self, batch: Batch, tensors: Mapping[str, Tensor]) -> Tensor:
+    def _predict_errors(self, batch: Batch, tensors: Mapping[str, Tensor]) -> Tensor:
         target = self.host.latent_in(batch.target.to(self.device)).float()
         times, eps, pooled = (part.to(self.device) for part in (batch.times, batch.noise, batch.pooled))
-        x = noised(target, eps, times)
-        source, context = skip_source(self.host, x, self.spare), self.told(batch, tensors)
+        x = add_noise(target, eps, times)
+        source, context = skip_source(self.host, x, self.checkpointing_options), self.embed_prompts(batch, tensors)
         inputs = FluxInputs(x, times, context, pooled, torch.full_like(times, self.settings.guidance))
-        found = predict_velocity(self.host, source, inputs)
-        return task_loss(found, target, eps)
+        return task_loss(predict_velocity(self.host, source, inputs), target, eps)
 
-    def told(self, batch: Batch, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The batch's text with the vectors that belong to it; pictures of the class have none."""
+    def embed_prompts(self, batch: Batch, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Insert the vectors that belong to the batch's prompts; pictures of the class have none."""
         context = batch.context.to(self.device)
         if batch.task != OWN:
             return context
         context, _ = insert_vectors(context, None, tensors[TOKENS])
         if CONTEXTS in tensors:
-            own = tensors[CONTEXTS][[self.places[name] for name in batch.ids]]
-            context, _ = insert_vectors(context, None, own)
+            photo_vectors = tensors[CONTEXTS][[self.places[name] for name in batch.ids]]
+            context, _ = insert_vectors(context, None, photo_vectors)
         return context
 
     def result(self) -> Concept:
         """The concept as it would be left now."""
-        tensors = {name: self.left[name].detach().cpu().clone() for name in list_shapes(self.info)}
-        return Concept(ConceptInfo(**{**vars(self.info), "iterations": self.iteration}), tensors)
+        tensors = {name: self.weights.exported[name].detach().cpu().clone() for name in list_shapes(self.info)}
+        return Concept(replace(self.info, iterations=self.iteration), tensors)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ...prw.files.validate import check_range
-from ..checkpoint.checkpoints import Folder, read
-from ..checkpoint.folder_guard import claim
+from ..checkpoint.checkpoints import CheckpointFolder, read_checkpoint
+from ..checkpoint.folder_guard import claim_folder
 from ..data.sample import Example
 from ..data.tasks.canny import canny
 from ..data.tasks.inpaint import GREY
@@ -73,7 +73,9 @@ def shorten_recipe(recipe: ToyRecipe, share: float) -> ToyRecipe:
 def make_set(recipe: ToyRecipe, folder: Path, seed: int, progress: Progress) -> ToySet:
     """Makes everything the recipe asks for that is not in the folder yet, and opens it."""
     about = {**asdict(recipe), "seed": seed}
-    claim(folder / "base.json", about, "a base of another recipe or seed", "choose another folder, or delete this one")
+    claim_folder(
+        folder / "base.json", about, "a base of another recipe or seed", "choose another folder, or delete this one"
+    )
     if not (folder / TEXT).exists():
         report = partial(report_iteration, progress, "text", recipe.text_iterations)
         encoder = train_text(recipe.text_iterations, recipe.text_batch, seed, recipe.text_rate, report)
@@ -130,9 +132,9 @@ def make_flux(recipe: ToyRecipe, folder: Path, seed: int, progress: Progress, ev
     run = Pretraining(
         open_toy_encoders(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed, recipe.flux_shift
     )
-    checkpoints = Folder(folder, "flux-training", keep=1)
+    checkpoints = CheckpointFolder(folder, "flux-training", keep=1)
     if latest := checkpoints.latest():
-        run.load(*read(latest))
+        run.load(*read_checkpoint(latest))
     while run.done < run.iterations:
         run.step()
         progress("flux", run.done, run.iterations)

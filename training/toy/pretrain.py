@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux, FluxParams
-from ..objective import draw_times, noised, task_loss
-from ..optimizers import load_tensors, tensors_of
-from ..schedules import factor
+from ..objective import add_noise, draw_times, task_loss
+from ..optimizers import load_state, split_state
+from ..schedules import compute_rate_factor
 from .encoders import ToyEncoders
 from .render import render
 from .scene import GROUNDS, PLACES, Scene, add_mark, draw_item, draw_scene, pick
@@ -115,7 +115,9 @@ class Pretraining:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.flux.parameters(), 1.0)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * factor("cosine", self.done, self.iterations, min(300, self.iterations // 10))
+            group["lr"] = self.rate * compute_rate_factor(
+                "cosine", self.done, self.iterations, min(300, self.iterations // 10)
+            )
         self.optimizer.step()
         self.done += 1
         self._update_average()
@@ -127,7 +129,7 @@ class Pretraining:
         """Gives the mean velocity error; with `is_given` the right half has no noise and only the left half counts."""
         times = draw_times(len(latents), generator, shift=self.shift)
         noise = torch.randn(latents.shape, generator=generator)
-        x, half = noised(latents, noise, times), latents.shape[-1] // 2
+        x, half = add_noise(latents, noise, times), latents.shape[-1] // 2
         if is_given:
             x[..., half:] = latents[..., half:]
         velocity = self.flux(x, times, context, pooled)
@@ -143,7 +145,7 @@ class Pretraining:
             self.average[name].lerp_(parameter, 1 - decay)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
-        tensors, rest = tensors_of(self.optimizer)
+        tensors, rest = split_state(self.optimizer)
         groups = {"flux": self.flux.state_dict(), "average": self.average, "optimizer": tensors}
         flat = {f"{kind}/{name}": tensor for kind, group in groups.items() for name, tensor in group.items()}
         return flat, {"done": self.done, "optimizer": rest}
@@ -155,5 +157,5 @@ class Pretraining:
             groups[kind][rest] = tensor
         self.flux.load_state_dict(groups["flux"])
         self.average = groups["average"]
-        load_tensors(self.optimizer, groups["optimizer"], state["optimizer"])
+        load_state(self.optimizer, groups["optimizer"], state["optimizer"])
         self.done = state["done"]

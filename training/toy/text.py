@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..schedules import factor
+from ..schedules import compute_rate_factor
 from .scene import add_mark, draw_scene, pick
 from .words import (
     ADD,
@@ -156,7 +156,7 @@ def train_text(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate * factor("cosine", i, iterations, iterations // 20)
+            group["lr"] = rate * compute_rate_factor("cosine", i, iterations, iterations // 20)
         optimizer.step()
         if report and i % 100 == 0:
             report(i)

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
-from ..schedules import factor
+from ..schedules import compute_rate_factor
 
 PATCH = 8
 CHANNELS = 16
@@ -193,7 +193,7 @@ def train_decoder(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate * factor("cosine", i, iterations, iterations // 20)
+            group["lr"] = rate * compute_rate_factor("cosine", i, iterations, iterations // 20)
         optimizer.step()
         if report and i % 50 == 0:
             report(i)

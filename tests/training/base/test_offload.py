@@ -56,7 +56,7 @@ def test_outside_its_turn_a_block_has_nothing_on_the_device(checkpointing):
 
     visits._bring = watched
     trainer = tiny_trainer(host, checkpointing=checkpointing)
-    trainer.step()
+    trainer.train_iteration()
     assert {place for some in most for place in some} == set(range(6))
     assert max(map(len, most)) == AT_ONCE
 

@@ -90,7 +90,7 @@ def test_its_size_is_counted_and_it_compiles(kind):
     assert needs(trainer).base[codes] == (numbers // 2 if kind == "nf4" else numbers)
     scales = sum(p.nbytes for n, p in host.flux.named_parameters() if n.endswith("scale") and "norm" not in n)
     assert scales == (numbers // 64 if kind == "nf4" else rows) * 4
-    plain = trainer.step()
+    plain = trainer.train_iteration()
     again = tiny_trainer(host)
     compile_blocks(host.flux, "eager")
     assert again.step().task == pytest.approx(plain.task, rel=1e-6)

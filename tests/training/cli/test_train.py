@@ -174,7 +174,7 @@ class Raise(Listener):
     def __init__(self, number, stage, iteration):
         self.number, self.where = number, (stage, iteration)
 
-    def stepped(self, trainer, step):
+    def on_iteration(self, trainer, step):
         if (trainer.stage.name, trainer.iteration) == self.where:
             signal.raise_signal(self.number)
 
@@ -277,12 +277,12 @@ def told(live, seconds):
         iteration=0,
         missed=0,
     )
-    terminal.stage_began(trainer)
+    terminal.on_stage_begin(trainer)
     for trainer.iteration in range(1, 11):
         clock.now += seconds
         trainer.finished, trainer.missed = trainer.iteration == 10, trainer.iteration // 5
-        terminal.stepped(trainer, SimpleNamespace(task=float(trainer.iteration), usage=(0.25, 0.75)))
-    terminal.stage_ended(trainer.stage, None)
+        terminal.on_iteration(trainer, SimpleNamespace(task=float(trainer.iteration), usage=(0.25, 0.75)))
+    terminal.on_stage_end(trainer.stage, None)
     return screen.text
 
 
@@ -352,7 +352,7 @@ def test_samples_are_the_pictures_that_were_drawn(tmp_path):
     samples, trainer = Samples(tmp_path), tiny_trainer(tiny_inputs(None, None, None, 0, 1, None).host)
     for trainer.iteration in (9, 10):
         grid = np.random.default_rng(trainer.iteration).integers(0, 256, (8, 24, 3), dtype=np.uint8)
-        samples.sampled(trainer, grid)
+        samples.on_samples(trainer, grid)
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
         "2-ground-000000009.png",
         "2-ground-000000010.png",

@@ -22,9 +22,9 @@ def moved(projection, by=0.3):
 
 def test_it_is_torchs_batchnorm_over_all_features_with_its_gradient():
     seen, weight = features(), torch.randn(40 * 5, NARROW, generator=torch.Generator().manual_seed(2))
-    projection = Projection.of(seen, NARROW)
+    projection = Projection.fit(seen, NARROW)
     p = moved(projection)
-    found = projection.narrow(seen, p).flatten(0, 1)
+    found = projection.project(seen, p).flatten(0, 1)
     flat = seen.flatten(0, 1)
     standard = torch.nn.BatchNorm1d(WIDE, affine=False, eps=1e-12)(flat)
     expected = torch.nn.BatchNorm1d(NARROW, affine=False, eps=1e-4)(standard @ p)
@@ -36,7 +36,7 @@ def test_it_is_torchs_batchnorm_over_all_features_with_its_gradient():
 
 def test_it_begins_with_the_principal_components():
     seen = features()
-    projection = Projection.of(seen, NARROW)
+    projection = Projection.fit(seen, NARROW)
     flat = seen.flatten(0, 1).double()
     _, _, directions = torch.linalg.svd((flat - flat.mean(0)) / flat.std(0, correction=0), full_matrices=False)
     assert overlap(projection.start, directions[:NARROW].T) == pytest.approx(1, abs=1e-5)
@@ -44,14 +44,14 @@ def test_it_begins_with_the_principal_components():
     assert torch.allclose(projection.covariance(projection.start), torch.eye(NARROW), atol=1e-3)
     assert float(projection.penalty(projection.start)) == pytest.approx(0, abs=1e-6)
     for few, directions in ((seen, 12), (seen[:1], 4)):
-        with pytest.raises(ValueError, match=f"of {len(few)} lessons differ in {directions} directions"):
-            Projection.of(few, 13)
+        with pytest.raises(ValueError, match=f"of {len(few)} samples differ in {directions} directions"):
+            Projection.fit(few, 13)
 
 
 def test_the_penalty_is_its_formula():
-    projection = Projection.of(features(), NARROW)
+    projection = Projection.fit(features(), NARROW)
     p = moved(projection).detach()
-    z = projection.narrow(features(), p).flatten(0, 1).double()
+    z = projection.project(features(), p).flatten(0, 1).double()
     cov = ortho = 0.0
     for i in range(NARROW):
         for j in range(NARROW):
@@ -62,7 +62,7 @@ def test_the_penalty_is_its_formula():
 
 
 def test_a_collapse_shows_in_the_effective_rank():
-    projection = Projection.of(features(), NARROW)
+    projection = Projection.fit(features(), NARROW)
     ranks = [
         effective_rank(projection.covariance(p)) for p in (projection.start, projection.start[:, :1].expand(-1, 4))
     ]

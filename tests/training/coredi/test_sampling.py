@@ -6,9 +6,9 @@ from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt, FluxInputs
 from cologen.prw.flux.math import timestep_embedding
 from cologen.prw.source import Routing
+from cologen.training.batch import NoisedBatch
 from cologen.training.coredi.sampling import FeatureSampler
 from cologen.training.forward import weave
-from cologen.training.loop import Given
 from cologen.training.sampling import SamplingSettings, sample_latents
 from sampling import SIGMAS, conditioning
 from tiny import source, tiny_flux
@@ -26,7 +26,7 @@ def host():
 
 def a_case(host, way, up=0.2):
     trainer, lessons = tiny_feature_trainer(host, way, up=up), tiny_lessons("inpaint").samples
-    heads = [trainer.besides()]
+    heads = [trainer.extra_artifact()]
     noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(2))
     told, untold = (EncodedPrompt(lessons.context[i : i + 2], lessons.pooled[i : i + 2]) for i in (0, 2))
     settings = SamplingSettings(TIMES, cfg=2.5, negative=untold)
@@ -62,10 +62,10 @@ def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
     @torch.no_grad()
     def forward(t, text, z):
         woven = weave(host, bank, routing, source, FluxInputs(x, torch.zeros(2), *text))
-        given = Given(x, x, x, torch.full((2,), t), *text, woven)
+        given = NoisedBatch(x, x, FluxInputs(x, torch.full((2,), t), *text), woven)
         h = torch.zeros(2, 0, 32) if z is None else z @ head["in.weight"].T + head["in.kind"]
         picture, own = forward_with_features(host, given, h, PLACES[: h.shape[1]])
-        vec = host.flux.time_in(timestep_embedding(given.times)) + host.flux.vector_in(text[1])
+        vec = host.flux.time_in(timestep_embedding(given.inputs.times)) + host.flux.vector_in(text[1])
         rows = host.flux.final_layer(picture, vec)
         return rows.view(2, 2, 2, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(2, 16, 4, 4), own, picture
 

@@ -8,10 +8,12 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.coredi.features import make_pooling_matrix
 from cologen.prw.flux.math import timestep_embedding
 from cologen.training.checkpoint.checkpoints import TrainingError
-from cologen.training.coredi.encoder_features import Eye, kept_features
-from cologen.training.coredi.trainer import drawn
-from cologen.training.loop import StageTrainer
+from cologen.training.coredi.encoder_features import FeatureEncoder, load_features
+from cologen.training.coredi.trainer import draw_feature_noise
+from cologen.training.forward import predict_velocity
 from cologen.training.monitor.log import Log
+from cologen.training.objective import task_loss
+from cologen.training.trainer import StageTrainer
 from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_features import forward_with_features, tiny_feature_trainer
 from tiny_run import TinyEncoders, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
@@ -25,8 +27,8 @@ def host():
 
 
 def one_batch(trainer):
-    (batch,) = trainer.batches()
-    return batch, trainer.given(batch, trainer.noise(batch))
+    (batch,) = trainer.draw_batches()
+    return batch, trainer.noise_and_weave(batch, trainer.bank, trainer.make_router_noise(batch))
 
 
 def near(found, expected, tolerance=1e-4):
@@ -51,14 +53,14 @@ def test_the_stream_is_more_of_the_picture_where_no_expert_bends_it(host):
     trainer = tiny_feature_trainer(host, "coredi", up=0.0, checkpointing=False)
     batch, given = one_batch(trainer)
     z = torch.randn(4, 5, 4, generator=torch.Generator().manual_seed(3))
-    stream = trainer.stream(given, z, torch.ones(4, dtype=torch.bool))
+    stream = trainer.make_stream(given, z, torch.ones(4, dtype=torch.bool))
     h, places = stream.h, torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0.5, 0.5]])
     with torch.no_grad():
         tokens, own = forward_with_features(host, given, h, places)
-        velocity, _ = trainer.run(given, stream)
-        plain, _ = trainer.run(given)
+        velocity, _ = trainer.run_flux(given, stream)
+        plain, _ = trainer.run_flux(given)
     rows = host.flux.final_layer(
-        tokens, host.flux.time_in(timestep_embedding(given.times)) + host.flux.vector_in(given.pooled)
+        tokens, host.flux.time_in(timestep_embedding(given.inputs.times)) + host.flux.vector_in(given.inputs.pooled)
     )
     expected = rows.view(4, 2, 2, 16, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(4, 16, 4, 4)
     assert torch.allclose(velocity, expected, atol=1e-4) and not torch.allclose(velocity, plain, atol=1e-2)
@@ -70,14 +72,14 @@ def test_experts_bend_the_streams_keys_and_values_by_the_sources_routes(host):
     for up in (0.0, 0.5):
         trainer = tiny_feature_trainer(host, "coredi", up=up)
         _, given = one_batch(trainer)
-        given = given._replace(woven=given.woven._replace(options={}))  # without what they do to the source
-        stream = trainer.stream(given, torch.ones(4, 5, 4), torch.ones(4, dtype=torch.bool))
-        gates = {block: route._replace(gate=0 * route.gate) for block, route in given.woven.routes.items()}
+        given = given._replace(source=given.source._replace(options={}))  # without what they do to the source
+        stream = trainer.make_stream(given, torch.ones(4, 5, 4), torch.ones(4, dtype=torch.bool))
+        gates = {block: route._replace(gate=0 * route.gate) for block, route in given.source.routes.items()}
         with torch.no_grad():
-            found.append(trainer.run(given, stream)[0])
-            stream = trainer.stream(given, torch.ones(4, 5, 4), torch.ones(4, dtype=torch.bool))
+            found.append(trainer.run_flux(given, stream)[0])
+            stream = trainer.make_stream(given, torch.ones(4, 5, 4), torch.ones(4, dtype=torch.bool))
             stream.routes = gates
-            found.append(trainer.run(given, stream)[0])
+            found.append(trainer.run_flux(given, stream)[0])
     without, closed, bent, shut = found
     assert torch.equal(without, closed) and torch.equal(shut, without) and not torch.allclose(bent, without, atol=1e-3)
 
@@ -87,8 +89,8 @@ def test_a_picture_that_may_not_read_them_is_the_plain_one(host):
     _, given = one_batch(trainer)
     read = torch.tensor([True, False, True, False])
     with torch.no_grad():
-        found, _ = trainer.run(given, trainer.stream(given, torch.ones(4, 5, 4), read))
-        plain = trainer.found(given)
+        found, _ = trainer.run_flux(given, trainer.make_stream(given, torch.ones(4, 5, 4), read))
+        plain = predict_velocity(host, given.source, given.inputs)
     for sample in range(4):
         assert torch.allclose(found[sample], plain[sample], atol=1e-5) != bool(read[sample])
 
@@ -120,8 +122,8 @@ def test_neither_pieces_nor_checkpointing_change_a_gradient(host, way):
     for changes in ({"micro": 3}, {"checkpointing": True}):
         found, other = gradients(tiny_feature_trainer(host, way, batch=8, **changes))
         assert near(found, whole) and other.task == pytest.approx(step.task, rel=1e-5)
-        assert other.besides == pytest.approx(step.besides, rel=1e-4)
-    assert set(step.besides) == {"features", *(["rank"] if way == "coredi" else [])}
+        assert other.extra == pytest.approx(step.extra, rel=1e-4)
+    assert set(step.extra) == {"features", *(["rank"] if way == "coredi" else [])}
     assert all(tensor.any() for name, tensor in whole.items() if name.startswith("features."))
 
 
@@ -142,22 +144,26 @@ def test_the_loss_is_written_out(host):
     trainer = tiny_feature_trainer(host, "coredi", batch=16)
     batch, given = one_batch(trainer)
     with torch.no_grad():
-        errors, routes, beside = trainer.taught(batch, trainer.noise(batch))
+        velocity, beside = trainer.predict(batch, given)
         p = trainer.trained["features.projection"]
-        small = trainer.projection.narrow(trainer.features[list(batch.rows)].float(), p)
-        draw = drawn(batch, small)
+        small = trainer.projection.project(trainer.features[list(batch.rows)].float(), p)
+        draw = draw_feature_noise(batch, small)
         read, total = draw.chance >= 0.2, 0.0
         assert 0 < read.sum() < 16
         t = batch.times.view(-1, 1, 1)
-        stream = trainer.stream(given, (1 - t) * small + t * draw.noise, read)
-        assert torch.allclose(errors, trainer.error(trainer.found(given, (stream,)), given), atol=1e-5)
+        stream = trainer.make_stream(given, (1 - t) * small + t * draw.noise, read)
+        errors, expected = (
+            task_loss(v, given.target, given.noise)
+            for v in (velocity, predict_velocity(host, given.source.with_patches([stream]), given.inputs))
+        )
+        assert torch.allclose(errors, expected, atol=1e-5)
         own = {name.removeprefix("features."): tensor for name, tensor in trainer.trained.items()}
         for told, true, kept in zip(stream.h, small, read):
             norm = (told - told.mean(-1, keepdim=True)) / (told.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
             gap = (norm @ own["head.weight"].T + own["head.bias"] - true).abs()
             total += float(kept) * float(torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean())
         expected = 0.1 * total / 16 + float(trainer.projection.penalty(p))
-    assert float(beside) == pytest.approx(expected, rel=1e-4) and set(routes) == set(given.woven.routes)
+    assert float(beside) == pytest.approx(expected, rel=1e-4)
 
 
 def collapsed(trainer):
@@ -173,7 +179,7 @@ def elsewhere(trainer):
 
 
 def too_easy(trainer):
-    trainer.blind *= 100
+    trainer.mean_loss *= 100
 
 
 @pytest.mark.parametrize(
@@ -186,10 +192,10 @@ def too_easy(trainer):
 )
 def test_a_collapse_stops_the_stage(host, spoil, said):
     trainer = tiny_feature_trainer(host, "coredi")
-    trainer.step()  # as it is made it stands
+    trainer.train_iteration()  # as it is made it stands
     spoil(trainer)
     with pytest.raises(TrainingError, match=said):
-        trainer.step()
+        trainer.train_iteration()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -218,16 +224,16 @@ def test_an_eye_is_dinov2_on_one_patch_a_token(tmp_path, host, kind):
     with torch.no_grad():
         scaled = (pictures / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
         expected = network(pixel_values=scaled.permute(0, 3, 1, 2)).last_hidden_state[:, -6:]
-        found = Eye(tmp_path / "dino")(pictures, 2, 3)
+        found = FeatureEncoder(tmp_path / "dino")(pictures, 2, 3)
     assert torch.allclose(found, expected, atol=1e-5)
 
     lessons = tiny_lessons("edit", 3)
-    seen = kept_features(host, lessons, TinyEncoders(), str(tmp_path / "dino"), tmp_path / "features")
+    seen = load_features(host, lessons, TinyEncoders(), str(tmp_path / "dino"), tmp_path / "features")
     decoded = torch.from_numpy(TinyEncoders().decode(lessons.samples.target))
-    assert torch.equal(seen, (make_pooling_matrix(2, 2) @ Eye(tmp_path / "dino")(decoded, 2, 2)).half())
+    assert torch.equal(seen, (make_pooling_matrix(2, 2) @ FeatureEncoder(tmp_path / "dino")(decoded, 2, 2)).half())
     (kept,) = (tmp_path / "features").iterdir()
     before = kept.stat().st_mtime_ns
     assert torch.equal(
-        kept_features(host, lessons, TinyEncoders(), str(tmp_path / "dino"), tmp_path / "features"), seen
+        load_features(host, lessons, TinyEncoders(), str(tmp_path / "dino"), tmp_path / "features"), seen
     )
     assert kept.stat().st_mtime_ns == before

@@ -28,7 +28,7 @@ from cologen.training.evaluation.image_generator import (
     open_toy_generator,
 )
 from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks
-from cologen.training.subject.trainer import fresh_concept
+from cologen.training.subject.trainer import init_concept
 from cologen.training.toy.render import render
 from tiny_networks import tiny_clip
 
@@ -44,7 +44,7 @@ def generator() -> ImageGenerator:
 
 def concept(flux, up: float, **changes):
     info = ConceptInfo(**{"base": Base.of(flux), "noun": "circle", "tokens": 2, "width": 8, "rank": 2, **changes})
-    made = fresh_concept(info, torch.zeros(2, info.width), 0)
+    made = init_concept(info, torch.zeros(2, info.width), 0)
     g = torch.Generator().manual_seed(1)
     for name, tensor in made.tensors.items():
         if ".lora_B." in name:

@@ -10,7 +10,7 @@ from cologen.prw.base_model import Base
 from cologen.training.base.random_models import bank_info
 from cologen.training.recipes.curriculum import Stage
 from cologen.training.recipes.subject import OWN
-from cologen.training.subject.expert import beginning, expert_stage, photo_pairs
+from cologen.training.subject.expert import find_start, make_expert_stage, make_photo_pairs
 from host_subject import ENCODERS, RECIPE, CancelAtTwo, photo_lessons
 from host_training import BLOCKS, default_inputs, largest_difference, train_on_host
 from tiny import host_model, tiny_flux
@@ -30,16 +30,19 @@ def bank():
 def grown(model, bank, out, **options) -> Bank:
     from cologen.training.comfyui.subject import train_expert_on
 
-    stage, settings = expert_stage(RECIPE, bank, "people/my dog")
+    stage, settings = make_expert_stage(RECIPE, bank, "people/my dog")
     with torch.inference_mode():
-        pairs = photo_pairs(ENCODERS, photo_lessons()[OWN].samples, RECIPE.subject)
+        pairs = make_photo_pairs(ENCODERS, photo_lessons()[OWN].samples, RECIPE.subject)
         return train_expert_on(model, ENCODERS, pairs, bank, stage, settings, out, 7, **options)
 
 
 @pytest.mark.usefixtures("comfy")
 def test_every_photo_is_drawn_from_every_other():
     own = photo_lessons()[OWN].samples
-    pairs, (context, pooled) = photo_pairs(ENCODERS, own, RECIPE.subject), ENCODERS.encode_prompts(["photo of a dog"])
+    pairs, (context, pooled) = (
+        make_photo_pairs(ENCODERS, own, RECIPE.subject),
+        ENCODERS.encode_prompts(["photo of a dog"]),
+    )
     wanted = [(i, j) for i in range(3) for j in range(3) if i != j]
     assert len(pairs) == pairs.train_count == 6 and pairs.task == "subject"
     for row, (i, j) in enumerate(wanted):
@@ -48,23 +51,23 @@ def test_every_photo_is_drawn_from_every_other():
         )
         assert torch.equal(pairs.samples.context[row], context[0]) and torch.equal(pairs.samples.pooled[row], pooled[0])
     with pytest.raises(ValueError, match="has 1 photo, expected 2 or more"):
-        photo_pairs(ENCODERS, own.rows([0]), RECIPE.subject)
+        make_photo_pairs(ENCODERS, own.rows([0]), RECIPE.subject)
 
 
 def test_it_begins_as_the_bank_s_last_expert_for_subjects_that_it_can(bank):
-    stage, settings = expert_stage(RECIPE, bank, "people/my dog")
+    stage, settings = make_expert_stage(RECIPE, bank, "people/my dog")
     old = bank.info.experts["subject"]
     assert (stage.name, stage.task, stage.start, stage.iterations) == ("my_dog", "subject", "subject", 4)
     assert (settings.rank, settings.alpha) == (old.rank, old.alpha) != (2, 2.0)
     more = {**bank.info.experts, "anna": old, "other": replace(old, targets={"q": "all"})}
-    assert beginning(more) == "anna" and beginning({}) == ""
+    assert find_start(more) == "anna" and find_start({}) == ""
     with pytest.raises(ValueError, match="has an expert subject already"):
-        expert_stage(RECIPE, bank, "people/subject")
+        make_expert_stage(RECIPE, bank, "people/subject")
 
 
 def test_the_bank_has_a_column_more_and_its_file_alone_merges_back(model, bank, tmp_path):
     found = grown(model, bank, tmp_path / "a")
-    stage, settings = expert_stage(RECIPE, bank, "my dog")
+    stage, settings = make_expert_stage(RECIPE, bank, "my dog")
     router = found.info.routers["my_dog"]
     assert router.experts == (*bank.info.routers["edit"].experts, "my_dog") and len(router.experts) == 6
     assert all(torch.equal(found.tensors[name], bank.tensors[name]) for name in bank.tensors), "nothing older moved"
@@ -115,7 +118,7 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
     from cologen.training.comfyui.subject import subject_lessons
 
     recipe = recipe_of(knobs, False)
-    pairs = photo_pairs(
+    pairs = make_photo_pairs(
         ENCODERS, subject_lessons(ENCODERS, pictures([photos]), [], recipe)[OWN].samples, recipe.subject
     )
     old = bank.info.experts["subject"]

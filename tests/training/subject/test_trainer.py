@@ -10,11 +10,11 @@ from cologen.prw.personalization.concept import TOKENS, Concept, insert_vectors,
 from cologen.prw.personalization.low_rank_patch import apply_low_rank
 from cologen.prw.personalization.marked_prompt import MarkedTokens
 from cologen.training.checkpoint.checkpoints import TrainingError
-from cologen.training.errors import Stopped
+from cologen.training.errors import RunStopped
 from cologen.training.monitor.log import Log, read_log
 from cologen.training.recipes.subject import OWN, PRIOR, load_recipe, subject_of
 from cologen.training.subject.dataset import prior
-from cologen.training.subject.expert import plain
+from cologen.training.subject.expert import make_expert_name
 from cologen.training.subject.trainer import CONTEXTS
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -39,7 +39,7 @@ def test_loss_and_what_learns_are_those_of_the_formula(where, ico):
     assert any(".single" in name for name in tensors) is (where == "all") and (CONTEXTS in tensors) is ico
     before = {name: value.clone() for name, value in trainer.host.flux.state_dict().items()}
     total = 0.0
-    for batch in trainer.batches():
+    for batch in trainer.draw_batches():
         own = [tensors[TOKENS].detach().expand(len(batch.ids), -1, -1)]
         if ico:
             own.append(
@@ -71,10 +71,10 @@ def test_a_gradient_is_the_slope():
 
 def test_each_photo_learns_its_own_context_alone():
     trainer = stirred(trainer_of(recipe(batch=1)))
-    (batch,) = trainer.batches()
+    (batch,) = trainer.draw_batches()
     grads, _ = gradients(trainer)
     learns = grads[CONTEXTS].abs().sum((1, 2)) > 0
-    assert learns.tolist() == [name == batch.ids[0] for name in trainer.lessons[OWN].samples.ids]
+    assert learns.tolist() == [name == batch.ids[0] for name in trainer.datasets[OWN].samples.ids]
 
 
 def test_pictures_of_the_class_are_told_without_the_concept():
@@ -86,7 +86,7 @@ def test_pictures_of_the_class_are_told_without_the_concept():
 
 def test_rates_are_the_recipe_s():
     trainer = trainer_of(recipe(subject=dict(token_rate=2.0, context_rate=10.0), rate=1e-3))
-    of = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    of = {id(p): group["lr"] for group in trainer.weights.optimizer.param_groups for p in group["params"]}
     found = {name: of[id(tensor)] for name, tensor in trainer.trained.items()}
     assert found.pop(TOKENS) == pytest.approx(2e-3) and found.pop(CONTEXTS) == pytest.approx(1e-2)
     assert set(found.values()) == {1e-3}
@@ -107,7 +107,7 @@ def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, crash):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tiny_subject(whole, wanted, listeners=[Log(whole)]).train()
     for iteration in (2, 3):
-        with pytest.raises(type(crash or Stopped())):
+        with pytest.raises(type(crash or RunStopped())):
             tiny_subject(parts, wanted, listeners=[Log(parts), StopAt("mine", iteration, crash)]).train()
     assert not (parts / "mine.safetensors").exists()
     tiny_subject(parts, wanted, listeners=[Log(parts)]).train()
@@ -139,7 +139,7 @@ def test_another_picture_of_the_class_is_another_run_and_other_samples_are_not(t
     def train(prompt="a dog", colour=9, **subject):
         run = tiny_subject(tmp_path, recipe(replay=0.5, subject=subject))
         told = {f"{i}": (np.full((32, 32, 3), colour + i, np.uint8), prompt) for i in range(4)}
-        run.lessons = {**run.lessons, PRIOR: prior(run.encoders, told)}
+        run.datasets = {**run.datasets, PRIOR: prior(run.encoders, told)}
         return run.train()
 
     train()
@@ -151,8 +151,8 @@ def test_another_picture_of_the_class_is_another_run_and_other_samples_are_not(t
 
 @pytest.mark.parametrize("names", [("我的狗", "我的猫"), ("é" * 80, "ê" * 80)])
 def test_runs_in_other_alphabets_name_experts_that_can_be_told_apart(names):
-    assert plain("mine/my dog") == "my_dog"
-    made = [plain(name) for name in names]
+    assert make_expert_name("mine/my dog") == "my_dog"
+    made = [make_expert_name(name) for name in names]
     assert len(set(made)) == 2 and all(NAME.fullmatch(name) for name in made)
 
 
@@ -200,7 +200,7 @@ def test_vectors_begin_as_words_and_differ():
 
 def test_samples_show_photos_and_every_prompt(tmp_path):
     run = tiny_subject(tmp_path, recipe(sample_steps=1))
-    assert run.sheet(run.trainer(Base.of(run.host.flux))).shape == (2 * 32, 3 * 32, 3)
+    assert run.make_sample_sheet(run.make_trainer(Base.of(run.host.flux))).shape == (2 * 32, 3 * 32, 3)
 
 
 # mistakes
@@ -231,7 +231,7 @@ def test_two_stages_are_one_too_many(tmp_path):
 
 def test_prior_preservation_needs_pictures(tmp_path):
     run = tiny_subject(tmp_path, recipe(replay=0.5))
-    run.lessons = {OWN: run.lessons[OWN]}
+    run.datasets = {OWN: run.datasets[OWN]}
     with pytest.raises(TrainingError, match="pictures of the class, of which there are none"):
         run.train()
     with pytest.raises(ValueError, match="The subject has no photos"):

@@ -224,9 +224,9 @@ class Training:
 def test_an_exam_goes_on_where_it_was(tmp_path):
     ways = ("alone", "two branches", "mixed")
     evaluator, training = ConceptEvaluator(tmp_path / "exam.json", Answers(), 0, ways), Training(8)
-    evaluator.stage_began(training)
+    evaluator.on_stage_begin(training)
     for training.iteration in range(1, 9):
-        evaluator.stepped(training, None)
+        evaluator.on_iteration(training, None)
         if training.iteration == 3:
             assert not evaluator.finished(8)
             evaluator = ConceptEvaluator(tmp_path / "exam.json", Answers(), 0, ways)

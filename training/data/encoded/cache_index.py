@@ -12,7 +12,7 @@ from typing import Any
 
 from ....prw.files.atomic_write import PART, atomic_write
 from ....prw.files.validate import shorten
-from ...checkpoint.folder_guard import claim
+from ...checkpoint.folder_guard import claim_folder
 from .dataset import LatentShapes
 
 ABOUT, EMPTY = "cache.json", "empty.safetensors"
@@ -91,7 +91,7 @@ def read_all_entries(folder: Path) -> list[ShardEntry]:
 def claim_cache(folder: Path, about: Mapping[str, Any]) -> None:
     """Refuses a folder whose samples other models or settings made."""
     advice = "cache into another folder, or with what it was begun with"
-    claim(folder / ABOUT, {"version": VERSION, **about}, HOLDS, advice)
+    claim_folder(folder / ABOUT, {"version": VERSION, **about}, HOLDS, advice)
 
 
 def delete_partial_files(folder: Path, rank: int) -> None:

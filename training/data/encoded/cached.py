@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ....prw.files.safe_file import SafeFile
-from ...checkpoint.folder_guard import claim, refuse_other
+from ...checkpoint.folder_guard import check_record, claim_folder
 from .cache_index import ABOUT, EMPTY, HOLDS, KEY, ShardEntry, read_all_entries, read_json, write_json
 from .dataset import LatentShapes, MemoryDataset, default_train_count
 from .samples import EncodedSamples, concat_samples, pad_context
@@ -125,7 +125,7 @@ def open_cached(folder: Path, task: str, note: Path, expected: Mapping[str, Any]
     """
     check_cache(folder)
     advice = "train with the models and the size that made them, or cache again elsewhere"
-    about = refuse_other(folder / ABOUT, expected, HOLDS, advice)
+    about = check_record(folder / ABOUT, expected, HOLDS, advice)
     entries = {entry.file: entry for entry in read_all_entries(folder)}
     files = read_json(note) if note.exists() else list(entries)
     missing = [file for file in files if file not in entries or not entries[file].is_whole(folder)]
@@ -135,7 +135,7 @@ def open_cached(folder: Path, task: str, note: Path, expected: Mapping[str, Any]
     if count < 2:
         raise ValueError(f"The cache in {folder} holds {count} samples yet, expected two or more: wait for a shard.")
     holds, advice = "a run on samples that were made otherwise", "cache them as they were, or begin anew elsewhere"
-    claim(note.with_name(f"{note.stem}-of.json"), about, holds, advice)
+    claim_folder(note.with_name(f"{note.stem}-of.json"), about, holds, advice)
     if not note.exists():
         write_json(note, files)
     return CachedShards(task, folder, [entries[file] for file in files])

@@ -14,7 +14,7 @@ from typing import Any
 
 from ....prw.files.atomic_write import atomic_write
 from ....prw.files.validate import shorten
-from ...checkpoint.folder_guard import claim
+from ...checkpoint.folder_guard import claim_folder
 from ..box import Size
 from ..formats.picture_files import BrokenFile
 from ..formats.records import parse_things
@@ -38,7 +38,7 @@ def write_labels(
     """Says, part by part, how many are done. A part is there whole before the place behind it is kept: what is done
     twice after a crash has the same name."""
     about = {"phrases": by, "shares": stream.world, **(models or {})}
-    claim(folder / ABOUT, about, "labels of another kind", "label into another folder, or as it was begun")
+    claim_folder(folder / ABOUT, about, "labels of another kind", "label into another folder, or as it was begun")
     share = f"{stream.rank:03}-of-{stream.world:03}"
     place, number = folder / f"{share}.json", 0
     if place.exists():

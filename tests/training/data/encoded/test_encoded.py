@@ -33,7 +33,7 @@ from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.recipes.curriculum import Stage, load_curriculum
 from cologen.training.setup.stage_data import StageDatasets, find_stage_data
 from cologen.training.toy.store import open_toy_encoders
-from cologen.training.validate import held_out
+from cologen.training.validate import make_val_batch
 from pack import ROOT
 from safetensors.torch import load_file
 from tiny_run import TinyEncoders, tiny_curriculum, tiny_host, tiny_run, tiny_trainer
@@ -357,11 +357,11 @@ def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):
         mixed = sum(len({lessons.bucket(slot.index) for slot in batch}) > 1 for batch in seen)
         assert mixed <= 4 * epochs
     trainer = tiny_trainer(tiny_host(), stage=0, stages=("inpaint",), batch=4, iterations=14)
-    trainer.lessons = {"inpaint": lessons}
+    trainer.datasets = {"inpaint": lessons}
     for _ in range(14):
-        assert all(tuple(batch.target.shape[2:]) in shapes for batch in trainer.batches())
-        assert trainer.step() is not None
-    assert len({tuple(row.shape) for row in held_out(lessons).target}) == 1
+        assert all(tuple(batch.target.shape[2:]) in shapes for batch in trainer.draw_batches())
+        assert trainer.train_iteration() is not None
+    assert len({tuple(row.shape) for row in make_val_batch(lessons).target}) == 1
     with pytest.raises(ValueError, match="data.mine asks for several sizes, which lie in a cache alone"):
         curriculum = curriculum_with(there, "resolutions = [64, 128]")
         StageDatasets(find_stage_data(curriculum, 4, ExactEncoders(), 7), there / "lessons", lambda *_: None)["inpaint"]

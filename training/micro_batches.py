@@ -1,0 +1,27 @@
+"""Cuts an iteration's samples into batches that a forward can take: of one task, of one bucket, few enough."""
+
+from collections.abc import Mapping, Sequence
+
+from .checkpoint.checkpoints import TrainingError
+from .data.batch_sampler import SampleIndex
+from .data.encoded.dataset import EncodedDataset
+from .distributed import ranks
+from .recipes.curriculum import Stage
+
+
+def split_slots(
+    slots: Sequence[SampleIndex], datasets: Mapping[str, EncodedDataset], size: int
+) -> list[list[SampleIndex]]:
+    """Group slots by task and bucket, in groups of at most `size`."""
+    alike: dict[tuple[str, int], list[SampleIndex]] = {}
+    for slot in slots:
+        alike.setdefault((slot.task, datasets[slot.task].bucket(slot.index)), []).append(slot)
+    return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
+
+
+def check_batch_size(stage: Stage) -> None:
+    if stage.batch % ranks.count():
+        raise TrainingError(
+            f"The batch of {stage.name} is {stage.batch}, which {ranks.count()} processes cannot share equally: set a "
+            f"multiple."
+        )

@@ -1,0 +1,47 @@
+"""What a trainer is given, and what one of its iterations reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..prw.flux.inputs import EncodedPrompt
+from ..prw.source_pass import Host
+from .data.encoded.dataset import EncodedDataset
+from .recipes.curriculum import Settings, Stage
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """A stage, and everything around it that is not trained."""
+
+    host: Host
+    stage: Stage
+    number: int
+    """The stage's place in its curriculum, from 0."""
+    settings: Settings
+    datasets: Mapping[str, EncodedDataset]
+    """By task, earlier ones too."""
+    empty_prompt: EncodedPrompt
+    """Stands in for a dropped prompt."""
+    seed: int = 0
+    checkpointing_options: dict[str, Any] | None = None
+    """Transformer options by which this host recomputes activations."""
+
+
+@dataclass(frozen=True)
+class IterationResult:
+    """The figures of one iteration, over all ranks."""
+
+    iteration: int
+    task: float
+    """L_task: the mean velocity error."""
+    veteran: float
+    """L_veteran of eq. 9."""
+    used: float
+    """U_t of eq. 8, with router noise."""
+    usage: tuple[float, ...]
+    """Every expert's share of the blocks, in the router's order."""
+    norm: float
+    """Length of the gradient before clipping."""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """Further figures by their keys in the log."""
