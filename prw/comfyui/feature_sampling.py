@@ -16,7 +16,6 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..appended_kv import OPTION, AppendedKV, CachedSourceKV
-from ..bank.bank import Bank
 from ..base_model import Base
 from ..coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
 from ..coredi.features import FEATURE_STATES, Features, FeatureState, embed_features, make_pooling_matrix
@@ -24,6 +23,7 @@ from ..files.validate import shorten
 from ..flux.inputs import FluxInputs
 from ..positions import token_grid
 from ..router import Route
+from ..select_experts import ExpertBank
 from ..source import read_bias
 from .host import ComfyHost, pause_malloc_graph
 from .patch import HostAttachment, find_attachment
@@ -69,7 +69,7 @@ class FeatureReader:
     def __init__(self, features: Features, weight: float):
         self.features, self.weight = features, weight
         self.key = f"{KEY}/{features.info.task}"
-        self.bank: Bank | None = None
+        self.bank: ExpertBank | None = None
 
     def attach(self, model):
         """A clone of MODEL whose pictures read the features."""
@@ -92,7 +92,7 @@ class FeatureReader:
         patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, self.key, self.apply)
         return patched
 
-    def _check_model(self, model) -> Bank:
+    def _check_model(self, model) -> ExpertBank:
         attachment, task = find_attachment(model), self.features.info.task
         if attachment is None:
             raise ValueError(
@@ -153,7 +153,8 @@ class FeatureReader:
 
     def _find_source(self, appended: AppendedKV) -> CachedSourceKV | None:
         """The source that a picture of the features' task is drawn from."""
-        return next((part for part in appended.sources if part.source.routing.task == self.features.info.task), None)
+        sources = [source for source in appended.sources if isinstance(source, CachedSourceKV)]
+        return next((source for source in sources if source.source.routing.task == self.features.info.task), None)
 
 
 class FeatureCall:
@@ -197,7 +198,7 @@ class FeatureCall:
                 state.update(None if own is None else own[rows], picture, self.pool)
 
     def make_stream(
-        self, bank: Bank, appended: AppendedKV, part: CachedSourceKV, z: Mapping[int, Tensor | None]
+        self, bank: ExpertBank, appended: AppendedKV, part: CachedSourceKV, z: Mapping[int, Tensor | None]
     ) -> HostFeatureStream | None:
         """The stream of each prompt's features z; None where no picture reads anything yet."""
         known = {i: features for i, features in z.items() if features is not None}

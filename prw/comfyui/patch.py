@@ -44,7 +44,7 @@ class HostAttachment(Attachment):
             return super().__call__(*args, **kwargs)
 
     def prepare_sources(
-        self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds
+        self, executor, x, t, c_concat=None, c_crossattn: Any = None, control=None, transformer_options=None, **conds
     ):
         """APPLY_MODEL wrapper: from the call's sources to the K/V that its blocks will append."""
         options = dict(transformer_options or {})

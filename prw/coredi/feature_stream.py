@@ -13,14 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..bank.bank import Bank
 from ..experts import Weave
 from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs, SourceConditions
 from ..flux.math import rotary
 from ..positions import token_grid
 from ..router import Route
-from ..select_experts import block_strengths, find_router, make_weave
+from ..select_experts import ExpertBank, block_strengths, find_router, make_weave
 from ..source import Routing
 from ..source_pass import Host
 from ..weaving import (
@@ -39,7 +38,7 @@ from .features import make_pooling_matrix
 class SourceRoutes(NamedTuple):
     """Which experts the features' source took."""
 
-    bank: Bank
+    bank: ExpertBank
     routing: Routing
     routes: Mapping[str, Route]
     """By block."""
