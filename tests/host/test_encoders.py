@@ -105,7 +105,7 @@ def apart(ours, theirs) -> float:
 
 
 def hidden(encoders, prompt):
-    return encoders.hidden(encoders._tokens([prompt]))
+    return encoders.encode_t5(encoders.tokenize([prompt]))
 
 
 @pytest.mark.parametrize("prompt", [*PROMPTS, LONG])
@@ -115,7 +115,7 @@ def test_texts_are_the_hosts_with_their_padding(models, prompt, tokens):
     context, pooled = hosts(models, prompt, tokenizer_options={"t5xxl_min_length": tokens})
     found = hidden(encoders, prompt)
     assert found.shape == context.shape and found.shape[1] >= tokens
-    assert apart(found, context) <= 1e-5 and apart(encoders.pooled([prompt]), pooled) <= 1e-5
+    assert apart(found, context) <= 1e-5 and apart(encoders.encode_clip([prompt]), pooled) <= 1e-5
     assert context.abs().max() > 0.5 and pooled.abs().max() > 0.5
 
 

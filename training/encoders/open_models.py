@@ -1,4 +1,4 @@
-"""T5, CLIP and FLUX.1's VAE as transformers' and diffusers' models, from the single files that ComfyUI's users have.
+"""Opens T5, CLIP and FLUX.1's VAE as transformers' and diffusers' models, from the single files that ComfyUI's users have.
 
 Shapes are read off the weights; nothing is fetched, and no weight is made up.
 """
@@ -6,6 +6,7 @@ Shapes are read off the weights; nothing is fetched, and no weight is made up.
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ END = 49407
 """CLIP's token after the last word."""
 T5_BLOCK = "encoder.block.0.layer.{}."
 EMBEDDING, SCALE = "encoder.embed_tokens.weight", ".scale_weight"
-UNREAD = (EMBEDDING, SCALE, "scaled_fp8", ".scale_input")
+IGNORED = (EMBEDDING, SCALE, "scaled_fp8", ".scale_input")
 """What some T5 files hold twice, and what those of scaled fp8 hold beside the weights."""
 BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
 LEVELS = (1, 2, 4, 4)
@@ -26,34 +27,21 @@ LEVELS = (1, 2, 4, 4)
 
 
 def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
-    """Weights stay as the file has them, fp8 too, and are widened block by block when they are used.
+    """Opens T5; weights stay as the file has them, fp8 too, and are widened block by block when they are used.
 
     Those of scaled fp8 stay unscaled: what a layer makes of them is scaled.
     """
     from diffusers.hooks.layerwise_casting import apply_layerwise_casting_hook
-    from transformers import T5Config, T5EncoderModel
+    from transformers import T5EncoderModel
 
-    file = opened(path, "T5-XXL's encoder (t5xxl_fp16.safetensors)", T5_BLOCK.format(0) + "SelfAttention.q.weight")
-    shape = {name: file.shape(name) for name in file}
-    attention, wide = T5_BLOCK.format(0) + "SelfAttention.", T5_BLOCK.format(1) + "DenseReluDense.wi_0.weight"
-    bias = shape.get(attention + "relative_attention_bias.weight", (32, 1))
-    config = T5Config(
-        vocab_size=shape.get("shared.weight", (1, 1))[0],
-        d_model=shape[attention + "q.weight"][1],
-        d_kv=shape[attention + "q.weight"][0] // bias[1],
-        d_ff=shape.get(wide, (1, 1))[0],
-        num_layers=len({name.split(".")[2] for name in file if name.startswith("encoder.block.")}),
-        num_heads=bias[1],
-        relative_attention_num_buckets=bias[0],
-        feed_forward_proj="gated-gelu",
-    )
+    file = open_file(path, "T5-XXL's encoder (t5xxl_fp16.safetensors)", T5_BLOCK.format(0) + "SelfAttention.q.weight")
     with torch.device("meta"):
-        t5 = T5EncoderModel(config)
-    weights = {name: file[name] for name in file if not name.endswith(UNREAD)}
+        t5 = T5EncoderModel(read_t5_config(file))
+    weights = {name: file[name] for name in file if not name.endswith(IGNORED)}
     stored = weights["encoder.final_layer_norm.weight"].dtype if "encoder.final_layer_norm.weight" in weights else dtype
     outside = {name: t.to(dtype).nan_to_num() for name, t in weights.items() if not name.startswith("encoder.block.")}
-    fill(t5, {**weights, **outside, EMBEDDING: outside.get("shared.weight")}, path)
-    t5 = t5.to(device).eval().requires_grad_(False)
+    load_weights(t5, {**weights, **outside, EMBEDDING: outside.get("shared.weight")}, path)
+    t5 = t5.to(device).eval().requires_grad_(False)  # pyrefly: ignore[bad-argument-type]
     for block in t5.encoder.block:
         if stored == dtype:
             block.to(dtype)
@@ -65,11 +53,31 @@ def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
             raise FileError(
                 f"{path.name}: {name} is {tuple(scale.shape)}, expected one number for a weight: choose another file."
             )
-        t5.get_submodule(layer).register_forward_hook(partial(scaled, scale))
+        t5.get_submodule(layer).register_forward_hook(partial(apply_scale, scale))
     return t5
 
 
-def scaled(scale: Tensor, layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
+def read_t5_config(file: SafeFile) -> Any:
+    """Reads a T5Config off the weights' shapes."""
+    from transformers import T5Config
+
+    shape = {name: file.shape(name) for name in file}
+    attention, wide = T5_BLOCK.format(0) + "SelfAttention.", T5_BLOCK.format(1) + "DenseReluDense.wi_0.weight"
+    bias = shape.get(attention + "relative_attention_bias.weight", (32, 1))
+    return T5Config(
+        vocab_size=shape.get("shared.weight", (1, 1))[0],
+        d_model=shape[attention + "q.weight"][1],
+        d_kv=shape[attention + "q.weight"][0] // bias[1],
+        d_ff=shape.get(wide, (1, 1))[0],
+        num_layers=len({name.split(".")[2] for name in file if name.startswith("encoder.block.")}),
+        num_heads=bias[1],
+        relative_attention_num_buckets=bias[0],
+        feed_forward_proj="gated-gelu",
+    )
+
+
+def apply_scale(scale: Tensor, layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
+    """Scales a layer's output, as its forward hook."""
     return out * scale
 
 
@@ -77,7 +85,7 @@ def open_clip(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     prefix = "text_model."
-    file = opened(path, "CLIP-L's text encoder (clip_l.safetensors)", prefix + "encoder.layers.0.mlp.fc1.weight")
+    file = open_file(path, "CLIP-L's text encoder (clip_l.safetensors)", prefix + "encoder.layers.0.mlp.fc1.weight")
     inner, width = file.shape(prefix + "encoder.layers.0.mlp.fc1.weight")
     layers = len({name.split(".")[3] for name in file if name.startswith(prefix + "encoder.layers.")})
     config = CLIPTextConfig(
@@ -92,15 +100,15 @@ def open_clip(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     )
     clip = CLIPTextModelWithProjection(config).text_model
     names = [name for name in file if name.startswith(prefix) and not name.endswith("position_ids")]
-    fill(clip, {name.removeprefix(prefix): file[name].to(dtype) for name in names}, path)
-    return clip.to(device).eval().requires_grad_(False)
+    load_weights(clip, {name.removeprefix(prefix): file[name].to(dtype) for name in names}, path)
+    return clip.to(device).eval().requires_grad_(False)  # pyrefly: ignore[bad-argument-type]
 
 
 def open_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-    file = opened(path, "FLUX.1's VAE (ae.safetensors)", "encoder.conv_in.weight")
+    file = open_file(path, "FLUX.1's VAE (ae.safetensors)", "encoder.conv_in.weight")
     first, latents = file.shape("encoder.conv_in.weight")[0], file.shape("encoder.conv_out.weight")[0] // 2
     config = dict(
         {key: (kind,) * len(LEVELS) for key, kind in BLOCK_TYPES.items()},
@@ -111,16 +119,16 @@ def open_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
         use_post_quant_conv=False,
     )
     with torch.device("meta"):
-        vae = AutoencoderKL(**config)
+        vae: Any = AutoencoderKL(**config)
     weights = {name: file[name] for name in file}
     if "decoder.up_blocks.0.resnets.0.norm1.weight" not in file:  # else it is in diffusers' layout already
         weights = convert_ldm_vae_checkpoint(weights, config)
-    fill(vae, {name: weight.to(dtype) for name, weight in weights.items()}, path)
+    load_weights(vae, {name: weight.to(dtype) for name, weight in weights.items()}, path)
     return vae.to(device).eval().requires_grad_(False)
 
 
-def opened(path: Path, wanted: str, sign: str) -> SafeFile:
-    """A file that holds this tensor."""
+def open_file(path: Path, wanted: str, sign: str) -> SafeFile:
+    """Opens a file, if it holds the tensor `sign`."""
     if not path.is_file():
         raise FileError(f"There is no file {path}, expected {wanted}: set its place in the table [encoders].")
     file = SafeFile(path)
@@ -131,8 +139,8 @@ def opened(path: Path, wanted: str, sign: str) -> SafeFile:
     return file
 
 
-def fill(model: nn.Module, weights: Mapping[str, Tensor | None], path: Path) -> None:
-    """All of the model's weights, and no others."""
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor | None], path: Path) -> None:
+    """Loads all of a model's weights, and no others, from the file at `path`."""
     expected = model.state_dict()
     for names, fault in ((expected.keys() - weights.keys(), "lacks"), (weights.keys() - expected.keys(), "also holds")):
         if names:
@@ -141,7 +149,8 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor | None], path: Path) -> 
                 f"this model (no GGUF): download it again, or choose another."
             )
     for name, like in expected.items():
-        if weights[name] is None or weights[name].shape != like.shape:
-            shape = "nothing" if weights[name] is None else tuple(weights[name].shape)
+        weight = weights[name]
+        if weight is None or weight.shape != like.shape:
+            shape = "nothing" if weight is None else tuple(weight.shape)
             raise FileError(f"{path.name}: {name} is {shape}, expected {tuple(like.shape)}: choose another file.")
     model.load_state_dict(weights, assign=True)
