@@ -10,7 +10,7 @@ from cologen.prw.personalization.concept import Concept
 from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.subject import OWN, PRIOR
-from cologen.training.subject.dataset import photos
+from cologen.training.subject.dataset import encode_photos
 from cologen.training.subject.run import SubjectRun
 from host_subject import ENCODERS, RECIPE, CancelAtTwo, WordyClip, photo_lessons, random_concept, random_photos
 from host_training import BLOCKS, TinyVae
@@ -172,7 +172,7 @@ def test_pictures_of_the_class_are_told_by_the_caption():
     given = photo_lessons()
     assert set(given[PRIOR].samples.prompts) == {"photo of a dog"} and len(given[OWN]) == given[OWN].train_count == 3
     alone = replace(RECIPE.subject, ico=False)
-    plain = photos(ENCODERS, {"a": copy.copy(random_photos(1, (64, 64))[0])}, alone).samples
+    plain = encode_photos(ENCODERS, {"a": copy.copy(random_photos(1, (64, 64))[0])}, alone).samples
     assert torch.equal(plain.context, ENCODERS.encode_prompts(["photo of a dog"])[0])
     assert torch.equal(given[OWN].samples.context[:1], ENCODERS.encode_prompts(["dog"])[0])
     assert torch.equal(given[OWN].samples.pooled, ENCODERS.encode_prompts(["photo of a dog"])[1].expand(3, -1))

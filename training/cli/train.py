@@ -145,10 +145,10 @@ def train_subject(
     inputs: "RunInputs", recipe: SubjectRecipe, out: Path, seed: int, listeners: "Sequence[Listener]"
 ) -> Path:
     """Fine-tunes one's own subject; returns the concept's path."""
-    from ..subject.dataset import recipe_lessons
+    from ..subject.dataset import open_subject_datasets
     from ..subject.run import SubjectRun
 
-    datasets = recipe_lessons(recipe, inputs.encoders, seed)
+    datasets = open_subject_datasets(recipe, inputs.encoders, seed)
     run = SubjectRun(
         inputs.host, recipe, datasets, inputs.encoders, out, seed, inputs.base_name, listeners, inputs.checkpointing
     )

@@ -17,7 +17,7 @@ from ..monitor.log import Log
 from ..monitor.samples import Samples
 from ..recipes.curriculum import Settings, Stage
 from ..recipes.subject import OWN, PRIOR, SubjectRecipe
-from ..subject.dataset import photos, prior
+from ..subject.dataset import encode_photos, encode_prior
 from ..subject.run import SubjectRun
 from .run import after, refuse_text, train_on
 from .training_data import HostEncoders, TrainingData
@@ -36,9 +36,9 @@ def subject_lessons(
         {f"{i + 1}": centre_crop(picture.shape[:2], (side, side)).picture(picture) for i, picture in enumerate(some)}
         for some in (own, others)
     ]
-    found: dict[str, MemoryDataset] = {OWN: photos(encoders, fit[0], subject)}
+    found: dict[str, MemoryDataset] = {OWN: encode_photos(encoders, fit[0], subject)}
     if recipe.stage.replay:
-        found[PRIOR] = prior(encoders, {name: (picture, subject.told) for name, picture in fit[1].items()})
+        found[PRIOR] = encode_prior(encoders, {name: (picture, subject.told) for name, picture in fit[1].items()})
     return found
 
 

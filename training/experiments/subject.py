@@ -33,7 +33,7 @@ from ..monitor.plots import Curve, draw_chart
 from ..recipes.curriculum import BUDGETS, SUBJECT
 from ..recipes.subject import SubjectRecipe, load_recipe, shortened
 from ..sampling import SamplingSettings
-from ..subject.dataset import recipe_lessons
+from ..subject.dataset import open_subject_datasets
 from ..subject.run import SubjectRun
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import NAME, SHIPPED, open_set
@@ -111,7 +111,7 @@ class SubjectExperiment:
         evaluator = ConceptEvaluator(folder / f"exam-{self.count}.json", self, seed, ways)
         if not evaluator.finished(recipe.stage.iterations):
             self.say(f"subject: {'with' if ico else 'without'} ICO, seed {seed}")
-            datasets = recipe_lessons(recipe, self.encoders, seed)
+            datasets = open_subject_datasets(recipe, self.encoders, seed)
             run = SubjectRun(
                 self.host, recipe, datasets, self.encoders, folder, seed, NAME, [evaluator], EMBEDDED_CHECKPOINTING
             )

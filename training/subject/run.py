@@ -28,7 +28,7 @@ from ..run import Run
 from ..sampling import SamplingSettings, sample_with_contexts
 from ..stage_context import StageContext
 from ..validate import SEED, Validation, stack_rows, validate
-from .dataset import beginnings
+from .dataset import init_vectors
 from .trainer import TOKENS, SubjectTrainer, init_concept
 
 PHOTOS = 4
@@ -66,7 +66,7 @@ class SubjectRun(Run):
     def make_trainer(self, base: Base) -> SubjectTrainer:
         """Make the trainer as it stands at the start."""
         subject, settings, own = self.recipe.subject, self.recipe.curriculum.settings, self.datasets[OWN]
-        vectors, contexts = beginnings(self.encoders, subject, len(own), self.seed)
+        vectors, contexts = init_vectors(self.encoders, subject, len(own), self.seed)
         info = ConceptInfo(
             base, subject.noun, subject.tokens, vectors.shape[1], settings.rank, settings.alpha, subject.where
         )

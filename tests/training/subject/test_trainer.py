@@ -13,7 +13,7 @@ from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.errors import RunStopped
 from cologen.training.monitor.log import Log, read_log
 from cologen.training.recipes.subject import OWN, PRIOR, load_recipe, subject_of
-from cologen.training.subject.dataset import prior
+from cologen.training.subject.dataset import encode_prior
 from cologen.training.subject.expert import make_expert_name
 from cologen.training.subject.trainer import CONTEXTS
 from safetensors import safe_open
@@ -139,7 +139,7 @@ def test_another_picture_of_the_class_is_another_run_and_other_samples_are_not(t
     def train(prompt="a dog", colour=9, **subject):
         run = tiny_subject(tmp_path, recipe(replay=0.5, subject=subject))
         told = {f"{i}": (np.full((32, 32, 3), colour + i, np.uint8), prompt) for i in range(4)}
-        run.datasets = {**run.datasets, PRIOR: prior(run.encoders, told)}
+        run.datasets = {**run.datasets, PRIOR: encode_prior(run.encoders, told)}
         return run.train()
 
     train()

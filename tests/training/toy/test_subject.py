@@ -28,7 +28,7 @@ from cologen.training.experiments.subject import (
 from cologen.training.recipes.curriculum import SUBJECT
 from cologen.training.recipes.subject import OWN, PRIOR, SubjectRecipe, load_recipe
 from cologen.training.sampling import SamplingSettings
-from cologen.training.subject.dataset import folder_pictures, folder_told, recipe_lessons
+from cologen.training.subject.dataset import open_subject_datasets, read_captioned, read_pictures
 from cologen.training.toy.oracle import read_scene
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import COLOURS, GROUNDS, PLACES, TEXTURES, Item, Scene, draw_scene
@@ -112,18 +112,18 @@ def test_the_class_is_circles_of_one_colour():
 def test_a_recipe_s_lessons_come_from_the_toy_world_or_from_folders(tmp_path):
     recipe, encoders = load_recipe(SUBJECT), open_toy_encoders()
     assert isinstance(recipe, SubjectRecipe) and recipe.curriculum.base == "toy"
-    found = recipe_lessons(recipe, encoders, 0)
+    found = open_subject_datasets(recipe, encoders, 0)
     assert len(found[OWN]) == found[OWN].train_count == 4 and set(found) == {OWN, PRIOR}
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         Image.fromarray(render(draw_scene(rng)).repeat(2, 1)).save(tmp_path / f"{name}.png")
     (tmp_path / "b.txt").write_text("a red circle")
-    assert list(folder_pictures(tmp_path, 64)) == ["a", "b"] and folder_pictures(tmp_path, 64)["a"].shape == (64, 64, 3)
-    assert {name: prompt for name, (_, prompt) in folder_told(tmp_path, 64).items()} == {"b": "a red circle"}
+    assert list(read_pictures(tmp_path, 64)) == ["a", "b"] and read_pictures(tmp_path, 64)["a"].shape == (64, 64, 3)
+    assert {name: prompt for name, (_, prompt) in read_captioned(tmp_path, 64).items()} == {"b": "a red circle"}
     changes = (f"subject.photos={json.dumps(str(tmp_path))}", "mine.replay=0.0", "rank=2")
     changed = load_recipe(SUBJECT, changes)
     assert changed.curriculum.settings.rank == 2
-    given = recipe_lessons(changed, encoders, 0)
+    given = open_subject_datasets(changed, encoders, 0)
     assert set(given) == {OWN} and [name[0] for name in given[OWN].samples.ids] == ["a", "b"]
 
 
