@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..prw.bank.bank import Bank
 from ..prw.bank.edit import merge
 from ..prw.bank.importers import CHOICES, open_experts
-from ..prw.bank.summary import described
+from ..prw.bank.summary import describe_bank
 from ..training.comfyui.folders import lora_files, lora_path, stamp
 from .inputs.schema import CATEGORY, BankType, schema
 
@@ -63,7 +63,7 @@ class CoLoGenImportExperts(io.ComfyNode):
         bank = open_experts(lora_path(file), name.strip(), kind)
         triggers = dict.fromkeys(word for expert in bank.info.experts.values() for word in expert.triggers)
         whole = bank if experts is None else merge([experts, bank])
-        return io.NodeOutput(whole, ", ".join(triggers), ui=ui.PreviewText(described(bank, file)))
+        return io.NodeOutput(whole, ", ".join(triggers), ui=ui.PreviewText(describe_bank(bank, file)))
 
 
 class CoLoGenMergeExperts(io.ComfyNode):
@@ -105,5 +105,5 @@ class CoLoGenInspectExperts(io.ComfyNode):
 
     @classmethod
     def execute(cls, experts: Bank) -> io.NodeOutput:
-        text = described(experts, "This bank")
+        text = describe_bank(experts, "This bank")
         return io.NodeOutput(text, ui=ui.PreviewText(text))

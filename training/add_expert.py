@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
-from ..prw.bank.shapes import expected_shapes, place_of
+from ..prw.bank.shapes import list_shapes, parse_place
 from ..prw.base_model import Base
 from ..prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from ..prw.tasks import TASKS
@@ -36,7 +36,7 @@ def add_expert(
     info = extend_info(bank.info, stage, settings, last)
     generator = torch.Generator().manual_seed(seed)
     tensors = dict(bank.tensors)
-    for name, shape in expected_shapes(info).items():
+    for name, shape in list_shapes(info).items():
         if name in tensors:
             continue
         *_, kind = name.rsplit(".", 1)
@@ -53,7 +53,7 @@ def add_expert(
 
 def copy_matrix(bank: Bank, start: str, name: str, settings: Settings) -> Tensor:
     """Copy a matrix of the expert that a new one starts as, whatever its alpha and however it is stored."""
-    block, target, kind = place_of(name).rsplit(".", 1)[0], *name.rsplit(".", 2)[1:]
+    block, target, kind = parse_place(name).rsplit(".", 1)[0], *name.rsplit(".", 2)[1:]
     pair = bank.expert(start, block)[target]
     if kind == "down":
         return pair.down.float().clone()

@@ -1,6 +1,6 @@
 """A bank: experts and routers in one safetensors file, read lazily and strictly.
 
-Which tensors it holds: bank_shapes.py; what they mean stands as JSON in the file's metadata (bank_info.py). Tensors are
+Which tensors it holds: shapes.py; what they mean stands as JSON in the file's metadata (info.py). Tensors are
 memory-mapped: opening costs nothing, an expert is read when a block takes it, and saving copies one at a time.
 """
 
@@ -16,14 +16,15 @@ from ..experts import LowRank
 from ..files.lazy_tensors import tensor_state
 from ..files.safe_file import SafeFile
 from ..files.safetensors_writer import write_safetensors
-from .info import decode, encode
+from .info import decode_info, encode_info
 from .shapes import check_bank, down_key
 
 METADATA_KEY = "cologen"
+"""Of the JSON in a bank file's metadata."""
 
 
 class Bank:
-    """Experts by name and routers by stage, for one shape of FLUX."""
+    """Experts by name and routers by stage, for one shape of FLUX: the `ExpertBank` of select_experts.py."""
 
     def __init__(self, info: BankInfo, tensors: Mapping[str, Tensor]):
         self.info = info
@@ -31,26 +32,27 @@ class Bank:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Bank":
+        """Reads a bank's metadata and checks its tensors against it."""
         file = SafeFile(path)
-        info = decode(file.metadata.get(METADATA_KEY), file.path.name)
+        info = decode_info(file.metadata.get(METADATA_KEY), file.name)
         check_bank(info, file)
         return cls(info, file)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes to a temporary name beside `path` and renames: a reader sees the old file or the new."""
-        return write_safetensors(path, self.tensors, {METADATA_KEY: encode(self.info)})
+        return write_safetensors(path, self.tensors, {METADATA_KEY: encode_info(self.info)})
 
     def expert(self, name: str, block: str) -> dict[str, LowRank]:
         """What the expert adds in one block, by target."""
         info = self.info.experts[name]
-        return {target: self._pair(name, info, f"{block}.{target}") for target in info.targets_in(block)}
+        return {target: self._read_pair(name, info, f"{block}.{target}") for target in info.targets_in(block)}
 
-    def _pair(self, name: str, info: ExpertInfo, place: str) -> LowRank:
+    def _read_pair(self, name: str, info: ExpertInfo, place: str) -> LowRank:
         down, up = self.tensors[down_key(name, info, place)], self.tensors[f"experts.{name}.{place}.up"]
-        return LowRank(down, up, info.alpha / info.rank * self.own_scale(name, place))
+        return LowRank(down, up, info.alpha / info.rank * self.pair_scale(name, place))
 
-    def own_scale(self, name: str, place: str) -> float | Tensor:
-        """What a pair is multiplied by besides alpha / rank."""
+    def pair_scale(self, name: str, place: str) -> float | Tensor:
+        """What an expert's pair of matrices is multiplied by besides alpha / rank."""
         return self.tensors[f"experts.{name}.{place}.scale"] if self.info.experts[name].scaled else 1.0
 
     def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
@@ -59,5 +61,5 @@ class Bank:
         return self.tensors[f"{prefix}.weight"], self.tensors[f"{prefix}.noise"]
 
     def state(self) -> Any:
-        """Changes whenever the tensors do."""
+        """A value that changes whenever the tensors do."""
         return tensor_state(self.tensors)

@@ -1,4 +1,4 @@
-"""Banks as people handle them: fresh, merged, split, with experts dropped or renamed. Tensors stay where they are."""
+"""New banks, and banks merged, split, with experts dropped or renamed. Tensors stay where they are."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -11,18 +11,18 @@ from ..files.errors import BankError
 from ..files.lazy_tensors import Merged, Renamed
 from ..files.validate import shorten
 from .bank import Bank
-from .shapes import expected_shapes
+from .shapes import list_shapes
 
 
-def random_bank(info: BankInfo, seed: int = 0, up: float = 0.0, router: float = 0.02) -> Bank:
-    """Fresh weights: `down` as a linear layer starts, `up` normal of the given size (0: adds nothing yet)."""
+def make_random_bank(info: BankInfo, seed: int = 0, up: float = 0.0, router: float = 0.02) -> Bank:
+    """A bank of new weights: `down` as a linear layer starts, `up` normal of the given size (0: adds nothing yet)."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"down": info.base.hidden_size**-0.5, "up": up, "weight": router, "noise": router}
 
     def fresh(kind: str, shape: tuple[int, ...]) -> Tensor:
         return torch.ones(shape) if kind == "scale" else torch.randn(shape, generator=generator) * sizes[kind]
 
-    return Bank(info, {name: fresh(name.rsplit(".", 1)[1], shape) for name, shape in expected_shapes(info).items()})
+    return Bank(info, {name: fresh(name.rsplit(".", 1)[1], shape) for name, shape in list_shapes(info).items()})
 
 
 def merge(banks: Iterable[Bank]) -> Bank:
@@ -34,20 +34,20 @@ def merge(banks: Iterable[Bank]) -> Bank:
             raise BankError(
                 "These banks are for FLUX models of different shapes, expected one: merge banks for the same base."
             )
-        _share(shared, bank)
-        for kind, mine, theirs in (("expert", experts, bank.info.experts), ("router", routers, bank.info.routers)):
-            for name in mine.keys() & theirs.keys():
+        _check_shared(shared, bank)
+        for kind, merged, added in (("expert", experts, bank.info.experts), ("router", routers, bank.info.routers)):
+            for name in merged.keys() & added.keys():
                 raise BankError(f"Two banks have {kind} {name}: rename or split one of them first.")
-            mine.update(theirs)
+            merged.update(added)
     licences = dict.fromkeys(bank.info.licence for bank in banks if bank.info.licence)
     base = next((bank.info.base for bank in banks if bank.info.base.probe), banks[0].info.base)
-    info = BankInfo(base, experts, routers, _common_source([bank.info for bank in banks]), "; ".join(licences))
+    info = BankInfo(base, experts, routers, _find_source_info([bank.info for bank in banks]), "; ".join(licences))
     return Bank(info, Merged(*(bank.tensors for bank in banks)))
 
 
-def _share(shared: dict[str, Tensor], bank: Bank) -> None:
-    """Parts of one bank may share down matrices; banks that only call theirs alike may not."""
-    for key in (key for key in expected_shapes(bank.info) if key.startswith("shared.")):
+def _check_shared(shared: dict[str, Tensor], bank: Bank) -> None:
+    """Raises if a bank's shared down matrices are others than those of the same name seen so far."""
+    for key in (key for key in list_shapes(bank.info) if key.startswith("shared.")):
         if not torch.equal(shared.setdefault(key, bank.tensors[key]), bank.tensors[key]):
             raise BankError(
                 f"Two banks have different matrices for the group {key.split('.')[1]}, expected one name a group: make "
@@ -55,11 +55,11 @@ def _share(shared: dict[str, Tensor], bank: Bank) -> None:
             )
 
 
-def _common_source(infos: list[BankInfo]) -> SourceInfo:
-    """How all modulate their sources; where every expert is told the picture's guidance, the bank's own says nothing."""
-    common = next((info for info in infos if _needs_guidance(info)), infos[0]).source
+def _find_source_info(infos: list[BankInfo]) -> SourceInfo:
+    """How all of them modulate their sources; a bank whose experts all get the picture's guidance takes anyone's."""
+    common = next((info for info in infos if _uses_own_guidance(info)), infos[0]).source
     for info in infos:
-        source = info.source if _needs_guidance(info) else replace(info.source, guidance=common.guidance)
+        source = info.source if _uses_own_guidance(info) else replace(info.source, guidance=common.guidance)
         if source != common:
             raise BankError(
                 f"These banks modulate their sources differently ({source}, {common}): merge banks that were trained "
@@ -68,7 +68,7 @@ def _common_source(infos: list[BankInfo]) -> SourceInfo:
     return common
 
 
-def _needs_guidance(info: BankInfo) -> bool:
+def _uses_own_guidance(info: BankInfo) -> bool:
     return bool(info.routers) or any(not expert.habits.guidance for expert in info.experts.values())
 
 
@@ -77,50 +77,50 @@ def split(bank: Bank, expert: str) -> Bank:
     info = replace(
         bank.info,
         experts={expert: bank.info.experts[expert]},
-        routers={name: router for name, router in bank.info.routers.items() if _owner(bank, router) == expert},
+        routers={name: router for name, router in bank.info.routers.items() if _find_owner(bank, router) == expert},
     )
-    return _part(bank, info)
+    return _select_tensors(bank, info)
 
 
-def _part(bank: Bank, info: BankInfo, change: Callable[[str, Tensor], Tensor] | None = None) -> Bank:
-    return Bank(info, Renamed(bank.tensors, {name: name for name in expected_shapes(info)}, change))
+def _select_tensors(bank: Bank, info: BankInfo, change: Callable[[str, Tensor], Tensor] | None = None) -> Bank:
+    return Bank(info, Renamed(bank.tensors, {name: name for name in list_shapes(info)}, change))
 
 
-def _owner(bank: Bank, router: RouterInfo) -> str:
-    """The expert that a router goes with: the last it knows, as far as the bank has it."""
+def _find_owner(bank: Bank, router: RouterInfo) -> str:
+    """The expert that a router goes with: the last of its columns that the bank has."""
     return next((name for name in reversed(router.experts) if name in bank.info.experts), next(iter(bank.info.experts)))
 
 
 def drop(bank: Bank, names: Iterable[str]) -> Bank:
-    """Without some experts. A router loses their columns, and goes with the expert of its own stage."""
-    gone = set(names)
-    for name in gone - bank.info.experts.keys():
+    """The bank without some experts. A router loses their columns, and goes with the expert of its own stage."""
+    dropped = set(names)
+    for name in dropped - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")
-    experts = {name: expert for name, expert in bank.info.experts.items() if name not in gone}
+    experts = {name: expert for name, expert in bank.info.experts.items() if name not in dropped}
     if not experts:
         raise BankError("No expert would be left, expected at least one: keep one, or delete the file.")
-    routers = {stage: router for stage, router in bank.info.routers.items() if router.experts[-1] not in gone}
-    kept = {
-        stage: [i for i, name in enumerate(router.experts) if name not in gone] for stage, router in routers.items()
+    routers = {stage: router for stage, router in bank.info.routers.items() if router.experts[-1] not in dropped}
+    columns = {
+        stage: [i for i, name in enumerate(router.experts) if name not in dropped] for stage, router in routers.items()
     }
     routers = {
-        stage: replace(router, experts=tuple(router.experts[i] for i in kept[stage]), usage=())
-        if len(kept[stage]) < len(router.experts)
+        stage: replace(router, experts=tuple(router.experts[i] for i in columns[stage]), usage=())
+        if len(columns[stage]) < len(router.experts)
         else router
         for stage, router in routers.items()
     }
     info = replace(bank.info, experts=experts, routers=routers)
-    columns = {stage: torch.tensor(chosen) for stage, chosen in kept.items()}
+    indices = {stage: torch.tensor(kept) for stage, kept in columns.items()}
 
-    def cut(name: str, tensor: Tensor) -> Tensor:
+    def select_columns(name: str, tensor: Tensor) -> Tensor:
         kind, stage, _ = name.split(".", 2)
-        return tensor[:, columns[stage]] if kind == "routers" else tensor
+        return tensor[:, indices[stage]] if kind == "routers" else tensor
 
-    return _part(bank, info, cut)
+    return _select_tensors(bank, info, select_columns)
 
 
 def rename(bank: Bank, names: Mapping[str, str]) -> Bank:
-    """Experts under other names; a router that has its expert's name goes along."""
+    """The bank with experts under other names; a router that has its expert's name goes along."""
     for name in names.keys() - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")
     routed = {name for router in bank.info.routers.values() for name in router.experts}
@@ -132,11 +132,11 @@ def rename(bank: Bank, names: Mapping[str, str]) -> Bank:
         names.get(stage, stage): replace(router, experts=tuple(names.get(name, name) for name in router.experts))
         for stage, router in bank.info.routers.items()
     }
-    old = {new: name for name, new in names.items()}
+    old_names = {new: name for name, new in names.items()}
     info = replace(bank.info, experts=experts, routers=routers)
-    return Bank(info, Renamed(bank.tensors, {name: _old_key(name, old) for name in expected_shapes(info)}))
+    return Bank(info, Renamed(bank.tensors, {name: _old_key(name, old_names) for name in list_shapes(info)}))
 
 
-def _old_key(key: str, old: Mapping[str, str]) -> str:
+def _old_key(key: str, old_names: Mapping[str, str]) -> str:
     kind, name, rest = key.split(".", 2)
-    return key if kind == "shared" else f"{kind}.{old.get(name, name)}.{rest}"
+    return key if kind == "shared" else f"{kind}.{old_names.get(name, name)}.{rest}"

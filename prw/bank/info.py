@@ -15,7 +15,8 @@ VERSION = 3
 """2: habits, the target proj, scales, shared down matrices, usage. 3: the base's family, the sources' position."""
 
 
-def encode(info: BankInfo) -> str:
+def encode_info(info: BankInfo) -> str:
+    """The info as a file\'s metadata."""
     data = to_plain(info)
     # a bank that says nothing new is written as packs of version 2 read it
     version = VERSION if "family" in data["base"] or "position" in data["source"] else 2
@@ -27,7 +28,7 @@ def encode(info: BankInfo) -> str:
     return text
 
 
-def decode(text: str | None, name: str) -> BankInfo:
+def decode_info(text: str | None, name: str) -> BankInfo:
     """The info in a file's metadata, or a BankError that names the file."""
     if text is None:
         raise BankError(f"{name} is a safetensors file but no CoLoGen bank: it has no CoLoGen metadata.")
@@ -44,14 +45,14 @@ def decode(text: str | None, name: str) -> BankInfo:
             raise BankError(
                 f"{name} is a bank of version {shorten(version)}, this pack reads up to {VERSION}: update the pack."
             )
-        return _bank_info(data)
+        return _build_bank_info(data)
     except BankError:
         raise
     except (ValueError, OverflowError, RecursionError) as error:
         raise BankError(f"{name} has metadata that cannot be used ({shorten(error)}): it is no valid bank.") from None
 
 
-def _bank_info(data: dict[str, Any]) -> BankInfo:
+def _build_bank_info(data: dict[str, Any]) -> BankInfo:
     named = {"experts": ExpertInfo, "routers": RouterInfo}
     whole = {"base": Base, "source": SourceInfo}
     for key, cls in named.items():

@@ -12,23 +12,24 @@ from ..files.safe_file import SafeFile, check_tensors
 
 
 def check_bank(info: BankInfo, file: SafeFile) -> None:
-    """Refuses a file whose tensors are not exactly those that its metadata promises."""
-    if (count := expected_count(info)) > 4 * len(file) + 4096:  # before a table is built of what a file may claim
+    """Raises if a file's tensors are not exactly those that its metadata promises."""
+    if (count := count_tensors(info)) > 4 * len(file) + 4096:  # before a table is built of what a file may claim
         raise BankError(
             f"{file.name} holds {len(file)} tensors, but its metadata promises {count}: it is no valid bank."
         )
-    check_tensors(file, expected_shapes(info))
+    check_tensors(file, list_shapes(info))
 
 
-def expected_count(info: BankInfo) -> int:
-    """How many tensors `expected_shapes` would name, without naming them."""
+def count_tensors(info: BankInfo) -> int:
+    """How many tensors `expected_shapes` names, at most, without naming them."""
     pairs = sum(
         (3 if e.scaled else 2) * info.base.count(where) for e in info.experts.values() for where in e.targets.values()
     )
     return pairs + 2 * len(info.routers) * info.base.count()
 
 
-def expected_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
+def list_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
+    """All tensors of a bank with their shapes."""
     dim = info.base.hidden_size
     shapes: dict[str, tuple[int, ...]] = {}
     for name, expert in info.experts.items():
@@ -46,13 +47,13 @@ def expected_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def keys_of(info: BankInfo, name: str) -> list[str]:
-    """The tensors of one expert, shared down matrices among them."""
-    return list(expected_shapes(replace(info, experts={name: info.experts[name]}, routers={})))
+def list_expert_keys(info: BankInfo, name: str) -> list[str]:
+    """Names of one expert's tensors, shared down matrices among them."""
+    return list(list_shapes(replace(info, experts={name: info.experts[name]}, routers={})))
 
 
-def place_of(key: str) -> str:
-    """double_blocks.0.k of experts.NAME.double_blocks.0.k.down"""
+def parse_place(key: str) -> str:
+    """The block and target in a tensor's name: double_blocks.0.k of experts.NAME.double_blocks.0.k.down."""
     return key.split(".", 2)[2].rsplit(".", 1)[0]
 
 

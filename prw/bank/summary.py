@@ -1,11 +1,12 @@
-"""What is in a bank, as a text that people read: in the terminal and in a node."""
+"""A bank described for people: in the terminal and in a node."""
 
 from ..config import ExpertInfo
 from .bank import Bank
-from .shapes import keys_of
+from .shapes import list_expert_keys
 
 
-def described(bank: Bank, title: str) -> str:
+def describe_bank(bank: Bank, title: str) -> str:
+    """A text of tables: base, experts, routers, and what a user of each expert should know."""
     info, base = bank.info, bank.info.base
     lines = [
         f"{title}: {len(info.experts)} experts, {len(info.routers)} routers",
@@ -14,25 +15,29 @@ def described(bank: Bank, title: str) -> str:
         f"source   time {info.source.time}, guidance {info.source.guidance:g}",
         f"licence  {info.licence or 'not stated'}",
         "",
-        *aligned([["expert", "task", "role", "rank", "alpha", "bends", "type", "iterations"], *_experts(bank)]),
+        *align_columns(
+            [["expert", "task", "role", "rank", "alpha", "bends", "type", "iterations"], *_expert_rows(bank)]
+        ),
     ]
     if info.routers:
         lines += [
             "",
-            *aligned([["router", "task", "per", "chooses among (share of the blocks, where known)"], *_routers(bank)]),
+            *align_columns(
+                [["router", "task", "per", "chooses among (share of the blocks, where known)"], *_router_rows(bank)]
+            ),
         ]
     for name, expert in info.experts.items():
-        lines += _notes(name, expert)
+        lines += _note_lines(name, expert)
     return "\n".join(lines)
 
 
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Columns as wide as their longest entry."""
+def align_columns(rows: list[list[str]]) -> list[str]:
+    """Joins each row's cells to a line, columns as wide as their longest cell."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def _experts(bank: Bank) -> list[list[str]]:
+def _expert_rows(bank: Bank) -> list[list[str]]:
     return [
         [
             name,
@@ -41,19 +46,19 @@ def _experts(bank: Bank) -> list[list[str]]:
             str(expert.rank),
             f"{expert.alpha:g}",
             ", ".join(f"{target} ({where})" for target, where in expert.targets.items()),
-            _type(bank, name),
+            _describe_type(bank, name),
             str(expert.iterations or "-"),
         ]
         for name, expert in bank.info.experts.items()
     ]
 
 
-def _type(bank: Bank, name: str) -> str:
-    kind = str(bank.tensors[keys_of(bank.info, name)[0]].dtype).removeprefix("torch.")
+def _describe_type(bank: Bank, name: str) -> str:
+    kind = str(bank.tensors[list_expert_keys(bank.info, name)[0]].dtype).removeprefix("torch.")
     return kind + (f", down shared in {shared}" if (shared := bank.info.experts[name].shared) else "")
 
 
-def _routers(bank: Bank) -> list[list[str]]:
+def _router_rows(bank: Bank) -> list[list[str]]:
     rows = []
     for stage, router in bank.info.routers.items():
         shares = [f" {share:.0%}" for share in router.usage] or [""] * len(router.experts)
@@ -62,15 +67,15 @@ def _routers(bank: Bank) -> list[list[str]]:
     return rows
 
 
-def _notes(name: str, expert: ExpertInfo) -> list[str]:
+def _note_lines(name: str, expert: ExpertInfo) -> list[str]:
     """What a user of the expert should know, if anything."""
-    habits, said = expert.habits, []
-    if habits.side:
-        said.append(f"sources of {habits.side} x {habits.side}, {habits.fit or 'any shape'}")
-    if habits.hole:
-        said.append(f"holes {habits.hole}")
+    source_format, notes = expert.habits, []
+    if source_format.side:
+        notes.append(f"sources of {source_format.side} x {source_format.side}, {source_format.fit or 'any shape'}")
+    if source_format.hole:
+        notes.append(f"holes {source_format.hole}")
     if expert.triggers:
-        said.append(f"prompt with: {'; '.join(expert.triggers)}")
+        notes.append(f"prompt with: {'; '.join(expert.triggers)}")
     if expert.licence:
-        said.append(f"licence: {expert.licence}")
-    return ["", f"{name}: {', '.join(said)}"] if said else []
+        notes.append(f"licence: {expert.licence}")
+    return ["", f"{name}: {', '.join(notes)}"] if notes else []

@@ -2,7 +2,7 @@
 
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.prw.bank.edit import random_bank
+from cologen.prw.bank.edit import make_random_bank
 from cologen.prw.base_model import Base
 from cologen.prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from cologen.prw.flux.flux1 import Flux
@@ -32,7 +32,7 @@ def tiny_info(flux: Flux, names=("inpaint", "ground", "control"), rank=4, per="s
 
 
 def tiny_bank(flux: Flux, seed=1, up=0.3, **changes) -> Bank:
-    return random_bank(tiny_info(flux, **changes), seed=seed, up=up, router=0.3)
+    return make_random_bank(tiny_info(flux, **changes), seed=seed, up=up, router=0.3)
 
 
 def products(bank):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from cologen.prw.bank.edit import random_bank
+from cologen.prw.bank.edit import make_random_bank
 from cologen.prw.base_model import Base
 from cologen.prw.tasks import TASKS
 from cologen.training.base.random_models import TINY, bank_info, random_flux
@@ -78,7 +78,7 @@ def make_tiny_base(root: Path, pictures: dict[str, Image.Image]) -> Path:
     """A base folder for a server with the tiny models, a node that stands for a text encoder, and input pictures."""
     make_base_folder(root, pictures)
     flux = random_flux(gain=1.0)
-    bank = random_bank(bank_info(Base.of(flux), rank=8), up=0.3, router=0.3)
+    bank = make_random_bank(bank_info(Base.of(flux), rank=8), up=0.3, router=0.3)
     save_file(flux.state_dict(), root / "models/diffusion_models/tiny_flux.safetensors")
     save_file(make_tiny_vae(), root / "models/vae/tiny_vae.safetensors")
     bank.save(root / "models/cologen/tiny.safetensors")

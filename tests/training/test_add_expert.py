@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.prw.bank.compress import cast, sharing
+from cologen.prw.bank.compress import convert, share_down
 from cologen.training.add_expert import add_expert, list_trained, make_empty_bank
 from cologen.training.recipes.curriculum import Settings, Stage
 from tiny import tiny_bank, tiny_flux
@@ -13,8 +13,8 @@ from tiny_run import tiny_curriculum, tiny_run
 
 STORED = {
     "plain": lambda bank: bank,
-    "fp8": lambda bank: cast(bank, torch.float8_e4m3fn)[0],
-    "shared": lambda bank: sharing(bank, 8)[0],
+    "fp8": lambda bank: convert(bank, torch.float8_e4m3fn)[0],
+    "shared": lambda bank: share_down(bank, 8)[0],
 }
 
 
@@ -56,7 +56,7 @@ def test_a_shared_down_matrix_is_its_first_experts_and_stays(tmp_path):
 def test_experts_trained_along_train_what_only_they_share():
     bank = tiny_bank(tiny_flux(), rank=8)
     older = list(bank.info.experts)
-    shared = sharing(bank, 8)[0]
+    shared = share_down(bank, 8)[0]
     stage = Stage(name="mine", task="edit", shared=next(iter(shared.info.experts.values())).shared)
     for along in (older, older[:1]):
         mine = replace(stage, along=tuple(along))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...prw.attachment import Attachment
 from ...prw.bank.bank import Bank
-from ...prw.bank.edit import merge, random_bank
+from ...prw.bank.edit import make_random_bank, merge
 from ...prw.bank.importers.easycontrol import KINDS, TARGETS
 from ...prw.base_model import Base
 from ...prw.config import BankInfo, ExpertInfo
@@ -66,9 +66,9 @@ def bench_controls(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int
 def make_bank(shapes: Shapes, flux: Flux) -> Bank:
     """Imported experts of the public files' shape, and routed ones."""
     rank = shapes.expert_rank
-    habits = {name: replace(KINDS[name].habits, side=0) for name in ("canny", "depth", "subject")}
+    habits = {name: replace(KINDS[name].source_format, side=0) for name in ("canny", "depth", "subject")}
     experts = {name: ExpertInfo(rank=rank, alpha=rank, targets=TARGETS, habits=habits[name]) for name in habits}
-    imported = random_bank(BankInfo(Base.of(flux), experts), up=0.02)
+    imported = make_random_bank(BankInfo(Base.of(flux), experts), up=0.02)
     return merge([shapes.make_bank(flux, ("inpaint", "edit")), imported])
 
 

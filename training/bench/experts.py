@@ -17,7 +17,7 @@ import torch
 
 from ...prw.attachment import Attachment
 from ...prw.bank.bank import Bank
-from ...prw.bank.shapes import expected_shapes
+from ...prw.bank.shapes import list_shapes
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.experts import Weave
 from ...prw.flux.flux1 import Flux
@@ -69,7 +69,7 @@ def _save_bank(shapes: Shapes, flux: Flux, count: int, dtype: torch.dtype, folde
     bank = shapes.make_bank(flux, tuple(f"e{i}" for i in range(count)))
     last = f"e{count - 1}"
     info = replace(bank.info, routers={last: bank.info.routers[last]})
-    tensors = {name: bank.tensors[name].to(dtype) for name in expected_shapes(info)}
+    tensors = {name: bank.tensors[name].to(dtype) for name in list_shapes(info)}
     return Bank(info, tensors).save(folder / f"{count}.safetensors")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ...prw.bank.bank import Bank
-from ...prw.bank.edit import random_bank
+from ...prw.bank.edit import make_random_bank
 from ...prw.base_model import Base
 from ...prw.flux.flux1 import Flux
 from ...prw.flux.inputs import FluxInputs
@@ -69,7 +69,7 @@ class Shapes:
         return random_flux(dtype=dtype, device=device, depth_single_blocks=self.single, gain=0.5, **shape)
 
     def make_bank(self, flux: Flux, names: Sequence[str] = ("inpaint", "ground", "control", "subject", "edit")) -> Bank:
-        return random_bank(bank_info(Base.of(flux), tuple(names), self.expert_rank), up=0.02)
+        return make_random_bank(bank_info(Base.of(flux), tuple(names), self.expert_rank), up=0.02)
 
     def make_inputs(self, flux: Flux, dtype: torch.dtype, device: str, more_height: int = 0) -> FluxInputs:
         """Random inputs of a sampler step, with `more_height` pixels added to the picture's height."""

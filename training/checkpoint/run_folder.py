@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ...prw.bank.bank import Bank
-from ...prw.bank.shapes import keys_of
+from ...prw.bank.shapes import list_expert_keys
 from ...prw.base_model import Base
 from ...prw.files.atomic_write import PART, atomic_write
 from ..distributed import ranks
@@ -167,4 +167,4 @@ def open_stage_bank(path: Path, bank: Bank, stage: Stage) -> Bank:
 
 
 def has_same_expert(one: Bank, other: Bank, expert: str) -> bool:
-    return all(torch.equal(one.tensors[key], other.tensors[key]) for key in keys_of(one.info, expert))
+    return all(torch.equal(one.tensors[key], other.tensors[key]) for key in list_expert_keys(one.info, expert))

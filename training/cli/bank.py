@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from ...prw.bank.bank import Bank
-from ...prw.bank.edit import merge, random_bank, split
+from ...prw.bank.edit import make_random_bank, merge, split
 from ...prw.bank.importers import CHOICES, open_experts
-from ...prw.bank.importers.peft import SPELLINGS, export
-from ...prw.bank.info import encode
-from ...prw.bank.shapes import expected_shapes
-from ...prw.bank.summary import described
+from ...prw.bank.importers.peft import SPELLINGS, export_adapters
+from ...prw.bank.info import encode_info
+from ...prw.bank.shapes import list_shapes
+from ...prw.bank.summary import describe_bank
 from ...prw.base_model import Base
 from ...prw.files.errors import FileError
 from ...prw.flux.checkpoint import load_flux
@@ -70,7 +70,9 @@ def add_commands(commands: _SubParsersAction) -> None:
     exporting.add_argument("file", type=Path)
     exporting.add_argument("--peft", type=Path, required=True, help="a folder")
     exporting.add_argument("--names", default="diffusers", choices=list(SPELLINGS), help="of the layers")
-    exporting.set_defaults(run=lambda args: "\n".join(map(str, export(open_experts(args.file), args.peft, args.names))))
+    exporting.set_defaults(
+        run=lambda args: "\n".join(map(str, export_adapters(open_experts(args.file), args.peft, args.names)))
+    )
 
     verifying = commands.add_parser("verify", help="read every tensor; with --base also check that it fits a FLUX file")
     verifying.add_argument("file", type=Path)
@@ -94,13 +96,13 @@ def _new(args: Namespace) -> str:
         bank_info(find_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha),
     )
     dtype, free = getattr(torch, args.dtype), find_free_space(path)
-    shapes = expected_shapes(info).items()
+    shapes = list_shapes(info).items()
     needed = sum(math.prod(s) * (dtype.itemsize if name.startswith("experts.") else 4) for name, s in shapes)
     if needed > free:
         raise FileError(f"This bank takes {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: lower --rank.")
     if not 0 <= args.up <= 1000:
         raise FileError(f"--up is {args.up}, expected 0 to 1000.")
-    bank = random_bank(info, args.seed % 2**63, args.up)
+    bank = make_random_bank(info, args.seed % 2**63, args.up)
     tensors = {name: t.to(dtype) if name.startswith("experts.") else t for name, t in bank.tensors.items()}
     Bank(info, tensors).save(path)
     return f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"
@@ -121,8 +123,8 @@ def check_new(path: Path) -> Path:
 def _inspect(args: Namespace) -> str:
     bank = open_experts(args.file)
     if args.json:
-        return json.dumps(json.loads(encode(bank.info)), indent=2)
-    return described(bank, args.file.name)
+        return json.dumps(json.loads(encode_info(bank.info)), indent=2)
+    return describe_bank(bank, args.file.name)
 
 
 def _merge(args: Namespace) -> str:
@@ -134,7 +136,7 @@ def _import(args: Namespace) -> str:
         raise FileError(f"--name is {args.name} for {len(args.files)} files, expected one: import them one by one.")
     bank = merge(open_experts(path, args.name, args.kind) for path in args.files)
     path = bank.save(check_new(args.out))
-    return f"{described(bank, path.name)}\n\n{path} ({path.stat().st_size / 2**20:.1f} MiB)"
+    return f"{describe_bank(bank, path.name)}\n\n{path} ({path.stat().st_size / 2**20:.1f} MiB)"
 
 
 def _split(args: Namespace) -> str:

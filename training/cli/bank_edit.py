@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ...prw.bank.bank import Bank
-from ...prw.bank.compress import Error, cast, reranked, sharing
+from ...prw.bank.compress import RelativeError, convert, rerank, share_down
 from ...prw.bank.edit import drop, rename
 from ...prw.bank.importers import open_experts
 from ...prw.bank.importers.peft import WEIGHTS
@@ -61,22 +61,22 @@ def _rename(args: Namespace) -> str:
 
 
 def _rerank(args: Namespace) -> str:
-    return _save(args, *reranked(open_experts(args.file), args.rank, _read_names(args)))
+    return _save(args, *rerank(open_experts(args.file), args.rank, _read_names(args)))
 
 
 def _share(args: Namespace) -> str:
-    return _save(args, *sharing(open_experts(args.file), args.rank, args.group, _read_names(args)))
+    return _save(args, *share_down(open_experts(args.file), args.rank, args.group, _read_names(args)))
 
 
 def _convert(args: Namespace) -> str:
-    return _save(args, *cast(open_experts(args.file), DTYPES[args.dtype]))
+    return _save(args, *convert(open_experts(args.file), DTYPES[args.dtype]))
 
 
 def _read_names(args: Namespace) -> list[str]:
     return [name for name in args.experts.split(",") if name]
 
 
-def _save(args: Namespace, bank: Bank, error: Error) -> str:
+def _save(args: Namespace, bank: Bank, error: RelativeError) -> str:
     path = bank.save(check_new(args.out))
     weights = args.file / WEIGHTS if args.file.is_dir() else args.file
     before, after = (file.stat().st_size / 2**20 for file in (weights, path))

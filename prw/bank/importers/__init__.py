@@ -1,4 +1,4 @@
-"""Experts that others trained, read as banks. One file a family; a family is a row of IMPORTERS."""
+"""Experts that others trained, read as banks. One file a format; a format is a row of IMPORTERS."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -9,52 +9,56 @@ from ...files.errors import FileError
 from ...files.safe_file import SafeFile
 from ..bank import METADATA_KEY, Bank
 from . import easycontrol, lora, peft
-from .names import as_asked
-from .unsupported_files import refuse_strangers
+from .names import apply_name
+from .unsupported_files import check_supported
 
 
 class Importer(NamedTuple):
+    """How a format is recognized and read."""
+
     label: str
-    claims: Callable[[Iterable[str]], bool]
-    """Whether a file with these tensor names is of the family."""
+    recognize: Callable[[Iterable[str]], bool]
+    """Whether a file with these tensor names is of the format."""
     read: Callable[[SafeFile, str, str], Bank]
     """File, name of the expert, kind ("auto": by the file's name) -> bank."""
 
 
 IMPORTERS = {
-    "easycontrol": Importer("EasyControl or OmniConsistency", easycontrol.claims, easycontrol.read),
-    "lora": Importer("a LoRA", lora.claims, lora.read),
+    "easycontrol": Importer("EasyControl or OmniConsistency", easycontrol.recognize, easycontrol.read),
+    "lora": Importer("a LoRA", lora.recognize, lora.read),
 }
 
 CHOICES = ("auto", *easycontrol.KINDS, lora.PARTIAL)
-"""Kinds that a user can tell an importer."""
+"""Kinds that a user can choose for an importer."""
 
 
 def open_experts(path: str | os.PathLike, name: str = "", kind: str = "auto") -> Bank:
-    """A bank file, another pack's file, or a PEFT adapter's folder as a bank; only headers are read."""
+    """Opens a bank file, another pack's file, or a PEFT adapter's folder as a bank; only headers are read."""
     try:
         if os.path.isdir(path):
             return peft.read(Path(path), name, kind)
         file = SafeFile(path)
         if METADATA_KEY in file.metadata:
-            return as_asked(Bank.open(path), name, kind)
-        return imported(file, name, kind)
+            return apply_name(Bank.open(path), name, kind)
+        return import_file(file, name, kind)
     except FileError:
         raise
     except ValueError as error:
         raise FileError(f"{Path(path).absolute().name} cannot be read as experts: {error}.") from None
 
 
-def imported(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
-    refuse_strangers(file, file.name)
-    family = family_of(file)
-    if family is None:
+def import_file(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
+    """Reads another pack's file as a bank."""
+    check_supported(file, file.name)
+    format = find_format(file)
+    if format is None:
         known = ", ".join(importer.label for importer in IMPORTERS.values())
         raise FileError(
             f"{file.name} is neither a CoLoGen bank nor a file that can be imported ({known}): choose another."
         )
-    return IMPORTERS[family].read(file, name, kind)
+    return IMPORTERS[format].read(file, name, kind)
 
 
-def family_of(names: Iterable[str]) -> str | None:
-    return next((family for family, importer in IMPORTERS.items() if importer.claims(names)), None)
+def find_format(names: Iterable[str]) -> str | None:
+    """The row of IMPORTERS that recognizes these tensor names."""
+    return next((format for format, importer in IMPORTERS.items() if importer.recognize(names)), None)

@@ -1,8 +1,8 @@
 """EasyControl's and OmniConsistency's files: one condition each, with the topology of our source stream.
 
 Their condition tokens see only themselves, at timestep 0, through FLUX's image-side weights, as ours do. Beyond k and v
-their LoRA bends q everywhere, and in double blocks what the output projection made of attention ("proj": it is fed the
-projection's own output). There is no alpha: the scale is 1. The condition is told the picture's own guidance, is a
+their LoRA changes q everywhere, and in double blocks what the output projection made of attention ("proj": it reads the
+projection's own output). There is no alpha: the scale is 1. The condition gets the picture's own guidance, is a
 square of 512 pixels, and lies over the target from the corner, or, as a subject, 64 tokens below.
 """
 
@@ -21,12 +21,12 @@ from ...files.safe_file import SafeFile, header_matches
 from ...files.validate import check_choice, shorten
 from ...source_format import SourceFormat
 from ..bank import Bank
-from .matrices import matrix, put
-from .names import expert_name
+from .matrices import add_once, check_matrix
+from .names import make_expert_name
 
 SIDE = 512
-OVER = SourceFormat(guidance="live", position="corner", side=SIDE, fit="stretch", hole="black")
-SUBJECT = SourceFormat(guidance="live", position="below", side=SIDE, fit="pad", hole="black")
+ALIGNED = SourceFormat(guidance="live", position="corner", side=SIDE, fit="stretch", hole="black")
+BELOW = SourceFormat(guidance="live", position="below", side=SIDE, fit="pad", hole="black")
 EASYCONTROL = "Apache-2.0 on the model page; for research purposes only, says the authors' README"
 OMNICONSISTENCY = "see showlab/OmniConsistency"
 
@@ -35,22 +35,22 @@ class Kind(NamedTuple):
     """What a file is for, which nothing in it says."""
 
     task: str
-    habits: SourceFormat
+    source_format: SourceFormat
     triggers: tuple[str, ...] = ()
     licence: str = EASYCONTROL
 
 
 KINDS = {
-    "canny": Kind("control", OVER),
-    "depth": Kind("control", OVER),
-    "hedsketch": Kind("control", OVER),
-    "pose": Kind("control", OVER),
-    "seg": Kind("control", OVER),
-    "inpainting": Kind("inpaint", OVER),
-    "subject": Kind("subject", SUBJECT, ("SKS",)),
-    "ghibli": Kind("edit", OVER, ("Ghibli Studio style, Charming hand-drawn anime-style illustration",)),
-    "omniconsistency": Kind("edit", OVER, licence=OMNICONSISTENCY),
-    "spatial": Kind("control", OVER, licence=""),
+    "canny": Kind("control", ALIGNED),
+    "depth": Kind("control", ALIGNED),
+    "hedsketch": Kind("control", ALIGNED),
+    "pose": Kind("control", ALIGNED),
+    "seg": Kind("control", ALIGNED),
+    "inpainting": Kind("inpaint", ALIGNED),
+    "subject": Kind("subject", BELOW, ("SKS",)),
+    "ghibli": Kind("edit", ALIGNED, ("Ghibli Studio style, Charming hand-drawn anime-style illustration",)),
+    "omniconsistency": Kind("edit", ALIGNED, licence=OMNICONSISTENCY),
+    "spatial": Kind("control", ALIGNED, licence=""),
 }
 """By a word in the file's name. "spatial" is anybody's own that is laid over the picture."""
 
@@ -58,19 +58,20 @@ KEY = re.compile(
     r"(?:transformer\.)?(single_)?transformer_blocks\.(\d{1,3})\.attn\.(?:processor\.)?"
     r"(?:cond_)?([qkv]|proj)_loras\.(\d{1,2})\.(down|up)\.weight"
 )
-MARK, LOOKED_AT = (
+MARKER, HEADER_BYTES = (
     re.compile(rb"transformer_blocks\.\d{1,3}\.attn\.[\w.]{0,32}(?:[qkv]|proj)_loras\.\d{1,2}\.(?:down|up)\.weight"),
     1 << 16,
 )
 TARGETS = {"q": "all", "k": "all", "v": "all", "proj": "double"}
 
 
-def claims(names: Iterable[str]) -> bool:
+def recognize(names: Iterable[str]) -> bool:
     return any(KEY.fullmatch(name) for name in names)
 
 
 def looks_like_easycontrol(path: str | os.PathLike) -> bool:
-    return header_matches(path, MARK, LOOKED_AT)
+    """Whether a file's header names EasyControl's tensors."""
+    return header_matches(path, MARKER, HEADER_BYTES)
 
 
 class Place(NamedTuple):
@@ -90,33 +91,34 @@ class Place(NamedTuple):
 
 def read(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
     """One expert for each condition of the file."""
-    what, name = _kind(file.path, kind), expert_name(name or file.path.stem)
-    found = _places(file)
-    counts = {kind: max((p.block + 1 for p in found if p.kind == kind), default=0) for kind in ("double", "single")}
-    numbers = sorted({place.number for place in found})
-    rank, dim = _whole(file, found, numbers, counts)
+    kind_info, name = _choose_kind(file.path, kind), make_expert_name(name or file.path.stem)
+    keys = _find_places(file)
+    counts = {kind: max((p.block + 1 for p in keys if p.kind == kind), default=0) for kind in ("double", "single")}
+    numbers = sorted({place.number for place in keys})
+    rank, dim = _check_complete(file, keys, numbers, counts)
     expert = ExpertInfo(
         rank=rank,
         alpha=rank,
         targets=TARGETS,
-        task=what.task,
+        task=kind_info.task,
         data=file.name,
-        licence=what.licence,
-        triggers=what.triggers,
-        habits=what.habits,
+        licence=kind_info.licence,
+        triggers=kind_info.triggers,
+        habits=kind_info.source_format,
     )
     base = Base(hidden_size=dim, double_blocks=counts["double"], single_blocks=counts["single"], name="FLUX.1-dev")
-    called = {number: f"{name}_{number + 1}" if number else name for number in numbers}
-    info = BankInfo(base=base, experts={called[number]: expert for number in numbers}, licence=what.licence)
-    names = {
-        f"experts.{called[number]}.{kind}_blocks.{block}.{target}.{part}": key
-        for (number, kind, block, target, part), key in found.items()
+    names = {number: f"{name}_{number + 1}" if number else name for number in numbers}
+    info = BankInfo(base=base, experts={names[number]: expert for number in numbers}, licence=kind_info.licence)
+    their_keys = {
+        f"experts.{names[number]}.{kind}_blocks.{block}.{target}.{part}": key
+        for (number, kind, block, target, part), key in keys.items()
     }
-    return Bank(info, Renamed(file, names))
+    return Bank(info, Renamed(file, their_keys))
 
 
-def _places(file: SafeFile) -> dict[Place, str]:
-    found: dict[Place, str] = {}
+def _find_places(file: SafeFile) -> dict[Place, str]:
+    """The keys of the file's matrices by where they belong."""
+    keys: dict[Place, str] = {}
     for key in file:
         match = KEY.fullmatch(key)
         if match is None or (match[1] and match[3] == "proj"):
@@ -124,39 +126,41 @@ def _places(file: SafeFile) -> dict[Place, str]:
                 f"{file.name} holds {shorten(key)} beside EasyControl's tensors: it is another kind of file, choose another."
             )
         single, block, target, number, part = match.groups()
-        put(found, Place(int(number), "single" if single else "double", int(block), target, part), key, file)
-    return found
+        add_once(keys, Place(int(number), "single" if single else "double", int(block), target, part), key, file)
+    return keys
 
 
-def _whole(file: SafeFile, found: dict[Place, str], numbers: list[int], counts: dict[str, int]) -> tuple[int, int]:
-    """Rank and width, if every matrix is there and of its size."""
-    for place in _expected(numbers, counts):  # ends at the first gap, however much a file's names may claim
-        if place not in found:
+def _check_complete(
+    file: SafeFile, keys: dict[Place, str], numbers: list[int], counts: dict[str, int]
+) -> tuple[int, int]:
+    """Returns rank and width; raises if a matrix is missing or of another size."""
+    for place in _list_places(numbers, counts):  # ends at the first gap, however much a file's names may claim
+        if place not in keys:
             raise FileError(f"{file.name} lacks {place}: download it again.")
-    rank, dim = matrix(file, found[next(_expected(numbers, counts))])
-    for place, key in found.items():
+    rank, dim = check_matrix(file, keys[next(_list_places(numbers, counts))])
+    for place, key in keys.items():
         shape = (rank, dim) if place.part == "down" else (dim, rank)
-        if matrix(file, key) != shape:
+        if check_matrix(file, key) != shape:
             raise FileError(
                 f"{file.name}: {shorten(key)} has shape {file.shape(key)}, expected {shape}: download it again."
             )
     return rank, dim
 
 
-def _expected(numbers: list[int], counts: dict[str, int]) -> Iterator[Place]:
+def _list_places(numbers: list[int], counts: dict[str, int]) -> Iterator[Place]:
     for number, (kind, count) in itertools.product(numbers, counts.items()):
         targets = [target for target, where in TARGETS.items() if where in ("all", kind)]
         for block, target, part in itertools.product(range(count), targets, ("down", "up")):
             yield Place(number, kind, block, target, part)
 
 
-def _kind(path: Path, kind: str) -> Kind:
+def _choose_kind(path: Path, kind: str) -> Kind:
     check_choice("kind", kind, ("auto", *KINDS))
     words = re.findall("[a-z]+", path.stem.lower()) if kind == "auto" else [kind]
-    named = [what for word, what in KINDS.items() if word in words]
-    if len(named) != 1:
+    matches = [kind_info for word, kind_info in KINDS.items() if word in words]
+    if len(matches) != 1:
         raise FileError(
             f"{path.name} does not say what it is for, expected a name with one of {', '.join(KINDS)}: import it with "
             f"CoLoGen Import Experts, or cologen bank import, and choose a kind."
         )
-    return named[0]
+    return matches[0]

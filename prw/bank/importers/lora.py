@@ -21,9 +21,9 @@ from ...files.lazy_tensors import Merged, Renamed
 from ...files.safe_file import FLOATS, SafeFile
 from ...files.validate import check_choice, check_range, shorten
 from ..bank import Bank
-from ..shapes import expected_shapes, place_of
-from .matrices import matrix, put
-from .names import expert_name
+from ..shapes import list_shapes, parse_place
+from .matrices import add_once, check_matrix
+from .names import make_expert_name
 
 PREFIX = r"(?:base_model\.model\.|transformer\.|diffusion_model\.|lora_unet_)*"
 PART = r"\.(?:lora_)?(?P<part>A|B|down|up)(?:\.default)?\.weight"
@@ -62,14 +62,17 @@ class Pair(NamedTuple):
     scale: float
 
 
-def claims(names: Iterable[str]) -> bool:
+def recognize(names: Iterable[str]) -> bool:
     return any(SPLIT.fullmatch(name) or FUSED.fullmatch(name) for name in names)
 
 
 def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0) -> Bank:
-    """`kind` "partial" takes what fits of a LoRA that changes other layers, too; `scale` where no alpha says it."""
+    """One expert; the kind "partial" takes what fits of a LoRA that changes other layers, too.
+
+    `scale` is alpha / rank of layers that have no alpha.
+    """
     check_choice("kind", kind, ("auto", PARTIAL))
-    modules, others = modules_of(file)
+    modules, others = find_modules(file)
     if not modules:
         raise FileError(
             f"{file.name} changes no layer that an expert can, expected q, k, v or the attention's output of the image "
@@ -80,19 +83,19 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0)
             f"{file.name} also changes {len(others)} tensors that no expert can ({shorten(others[0])}), expected q, k, "
             f"v and the attention's output of the image side alone: choose the kind {PARTIAL} to take only those."
         )
-    pairs = _pairs(file, modules, kind == PARTIAL, scale)
+    pairs = _find_pairs(file, modules, kind == PARTIAL, scale)
     dim = next(iter(pairs.values())).dim
     rank, scales = max(pair.rank for pair in pairs.values()), {pair.scale for pair in pairs.values()}
     scaled = len(scales) > 1
     alpha = rank * (1.0 if scaled else scales.pop())
-    expert = ExpertInfo(rank=rank, alpha=alpha, targets=_targets(pairs), data=file.name, scaled=scaled)
-    info = BankInfo(base=_base(pairs, dim), experts={expert_name(name or file.path.stem): expert})
-    return Bank(info, _tensors(file, pairs, info, rank))
+    expert = ExpertInfo(rank=rank, alpha=alpha, targets=_find_targets(pairs), data=file.name, scaled=scaled)
+    info = BankInfo(base=_find_base(pairs, dim), experts={make_expert_name(name or file.path.stem): expert})
+    return Bank(info, _make_tensors(file, pairs, info, rank))
 
 
-def modules_of(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
-    """The layers that can be an expert's, and the names of all other tensors."""
-    found: dict[str, Module] = {}
+def find_modules(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
+    """The layers that can be an expert's, by what their tensors' names begin with, and the names of all other tensors."""
+    modules: dict[str, Module] = {}
     others = []
     for key in file:
         if match := SPLIT.fullmatch(key):
@@ -103,18 +106,18 @@ def modules_of(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
             others += [] if ALPHA.fullmatch(key) else [key]
             continue
         stem = key[: match.start("part")].removesuffix("lora_").rstrip(".")
-        module = found.setdefault(stem, Module(f"{kind}_blocks.{int(match['block'])}", targets, {}))
-        put(module.keys, PARTS[match["part"]], key, file)
-    for stem, module in found.items():
+        module = modules.setdefault(stem, Module(f"{kind}_blocks.{int(match['block'])}", targets, {}))
+        add_once(module.keys, PARTS[match["part"]], key, file)
+    for stem, module in modules.items():
         if module.keys.keys() != {"down", "up"}:
             raise FileError(f"{file.name} has only half of {shorten(stem)}: download or save it again.")
-    return found, others
+    return modules, others
 
 
-def _pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale: float) -> dict[str, Pair]:
+def _find_pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale: float) -> dict[str, Pair]:
     pairs, places = {}, {}
     for stem, (block, targets, keys) in modules.items():
-        (rank, dim), up = matrix(file, keys["down"]), matrix(file, keys["up"])
+        (rank, dim), up = check_matrix(file, keys["down"]), check_matrix(file, keys["up"])
         rows, fused = up[0], len(targets) > 1
         if up[1] != rank or rows < dim * len(targets) or (rows > dim and not fused):
             raise FileError(
@@ -126,17 +129,17 @@ def _pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale: floa
                 f"{file.name} also changes the MLP in {shorten(stem)}, which no expert can: choose the kind {PARTIAL} "
                 f"to take only what it does to q, k and v."
             )
-        own = _scale(file, f"{stem}.alpha", rank, scale)
+        module_scale = _read_scale(file, f"{stem}.alpha", rank, scale)
         for i, target in enumerate(targets):
-            put(places, f"{block}.{target}", keys["down"], file)
-            pairs[f"{block}.{target}"] = Pair(keys, slice(i * dim, (i + 1) * dim), rank, dim, own)
+            add_once(places, f"{block}.{target}", keys["down"], file)
+            pairs[f"{block}.{target}"] = Pair(keys, slice(i * dim, (i + 1) * dim), rank, dim, module_scale)
     if len({pair.dim for pair in pairs.values()}) != 1:
         raise FileError(f"{file.name} has layers of different widths, expected a LoRA of FLUX.1: choose another.")
     return pairs
 
 
-def _scale(file: SafeFile, key: str, rank: int, scale: float) -> float:
-    """alpha / rank."""
+def _read_scale(file: SafeFile, key: str, rank: int, scale: float) -> float:
+    """A layer's alpha / rank, `scale` if it has no alpha."""
     if key not in file:
         return scale
     if math.prod(file.shape(key)) != 1 or file.dtype(key) not in NUMBERS:
@@ -146,42 +149,43 @@ def _scale(file: SafeFile, key: str, rank: int, scale: float) -> float:
     return alpha / rank
 
 
-def _base(pairs: dict[str, Pair], dim: int) -> Base:
-    """Of FLUX.1's own width, it has all of FLUX.1's blocks, however few of them the LoRA changes."""
+def _find_base(pairs: dict[str, Pair], dim: int) -> Base:
+    """The base of a LoRA: at FLUX.1's width all of FLUX.1's blocks, however few of them the LoRA changes."""
     least = (Base.double_blocks, Base.single_blocks) if dim == Base.hidden_size else (0, 0)
-    double, single = (max(_count(pairs, kind), count) for kind, count in zip(("double", "single"), least))
+    double, single = (max(_count_blocks(pairs, kind), count) for kind, count in zip(("double", "single"), least))
     return Base(hidden_size=dim, double_blocks=double, single_blocks=single, name="FLUX.1")
 
 
-def _count(pairs: dict[str, Pair], kind: str) -> int:
+def _count_blocks(pairs: dict[str, Pair], kind: str) -> int:
     return max((int(place.split(".")[1]) + 1 for place in pairs if place.startswith(kind)), default=0)
 
 
-def _targets(pairs: dict[str, Pair]) -> dict[str, str]:
+def _find_targets(pairs: dict[str, Pair]) -> dict[str, str]:
     kinds: dict[str, set[str]] = {}
     for place in pairs:
         kinds.setdefault(place.rsplit(".", 1)[1], set()).add(place.split("_")[0])
     return {target: "all" if len(where) == 2 else where.pop() for target, where in sorted(kinds.items())}
 
 
-def _tensors(file: SafeFile, pairs: dict[str, Pair], info: BankInfo, rank: int) -> Mapping[str, Tensor]:
-    """Cut out of the file where the LoRA has them, zeros where it has none, and scales where it has several."""
+def _make_tensors(file: SafeFile, pairs: dict[str, Pair], info: BankInfo, rank: int) -> Mapping[str, Tensor]:
+    """The expert's tensors: cut out of the file, zeros where the LoRA has none, and scales where it has several."""
     zero = torch.zeros((), dtype=file[next(iter(pairs.values())).keys["up"]].dtype)
-    names, made = {}, {}
-    for key, shape in expected_shapes(info).items():
-        part, pair = key.rsplit(".", 1)[1], pairs.get(place_of(key))
+    their_keys: dict[str, str] = {}
+    made: dict[str, Tensor] = {}
+    for key, shape in list_shapes(info).items():
+        part, pair = key.rsplit(".", 1)[1], pairs.get(parse_place(key))
         if part == "scale":
             made[key] = torch.tensor(pair.scale if pair else 1.0)
         elif pair is None:
             made[key] = zero.expand(shape)
         else:
-            names[key] = pair.keys[part]
-    return Merged(Renamed(file, names, partial(_cut, pairs, rank)), made)
+            their_keys[key] = pair.keys[part]
+    return Merged(Renamed(file, their_keys, partial(_cut_rows, pairs, rank)), made)
 
 
-def _cut(pairs: dict[str, Pair], rank: int, key: str, tensor: Tensor) -> Tensor:
-    """A target's rows of a matrix, filled up to the expert's rank."""
-    part, pair = key.rsplit(".", 1)[1], pairs[place_of(key)]
+def _cut_rows(pairs: dict[str, Pair], rank: int, key: str, tensor: Tensor) -> Tensor:
+    """Cuts a target's rows out of a matrix, and fills it up to the expert's rank with zeros."""
+    part, pair = key.rsplit(".", 1)[1], pairs[parse_place(key)]
     tensor = tensor if part == "down" else tensor[pair.rows]
     missing = rank - pair.rank
     return F.pad(tensor, (0, 0, 0, missing) if part == "down" else (0, missing)) if missing else tensor

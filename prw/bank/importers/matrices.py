@@ -1,12 +1,14 @@
-"""What every importer asks of a file: matrices of numbers, and each of them once."""
+"""Checks that all importers share: matrices of numbers, and each of them once."""
+
+from typing import Any
 
 from ...files.errors import FileError
 from ...files.safe_file import FLOATS, SafeFile
 from ...files.validate import shorten
 
 
-def matrix(file: SafeFile, key: str) -> tuple[int, int]:
-    """Its shape."""
+def check_matrix(file: SafeFile, key: str) -> tuple[int, int]:
+    """The shape of a tensor that must be a matrix of numbers."""
     shape = file.shape(key)
     if len(shape) != 2 or 0 in shape or file.dtype(key) not in FLOATS:
         raise FileError(
@@ -16,10 +18,10 @@ def matrix(file: SafeFile, key: str) -> tuple[int, int]:
     return shape
 
 
-def put(found: dict, place, key: str, file: SafeFile) -> None:
-    """Notes where a matrix lies: two spellings of one layer cannot both be meant."""
-    if place in found:
+def add_once(keys: dict[Any, str], place: Any, key: str, file: SafeFile) -> None:
+    """Adds the key of the matrix of a place; raises if the file has it under another spelling, too."""
+    if place in keys:
         raise FileError(
-            f"{file.name} holds {shorten(found[place])} and {shorten(key)}, expected one of them: both are the same matrix."
+            f"{file.name} holds {shorten(keys[place])} and {shorten(key)}, expected one of them: both are the same matrix."
         )
-    found[place] = key
+    keys[place] = key

@@ -1,4 +1,4 @@
-"""What an imported expert is called."""
+"""Names of imported experts."""
 
 import re
 
@@ -9,14 +9,14 @@ from ..bank import Bank
 from ..edit import rename
 
 
-def expert_name(name: str) -> str:
-    """A file's name, or what a user typed, as an expert's."""
+def make_expert_name(name: str) -> str:
+    """Makes an expert's name of a file's, or of what a user typed."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:60].strip("_")
     return plain if NAME.fullmatch(plain) else "imported"
 
 
-def as_asked(bank: Bank, name: str, kind: str) -> Bank:
-    """A bank that says itself what its experts are for; a single one can be given another name."""
+def apply_name(bank: Bank, name: str, kind: str) -> Bank:
+    """Renames the expert of a bank that says itself what it is for; several experts keep their names."""
     check_choice("kind", kind, ("auto",))
     if not name:
         return bank
@@ -25,4 +25,4 @@ def as_asked(bank: Bank, name: str, kind: str) -> Bank:
             f"The name is {shorten(name)} for {len(bank.info.experts)} experts, expected one: give them names with "
             f"cologen bank rename."
         )
-    return rename(bank, dict.fromkeys(bank.info.experts, expert_name(name)))
+    return rename(bank, dict.fromkeys(bank.info.experts, make_expert_name(name)))

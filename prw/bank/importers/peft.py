@@ -2,7 +2,7 @@
 
 Two spellings: diffusers' FluxTransformer2DModel, one adapter a projection, and Black Forest Labs' (our own FLUX, the
 host's), where q, k and v are rows of one layer: there an adapter is the expert's pairs in blocks, zeros between them.
-An adapter bends every image token, an expert only a source's; that difference no file can carry. Routers stay behind.
+An adapter changes every image token, an expert only a source's; that difference no file can carry. Routers are left out.
 """
 
 import json
@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -23,20 +23,20 @@ from ...files.safe_file import SafeFile, check_tensors
 from ...files.safetensors_writer import write_safetensors
 from ...files.validate import LARGEST, shorten
 from ..bank import Bank
-from ..compress import wide
-from ..info import decode, encode
+from ..compress import wide_dtype
+from ..info import decode_info, encode_info
 from . import lora
-from .names import as_asked
-from .unsupported_files import refuse_strangers
+from .names import apply_name
+from .unsupported_files import check_supported
 
-WEIGHTS, CONFIG, OURS = "adapter_model.safetensors", "adapter_config.json", "cologen.json"
+WEIGHTS, CONFIG, NOTE = "adapter_model.safetensors", "adapter_config.json", "cologen.json"
 PREFIX, DOWN, UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 MLP = 4
 """FLUX.1's MLP is so many times as wide as the model."""
 
 
 class Layer(NamedTuple):
-    """A linear layer that an expert bends."""
+    """A linear layer that an expert changes."""
 
     module: str
     targets: tuple[str, ...]
@@ -71,26 +71,26 @@ class Cut(NamedTuple):
     columns: slice
 
 
-def layout(info: BankInfo, name: str, spelling: str) -> tuple[dict[str, tuple[int, int]], dict[str, Cut]]:
-    """The shapes of an adapter's tensors, and by our names what each matrix is of them; between them are zeros."""
+def plan_layout(info: BankInfo, name: str, spelling: str) -> tuple[dict[str, tuple[int, int]], dict[str, Cut]]:
+    """The shapes of an adapter's tensors, and by our names where each matrix lies in them; between them are zeros."""
     expert, dim = info.experts[name], info.base.hidden_size
     shapes, cuts = {}, {}
     for block in info.base.blocks():
         for layer in SPELLINGS[spelling](block):
-            held = [target for target in layer.targets if target in expert.targets_in(block)]
-            if not held:
+            targets = [target for target in layer.targets if target in expert.targets_in(block)]
+            if not targets:
                 continue
             down, up = (f"{PREFIX}{layer.module}{part}" for part in (DOWN, UP))
-            rank = len(held) * expert.rank
+            rank = len(targets) * expert.rank
             shapes[down], shapes[up] = (rank, layer.inputs * dim), (layer.outputs * dim, rank)
-            for i, target in enumerate(held):
+            for i, target in enumerate(targets):
                 ranks, row = slice(i * expert.rank, (i + 1) * expert.rank), layer.targets.index(target) * dim
                 cuts[f"experts.{name}.{block}.{target}.down"] = Cut(down, ranks, slice(0, dim))
                 cuts[f"experts.{name}.{block}.{target}.up"] = Cut(up, slice(row, row + dim), ranks)
     return shapes, cuts
 
 
-def export(bank: Bank, folder: Path, spelling: str = "diffusers") -> list[Path]:
+def export_adapters(bank: Bank, folder: Path, spelling: str = "diffusers") -> list[Path]:
     """Writes folder/EXPERT for each expert of the bank."""
     for name, expert in bank.info.experts.items():
         if "proj" in expert.targets:
@@ -111,7 +111,7 @@ def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
     except ImportError:
         raise FileError("Exporting takes peft, which is not installed: pip install peft.") from None
 
-    shapes, cuts = layout(bank.info, name, spelling)
+    shapes, cuts = plan_layout(bank.info, name, spelling)
     ranks = {
         key.removeprefix(PREFIX).removesuffix(DOWN): rows for key, (rows, _) in shapes.items() if key.endswith(DOWN)
     }
@@ -121,7 +121,7 @@ def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
     scale = expert.alpha / expert.rank
     config = LoraConfig(
         r=common,
-        lora_alpha=scale * common,
+        lora_alpha=scale * common,  # pyrefly: ignore[bad-argument-type]
         rank_pattern=others,
         alpha_pattern={module: scale * rank for module, rank in others.items()},
         target_modules=sorted(ranks),
@@ -130,23 +130,23 @@ def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
     )
     info = replace(bank.info, experts={name: replace(expert, shared="", scaled=False)}, routers={})
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", dir=folder.parent) as beside:  # the folder is there whole or not at all
-        made = Path(beside) / name
-        config.save_pretrained(made)
-        (made / OURS).write_text(json.dumps({"spelling": spelling, "bank": encode(info)}), encoding="utf-8")
-        write_safetensors(made / WEIGHTS, _adapter(bank, name, shapes, cuts), {"format": "pt"})
+    with TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:  # the folder is there whole or not at all
+        made = Path(temporary) / name
+        config.save_pretrained(str(made))
+        (made / NOTE).write_text(json.dumps({"spelling": spelling, "bank": encode_info(info)}), encoding="utf-8")
+        write_safetensors(made / WEIGHTS, _build_adapter(bank, name, shapes, cuts), {"format": "pt"})
         return made.rename(folder)
 
 
-def _adapter(
+def _build_adapter(
     bank: Bank, name: str, shapes: Mapping[str, tuple[int, int]], cuts: Mapping[str, Cut]
 ) -> dict[str, Tensor]:
     parts: dict[str, list[tuple[Cut, Tensor]]] = {}
     for block in bank.info.base.blocks():
         for target, pair in bank.expert(name, block).items():
             place = f"{block}.{target}"
-            up = (pair.up.float() * bank.own_scale(name, place)).to(wide(pair.up))
-            for part, tensor in (("down", pair.down.to(wide(pair.down))), ("up", up)):
+            up = (pair.up.float() * bank.pair_scale(name, place)).to(wide_dtype(pair.up))
+            for part, tensor in (("down", pair.down.to(wide_dtype(pair.down))), ("up", up)):
                 cut = cuts[f"experts.{name}.{place}.{part}"]
                 parts.setdefault(cut.key, []).append((cut, tensor))
     tensors = {}
@@ -159,22 +159,22 @@ def _adapter(
 
 
 def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
-    """An adapter folder as a bank: exactly if we wrote it, else as a LoRA."""
+    """Reads an adapter folder as a bank: exactly if we wrote it, else as a LoRA."""
     if not (folder / WEIGHTS).is_file():
         raise FileError(
             f"{shorten(folder)} is a folder without {WEIGHTS}: name a bank's file or a PEFT adapter's folder."
         )
     file = SafeFile(folder / WEIGHTS, folder.absolute().name)
-    if (folder / OURS).is_file():
-        return as_asked(_read_ours(folder, file), name, kind)
-    refuse_strangers(file, file.name)
-    config = _json(folder / CONFIG)
+    if (folder / NOTE).is_file():
+        return apply_name(_read_ours(folder, file), name, kind)
+    check_supported(file, file.name)
+    config = _read_json(folder / CONFIG)
     if config.get("use_dora"):
         raise FileError(f"{file.name} is a DoRA, which divides by the base's weights, expected a LoRA: choose another.")
     if config.get("rank_pattern") or config.get("alpha_pattern") or config.get("use_rslora"):
         raise FileError(f"{file.name} gives its layers ranks or scales of their own, expected one of each.")
-    rank, alpha = (config.get(key) for key in ("r", "lora_alpha"))
-    if not all(type(value) in (int, float) and 0 < value <= LARGEST for value in (rank, alpha)):
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not (_is_positive(rank) and _is_positive(alpha)):
         raise FileError(
             f"{file.name}/{CONFIG} has r {shorten(rank)} and lora_alpha {shorten(alpha)}, expected numbers."
         )
@@ -182,24 +182,29 @@ def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
 
 
 def _read_ours(folder: Path, file: SafeFile) -> Bank:
-    note, title = _json(folder / OURS), f"{file.name}/{OURS}"
+    """An adapter that `export_adapters` wrote, which says how in a note."""
+    note, title = _read_json(folder / NOTE), f"{file.name}/{NOTE}"
     spelling, text = note.get("spelling"), note.get("bank")
     if not isinstance(text, str) or spelling not in list(SPELLINGS):
         raise FileError(f"{title} is not as we wrote it: delete it, and the folder is read as a LoRA.")
-    info = decode(text, title)
+    info = decode_info(text, title)
     plain = [e for e in info.experts.values() if "proj" not in e.targets and not e.shared and not e.scaled]
     if len(plain) != 1 or len(info.experts) != 1 or info.routers:
         raise FileError(
             f"{title} names {len(info.experts)} experts and {len(info.routers)} routers, expected one expert as an adapter "
             f"can hold it: delete it, and the folder is read as a LoRA."
         )
-    shapes, cuts = layout(info, next(iter(info.experts)), spelling)
+    shapes, cuts = plan_layout(info, next(iter(info.experts)), spelling)
     check_tensors(file, shapes)
-    names = {ours: cut.key for ours, cut in cuts.items()}
-    return Bank(info, Renamed(file, names, lambda ours, tensor: tensor[cuts[ours].rows, cuts[ours].columns]))
+    their_keys = {key: cut.key for key, cut in cuts.items()}
+    return Bank(info, Renamed(file, their_keys, lambda key, tensor: tensor[cuts[key].rows, cuts[key].columns]))
 
 
-def _json(path: Path) -> Mapping:
+def _is_positive(value: Any) -> TypeGuard[float]:
+    return type(value) in (int, float) and 0 < value <= LARGEST
+
+
+def _read_json(path: Path) -> Mapping:
     try:
         if path.stat().st_size > 1 << 20:
             raise ValueError("it is too long")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.bank.bank import METADATA_KEY, Bank
-from cologen.prw.bank.edit import merge, random_bank, split
-from cologen.prw.bank.info import encode
+from cologen.prw.bank.edit import make_random_bank, merge, split
+from cologen.prw.bank.info import encode_info
 from cologen.prw.embedded_host import velocity
 from cologen.prw.files.errors import BankError, FileError
 from hypothesis import given, settings
@@ -112,10 +112,10 @@ def test_an_expert_without_a_router_runs_alone_with_gate_one(flux):
 
 def test_experts_may_bend_q_and_out_and_only_some_blocks(flux):
     info = tiny_info(flux, names=("inpaint",), targets={"q": "all", "v": "single", "out": "double"})
-    bank = random_bank(info, seed=1, up=0.3)
+    bank = make_random_bank(info, seed=1, up=0.3)
     assert {key.split(".")[4] for key in bank.tensors if key.startswith("experts.inpaint.double")} == {"q", "out"}
     assert {key.split(".")[4] for key in bank.tensors if key.startswith("experts.inpaint.single")} == {"q", "v"}
-    plain = run(flux, random_bank(info, seed=1), source("inpaint"))
+    plain = run(flux, make_random_bank(info, seed=1), source("inpaint"))
     assert (run(flux, bank, source("inpaint")) - plain).abs().max() > 1e-3
 
 
@@ -229,7 +229,7 @@ json_values = st.recursive(
 def test_no_metadata_does_more_than_a_sentence(flux, tmp_path_factory, data):
     """Any entry of the metadata replaced by anything: it loads, or it is a FileError."""
     path = tiny_bank(flux).save(tmp_path_factory.mktemp("fuzz") / "bank.safetensors")
-    meta = json.loads(encode(tiny_info(flux)))
+    meta = json.loads(encode_info(tiny_info(flux)))
     spot = meta
     while isinstance(spot, dict) and spot:
         key = data.draw(st.sampled_from(sorted(spot)))

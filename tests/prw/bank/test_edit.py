@@ -6,8 +6,8 @@ import pytest
 import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.bank.bank import Bank
-from cologen.prw.bank.compress import sharing
-from cologen.prw.bank.edit import drop, merge, random_bank, rename, split
+from cologen.prw.bank.compress import share_down
+from cologen.prw.bank.edit import drop, make_random_bank, merge, rename, split
 from cologen.prw.config import RouterInfo, SourceInfo
 from cologen.prw.embedded_host import velocity
 from cologen.prw.files.errors import BankError
@@ -30,13 +30,13 @@ def saved(bank, folder):
 
 
 def test_parts_of_a_shared_bank_meet_again_and_strangers_of_one_group_do_not(flux, bank):
-    shared = sharing(bank, 12)[0]
+    shared = share_down(bank, 12)[0]
     again = merge(split(shared, name) for name in bank.info.experts)
     assert again.info == shared.info and torch.equal(products(again), products(shared))
     mine = rename(tiny_bank(flux, rank=8, seed=8), {name: f"my_{name}" for name in bank.info.experts})
     with pytest.raises(BankError, match="different matrices for the group shared.*--group"):
-        merge([shared, sharing(mine, 12)[0]])
-    other = sharing(mine, 12, "mine")[0]
+        merge([shared, share_down(mine, 12)[0]])
+    other = share_down(mine, 12, "mine")[0]
     assert torch.equal(products(merge([shared, other])), torch.cat((products(shared), products(other))))
 
 
@@ -55,13 +55,13 @@ def test_nothing_is_computed_before_it_is_asked_for_and_then_once(bank, tmp_path
 
 
 def test_fresh_scaled_experts_are_those_without_scales(flux):
-    scaled, plain = (random_bank(tiny_info(flux, scaled=scaled), up=0.3) for scaled in (True, False))
+    scaled, plain = (make_random_bank(tiny_info(flux, scaled=scaled), up=0.3) for scaled in (True, False))
     assert torch.equal(products(scaled), products(plain)) and products(plain).any()
 
 
 def test_experts_that_are_told_the_picture_s_guidance_join_banks_of_any(flux, bank):
     live = tiny_info(flux, names=("canny",), habits=SourceFormat(guidance="live"))
-    canny = random_bank(replace(live, routers={}, source=SourceInfo(guidance=30.0)), up=0.3)
+    canny = make_random_bank(replace(live, routers={}, source=SourceInfo(guidance=30.0)), up=0.3)
     for pair in ((bank, canny), (canny, bank)):
         both = merge(pair)
         assert both.info.source.guidance == bank.info.source.guidance

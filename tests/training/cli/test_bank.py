@@ -28,11 +28,11 @@ def bank(capsys, tmp_path):
 
 
 def test_a_new_bank_of_the_real_shape_promises_what_the_paper_says():
-    from cologen.prw.bank.shapes import expected_shapes
+    from cologen.prw.bank.shapes import list_shapes
     from cologen.training.base.random_models import bank_info
     from cologen.training.cli.bank import SHAPES
 
-    shapes = expected_shapes(bank_info(SHAPES["flux1"]))
+    shapes = list_shapes(bank_info(SHAPES["flux1"]))
     expert = sum(a * b for name, (a, b) in shapes.items() if name.startswith("experts.inpaint."))
     assert expert == 57 * 4 * 128 * 3072  # 89.7 M parameters an expert
     assert sum(a * b for name, (a, b) in shapes.items() if name.startswith("routers.edit.")) == 57 * 2 * 3072 * 5

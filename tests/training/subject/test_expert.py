@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.prw.bank.edit import merge, random_bank
+from cologen.prw.bank.edit import make_random_bank, merge
 from cologen.prw.base_model import Base
 from cologen.training.base.random_models import bank_info
 from cologen.training.recipes.curriculum import Stage
@@ -24,7 +24,7 @@ def model(comfy):
 
 @pytest.fixture(scope="module")
 def bank():
-    return random_bank(bank_info(Base.of(tiny_flux(**BLOCKS)), rank=4), up=0.3, router=0.3)
+    return make_random_bank(bank_info(Base.of(tiny_flux(**BLOCKS)), rank=4), up=0.3, router=0.3)
 
 
 def grown(model, bank, out, **options) -> Bank:

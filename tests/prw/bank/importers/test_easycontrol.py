@@ -8,7 +8,7 @@ from cologen.prw.attachment import Attachment
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.edit import merge
 from cologen.prw.bank.importers import open_experts
-from cologen.prw.bank.importers.easycontrol import KINDS, LOOKED_AT, looks_like_easycontrol
+from cologen.prw.bank.importers.easycontrol import HEADER_BYTES, KINDS, looks_like_easycontrol
 from cologen.prw.embedded_host import velocity
 from cologen.prw.files.errors import FileError
 from naive_easycontrol import RANK, WIDTH, NaiveEasyControl, below, over, random_file
@@ -115,7 +115,7 @@ def test_other_spellings_of_the_same_file(flux, tmp_path, renamed):
 )
 def test_a_whole_word_of_the_name_says_what_a_file_is_for(tmp_path, name, kind):
     (expert,) = bank_of(tmp_path, name).info.experts.values()
-    assert (expert.task, expert.habits) == (KINDS[kind].task, KINDS[kind].habits)
+    assert (expert.task, expert.habits) == (KINDS[kind].task, KINDS[kind].source_format)
 
 
 @pytest.mark.parametrize("name", ["purpose", "segmented", "inpainting_or_subject"])
@@ -160,7 +160,7 @@ def test_what_is_wrong_with_a_file_is_said_in_the_file_s_own_words(tmp_path, wha
 
 
 def test_no_header_keeps_the_list_of_files_waiting(tmp_path):
-    (tmp_path / "x.safetensors").write_bytes(b"transformer_blocks.0.attn." * (LOOKED_AT // 26))
+    (tmp_path / "x.safetensors").write_bytes(b"transformer_blocks.0.attn." * (HEADER_BYTES // 26))
     began = time.perf_counter()
     assert not looks_like_easycontrol(tmp_path / "x.safetensors")
     assert time.perf_counter() - began < 0.5  # it was seconds

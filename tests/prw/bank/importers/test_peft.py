@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 from cologen.prw.attachment import Attachment
-from cologen.prw.bank.compress import cast, sharing
-from cologen.prw.bank.edit import random_bank
+from cologen.prw.bank.compress import convert, share_down
+from cologen.prw.bank.edit import make_random_bank
 from cologen.prw.bank.importers import open_experts
-from cologen.prw.bank.importers.peft import export
+from cologen.prw.bank.importers.peft import export_adapters
 from cologen.prw.embedded_host import velocity
 from cologen.prw.files.errors import BankError, FileError
 from safetensors.torch import load_file, save_file
@@ -30,14 +30,14 @@ WITH = {
 
 
 def bank_with(flux, what):
-    return random_bank(tiny_info(flux, names=("ground", "control"), **WITH[what]), up=0.3)
+    return make_random_bank(tiny_info(flux, names=("ground", "control"), **WITH[what]), up=0.3)
 
 
 @pytest.mark.parametrize("spelling", ["flux", "diffusers"])
 @pytest.mark.parametrize("what", WITH)
 def test_there_and_back_is_equal(flux, tmp_path, what, spelling):
     bank = bank_with(flux, what)
-    for folder in export(bank, tmp_path, spelling):
+    for folder in export_adapters(bank, tmp_path, spelling):
         back = open_experts(folder)
         assert back.info.experts == {folder.name: bank.info.experts[folder.name]} and back.info.base == bank.info.base
         assert all(torch.equal(back.tensors[key], bank.tensors[key]) for key in back.tensors)
@@ -49,7 +49,7 @@ def test_peft_loads_it_on_our_flux(flux, tmp_path, what):
     from peft import PeftModel
 
     bank, plain, adapted = bank_with(flux, what), tiny_flux(), tiny_flux()
-    (_, folder) = export(bank, tmp_path, "flux")
+    (_, folder) = export_adapters(bank, tmp_path, "flux")
     adapted = PeftModel.from_pretrained(adapted, folder).base_model.model
     x, wide, rows = torch.randn(3, WIDTH), torch.randn(3, 5 * WIDTH), slice(0, WIDTH)
     for block in bank.info.base.blocks():
@@ -84,7 +84,7 @@ def test_peft_loads_it_on_diffusers_flux(flux, tmp_path, what):
     from peft import PeftModel
 
     bank = bank_with(flux, what)
-    (_, folder) = export(bank, tmp_path, "diffusers")
+    (_, folder) = export_adapters(bank, tmp_path, "diffusers")
     adapted = PeftModel.from_pretrained(diffusers_flux(), folder).base_model.model
     bent = {name for name, layer in adapted.named_modules() if hasattr(layer, "lora_A")}
     assert len(bent) == sum(len(bank.expert("control", block)) for block in bank.info.base.blocks())
@@ -105,17 +105,17 @@ def test_peft_loads_it_on_diffusers_flux(flux, tmp_path, what):
 @pytest.mark.parametrize("spelling", ["flux", "diffusers"])
 def test_without_our_note_it_is_a_lora_of_the_same_effect(flux, tmp_path, spelling):
     bank = bank_with(flux, "k and v")
-    (_, folder) = export(bank, tmp_path, spelling)
+    (_, folder) = export_adapters(bank, tmp_path, spelling)
     (folder / "cologen.json").unlink()
     back = open_experts(folder)
     assert back.info.experts["control"].data == "control"
     assert (picture(flux, back, "control") - picture(flux, bank, "control")).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("smaller", [lambda bank: cast(bank, torch.float8_e4m3fn), lambda bank: sharing(bank, 8)])
+@pytest.mark.parametrize("smaller", [lambda bank: convert(bank, torch.float8_e4m3fn), lambda bank: share_down(bank, 8)])
 def test_smaller_banks_export_what_they_are(flux, tmp_path, smaller):
     bank = smaller(tiny_bank(flux, names=("ground", "control")))[0]
-    (_, folder) = export(bank, tmp_path)
+    (_, folder) = export_adapters(bank, tmp_path)
     back = open_experts(folder)
     found, expected = (one.expert("control", "single_blocks.1")["v"] for one in (back, bank))
     x = torch.randn(3, WIDTH)
@@ -128,7 +128,7 @@ def test_down_and_up_keep_their_own_types(flux, tmp_path):
         if key.endswith(".down") or key.endswith(".v.up"):
             bank.tensors[key] = bank.tensors[key].bfloat16()
     for spelling in ("flux", "diffusers"):
-        (_, folder) = export(bank, tmp_path / spelling, spelling)
+        (_, folder) = export_adapters(bank, tmp_path / spelling, spelling)
         back = open_experts(folder)
         assert all(torch.equal(back.tensors[key].float(), bank.tensors[key].float()) for key in back.tensors)
         assert back.tensors["experts.control.double_blocks.0.k.down"].dtype == torch.bfloat16
@@ -137,7 +137,7 @@ def test_down_and_up_keep_their_own_types(flux, tmp_path):
 
 def adapter_of(flux, folder, **changes):
     """An exported adapter, the first tensor of each name made another."""
-    (folder,) = export(tiny_bank(flux, names=("ground",)), folder, "flux")
+    (folder,) = export_adapters(tiny_bank(flux, names=("ground",)), folder, "flux")
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
     for name, change in changes.items():
@@ -179,7 +179,7 @@ def test_an_export_is_there_whole_or_not_at_all(flux, tmp_path, monkeypatch):
 
     monkeypatch.setattr("cologen.prw.bank.importers.peft.write_safetensors", full)
     with pytest.raises(FileError, match="the disk is full"):
-        export(tiny_bank(flux, names=("ground",)), tmp_path)
+        export_adapters(tiny_bank(flux, names=("ground",)), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -227,7 +227,7 @@ def test_a_note_that_we_would_not_write_is_a_sentence(flux, tmp_path, what):
 def test_an_export_without_peft_says_what_is_missing(flux, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(FileError, match="takes peft, which is not installed: pip install peft"):
-        export(tiny_bank(flux), tmp_path)
+        export_adapters(tiny_bank(flux), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -236,10 +236,10 @@ def test_what_cannot_be_exported_or_read_is_a_sentence(flux, tmp_path):
 
     save_file(random_file(), tmp_path / "canny.safetensors")
     with pytest.raises(BankError, match="reads what the output projection made, which no PEFT adapter does"):
-        export(open_experts(tmp_path / "canny.safetensors"), tmp_path / "x")
-    (folder,) = export(tiny_bank(flux, names=("ground",)), tmp_path / "y")
+        export_adapters(open_experts(tmp_path / "canny.safetensors"), tmp_path / "x")
+    (folder,) = export_adapters(tiny_bank(flux, names=("ground",)), tmp_path / "y")
     with pytest.raises(FileError, match="is there already"):
-        export(tiny_bank(flux, names=("ground",)), tmp_path / "y")
+        export_adapters(tiny_bank(flux, names=("ground",)), tmp_path / "y")
     (folder / "cologen.json").write_text("[1]")
     with pytest.raises(FileError, match="holds no object"):
         open_experts(folder)
