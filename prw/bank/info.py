@@ -16,7 +16,7 @@ VERSION = 3
 
 
 def encode_info(info: BankInfo) -> str:
-    """The info as a file\'s metadata."""
+    """The info as a file's metadata."""
     data = to_plain(info)
     # a bank that says nothing new is written as packs of version 2 read it
     version = VERSION if "family" in data["base"] or "position" in data["source"] else 2
