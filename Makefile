@@ -1,4 +1,4 @@
-# make demo | demo-comfy | test | bench | lint: on a machine with Python 3.10+ and package registries each is all the set-up.
+# make demo | demo-comfy | test | test-quick | coverage | bench | lint | types: on a machine with Python 3.10+ and package registries each is all the set-up.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 HOSTS := $(if $(COMFYUI_PATH),$(COMFYUI_PATH),../.. $(HOME)/comfy/ComfyUI)
 HOST := $(patsubst %/comfy/ldm/flux/model.py,%,$(firstword $(wildcard $(addsuffix /comfy/ldm/flux/model.py,$(HOSTS)))))
 HOST_READY := $(if $(HOST),$(VENV)/host-ready)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo demo-comfy test bench lint
+.PHONY: demo demo-comfy test test-quick coverage bench lint types
 
 demo: $(if $(wildcard $(VENV)/ready),,$(VENV)/small)
 	$(BIN)/cologen demo
@@ -17,7 +18,15 @@ demo-comfy: $(VENV)/ready $(HOST_READY)
 	$(BIN)/cologen demo --comfy
 
 test: $(VENV)/ready $(HOST_READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(PYTEST) --durations 20 $(ARGS)
+
+# what one runs while working; make test ARGS="-p pytest_randomly" shuffles them all
+test-quick: $(VENV)/ready $(HOST_READY)
+	$(PYTEST) -m "not slow and not server and not browser" $(ARGS)
+
+# processes that tests start are not counted
+coverage: $(VENV)/ready $(HOST_READY)
+	$(PYTEST) --cov --cov-report term-missing:skip-covered $(ARGS)
 
 bench: $(VENV)/ready $(HOST_READY)
 	$(BIN)/cologen bench inference
@@ -31,6 +40,9 @@ bench: $(VENV)/ready $(HOST_READY)
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/ready
+	$(BIN)/pyrefly check
 
 # enough for the demo
 $(VENV)/small: pyproject.toml

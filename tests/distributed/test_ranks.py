@@ -16,6 +16,8 @@ from cologen.training.monitor.log import read_log
 from pack import ROOT
 from tiny_run import tiny_curriculum, tiny_run
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 base = "toy"
 rank = 2

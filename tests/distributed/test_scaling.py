@@ -9,6 +9,8 @@ import pytest
 from cologen.training.cli.main import main
 from pack import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = "bench scaling --width 128 --double 1 --single 2 --seconds 0.4 --repeats 3 --device cpu --json".split()
 
 

@@ -164,6 +164,7 @@ def test_kontext_references_are_not_blended(model):
     assert not torch.allclose(sample(attach_branches(model, TAKE), kontext(marked_conditioning())), plain, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["whole", "blocks"])
 def test_torch_compile(model, flux, what):
     from comfy_api.torch_helpers import set_torch_compile_wrapper

@@ -315,6 +315,7 @@ def test_an_attention_override_sees_the_source_too(model, flux, bank):
     assert_close(found, sample(naive, conditioning()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["whole", "blocks"])
 def test_torch_compile(flux, bank, what):
     from comfy_api.torch_helpers import set_torch_compile_wrapper

@@ -34,6 +34,7 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
+@pytest.mark.slow
 def test_commands_of_the_pages_exist():
     named = {
         tuple(match.split())

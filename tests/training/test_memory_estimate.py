@@ -51,6 +51,7 @@ def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema)
     assert found.optimizer == sum(value.nbytes for value in states if isinstance(value, torch.Tensor) and value.ndim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparing", [False, True])
 @pytest.mark.parametrize("shape", [(256, 1, 2, 128, 2), (512, 2, 4, 192, 2)], ids=["tiny", "mid"])
 def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):

@@ -26,6 +26,7 @@ LONG = 5
 """Iterations of a stage; every second one is saved."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer, rate, crash", [("adamw", 3e-3, None), ("prodigy", 1.0, KeyboardInterrupt())], ids=["stopped", "crashed"]
 )
@@ -46,6 +47,7 @@ def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, optimizer, ra
     assert bank.info == left.info and all(torch.equal(bank.tensors[name], left.tensors[name]) for name in left.tensors)
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_leave_no_trace():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "tests/tools/kills.py"), "5", "ema=0.9"]

@@ -20,6 +20,7 @@ def visiting(**settings):
     return host, visits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("narrow", ["plain", "fp8", "nf4"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_steps_are_those_of_a_base_on_the_device(checkpointing, narrow):

@@ -79,6 +79,7 @@ def test_no_copy_of_the_weights_waits_for_the_gradient():
     assert kept[0] == kept[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_size_is_counted_and_it_compiles(kind):
     host = tiny_host()

@@ -171,11 +171,13 @@ def test_bench_inference_prints_one_object(capsys, request, host):
     assert found["floor"] == pytest.approx((block + 2 * n * s * d) / block)
 
 
+@pytest.mark.slow
 def test_bench_experts_prints_one_object(capsys):
     found = json.loads(run(capsys, "bench", "experts", *SMALL, "--json")[1])
     assert {"time_ratio_50_5", "memory_ratio_50_5", "routing_share"} <= found.keys()
 
 
+@pytest.mark.slow
 def test_the_pack_drags_nothing_heavy_into_the_host(comfy):
     from cologen.training.bench.start import bench_import
 
@@ -190,6 +192,7 @@ def test_the_flux1_preset_needs_the_memory_the_design_names():
     assert Shapes.flux1(1024, 1024).kv_bytes(torch.bfloat16) == 4 * 684 * 2**20
 
 
+@pytest.mark.slow
 def test_demo_runs_the_five_tasks(capsys, tmp_path):
     code, path, _ = run(capsys, "demo", "--out", tmp_path)
     assert code == 0

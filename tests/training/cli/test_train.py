@@ -96,6 +96,7 @@ def test_a_recipe_becomes_a_bank_and_a_report(capsys, asked, tmp_path):
     assert (out / "bank.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_stage_alone_and_then_the_rest_from_its_bank(capsys, asked, tmp_path):
     assert train(capsys, "mine.toml", "--stage", "1", "--out", "a", "--seed", 5)[0] == 0
     first = Bank.open("a/bank.safetensors")
@@ -179,6 +180,7 @@ class Raise(Listener):
             signal.raise_signal(self.number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_the_iteration_with_everything_saved(capsys, asked, tmp_path, monkeypatch, number):
     from cologen.training.cli import train as terminal
@@ -202,6 +204,7 @@ def started(*words, launcher=()):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_terminated_process_goes_on_in_another_to_the_bit(capsys, asked, tmp_path):
     process = started("mine.toml", "--out", "a", "ground.iterations=400", "validate_every=0", "sample_every=0")
     try:
@@ -218,6 +221,7 @@ def test_a_terminated_process_goes_on_in_another_to_the_bit(capsys, asked, tmp_p
     assert 0 < done < 400 and max(line["iteration"] for line in read_log(tmp_path / "a/log.jsonl")) == max(done, 4)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_the_same_batch(capsys, asked, tmp_path):
     words = ["mine.toml", "inpaint.iterations=1", "ground.replay=0.5", "ground.iterations=4", "sample_every=0"]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -180,6 +180,7 @@ class TestDrawing:
         assert edit == ("edit", (48, 80), (48, 80)) and subject == ("subject", (48, 80), (64, 64))
         assert control == [("control", (64, 64), (64, 64))] * 4
 
+    @pytest.mark.slow
     def test_a_kill_and_two_processes_change_nothing(self, capsys, tmp_path):
         words = ["eval", "gedit", "--cases", "4", "--steps", "2", "--device", "cpu", "--out"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}

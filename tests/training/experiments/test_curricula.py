@@ -82,6 +82,7 @@ def make_runner(tmp_path, monkeypatch):
     return lambda count: ExperimentRunner(tmp_path, "tiny", count, said.append), said
 
 
+@pytest.mark.slow
 def test_a_report_answers_the_question_that_was_asked(make_runner, tmp_path):
     """What is kept is asked for again only as it was."""
     made, said = make_runner
@@ -91,6 +92,7 @@ def test_a_report_answers_the_question_that_was_asked(make_runner, tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_what_rows_have_in_common_is_trained_once_and_is_what_each_would_have_trained(
     make_runner, tmp_path, monkeypatch
 ):
@@ -117,6 +119,7 @@ def test_what_rows_have_in_common_is_trained_once_and_is_what_each_would_have_tr
     assert trained == ["subject", "edit", "edit"]
 
 
+@pytest.mark.slow
 def test_forgetting_asks_every_task_after_every_stage(make_runner):
     found = make_runner[0](4).run("forgetting", 1)["curriculum"]
     after = found[0]["after"]

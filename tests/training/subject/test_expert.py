@@ -89,6 +89,7 @@ def test_the_bank_has_a_column_more_and_its_file_alone_merges_back(model, bank, 
     assert largest_difference(grown(model, bank, tmp_path / "b"), found) == 0
 
 
+@pytest.mark.slow
 def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, monkeypatch):
     import folder_paths
     from cologen.nodes.train_subject import CoLoGenTrainSubject

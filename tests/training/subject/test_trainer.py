@@ -101,6 +101,7 @@ def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path):
         assert torch.allclose(parts.tensors[name], tensor, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crash", [None, KeyboardInterrupt()], ids=["stopped", "crashed"])
 def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, crash):
     wanted = recipe(replay=0.3, ema=0.9, schedule="cosine", validate_every=3, sample_every=3, sample_steps=2)

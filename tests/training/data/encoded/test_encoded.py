@@ -451,6 +451,7 @@ def test_a_later_stage_s_cache_may_come_later(there, capsys):
     assert list(Bank.open("out/bank.safetensors").info.experts) == ["inpaint", "more"]
 
 
+@pytest.mark.slow
 def test_torchrun_shares_the_work(there):
     (there / "r.toml").write_text(RECIPE)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
