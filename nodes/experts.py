@@ -48,14 +48,21 @@ class CoLoGenApply(io.ComfyNode):
             description="Lets a FLUX model read the sources of CoLoGen Source. Without a source its pictures stay the same.",
             search_aliases=["apply experts", "apply controlnet", "apply ip adapter", "patch model"],
             inputs=[
-                io.Model.Input("model", tooltip="A FLUX.1 model from any loader; LoRAs may come before or after."),
-                BankType.Input("experts", tooltip="From Load CoLoGen Experts."),
+                io.Model.Input(
+                    "model", tooltip="A FLUX.1 or FLUX.2 model from any loader; LoRAs may come before or after."
+                ),
+                BankType.Input(
+                    "experts",
+                    optional=True,
+                    tooltip="From Load CoLoGen Experts. Left open, FLUX reads sources with its own weights, as FLUX.2 klein "
+                    "9B-KV was trained to; other models do so only roughly.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="For the sampler.")],
         )
 
     @classmethod
-    def execute(cls, model: io.Model.Type, experts: Bank) -> io.NodeOutput:
+    def execute(cls, model: io.Model.Type, experts: Bank | None = None) -> io.NodeOutput:
         return io.NodeOutput(apply_bank(model, experts))
 
 

@@ -62,8 +62,9 @@ class CoLoGenInpaint(io.ComfyNode):
         hole = grown(resize_mask(reshape_mask(mask, len(image)), image.shape[1:3]), grow)
         if not hole.any():
             raise ValueError("The mask is empty, expected some white: paint what shall be new in the mask editor.")
-        prompts = add_sources(positive, negative, make_source(vae, image, "inpaint", options, experts, hole))
-        picture = {"samples": vae.encode(image)} if keep_rest else make_empty_latent(len(image), *image.shape[1:3])
+        source = make_source(vae, image, "inpaint", options, experts, hole)
+        prompts, size = add_sources(positive, negative, source), image.shape[1:3]
+        picture = {"samples": vae.encode(image)} if keep_rest else make_empty_latent(source, len(image), *size)
         return io.NodeOutput(*prompts, {**picture, "noise_mask": hole[:, None].float()} if keep_rest else picture)
 
 

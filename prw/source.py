@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .files.validate import check_choice, check_range
-from .flux.families import FAMILIES
+from .flux.families import find_latent_family
 from .positions import Grid
 from .tasks import TASKS
 
@@ -90,13 +90,9 @@ class Source:
                 f"The source starts at {self.start} and ends at {self.end}: let it end later than it starts."
             )
         shape = tuple(self.latent.shape)
-        known = {family.latent_channels: family.label for family in FAMILIES.values()}
-        if len(shape) != 4 or shape[1] not in known or 0 in shape:
-            channels = " or ".join(f"{count} channels for {label}" for count, label in known.items())
-            raise ValueError(
-                f"The source latent has shape {shape}, expected (batch, channels, height, width) with {channels}: "
-                f"connect the VAE that belongs to your FLUX and a picture."
-            )
+        find_latent_family(self.latent)
+        if not self.latent.numel():
+            raise ValueError(f"The source latent has shape {shape}, expected a picture: connect one and its VAE.")
         if not torch.isfinite(self.latent).all():
             raise ValueError("The source latent holds values that are not finite: check the picture and the VAE.")
         if self.region is not None:

@@ -7,6 +7,8 @@ import comfy.ldm.flux.model
 import comfyui_version
 from torch import nn
 
+from ..flux.families import find_model_family
+
 
 def check_host() -> None:
     """Looks for the feature, not the version: the hook is there if the block's code mentions it."""
@@ -28,11 +30,10 @@ def check_flux(model: nn.Module) -> None:
     host_flux = comfy.ldm.flux.model.Flux
     if not isinstance(flux, host_flux):
         raise ValueError(
-            f"The model is a {type(flux).__name__}, expected ComfyUI's own FLUX.1: load it with Load Diffusion "
+            f"The model is a {type(flux).__name__}, expected ComfyUI's own FLUX: load it with Load Diffusion "
             f"Model (Nunchaku and other replacements of FLUX have no hook for CoLoGen)."
         )
-    if flux.params.global_modulation or flux.params.vec_in_dim is None:
-        raise ValueError("The model is of the FLUX family, expected FLUX.1: load FLUX.1-dev, schnell or a fine-tune.")
+    find_model_family(flux)
     forward = getattr(flux.forward_orig, "__func__", flux.forward_orig)
     if getattr(forward, "__module__", None) != host_flux.__module__:
         raise ValueError(

@@ -45,10 +45,11 @@ class Sources(tuple):
 
 
 def add_source(conditioning: list, source: Source) -> list:
-    """The conditioning with one more source in every entry."""
+    """The conditioning with one more source in every entry, numbered in order."""
     out = []
     for embedding, options in conditioning:
-        conds = {**options.get("model_conds", {}), COND: SourceCond((*list_sources(options), source))}
+        known = list_sources(options)
+        conds = {**options.get("model_conds", {}), COND: SourceCond((*known, replace(source, number=len(known) + 1)))}
         out.append([embedding, {**options, "model_conds": conds}])
     return out
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..bank.bank import Bank
 from ..fit_image import FIT, filled, keep, rgb
-from ..flux.flux1 import LATENT_CHANNELS
+from ..flux.families import find_latent_family
 from ..select_experts import find_source_format
 from ..source import Routing, Source
 from ..source_format import SourceFormat
@@ -99,10 +99,11 @@ def clear_text(conditioning: list) -> list:
     return cleared
 
 
-def make_empty_latent(images: int, height: int, width: int) -> dict:
-    """A LATENT for pictures of so many pixels, both multiples of 16."""
-    device = comfy.model_management.intermediate_device()
-    return {"samples": torch.zeros(images, LATENT_CHANNELS, height // 8, width // 8, device=device)}
+def make_empty_latent(source: Source, images: int, height: int, width: int) -> dict:
+    """A LATENT for pictures of so many pixels, both multiples of 16, of the family that the source's latent is of."""
+    family, device = find_latent_family(source.latent), comfy.model_management.intermediate_device()
+    size = (height // family.latent_pixels, width // family.latent_pixels)
+    return {"samples": torch.zeros(images, family.latent_channels, *size, device=device)}
 
 
 def add_task_source(
@@ -118,4 +119,4 @@ def add_task_source(
     options = options or SourceOptions()
     source = make_source(vae, image, task, options, experts)
     height, width = keep(rgb(image), options.size).shape[1:3]
-    return *add_sources(positive, negative, source), make_empty_latent(len(image), height, width)
+    return *add_sources(positive, negative, source), make_empty_latent(source, len(image), height, width)

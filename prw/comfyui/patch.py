@@ -20,7 +20,9 @@ from torch import Tensor
 from ..appended_kv import OPTION, AppendedKV
 from ..attachment import Attachment
 from ..bank.bank import Bank
-from ..flux.flux1 import LATENT_CHANNELS
+from ..base_model import Base
+from ..base_weights import BaseWeights
+from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs
 from ..positions import token_grid
 from ..router import Route
@@ -89,16 +91,17 @@ class HostAttachment(Attachment):
         return total
 
 
-def apply_bank(model, bank: Bank):
-    """A clone of MODEL on which sources can be used."""
+def apply_bank(model, bank: Bank | None):
+    """A clone of MODEL on which sources can be used; without a bank the model reads them with its own weights."""
     check_host()
-    check_flux(model.get_model_object("diffusion_model"))
+    flux = model.get_model_object("diffusion_model")
+    check_flux(flux)
     if find_attachment(model) is not None:
         raise ValueError(
             "This MODEL already has a CoLoGen bank, expected one without: apply both banks to the loader's MODEL "
             "separately, or merge them first (cologen bank merge)."
         )
-    attachment = HostAttachment(bank)
+    attachment = HostAttachment(BaseWeights(Base.of(flux)) if bank is None else bank)
     attachment.check(ComfyHost(model.model, {}))
     patched = model.clone()
     patched.set_model_attn1_patch(attachment)
@@ -129,11 +132,12 @@ def compute_routes(model, conditioning: list, latent: Tensor) -> list[tuple[str,
     attachment = require_attachment(model)
     comfy.model_management.load_models_gpu([model])
     transformer_options, routes = model.model_options.get("transformer_options", {}), []
+    family = find_model_family(model.model.diffusion_model)
     channels = model.model.diffusion_model.in_channels // model.model.diffusion_model.patch_size**2
     model.pre_run()
     try:
         for context, options in conditioning:
-            x = torch.zeros(1, LATENT_CHANNELS, *latent.shape[-2:], device=model.load_device)
+            x = torch.zeros(1, family.latent_channels, *latent.shape[-2:], device=model.load_device)
             pooled = options.get("pooled_output")
             pooled = None if pooled is None else pooled[:1].to(x.device)
             inputs = FluxInputs(x, x.new_zeros(1), context, pooled)

@@ -77,10 +77,22 @@ FLUX2 = Family(
 FAMILIES = {family.name: family for family in (FLUX1, FLUX2)}
 
 
+def find_latent_family(latent: torch.Tensor) -> Family:
+    """Finds a family whose VAE makes such latents (batch, channels, height, width); the first one where several do."""
+    for family in FAMILIES.values():
+        if latent.ndim == 4 and latent.shape[1] == family.latent_channels:
+            return family
+    known = " or ".join(f"{family.latent_channels} channels for {family.label}" for family in FAMILIES.values())
+    raise ValueError(
+        f"The latent has shape {tuple(latent.shape)}, expected (batch, channels, height, width) with {known}: connect the "
+        f"VAE that belongs to your FLUX and a picture."
+    )
+
+
 def find_model_family(flux: Any) -> Family:
     """Finds the family of a model, ours or ComfyUI's."""
     for family in FAMILIES.values():
         if getattr(flux, family.module, None) is not None:
             return family
     known = " or ".join(family.label for family in FAMILIES.values())
-    raise ValueError(f"The model is a {type(flux).__name__}, expected {known}: load another.")
+    raise ValueError(f"The model is a {type(flux).__name__} of another family, expected {known}: load one of these.")
