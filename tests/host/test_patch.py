@@ -392,7 +392,7 @@ def test_a_model_without_our_hooks_is_a_sentence(model, bank):
 
     alien = model.clone()
     alien.add_object_patch("diffusion_model", ComfyFluxWrapper())
-    with pytest.raises(ValueError, match="ComfyFluxWrapper, expected ComfyUI's own FLUX.1"):
+    with pytest.raises(ValueError, match="ComfyFluxWrapper, expected ComfyUI's own FLUX"):
         apply_bank(alien, bank)
 
 
