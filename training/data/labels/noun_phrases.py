@@ -1,4 +1,4 @@
-"""Things that a caption names: spaCy's noun chunks where it and its English model are installed, else runs of words
+"""Finds things that a caption names: by spaCy's noun chunks where it and its English model are installed, else as runs of words
 between those that never belong to a thing. The second is simple and takes some verbs along; labels say which it was."""
 
 import re
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import lru_cache
 
 MAX_PHRASES = 12
-"""Phrases of a caption."""
+"""Most phrases of a caption."""
 MAX_WORDS = 4
-"""Words of a phrase; of longer ones the last."""
+"""Most words of a phrase; of longer ones the last are taken."""
 MODEL = "en_core_web_sm"
-BETWEEN = frozenset(
+STOP_WORDS = frozenset(
     """a an the this that these those some any each every no another its his her their our your my it he she they we you i
     him them us me and or but nor so yet with without in into on onto at by for from of off to toward towards over under
     above below behind beside between among through across along around near inside outside against during after before
@@ -24,13 +24,14 @@ FindPhrases = Callable[[str], list[str]]
 
 
 def choose_finder() -> tuple[str, FindPhrases]:
-    """How phrases are found here, and the function that does it."""
-    chunks = load_spacy()
-    return ("spacy", chunks) if chunks else ("stop words", find_word_runs)
+    """Returns the name of the way in which phrases are found here, and the function that does it."""
+    find_chunks = load_spacy()
+    return ("spacy", find_chunks) if find_chunks else ("stop words", find_word_runs)
 
 
 @lru_cache(maxsize=1)
 def load_spacy() -> FindPhrases | None:
+    """Loads spaCy's English model; None, if it is not installed."""
     try:
         import spacy
 
@@ -38,17 +39,17 @@ def load_spacy() -> FindPhrases | None:
     except (ImportError, OSError):
         return None
 
-    def chunks(caption: str) -> list[str]:
-        found = language(caption).noun_chunks
-        return tidy([[token.text for token in chunk if not (token.is_stop or token.is_punct)] for chunk in found])
+    def find_chunks(caption: str) -> list[str]:
+        chunks = language(caption).noun_chunks
+        return tidy([[token.text for token in chunk if not (token.is_stop or token.is_punct)] for chunk in chunks])
 
-    return chunks
+    return find_chunks
 
 
 def find_word_runs(caption: str) -> list[str]:
     runs: list[list[str]] = [[]]
     for word in re.findall(r"[^\W_]+(?:['-][^\W_]+)*|[^\w\s]", caption):
-        if word.lower() in BETWEEN or not word[0].isalpha():
+        if word.lower() in STOP_WORDS or not word[0].isalpha():
             runs.append([])
         else:
             runs[-1].append(word)
@@ -56,5 +57,6 @@ def find_word_runs(caption: str) -> list[str]:
 
 
 def tidy(runs: list[list[str]]) -> list[str]:
+    """Joins runs of words to different phrases in lower case."""
     phrases = (" ".join(run[-MAX_WORDS:]).lower() for run in runs if run)
     return list(dict.fromkeys(phrases))[:MAX_PHRASES]

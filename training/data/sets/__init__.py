@@ -1,4 +1,7 @@
-"""The data sets of the paper's Table 1, and four ways to bring one's own. A row is all that a new one needs.
+"""The data sets of the paper's Table 1, and four ways to bring one's own.
+
+A new data set is one row in DATASETS. If none of the readers fits its files, it is also a reader: a subclass of
+`ListedReader` (reader.py) or of those in own.py, in a file of its own here.
 
 Nothing is downloaded, but what the user asks for by name (own.Parquet). Links and licences: look there before use.
 """
@@ -24,11 +27,14 @@ from .subjects200k import Subjects200k
 
 
 class Dataset(NamedTuple):
+    """What is known of a data set before it is opened."""
+
     taken_for: tuple[str, ...]
     """Tasks that the paper takes it for; none: every task."""
     readers: tuple[type[Reader], ...]
     """One for every layout in which the set is public: the first that fits the folder reads it."""
     home: str
+    """A link."""
     licence: str
     """As its makers state it; of the pictures, where they say so."""
     kinds: tuple[str, ...] = ()
@@ -41,7 +47,7 @@ class Dataset(NamedTuple):
 
 
 NAME = re.compile(r"\w[\w.+-]{0,63}")
-"""Of a table: it becomes part of file names."""
+"""What a table may be called: its name becomes part of file names."""
 REFER = "https://github.com/lichengunc/refer"
 COCO_TERMS = "annotations CC BY 4.0, pictures by Flickr's terms"
 REFER_TERMS = "not stated for the references; pictures by Flickr's terms"
@@ -96,7 +102,8 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class Knobs:
-    """What every table [data.NAME] may say, beside its reader's own settings."""
+    """What every table [data.NAME] may say, beside its reader's settings. Its repr is part of what encoded samples are of:
+    class and fields keep their names."""
 
     set: str = ""
     """A row of DATASETS; empty: the table's own name."""
@@ -107,7 +114,7 @@ class Knobs:
     labels: str = ""
     """A folder that `cologen data label` wrote: things, for pictures that come without."""
     flip: float = 0.0
-    """Share that is mirrored, which spoils lettering and faces that one knows."""
+    """Share of crops that is mirrored, which spoils lettering and faces that one knows."""
     variants: int = 1
     """How often each sample is taken, every time with a crop, a hole, a kind of its own, if `examples` says nothing."""
     resolutions: tuple[int, ...] = ()
@@ -130,7 +137,7 @@ class Knobs:
 
 @dataclass(frozen=True)
 class DataSource:
-    """A set, ready to be read."""
+    """A data set, ready to be read."""
 
     name: str
     dataset: Dataset
@@ -139,7 +146,7 @@ class DataSource:
 
 
 def open_data_source(name: str, table: Mapping[str, Any]) -> DataSource:
-    """A table [data.NAME] of a recipe."""
+    """Opens the data set of a recipe's table [data.NAME]."""
     if not NAME.fullmatch(name):
         raise ValueError(
             f"data.{shorten(name)} is no name for a set, expected letters, digits, _, -, + and dots: rename it"
@@ -155,6 +162,7 @@ def open_data_source(name: str, table: Mapping[str, Any]) -> DataSource:
 
 
 def find_reader(dataset: Dataset, path: str, where: str) -> type[Reader]:
+    """Finds the reader of the layout that is there."""
     if not path:
         raise ValueError(f"{where} has no path, expected the folder of the set: {describe_layouts(dataset)}")
     for reader in dataset.readers:

@@ -21,6 +21,8 @@ from .reader import ListedReader
 
 @dataclass(frozen=True)
 class Ade20k(ListedReader):
+    """Pictures of scenes with a class at every pixel."""
+
     split: str = "training"
 
     PATTERN: ClassVar[str] = "images/*/*.jpg"
@@ -34,18 +36,18 @@ class Ade20k(ListedReader):
 
     @cached_property
     def names(self) -> Mapping[int, str]:
-        """The first of a class's synonyms."""
-        lines = self.lines("objectInfo150.txt")
+        """Class -> the first of its synonyms."""
+        lines = self.read_lines("objectInfo150.txt")
         rows = [line.split("\t") for line in lines if line[:1].isdigit()]
         return {int(row[0]): row[-1].split(",")[0].strip() for row in rows}
 
     @cached_property
     def scenes(self) -> Mapping[str, str]:
         """Our choice of a caption: the set has no other words for a whole picture."""
-        pairs = (line.split(maxsplit=1) for line in self.lines("sceneCategories.txt") if len(line.split()) > 1)
+        pairs = (line.split(maxsplit=1) for line in self.read_lines("sceneCategories.txt") if len(line.split()) > 1)
         return {name: scene.replace("_", " ").strip() for name, scene in pairs}
 
-    def lines(self, name: str) -> list[str]:
+    def read_lines(self, name: str) -> list[str]:
         path = self.root / name
         return read_bytes(path).decode("utf-8", "replace").splitlines() if path.exists() else []
 

@@ -20,6 +20,8 @@ WANTED = ("id", "image_id", "category_id", "segmentation", "iscrowd")
 
 @dataclass(frozen=True)
 class CocoJson:
+    """A list, by its numbers."""
+
     images: dict[int, dict]
     categories: dict[int, str]
     annotations: dict[int, list[dict]]
@@ -27,13 +29,13 @@ class CocoJson:
 
 
 def load_coco(path: Path) -> CocoJson:
-    """Large: polygons become arrays while the file is parsed, which keeps a third of the memory."""
+    """Loads a list. Polygons become arrays while it is parsed, which takes a third of the memory."""
     try:
         with path.open(encoding="utf-8") as file:
             data = json.load(file, object_hook=strip_annotation)
         annotations = defaultdict(list)
-        for each in data["annotations"]:
-            annotations[each["image_id"]].append(each)
+        for annotation in data["annotations"]:
+            annotations[annotation["image_id"]].append(annotation)
         categories = {each["id"]: str(each["name"]).replace("_", " ") for each in data.get("categories", [])}
         return CocoJson({each["id"]: each for each in data["images"]}, categories, dict(annotations))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
@@ -43,35 +45,36 @@ def load_coco(path: Path) -> CocoJson:
 
 
 def strip_annotation(entry: dict[str, Any]) -> dict[str, Any]:
+    """Drops what nobody reads from an annotation; leaves other objects as they are."""
     if "segmentation" not in entry:
         return entry
-    kept = {key: entry[key] for key in WANTED if key in entry}
-    if isinstance(kept["segmentation"], list):
+    stripped = {key: entry[key] for key in WANTED if key in entry}
+    if isinstance(stripped["segmentation"], list):
         try:
-            kept["segmentation"] = [np.asarray(polygon, np.float64) for polygon in kept["segmentation"]]
+            stripped["segmentation"] = [np.asarray(polygon, np.float64) for polygon in stripped["segmentation"]]
         except (TypeError, ValueError):
-            pass  # rle.py says what is wrong with it, if it is ever looked at
-    return kept
+            pass  # run_length_masks.py says what is wrong with it, if it is ever looked at
+    return stripped
 
 
 def find_complete_kinds(
-    annotations: Iterable[dict], categories: Mapping[int, str], unsure: Iterable[int] = ()
+    annotations: Iterable[dict[str, Any]], categories: Mapping[int, str], unsure: Iterable[int] = ()
 ) -> dict[int, str]:
-    """Classes of which every instance in the picture is known: no crowd, and none that the set calls unsure."""
+    """Finds classes of which every instance in the picture is known: no crowd, and none that the set calls unsure."""
     annotations = list(annotations)
     crowds = {each.get("category_id") for each in annotations if each.get("iscrowd")}
-    found = {each.get("category_id") for each in annotations} - crowds - set(unsure)
-    return {number: categories.get(number, "") for number in found}
+    complete = {each.get("category_id") for each in annotations} - crowds - set(unsure)
+    return {number: categories.get(number, "") for number in complete if number is not None}
 
 
 def check_picture_size(image: dict, size: Size) -> None:
-    """Polygons would lie elsewhere, and nobody would see it."""
-    told = (image.get("height", size[0]), image.get("width", size[1]))
-    if told != size:
-        raise BrokenFile(f"the picture is {size[1]} x {size[0]}, the list has {told[1]} x {told[0]}")
+    """Raises if the picture has another size than the list says: polygons would lie elsewhere, and nobody would see it."""
+    listed = (image.get("height", size[0]), image.get("width", size[1]))
+    if listed != size:
+        raise BrokenFile(f"the picture is {size[1]} x {size[0]}, the list has {listed[1]} x {listed[0]}")
 
 
 def make_thing(annotation: dict, size: Size, name: str, kind: str) -> Thing | None:
-    """Nothing, if its mask has no pixel."""
+    """Makes a thing; None, if its mask has no pixel."""
     mask = decode_mask(annotation.get("segmentation"), size)
     return Thing(name, kind, mask) if mask.any() else None

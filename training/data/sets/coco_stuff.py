@@ -30,6 +30,8 @@ NOTHING = 255
 
 @dataclass(frozen=True)
 class CocoStuff(ListedReader):
+    """Pictures with a class at every pixel, captions and masks."""
+
     split: str = "train2017"
 
     PATTERN: ClassVar[str] = "images/*/*.jpg"
@@ -40,23 +42,21 @@ class CocoStuff(ListedReader):
             check_any(list_pictures(self.root / "images" / self.split), "picture", self.root / "images").items()
         )
 
-    def _list(self, name: str) -> CocoJson | None:
+    def _load_list(self, name: str) -> CocoJson | None:
         path = self.root / "annotations" / f"{name}_{self.split}.json"
         return load_coco(path) if path.exists() else None
 
     @cached_property
     def captions(self) -> dict[int, str]:
-        """The first of about five."""
-        found = self._list("captions")
-        return (
-            {image: str(some[0].get("caption", "")).strip() for image, some in found.annotations.items()}
-            if (found)
-            else {}
-        )
+        """Image -> the first of its captions, about five."""
+        captions = self._load_list("captions")
+        if captions is None:
+            return {}
+        return {image: str(some[0].get("caption", "")).strip() for image, some in captions.annotations.items()}
 
     @cached_property
     def instances(self) -> CocoJson | None:
-        return self._list("instances")
+        return self._load_list("instances")
 
     def read_entry(self, id: str, entry: Path) -> Sample:
         labels = self.labels(id)
@@ -68,7 +68,7 @@ class CocoStuff(ListedReader):
         return Sample(id, picture, self.captions.get(image, ""), self.things(image, labels), {"seg": seg})
 
     def labels(self, id: str) -> np.ndarray:
-        """0 to 181, whichever form the file has."""
+        """Reads classes 0 to 181, whichever form the file has."""
         folder = self.root / "annotations" / self.split
         path = folder / f"{id}.png"
         if path.exists():
@@ -80,12 +80,14 @@ class CocoStuff(ListedReader):
         if self.instances is None:
             return find_regions(labels, {number - 1: name for number, name in NAMES.items() if number <= THINGS})
         names = self.instances.categories
-        known = [each for each in self.instances.annotations.get(image, []) if not each.get("iscrowd")]
-        things = [make_thing(each, labels.shape, "", names.get(each["category_id"], "")) for each in known]
+        annotations = self.instances.annotations.get(image, [])
+        single = [annotation for annotation in annotations if not annotation.get("iscrowd")]
+        things = [make_thing(one, labels.shape, "", names.get(one["category_id"], "")) for one in single]
         return tuple(thing for thing in things if thing)
 
 
 def make_train_ids() -> np.ndarray:
+    """The class of each number in the form with 171 classes."""
     table = np.full(256, NOTHING, np.uint8)
     table[: len(USED)] = USED
     return table

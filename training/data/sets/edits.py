@@ -14,8 +14,10 @@ from .own import Parquet
 
 @dataclass(frozen=True)
 class OmniEdit(Parquet):
+    """Edits with several wordings."""
+
     task: str = ""
-    """Only edits of this kind, as the set names it: "removal", "style", ..."""
+    """Reads only edits of this kind, as the set names it: "removal", "style", ..."""
 
     COLUMNS: ClassVar[Mapping[str, str]] = {"before": "src_img", "after": "edited_img"}
     EXTRA_COLUMNS: ClassVar[Sequence[str]] = ("omni_edit_id", "task", "edited_prompt_list")
@@ -25,12 +27,12 @@ class OmniEdit(Parquet):
         return self.task in ("", record.get("task"))
 
     def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
-        """Several wordings, short and long: which one is taken follows from the id, so that all are seen."""
+        """Takes one of several wordings, short and long, by the id, so that all are seen."""
         id, wordings = name_row(record.get("omni_edit_id"), id), record.get("edited_prompt_list")
         if not isinstance(wordings, list) or not wordings:
             raise BrokenFile("it has no instruction")
-        words = {**record, "instruction": wordings[crc32(id.encode()) % len(wordings)]}
-        return parse_record(id, words, self.column_names)
+        fields = {**record, "instruction": wordings[crc32(id.encode()) % len(wordings)]}
+        return parse_record(id, fields, self.column_names)
 
 
 @dataclass(frozen=True)

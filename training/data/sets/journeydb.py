@@ -24,6 +24,8 @@ from .reader import Reader
 
 @dataclass(frozen=True)
 class JourneyDb(Reader):
+    """Pictures with captions; its shards are tars."""
+
     split: str = "train"
 
     PATTERN: ClassVar[str] = "data/*/imgs/*.tgz"
@@ -36,12 +38,12 @@ class JourneyDb(Reader):
     @cached_property
     def captions(self) -> Mapping[str, str]:
         files = sorted([*self.folder.glob("*anno*repath*.jsonl.tgz"), *self.folder.glob("*anno*repath*.jsonl")])
-        found = {}
+        captions = {}
         for line in read_lines(check_any(files, "list *anno*repath*.jsonl.tgz", self.folder)[0]):
             entry = parse_line(line)
             if entry is not None:
-                found[str(PurePosixPath(entry.get("img_path") or ""))] = choose_caption(entry)
-        return found
+                captions[str(PurePosixPath(entry.get("img_path") or ""))] = choose_caption(entry)
+        return captions
 
     def shards(self) -> list:
         return [
@@ -49,7 +51,7 @@ class JourneyDb(Reader):
             for path in check_any(sorted((self.folder / "imgs").glob("*.tgz")), "file imgs/*.tgz", self.folder)
         ]
 
-    def rows(self, shard) -> Iterator[Row]:
+    def rows(self, shard: Any) -> Iterator[Row]:
         for name, data in read_members(Path(shard)):
             name = str(PurePosixPath(name))
             if name in self.captions:
@@ -60,7 +62,7 @@ class JourneyDb(Reader):
 
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
-    """A line that is damaged costs one picture's words."""
+    """Parses a line of the list; None, if it is damaged."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -69,7 +71,7 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 
 
 def choose_caption(entry: Mapping[str, Any]) -> str:
-    """What the picture shows; else the words that it was made from."""
-    told = entry.get("Task2")
-    caption = told.get("Caption") if isinstance(told, Mapping) else None
+    """Chooses what the picture shows; else the prompt that it was made from."""
+    shown = entry.get("Task2")
+    caption = shown.get("Caption") if isinstance(shown, Mapping) else None
     return str(caption or entry.get("prompt") or "").strip()

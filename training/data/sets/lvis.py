@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from ..formats.picture_files import BrokenFile, decode_picture, join_below, read_bytes
@@ -24,6 +24,8 @@ COCO_2017 = len("000000000009.jpg")
 
 @dataclass(frozen=True)
 class Lvis(ListedReader):
+    """Things by class, without captions."""
+
     split: str = "train"
     images: str = ""
     """Where train2017 and val2017 lie, if not below the path."""
@@ -39,10 +41,10 @@ class Lvis(ListedReader):
         return load_coco(check_any(find_first(self.root, names), f"lvis_v1_{self.split}.json", self.root))
 
     def list_entries(self) -> Sequence[tuple[str, int]]:
-        found = check_any(self.coco.annotations, "annotation", self.root)
-        return [(str(image), image) for image in sorted(found) if image in self.coco.images]
+        images = check_any(self.coco.annotations, "annotation", self.root)
+        return [(str(image), image) for image in sorted(images) if image in self.coco.images]
 
-    def file(self, image: dict) -> Path:
+    def find_picture(self, image: dict[str, Any]) -> Path:
         folder = self.root / self.images
         if url := image.get("coco_url"):
             return join_below(folder, urlsplit(str(url)).path.lstrip("/"))
@@ -55,12 +57,12 @@ class Lvis(ListedReader):
         if not isinstance(unsure, (list, tuple)):
             raise BrokenFile("its not_exhaustive_category_ids is no list")
         kinds = find_complete_kinds(annotations, self.coco.categories, unsure)
-        path = self.file(image)
+        path = self.find_picture(image)
         picture = decode_picture(read_bytes(path), path.name)
         check_picture_size(image, picture.shape[:2])
-        found = [
+        things = [
             make_thing(each, picture.shape[:2], "", kinds[each["category_id"]])
             for each in annotations
             if kinds.get(each["category_id"])
         ]
-        return Sample(id, picture, "", tuple(thing for thing in found if thing))
+        return Sample(id, picture, "", tuple(thing for thing in things if thing))

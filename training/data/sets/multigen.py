@@ -18,8 +18,10 @@ from .own import JsonLines, Parquet
 
 @dataclass(frozen=True)
 class MultiGen(JsonLines):
+    """Pictures and captions, in the authors' layout."""
+
     kind: str = "canny"
-    """Which of the files is read. Its pictures serve all maps that are drawn from a picture."""
+    """The kind of map whose file is read. Its pictures serve all maps that are drawn from a picture."""
 
     BRINGS: ClassVar[tuple[str, ...]] = ()
     """Maps that are taken from the set."""
@@ -31,11 +33,11 @@ class MultiGen(JsonLines):
         return sorted((self.root / "json_files").glob(f"aesthetics_plus_all_group_{self.kind}_all.json"))
 
     def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
-        own = {"caption": record.get("prompt"), "picture": self.file("images", record.get("source"))}
-        own |= {kind: self.file("conditions", record.get(f"control_{kind}")) for kind in self.BRINGS}
-        return parse_record(name_row(record.get("source"), id).removeprefix("./"), own)
+        fields = {"caption": record.get("prompt"), "picture": self.read_file("images", record.get("source"))}
+        fields |= {kind: self.read_file("conditions", record.get(f"control_{kind}")) for kind in self.BRINGS}
+        return parse_record(name_row(record.get("source"), id).removeprefix("./"), fields)
 
-    def file(self, folder: str, name: Any) -> bytes | None:
+    def read_file(self, folder: str, name: Any) -> bytes | None:
         return read_bytes(join_below(self.root / folder, name)) if isinstance(name, str) else None
 
 

@@ -6,9 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..formats import json_lines as lines
-from ..formats import parquet
-from ..formats import tar_files as tars
+from ..formats import json_lines, parquet, tar_files
 from ..formats.picture_files import join_below, read_bytes
 from ..formats.records import FIELDS, join_parts, parse_record
 from ..formats.rows import Row, name_row
@@ -20,6 +18,8 @@ from .reader import ListedReader, Reader
 
 @dataclass(frozen=True)
 class OwnFolder(ListedReader):
+    """A folder of pictures (folder.py), which become examples once the task is known."""
+
     PATTERN: ClassVar[str] = "*.txt"
     LAYOUT: ClassVar[str] = "NAME.png, NAME.txt; for tasks with a source NAME.source.png, for inpaint NAME.mask.png"
 
@@ -32,8 +32,10 @@ class OwnFolder(ListedReader):
 
 @dataclass(frozen=True)
 class RecordReader(Reader):
+    """Reads records, whose fields formats/records.py names."""
+
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Our words (records.py) -> what the set calls them."""
+    """Our fields -> what the set calls them."""
 
     def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
         return parse_record(id, record, self.columns)
@@ -62,10 +64,10 @@ class JsonLines(RecordReader):
         return self.root.parent if self.root.is_file() else self.root
 
     def shards(self) -> list:
-        return lines.split_files(check_any(self.files, f"file {self.PATTERN}", self.root))
+        return json_lines.split_files(check_any(self.files, f"file {self.PATTERN}", self.root))
 
-    def rows(self, shard) -> Iterator[Row]:
-        return lines.read_rows(tuple(shard))
+    def rows(self, shard: Any) -> Iterator[Row]:
+        return json_lines.read_rows(tuple(shard))
 
     def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
         return parse_record(id, record, self.columns, lambda name: read_bytes(join_below(self.folder, name)))
@@ -80,9 +82,9 @@ class Parquet(RecordReader):
     PATTERN: ClassVar[str] = "**/*.parquet"
     LAYOUT: ClassVar[str] = "X.parquet at any depth, named by its split as on a hub; or hf://datasets/OWNER/NAME"
     COLUMNS: ClassVar[Mapping[str, str]] = {}
-    """What a set that is known calls our words."""
+    """What a known data set calls our fields."""
     EXTRA_COLUMNS: ClassVar[Sequence[str]] = ("id",)
-    """Columns beside those, that `found` wants."""
+    """Columns beside those, that `parse` wants."""
 
     @classmethod
     def matches(cls, path: str) -> bool:
@@ -99,14 +101,14 @@ class Parquet(RecordReader):
     def shards(self) -> list:
         return self.files
 
-    def rows(self, shard) -> Iterator[Row]:
+    def rows(self, shard: Any) -> Iterator[Row]:
         wanted = {self.column_names.get(word, word) for word in FIELDS}
         for row in parquet.read_rows(shard, [*wanted, *self.EXTRA_COLUMNS]):
             if self.accepts(row["record"]):
                 yield row
 
     def accepts(self, record: Mapping[str, Any]) -> bool:
-        """Rows that the set itself calls bad are passed over: nothing is wrong with the file."""
+        """Whether a row is read: those that the set itself calls bad are passed over, for nothing is wrong with the file."""
         return True
 
     def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:
@@ -126,8 +128,8 @@ class WebDataset(RecordReader):
             str(path) for path in check_any(sorted(self.root.glob(self.PATTERN)), f"file {self.PATTERN}", self.root)
         ]
 
-    def rows(self, shard) -> Iterator[Row]:
-        return tars.read_rows(Path(shard))
+    def rows(self, shard: Any) -> Iterator[Row]:
+        return tar_files.read_rows(Path(shard))
 
     def read(self, row: Row) -> AnySample:
         return self.parse(row["id"], join_parts(row["parts"]))

@@ -1,10 +1,10 @@
-"""What a data set's reader is: its settings, and three questions that it answers.
+"""What a data set's reader is: its settings, and three methods.
 
-Which shards has it, which rows are in a shard, and what does a row show? Rows are cheap (nothing is decoded), so that
-a place in the middle is found again by passing over them.
+`shards` lists the shards, `rows` yields the rows of one, `read` makes a sample of a row. Rows are cheap (nothing is
+decoded), so that a position in the middle is found again by passing over them.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -20,17 +20,21 @@ SHARD_ENTRIES = 64
 
 
 @dataclass(frozen=True)
-class Reader:
+class Reader(ABC):
+    """Reads one layout of a data set. Its fields are the recipe's settings; its repr is part of what encoded samples are of:
+    class and fields keep their names."""
+
     path: str = ""
     """The folder that the set lies in."""
 
     PATTERN: ClassVar[str] = ""
-    """Something that is there in this layout."""
+    """Matches a file that is there in this layout."""
     LAYOUT: ClassVar[str] = ""
-    """In words."""
+    """The layout in words."""
 
     @classmethod
     def matches(cls, path: str) -> bool:
+        """Whether the folder has this layout."""
         return any(Path(path).glob(cls.PATTERN))
 
     @property
@@ -39,52 +43,51 @@ class Reader:
 
     @abstractmethod
     def shards(self) -> list:
-        """Plain values, always in the same order."""
+        """Lists plain values, always in the same order."""
 
     @abstractmethod
-    def rows(self, shard) -> Iterator[Row]:
-        """Always the same rows in the same order; a shard that breaks off raises `Broken`."""
+    def rows(self, shard: Any) -> Iterator[Row]:
+        """Yields always the same rows in the same order; raises `BrokenFile` where a shard breaks off."""
 
     @abstractmethod
     def read(self, row: Row) -> AnySample | PictureFiles:
-        """Raises `Broken`."""
+        """Makes a sample of a row; raises `BrokenFile`."""
 
     def count_rows(self) -> int | None:
-        """How many rows there are, if that can be told without reading them."""
+        """Counts the rows, if that is possible without reading them."""
         return None
 
     def __getstate__(self) -> dict:
-        """Settings alone: another process reads the lists itself."""
+        """Pickles the settings alone: another process reads the lists itself."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
 
 @dataclass(frozen=True)
 class ListedReader(Reader):
-    """A set whose rows are known from a list."""
+    """A data set whose rows are known from a list."""
 
     @cached_property
     def entries(self) -> Sequence[tuple[str, Any]]:
-        """Ids, and what it takes to read each."""
         return self.list_entries()
 
     @abstractmethod
-    def list_entries(self) -> Sequence[tuple[str, Any]]: ...
+    def list_entries(self) -> Sequence[tuple[str, Any]]:
+        """Lists ids, and what it takes to read each."""
 
     @abstractmethod
-    def read_entry(self, id: str, entry: Any) -> AnySample | PictureFiles: ...
+    def read_entry(self, id: str, entry: Any) -> AnySample | PictureFiles:
+        """Makes a sample of an entry; raises `BrokenFile`."""
 
     def shards(self) -> list:
-        return [
-            (start, min(start + SHARD_ENTRIES, self.count_rows()))
-            for start in range(0, self.count_rows(), SHARD_ENTRIES)
-        ]
+        count = self.count_rows()
+        return [(start, min(start + SHARD_ENTRIES, count)) for start in range(0, count, SHARD_ENTRIES)]
 
-    def rows(self, shard) -> Iterator[Row]:
-        for place in range(*shard):
-            yield {"id": self.entries[place][0], "place": place}
+    def rows(self, shard: Any) -> Iterator[Row]:
+        for number in range(*shard):
+            yield {"id": self.entries[number][0], "number": number}
 
     def read(self, row: Row) -> AnySample | PictureFiles:
-        return self.read_entry(*self.entries[row["place"]])
+        return self.read_entry(*self.entries[row["number"]])
 
     def count_rows(self) -> int:
         return len(self.entries)

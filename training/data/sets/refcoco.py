@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..formats.picture_files import BrokenFile, decode_picture, join_below, read_bytes
 from ..formats.plain_pickle import load_plain
@@ -25,6 +25,8 @@ IMAGES = "images/mscoco/images/train2014"
 
 @dataclass(frozen=True)
 class RefCoco(ListedReader):
+    """Things by the phrases that refer to them."""
+
     split: str = "train"
     by: str = "unc"
     """Who split it: unc, google or, for refcocog, umd; google's shares pictures between its splits."""
@@ -44,7 +46,7 @@ class RefCoco(ListedReader):
 
     @cached_property
     def phrases(self) -> Mapping[int, Mapping[int, list[str]]]:
-        """Image -> annotation -> what is said of it, unless another one there is called the same."""
+        """Image -> annotation -> phrases that refer to it and to no other one there."""
         path = self.root / self.NAME / f"refs({self.by}).p"
         said: dict[int, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
         try:
@@ -58,17 +60,17 @@ class RefCoco(ListedReader):
                 if isinstance(error, BrokenFile)
                 else f"{path.name} holds no list of references: download it again."
             ) from None
-        found: dict[int, dict[int, list[str]]] = {}
+        by_image: dict[int, dict[int, list[str]]] = {}
         for image, phrases in said.items():
-            found[image] = defaultdict(list)
+            by_image[image] = defaultdict(list)
             for phrase, ids in phrases.items():
                 if len(ids) == 1 and phrase:
-                    found[image][ids.pop()].append(phrase)
-        return found
+                    by_image[image][ids.pop()].append(phrase)
+        return by_image
 
     def list_entries(self) -> Sequence[tuple[str, int]]:
-        found = check_any(self.phrases, f"reference of the split {self.split}", self.root / self.NAME)
-        return [(str(image), image) for image in sorted(found)]
+        images = check_any(self.phrases, f"reference of the split {self.split}", self.root / self.NAME)
+        return [(str(image), image) for image in sorted(images)]
 
     def read_entry(self, id: str, entry: int) -> Sample:
         if entry not in self.coco.images:
@@ -80,14 +82,14 @@ class RefCoco(ListedReader):
         return Sample(id, picture, "", self.things(entry, picture.shape[:2]))
 
     def things(self, image: int, size: tuple[int, int]) -> tuple[Thing, ...]:
-        """A thing a phrase; what nobody refers to is there for its class alone."""
+        """Makes a thing of each phrase; what nobody refers to is there for its class alone."""
         annotations = self.coco.annotations.get(image, [])
-        kinds, found = find_complete_kinds(annotations, self.coco.categories), []
-        for each in annotations:
-            kind = kinds.get(each.get("category_id"), "")
-            names: list[Any] = self.phrases[image].get(each.get("id"), [] if not kind else [""])
-            found += [make_thing(each, size, name, kind) for name in names]
-        return tuple(thing for thing in found if thing)
+        kinds, things = find_complete_kinds(annotations, self.coco.categories), []
+        for annotation in annotations:
+            kind = kinds.get(annotation.get("category_id", -1), "")
+            names = self.phrases[image].get(annotation.get("id", -1), [""] if kind else [])
+            things += [make_thing(annotation, size, name, kind) for name in names]
+        return tuple(thing for thing in things if thing)
 
 
 @dataclass(frozen=True)

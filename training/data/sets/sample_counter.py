@@ -1,15 +1,15 @@
-"""What became of a set's samples: a broken one is left out, counted and named; too many of them end it."""
+"""Counts what became of a set's samples: a broken one is left out, counted and named; too many of them end the run."""
 
 from dataclasses import asdict, dataclass, field
 
 from ....prw.files.validate import shorten
 
 MAX_BROKEN_SHARE = 0.01
-"""Share of broken samples that is put up with."""
+"""Share of samples that may be broken."""
 MIN_SEEN = 200
-"""Samples that must have been looked at before that is judged."""
+"""Samples that must have been read before that is checked."""
 TOLERANCE = 3.0
-"""Standard deviations by which a sound set may look worse on the way."""
+"""Standard deviations by which the share may be larger before the epoch's end."""
 MAX_REASONS = 20
 
 
@@ -19,11 +19,13 @@ class TooManyBroken(ValueError):
 
 @dataclass
 class SampleCounter:
+    """Counts a data set's samples. Its fields are keys of files that hold a stream's position."""
+
     name: str
     seen: int = 0
     broken: int = 0
     unfit: int = 0
-    """Sound, but with nothing in them of what the task asks for."""
+    """Not broken, but with nothing in them of what the task asks for."""
     reasons: dict[str, str] = field(default_factory=dict)
     """The first broken ones: id -> why."""
 
@@ -33,9 +35,9 @@ class SampleCounter:
             self.reasons[shorten(id)] = shorten(why)
         self.check_share(TOLERANCE * (MAX_BROKEN_SHARE * self.seen) ** 0.5)
 
-    def check_share(self, room: float = 0.0) -> None:
-        """At an epoch's end without room for chance, on the way with some."""
-        if self.seen >= MIN_SEEN and self.broken > MAX_BROKEN_SHARE * self.seen + room:
+    def check_share(self, tolerance: float = 0.0) -> None:
+        """Raises if too many are broken; `tolerance` is how many more may be."""
+        if self.seen >= MIN_SEEN and self.broken > MAX_BROKEN_SHARE * self.seen + tolerance:
             raise TooManyBroken(
                 f"{self.name}: {self.summary()}, expected {MAX_BROKEN_SHARE:.0%} at most: mend the files, or download them again."
             )

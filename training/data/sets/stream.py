@@ -1,6 +1,6 @@
-"""A data set as a stream: every process has its share of it, and a place can be kept and found again.
+"""A data set as a stream: every process has its share of it, and a position can be saved and loaded.
 
-Hugging Face datasets does the counting. No buffer is shuffled, for what lies in one is lost with the place; shards
+Hugging Face datasets does the counting. No buffer is shuffled, for what lies in one is lost with the position; shards
 come in another order every epoch instead.
 """
 
@@ -17,18 +17,21 @@ from .reader import Reader
 from .sample_counter import SampleCounter
 
 DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
-"""What a record that is not as it should be makes its reader raise; `Broken` is the first of them."""
+"""What a record that is not as it should be makes its reader raise; `BrokenFile` is a ValueError."""
 
 
 class Stream:
+    """One process's share of a data set, epoch after epoch."""
+
     def __init__(self, reader: Reader, name: str = "data", rank: int = 0, world: int = 1, seed: int = 0):
         self.reader, self.name, self.rank, self.world, self.seed = reader, name, rank, world, seed
         self.shards = reader.shards()
-        self.counter, self.epoch, self.position = SampleCounter(name), 0, None
-        self._rows = None
+        self.counter, self.epoch = SampleCounter(name), 0
+        self.position: dict[str, Any] | None = None
+        self._rows: Any = None
 
     def __iter__(self) -> Iterator[AnySample | PictureFiles]:
-        """What is left of this epoch: what its rows show; then the next epoch may be asked for."""
+        """Yields what is left of this epoch, without what is broken; iterated again, the next one."""
         self._rows = self._open_rows()
         if self.position is not None:
             self._rows.load_state_dict(self.position)
@@ -37,18 +40,17 @@ class Stream:
             try:
                 if "broken" in row:
                     raise BrokenFile(row["broken"])
-                found = self.reader.read(row)
+                sample = self.reader.read(row)
             except DAMAGE as error:
-                self.counter.add_broken(
-                    row["id"], error if isinstance(error, BrokenFile) else f"{type(error).__name__}: {error}"
-                )
+                reason = error if isinstance(error, BrokenFile) else f"{type(error).__name__}: {error}"
+                self.counter.add_broken(row["id"], reason)
             else:
-                yield found
+                yield sample
         self.epoch, self.position, self._rows = self.epoch + 1, None, None
         self.counter.check_share()
 
-    def _open_rows(self):
-        """The epoch's rows that are this process's."""
+    def _open_rows(self) -> Any:
+        """The epoch's rows that are this process's, as an IterableDataset."""
         datasets = import_datasets()
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]
@@ -62,8 +64,8 @@ class Stream:
         return datasets.distributed.split_dataset_by_node(rows, self.rank, self.world, strategy=strategy)
 
     def state_dict(self) -> dict[str, Any]:
-        place = self.position if self._rows is None else self._rows.state_dict()
-        return {"of": self._identity(), "epoch": self.epoch, "place": place, "tally": self.counter.state_dict()}
+        position = self.position if self._rows is None else self._rows.state_dict()
+        return {"of": self._identity(), "epoch": self.epoch, "place": position, "tally": self.counter.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["of"] != self._identity():
@@ -79,7 +81,7 @@ class Stream:
 
 
 def iterate_rows(reader: Reader, shards: list) -> Iterator[Row]:
-    """Does not raise: what is wrong with a shard becomes a row that says so."""
+    """Yields the shards' rows; what is wrong with a shard becomes a row that says so."""
     for shard in shards:
         try:
             yield from reader.rows(shard)
@@ -87,7 +89,7 @@ def iterate_rows(reader: Reader, shards: list) -> Iterator[Row]:
             yield {"id": str(shard), "broken": str(error)}
 
 
-def import_datasets():
+def import_datasets() -> Any:
     try:
         import datasets.distributed
     except ImportError:

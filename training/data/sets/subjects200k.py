@@ -20,13 +20,15 @@ SCORES = ("compositeStructure", "objectConsistency", "imageQuality")
 
 @dataclass(frozen=True)
 class Subjects200k(Parquet):
+    """Pairs, cut out of one picture each."""
+
     tile: int = 512
     padding: int = 8
     """Before each tile."""
     score: float = 5.0
     """Least of three scores up to 5; 0 takes those without scores, too."""
     collection: str = ""
-    """Only this one, as the set names it."""
+    """Reads only this one, as the set names it."""
 
     COLUMNS: ClassVar[Mapping[str, str]] = {"picture": "image"}
     EXTRA_COLUMNS: ClassVar[Sequence[str]] = ("collection", "quality_assessment", "description")
@@ -41,13 +43,13 @@ class Subjects200k(Parquet):
     def parse(self, id: str, record: Mapping[str, Any]) -> Pair:
         both = parse_picture(record.get("image"), "image", fetch_none)
         words = as_table(record.get("description"))
-        captions = [words.get(f"description_{i}") for i in (0, 1)]
-        if not all(isinstance(caption, str) and caption for caption in captions):
+        first, second = (words.get(f"description_{i}") for i in (0, 1))
+        if not (isinstance(first, str) and first and isinstance(second, str) and second):
             raise BrokenFile("it has no two descriptions")
-        return Pair(id, self.cut(both, 0), self.cut(both, 1), *captions)
+        return Pair(id, self.cut(both, 0), self.cut(both, 1), first, second)
 
     def cut(self, both: np.ndarray, place: int) -> np.ndarray:
-        """The left or the right tile: at 512 and 8 the columns 8 to 520 and 528 to 1040."""
+        """Cuts the left or the right tile: at 512 and 8 the columns 8 to 520 and 528 to 1040."""
         left, end = self.padding + place * (self.tile + self.padding), self.padding + self.tile
         if both.shape[0] < end or both.shape[1] < 2 * end:
             raise BrokenFile(
@@ -58,5 +60,5 @@ class Subjects200k(Parquet):
 
 
 def as_table(value: Any) -> Mapping[str, Any]:
-    """Empty, where the set has nothing."""
+    """The value, if it is a table; else an empty one."""
     return value if isinstance(value, Mapping) else {}

@@ -189,7 +189,7 @@ def test_the_command_labels_a_set_and_says_by_what(tmp_path, models, capsys, mon
         said = capsys.readouterr()
         assert code == 0, said.err
         assert said.out.splitlines()[-1] == "0 of 2 samples are broken; phrases by stop words"
-    assert sorted(Labels(tmp_path / "labels").places) == [f"ADE_train_{i:08}" for i in range(1, 5)]
+    assert sorted(Labels(tmp_path / "labels").positions) == [f"ADE_train_{i:08}" for i in range(1, 5)]
 
 
 @pytest.mark.parametrize(
