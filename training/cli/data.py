@@ -12,19 +12,19 @@ from .arguments import choose_device, parse_positive
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    listed = commands.add_parser("list", help="the data sets that can be read")
-    listed.set_defaults(run=_list)
-    checked = commands.add_parser(
+    list_ = commands.add_parser("list", help="the data sets that can be read")
+    list_.set_defaults(run=_list)
+    check = commands.add_parser(
         "check",
         help="what the sets of a recipe give",
         description="Reads some of every set; a sheet of pictures a task.",
     )
-    checked.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
-    checked.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
-    checked.add_argument("--n", type=parse_positive, default=256, help="examples of each set")
-    checked.add_argument("--seed", type=int, default=0)
-    checked.add_argument("--out", type=Path, help="a folder for the sheets; out/data/RECIPE if not given")
-    checked.set_defaults(run=_check)
+    check.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
+    check.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
+    check.add_argument("--n", type=parse_positive, default=256, help="examples of each set")
+    check.add_argument("--seed", type=int, default=0)
+    check.add_argument("--out", type=Path, help="a folder for the sheets; out/data/RECIPE if not given")
+    check.set_defaults(run=_check)
     data_cache.add_commands(commands)
     label = commands.add_parser(
         "label",
@@ -37,14 +37,14 @@ def add_commands(commands: _SubParsersAction) -> None:
     label.add_argument("--detector", type=Path, required=True, help="a folder with GroundingDINO")
     label.add_argument("--segmenter", type=Path, required=True, help="a folder with SAM")
     label.add_argument("--out", type=Path, required=True, help="a folder; what is there already is not done again")
-    label.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="the I-th of N shares, from 0")
+    label.add_argument("--shard", type=_parse_shard, default=(0, 1), metavar="I/N", help="the I-th of N shares, from 0")
     label.add_argument("--batch", type=parse_positive, default=8)
     label.add_argument("--threshold", type=float, default=0.35, help="least confidence in a box")
     label.add_argument("--device", help="cuda if there is one, else cpu, if not given")
     label.set_defaults(run=_label)
 
 
-def _shard(text: str) -> tuple[int, int]:
+def _parse_shard(text: str) -> tuple[int, int]:
     rank, slash, world = text.partition("/")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise argparse.ArgumentTypeError(f"{text} is no share, expected I/N with I from 0 to N - 1, as in 0/8")
@@ -69,19 +69,19 @@ def _check(args: Namespace) -> str:
     curriculum = load_curriculum(args.config, args.changes)
     out = args.out or Path("out") / "data" / Path(args.config).name.removesuffix(".toml")
     shown: dict[str, list] = {}
-    troubled = 0
-    for found in check_sets(curriculum, args.n, args.seed):
-        sys.stdout.write("\n".join(found.lines()) + "\n")
-        troubled += bool(found.trouble)
-        shown.setdefault(found.stage.task, []).extend((found.name, example) for example in found.shown)
+    unusable = 0
+    for report in check_sets(curriculum, args.n, args.seed):
+        sys.stdout.write("\n".join(report.format_lines()) + "\n")
+        unusable += bool(report.error)
+        shown.setdefault(report.stage.task, []).extend((report.name, example) for example in report.shown)
     paths = []
     for task, examples in shown.items():
         if examples:
             paths.append(out / f"{task}.png")
             with atomic_write(paths[-1]) as partial:
                 draw_contact_sheet(examples).save(partial, format="png")
-    if troubled:
-        raise ValueError(f"{troubled} of the recipe's sets cannot be used as they are: see above.")
+    if unusable:
+        raise ValueError(f"{unusable} of the recipe's sets cannot be used as they are: see above.")
     return "\n".join(map(str, paths)) or "The recipe names no data set: all its data is the built-in world's."
 
 
