@@ -7,7 +7,7 @@ from ..prw.base_model import Base
 from ..prw.comfyui.check_host import check_flux
 from ..prw.personalization.concept import Concept, insert_vectors
 from ..prw.personalization.marked_prompt import MARKED_TOKENS
-from ..training.comfyui.folders import CONNECTED, concept_files, concept_path, stamp
+from ..training.comfyui.folders import CONNECTED, concept_path, list_concepts, read_stamp
 from .inputs.schema import SAMPLING, ConceptType, schema, slider
 
 
@@ -27,7 +27,7 @@ class CoLoGenConceptTokens(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "file",
-                    options=[CONNECTED, *concept_files()],
+                    options=[CONNECTED, *list_concepts()],
                     tooltip="A concept from models/loras, or a finished run; not asked where one is connected.",
                 ),
                 slider(
@@ -46,7 +46,7 @@ class CoLoGenConceptTokens(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = CONNECTED, **_):
-        return file if file == CONNECTED else stamp(concept_path(file))
+        return file if file == CONNECTED else read_stamp(concept_path(file))
 
     @classmethod
     def execute(cls, conditioning, file: str, strength: float, model=None, concept: Concept | None = None):

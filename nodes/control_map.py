@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.fit_image import as_bytes, rgb
-from ..training.comfyui.map_models import AUTO, Draw, found_models, learned, model_for, stamp
+from ..training.comfyui.map_models import AUTO, Draw, find_map_model, list_map_models, open_map_model, read_model_stamp
 from ..training.data.tasks.canny import HIGH, LOW, canny
 from ..training.data.tasks.control import MAP_DRAWERS
 from .inputs.schema import schema, slider
@@ -49,7 +49,7 @@ class CoLoGenControlMap(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "model",
-                    options=[AUTO, *found_models()],
+                    options=[AUTO, *list_map_models()],
                     tooltip="What draws depth and seg: a folder of transformers in models/geometry_estimation or "
                     "models/detection; auto takes the first that fits. For hed auto needs no model; "
                     "ControlNetHED.safetensors in models/detection draws finer ones. canny and lineart never need one.",
@@ -62,7 +62,7 @@ class CoLoGenControlMap(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, kind: str, model: str, **rest):
-        return stamp(model_for(kind, model)) if is_learned(kind, model) else ""
+        return read_model_stamp(find_map_model(kind, model)) if is_learned(kind, model) else ""
 
     @classmethod
     def execute(
@@ -91,7 +91,7 @@ def is_learned(kind: str, model: str) -> bool:
 
 def drawer(kind: str, model: str, low: float, high: float) -> Draw:
     if is_learned(kind, model):
-        return learned(kind, model)
+        return open_map_model(kind, model)
     if kind != "canny":
         return MAP_DRAWERS[kind]
     if low > high:

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..prw.bank.bank import Bank
 from ..prw.bank.importers import open_experts
 from ..prw.comfyui.patch import apply_bank
-from ..training.comfyui.folders import bank_files, bank_path, new_bank_path, stamp
+from ..training.comfyui.folders import bank_path, list_banks, new_bank_path, read_stamp
 from .inputs.schema import CATEGORY, BankType, schema
 
 
@@ -21,7 +21,7 @@ class CoLoGenLoadExperts(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "bank_name",
-                    options=bank_files(),
+                    options=list_banks(),
                     tooltip="A bank from models/cologen, or an EasyControl file from models/loras. It must be made for the "
                     "FLUX you load; the toy world has its own.",
                 ),
@@ -31,7 +31,7 @@ class CoLoGenLoadExperts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, bank_name: str):
-        return stamp(bank_path(bank_name))
+        return read_stamp(bank_path(bank_name))
 
     @classmethod
     def execute(cls, bank_name: str) -> io.NodeOutput:

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..prw.comfyui.feature_sampling import FeatureReader
 from ..prw.coredi.features import Features
-from ..training.comfyui.folders import CONNECTED, feature_files, feature_path, stamp
+from ..training.comfyui.folders import CONNECTED, feature_path, list_features, read_stamp
 from .inputs.schema import SAMPLING, FeaturesType, schema, slider
 
 
@@ -23,7 +23,7 @@ class CoLoGenFeatures(io.ComfyNode):
                 io.Model.Input("model", tooltip="After CoLoGen Apply, with the experts of the same training."),
                 io.Combo.Input(
                     "file",
-                    options=[CONNECTED, *feature_files()],
+                    options=[CONNECTED, *list_features()],
                     tooltip="What a stage left beside its experts, in models/cologen or a run; not asked where features are "
                     "connected.",
                 ),
@@ -41,7 +41,7 @@ class CoLoGenFeatures(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = CONNECTED, **_):
-        return file if file == CONNECTED else stamp(feature_path(file))
+        return file if file == CONNECTED else read_stamp(feature_path(file))
 
     @classmethod
     def execute(cls, model, file: str, weight: float, features: Features | None = None) -> io.NodeOutput:

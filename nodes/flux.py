@@ -6,7 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..training.comfyui.toy_models import toy_clip, toy_model, toy_vae
+from ..training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
 from ..training.toy.store import TOY_NAME
 from .inputs.schema import CATEGORY, schema
 
@@ -67,7 +67,7 @@ class CoLoGenLoadFlux(io.ComfyNode):
     @classmethod
     def execute(cls, unet_name: str, weight_dtype: str, clip_name1: str, clip_name2: str, vae_name: str):
         if unet_name == TOY_NAME:
-            return io.NodeOutput(toy_model(dict(DTYPES[weight_dtype])), toy_clip(), toy_vae())
+            return io.NodeOutput(load_toy_model(dict(DTYPES[weight_dtype])), load_toy_clip(), load_toy_vae())
         _refuse_mixed(vae_name, clip_name1, clip_name2)
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))

@@ -6,7 +6,7 @@ from ..prw.bank.bank import Bank
 from ..prw.bank.edit import merge
 from ..prw.bank.importers import CHOICES, open_experts
 from ..prw.bank.summary import describe_bank
-from ..training.comfyui.folders import lora_files, lora_path, stamp
+from ..training.comfyui.folders import list_loras, lora_path, read_stamp
 from .inputs.schema import CATEGORY, BankType, schema
 
 
@@ -30,7 +30,7 @@ class CoLoGenImportExperts(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=lora_files(),
+                    options=list_loras(),
                     tooltip="From models/loras. Nothing is copied: it is read as it is used.",
                 ),
                 io.Combo.Input(
@@ -56,7 +56,7 @@ class CoLoGenImportExperts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **rest):
-        return stamp(lora_path(file))
+        return read_stamp(lora_path(file))
 
     @classmethod
     def execute(cls, file: str, kind: str, name: str, experts: Bank | None = None) -> io.NodeOutput:

@@ -10,7 +10,8 @@ from ..prw.fit_image import as_bytes, rgb
 from ..prw.personalization.concept import BLOCK_KINDS
 from ..training.comfyui.folders import SUBJECT, run_folder
 from ..training.comfyui.progress import Watch
-from ..training.comfyui.subject import subject_lessons, train_expert_on, train_subject_on
+from ..training.comfyui.run import NodeRun
+from ..training.comfyui.subject import make_subject_datasets, train_concept, train_subject_expert
 from ..training.recipes.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
 from ..training.recipes.subject import OWN, Subject, SubjectRecipe
 from ..training.schedules import SCHEDULES
@@ -92,20 +93,18 @@ class CoLoGenTrainSubject(io.ComfyNode):
         **lists: list,
     ) -> io.NodeOutput:
         knobs = {name: values[0] for name, values in lists.items()}
-        encoders, out, others = (
-            make_host_encoders(vae[0], clip[0]),
-            run_folder(knobs["run"]),
-            pictures(class_photos or []),
-        )
+        encoders, others = make_host_encoders(vae[0], clip[0]), pictures(class_photos or [])
+        out = run_folder(knobs["run"])
         recipe = recipe_of(knobs, bool(others))
         extra = make_expert_stage(recipe, experts[0], knobs["run"]) if experts else None
         watch = Watch([recipe.stage, *([extra[0]] if extra else [])], loss_map(out)["loss"])
         with torch.inference_mode(False):  # training takes ordinary tensors
-            lessons = subject_lessons(encoders, pictures(photos), others, recipe)
-            pairs = make_photo_pairs(encoders, lessons[OWN].samples, recipe.subject) if extra else None
-        run = (out, knobs["run_seed"], [watch])
-        concept = train_subject_on(model[0], encoders, lessons, recipe, *run)
-        bank = train_expert_on(model[0], encoders, pairs, experts[0], *extra, *run) if extra else None
+            datasets = make_subject_datasets(encoders, pictures(photos), others, recipe)
+            pairs = make_photo_pairs(encoders, datasets[OWN].samples, recipe.subject) if extra else None
+        run, bank = NodeRun(out, knobs["run_seed"], [watch]), None
+        concept = train_concept(model[0], encoders, datasets, recipe, run)
+        if experts and extra and pairs:
+            bank = train_subject_expert(model[0], encoders, pairs, experts[0], *extra, run)
         shown = sheet(samples(out))
         return io.NodeOutput(concept, loss_map(out), shown, bank, ui=ui.PreviewImage(shown, cls=cls))
 

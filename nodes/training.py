@@ -16,7 +16,7 @@ from ..training.checkpoint.run_folder import RunFolder, format_label
 from ..training.comfyui.feature_encoders import VAE, encoder_path
 from ..training.comfyui.folders import run_folder
 from ..training.comfyui.progress import Watch
-from ..training.comfyui.run import after, train_on
+from ..training.comfyui.run import NodeRun, extend_curriculum, train_curriculum
 from ..training.comfyui.training_data import TrainingData
 from ..training.monitor.log import LOG_FILE, read_log
 from ..training.monitor.samples import SAMPLES_FOLDER as SAMPLES
@@ -97,7 +97,7 @@ class CoLoGenTrainStage(io.ComfyNode):
         knobs["encoder"] = encoder_path(encoder)
         settings = with_last_sample(Settings(**chosen(Settings, knobs)), knobs["iterations"])
         stage = Stage(name=name, task=task, **chosen(Stage, knobs))
-        curriculum = after(experts, stage, settings)
+        curriculum = extend_curriculum(experts, stage, settings)
         shown = trained(cls, model, data, curriculum, run, run_seed, experts, only=name)
         return io.NodeOutput(*shown.result, left_features(run_folder(run), curriculum), ui=shown.ui)
 
@@ -162,7 +162,7 @@ def with_last_sample(settings: Settings, iterations: int) -> Settings:
 def trained(cls, model, data, curriculum: Curriculum, run: str, seed: int, bank: Bank | None, only: str = ""):
     out = run_folder(run)
     watch = Watch([stage for stage in curriculum.stages if only in ("", stage.name)], loss_map(out)["loss"])
-    bank = train_on(model, data, curriculum, out, seed, bank, only, [watch])
+    bank = train_curriculum(model, data, curriculum, NodeRun(out, seed, [watch]), bank, only)
     shown = sheet(samples(out))
     return io.NodeOutput(bank, loss_map(out), shown, ui=ui.PreviewImage(shown, cls=cls))
 

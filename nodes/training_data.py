@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 
 from ..prw.tasks import TASKS
 from ..training.comfyui.folders import data_folder
-from ..training.comfyui.training_data import HostEncoders, TrainingData, encoded
+from ..training.comfyui.training_data import HostEncoders, TrainingData, encode_examples
 from ..training.data.sample import Example
 from ..training.data.tasks.folder import FolderExamples
 from .inputs.schema import TRAINING, DataType, advanced, schema
@@ -98,9 +98,9 @@ class CoLoGenTrainingData(io.ComfyNode):
         encoders = make_host_encoders(vae, clip)
         example, count, left_out = SOURCES[source](folder, task, size, count, cut_seed)
         with torch.inference_mode(False):  # training takes ordinary tensors
-            lessons = encoded(encoders, task, example, count, progress())
+            dataset = encode_examples(encoders, task, example, count, progress())
             encoders = replace(encoders, empty=encoders.encode_prompts([""]))
-            data = TrainingData(encoders, data.lessons if data else {}).plus(lessons)
+            data = TrainingData(encoders, data.datasets if data else {}).add_dataset(dataset)
         lines = [f"{name} is left out: {why}" for name, why in left_out.items()]
         return io.NodeOutput(data, ui=ui.PreviewText("\n".join([str(data), *lines[:SHOWN]])))
 

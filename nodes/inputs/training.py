@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...training.comfyui.feature_encoders import VAE, found_encoders
+from ...training.comfyui.feature_encoders import VAE, list_encoders
 from ...training.recipes.curriculum import FEATURES, OPTIMIZERS
 from ...training.schedules import SCHEDULES
 from .schema import BankType, DataType, LossType, advanced
@@ -220,7 +220,7 @@ def feature_knobs() -> list:
         ),
         io.Combo.Input(
             "encoder",
-            options=[VAE, *found_encoders()],
+            options=[VAE, *list_encoders()],
             default=VAE,
             optional=True,
             tooltip="Who sees them: FLUX's VAE, which is there anyway, or a DINOv2 in models/clip_vision, which knows "

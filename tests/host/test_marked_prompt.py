@@ -63,9 +63,9 @@ def test_a_marked_prompt_is_encoded_as_the_stock_node_does():
     import nodes
     import torch
     from cologen.nodes.marked_prompt import CoLoGenMarkedPrompt
-    from cologen.training.comfyui.toy_models import toy_clip
+    from cologen.training.comfyui.toy_models import load_toy_clip
 
-    clip = toy_clip()
+    clip = load_toy_clip()
     (((text, options),),) = CoLoGenMarkedPrompt.execute(clip, "a [red circle] top left, on sand").result
     (((expected, stock),),) = nodes.CLIPTextEncode().encode(clip, "a red circle top left, on sand")
     assert torch.equal(text, expected) and torch.equal(options["pooled_output"], stock["pooled_output"])

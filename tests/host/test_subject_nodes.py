@@ -21,11 +21,12 @@ from tiny_subject import merge_concept
 pytestmark = pytest.mark.usefixtures("comfy")
 
 
-def trained(model, out, given=None, recipe=RECIPE, **options) -> Concept:
-    from cologen.training.comfyui.subject import train_subject_on
+def trained(model, out, given=None, recipe=RECIPE, listeners=()) -> Concept:
+    from cologen.training.comfyui.run import NodeRun
+    from cologen.training.comfyui.subject import train_concept
 
     with torch.inference_mode():
-        return train_subject_on(model, ENCODERS, given or photo_lessons(), recipe, out, 7, **options)
+        return train_concept(model, ENCODERS, given or photo_lessons(), recipe, NodeRun(out, 7, listeners))
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
     import folder_paths
     from cologen.nodes import CoLoGenConceptTokens
     from cologen.nodes.concept import CONNECTED, with_weights
-    from cologen.training.comfyui.folders import concept_files
+    from cologen.training.comfyui.folders import list_concepts
 
     loras = tmp_path / "loras"
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], {".safetensors"}))
@@ -103,9 +104,9 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
     path = concept.save(loras / "mine.safetensors")
     concept.save(tmp_path / "output/cologen/my run/subject.safetensors")
     (loras / "other.safetensors").write_bytes(b"no concept")
-    assert concept_files() == ["mine.safetensors", "runs/my run"]
+    assert list_concepts() == ["mine.safetensors", "runs/my run"]
     expected = sample(with_weights(model, concept, 1.0), told(concept))
-    for name in concept_files():
+    for name in list_concepts():
         patched, prompt = CoLoGenConceptTokens.execute(conditioning(), name, 1.0, model).result
         assert torch.equal(sample(patched, prompt), expected)
     none, prompt = CoLoGenConceptTokens.execute(conditioning(), CONNECTED, 1.0, None, concept).result

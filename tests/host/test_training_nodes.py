@@ -57,7 +57,7 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, cu
     headless = CurriculumRun(
         EmbeddedHost(tiny_flux(**BLOCKS), torch.float32),
         curriculum,
-        given.lessons,
+        given.datasets,
         given.encoders,
         tmp_path / "a",
         7,
@@ -222,15 +222,20 @@ def test_a_finished_run_is_read_from_disk(model, tmp_path, monkeypatch):
 
 
 def test_a_stage_after_a_bank_is_the_curriculum_s_next_stage(model, tmp_path):
-    from cologen.training.comfyui.run import after
+    from cologen.training.comfyui.run import extend_curriculum
 
     whole = train_on_host(model, tmp_path / "a")
-    first = train_on_host(model, tmp_path / "b", after(None, STAGES[0], SETTINGS), only="inpaint")
-    second = train_on_host(model, tmp_path / "c", after(first, STAGES[1], SETTINGS), bank=first, only="ground")
+    first = train_on_host(model, tmp_path / "b", extend_curriculum(None, STAGES[0], SETTINGS), only="inpaint")
+    second = train_on_host(
+        model, tmp_path / "c", extend_curriculum(first, STAGES[1], SETTINGS), bank=first, only="ground"
+    )
     assert largest_difference(second, whole) == 0
     assert (
         largest_difference(
-            train_on_host(model, tmp_path / "c", after(first, STAGES[1], SETTINGS), bank=first, only="ground"), whole
+            train_on_host(
+                model, tmp_path / "c", extend_curriculum(first, STAGES[1], SETTINGS), bank=first, only="ground"
+            ),
+            whole,
         )
         == 0
     )
@@ -254,7 +259,7 @@ def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
     train_on_host(model, tmp_path, one)
     more = TrainingData(training_data().encoders, {"inpaint": random_lessons("inpaint", 6)})
     other = TrainingData(
-        training_data().encoders, {"inpaint": replace(training_data().lessons["inpaint"], pixel_hash="other")}
+        training_data().encoders, {"inpaint": replace(training_data().datasets["inpaint"], pixel_hash="other")}
     )
     with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
         train_on_host(model, tmp_path, one, other)
@@ -268,7 +273,7 @@ def test_other_data_that_a_stage_replays_is_a_sentence(model, tmp_path):
     def given(pixels):
         return TrainingData(
             training_data().encoders,
-            {**training_data().lessons, "inpaint": replace(training_data().lessons["inpaint"], pixel_hash=pixels)},
+            {**training_data().datasets, "inpaint": replace(training_data().datasets["inpaint"], pixel_hash=pixels)},
         )
 
     bank = train_on_host(model, tmp_path / "first", replace(TWO_STAGES, stages=STAGES[:1]))
@@ -316,16 +321,16 @@ def test_a_folder_becomes_lessons_that_add_up(folders):
     out = read()
     found = out.result[0]
     assert "edit: 3" in str(out.ui.as_dict())
-    one = found.lessons["edit"].samples
+    one = found.datasets["edit"].samples
     assert one.prompts == ("picture 0", "picture 1", "picture 2")
     assert one.target.shape == one.source.shape == (3, 16, 8, 8) and not torch.equal(one.target, one.source)
     assert one.context.shape == (3, 5, TEXT) and not one.target.is_inference()
     both = read(task="inpaint", count=7, previous=found).result[0]
     assert str(both) == "edit: 3, inpaint: 7"
-    assert both.lessons["inpaint"].samples.prompts == tuple(f"picture {i}" for i in (0, 0, 0, 1, 1, 2, 2))
-    assert len({tensor.sum().item() for tensor in both.lessons["inpaint"].samples.source}) == 7, "holes should differ"
+    assert both.datasets["inpaint"].samples.prompts == tuple(f"picture {i}" for i in (0, 0, 0, 1, 1, 2, 2))
+    assert len({tensor.sum().item() for tensor in both.datasets["inpaint"].samples.source}) == 7, "holes should differ"
     assert str(read(previous=found).result[0]) == "edit: 6"
-    holes = [read(task="inpaint", cut_seed=seed).result[0].lessons["inpaint"].pixel_hash for seed in (0, 0, 1)]
+    holes = [read(task="inpaint", cut_seed=seed).result[0].datasets["inpaint"].pixel_hash for seed in (0, 0, 1)]
     assert holes[0] == holes[1] != holes[2]
 
 
@@ -339,7 +344,7 @@ def test_what_is_found_broken_while_it_is_read_is_said(folders):
 
 
 def test_the_built_in_world_becomes_lessons(folders):
-    found = read(source="built-in world", task="ground", count=3).result[0].lessons["ground"].samples
+    found = read(source="built-in world", task="ground", count=3).result[0].datasets["ground"].samples
     assert len(found) == 3 and all(found.prompts) and not torch.equal(found.target, found.source)
 
 
@@ -404,7 +409,7 @@ def dinov2(folder):
 def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch, features, encoder):
     import folder_paths
     from cologen.nodes.training import CoLoGenTrainStage
-    from cologen.training.comfyui.run import after
+    from cologen.training.comfyui.run import extend_curriculum
 
     known = folders / "clip_vision"
     dinov2(known / "DINO small")
@@ -423,7 +428,7 @@ def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch
     settings = Settings(rank=4, alpha=64.0, router_rate=1e-3, micro=1, checkpointing=True, encoder=path)
     settings = replace(settings, sample_every=0, validate_every=0, save_every=0)
     stage = Stage(name="inpaint", iterations=3, batch=2, rho=0.5, features=features)
-    expected = train_on_host(model, folders / "again", after(None, stage, settings), given, only="inpaint")
+    expected = train_on_host(model, folders / "again", extend_curriculum(None, stage, settings), given, only="inpaint")
     assert largest_difference(found, expected) == 0
     read = Features.open(folders / "again/stages/1-inpaint.features.safetensors") if features == "coredi" else None
     assert (left and left.info) == (read and read.info)

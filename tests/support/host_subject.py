@@ -39,9 +39,9 @@ def random_photos(count, size=(96, 64)):
 
 
 def photo_lessons():
-    from cologen.training.comfyui.subject import subject_lessons
+    from cologen.training.comfyui.subject import make_subject_datasets
 
-    return subject_lessons(ENCODERS, random_photos(3), random_photos(2, (64, 80)), RECIPE)
+    return make_subject_datasets(ENCODERS, random_photos(3), random_photos(2, (64, 80)), RECIPE)
 
 
 class CancelAtTwo(Listener):

@@ -56,11 +56,11 @@ def training_data(*tasks: str) -> TrainingData:
     return TrainingData(encoders, {task: random_lessons(task) for task in tasks or ("inpaint", "ground")})
 
 
-def train_on_host(model, out, curriculum=TWO_STAGES, given=None, **options) -> Bank:
-    from cologen.training.comfyui.run import train_on
+def train_on_host(model, out, curriculum=TWO_STAGES, given=None, listeners=(), **options) -> Bank:
+    from cologen.training.comfyui.run import NodeRun, train_curriculum
 
     with torch.inference_mode():
-        return train_on(model, given or training_data(), curriculum, out, 7, **options)
+        return train_curriculum(model, given or training_data(), curriculum, NodeRun(out, 7, listeners), **options)
 
 
 def largest_difference(one: Bank, other: Bank) -> float:

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from ..data.model_folder import read_config
-from .folders import network_folders
+from .folders import list_networks
 
 VAE = "VAE"
 FOLDER = "clip_vision"
 HOME = "https://huggingface.co/facebook/dinov2-with-registers-base"
 
 
-def found_encoders() -> dict[str, Path]:
-    return {name: folder for name, folder in network_folders(FOLDER).items() if is_dinov2(folder)}
+def list_encoders() -> dict[str, Path]:
+    return {name: folder for name, folder in list_networks(FOLDER).items() if is_dinov2(folder)}
 
 
 def is_dinov2(folder: Path) -> bool:
@@ -25,7 +25,7 @@ def encoder_path(name: str) -> str:
     """As a recipe names it (curriculum.py)."""
     if name == VAE:
         return ""
-    if found := found_encoders().get(name):
+    if found := list_encoders().get(name):
         return str(found)
     raise ValueError(
         f"There is no {name} in models/{FOLDER}, expected a folder of DINOv2 (config.json, preprocessor_config.json, "

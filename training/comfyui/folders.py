@@ -35,11 +35,11 @@ def register_folder() -> None:
     folder_paths.folder_names_and_paths[FOLDER] = ([*paths, *([] if ours in paths else [ours])], {".safetensors"})
 
 
-def bank_files() -> list[str]:
+def list_banks() -> list[str]:
     """Banks, the toy world's, and what EasyControl left among the LoRAs."""
     register_folder()
-    banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in beside_banks()]
-    found = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
+    banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in list_bank_features()]
+    found = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in list_loras())
     return [
         *banks,
         TOY_NAME,
@@ -55,7 +55,7 @@ def bank_path(name: str) -> str:
     return folder_paths.get_full_path_or_raise(FOLDER, name)
 
 
-def lora_files() -> list[str]:
+def list_loras() -> list[str]:
     return folder_paths.get_filename_list(LORAS[:-1])
 
 
@@ -66,7 +66,7 @@ def lora_path(name: str) -> str:
 def new_bank_path(name: str) -> Path:
     """A free path in the first folder for a name that a user typed; never outside it, on no system."""
     register_folder()
-    path = within(Path(folder_paths.get_folder_paths(FOLDER)[0]), name.removesuffix(".safetensors"))
+    path = resolve_path(Path(folder_paths.get_folder_paths(FOLDER)[0]), name.removesuffix(".safetensors"))
     numbered = (f"{path.name}_{count:02}" for count in itertools.count(2))
     names = itertools.chain([path.name], numbered)
     return next(path for path in (path.with_name(f"{one}.safetensors") for one in names) if not path.exists())
@@ -74,13 +74,13 @@ def new_bank_path(name: str) -> Path:
 
 def run_folder(name: str) -> Path:
     """Where a training run of this name lives: output/cologen/NAME."""
-    return within(Path(folder_paths.get_output_directory()) / FOLDER, name)
+    return resolve_path(Path(folder_paths.get_output_directory()) / FOLDER, name)
 
 
-def concept_files() -> list[str]:
+def list_concepts() -> list[str]:
     """Concepts among the LoRAs, and what runs have trained."""
     register_folder()
-    loras = ((name, folder_paths.get_full_path(LORAS[:-1], name)) for name in lora_files())
+    loras = ((name, folder_paths.get_full_path(LORAS[:-1], name)) for name in list_loras())
     runs = Path(folder_paths.get_output_directory()) / FOLDER
     trained = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob(f"**/{SUBJECT}.safetensors"))
     return [*(name for name, path in loras if path and looks_like_concept(path)), *(RUNS + name for name in trained)]
@@ -92,15 +92,15 @@ def concept_path(name: str) -> str:
     return lora_path(name)
 
 
-def feature_files() -> list[str]:
+def list_features() -> list[str]:
     """What stages left beside their experts: put beside banks, and in runs."""
     register_folder()
     runs = Path(folder_paths.get_output_directory()) / FOLDER
     left = (path.relative_to(runs).as_posix() for path in runs.glob(f"**/stages/*{SUFFIX}{FILE}"))
-    return [*beside_banks(), *(RUNS + name for name in sorted(left))]
+    return [*list_bank_features(), *(RUNS + name for name in sorted(left))]
 
 
-def beside_banks() -> list[str]:
+def list_bank_features() -> list[str]:
     """Features among them, whatever a bank is called."""
     ending = SUFFIX + FILE
     named = {name: folder_paths.get_full_path(FOLDER, name) for name in folder_paths.get_filename_list(FOLDER)}
@@ -114,13 +114,13 @@ def feature_path(name: str) -> str:
     return folder_paths.get_full_path_or_raise(FOLDER, name)
 
 
-def stamp(path: str) -> tuple[int, int]:
+def read_stamp(path: str) -> tuple[int, int]:
     """Changes when the file does."""
     stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns
 
 
-def network_folders(kind: str) -> dict[str, Path]:
+def list_networks(kind: str) -> dict[str, Path]:
     """Folders of transformers' networks within models/KIND, by the names that nodes offer."""
     files = (
         (Path(name).parent, folder_paths.get_full_path(kind, name)) for name in folder_paths.get_filename_list(kind)
@@ -138,7 +138,7 @@ def data_folder(name: str) -> Path:
     return folder
 
 
-def within(root: Path, name: str) -> Path:
+def resolve_path(root: Path, name: str) -> Path:
     """A path below `root` for a name that a user typed."""
     *folders, stem = name.split("/")
     for part in (*folders, stem):

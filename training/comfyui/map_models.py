@@ -16,7 +16,7 @@ from torch import nn
 
 from ..data.tasks.hed_network import open_hed
 from ..data.tasks.map_networks import find_kind, open_model
-from .folders import network_folders
+from .folders import list_networks
 
 DEPTH, SEG = "geometry_estimation", "detection"
 HED = "ControlNetHED.safetensors"
@@ -38,7 +38,7 @@ WANTED = {
 Draw = Callable[[np.ndarray], np.ndarray]
 
 
-def found_models() -> dict[str, Path]:
+def list_map_models() -> dict[str, Path]:
     """What the host's folders hold, by the names that the node offers."""
     found = {}
     for folder in (DEPTH, SEG):
@@ -46,14 +46,14 @@ def found_models() -> dict[str, Path]:
             folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
         files = [name for name in folder_paths.get_filename_list(folder) if Path(name).name == HED]
         here = {Path(name).as_posix(): Path(folder_paths.get_full_path(folder, name) or "") for name in files}
-        for name, path in {**here, **network_folders(folder)}.items():
+        for name, path in {**here, **list_networks(folder)}.items():
             found.setdefault(name, path)
     return found
 
 
-def model_for(kind: str, model: str) -> Path:
+def find_map_model(kind: str, model: str) -> Path:
     """The file or folder of the chosen network, or for auto of the first that draws the kind."""
-    found = found_models()
+    found = list_map_models()
     if model in found:
         return found[model]
     if model != AUTO:
@@ -68,22 +68,22 @@ def model_for(kind: str, model: str) -> Path:
     )
 
 
-def stamp(path: Path) -> tuple[str, int]:
+def read_model_stamp(path: Path) -> tuple[str, int]:
     """Another one when the files are."""
     files = path.iterdir() if path.is_dir() else [path]
     return str(path), max(file.stat().st_mtime_ns for file in files)
 
 
-def learned(kind: str, model: str) -> Draw:
-    path = model_for(kind, model)
+def open_map_model(kind: str, model: str) -> Draw:
+    path = find_map_model(kind, model)
     network = open_model(path) if path.is_dir() else open_hed(path)
     if network.kind != kind:
         raise ValueError(f"{model} draws {network.kind}, expected a model for {kind}: choose another, or auto.")
-    patcher = on_device(network)
+    patcher = load_on_device(network)
     return lambda picture: patcher.model(picture)  # holds the patcher, as the host does not
 
 
-def on_device(network: nn.Module):
+def load_on_device(network: nn.Module):
     """Room is made by the host, and the network is in its list of what may be moved out again."""
     cls = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     patcher = cls(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,54 +22,65 @@ from ..monitor.samples import Samples
 from ..recipes.curriculum import Curriculum, Settings, Stage
 from ..run import CurriculumRun
 from .training_data import TrainingData
-from .training_host import INTERRUPTS, TrainingHost, spare
+from .training_host import INTERRUPTS, TrainingHost, make_checkpointing_options
 
 DATA = "data.json"
 
 
-def train_on(
-    model,
-    data: TrainingData,
-    curriculum: Curriculum,
-    out: Path,
-    seed: int = 0,
-    bank: Bank | None = None,
-    only: str = "",
-    listeners: Sequence[Listener] = (),
+class NodeRun(NamedTuple):
+    """Where a node's run lives, and who listens to it."""
+
+    out: Path
+    """A folder where the run can go on: what is done is read from there."""
+    seed: int = 0
+    listeners: Sequence[Listener] = ()
+
+    def make_options(self, host: TrainingHost) -> dict[str, Any]:
+        """Keyword arguments that runs of curricula and of subjects have in common."""
+        return dict(
+            out=self.out,
+            seed=self.seed,
+            listeners=(Log(self.out), Samples(self.out), *self.listeners),
+            checkpointing_options=make_checkpointing_options(host.flux),
+            interrupts=INTERRUPTS,
+        )
+
+
+def train_curriculum(
+    model, data: TrainingData, curriculum: Curriculum, run: NodeRun, bank: Bank | None = None, only: str = ""
 ) -> Bank:
-    """All of a curriculum, or one stage of it, in a folder where it can go on; what is done is read from there."""
+    """Trains all stages of a curriculum, or the one named `only`, and returns the bank with their experts."""
     host = TrainingHost(model)
-    wanted = [stage for stage in curriculum.stages if only in ("", stage.name)]
-    refuse_data(host, data, wanted)
-    claim_data(RunFolder(out), data, taught_in(curriculum, wanted))
-    memory = memory_of(host, data, curriculum.settings, wanted)
-    encoders = replace(data.encoders, after=host.pushed_out)
-    options = dict(
-        listeners=(Log(out), Samples(out), *listeners), checkpointing_options=spare(host.flux), interrupts=INTERRUPTS
-    )
-    lessons = {stage.name: data.lessons[stage.task] for stage in curriculum.stages if stage.task in data.lessons}
-    run = CurriculumRun(host, curriculum, lessons, encoders, out, seed, make_trainer=make_trainer, **options)
+    stages = [stage for stage in curriculum.stages if only in ("", stage.name)]
+    check_data(host, data, stages)
+    record_data(RunFolder(run.out), data, list_sampled_stages(curriculum, stages))
+    memory = estimate_memory(host, data, curriculum.settings, stages)
+    encoders = replace(data.encoders, after=host.mark_pushed_out)
+    datasets = {stage.name: data.datasets[stage.task] for stage in curriculum.stages if stage.task in data.datasets}
+    training = CurriculumRun(host, curriculum, datasets, encoders, make_trainer=make_trainer, **run.make_options(host))
     with torch.inference_mode(False):
-        bank = None if bank is None else Bank(bank.info, {name: ordinary(bank.tensors[name]) for name in bank.tensors})
-        if finished(run, wanted):
-            return run.train(bank, only)
+        if bank is not None:
+            bank = Bank(bank.info, {name: copy_inference_tensor(bank.tensors[name]) for name in bank.tensors})
+        if are_finished(training, stages):
+            return training.train(bank, only)
     with host.training(memory):
-        return run.train(bank, only)
+        return training.train(bank, only)
 
 
-def finished(run: CurriculumRun, wanted: Sequence[Stage]) -> bool:
+def are_finished(run: CurriculumRun, stages: Sequence[Stage]) -> bool:
+    """Whether every stage's bank is in the run's folder."""
     numbered = enumerate(run.curriculum.stages)
     return all(
-        run.folder.stage_path(format_label(stage, number)).exists() for number, stage in numbered if stage in wanted
+        run.folder.stage_path(format_label(stage, number)).exists() for number, stage in numbered if stage in stages
     )
 
 
-def ordinary(tensor: torch.Tensor) -> torch.Tensor:
+def copy_inference_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A node's tensors may be ones that autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def after(bank: Bank | None, stage: Stage, settings: Settings) -> Curriculum:
+def extend_curriculum(bank: Bank | None, stage: Stage, settings: Settings) -> Curriculum:
     """A curriculum whose last stage is this one, and whose earlier ones are those that the bank has had."""
     if bank is None:
         return Curriculum(settings, (stage,))
@@ -78,59 +90,60 @@ def after(bank: Bank | None, stage: Stage, settings: Settings) -> Curriculum:
     return Curriculum(settings, (*earlier, stage))
 
 
-def refuse_data(host: TrainingHost, data: TrainingData, wanted: Sequence[Stage]) -> None:
-    """Before the first stage, not hours later before the last."""
-    for stage in wanted:
-        if stage.task not in data.lessons:
+def check_data(host: TrainingHost, data: TrainingData, stages: Sequence[Stage]) -> None:
+    """Checks all stages' data before the first one, not hours later before the last."""
+    for stage in stages:
+        if stage.task not in data.datasets:
             raise TrainingError(
                 f"The stage {stage.name} needs data of the task {stage.task}, there is {data}: chain another "
                 f"CoLoGen Training Data."
             )
-        refuse_text(host, data.lessons[stage.task].samples)
+        check_text_width(host, data.datasets[stage.task].samples)
 
 
-def refuse_text(host: TrainingHost, samples: EncodedSamples) -> None:
+def check_text_width(host: TrainingHost, samples: EncodedSamples) -> None:
+    """Checks that the text was encoded for this FLUX."""
     params = host.flux.params
-    found, asked = (samples.context.shape[-1], samples.pooled.shape[-1]), (params.context_in_dim, params.vec_in_dim)
-    if found[0] != asked[0] or found[1] < asked[1]:
+    context, pooled = samples.context.shape[-1], samples.pooled.shape[-1]
+    if context != params.context_in_dim or pooled < params.vec_in_dim:
         raise TrainingError(
-            f"The data's text is {found[0]} and {found[1]} numbers wide, the model reads {asked[0]} and {asked[1]}: "
-            f"connect this FLUX's own CLIP."
+            f"The data's text is {context} and {pooled} numbers wide, the model reads {params.context_in_dim} and "
+            f"{params.vec_in_dim}: connect this FLUX's own CLIP."
         )
 
 
-def taught_in(curriculum: Curriculum, wanted: Sequence[Stage]) -> list[Stage]:
-    """Those whose samples decide the result: replay takes some of earlier ones."""
-    replay = any(stage.replay for stage in wanted)
-    return [stage for stage in curriculum.stages if stage in wanted or replay]
+def list_sampled_stages(curriculum: Curriculum, stages: Sequence[Stage]) -> list[Stage]:
+    """The stages whose samples decide the result: replay takes some of earlier ones."""
+    replay = any(stage.replay for stage in stages)
+    return [stage for stage in curriculum.stages if stage in stages or replay]
 
 
-def claim_data(folder: RunFolder, data: TrainingData, taught: Sequence[Stage]) -> None:
-    """Refuses a folder whose run saw other data."""
-    mine = {stage.task: digest(data.lessons[stage.task]) for stage in taught if stage.task in data.lessons}
-    path, begun = folder.out / DATA, (folder.out / RUN).exists()
-    if not begun or not path.exists():
-        folder.write_json(DATA, mine)
-    elif json.loads(path.read_text(encoding="utf-8")) != mine:
+def record_data(folder: RunFolder, data: TrainingData, stages: Sequence[Stage]) -> None:
+    """Records what a run is trained on; refuses a folder whose run began with other data."""
+    hashes = {stage.task: hash_dataset(data.datasets[stage.task]) for stage in stages if stage.task in data.datasets}
+    path, has_begun = folder.out / DATA, (folder.out / RUN).exists()
+    if not has_begun or not path.exists():
+        folder.write_json(DATA, hashes)
+    elif json.loads(path.read_text(encoding="utf-8")) != hashes:
         raise TrainingError(
             f"The run in {folder.out} began with other data: give this one another name, or connect the data as it was."
         )
 
 
-def digest(dataset: MemoryDataset) -> str:
+def hash_dataset(dataset: MemoryDataset) -> str:
     samples = dataset.samples
     shapes = samples.target.shape, samples.source.shape
-    seen = json.dumps([samples.ids, samples.prompts, *shapes, dataset.pixel_hash])
-    return hashlib.blake2b(seen.encode(), digest_size=16).hexdigest()
+    text = json.dumps([samples.ids, samples.prompts, *shapes, dataset.pixel_hash])
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def memory_of(host: TrainingHost, data: TrainingData, settings: Settings, wanted: Sequence[Stage]) -> float:
-    """For the stage that takes most."""
+def estimate_memory(host: TrainingHost, data: TrainingData, settings: Settings, stages: Sequence[Stage]) -> float:
+    """Bytes beside the model for the stage that takes most."""
 
-    def one(stage: Stage) -> float:
-        samples = data.lessons[stage.task].samples
+    def estimate(stage: Stage) -> float:
+        samples = data.datasets[stage.task].samples
         pictures = sum(part.shape[-2] * part.shape[-1] // 4 for part in (samples.target, samples.source))
         batch = settings.micro or stage.batch
-        return host.memory(pictures + samples.context.shape[1], batch, settings.rank, settings.checkpointing)
+        return host.estimate_memory(pictures + samples.context.shape[1], batch, settings.rank, settings.checkpointing)
 
-    return max(map(one, wanted))
+    return max(map(estimate, stages))

@@ -1,8 +1,7 @@
-"""One's own subject on a host's FLUX: what the node asks for."""
+"""A user's own subject on a host's FLUX: what CoLoGen Train Subject calls."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,75 +11,64 @@ from ...prw.bank.edit import split
 from ...prw.personalization.concept import Concept
 from ..data.encoded.dataset import MemoryDataset
 from ..data.geometry import centre_crop
-from ..listener import Listener
-from ..monitor.log import Log
-from ..monitor.samples import Samples
 from ..recipes.curriculum import Settings, Stage
 from ..recipes.subject import OWN, PRIOR, SubjectRecipe
 from ..subject.dataset import encode_photos, encode_prior
 from ..subject.run import SubjectRun
-from .run import after, refuse_text, train_on
+from .run import NodeRun, check_text_width, extend_curriculum, train_curriculum
 from .training_data import HostEncoders, TrainingData
-from .training_host import INTERRUPTS, TrainingHost, spare
+from .training_host import TrainingHost
 
 EXPERT = "expert"
 """A subject's expert in its run's folder: the folder where it is trained, and its file."""
 
 
-def subject_lessons(
+def make_subject_datasets(
     encoders: HostEncoders, own: Sequence[np.ndarray], others: Sequence[np.ndarray], recipe: SubjectRecipe
 ) -> dict[str, MemoryDataset]:
-    """Pictures uint8 (height, width, 3) of any size: as much as a square in their middle shows."""
+    """Datasets of the subject's photos, and of its class's if the recipe wants some.
+
+    Pictures are uint8 (height, width, 3) of any size; a square in their middle is taken.
+    """
     subject, side = recipe.subject, recipe.curriculum.settings.resolution
-    fit = [
-        {f"{i + 1}": centre_crop(picture.shape[:2], (side, side)).picture(picture) for i, picture in enumerate(some)}
-        for some in (own, others)
+    cropped = [
+        {
+            f"{i + 1}": centre_crop(picture.shape[:2], (side, side)).picture(picture)
+            for i, picture in enumerate(pictures)
+        }
+        for pictures in (own, others)
     ]
-    found: dict[str, MemoryDataset] = {OWN: encode_photos(encoders, fit[0], subject)}
+    datasets: dict[str, MemoryDataset] = {OWN: encode_photos(encoders, cropped[0], subject)}
     if recipe.stage.replay:
-        found[PRIOR] = encode_prior(encoders, {name: (picture, subject.told) for name, picture in fit[1].items()})
-    return found
+        datasets[PRIOR] = encode_prior(
+            encoders, {name: (picture, subject.told) for name, picture in cropped[1].items()}
+        )
+    return datasets
 
 
-def train_subject_on(
-    model,
-    encoders: HostEncoders,
-    lessons: dict[str, MemoryDataset],
-    recipe: SubjectRecipe,
-    out: Path,
-    seed: int = 0,
-    listeners: Sequence[Listener] = (),
+def train_concept(
+    model, encoders: HostEncoders, datasets: dict[str, MemoryDataset], recipe: SubjectRecipe, run: NodeRun
 ) -> Concept:
-    """In a folder where it can go on; what is done is read from there."""
-    host, settings, own = TrainingHost(model), recipe.curriculum.settings, lessons[OWN].samples
-    refuse_text(host, own)
+    """Trains a concept on a MODEL, or reads it where the run is done."""
+    host, settings, own = TrainingHost(model), recipe.curriculum.settings, datasets[OWN].samples
+    check_text_width(host, own)
     tokens = own.target.shape[-2] * own.target.shape[-1] // 4 + own.context.shape[1]
-    memory = host.memory(tokens, settings.micro or recipe.stage.batch, settings.rank, settings.checkpointing)
-    encoders = replace(encoders, after=host.pushed_out)
-    options = dict(
-        listeners=(Log(out), Samples(out), *listeners), checkpointing_options=spare(host.flux), interrupts=INTERRUPTS
-    )
-    run = SubjectRun(host, recipe, lessons, encoders, out, seed, **options)
+    batch = settings.micro or recipe.stage.batch
+    memory = host.estimate_memory(tokens, batch, settings.rank, settings.checkpointing)
+    encoders = replace(encoders, after=host.mark_pushed_out)
+    training = SubjectRun(host, recipe, datasets, encoders, **run.make_options(host))
     with torch.inference_mode(False):
-        if run.path.exists():
-            return run.train()
+        if training.path.exists():
+            return training.train()
     with host.training(memory):
-        return run.train()
+        return training.train()
 
 
-def train_expert_on(
-    model,
-    encoders: HostEncoders,
-    pairs: MemoryDataset,
-    bank: Bank,
-    stage: Stage,
-    settings: Settings,
-    out: Path,
-    seed: int = 0,
-    listeners: Sequence[Listener] = (),
+def train_subject_expert(
+    model, encoders: HostEncoders, pairs: MemoryDataset, bank: Bank, stage: Stage, settings: Settings, run: NodeRun
 ) -> Bank:
-    """The bank with one more expert; alone, with its router, it is kept beside the run's concept."""
-    data = TrainingData(encoders, {stage.task: pairs})
-    bank = train_on(model, data, after(bank, stage, settings), out / EXPERT, seed, bank, stage.name, listeners)
-    split(bank, stage.name).save(out / f"{EXPERT}.safetensors")
+    """Trains one more expert of the bank; alone, with its router, it is saved beside the run's concept."""
+    data, curriculum = TrainingData(encoders, {stage.task: pairs}), extend_curriculum(bank, stage, settings)
+    bank = train_curriculum(model, data, curriculum, run._replace(out=run.out / EXPERT), bank, stage.name)
+    split(bank, stage.name).save(run.out / f"{EXPERT}.safetensors")
     return bank

@@ -11,15 +11,15 @@ from ..toy.text import TextEncoder, tokenize_as_host
 BANK_PATH = SHIPPED / BANK
 
 
-def toy_model(options: dict):
+def load_toy_model(options: dict):
     return comfy.sd.load_diffusion_model(str(SHIPPED / FLUX), model_options=options)
 
 
-def toy_vae():
+def load_toy_vae():
     return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(SHIPPED / VAE), safe_load=True))
 
 
-def toy_clip():
+def load_toy_clip():
     weights = comfy.utils.load_torch_file(str(SHIPPED / TEXT), safe_load=True)
     return comfy.sd.CLIP(_Target(), state_dict=[weights], parameters=sum(w.numel() for w in weights.values()))
 

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,15 +18,15 @@ from ..data.encoded.samples import EncodedSamples, pad_context
 from ..data.sample import Example
 
 CHUNK = 16
-"""Pictures that are in memory at once."""
+"""Pictures in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class HostEncoders:
     """VAE and CLIP as training asks for them (encoders/protocol.py)."""
 
-    vae: object
-    clip: object
+    vae: Any
+    clip: Any
     empty: tuple[Tensor, Tensor] | None = None
     """The empty prompt, kept so that training need not load the text encoders."""
     after: Callable[[], None] = lambda: None
@@ -41,26 +42,24 @@ class HostEncoders:
                 f"The VAE makes latents of shape {tuple(latents.shape)}, expected (batch, {LATENT_CHANNELS}, height, "
                 f"width): connect FLUX.1's (ae.safetensors)."
             )
-        return plain(latents.float())
+        return copy_to_cpu(latents.float())
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         if self.empty is not None and list(prompts) == [""]:
             return self.empty
-        found = [self._text(prompt) for prompt in prompts]
-        longest = max(context.shape[1] for context, _ in found)
-        return torch.cat([pad_context(context, longest) for context, _ in found]), torch.cat(
-            [pooled for _, pooled in found]
-        )
+        contexts, pooled = zip(*map(self._encode_prompt, prompts))
+        longest = max(context.shape[1] for context in contexts)
+        return torch.cat([pad_context(context, longest) for context in contexts]), torch.cat(pooled)
 
-    def _text(self, prompt: str) -> tuple[Tensor, Tensor]:
-        """One by one, as the text encode node does it."""
+    def _encode_prompt(self, prompt: str) -> tuple[Tensor, Tensor]:
+        """Encodes one prompt as the text encode node does it."""
         with torch.inference_mode():
             context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(prompt), return_pooled=True)
         self.after()
         if pooled is None:
             raise ValueError("The CLIP gives no pooled text, expected FLUX.1's pair: load CLIP-L and T5-XXL as flux.")
         # FLUX computes in bf16 as a rule: T5 fills half the memory
-        return plain(context.to(torch.bfloat16)), plain(pooled.float())
+        return copy_to_cpu(context.to(torch.bfloat16)), copy_to_cpu(pooled.float())
 
     def find_words(self, prompt: str) -> MarkedTokens:
         return find_marked_tokens(prompt, partial(self.clip.tokenize, return_word_ids=True))
@@ -79,56 +78,60 @@ class HostEncoders:
         return as_bytes(pictures)
 
 
-def plain(tensor: Tensor) -> Tensor:
-    """On the CPU, and no inference tensor, which autograd would refuse."""
+def copy_to_cpu(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that is no inference tensor, which autograd would refuse."""
     with torch.inference_mode(False):
         return tensor.detach().cpu().clone()
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Encoded lessons by task, and what encoded them."""
+    """What travels between the training nodes: encoded datasets by task, and what encoded them."""
 
     encoders: HostEncoders
-    lessons: Mapping[str, MemoryDataset] = field(default_factory=dict)
+    datasets: Mapping[str, MemoryDataset] = field(default_factory=dict)
 
-    def plus(self, more: MemoryDataset) -> "TrainingData":
-        known = self.lessons.get(more.task)
+    def add_dataset(self, dataset: MemoryDataset) -> "TrainingData":
+        """The data with one more dataset, behind that of the same task if there is one."""
+        task, known = dataset.task, self.datasets.get(dataset.task)
         return replace(
-            self, lessons={**self.lessons, more.task: more if known is None else concat_datasets(known, more)}
+            self, datasets={**self.datasets, task: dataset if known is None else concat_datasets(known, dataset)}
         )
 
     def __str__(self) -> str:
-        return ", ".join(f"{task}: {len(lessons)}" for task, lessons in self.lessons.items())
+        return ", ".join(f"{task}: {len(dataset)}" for task, dataset in self.datasets.items())
 
 
-def encoded(
+def encode_examples(
     encoders: HostEncoders,
     task: str,
     example: Callable[[int], Example],
     count: int,
     progress: Callable[[int, int], None],
 ) -> MemoryDataset:
-    """All pictures first, then all prompts: on a small card the encoders have to make room for each other."""
+    """Encodes examples 0 to `count`; `progress` is called with what is done and how much there is.
+
+    All pictures come first, then all prompts: on a small card the encoders have to make room for each other.
+    """
     ids, prompts, targets, sources, pixels = [], [], [], [], hashlib.blake2b(digest_size=16)
     for start in range(0, count, CHUNK):
-        some = [example(i) for i in range(start, min(start + CHUNK, count))]
-        targets.append(encoders.encode([one.target for one in some]))
-        sources.append(encoders.encode([one.source for one in some]))
-        for one in some:
+        examples = [example(i) for i in range(start, min(start + CHUNK, count))]
+        targets.append(encoders.encode([one.target for one in examples]))
+        sources.append(encoders.encode([one.source for one in examples]))
+        for one in examples:
             pixels.update(one.target.tobytes() + one.source.tobytes())
-        ids += [one.id for one in some]
-        prompts += [one.prompt.replace("\n", " ") for one in some]
+        ids += [one.id for one in examples]
+        prompts += [one.prompt.replace("\n", " ") for one in examples]
         progress(len(ids), 2 * count)
 
-    texts = {}
+    encoded: dict[str, tuple[Tensor, Tensor]] = {}
     for done, prompt in enumerate(prompts, 1):
-        if prompt not in texts:
-            texts[prompt] = encoders.encode_prompts([prompt])
+        if prompt not in encoded:
+            encoded[prompt] = encoders.encode_prompts([prompt])
             progress(count + done, 2 * count)
-    longest = max(context.shape[1] for context, _ in texts.values())
-    context = torch.cat([pad_context(texts[prompt][0], longest) for prompt in prompts])
-    pooled = torch.cat([texts[prompt][1] for prompt in prompts])
+    longest = max(context.shape[1] for context, _ in encoded.values())
+    context = torch.cat([pad_context(encoded[prompt][0], longest) for prompt in prompts])
+    pooled = torch.cat([encoded[prompt][1] for prompt in prompts])
     latents = torch.cat(targets), torch.cat(sources)
     samples = EncodedSamples(tuple(ids), tuple(prompts), *latents, context, pooled)
     return hold_out(MemoryDataset(task, samples, pixel_hash=pixels.hexdigest()), choose_val_ids(ids))

@@ -38,9 +38,9 @@ class TrainingHost(ComfyHost):
         check_host()
         flux = model.get_model_object("diffusion_model")
         check_flux(flux)
-        super().__init__(model.model, {ATTENTION: exact_attention})
+        super().__init__(model.model, {ATTENTION: compute_attention})
         self.module = getattr(flux, "_orig_mod", flux)
-        self.flux = Called(self.module, self.options)
+        self.flux = FluxWithOptions(self.module, self.options)
         self.model, self.room, self.away = model, 0.0, False
         self._refuse_untrainable()
 
@@ -72,7 +72,7 @@ class TrainingHost(ComfyHost):
         self.room = memory
         self.load()
         before = comfy.model_management.in_training
-        with torch.inference_mode(False), torch.enable_grad(), passing_gradients(self.module, weight_of):
+        with torch.inference_mode(False), torch.enable_grad(), passing_gradients(self.module, open_weight):
             comfy.model_management.in_training = True
             try:
                 yield
@@ -89,18 +89,18 @@ class TrainingHost(ComfyHost):
             comfy.model_management.load_models_gpu([self.model], memory_required=self.room)
         self.away = False
 
-    def pushed_out(self) -> None:
+    def mark_pushed_out(self) -> None:
         """Another model was loaded, maybe in this one's place."""
         self.away = True
 
-    def memory(self, tokens: int, samples: int, rank: int, checkpointing: bool) -> float:
+    def estimate_memory(self, tokens: int, samples: int, rank: int, checkpointing: bool) -> float:
         """About what training takes beside the model, for `samples` of so many tokens (source and text among them)."""
         # k and v, down and up: weight, gradient and the optimizer's two, in fp32
         experts = sum(1 for _ in named_blocks(self.module)) * 4 * self.module.hidden_size * rank * 4 * 4
         return activations_of(self.module, samples * tokens, self.dtype, checkpointing) + experts
 
 
-class Called:
+class FluxWithOptions:
     """A FLUX whose every forward gets the same options, besides its own."""
 
     def __init__(self, module: nn.Module, options: dict[str, Any]):
@@ -113,13 +113,13 @@ class Called:
         return self.module(*args, transformer_options={**self.options, **transformer_options})
 
 
-def exact_attention(chosen: Callable, *args, **kwargs) -> Tensor:
+def compute_attention(chosen: Callable, *args, **kwargs) -> Tensor:
     """Instead of the one that was chosen at the start, which may be made for inference only."""
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
 @contextmanager
-def weight_of(module: nn.Module, like: Tensor) -> Iterator[Tensor]:
+def open_weight(module: nn.Module, like: Tensor) -> Iterator[Tensor]:
     """A layer's weight as the host would compute with it now: loaded, cast, with its LoRAs."""
     if hasattr(module, "cast_bias_weight"):  # GGUF's layers bring their own
         yield module.cast_bias_weight(like)[0]
@@ -134,17 +134,17 @@ def weight_of(module: nn.Module, like: Tensor) -> Iterator[Tensor]:
         comfy.ops.uncast_bias_weight(module, weight, bias, stream)
 
 
-def spare(flux: nn.Module) -> dict[str, Any]:
+def make_checkpointing_options(flux: nn.Module) -> dict[str, Any]:
     """Options that have every block computed twice instead of remembered (forward.py: weave)."""
     table = {}
     for name, block in named_blocks(flux):
         kind, index = name.split("_blocks.")
-        table[f"{kind}_block", int(index)] = partial(TWICE[kind], block)
+        table[f"{kind}_block", int(index)] = partial(CHECKPOINTED_BLOCKS[kind], block)
     return {RUN_BLOCK: run_checkpointed, "patches_replace": {"dit": table}}
 
 
-def double_twice(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]:
-    rest = beside_tokens(args)
+def checkpoint_double(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]:
+    rest = copy_block_options(args)
 
     def step(img, txt, vec):
         return block(img.clone(), txt.clone(), vec, **rest)  # it adds to them in place
@@ -153,15 +153,15 @@ def double_twice(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]
     return {"img": img, "txt": txt}
 
 
-def single_twice(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]:
-    rest = beside_tokens(args)
+def checkpoint_single(block: nn.Module, args: dict[str, Any], _) -> dict[str, Tensor]:
+    rest = copy_block_options(args)
     return {"img": run_checkpointed(lambda img, vec: block(img.clone(), vec, **rest), args["img"], args["vec"])}
 
 
-TWICE = {"double": double_twice, "single": single_twice}
+CHECKPOINTED_BLOCKS = {"double": checkpoint_double, "single": checkpoint_single}
 
 
-def beside_tokens(args: dict[str, Any]) -> dict[str, Any]:
+def copy_block_options(args: dict[str, Any]) -> dict[str, Any]:
     """A copy of the options, for the host counts its blocks in one and the same dict."""
     options = dict(args["transformer_options"])
     return {"pe": args["pe"], "attn_mask": args.get("attn_mask"), "transformer_options": options}

@@ -117,4 +117,4 @@ def make_host_generator(model, vae, clip, bank: Bank | None, settings: Generatio
 
     host = TrainingHost(model)
     host.load()
-    return ImageGenerator(host, HostEncoders(vae, clip, after=host.pushed_out), bank, settings)
+    return ImageGenerator(host, HostEncoders(vae, clip, after=host.mark_pushed_out), bank, settings)

@@ -157,9 +157,9 @@ def test_mistakes_are_one_sentence(capsys, generator, tmp_path, monkeypatch, wor
 
 @pytest.mark.usefixtures("comfy")
 def test_the_host_s_flux_drifts_alike(generator, tmp_path):
-    from cologen.training.comfyui.toy_models import toy_clip, toy_model, toy_vae
+    from cologen.training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
 
-    theirs = make_host_generator(toy_model({}), toy_vae(), toy_clip(), generator.bank, SHORT)
+    theirs = make_host_generator(load_toy_model({}), load_toy_vae(), load_toy_clip(), generator.bank, SHORT)
     concept(generator.host.flux, up=0.05).save(tmp_path / "mine.safetensors")
     pairs = [
         generate_pairs(one, apply_subject(one, tmp_path / "mine.safetensors"), TOLD, SIZE, 3)

@@ -216,10 +216,10 @@ class TestPainter:
 
     @pytest.mark.usefixtures("comfy")
     def test_the_hosts_loaders_draw_the_same_picture(self):
-        from cologen.training.comfyui.toy_models import toy_clip, toy_model, toy_vae
+        from cologen.training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
 
         ours, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), make_questions("control", 1, 78)[0].example
-        theirs = make_host_generator(toy_model({}), toy_vae(), toy_clip(), ours.bank, TOY_SETTINGS)
+        theirs = make_host_generator(load_toy_model({}), load_toy_vae(), load_toy_clip(), ours.bank, TOY_SETTINGS)
         a, b = (paint("control", question.source, question.prompt, (64, 64), 5) for paint in (ours, theirs))
         assert np.abs(a.astype(int) - b).max() <= 3  # fp16 weights, cast on the way
 

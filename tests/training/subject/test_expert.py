@@ -27,13 +27,14 @@ def bank():
     return make_random_bank(bank_info(Base.of(tiny_flux(**BLOCKS)), rank=4), up=0.3, router=0.3)
 
 
-def grown(model, bank, out, **options) -> Bank:
-    from cologen.training.comfyui.subject import train_expert_on
+def grown(model, bank, out, listeners=()) -> Bank:
+    from cologen.training.comfyui.run import NodeRun
+    from cologen.training.comfyui.subject import train_subject_expert
 
     stage, settings = make_expert_stage(RECIPE, bank, "people/my dog")
     with torch.inference_mode():
         pairs = make_photo_pairs(ENCODERS, photo_lessons()[OWN].samples, RECIPE.subject)
-        return train_expert_on(model, ENCODERS, pairs, bank, stage, settings, out, 7, **options)
+        return train_subject_expert(model, ENCODERS, pairs, bank, stage, settings, NodeRun(out, 7, listeners))
 
 
 @pytest.mark.usefixtures("comfy")
@@ -93,7 +94,7 @@ def test_the_bank_has_a_column_more_and_its_file_alone_merges_back(model, bank, 
 def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, monkeypatch):
     import folder_paths
     from cologen.nodes.train_subject import CoLoGenTrainSubject
-    from cologen.training.comfyui.run import after
+    from cologen.training.comfyui.run import extend_curriculum
     from cologen.training.comfyui.training_data import TrainingData
 
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
@@ -116,15 +117,17 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
     }
 
     from cologen.nodes.train_subject import pictures, recipe_of
-    from cologen.training.comfyui.subject import subject_lessons
+    from cologen.training.comfyui.subject import make_subject_datasets
 
     recipe = recipe_of(knobs, False)
     pairs = make_photo_pairs(
-        ENCODERS, subject_lessons(ENCODERS, pictures([photos]), [], recipe)[OWN].samples, recipe.subject
+        ENCODERS, make_subject_datasets(ENCODERS, pictures([photos]), [], recipe)[OWN].samples, recipe.subject
     )
     old = bank.info.experts["subject"]
     settings = replace(recipe.curriculum.settings, rank=old.rank, alpha=old.alpha, router_rate=1e-3)
     stage = Stage(name="rex", task="subject", iterations=3, batch=2, start="subject")
     data = TrainingData(ENCODERS, {"subject": pairs})
-    expected = train_on_host(model, tmp_path / "b", after(bank, stage, settings), data, bank=bank, only="rex")
+    expected = train_on_host(
+        model, tmp_path / "b", extend_curriculum(bank, stage, settings), data, bank=bank, only="rex"
+    )
     assert largest_difference(found, expected) == 0
