@@ -17,6 +17,8 @@ from ..coredi.trainer import make_trainer
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.samples import EncodedSamples
 from ..listener import Listener
+from ..monitor.log import Log
+from ..monitor.samples import Samples
 from ..recipes.curriculum import Curriculum, Settings, Stage
 from ..run import CurriculumRun
 from .training_data import TrainingData
