@@ -1,7 +1,7 @@
-"""What a stage takes on its device, told before its first iteration; what cannot fit is refused then, not hours later.
+"""What memory a stage takes on its device, estimated before its first iteration: what cannot fit is refused then.
 
 Weights, gradients and optimizer are counted to the byte, activations from the number of tokens: what autograd keeps
-grows with tokens x width x blocks (how much was measured, docs/scale.md).
+grows with tokens x width x blocks (by how much was measured: docs/scale.md).
 """
 
 from collections import Counter
@@ -13,30 +13,29 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..prw.weaving import named_blocks
-from .base.offload import AT_ONCE, VisitingLinear
+from .base.memory import find_free_memory, format_bytes
+from .base.offload import RESIDENT_BLOCKS, OffloadedLinear
 from .batch import Batch
 from .checkpoint.checkpoints import TrainingError
-from .data.encoded.estimate_cache import format_gib
 from .distributed import ranks
 from .listener import Listener
-from .monitor.terminal import ProgressLine
 from .trainer import StageTrainer, Trainer
 
 KEPT, KEPT_ONCE = 14, 5
-"""Activations a token, in widths, that every block keeps for its gradient, and what there is besides."""
-SPARED, SPARED_ONCE = 2, 21
-"""The same where blocks are computed twice: between blocks, and within the one at work."""
+"""Activations a token, in widths: those that every block keeps for its gradient, and the others."""
+CHECKPOINTED, CHECKPOINTED_ONCE = 2, 21
+"""The same with checkpointing: between blocks, and within the one that computes."""
 STATES = {"adamw": 2, "prodigy": 4}
 """Tensors of an optimizer for each that is trained."""
 
 
-class Needs(NamedTuple):
-    """In bytes."""
+class MemoryEstimate(NamedTuple):
+    """What a stage takes, in bytes."""
 
     base: dict[str, int]
-    """The frozen FLUX, by type of number: what this process holds of it between two blocks' turns."""
-    visiting: int
-    """Of the largest blocks, what comes for their turn alone."""
+    """The frozen FLUX, by type of number: what this process holds of it between two blocks."""
+    streamed: int
+    """What comes only while the largest blocks compute."""
     trained: int
     """Expert and router, and their running average."""
     gradients: int
@@ -44,108 +43,103 @@ class Needs(NamedTuple):
     batch: int
     activations: int
     """Of one forward and backward, as settings say."""
-    spared: int
-    """The same, if blocks are computed twice."""
+    checkpointed: int
+    """The same with checkpointing."""
 
     @property
-    def coming(self) -> int:
+    def additional(self) -> int:
         """What is not on the device yet when a stage begins."""
-        return self.visiting + self.gradients + self.optimizer + self.batch + self.activations
+        return self.streamed + self.gradients + self.optimizer + self.batch + self.activations
 
-    def table(self) -> str:
+    def format_table(self) -> str:
         base = {f"base, {kind}": size for kind, size in self.base.items()}
-        base |= {"base, a block's turn": self.visiting} if self.visiting else {}
+        base |= {"base, a block's turn": self.streamed} if self.streamed else {}
         parts = {"expert and router": self.trained, "gradients": self.gradients, "optimizer": self.optimizer}
         moving = {"batch": self.batch, "activations, about": self.activations}
-        rows = {**base, **parts, **moving, "in all": sum(self.base.values()) + self.trained + self.coming}
-        return "\n".join(f"  {name:<20}{told(size):>10}" for name, size in rows.items())
+        rows = {**base, **parts, **moving, "in all": sum(self.base.values()) + self.trained + self.additional}
+        return "\n".join(f"  {name:<20}{format_bytes(size):>10}" for name, size in rows.items())
 
 
-def needs(trainer: StageTrainer) -> Needs:
+def estimate_memory(trainer: StageTrainer) -> MemoryEstimate:
+    """Estimate what the next iteration takes."""
     base, flux = Counter(), trainer.host.flux
-    resting = {p for layer in flux.modules() if isinstance(layer, VisitingLinear) for p in layer.parameters()}
+    offloaded = {p for layer in flux.modules() if isinstance(layer, OffloadedLinear) for p in layer.parameters()}
     for parameter in flux.parameters():
-        if parameter not in resting:
-            base[str(parameter.dtype).removeprefix("torch.")] += held(parameter)
+        if parameter not in offloaded:
+            base[str(parameter.dtype).removeprefix("torch.")] += count_local_bytes(parameter)
     blocks = [block.parameters() for _, block in named_blocks(flux)]
-    visiting = max(sum(AT_ONCE * p.nbytes if p in resting else p.nbytes - held(p) for p in some) for some in blocks)
+    streamed = max(
+        sum(RESIDENT_BLOCKS * p.nbytes if p in offloaded else p.nbytes - count_local_bytes(p) for p in block)
+        for block in blocks
+    )
     trained = sum(tensor.nbytes for tensor in trainer.trained.values())
     batches = trainer.draw_batches()
-    kept, spared = (max(activations(trainer, batch, twice) for batch in batches) for twice in (False, True))
-    return Needs(
+    kept, checkpointed = (
+        max(_count_activations(trainer, batch, twice) for batch in batches) for twice in (False, True)
+    )
+    return MemoryEstimate(
         dict(base),
-        visiting,
+        streamed,
         trained * (2 if trainer.weights.average else 1),
         trained,
         trained * STATES[trainer.settings.optimizer],
         max(sum(part.nbytes for part in batch if isinstance(part, Tensor)) for batch in batches),
-        spared if trainer.checkpointing_options else kept,
-        spared,
+        checkpointed if trainer.checkpointing_options else kept,
+        checkpointed,
     )
 
 
-def held(parameter: Tensor) -> int:
-    """Bytes of it on its device."""
+def count_local_bytes(parameter: Tensor) -> int:
+    """The bytes of a parameter that lie in this process."""
     return parameter.to_local().nbytes if isinstance(parameter, DTensor) else parameter.nbytes
 
 
-def activations(trainer: StageTrainer, batch: Batch, twice: bool) -> int:
+def _count_activations(trainer: StageTrainer, batch: Batch, twice: bool) -> int:
     host = trainer.host
     pictures = sum(part.shape[-2] * part.shape[-1] // host.flux.patch_size**2 for part in (batch.target, batch.source))
-    return activations_of(host.flux, len(batch.ids) * (pictures + batch.context.shape[1]), host.dtype, twice)
+    return estimate_activations(host.flux, len(batch.ids) * (pictures + batch.context.shape[1]), host.dtype, twice)
 
 
-def activations_of(flux: nn.Module, tokens: int, dtype: torch.dtype, twice: bool) -> int:
-    """Tokens of text, picture and source, of all samples."""
+def estimate_activations(flux: nn.Module, tokens: int, dtype: torch.dtype, twice: bool) -> int:
+    """Estimate activations of all samples' `tokens`: text, picture and source; `twice`: with checkpointing."""
     blocks = len(flux.double_blocks) + len(flux.single_blocks)
-    widths = SPARED * blocks + SPARED_ONCE if twice else KEPT * blocks + KEPT_ONCE
+    widths = CHECKPOINTED * blocks + CHECKPOINTED_ONCE if twice else KEPT * blocks + KEPT_ONCE
     return tokens * flux.double_blocks[0].hidden_size * dtype.itemsize * widths
 
 
-def told(size: int) -> str:
-    return format_gib(size) if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-def free_on(device: torch.device | str) -> int | None:
-    """Bytes; None where nobody can tell, or where memory is the machine's."""
-    device = torch.device(device)
-    if device.type != "cuda":
-        return None
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-
-
-def refuse_oversized(trainer: StageTrainer, found: Needs, free: int | None) -> None:
-    if free is None or found.coming <= free:
+def check_memory(trainer: StageTrainer, estimate: MemoryEstimate, free: int | None) -> None:
+    """Refuse a stage that takes more than is `free`, with what would make it fit."""
+    if free is None or estimate.additional <= free:
         return
-    resting, settings = found.coming - found.activations, trainer.settings
-    sample = (found.spared if trainer.checkpointing_options else found.activations) / max(
+    fixed, settings = estimate.additional - estimate.activations, trainer.settings
+    sample = (estimate.checkpointed if trainer.checkpointing_options else estimate.activations) / max(
         len(b.ids) for b in trainer.draw_batches()
     )
     advice = []
-    if not settings.checkpointing and resting + found.spared <= free:
+    if not settings.checkpointing and fixed + estimate.checkpointed <= free:
         advice.append("set checkpointing = true")
-    if fitting := max(0, int((free - resting) / sample)):
+    if fitting := max(0, int((free - fixed) / sample)):
         advice.append(f"set micro = {fitting}, which changes no result")
-    others = sum(found.base.values()) * (ranks.count() - 1) // ranks.count()
-    if not settings.shard and found.coming - others <= free:
+    others = sum(estimate.base.values()) * (ranks.count() - 1) // ranks.count()
+    if not settings.shard and estimate.additional - others <= free:
         advice.append(f"set shard = true: {ranks.count()} processes then share the base")
     if settings.precision == "fp32":
         advice.append('set precision = "bf16"')
     raise TrainingError(
-        f"{trainer.stage.name} needs {told(found.coming)} more beside the base, {trainer.device} has {told(free)} left: "
+        f"{trainer.stage.name} needs {format_bytes(estimate.additional)} more beside the base, {trainer.device} has "
+        f"{format_bytes(free)} left: "
         f"{', or '.join(advice or ['set a smaller rank or resolution, or take a larger device'])}."
     )
 
 
-class Memory(Listener):
-    """Tells a table a stage."""
+class MemoryReport(Listener):
+    """Says what each stage takes, and refuses one that does not fit."""
 
-    def __init__(self, line: ProgressLine, free: Callable[[torch.device], int | None] = free_on):
-        self.line, self.free = line, free
+    def __init__(self, say: Callable[[str], None], find_free: Callable[[torch.device], int | None] = find_free_memory):
+        self.say, self.find_free = say, find_free
 
     def on_stage_begin(self, trainer: Trainer) -> None:
         if isinstance(trainer, StageTrainer):
-            found = needs(trainer)
-            self.line.say(f"{trainer.stage.name} takes, on {trainer.device}:\n{found.table()}")
-            refuse_oversized(trainer, found, self.free(trainer.device))
+            estimate = estimate_memory(trainer)
+            self.say(f"{trainer.stage.name} takes, on {trainer.device}:\n{estimate.format_table()}")
+            check_memory(trainer, estimate, self.find_free(trainer.device))

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from cologen.prw.embedded_host import EmbeddedHost
-from cologen.training.base.placement import refuse_large_base
+from cologen.training.base.placement import check_base_size
 from cologen.training.bench.shapes import Shapes
 from cologen.training.bench.training import make_trainer
 from cologen.training.checkpoint.checkpoints import TrainingError
-from cologen.training.memory_estimate import Memory, needs, refuse_oversized
+from cologen.training.memory_estimate import MemoryReport, check_memory, estimate_memory
 from cologen.training.recipes.curriculum import Settings
 from tiny_run import tiny_host, tiny_trainer
 from torch.profiler import ProfilerActivity, profile
@@ -33,7 +33,7 @@ def peak(step, folder) -> int:
 def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema):
     host = tiny_host()
     trainer = tiny_trainer(host, optimizer=optimizer, ema=ema)
-    found, kept = needs(trainer), {}
+    found, kept = estimate_memory(trainer), {}
     usual = trainer.weights.optimizer.step
 
     def watched():
@@ -61,7 +61,7 @@ def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
         shapes, EmbeddedHost(shapes.make_flux(torch.float32, "cpu"), torch.float32), batch, checkpointing=sparing
     )
     trainer.train_iteration()  # the optimizer's state is there from then on
-    found = needs(trainer)
+    found = estimate_memory(trainer)
     told = found.activations + found.gradients
     assert peak(trainer.train_iteration, tmp_path) == pytest.approx(told, rel=TOLERANCE)
 
@@ -83,15 +83,15 @@ class Lines:
 )
 def test_what_cannot_fit_is_refused_with_what_would(share, advice):
     trainer = tiny_trainer(tiny_host())
-    found, lines = needs(trainer), Lines()
-    Memory(lines, lambda device: found.coming).on_stage_begin(trainer)
+    found, lines = estimate_memory(trainer), Lines()
+    MemoryReport(lines.say, lambda device: found.additional).on_stage_begin(trainer)
     assert lines.said[0].splitlines()[0] == "ground takes, on cpu:" and "in all" in lines.said[0]
-    resting = found.coming - found.activations
+    resting = found.additional - found.activations
     with pytest.raises(TrainingError) as refused:
-        Memory(lines, lambda device: resting + int(share * found.activations)).on_stage_begin(trainer)
+        MemoryReport(lines.say, lambda device: resting + int(share * found.activations)).on_stage_begin(trainer)
     assert str(refused.value).endswith(advice)
     with pytest.raises(TrainingError, match="set a smaller rank or resolution|precision"):
-        Memory(lines, lambda device: resting // 2).on_stage_begin(trainer)
+        MemoryReport(lines.say, lambda device: resting // 2).on_stage_begin(trainer)
 
 
 @pytest.mark.parametrize(
@@ -110,18 +110,18 @@ def test_a_base_that_cannot_fit_is_refused_with_where_it_would(monkeypatch, proc
     flux = tiny_host().flux
     size = sum(parameter.nbytes for parameter in flux.parameters())
     with pytest.raises(TrainingError, match=advice.replace(".", r"\.")):
-        refuse_large_base(flux, Settings(**settings), "cuda", int(share * size))
-    refuse_large_base(flux, Settings(**settings), "cuda", size)
-    refuse_large_base(flux, Settings(**settings), "cpu", None)
+        check_base_size(flux, Settings(**settings), "cuda", int(share * size))
+    check_base_size(flux, Settings(**settings), "cuda", size)
+    check_base_size(flux, Settings(**settings), "cpu", None)
 
 
 def test_a_stage_that_would_fit_beside_a_shared_base_is_told_to_share_it(monkeypatch):
     trainer = tiny_trainer(tiny_host())
-    found = needs(trainer)
+    found = estimate_memory(trainer)
     monkeypatch.setattr("cologen.training.distributed.ranks.count", lambda: 2)
     monkeypatch.setattr("cologen.training.distributed.ranks.rank", lambda: 0)
     with pytest.raises(TrainingError, match="set shard = true: 2 processes then share the base"):
-        refuse_oversized(trainer, found, found.coming - sum(found.base.values()) // 2)
+        check_memory(trainer, found, found.additional - sum(found.base.values()) // 2)
     with pytest.raises(TrainingError) as refused:
-        refuse_oversized(trainer, found, found.coming - sum(found.base.values()))
+        check_memory(trainer, found, found.additional - sum(found.base.values()))
     assert "shard" not in str(refused.value)

@@ -1,7 +1,8 @@
-"""A base whose blocks rest in the machine's memory: each visits the device for its turn, and the next one is under way.
+"""A base whose blocks stay in host memory: each is copied to the device when it computes, and the next one in advance.
 
-A layer asks for its numbers where it computes, forwards and for the gradient, so that autograd keeps none of them and a
-turn may come in any order. Only what comes next is a guess: the neighbour, in the direction of the last move.
+A layer asks for its weights where it computes, forwards and for the gradient, so that autograd keeps none of them and
+blocks may come in any order. Only which one is copied in advance is a guess: the neighbour, in the direction of the last
+move.
 """
 
 import torch
@@ -10,40 +11,43 @@ from torch import Tensor, nn
 
 from ...prw.flux.blocks import Linear
 from ...prw.weaving import named_blocks
-from .quantize import NarrowLinear, handed_on, widened
+from .quantize import QuantizedLinear, dequantize, input_gradient
 
-AT_ONCE = 2
-"""Blocks on the device: the one at work, and the next."""
+RESIDENT_BLOCKS = 2
+"""Blocks on the device: the one that computes, and the next."""
 Copies = dict[nn.Module, dict[str, Tensor]]
 """By layer and name."""
 
 
-class Visits:
+class BlockOffloader:
+    """Copies blocks to the device and forgets them."""
+
     def __init__(self, device: torch.device | str):
         self.device = torch.device(device)
         self.blocks: list[list[nn.Module]] = []
-        """The layers of each."""
-        self.here: dict[int, Copies] = {}
+        """The layers of each, in host memory."""
+        self.resident: dict[int, Copies] = {}
+        """By the block's number."""
         self.last, self.direction = -1, 1
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     @torch.compiler.disable()
     def copies(self, place: int, layer: nn.Module) -> dict[str, Tensor]:
-        """A layer's numbers on the device, for now."""
+        """A layer's parameters on the device, good until another block is asked for."""
         if place != self.last:
             self.direction, self.last = 1 if place > self.last else -1, place
-            coming = place + self.direction
-            self.here = {known: self.here[known] for known in (place, coming) if known in self.here}
-            self._bring(place)
+            following = place + self.direction
+            self.resident = {known: self.resident[known] for known in (place, following) if known in self.resident}
+            self._load(place)
             self._wait(place)
-            if 0 <= coming < len(self.blocks):
-                self._bring(coming)
-        return self.here[place][layer]
+            if 0 <= following < len(self.blocks):
+                self._load(following)
+        return self.resident[place][layer]
 
-    def _bring(self, place: int) -> None:
-        if place not in self.here:
+    def _load(self, place: int) -> None:
+        if place not in self.resident:
             with torch.cuda.stream(self.stream):
-                self.here[place] = {
+                self.resident[place] = {
                     layer: {
                         name: tensor.detach().to(self.device, non_blocking=True, copy=True)
                         for name, tensor in layer.named_parameters()
@@ -54,57 +58,59 @@ class Visits:
     def _wait(self, place: int) -> None:
         if self.stream is None:
             return
-        now = torch.cuda.current_stream(self.device)
-        now.wait_stream(self.stream)
-        for copies in self.here[place].values():
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+        for copies in self.resident[place].values():
             for tensor in copies.values():  # their memory was taken on the other stream
-                tensor.record_stream(now)
+                tensor.record_stream(current)
 
 
-class VisitingLinear(nn.Module):
-    def __init__(self, resting: Linear | NarrowLinear, visits: Visits, place: int):
+class OffloadedLinear(nn.Module):
+    """Computes as the layer in host memory that it stands for."""
+
+    def __init__(self, layer: Linear | QuantizedLinear, offloader: BlockOffloader, block: int):
         super().__init__()
-        self.in_features, self.out_features = resting.in_features, resting.out_features
-        self.resting, self.visits, self.place = resting, visits, place
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.layer, self.offloader, self.block = layer, offloader, block
 
     def forward(self, x: Tensor) -> Tensor:
         return _Product.apply(x, self)
 
-    def numbers(self, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias."""
-        found = self.visits.copies(self.place, self.resting)
-        if "weight" in found:
-            weight = found["weight"]
+    def weights(self, like: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias on the device, in the type of `like`."""
+        copies = self.offloader.copies(self.block, self.layer)
+        if isinstance(self.layer, QuantizedLinear):
+            weight = dequantize(copies["codes"], copies["scale"], self.layer.kind, self.in_features)
         else:
-            weight = widened(found["codes"], found["scale"], self.resting.kind, self.in_features)
-        bias = found.get("bias")
+            weight = copies["weight"]
+        bias = copies.get("bias")
         return weight.to(like.dtype), None if bias is None else bias.to(like.dtype)
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, layer: VisitingLinear) -> Tensor:
-        ctx.layer, ctx.in_one = layer, x.is_contiguous()
-        return F.linear(x, *layer.numbers(x))
+    def forward(ctx, x: Tensor, layer: OffloadedLinear) -> Tensor:
+        ctx.layer, ctx.is_contiguous = layer, x.is_contiguous()
+        return F.linear(x, *layer.weights(x))
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return handed_on(grad, ctx.layer.numbers(grad)[0], ctx.in_one), None
+        return input_gradient(grad, ctx.layer.weights(grad)[0], ctx.is_contiguous), None
 
 
-def let_blocks_visit(flux: nn.Module, device: torch.device | str) -> None:
-    """In place: the layers of blocks stay where they are, all else goes to the device."""
-    visits = Visits(device)
+def offload_blocks(flux: nn.Module, device: torch.device | str) -> None:
+    """Leave the layers of blocks where they are and move all else to the device, in place."""
+    offloader = BlockOffloader(device)
     for place, (_, block) in enumerate(named_blocks(flux)):
-        layers = {name: layer for name, layer in block.named_modules() if isinstance(layer, Linear | NarrowLinear)}
+        layers = {name: layer for name, layer in block.named_modules() if isinstance(layer, Linear | QuantizedLinear)}
         for name, layer in layers.items():
             block.set_submodule(name, nn.Identity())
-            if visits.stream is not None:
+            if offloader.stream is not None:
                 layer._apply(Tensor.pin_memory)
-        visits.blocks.append(list(layers.values()))
+        offloader.blocks.append(list(layers.values()))
         block.to(device)
         for name, layer in layers.items():
-            block.set_submodule(name, VisitingLinear(layer, visits, place))
+            block.set_submodule(name, OffloadedLinear(layer, offloader, place))
     for name, module in flux.named_children():
         if not name.endswith("_blocks"):
             module.to(device)

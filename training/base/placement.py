@@ -1,4 +1,4 @@
-"""How the frozen base rests: on the device as it is, in fewer bits, shared out over processes, or in host memory."""
+"""Where and how the frozen base is kept: on the device as it is, in fewer bits, shared out over processes, or in host memory."""
 
 from torch import nn
 
@@ -6,30 +6,30 @@ from ...prw.weaving import named_blocks
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
 from ..distributed.fsdp import shard_blocks
-from ..memory_estimate import free_on, told
 from ..recipes.curriculum import Settings
 from .compile import compile_blocks
-from .offload import let_blocks_visit
-from .quantize import FORMATS, narrow_blocks
+from .memory import find_free_memory, format_bytes
+from .offload import offload_blocks
+from .quantize import FORMATS, quantize_blocks
 
 
-def settle(flux: nn.Module, settings: Settings, device: str) -> None:
-    """In place, for training: the base may lie in a file until now."""
+def place_base(flux: nn.Module, settings: Settings, device: str) -> None:
+    """Place the base for training as the recipe says, in place; its weights may lie in a file until now."""
     if settings.base_weights != "plain":
-        narrow_blocks(flux, settings.base_weights, device)
-    refuse_large_base(flux, settings, device, free_on(device))
+        quantize_blocks(flux, settings.base_weights, device)
+    check_base_size(flux, settings, device, find_free_memory(device))
     if ranks.is_sharded(settings):
         shard_blocks(flux, device)
     if settings.offload:
-        let_blocks_visit(flux, device)
+        offload_blocks(flux, device)
     else:
         flux.to(device)
     if settings.compile:
         compile_blocks(flux)
 
 
-def refuse_large_base(flux: nn.Module, settings: Settings, device: str, free: int | None) -> None:
-    """Before it goes to the device; `free` None: nobody can tell."""
+def check_base_size(flux: nn.Module, settings: Settings, device: str, free: int | None) -> None:
+    """Check that the base fits before it goes to the device; `free` None: nobody can tell."""
     whole, sharing = sum(parameter.nbytes for parameter in flux.parameters()), ranks.count() if settings.shard else 1
     size = whole // sharing
     if settings.offload:
@@ -46,6 +46,6 @@ def refuse_large_base(flux: nn.Module, settings: Settings, device: str, free: in
     if not settings.shard and not settings.offload:
         advice.append("set offload = true, which takes longer")
     raise TrainingError(
-        f"The base takes {told(size)}, {device} has {told(free)} free: "
+        f"The base takes {format_bytes(size)}, {device} has {format_bytes(free)} free: "
         f"{', or '.join(advice or ['start more processes, with shard = true, or take a larger device'])}."
     )

@@ -1,7 +1,7 @@
-"""A frozen base in fewer bits: its blocks' weights are stored as codes and scales, and are numbers only while they work.
+"""A frozen base in fewer bits: its blocks' weights are stored as codes and scales, and become numbers when they compute.
 
 fp8 and int8 have a scale a row, nf4 (QLoRA, Dettmers et al. 2023) one for 64 numbers that follow each other. Weights
-are widened once for the forward and once more for the gradient, so that no copy of them waits in between.
+are dequantize once for the forward and once more for the gradient, so that no copy of them waits in between.
 """
 
 from collections.abc import Callable
@@ -22,61 +22,63 @@ NF4 += (0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0)
 
 
 class Format(NamedTuple):
-    narrow: Callable[[Tensor], tuple[Tensor, Tensor]]
-    """Of a weight (out, in), in fp32: its codes and scales."""
-    widen: Callable[[Tensor, Tensor], Tensor]
+    """How weights are stored."""
+
+    quantize: Callable[[Tensor], tuple[Tensor, Tensor]]
+    """A weight (out, in) in fp32 to codes and scales."""
+    dequantize: Callable[[Tensor, Tensor], Tensor]
     """And back, but for the shape."""
     bytes: float
-    """A number."""
+    """Of one number, scales included; those of a row are left out."""
 
 
-def _scaled(weight: Tensor, largest: float) -> tuple[Tensor, Tensor]:
+def _scale_down(weight: Tensor, largest: float) -> tuple[Tensor, Tensor]:
     scale = weight.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / largest
     return weight / scale, scale
 
 
-def _fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    units, scale = _scaled(weight, torch.finfo(torch.float8_e4m3fn).max)
+def _quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    units, scale = _scale_down(weight, torch.finfo(torch.float8_e4m3fn).max)
     return units.to(torch.float8_e4m3fn), scale
 
 
-def _int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    units, scale = _scaled(weight, 127)
+def _quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    units, scale = _scale_down(weight, 127)
     return units.round().to(torch.int8), scale
 
 
-def _nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
-    units, scale = _scaled(weight.view(-1, GROUP), 1)
+def _quantize_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    units, scale = _scale_down(weight.view(-1, GROUP), 1)
     table = torch.tensor(NF4, device=weight.device)
     codes = torch.bucketize(units, (table[1:] + table[:-1]) / 2).to(torch.uint8).view(-1, 2)
     return codes[:, 0] << 4 | codes[:, 1], scale
 
 
-def _multiplied(codes: Tensor, scale: Tensor) -> Tensor:
+def _multiply(codes: Tensor, scale: Tensor) -> Tensor:
     return codes.to(scale.dtype) * scale
 
 
-def _looked_up(codes: Tensor, scale: Tensor) -> Tensor:
+def _look_up(codes: Tensor, scale: Tensor) -> Tensor:
     pairs = torch.stack((codes >> 4, codes & 15), dim=-1).int()
     return torch.tensor(NF4, device=codes.device)[pairs].view(-1, GROUP) * scale
 
 
 FORMATS = {
-    "fp8": Format(_fp8, _multiplied, 1),
-    "int8": Format(_int8, _multiplied, 1),
-    "nf4": Format(_nf4, _looked_up, 0.5 + 4 / GROUP),
+    "fp8": Format(_quantize_fp8, _multiply, 1),
+    "int8": Format(_quantize_int8, _multiply, 1),
+    "nf4": Format(_quantize_nf4, _look_up, 0.5 + 4 / GROUP),
 }
 
 
-class NarrowLinear(nn.Module):
-    """Computes in its input's type, as Linear does."""
+class QuantizedLinear(nn.Module):
+    """A frozen linear layer in a format; it computes in its input's type, as Linear does."""
 
     def __init__(self, linear: Linear, kind: str, device: torch.device | str):
         super().__init__()
         self.in_features, self.out_features, self.kind = linear.in_features, linear.out_features, kind
-        parts = FORMATS[kind].narrow(linear.weight.detach().to(device).float())
-        rest = linear.weight.device
-        self.codes, self.scale = (nn.Parameter(part.to(rest), requires_grad=False) for part in parts)
+        parts = FORMATS[kind].quantize(linear.weight.detach().to(device).float())
+        home = linear.weight.device
+        self.codes, self.scale = (nn.Parameter(part.to(home), requires_grad=False) for part in parts)
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,33 +89,33 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None, kind: str) -> Tensor:
         ctx.save_for_backward(codes, scale)
-        ctx.kind, ctx.width, ctx.in_one = kind, x.shape[-1], x.is_contiguous()
-        weight = widened(codes, scale, kind, x.shape[-1]).to(x.dtype)
+        ctx.kind, ctx.width, ctx.is_contiguous = kind, x.shape[-1], x.is_contiguous()
+        weight = dequantize(codes, scale, kind, x.shape[-1]).to(x.dtype)
         return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        weight = widened(*ctx.saved_tensors, ctx.kind, ctx.width).to(grad.dtype)
-        return handed_on(grad, weight, ctx.in_one), None, None, None, None
+        weight = dequantize(*ctx.saved_tensors, ctx.kind, ctx.width).to(grad.dtype)
+        return input_gradient(grad, weight, ctx.is_contiguous), None, None, None, None
 
 
-def handed_on(grad: Tensor, weight: Tensor, in_one: bool) -> Tensor:
-    """What a layer's input hears, to the bit as from torch's own layer: it takes samples that do not lie in one piece
-    of memory one by one."""
-    if in_one or grad.ndim < 3:
+def input_gradient(grad: Tensor, weight: Tensor, is_contiguous: bool) -> Tensor:
+    """The gradient of a layer's input, to the bit as torch's own layer has it, which takes samples one by one where they do
+    not lie in one piece of memory."""
+    if is_contiguous or grad.ndim < 3:
         return (grad.flatten(0, -2) @ weight).unflatten(0, grad.shape[:-1])
     return grad @ weight.expand(len(grad), -1, -1)
 
 
-def widened(codes: Tensor, scale: Tensor, kind: str, width: int) -> Tensor:
-    """The weight (out, in) that it stands for, in fp32."""
-    return FORMATS[kind].widen(codes, scale).view(-1, width)
+def dequantize(codes: Tensor, scale: Tensor, kind: str, width: int) -> Tensor:
+    """The weight (out, in) that codes and scales stand for, in fp32."""
+    return FORMATS[kind].dequantize(codes, scale).view(-1, width)
 
 
 @torch.no_grad()
-def narrow_blocks(flux: nn.Module, kind: str, device: torch.device | str) -> None:
-    """In place, layer by layer, on the device; the result lies where the weights lay."""
+def quantize_blocks(flux: nn.Module, kind: str, device: torch.device | str) -> None:
+    """Quantize the blocks in place, layer by layer, on the device; the result lies where the weights lay."""
     for _, block in named_blocks(flux):
         for name, module in list(block.named_modules()):
             if isinstance(module, Linear) and module.weight.numel() % GROUP == 0:
-                block.set_submodule(name, NarrowLinear(module, kind, device))
+                block.set_submodule(name, QuantizedLinear(module, kind, device))

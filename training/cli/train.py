@@ -83,7 +83,7 @@ def _recipe_name(args: Namespace) -> str:
 
 def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Path, device: str) -> str:
     """Trains, and writes the report whatever happens; returns the paths of the result and of the report."""
-    from ..base.placement import settle
+    from ..base.placement import place_base
     from ..monitor.report import Report
     from ..monitor.stop_signal import StopSignals
     from ..monitor.terminal import ProgressLine
@@ -94,7 +94,7 @@ def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Pa
     progress = line.count if ranks.rank() == 0 else lambda *_: None
     with ranks.first_alone():
         inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], progress)
-    settle(inputs.host.flux, curriculum.settings, device)
+    place_base(inputs.host.flux, curriculum.settings, device)
     listeners = [*make_listeners(out, curriculum, line, report), signals]
     try:
         with signals.installed():
@@ -158,7 +158,7 @@ def train_subject(
 
 def make_listeners(out: Path, curriculum: Curriculum, line: "ProgressLine", report: "Report") -> "list[Listener]":
     """What follows a run; of several processes only the first one's are called."""
-    from ..memory_estimate import Memory
+    from ..memory_estimate import MemoryReport
     from ..monitor.log import Log
     from ..monitor.samples import Samples
     from ..monitor.tensorboard import TensorBoard
@@ -166,7 +166,7 @@ def make_listeners(out: Path, curriculum: Curriculum, line: "ProgressLine", repo
 
     return [
         Log(out),
-        Memory(line),
+        MemoryReport(line.say),
         Terminal(curriculum.stages, line),
         TensorBoard(out),
         Samples(out),

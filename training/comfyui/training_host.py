@@ -20,9 +20,9 @@ from ...prw.comfyui.check_host import check_flux, check_host
 from ...prw.comfyui.host import ComfyHost
 from ...prw.flux.blocks import RUN_BLOCK
 from ...prw.weaving import named_blocks
-from ..base.input_gradients import passing_gradients
+from ..base.input_gradients import pass_input_gradients
 from ..forward import run_checkpointed
-from ..memory_estimate import activations_of
+from ..memory_estimate import estimate_activations
 
 INTERRUPTS = (comfy.model_management.InterruptProcessingException,)
 """How the host breaks off what runs, in the middle of any layer."""
@@ -72,7 +72,7 @@ class TrainingHost(ComfyHost):
         self.room = memory
         self.load()
         before = comfy.model_management.in_training
-        with torch.inference_mode(False), torch.enable_grad(), passing_gradients(self.module, open_weight):
+        with torch.inference_mode(False), torch.enable_grad(), pass_input_gradients(self.module, open_weight):
             comfy.model_management.in_training = True
             try:
                 yield
@@ -97,7 +97,7 @@ class TrainingHost(ComfyHost):
         """About what training takes beside the model, for `samples` of so many tokens (source and text among them)."""
         # k and v, down and up: weight, gradient and the optimizer's two, in fp32
         experts = sum(1 for _ in named_blocks(self.module)) * 4 * self.module.hidden_size * rank * 4 * 4
-        return activations_of(self.module, samples * tokens, self.dtype, checkpointing) + experts
+        return estimate_activations(self.module, samples * tokens, self.dtype, checkpointing) + experts
 
 
 class FluxWithOptions:

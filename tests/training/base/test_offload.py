@@ -3,10 +3,10 @@
 import pytest
 import torch
 from cologen.prw.weaving import named_blocks
-from cologen.training.base.offload import AT_ONCE, VisitingLinear
-from cologen.training.base.placement import settle
+from cologen.training.base.offload import RESIDENT_BLOCKS, OffloadedLinear
+from cologen.training.base.placement import place_base
 from cologen.training.bench.training import count_saved_bytes
-from cologen.training.memory_estimate import needs
+from cologen.training.memory_estimate import estimate_memory
 from cologen.training.recipes.curriculum import Settings
 from tiny_run import SMALL, tiny_host, tiny_trainer
 
@@ -15,8 +15,8 @@ DEEP = dict(SMALL, depth=3, depth_single_blocks=3)
 
 def visiting(**settings):
     host = tiny_host(DEEP)
-    settle(host.flux, Settings(offload=True, **settings), "cpu")
-    (visits,) = {module.visits for module in host.flux.modules() if isinstance(module, VisitingLinear)}
+    place_base(host.flux, Settings(offload=True, **settings), "cpu")
+    (visits,) = {module.offloader for module in host.flux.modules() if isinstance(module, OffloadedLinear)}
     return host, visits
 
 
@@ -26,10 +26,10 @@ def visiting(**settings):
 def test_steps_are_those_of_a_base_on_the_device(checkpointing, narrow):
     host, _ = visiting(base_weights=narrow)
     other = tiny_host(DEEP)
-    settle(other.flux, Settings(base_weights=narrow), "cpu")
+    place_base(other.flux, Settings(base_weights=narrow), "cpu")
     ours, theirs = (tiny_trainer(each, checkpointing=checkpointing, micro=2) for each in (host, other))
     for _ in range(3):
-        assert ours.step() == theirs.step()
+        assert ours.train_iteration() == theirs.train_iteration()
     assert all(torch.equal(tensor, theirs.trained[name]) for name, tensor in ours.trained.items())
 
 
@@ -39,15 +39,15 @@ def test_outside_its_turn_a_block_has_nothing_on_the_device(checkpointing):
     resting = {
         p.data_ptr()
         for module in host.flux.modules()
-        if isinstance(module, VisitingLinear)
+        if isinstance(module, OffloadedLinear)
         for p in module.parameters()
     }
     alive, most = {}, []
-    usual = visits._bring
+    usual = visits._load
 
     def watched(place):
         usual(place)
-        for copies in visits.here[place].values():
+        for copies in visits.resident[place].values():
             for tensor in copies.values():
                 assert tensor.data_ptr() not in resting
                 alive.setdefault(place, []).append(
@@ -55,26 +55,26 @@ def test_outside_its_turn_a_block_has_nothing_on_the_device(checkpointing):
                 )
         most.append({known for known, refs in alive.items() if not all(ref.expired() for ref in refs)})
 
-    visits._bring = watched
+    visits._load = watched
     trainer = tiny_trainer(host, checkpointing=checkpointing)
     trainer.train_iteration()
     assert {place for some in most for place in some} == set(range(6))
-    assert max(map(len, most)) == AT_ONCE
+    assert max(map(len, most)) == RESIDENT_BLOCKS
 
 
 def test_autograd_keeps_none_of_its_weights():
     host, _ = visiting()
     plain = tiny_host(DEEP)
-    kept = [count_saved_bytes(tiny_trainer(each).step, each.flux) for each in (host, plain)]
+    kept = [count_saved_bytes(tiny_trainer(each).train_iteration, each.flux) for each in (host, plain)]
     assert kept[0] <= kept[1]
 
 
 def test_what_rests_is_not_counted_on_the_device():
     host, _ = visiting()
-    plain, found = needs(tiny_trainer(tiny_host(DEEP))), needs(tiny_trainer(host))
+    plain, found = estimate_memory(tiny_trainer(tiny_host(DEEP))), estimate_memory(tiny_trainer(host))
     layers = [sum(p.nbytes for n, p in b.named_parameters() if "norm" not in n) for _, b in named_blocks(host.flux)]
     assert sum(found.base.values()) == sum(plain.base.values()) - sum(layers)
-    assert found.visiting == AT_ONCE * max(layers) and plain.visiting == 0
+    assert found.streamed == RESIDENT_BLOCKS * max(layers) and plain.streamed == 0
 
 
 def test_a_base_is_not_shared_and_offloaded_at_once():

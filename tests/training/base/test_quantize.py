@@ -8,10 +8,10 @@ import torch
 from cologen.prw.flux.blocks import Linear
 from cologen.prw.weaving import named_blocks
 from cologen.training.base.compile import compile_blocks
-from cologen.training.base.placement import settle
-from cologen.training.base.quantize import FORMATS, NF4, NarrowLinear, narrow_blocks, widened
+from cologen.training.base.placement import place_base
+from cologen.training.base.quantize import FORMATS, NF4, QuantizedLinear, dequantize, quantize_blocks
 from cologen.training.bench.training import count_saved_bytes
-from cologen.training.memory_estimate import needs
+from cologen.training.memory_estimate import estimate_memory
 from cologen.training.recipes.curriculum import Settings
 from scipy.stats import norm
 from tiny_run import gradients, tiny_host, tiny_trainer
@@ -41,10 +41,10 @@ def test_numbers_become_the_nearest_of_their_format(kind):
     weight = torch.randn(5, 128, generator=torch.Generator().manual_seed(1))
     rows = weight.view(-1, 64) if kind == "nf4" else weight
     expected = torch.tensor([naive(kind, row) for row in rows.tolist()]).view_as(weight)
-    codes, scale = FORMATS[kind].narrow(weight)
-    assert torch.allclose(widened(codes, scale, kind, 128), expected, rtol=1e-5, atol=1e-7)
+    codes, scale = FORMATS[kind].quantize(weight)
+    assert torch.allclose(dequantize(codes, scale, kind, 128), expected, rtol=1e-5, atol=1e-7)
     assert codes.nbytes + scale.nbytes == pytest.approx(weight.numel() * FORMATS[kind].bytes + 4 * 5 * (kind != "nf4"))
-    assert not widened(*FORMATS[kind].narrow(torch.zeros(1, 64)), kind, 64).any()
+    assert not dequantize(*FORMATS[kind].quantize(torch.zeros(1, 64)), kind, 64).any()
 
 
 def test_nf4_has_the_quantiles_of_a_normal_distribution():
@@ -58,12 +58,12 @@ def test_nf4_has_the_quantiles_of_a_normal_distribution():
 def test_gradients_are_those_of_a_base_widened_by_hand(kind, checkpointing):
     narrow, wide = tiny_host(), tiny_host()
     whole = {name: copy.deepcopy(module) for name, module in narrow.flux.named_modules() if isinstance(module, Linear)}
-    settle(narrow.flux, Settings(base_weights=kind), "cpu")
-    found = {name: module for name, module in narrow.flux.named_modules() if isinstance(module, NarrowLinear)}
+    place_base(narrow.flux, Settings(base_weights=kind), "cpu")
+    found = {name: module for name, module in narrow.flux.named_modules() if isinstance(module, QuantizedLinear)}
     assert len(found) == 10 + 2 * 3 and all(name.split(".")[0].endswith("_blocks") for name in found)
     for name, module in found.items():
         weight = wide.flux.get_submodule(name).weight
-        weight.data = widened(module.codes, module.scale, kind, module.in_features)
+        weight.data = dequantize(module.codes, module.scale, kind, module.in_features)
         assert 0 < (weight - whole[name].weight).norm() / whole[name].weight.norm() < 0.15
     ours, theirs = (gradients(tiny_trainer(host, checkpointing=checkpointing)) for host in (narrow, wide))
     assert ours[1] == theirs[1]
@@ -74,8 +74,8 @@ def test_gradients_are_those_of_a_base_widened_by_hand(kind, checkpointing):
 
 def test_no_copy_of_the_weights_waits_for_the_gradient():
     narrow, plain = tiny_host(), tiny_host()
-    narrow_blocks(narrow.flux, "nf4", "cpu")
-    kept = [count_saved_bytes(tiny_trainer(host).step, host.flux) for host in (narrow, plain)]
+    quantize_blocks(narrow.flux, "nf4", "cpu")
+    kept = [count_saved_bytes(tiny_trainer(host).train_iteration, host.flux) for host in (narrow, plain)]
     assert kept[0] == kept[1]
 
 
@@ -85,13 +85,13 @@ def test_its_size_is_counted_and_it_compiles(kind):
     host = tiny_host()
     blocks = [p for _, block in named_blocks(host.flux) for p in block.parameters() if p.ndim == 2]
     numbers, rows = sum(p.numel() for p in blocks), sum(len(p) for p in blocks)
-    narrow_blocks(host.flux, kind, "cpu")
+    quantize_blocks(host.flux, kind, "cpu")
     trainer = tiny_trainer(host)
     codes = str(next(p for n, p in host.flux.named_parameters() if n.endswith("codes")).dtype).removeprefix("torch.")
-    assert needs(trainer).base[codes] == (numbers // 2 if kind == "nf4" else numbers)
+    assert estimate_memory(trainer).base[codes] == (numbers // 2 if kind == "nf4" else numbers)
     scales = sum(p.nbytes for n, p in host.flux.named_parameters() if n.endswith("scale") and "norm" not in n)
     assert scales == (numbers // 64 if kind == "nf4" else rows) * 4
     plain = trainer.train_iteration()
     again = tiny_trainer(host)
     compile_blocks(host.flux, "eager")
-    assert again.step().task == pytest.approx(plain.task, rel=1e-6)
+    assert again.train_iteration().task == pytest.approx(plain.task, rel=1e-6)
