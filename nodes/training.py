@@ -25,10 +25,10 @@ from ..training.recipes.curriculum import (
     Curriculum,
     Settings,
     Stage,
+    list_recipes,
     load_curriculum,
-    read_curriculum,
-    recipes,
-    scaled,
+    parse_curriculum,
+    scale_curriculum,
 )
 from .inputs.schema import TRAINING, FeaturesType, schema
 from .inputs.training import (
@@ -120,7 +120,7 @@ class CoLoGenTrainCurriculum(io.ComfyNode):
                     "recipe",
                     default="small",
                     multiline=True,
-                    tooltip=f"The name of a built-in recipe ({', '.join(recipes())}), or a recipe's own text in TOML.",
+                    tooltip=f"The name of a built-in recipe ({', '.join(list_recipes())}), or a recipe's own text in TOML.",
                 ),
                 io.Combo.Input(
                     "budget",
@@ -139,7 +139,7 @@ class CoLoGenTrainCurriculum(io.ComfyNode):
     def execute(
         cls, model, data: TrainingData, recipe: str, budget: str, run: str, run_seed: int, experts=None, **knobs
     ) -> io.NodeOutput:
-        curriculum = scaled(recipe_of(recipe), BUDGETS[budget])
+        curriculum = scale_curriculum(recipe_of(recipe), BUDGETS[budget])
         settings = replace(curriculum.settings, **chosen(Settings, knobs))
         longest = max(stage.iterations for stage in curriculum.stages)
         curriculum = replace(curriculum, settings=with_last_sample(settings, longest))
@@ -149,7 +149,7 @@ class CoLoGenTrainCurriculum(io.ComfyNode):
 def recipe_of(text: str) -> Curriculum:
     """Never a path, nor one within: a graph may come from anywhere."""
     name = text.strip()
-    found = load_curriculum(name) if name in recipes() else read_curriculum(text, "The recipe")
+    found = load_curriculum(name) if name in list_recipes() else parse_curriculum(text, "The recipe")
     settings = replace(found.settings, encoder=encoder_path(found.settings.encoder or VAE))
     return replace(found, settings=settings, encoders={})  # the graph's own encode
 

@@ -5,7 +5,7 @@ from cologen.prw.base_model import Base
 from cologen.prw.personalization.concept import Concept, ConceptInfo
 from cologen.training.comfyui.training_data import HostEncoders
 from cologen.training.listener import Listener
-from cologen.training.recipes.subject import subject_of
+from cologen.training.recipes.subject import make_subject_recipe
 from cologen.training.subject.trainer import init_concept
 from host_training import POOLED, TEXT, TinyVae
 from tiny import tiny_flux
@@ -26,7 +26,7 @@ class WordyClip:
 
 
 ENCODERS = HostEncoders(TinyVae(), WordyClip())
-RECIPE = subject_of({
+RECIPE = make_subject_recipe({
     **dict(rank=2, alpha=2.0, rate=3e-3, resolution=64, sample_every=0, validate_every=0, save_every=0, micro=2),
     "stages": [dict(name="subject", iterations=4, batch=3, replay=0.3)],
     "subject": dict(noun="dog", contexts=3),

@@ -14,7 +14,7 @@ from cologen.training.coredi.trainer import make_trainer
 from cologen.training.data.encoded.dataset import MemoryDataset
 from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
-from cologen.training.recipes.curriculum import curriculum_of
+from cologen.training.recipes.curriculum import make_curriculum
 from cologen.training.run import CurriculumRun
 from cologen.training.setup import build_run
 from cologen.training.stage_context import StageContext
@@ -55,7 +55,7 @@ def tiny_curriculum(iterations=5, stages=TASKS, batch=4, rho=0.8, veteran=0.5, r
     tables = [
         dict(name=name, iterations=iterations, batch=batch, rho=rho, veteran=veteran, replay=replay) for name in stages
     ]
-    return curriculum_of({**shared, "sample_every": 0, **settings, "stages": tables})
+    return make_curriculum({**shared, "sample_every": 0, **settings, "stages": tables})
 
 
 def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:

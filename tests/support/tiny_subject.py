@@ -8,7 +8,7 @@ import torch
 from cologen.prw.base_model import Base
 from cologen.prw.personalization.marked_prompt import MarkedTokens, remove_marks
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
-from cologen.training.recipes.subject import OWN, PRIOR, subject_of
+from cologen.training.recipes.subject import OWN, PRIOR, make_subject_recipe
 from cologen.training.subject.dataset import encode_photos
 from cologen.training.subject.run import SubjectRun
 from tiny_run import TinyEncoders, tiny_host, tiny_lessons
@@ -45,7 +45,7 @@ def recipe(iterations=6, batch=4, replay=0.0, subject=None, **settings):
     table = dict(
         noun="dog", caption="photo of a {}", contexts=3, **{"prompts": ["a dog there", "dog"], **(subject or {})}
     )
-    return subject_of({**shared, **settings, "stages": [stage], "subject": table})
+    return make_subject_recipe({**shared, **settings, "stages": [stage], "subject": table})
 
 
 def tiny_subject(out, wanted, host=None, listeners=(), seed=7, pictures=PICTURES) -> SubjectRun:

@@ -16,7 +16,7 @@ from pathlib import Path
 import support_path  # noqa: F401
 import torch
 from cologen.training.monitor.log import Log, read_log
-from cologen.training.recipes.read_recipe import parsed
+from cologen.training.recipes.read_recipe import parse_toml
 from tiny_run import tiny_curriculum, tiny_host, tiny_run
 
 
@@ -80,5 +80,5 @@ def main(kills: int, settings: dict, seed: int = 0) -> dict:
 
 
 if __name__ == "__main__":
-    given = parsed("\n".join(sys.argv[2:]))
+    given = parse_toml("\n".join(sys.argv[2:]))
     sys.stdout.write(json.dumps(main(int(sys.argv[1]), given)) + "\n")

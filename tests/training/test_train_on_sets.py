@@ -11,7 +11,7 @@ from cologen.training.data.encoded.dataset import load_dataset
 from cologen.training.data.sets import open_data_source
 from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.monitor.log import read_log
-from cologen.training.recipes.curriculum import load_curriculum, read_curriculum
+from cologen.training.recipes.curriculum import load_curriculum, parse_curriculum
 from cologen.training.setup.stage_data import StageDatasets, find_stage_data
 from cologen.training.toy.store import open_toy_encoders
 
@@ -80,8 +80,8 @@ def test_lessons_are_what_the_encoders_make_of_the_examples(there):
 
 
 def test_the_tables_are_part_of_what_a_run_is_of():
-    plain = read_curriculum(RECIPE, "a")
-    moved = read_curriculum(RECIPE, "a", ["data.mine.flip=0.0"])
+    plain = parse_curriculum(RECIPE, "a")
+    moved = parse_curriculum(RECIPE, "a", ["data.mine.flip=0.0"])
     assert moved.data["mine"] == {"set": "json-lines", "path": "mine", "flip": 0.0}
     assert fingerprint(plain, 0) != fingerprint(moved, 0)
 

@@ -6,7 +6,7 @@ from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
 from ...prw.files.atomic_write import atomic_write
-from ..recipes.curriculum import load_curriculum, recipes
+from ..recipes.curriculum import list_recipes, load_curriculum
 from . import data_cache
 from .arguments import choose_device, parse_positive
 
@@ -19,7 +19,7 @@ def add_commands(commands: _SubParsersAction) -> None:
         help="what the sets of a recipe give",
         description="Reads some of every set; a sheet of pictures a task.",
     )
-    check.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
+    check.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(list_recipes())}")
     check.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
     check.add_argument("--n", type=parse_positive, default=256, help="examples of each set")
     check.add_argument("--seed", type=int, default=0)

@@ -16,7 +16,7 @@ from ..distributed import ranks
 from ..encoders.protocol import Encoders
 from ..errors import RunStopped
 from ..monitor.terminal import ProgressLine
-from ..recipes.curriculum import Curriculum, Stage, load_curriculum, recipes
+from ..recipes.curriculum import Curriculum, Stage, list_recipes, load_curriculum
 from ..setup.stage_data import TOY, find_cache, open_stage_source
 from .arguments import choose_device
 
@@ -29,7 +29,7 @@ def add_commands(commands: _SubParsersAction) -> None:
         help="encode the sets of a recipe into shards that training reads",
         description="Pictures and words through the encoders. It can be stopped at any time; the same command goes on.",
     )
-    parser.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(recipes())}")
+    parser.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join(list_recipes())}")
     parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
     parser.add_argument("--out", type=Path, help="a folder, if the set's table names none as its cache")
     parser.add_argument("--shard-size", type=_shard_size, default=512, metavar="N", help="samples in a file; 512")

@@ -13,8 +13,8 @@ from ...prw.bank.bank import Bank
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
 from ..errors import RunStopped
-from ..recipes.curriculum import BUDGETS, SUBJECT, Curriculum, recipes, scaled
-from ..recipes.subject import SubjectRecipe, load_recipe, shortened
+from ..recipes.curriculum import BUDGETS, SUBJECT, Curriculum, list_recipes, scale_curriculum
+from ..recipes.subject import SubjectRecipe, load_recipe, scale_recipe
 from .arguments import choose_device
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def add_commands(commands: _SubParsersAction) -> None:
         help="train a bank, or one's own subject, by a recipe",
         description="Trains the stages of a recipe, or fine-tunes one's own subject. Ctrl-C saves; --resume goes on.",
     )
-    parser.add_argument("config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join([*recipes(), SUBJECT])}")
+    parser.add_argument(
+        "config", metavar="CONFIG", help=f"a TOML file, or one of {', '.join([*list_recipes(), SUBJECT])}"
+    )
     parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="a setting, or STAGE.FIELD=VALUE")
     parser.add_argument("--stage", default="", help="only this one: its name, or its number from 1")
     parser.add_argument("--budget", choices=list(BUDGETS), default="full", help="share of the recipe's iterations")
@@ -53,7 +55,7 @@ def parse_seed(text: str) -> int:
 
 def _train(args: Namespace) -> str:
     recipe, share = load_recipe(args.config, args.changes), BUDGETS[args.budget]
-    recipe = shortened(recipe, share) if isinstance(recipe, SubjectRecipe) else scaled(recipe, share)
+    recipe = scale_recipe(recipe, share) if isinstance(recipe, SubjectRecipe) else scale_curriculum(recipe, share)
     if isinstance(recipe, SubjectRecipe) and args.bank is not None:
         raise ValueError(f"--bank is {args.bank}, but a subject begins with no experts: leave it out.")
     only = find_stage(_curriculum_of(recipe), args.stage)

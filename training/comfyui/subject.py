@@ -41,7 +41,7 @@ def make_subject_datasets(
     datasets: dict[str, MemoryDataset] = {OWN: encode_photos(encoders, cropped[0], subject)}
     if recipe.stage.replay:
         datasets[PRIOR] = encode_prior(
-            encoders, {name: (picture, subject.told) for name, picture in cropped[1].items()}
+            encoders, {name: (picture, subject.prompt) for name, picture in cropped[1].items()}
         )
     return datasets
 

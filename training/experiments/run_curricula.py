@@ -19,7 +19,7 @@ from ..coredi.sampling import FeatureSampler
 from ..coredi.trainer import make_trainer
 from ..forward import weave
 from ..objective import count_usage
-from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scaled
+from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
 from ..run import CurriculumRun
 from ..sampling import sample_latents
 from ..setup.stage_data import StageDatasets, toy_data
@@ -41,7 +41,7 @@ class ExperimentRunner:
     def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
         self.out, self.count, self.say = out, count, say
         recipe = load_curriculum("toy")
-        self.curriculum = start_afresh(scaled(recipe, BUDGETS[budget]))
+        self.curriculum = start_afresh(scale_curriculum(recipe, BUDGETS[budget]))
         examples = shorten_recipe(build(ToyRecipe, recipe.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
         flux, self.encoders = open_set(SHIPPED)
         self.host = EmbeddedHost(flux, next(flux.parameters()).dtype)

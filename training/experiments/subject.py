@@ -31,7 +31,7 @@ from ..forward import EMBEDDED_CHECKPOINTING
 from ..listener import Listener
 from ..monitor.plots import Curve, draw_chart
 from ..recipes.curriculum import BUDGETS, SUBJECT
-from ..recipes.subject import SubjectRecipe, load_recipe, shortened
+from ..recipes.subject import SubjectRecipe, load_recipe, scale_recipe
 from ..sampling import SamplingSettings
 from ..subject.dataset import open_subject_datasets
 from ..subject.run import SubjectRun
@@ -88,7 +88,7 @@ class SubjectExperiment:
         self.out, self.count, self.say = out, count, say
         recipe = load_recipe(SUBJECT)
         assert isinstance(recipe, SubjectRecipe)
-        self.recipe = shortened(recipe, BUDGETS[budget])
+        self.recipe = scale_recipe(recipe, BUDGETS[budget])
         self.flux, self.encoders = open_set(SHIPPED)
         self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
 

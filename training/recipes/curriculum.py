@@ -13,11 +13,11 @@ from typing import Any
 from ...prw.config import FINAL, NAME
 from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ..schedules import SCHEDULES
-from .read_recipe import tables
+from .read_recipe import read_tables
 
 RECIPES = Path(__file__).parent
 SUBJECT = "subject"
-"""The one recipe among them that is no curriculum (subject/recipe.py)."""
+"""The one recipe among them that is no curriculum (subject.py)."""
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
 BASE_WEIGHTS = ("plain", "fp8", "int8", "nf4")
@@ -26,12 +26,14 @@ FEATURES = ("off", "auxiliary", "self", "coredi")
 
 @dataclass(frozen=True)
 class Stage:
-    """One expert's turn."""
+    """A step of the curriculum, which trains one expert: a table of a recipe."""
 
     name: str = ""
     """Of the expert, its router and, unless `task` says otherwise, its task."""
     task: str = ""
+    """A row of TASKS, or a name that the data has; empty: the stage's name."""
     data: tuple[str, ...] = ()
+    """Names of the sets that it trains on, of the recipe's [data]."""
     iterations: int = 1
     batch: int = 1
     """Samples an optimizer update sees, over all ranks and accumulation."""
@@ -48,9 +50,9 @@ class Stage:
     """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
     Empty: an expert of its own, as the paper's."""
     features: str = "off"
-    """What it learns besides, of an encoder's features of the target (features/training.py)."""
+    """How it learns an encoder's features of the target as well (training/coredi)."""
     along: tuple[str, ...] = ()
-    """Older experts that are trained along: co-training, what the paper compares its curriculum with."""
+    """Older experts that are trained as well: co-training, what the paper compares its curriculum with."""
 
     def __post_init__(self):
         if not self.name:
@@ -77,16 +79,21 @@ class Settings:
     """What all stages share: the keys at the top of a recipe."""
 
     rank: int = 128
+    """Of the experts' low-rank matrices."""
     alpha: float = 256.0
     """Of the experts: their residual is scaled by alpha / rank."""
     resolution: int = 512
+    """Side of the training pictures, in pixels."""
     optimizer: str = "adamw"
     rate: float = 1e-4
+    """Learning rate of experts."""
     router_rate: float = 1e-4
     schedule: str = "constant"
+    """How rates fall (training/schedules.py)."""
     warmup: int = 0
     """Iterations at a stage's start over which the rates rise."""
     weight_decay: float = 1e-3
+    """Of experts; routers have none."""
     clip: float = 1.0
     """Longest gradient; 0 does not clip."""
     ema: float = 0.0
@@ -96,7 +103,7 @@ class Settings:
     time_shift: float = 1.0
     """Above 1: more training near pure noise, where it is decided what goes where."""
     time_phases: int = 1
-    """Above 1: a stage begins near pure noise and goes on towards the picture in so many phases (pacing.py)."""
+    """Above 1: a stage begins near pure noise and goes on towards the picture in so many phases (timestep_curriculum.py)."""
     patience: int = 200
     """Iterations without a new low of the loss after which the next phase begins."""
     encoder: str = ""
@@ -106,7 +113,7 @@ class Settings:
     feature_weight: float = 0.1
     """Of their loss."""
     guidance: float = 1.0
-    """What a distilled base (dev) is told while it trains, and its source always."""
+    """For a distilled base (dev) while it trains, and for the source always."""
     noise_end: float = 1.0
     """From this part of a stage on the router's noise fades to 0, so that usage stays what it was when it is gone."""
     micro: int = 0
@@ -122,13 +129,15 @@ class Settings:
     shard: bool = False
     """Several processes share the frozen base's blocks (FSDP2) instead of having them each."""
     offload: bool = False
-    """The base's blocks rest in the machine's memory; each comes to the device for its turn."""
+    """The base's blocks stay in host memory; each is copied to the device when it computes."""
     save_every: int = 500
+    """Iterations between checkpoints, and one at a stage's end; 0: none, unless the run is stopped."""
     keep: int = 2
     """Checkpoints that are kept."""
     validate_every: int = 500
     sample_every: int = 1000
     sample_steps: int = 20
+    """Sampler steps of a sample picture."""
 
     def __post_init__(self):
         for name, options in (
@@ -168,6 +177,8 @@ BUDGETS = {"tiny": 0.01, "small": 0.1, "full": 1.0}
 
 @dataclass(frozen=True)
 class Curriculum:
+    """A recipe: settings, stages in their order, and where base and data come from."""
+
     settings: Settings
     stages: tuple[Stage, ...]
     base: str = ""
@@ -190,18 +201,19 @@ class Curriculum:
         return tuple(names[: names.index(stage) + 1])
 
 
-def recipes() -> list[str]:
+def list_recipes() -> list[str]:
+    """List the built-in curricula by name."""
     return sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != SUBJECT)
 
 
 def load_curriculum(name: str | os.PathLike, changes: Sequence[str] = ()) -> Curriculum:
-    """A TOML file, or a built-in recipe by its name; a sixth stage is a sixth table. `changes`: recipe_text.py."""
-    path = recipe_path(name)
-    return read_curriculum(path.read_text(encoding="utf-8"), path.name, changes)
+    """Load a TOML file, or a built-in recipe by its name; a sixth stage is a sixth table. `changes`: read_recipe.py."""
+    path = find_recipe(name)
+    return parse_curriculum(path.read_text(encoding="utf-8"), path.name, changes)
 
 
-def recipe_path(name: str | os.PathLike) -> Path:
-    path, known = Path(name), [*recipes(), SUBJECT]
+def find_recipe(name: str | os.PathLike) -> Path:
+    path, known = Path(name), [*list_recipes(), SUBJECT]
     if str(name) in known or (not path.exists() and str(name).removesuffix(".toml") in known):
         path = RECIPES / f"{str(name).removesuffix('.toml')}.toml"
     if not path.is_file():
@@ -209,18 +221,18 @@ def recipe_path(name: str | os.PathLike) -> Path:
     return path
 
 
-def read_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curriculum:
-    """A recipe's text; `name` is for the sentence, if it cannot be used."""
+def parse_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curriculum:
+    """Parse a recipe's text; `name` is for the sentence, if it cannot be used."""
     try:
-        return curriculum_of(tables(text, changes))
+        return make_curriculum(read_tables(text, changes))
     except ValueError as error:
         raise ValueError(f"{name} cannot be used: {error}.") from None
 
 
-def curriculum_of(data: dict[str, Any]) -> Curriculum:
+def make_curriculum(data: dict[str, Any]) -> Curriculum:
     shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy", "data", "encoders")}
-    found = check_type("stages", data.get("stages", []), list)
-    stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(found))
+    tables = check_type("stages", data.get("stages", []), list)
+    stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(tables))
     base, toy = check_type("base", data.get("base", ""), str), check_type("toy", data.get("toy", {}), dict)
     sets = {
         name: check_type(f"data.{name}", table, dict)
@@ -230,7 +242,7 @@ def curriculum_of(data: dict[str, Any]) -> Curriculum:
     return Curriculum(build(Settings, shared, "the recipe"), stages, base, toy, sets, encoders)
 
 
-def scaled(curriculum: Curriculum, share: float) -> Curriculum:
-    """The same curriculum with a share of its iterations, at least one a stage."""
+def scale_curriculum(curriculum: Curriculum, share: float) -> Curriculum:
+    """Scale a curriculum to a share of its iterations, at least one a stage."""
     stages = [replace(stage, iterations=max(1, round(stage.iterations * share))) for stage in curriculum.stages]
     return replace(curriculum, stages=tuple(stages))

@@ -1,5 +1,5 @@
-"""A recipe's text as tables, with changes from the terminal: put in before anything is checked, they are as strictly
-typed as the recipe's own lines."""
+"""Reads a recipe's text as tables, with changes from the terminal: they are put in before anything is checked, so they are
+as strictly typed as the recipe's own lines."""
 
 import sys
 from collections.abc import Sequence
@@ -8,20 +8,22 @@ from typing import Any
 from ...prw.files.validate import check_type, shorten
 
 
-def tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """`changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE (or toy.KEY=VALUE, encoders.KEY=VALUE, subject.KEY=VALUE
-    where the recipe has a [subject], data.SET.KEY=VALUE) for a line of a table."""
-    data = parsed(text)
+def read_tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Parse a recipe; `changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE for a line of a table.
+
+    Other tables are toy, encoders, subject where the recipe has it, and data.SET.
+    """
+    data = parse_toml(text)
     for change in changes:
         name, sign, value = change.partition("=")
         where, dot, key = name.rpartition(".")
         if not (sign and key) or bool(dot) != bool(where):
             raise ValueError(f"{shorten(change)!r} is no change, expected setting=value or stage.field=value")
-        (table_of(data, where) if where else data)[key] = value_of(value)
+        (find_table(data, where) if where else data)[key] = parse_value(value)
     return data
 
 
-def table_of(data: dict[str, Any], where: str) -> dict[str, Any]:
+def find_table(data: dict[str, Any], where: str) -> dict[str, Any]:
     if where in ("toy", "encoders"):
         return check_type(where, data.setdefault(where, {}), dict)
     if where in data and where == "subject":
@@ -35,15 +37,15 @@ def table_of(data: dict[str, Any], where: str) -> dict[str, Any]:
     return stages[names.index(where)]
 
 
-def value_of(text: str) -> Any:
-    """As TOML has it; words need no quotes."""
+def parse_value(text: str) -> Any:
+    """Parse a value as TOML has it; words need no quotes."""
     try:
-        return parsed(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except ValueError:
         return text
 
 
-def parsed(text: str) -> dict[str, Any]:
+def parse_toml(text: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):  # here, for the pack must load where tomli is missing
         import tomllib
     else:

@@ -1,7 +1,7 @@
 """A recipe for one's own subject: a curriculum of one stage, and a table [subject] with what is special about it.
 
-The stage is named like the concept; its `replay` is the share of prior preservation: pictures of the class, told
-plainly.
+The stage is named like the concept; its `replay` is the share of prior preservation: pictures of the class with plain
+prompts.
 """
 
 import os
@@ -10,21 +10,23 @@ from typing import Any
 
 from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ...prw.personalization.concept import BLOCK_KINDS
-from .curriculum import SUBJECT, Curriculum, Stage, curriculum_of, recipe_path, scaled
-from .read_recipe import tables
+from .curriculum import SUBJECT, Curriculum, Stage, find_recipe, make_curriculum, scale_curriculum
+from .read_recipe import read_tables
 
 OWN, PRIOR = "photos", "prior"
-"""The tasks of its lessons."""
+"""The tasks of its datasets."""
 SLOT = "{}"
 """Stands for the noun in a caption."""
 
 
 @dataclass(frozen=True)
 class Subject:
+    """The table [subject]."""
+
     noun: str = "thing"
     """The class, as a prompt says it."""
     caption: str = "photo of a {}"
-    """What the photos are told with; the context vectors begin as its other words."""
+    """The photos' prompt; the context vectors begin as its other words."""
     photos: str = ""
     """A folder; empty: the built-in world's own."""
     prior: str = ""
@@ -32,14 +34,17 @@ class Subject:
     ico: bool = True
     """Image-specific context optimisation: vectors for each photo's own place, pose and light, thrown away in the end."""
     tokens: int = 2
+    """Vectors of the concept."""
     contexts: int = 4
+    """Vectors of each photo."""
     token_rate: float = 1.0
     """Of the concept's vectors, in units of `rate`."""
     context_rate: float = 10.0
+    """Of the photos' vectors, in units of `rate`."""
     where: str = "all"
-    """Whose keys and values are bent: "text" (of the double blocks' text alone) or "all" (and the single blocks')."""
+    """Whose keys and values have low-rank weights: "text" (the double blocks' text alone) or "all" (and the single blocks')."""
     prompts: tuple[str, ...] = ()
-    """What samples show."""
+    """Prompts of the sample pictures."""
 
     def __post_init__(self):
         if not self.noun.strip() or set("[]{}") & set(self.noun):
@@ -53,11 +58,12 @@ class Subject:
         check_choice("subject.where", self.where, tuple(BLOCK_KINDS))
 
     @property
-    def told(self) -> str:
+    def prompt(self) -> str:
         return self.caption.replace(SLOT, self.noun)
 
     @property
-    def marked(self) -> str:
+    def marked_prompt(self) -> str:
+        """With the noun in brackets, as find_words reads it."""
         return self.caption.replace(SLOT, f"[{self.noun}]")
 
 
@@ -79,25 +85,25 @@ class SubjectRecipe:
         return self.curriculum.stages[0]
 
 
-def subject_of(data: dict[str, Any]) -> SubjectRecipe:
-    """From a recipe's tables."""
+def make_subject_recipe(data: dict[str, Any]) -> SubjectRecipe:
+    """Make one from a recipe's tables."""
     rest = {"text_drop": 0.0, **{key: value for key, value in data.items() if key != SUBJECT}}
     rest["stages"] = [
         {"task": OWN, **check_type("stages", table, dict)}
         for table in check_type("stages", rest.get("stages", []), list)
     ]
-    return SubjectRecipe(curriculum_of(rest), build(Subject, data[SUBJECT], SUBJECT))
+    return SubjectRecipe(make_curriculum(rest), build(Subject, data[SUBJECT], SUBJECT))
 
 
 def load_recipe(name: str | os.PathLike, changes: tuple[str, ...] = ()) -> Curriculum | SubjectRecipe:
-    """A TOML file, or a built-in recipe by its name: of a curriculum, or of one's own subject."""
-    path = recipe_path(name)
+    """Load a TOML file, or a built-in recipe by its name: of a curriculum, or of one's own subject."""
+    path = find_recipe(name)
     try:
-        data = tables(path.read_text(encoding="utf-8"), changes)
-        return subject_of(data) if SUBJECT in data else curriculum_of(data)
+        data = read_tables(path.read_text(encoding="utf-8"), changes)
+        return make_subject_recipe(data) if SUBJECT in data else make_curriculum(data)
     except ValueError as error:
         raise ValueError(f"{path.name} cannot be used: {error}.") from None
 
 
-def shortened(recipe: SubjectRecipe, share: float) -> SubjectRecipe:
-    return replace(recipe, curriculum=scaled(recipe.curriculum, share))
+def scale_recipe(recipe: SubjectRecipe, share: float) -> SubjectRecipe:
+    return replace(recipe, curriculum=scale_curriculum(recipe.curriculum, share))

@@ -34,11 +34,11 @@ def encode_photos(encoders: Encoders, pictures: Mapping[str, np.ndarray], subjec
         raise ValueError("The subject has no photos, expected 3 to 10: give some.")
     with torch.no_grad():
         target = encoders.encode(list(pictures.values()))
-        context, _ = encoders.encode_prompts([subject.noun if subject.ico else subject.told])
-        _, pooled = encoders.encode_prompts([subject.told])
+        context, _ = encoders.encode_prompts([subject.noun if subject.ico else subject.prompt])
+        _, pooled = encoders.encode_prompts([subject.prompt])
     ids = tuple(f"{name} {hash_picture(picture)}" for name, picture in pictures.items())
     texts = (part.expand(len(ids), *part.shape[1:]) for part in (context, pooled))
-    samples = EncodedSamples(ids, (subject.told,) * len(ids), target, target, *texts)
+    samples = EncodedSamples(ids, (subject.prompt,) * len(ids), target, target, *texts)
     return MemoryDataset(OWN, samples, val_count=0)
 
 
@@ -106,7 +106,10 @@ def init_vectors(encoders: Encoders, subject: Subject, count: int, seed: int) ->
     has none, the one that an encoder leaves behind a prompt.
     """
     generator = torch.Generator().manual_seed(seed)
-    words, rows = encoders.find_words(subject.marked), encoders.encode_prompts([subject.told])[0][0].float().cpu()
+    words, rows = (
+        encoders.find_words(subject.marked_prompt),
+        encoders.encode_prompts([subject.prompt])[0][0].float().cpu(),
+    )
     others = [row for row in range(words.prompt_length) if row not in words.noun] or [-1]
     concept = repeat_with_noise(rows[list(words.noun)], (subject.tokens,), generator)
     return concept, repeat_with_noise(rows[others], (count, subject.contexts), generator)

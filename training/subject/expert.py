@@ -35,9 +35,9 @@ def make_photo_pairs(encoders: Encoders, photos: EncodedSamples, subject: Subjec
         )
     sources, targets = (list(part) for part in zip(*permutations(range(len(photos)), 2)))
     with torch.no_grad():
-        texts = [part.expand(len(targets), *part.shape[1:]) for part in encoders.encode_prompts([subject.told])]
+        texts = [part.expand(len(targets), *part.shape[1:]) for part in encoders.encode_prompts([subject.prompt])]
     ids = tuple(f"{photos.ids[target]} from {photos.ids[source]}" for source, target in zip(sources, targets))
-    prompts = (subject.told,) * len(ids)
+    prompts = (subject.prompt,) * len(ids)
     samples = EncodedSamples(ids, prompts, photos.target[targets], photos.target[sources], *texts)
     return MemoryDataset(SUBJECT, samples, val_count=0)
 

@@ -97,7 +97,7 @@ class SubjectRun(Run):
     def sample_prompts(self, trainer: SubjectTrainer) -> torch.Tensor:
         """Sample latents, as the VAE gives them, for each of the recipe's prompts."""
         settings, device = trainer.settings, trainer.device
-        prompts = self.recipe.subject.prompts or (self.recipe.subject.told,)
+        prompts = self.recipe.subject.prompts or (self.recipe.subject.prompt,)
         context, pooled = (part.to(device) for part in self.encoders.encode_prompts(list(prompts)))
         context, _ = insert_vectors(context, None, trainer.weights.exported[TOKENS])
         one = read_all(self.datasets[OWN]).target[:1]

@@ -27,7 +27,7 @@ from cologen.training.monitor.samples import Samples, find_latest
 from cologen.training.monitor.tensorboard import TensorBoard
 from cologen.training.monitor.terminal import ProgressLine, Terminal
 from cologen.training.recipes.curriculum import load_curriculum
-from cologen.training.recipes.read_recipe import tables
+from cologen.training.recipes.read_recipe import read_tables
 from cologen.training.setup import build_run
 from pack import ROOT
 from PIL import Image
@@ -123,7 +123,7 @@ def test_changes_may_stand_anywhere_and_are_as_good_as_lines_of_the_recipe(capsy
 
 def test_a_change_is_read_as_toml_and_words_need_no_quotes():
     changes = ["optimizer=prodigy", 'schedule="cosine"', "a.data=['x', 'y']", "micro=3", "toy.n=1", "base=a b"]
-    data = tables('[[stages]]\nname = "a"\n', changes)
+    data = read_tables('[[stages]]\nname = "a"\n', changes)
     stage = {"name": "a", "data": ["x", "y"]}
     expected = dict(optimizer="prodigy", schedule="cosine", micro=3, toy={"n": 1}, base="a b", stages=[stage])
     assert data == expected

@@ -2,7 +2,7 @@
 
 import pytest
 from cologen.prw.tasks import TASKS
-from cologen.training.recipes.curriculum import load_curriculum, recipes
+from cologen.training.recipes.curriculum import list_recipes, load_curriculum
 
 # the paper's Table 1 and section 4.1: iterations, batch, rho, alpha of eq. 9
 PAPER = {
@@ -21,7 +21,7 @@ def test_the_papers_recipe_holds_the_papers_numbers():
     assert (paper.settings.rank, paper.settings.alpha, paper.settings.rate) == (128, 256, 1e-4)
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_trains_the_tasks_in_the_papers_order(name):
     recipe = load_curriculum(name)
     assert [stage.task for stage in recipe.stages] == list(TASKS)

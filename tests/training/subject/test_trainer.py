@@ -12,7 +12,7 @@ from cologen.prw.personalization.marked_prompt import MarkedTokens
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.errors import RunStopped
 from cologen.training.monitor.log import Log, read_log
-from cologen.training.recipes.subject import OWN, PRIOR, load_recipe, subject_of
+from cologen.training.recipes.subject import OWN, PRIOR, load_recipe, make_subject_recipe
 from cologen.training.subject.dataset import encode_prior
 from cologen.training.subject.expert import make_expert_name
 from cologen.training.subject.trainer import CONTEXTS
@@ -220,7 +220,7 @@ BAD = [
 def test_a_recipe_that_cannot_be_is_a_sentence(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         shared = dict(stages=[dict(name="mine")], subject={"noun": "dog", **changes.pop("subject", {})})
-        subject_of({**shared, **changes})
+        make_subject_recipe({**shared, **changes})
 
 
 def test_two_stages_are_one_too_many(tmp_path):
