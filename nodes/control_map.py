@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.fit_image import as_bytes, rgb
+from ..prw.fit_image import to_bytes, to_rgb
 from ..training.comfyui.map_models import AUTO, Draw, find_map_model, list_map_models, open_map_model, read_model_stamp
 from ..training.data.tasks.canny import HIGH, LOW, canny
 from ..training.data.tasks.control import MAP_DRAWERS
@@ -69,7 +69,7 @@ class CoLoGenControlMap(io.ComfyNode):
         cls, image: Tensor, kind: str, model: str, low_threshold: float, high_threshold: float
     ) -> io.NodeOutput:
         draw, maps = drawer(kind, model, low_threshold, high_threshold), []
-        pictures = as_bytes(rgb(image))
+        pictures = to_bytes(to_rgb(image))
         progress = comfy.utils.ProgressBar(len(pictures))
         for picture in pictures:
             comfy.model_management.throw_exception_if_processing_interrupted()

@@ -11,7 +11,7 @@ import numpy as np
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.fit_image import rgb
+from ..prw.fit_image import to_rgb
 from ..training.evaluation.case import Case
 from ..training.evaluation.measure import Score, measure
 from ..training.evaluation.metrics import METRICS, Answer
@@ -93,7 +93,9 @@ class CoLoGenEvaluate(io.ComfyNode):
 
 def pictures_of(batches: Sequence[Tensor] | None) -> list[np.ndarray]:
     return [
-        (picture * 255).round().clamp(0, 255).byte().cpu().numpy() for batch in batches or () for picture in rgb(batch)
+        (picture * 255).round().clamp(0, 255).byte().cpu().numpy()
+        for batch in batches or ()
+        for picture in to_rgb(batch)
     ]
 
 

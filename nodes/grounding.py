@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_task_source, check_clip
-from ..prw.fit_image import as_bytes, rgb, stretched
+from ..prw.fit_image import resize_bicubic, to_bytes, to_rgb
 from ..training.data.tasks.ground import COLOURS, FORMS
 from ..training.data.tasks.read_grounding import Answer, draw_answer, read_answer
 from ..training.toy.scene import MARKERS
@@ -123,8 +123,8 @@ class CoLoGenReadGrounding(io.ComfyNode):
 
 def _pixels(image: Tensor, size=None) -> np.ndarray:
     """IMAGE to bytes (batch, height, width, 3), perhaps resized."""
-    image = rgb(image)
-    return as_bytes(image if size is None else stretched(image, size))
+    image = to_rgb(image)
+    return to_bytes(image if size is None else resize_bicubic(image, size))
 
 
 def told_of(answer: Answer) -> str:

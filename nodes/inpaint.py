@@ -9,7 +9,7 @@ from torch import Tensor
 from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_sources, make_empty_latent, make_source
 from ..prw.comfyui.masks import reshape_mask, resize_mask
-from ..prw.fit_image import keep, rgb, stretched
+from ..prw.fit_image import limit_size, resize_bicubic, to_rgb
 from .inputs.schema import schema
 from .inputs.tasks import TASK_NODES, both, latent, prompts, rest
 
@@ -58,7 +58,7 @@ class CoLoGenInpaint(io.ComfyNode):
         experts: Bank | None = None,
     ):
         options = options or SourceOptions()
-        image = keep(rgb(image), options.size)
+        image = limit_size(to_rgb(image), options.size)
         hole = grown(resize_mask(reshape_mask(mask, len(image)), image.shape[1:3]), grow)
         if not hole.any():
             raise ValueError("The mask is empty, expected some white: paint what shall be new in the mask editor.")
@@ -95,12 +95,12 @@ class CoLoGenPasteBack(io.ComfyNode):
 
     @classmethod
     def execute(cls, drawn: Tensor, original: Tensor, mask: Tensor, grow: int, feather: int) -> io.NodeOutput:
-        original = rgb(original)
+        original = to_rgb(original)
         size = original.shape[1:3]
         larger = max(1.0, size[0] / drawn.shape[1])  # than what CoLoGen Inpaint grew its hole in
         hole = grown(resize_mask(reshape_mask(mask, len(original)), size), round(grow * larger))
         weight = feathered(hole, feather)[..., None].to(original.device)
-        drawn = stretched(rgb(drawn), size)
+        drawn = resize_bicubic(to_rgb(drawn), size)
         if len(drawn) % len(original):
             raise ValueError(
                 f"There are {len(drawn)} drawn pictures for {len(original)} originals, expected a multiple: draw as many for each."

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_sources, add_task_source, make_source
 from ..prw.comfyui.masks import reshape_mask, resize_mask
-from ..prw.fit_image import rgb
+from ..prw.fit_image import to_rgb
 from .inputs.schema import schema
 from .inputs.tasks import TASK_NODES, both, latent, prompts, rest
 
@@ -115,7 +115,7 @@ class CoLoGenSubject(io.ComfyNode):
         options: SourceOptions | None = None,
         experts: Bank | None = None,
     ):
-        image = rgb(image) if mask is None else cut_out(rgb(image), reshape_mask(mask, len(image)))
+        image = to_rgb(image) if mask is None else cut_out(to_rgb(image), reshape_mask(mask, len(image)))
         source = make_source(vae, image, "subject", options or SourceOptions(), experts)
         return io.NodeOutput(*add_sources(positive, negative, source))
 

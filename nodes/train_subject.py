@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..prw.fit_image import as_bytes, rgb
+from ..prw.fit_image import to_bytes, to_rgb
 from ..prw.personalization.concept import BLOCK_KINDS
 from ..training.comfyui.folders import SUBJECT, run_folder
 from ..training.comfyui.progress import Watch
@@ -111,7 +111,7 @@ class CoLoGenTrainSubject(io.ComfyNode):
 
 def pictures(images: list) -> list[np.ndarray]:
     """Of IMAGE batches of any sizes."""
-    return [picture for image in images for picture in as_bytes(rgb(image))]
+    return [picture for image in images for picture in to_bytes(to_rgb(image))]
 
 
 def recipe_of(knobs: dict[str, Any], preserved: bool) -> SubjectRecipe:

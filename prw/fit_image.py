@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-GRID = 16
-"""Pixels a token covers: sizes are rounded to it, because FLUX would fill up the rest by wrapping round."""
-HOLES = {"": 128 / 255, "black": 0.0}
-"""What a hole is filled with: the paper's grey, or another colour that imported experts know."""
+TOKEN_PIXELS = 16
+"""A side of what a token covers: sizes are rounded to it, because FLUX would fill up the rest by wrapping round."""
+HOLE_VALUES = {"": 128 / 255, "black": 0.0}
+"""What holes are filled with: the paper's grey, or another colour that imported experts were trained with."""
 
 
-def rgb(image: Tensor) -> Tensor:
-    """IMAGE (batch, height, width, channels) without alpha, grey as three equal channels."""
+def to_rgb(image: Tensor) -> Tensor:
+    """Drops the alpha of an IMAGE (batch, height, width, channels); grey becomes three equal channels."""
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(
             f"The image has shape {tuple(image.shape)}, expected (batch, height, width, 3): connect a picture."
@@ -24,15 +24,17 @@ def rgb(image: Tensor) -> Tensor:
     return image if image.shape[-1] == 3 else image[..., :1].expand(-1, -1, -1, 3)
 
 
-def keep(image: Tensor, longest: int) -> Tensor:
-    """Its own shape, at most `longest` pixels a side (0: any)."""
+def limit_size(image: Tensor, longest: int) -> Tensor:
+    """Shrinks an image to at most `longest` pixels a side (0: any); its shape stays."""
     height, width = image.shape[1:3]
     scale = min(1.0, longest / max(height, width)) if longest else 1.0
-    return stretched(image, [max(GRID, round(side * scale / GRID) * GRID) for side in (height, width)])
+    return resize_bicubic(
+        image, [max(TOKEN_PIXELS, round(side * scale / TOKEN_PIXELS) * TOKEN_PIXELS) for side in (height, width)]
+    )
 
 
-def stretched(image: Tensor, size: Sequence[int]) -> Tensor:
-    """To a height and width, bicubic; of that size already, it stays as it is."""
+def resize_bicubic(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes to a height and width; an image of that size stays as it is."""
     if list(image.shape[1:3]) == list(size):
         return image
     resized = F.interpolate(image.movedim(-1, 1), tuple(size), mode="bicubic", antialias=True)
@@ -40,38 +42,41 @@ def stretched(image: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def stretch(image: Tensor, side: int) -> Tensor:
-    """A square, whatever its shape was."""
-    return lanczos(image, side, side)
+    """Stretches an image to a square."""
+    return resize_lanczos(image, side, side)
 
 
 def pad(image: Tensor, side: int) -> Tensor:
-    """In the middle of a square of mid-grey, as large as it goes."""
-    height, width = (max(GRID, int(x * side / max(image.shape[1:3])) // GRID * GRID) for x in image.shape[1:3])
+    """Puts an image in the middle of a square of mid-grey, as large as it goes."""
+    height, width = (
+        max(TOKEN_PIXELS, int(x * side / max(image.shape[1:3])) // TOKEN_PIXELS * TOKEN_PIXELS)
+        for x in image.shape[1:3]
+    )
     square = image.new_full((len(image), side, side, image.shape[-1]), 0.5)
     top, left = (side - height) // 2, (side - width) // 2
-    square[:, top : top + height, left : left + width] = lanczos(image, height, width)
+    square[:, top : top + height, left : left + width] = resize_lanczos(image, height, width)
     return square
 
 
-FIT: dict[str, Callable[[Tensor, int], Tensor]] = {"": keep, "stretch": stretch, "pad": pad}
-FITS = tuple(FIT)
+FIT_IMAGE: dict[str, Callable[[Tensor, int], Tensor]] = {"": limit_size, "stretch": stretch, "pad": pad}
+"""How a picture becomes a source, by SourceFormat.fit; the number is the longest side or the square's."""
 
 
-def as_bytes(image: Tensor) -> np.ndarray:
-    """IMAGE as pictures are kept on disk: 0 to 255."""
+def to_bytes(image: Tensor) -> np.ndarray:
+    """An IMAGE's values as 0 to 255, as pictures are stored."""
     return image.float().clamp(0, 1).mul_(255).round_().byte().cpu().numpy()
 
 
-def lanczos(image: Tensor, height: int, width: int) -> Tensor:
-    """Pillow's, on bytes, which is what the imported experts were trained on."""
+def resize_lanczos(image: Tensor, height: int, width: int) -> Tensor:
+    """Resizes by Pillow, on bytes, which is what the imported experts were trained on."""
     resized = [
         np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
-        for picture in as_bytes(image)
+        for picture in to_bytes(image)
     ]
     return torch.from_numpy(np.stack(resized)).to(image) / 255
 
 
-def filled(image: Tensor, hole: Tensor, colour: str) -> Tensor:
-    """The picture with HOLES' colour where the mask (batch or 1, height, width) is white; sizes may differ."""
+def fill_holes(image: Tensor, hole: Tensor, colour: str) -> Tensor:
+    """Fills an image with a colour of HOLE_VALUES where the mask (batch or 1, height, width) is white; sizes may differ."""
     mask = F.interpolate(hole[:, None].float(), image.shape[1:3], mode="nearest-exact")[:, 0, ..., None] > 0.5
-    return torch.where(mask.to(image.device), HOLES[colour], image)
+    return torch.where(mask.to(image.device), HOLE_VALUES[colour], image)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BELOW = 64
+TOKENS_BELOW = 64
 """Tokens down to where EasyControl lays its subjects: the height of a picture of 1024 pixels, whatever the target's."""
 
 
@@ -37,37 +37,37 @@ def token_grid(latent: Tensor, patch: int) -> tuple[int, int]:
     return -(-latent.shape[-2] // patch), -(-latent.shape[-1] // patch)
 
 
-def aligned(count: int, target: int, shift: float) -> Tensor:
-    """Stretched so that the picture covers the target's: pixel centres map to pixel centres, equal sizes to equal ids."""
+def place_aligned(count: int, target: int, shift: float) -> Tensor:
+    """Stretches so that the picture covers the target's: pixel centres map to pixel centres, equal sizes to equal ids."""
     return (torch.arange(count, dtype=torch.float64) + 0.5) * (target / count) - 0.5
 
 
-def shifted(count: int, target: int, shift: float) -> Tensor:
-    """Beside the target, by `shift` of its sizes."""
+def place_shifted(count: int, target: int, shift: float) -> Tensor:
+    """Places beside the target, by `shift` of its sizes."""
     return torch.arange(count) + shift * target
 
 
-def corner(count: int, target: int, shift: float) -> Tensor:
-    """Stretched from the first token's corner, as EasyControl does it."""
+def place_corner(count: int, target: int, shift: float) -> Tensor:
+    """Stretches from the first token's corner, as EasyControl does it."""
     return torch.arange(count, dtype=torch.float64) * (target / count)
 
 
-def below(count: int, target: int, shift: float) -> Tensor:
-    """Neither stretched nor beside: `shift` is in tokens."""
+def place_below(count: int, target: int, shift: float) -> Tensor:
+    """Moves by `shift` in tokens, unstretched."""
     return torch.arange(count) + shift
 
 
-def reference(count: int, target: int, shift: float) -> Tensor:
-    """At a place of its own on the first axis, as FLUX.2 was trained; rows and columns count from 0, unstretched."""
+def place_reference(count: int, target: int, shift: float) -> Tensor:
+    """Counts rows and columns from 0; the first axis tells references apart, as FLUX.2 was trained."""
     return torch.arange(count)
 
 
 POSITION: dict[str, Callable[[int, int, float], Tensor]] = {
-    "aligned": aligned,
-    "shifted": shifted,
-    "corner": corner,
-    "below": below,
-    "reference": reference,
+    "aligned": place_aligned,
+    "shifted": place_shifted,
+    "corner": place_corner,
+    "below": place_below,
+    "reference": place_reference,
 }
 """Tokens of the source and of the target along one axis, and a shift -> places, in steps of the target's grid."""
 
@@ -87,7 +87,7 @@ def source_ids(
     """
     if position == "reference":
         target = Grid(0.0, 0.0, 1.0, 1.0, rows, columns)
-    place, (down, right) = POSITION[position], (BELOW, 0.0) if position == "below" else shift
+    place, (down, right) = POSITION[position], (TOKENS_BELOW, 0.0) if position == "below" else shift
     ids = torch.zeros(rows, columns, axes)
     ids[..., 0] = reference_place if position == "reference" else 0
     ids[..., 1] = (target.y + target.step_y * place(rows, target.rows, down))[:, None]

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ...prw.fit_image import GRID
+from ...prw.fit_image import TOKEN_PIXELS
 from ...prw.source import PLACEMENTS, POSITIONS
 from .schema import advanced, slider
 
@@ -18,7 +18,7 @@ def how_knobs() -> list:
             default=1024,
             min=0,
             max=4096,
-            step=GRID,
+            step=TOKEN_PIXELS,
             tooltip="Shrinks the source to this longest side in pixels; 0 never. 512 costs a quarter of 1024.",
         ),
         io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..bank.bank import Bank
-from ..fit_image import FIT, filled, keep, rgb
+from ..fit_image import FIT_IMAGE, fill_holes, limit_size, to_rgb
 from ..flux.families import find_latent_family
 from ..select_experts import find_source_format
 from ..source import Routing, Source
@@ -66,11 +66,11 @@ def make_source(
         raise ValueError("There is no VAE, expected FLUX's (ae.safetensors): connect it from Load VAE or Load FLUX.")
     routing = options.make_routing(task)
     source_format = SourceFormat() if experts is None else find_source_format(experts.info, routing)
-    image = rgb(image)
+    image = to_rgb(image)
     if hole is not None:
-        image = filled(image, reshape_mask(hole, len(image)), source_format.hole)
+        image = fill_holes(image, reshape_mask(hole, len(image)), source_format.hole)
     return Source(
-        latent=vae.encode(FIT[source_format.fit](image, source_format.side or options.size)).detach().clone(),
+        latent=vae.encode(FIT_IMAGE[source_format.fit](image, source_format.side or options.size)).detach().clone(),
         routing=routing,
         strength=options.strength,
         start=options.start,
@@ -118,5 +118,5 @@ def add_task_source(
     """Both prompts with one source, and an empty LATENT of the source's size."""
     options = options or SourceOptions()
     source = make_source(vae, image, task, options, experts)
-    height, width = keep(rgb(image), options.size).shape[1:3]
+    height, width = limit_size(to_rgb(image), options.size).shape[1:3]
     return *add_sources(positive, negative, source), make_empty_latent(source, len(image), height, width)

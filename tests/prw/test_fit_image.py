@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cologen.prw.fit_image import filled, keep, pad, rgb, stretch
+from cologen.prw.fit_image import fill_holes, limit_size, pad, stretch, to_rgb
 from PIL import Image
 
 
@@ -20,7 +20,7 @@ from PIL import Image
 )
 def test_a_source_of_any_size_fits_the_token_grid(height, width, longest, expected):
     image = torch.rand(2, height, width, 4)
-    found = keep(rgb(image), longest)
+    found = limit_size(to_rgb(image), longest)
     assert found.shape == (2, *expected, 3)
     assert 0 <= found.min() and found.max() <= 1
     if expected == (height, width):
@@ -30,14 +30,14 @@ def test_a_source_of_any_size_fits_the_token_grid(height, width, longest, expect
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_grey_and_transparent_images_become_rgb(channels):
     image = torch.rand(1, 16, 16, channels).half()
-    found = keep(rgb(image), 0)
+    found = limit_size(to_rgb(image), 0)
     assert torch.equal(found, (image[..., :3] if channels >= 3 else image[..., :1].expand(-1, -1, -1, 3)).float())
 
 
 @pytest.mark.parametrize("shape", [(0, 16, 16, 3), (1, 0, 16, 3), (16, 16, 3), (1, 2, 16, 16, 3)])
 def test_images_of_other_shapes_are_a_sentence(shape):
     with pytest.raises(ValueError, match=r"The image has shape .* expected \(batch, height, width, 3\)"):
-        rgb(torch.zeros(shape))
+        to_rgb(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("height, width", [(40, 90), (90, 40), (64, 64)])
@@ -62,6 +62,6 @@ def test_holes_are_painted_where_the_mask_is_white():
     image, hole = torch.rand(2, 8, 8, 3), torch.zeros(1, 4, 4)
     hole[0, 1, 2] = 1
     for colour, value in (("", 128 / 255), ("black", 0.0)):
-        found = filled(image, hole, colour)
+        found = fill_holes(image, hole, colour)
         assert torch.equal(found[:, 2:4, 4:6], torch.full((2, 2, 2, 3), value))
         assert ((found != image).any(-1).sum(dim=(1, 2)) == 4).all()

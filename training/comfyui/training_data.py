@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...prw.fit_image import as_bytes
+from ...prw.fit_image import to_bytes
 from ...prw.flux.flux1 import LATENT_CHANNELS
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from ..data.encoded.dataset import MemoryDataset, choose_val_ids, concat_datasets, hold_out
@@ -75,7 +75,7 @@ class HostEncoders:
         with torch.inference_mode():
             pictures = self.vae.decode(latents)
         self.after()
-        return as_bytes(pictures)
+        return to_bytes(pictures)
 
 
 def copy_to_cpu(tensor: Tensor) -> Tensor:

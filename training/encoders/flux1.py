@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...prw.files.errors import FileError
 from ...prw.files.validate import build, check_choice, check_range, shorten
-from ...prw.fit_image import as_bytes
+from ...prw.fit_image import to_bytes
 from ...prw.flux.flux1 import LATENT_CHANNELS
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from ..find_host import find_host
@@ -102,7 +102,7 @@ class FluxEncoders:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
         pictures = self.vae.decode(latents.to(self.device, self.dtype)).sample.float()
-        return as_bytes((pictures.movedim(1, -1) + 1) / 2)
+        return to_bytes((pictures.movedim(1, -1) + 1) / 2)
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Encodes prompts of any length; behind shorter ones' tokens come zeros, as everywhere (samples.pad_context)."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ....prw.files.safe_file import SafeFile
-from ....prw.fit_image import keep
+from ....prw.fit_image import limit_size
 from .control import to_map
 
 BLOCKS = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))
@@ -59,7 +59,7 @@ class HedNetwork(nn.Module):
         return reduce(torch.add, maps)
 
     def forward(self, picture: np.ndarray) -> np.ndarray:
-        pixels = keep(torch.tensor(picture)[None] / 255, MAX_SIDE).movedim(-1, 1)  # (1, 3, height, width)
+        pixels = limit_size(torch.tensor(picture)[None] / 255, MAX_SIDE).movedim(-1, 1)  # (1, 3, height, width)
         edges = self.edges(pixels.to(self.norm.device) * 255)
         edges = F.interpolate(edges, picture.shape[:2], mode="bilinear", antialias=True)
         return to_map(edges.sigmoid()[0, 0].cpu())

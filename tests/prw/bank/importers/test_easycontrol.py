@@ -177,10 +177,10 @@ def test_a_listed_file_is_read_again_only_when_it_changes(tmp_path, monkeypatch)
 
 def test_a_file_is_known_by_its_first_64_kib(tmp_path):
     """So that a list of many large files needs little of each."""
-    from cologen.prw.bank.importers.easycontrol import LOOKED_AT, looks_like_easycontrol
+    from cologen.prw.bank.importers.easycontrol import HEADER_BYTES, looks_like_easycontrol
 
     save_file(random_file(double=19, single=38), tmp_path / "whole.safetensors")
-    beginning = (tmp_path / "whole.safetensors").read_bytes()[:LOOKED_AT]
+    beginning = (tmp_path / "whole.safetensors").read_bytes()[:HEADER_BYTES]
     (tmp_path / "cut.safetensors").write_bytes(beginning)
     assert looks_like_easycontrol(tmp_path / "cut.safetensors")
     (tmp_path / "other.safetensors").write_bytes(beginning.replace(b"_loras", b"_words"))
