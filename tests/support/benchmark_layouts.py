@@ -13,19 +13,19 @@ THINGS = [f"thing{i}" for i in range(21)]
 WORDS = "'a {{0}} {{1}} {place} {i}'.format(unique_token, class_token),"
 
 
-def drawn(seed: int, size=SIZE) -> np.ndarray:
+def draw_picture(seed: int, size=SIZE) -> np.ndarray:
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
-def png(pixels: np.ndarray) -> dict:
+def encode_png(pixels: np.ndarray) -> dict:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def parquet(path: Path, rows: list[dict]) -> None:
+def write_parquet(path: Path, rows: list[dict]) -> None:
     import pyarrow
     from pyarrow.parquet import write_table
 
@@ -40,7 +40,7 @@ def magicbrush(root: Path) -> None:
         for i, name in enumerate(names):
             path = root / "images" / number / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(drawn(int(number) + i)).save(path)
+            Image.fromarray(draw_picture(int(number) + i)).save(path)
         turns[number] = [
             {"input": a, "mask": f"{number}-mask{i}.png", "output": b, "instruction": f"edit {i} of {number}"}
             for i, (a, b) in enumerate(zip(names, names[1:]), 1)
@@ -53,10 +53,10 @@ def magicbrush(root: Path) -> None:
 def emuedit(root: Path) -> None:
     def row(seed: int) -> dict:
         words = dict(instruction=f"instruction {seed}", input_caption="before", output_caption=f"after {seed}")
-        return dict(image=png(drawn(seed)), task="add", split="test", idx=seed, hash=f"h{seed}", **words)
+        return dict(image=encode_png(draw_picture(seed)), task="add", split="test", idx=seed, hash=f"h{seed}", **words)
 
-    parquet(root / "data/test-00000-of-00001.parquet", [row(i) for i in range(3)])
-    parquet(root / "data/validation-00000-of-00001.parquet", [row(9)])
+    write_parquet(root / "data/test-00000-of-00001.parquet", [row(i) for i in range(3)])
+    write_parquet(root / "data/validation-00000-of-00001.parquet", [row(9)])
 
 
 def dreambench(root: Path) -> None:
@@ -71,19 +71,19 @@ def dreambench(root: Path) -> None:
     for i, name in enumerate(subjects):
         (root / "dataset" / name).mkdir()
         for j in range(2):
-            Image.fromarray(drawn(10 * i + j)).save(root / f"dataset/{name}/{j:02}.jpg", quality=95)
+            Image.fromarray(draw_picture(10 * i + j)).save(root / f"dataset/{name}/{j:02}.jpg", quality=95)
 
 
 def multigen(root: Path) -> None:
     def row(seed: int) -> dict:
-        depth = np.repeat(drawn(seed)[..., :1], 3, -1)
-        return dict(image=png(drawn(seed)), control_depth=png(depth), text=f"a picture {seed}")
+        depth = np.repeat(draw_picture(seed)[..., :1], 3, -1)
+        return dict(image=encode_png(draw_picture(seed)), control_depth=encode_png(depth), text=f"a picture {seed}")
 
-    parquet(root / "data/validation-00000-of-00002.parquet", [row(i) for i in range(9)])
-    parquet(root / "data/validation-00001-of-00002.parquet", [row(9)])
+    write_parquet(root / "data/validation-00000-of-00002.parquet", [row(i) for i in range(9)])
+    write_parquet(root / "data/validation-00001-of-00002.parquet", [row(9)])
 
 
-def labels(seed: int, classes: int, first: int) -> np.ndarray:
+def draw_labels(seed: int, classes: int, first: int) -> np.ndarray:
     return (
         np.random.default_rng(seed).integers(first, first + classes, (6, 8)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
     )
@@ -92,20 +92,20 @@ def labels(seed: int, classes: int, first: int) -> np.ndarray:
 def ade20k(root: Path) -> None:
     def row(seed: int) -> dict:
         words = dict(prompt=f"a room {seed}", detailed_prompt="a room, in detail", image_path="ADE_val_00000001.jpg")
-        maps = dict(control_seg=png(drawn(seed + 50)), seg_map=png(labels(seed, 4, 0)))
-        return dict(image=png(drawn(seed)), **maps, **words)
+        maps = dict(control_seg=encode_png(draw_picture(seed + 50)), seg_map=encode_png(draw_labels(seed, 4, 0)))
+        return dict(image=encode_png(draw_picture(seed)), **maps, **words)
 
-    parquet(root / "data/validation-00000-of-00001.parquet", [row(i) for i in range(2)])
+    write_parquet(root / "data/validation-00000-of-00001.parquet", [row(i) for i in range(2)])
 
 
 def cocostuff(root: Path) -> None:
     def row(seed: int) -> dict:
-        classes = labels(seed, 4, 0)
+        classes = draw_labels(seed, 4, 0)
         classes[:8, :8] = 255
-        maps = dict(control_seg=png(drawn(seed + 50)), panoptic_seg_map=classes.tolist())
-        return dict(image=png(drawn(seed)), **maps, prompt=f"a street {seed}")
+        maps = dict(control_seg=encode_png(draw_picture(seed + 50)), panoptic_seg_map=classes.tolist())
+        return dict(image=encode_png(draw_picture(seed)), **maps, prompt=f"a street {seed}")
 
-    parquet(root / "data/validation-00000-of-00001.parquet", [row(i) for i in range(2)])
+    write_parquet(root / "data/validation-00000-of-00001.parquet", [row(i) for i in range(2)])
 
 
 def gedit(root: Path) -> None:
@@ -115,11 +115,14 @@ def gedit(root: Path) -> None:
             task_type=kind, key=f"{i:x}{language}", instruction=f"{language} {i}", instruction_language=language
         )
         return dict(
-            **words, input_image=png(drawn(i)), input_image_raw=png(drawn(i, (96, 128))), Intersection_exist=True
+            **words,
+            input_image=encode_png(draw_picture(i)),
+            input_image_raw=encode_png(draw_picture(i, (96, 128))),
+            Intersection_exist=True,
         )
 
     rows = [row(i, language) for i in range(3) for language in ("en", "cn")]
-    parquet(root / "data/train-00000-of-00001.parquet", rows)
+    write_parquet(root / "data/train-00000-of-00001.parquet", rows)
 
 
 LAYOUTS = {

@@ -15,7 +15,7 @@ BOX = (10, 8, 30, 28)
 POLYGON = [10, 8, 30, 8, 30, 28, 10, 28]
 
 
-def drawn(seed: int, size=SIZE) -> np.ndarray:
+def draw_picture(seed: int, size=SIZE) -> np.ndarray:
     """A smooth ground with a plain box: what JPEG leaves nearly as it was."""
     height, width = size
     y, x = np.mgrid[0:height, 0:width]
@@ -30,17 +30,17 @@ def box_mask(size=SIZE) -> np.ndarray:
     return mask
 
 
-def encoded(pixels: np.ndarray, form: str = "JPEG") -> bytes:
+def encode_picture(pixels: np.ndarray, form: str = "JPEG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, form)
     return buffer.getvalue()
 
 
-def decoded(data: bytes) -> np.ndarray:
+def decode_picture(data: bytes) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def put(path, data) -> None:
+def write_file(path, data) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
 
@@ -51,16 +51,16 @@ def ade20k(root, count=3):
     labels[box_mask()] = 21
     labels[0] = 0
     for i in range(1, count + 1):
-        put(root / f"images/training/ADE_train_{i:08}.jpg", encoded(drawn(i)))
-        put(root / f"annotations/training/ADE_train_{i:08}.png", encoded(labels, "PNG"))
+        write_file(root / f"images/training/ADE_train_{i:08}.jpg", encode_picture(draw_picture(i)))
+        write_file(root / f"annotations/training/ADE_train_{i:08}.png", encode_picture(labels, "PNG"))
     names = [
         "Idx\tRatio\tTrain\tVal\tStuff\tName",
         "1\t0.15\t11664\t1172\t1\twall",
         "21\t0.01\t3\t2\t0\tcar, auto, automobile",
     ]
-    put(root / "objectInfo150.txt", "\n".join(names).encode())
+    write_file(root / "objectInfo150.txt", "\n".join(names).encode())
     scenes = [f"ADE_train_{i:08} airport_terminal" for i in range(1, count + 1)]
-    put(root / "sceneCategories.txt", "\n".join(scenes).encode())
+    write_file(root / "sceneCategories.txt", "\n".join(scenes).encode())
     return labels
 
 
@@ -72,18 +72,21 @@ def coco_stuff(root, ids=(9, 25, 30), train_ids=False, lists=True):
     saved = np.where(labels == 156, 145, 16).astype(np.uint8) if train_ids else labels.copy()
     labels[0] = saved[0] = 255
     for id in ids:
-        put(root / f"images/train2017/{id:012}.jpg", encoded(drawn(id)))
-        put(root / f"annotations/train2017/{id:012}{'_labelTrainIds' if train_ids else ''}.png", encoded(saved, "PNG"))
+        write_file(root / f"images/train2017/{id:012}.jpg", encode_picture(draw_picture(id)))
+        write_file(
+            root / f"annotations/train2017/{id:012}{'_labelTrainIds' if train_ids else ''}.png",
+            encode_picture(saved, "PNG"),
+        )
     if lists:
         captions = [{"image_id": id, "id": 2 * id + n, "caption": f"dog {id}, {n}"} for id in ids for n in (0, 1)]
-        put(
+        write_file(
             root / "annotations/captions_train2017.json",
             {"images": [{"id": id} for id in ids], "annotations": captions},
         )
     return labels
 
 
-def annotation(id, image, category, polygon=POLYGON, **more):
+def make_annotation(id, image, category, polygon=POLYGON, **more):
     return {"id": id, "image_id": image, "category_id": category, "segmentation": [polygon], "bbox": [0] * 4, **more}
 
 
@@ -96,10 +99,10 @@ def refcoco(root, name="refcoco", by="unc", splits=("train", "train", "val"), pr
     images, annotations, refs = [], [], []
     for image, split in enumerate(splits, 1):
         file = f"COCO_train2014_{image:012}.jpg"
-        put(root / "images/mscoco/images/train2014" / file, encoded(drawn(image)))
+        write_file(root / "images/mscoco/images/train2014" / file, encode_picture(draw_picture(image)))
         images.append({"id": image, "file_name": file, "height": HEIGHT, "width": WIDTH})
-        annotations += [annotation(10 * image, image, 1), annotation(10 * image + 1, image, 1, other)]
-        annotations.append(annotation(10 * image + 2, image, 18, dog))
+        annotations += [make_annotation(10 * image, image, 1), make_annotation(10 * image + 1, image, 1, other)]
+        annotations.append(make_annotation(10 * image + 2, image, 18, dog))
         for n, words in enumerate((["left man", "man in red"], ["right man"])):
             said = [{"raw": w.upper(), "sent": w, "sent_id": 1, "tokens": w.split()} for w in [*words, "one of them"]]
             refs.append(
@@ -114,27 +117,29 @@ def refcoco(root, name="refcoco", by="unc", splits=("train", "train", "val"), pr
                     "sentences": said,
                 }
             )
-    put(root / name / "instances.json", {"images": images, "annotations": annotations, "categories": CATEGORIES})
-    put(root / name / f"refs({by}).p", pickle.dumps(refs, protocol))
+    write_file(root / name / "instances.json", {"images": images, "annotations": annotations, "categories": CATEGORIES})
+    write_file(root / name / f"refs({by}).p", pickle.dumps(refs, protocol))
 
 
 def lvis(root, version="v1", split="train"):
     """Two pictures with a trash can each; persons of the second are not all marked. One lies among those of val."""
     images, annotations = [], []
     for id, folder in ((5, "train2017"), (6, "val2017" if version == "v1" else "train2017")):
-        put(root / folder / f"{id:012}.jpg", encoded(drawn(id)))
+        write_file(root / folder / f"{id:012}.jpg", encode_picture(draw_picture(id)))
         image = {"id": id, "height": HEIGHT, "width": WIDTH, "neg_category_ids": [], "not_exhaustive_category_ids": []}
         if version == "v1":
             image["coco_url"] = f"http://images.cocodataset.org/{folder}/{id:012}.jpg"
         else:
             image["file_name"] = f"COCO_train2014_{id:012}.jpg"  # the name of 2014, the picture of 2017
         images.append(image)
-        annotations += [annotation(2 * id, id, 44), annotation(2 * id + 1, id, 1, [40, 8, 60, 8, 60, 20])]
+        annotations += [make_annotation(2 * id, id, 44), make_annotation(2 * id + 1, id, 1, [40, 8, 60, 8, 60, 20])]
     images[1]["not_exhaustive_category_ids"] = [1]
-    put(root / f"lvis_{version}_{split}.json", {"images": images, "annotations": annotations, "categories": CATEGORIES})
+    write_file(
+        root / f"lvis_{version}_{split}.json", {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    )
 
 
-def tar(path, members: dict[str, bytes], mode="w:gz") -> None:
+def write_tar(path, members: dict[str, bytes], mode="w:gz") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as file:
         for name, data in members.items():
@@ -155,30 +160,37 @@ def journeydb(root, count=3):
         for i, name in enumerate(names)
     ]
     lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode() + b"{broken\n"
-    tar(root / "data/train/train_anno_realease_repath.jsonl.tgz", {"train_anno_realease_repath.jsonl": lines})
+    write_tar(root / "data/train/train_anno_realease_repath.jsonl.tgz", {"train_anno_realease_repath.jsonl": lines})
     for shard in (0, 1):
-        mine = {name: encoded(drawn(i)) for i, name in enumerate(names) if i % 2 == shard}
-        tar(root / f"data/train/imgs/{shard:03}.tgz", {**mine, f"./{shard:03}/unlisted.jpg": encoded(drawn(9))})
+        mine = {name: encode_picture(draw_picture(i)) for i, name in enumerate(names) if i % 2 == shard}
+        write_tar(
+            root / f"data/train/imgs/{shard:03}.tgz",
+            {**mine, f"./{shard:03}/unlisted.jpg": encode_picture(draw_picture(9))},
+        )
 
 
 def multigen(root, kind="depth", count=3):
     lines = []
     for i in range(count):
-        put(root / f"images/aesthetics_6_plus_0/{i}.jpg", encoded(drawn(i)))
+        write_file(root / f"images/aesthetics_6_plus_0/{i}.jpg", encode_picture(draw_picture(i)))
         control = f"aesthetics_6_plus_group_0_{kind}/{i}.png"
-        put(root / "conditions" / control, encoded(drawn(i + 50, (24, 32)), "PNG"))  # half the size, as there
+        write_file(
+            root / "conditions" / control, encode_picture(draw_picture(i + 50, (24, 32)), "PNG")
+        )  # half the size, as there
         lines.append(
             {"source": f"./aesthetics_6_plus_0/{i}.jpg", "prompt": f"prompt {i}", f"control_{kind}": f"./{control}"}
         )
-    put(root / f"json_files/aesthetics_plus_all_group_{kind}_all.json", "\n".join(map(json.dumps, lines)).encode())
+    write_file(
+        root / f"json_files/aesthetics_plus_all_group_{kind}_all.json", "\n".join(map(json.dumps, lines)).encode()
+    )
 
 
-def cell(pixels, form="JPEG") -> dict:
+def make_cell(pixels, form="JPEG") -> dict:
     """A picture as Hugging Face has it in Parquet."""
-    return {"bytes": encoded(pixels, form), "path": None}
+    return {"bytes": encode_picture(pixels, form), "path": None}
 
 
-def parquet(path, rows, group=2) -> None:
+def write_parquet(path, rows, group=2) -> None:
     import pyarrow
     from pyarrow.parquet import write_table
 
@@ -189,27 +201,31 @@ def parquet(path, rows, group=2) -> None:
 def captioned(root, count=3):
     rows = [
         {
-            "image": cell(drawn(i)),
+            "image": make_cell(draw_picture(i)),
             "prompt": f"a scene {i}",
-            "control_seg": cell(drawn(i + 90), "PNG"),
+            "control_seg": make_cell(draw_picture(i + 90), "PNG"),
             "seg_map": [[1, 2], [3, 4]],
         }
         for i in range(count)
     ]
-    parquet(root / "data/train-00000-of-00001.parquet", rows)
-    parquet(root / "data/validation-00000-of-00001.parquet", rows[:1])
+    write_parquet(root / "data/train-00000-of-00001.parquet", rows)
+    write_parquet(root / "data/validation-00000-of-00001.parquet", rows[:1])
 
 
 def multigen_parquet(root, count=3):
     rows = [
-        {"image": cell(drawn(i)), "text": f"prompt {i}", "control_depth": cell(drawn(i + 50), "PNG")}
+        {
+            "image": make_cell(draw_picture(i)),
+            "text": f"prompt {i}",
+            "control_depth": make_cell(draw_picture(i + 50), "PNG"),
+        }
         for i in range(count)
     ]
-    parquet(root / "data/train-00000-of-00002.parquet", rows[:2])
-    parquet(root / "data/train-00001-of-00002.parquet", rows[2:])
+    write_parquet(root / "data/train-00000-of-00002.parquet", rows[:2])
+    write_parquet(root / "data/train-00001-of-00002.parquet", rows[2:])
 
 
-def composite(seed, tile=512, padding=8) -> np.ndarray:
+def draw_composite(seed, tile=512, padding=8) -> np.ndarray:
     """A white sheet with two tiles of one colour each."""
     sheet = np.full((tile + 2 * padding, 2 * (tile + padding), 3), 255, np.uint8)
     sheet[padding : padding + tile, padding : padding + tile] = (seed, 0, 100)
@@ -225,14 +241,14 @@ def subjects200k(root, tile=512, padding=8):
         names = ("compositeStructure", "objectConsistency", "imageQuality")
         words = {"item": "cup", "description_0": f"cup {seed} here", "description_1": f"cup {seed} there"}
         return {
-            "image": cell(composite(seed, tile, padding), "PNG"),
+            "image": make_cell(draw_composite(seed, tile, padding), "PNG"),
             "collection": collection,
             "quality_assessment": None if scores is None else dict(zip(names, scores)),
             "description": {**words, "category": "x", "description_valid": valid},
         }
 
     rows = [row(1), row(2, (5, 4, 5)), row(3, valid=False), row(4, None), row(5, collection="collection_2")]
-    parquet(root / "data/train-00000-of-00001.parquet", rows)
+    write_parquet(root / "data/train-00000-of-00001.parquet", rows)
 
 
 def omniedit(root, count=4):
@@ -240,14 +256,14 @@ def omniedit(root, count=4):
         {
             "omni_edit_id": f"task_{i}",
             "task": ("removal", "style")[i % 2],
-            "src_img": cell(drawn(i)),
-            "edited_img": cell(drawn(i + 20)),
+            "src_img": make_cell(draw_picture(i)),
+            "edited_img": make_cell(draw_picture(i + 20)),
             "edited_prompt_list": [f"short {i}", f"a longer wording {i}"],
             "o_score": 9.0,
         }
         for i in range(count)
     ]
-    parquet(root / "data/train-00000-of-00001.parquet", rows)
+    write_parquet(root / "data/train-00000-of-00001.parquet", rows)
 
 
 def magicbrush(root, count=3):
@@ -255,47 +271,55 @@ def magicbrush(root, count=3):
         {
             "img_id": str(100 + i // 2),
             "turn_index": 1 + i % 2,
-            "source_img": cell(drawn(i), "PNG"),
-            "mask_img": cell(drawn(i + 10), "PNG"),
+            "source_img": make_cell(draw_picture(i), "PNG"),
+            "mask_img": make_cell(draw_picture(i + 10), "PNG"),
             "instruction": f"do {i}",
-            "target_img": cell(drawn(i + 20), "PNG"),
+            "target_img": make_cell(draw_picture(i + 20), "PNG"),
         }
         for i in range(count)
     ]
-    parquet(root / "data/train-00000-of-00001.parquet", rows)
+    write_parquet(root / "data/train-00000-of-00001.parquet", rows)
 
 
 def folder(root, count=3):
     for i in range(count):
-        put(root / f"pic{i}.png", encoded(drawn(i), "PNG"))
-        put(root / f"pic{i}.source.png", encoded(drawn(i + 30), "PNG"))
-        put(root / f"pic{i}.txt", f"prompt {i}".encode())
+        write_file(root / f"pic{i}.png", encode_picture(draw_picture(i), "PNG"))
+        write_file(root / f"pic{i}.source.png", encode_picture(draw_picture(i + 30), "PNG"))
+        write_file(root / f"pic{i}.txt", f"prompt {i}".encode())
 
 
 def json_lines(root, count=3):
     lines = []
     for i in range(count):
-        put(root / f"pictures/{i}.png", encoded(drawn(i), "PNG"))
+        write_file(root / f"pictures/{i}.png", encode_picture(draw_picture(i), "PNG"))
         things = [{"name": f"box {i}", "kind": "box", "mask": [POLYGON]}]
         lines.append({"id": f"line-{i}", "picture": f"pictures/{i}.png", "caption": f"caption {i}", "things": things})
-    put(root / "train.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    write_file(root / "train.jsonl", "\n".join(map(json.dumps, lines)).encode())
 
 
 def own_parquet(root, count=3):
     rows = [
-        {"id": f"row-{i}", "before": cell(drawn(i)), "after": cell(drawn(i + 5)), "instruction": f"do {i}"}
+        {
+            "id": f"row-{i}",
+            "before": make_cell(draw_picture(i)),
+            "after": make_cell(draw_picture(i + 5)),
+            "instruction": f"do {i}",
+        }
         for i in range(count)
     ]
-    parquet(root / "any.parquet", rows)
+    write_parquet(root / "any.parquet", rows)
 
 
 def webdataset(root, count=4):
     for shard in (0, 1):
         members = {}
         for i in range(shard, count, 2):
-            members |= {f"part/{i:04}.jpg": encoded(drawn(i)), f"part/{i:04}.txt": f"caption {i}".encode()}
+            members |= {
+                f"part/{i:04}.jpg": encode_picture(draw_picture(i)),
+                f"part/{i:04}.txt": f"caption {i}".encode(),
+            }
             members[f"part/{i:04}.json"] = json.dumps({"things": [{"kind": "box", "mask": [POLYGON]}]}).encode()
-        tar(root / f"{shard:05}.tar", members, "w")
+        write_tar(root / f"{shard:05}.tar", members, "w")
 
 
 LAYOUTS = {

@@ -11,7 +11,7 @@ DPT = dict(neck_hidden_sizes=[8] * 4, fusion_hidden_size=8)
 VIT = dict(hidden_size=16, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, initializer_range=0.5)
 
 
-def classes(count: int) -> dict:
+def name_classes(count: int) -> dict:
     return dict(id2label={i: f"class {i}" for i in range(count)}, initializer_range=0.5)
 
 
@@ -48,24 +48,24 @@ def zoe_depth():
     return network, T.ZoeDepthImageProcessor(size=dict(height=32, width=32), ensure_multiple_of=16)
 
 
-def small():
+def make_processor():
     return T.SegformerImageProcessor(size=dict(height=64, width=64))
 
 
 def segformer(count=150):
     one, four = [1] * 4, [8] * 4
     config = T.SegformerConfig(
-        depths=one, hidden_sizes=four, num_attention_heads=one, decoder_hidden_size=8, **classes(count)
+        depths=one, hidden_sizes=four, num_attention_heads=one, decoder_hidden_size=8, **name_classes(count)
     )
-    return T.SegformerForSemanticSegmentation(config), small()
+    return T.SegformerForSemanticSegmentation(config), make_processor()
 
 
 def upernet():
     body = T.ConvNextConfig(hidden_sizes=[8] * 4, depths=[1] * 4, out_features=STAGES)
     config = T.UperNetConfig(
-        backbone_config=body, hidden_size=8, auxiliary_in_channels=8, auxiliary_channels=4, **classes(171)
+        backbone_config=body, hidden_size=8, auxiliary_in_channels=8, auxiliary_channels=4, **name_classes(171)
     )
-    return T.UperNetForSemanticSegmentation(config), small()
+    return T.UperNetForSemanticSegmentation(config), make_processor()
 
 
 def mask2former():
@@ -73,7 +73,7 @@ def mask2former():
     body = T.SwinConfig(image_size=64, embed_dim=8, depths=one, num_heads=one, window_size=2, out_features=STAGES)
     wide = dict(feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=8, dim_feedforward=8)
     deep = dict(encoder_layers=1, decoder_layers=2, num_attention_heads=2, num_queries=6)
-    config = T.Mask2FormerConfig(backbone_config=body, **wide, **deep, init_std=0.5, **classes(133))
+    config = T.Mask2FormerConfig(backbone_config=body, **wide, **deep, init_std=0.5, **name_classes(133))
     network = T.Mask2FormerForUniversalSegmentation(config)
     for part in (network.class_predictor, network.model.transformer_module.queries_features):
         part.weight.data.mul_(5)  # so that the queries differ, and with them the classes

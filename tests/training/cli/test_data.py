@@ -85,7 +85,7 @@ def test_a_check_names_what_is_wrong_and_goes_on(there, capsys):
 
 def test_pictures_with_nothing_to_find_are_told_apart_from_broken_ones(there, capsys):
     for i in range(3):
-        layouts.put(there / f"own/{i}.png", layouts.encoded(layouts.drawn(i), "PNG"))
+        layouts.write_file(there / f"own/{i}.png", layouts.encode_picture(layouts.draw_picture(i), "PNG"))
     (there / "own/a.jsonl").write_text("\n".join(f'{{"picture": "{i}.png", "caption": "c"}}' for i in range(3)))
     (there / "b.toml").write_text(
         '[[stages]]\nname = "ground"\ndata = ["own"]\n[data.own]\nset = "json-lines"\npath = "own"\n'

@@ -4,7 +4,7 @@ import benchmark_layouts as layouts
 import numpy as np
 import pack  # noqa: F401
 import pytest
-from benchmark_layouts import LAYOUTS, drawn
+from benchmark_layouts import LAYOUTS, draw_picture
 from cologen.training.data.formats.picture_files import BrokenFile
 from cologen.training.data.tasks.canny import canny
 from cologen.training.evaluation import benchmarks
@@ -44,7 +44,9 @@ def test_every_case_is_whole(name, tmp_path):
 def test_magicbrush_starts_every_turn_from_the_true_picture(tmp_path):
     found = cases("magicbrush", tmp_path)
     assert [case.id for case in found] == ["30-1", "139-1", "139-2"]
-    assert (read_pixels(found[2].source) == drawn(140)).all() and (read_pixels(found[2].reference) == drawn(141)).all()
+    assert (read_pixels(found[2].source) == draw_picture(140)).all() and (
+        read_pixels(found[2].reference) == draw_picture(141)
+    ).all()
     assert found[2].prompt == "edit 2 of 139" and found[2].extra == {"caption": "caption of 139-output2.png"}
 
 
@@ -52,7 +54,7 @@ def test_emu_edit_is_its_test_split(tmp_path):
     found = cases("emuedit", tmp_path)
     assert [case.prompt for case in found] == [f"instruction {i}" for i in range(3)]
     assert found[1].extra == {"caption": "after 1"} and found[1].reference is None
-    assert (read_pixels(found[1].source) == drawn(1)).all()
+    assert (read_pixels(found[1].source) == draw_picture(1)).all()
 
 
 def test_dreambench_has_25_prompts_of_its_kind_for_each_of_30_subjects(tmp_path):
@@ -66,26 +68,28 @@ def test_dreambench_has_25_prompts_of_its_kind_for_each_of_30_subjects(tmp_path)
 
 def test_edges_are_drawn_at_the_side_that_is_asked_for(tmp_path):
     found = cases("multigen-canny", tmp_path)[9]
-    assert (read_pixels(found.source) == canny(resize(drawn(9), (64, 64)))).all() and read_pixels(found.source).any()
-    assert (read_pixels(found.reference) == drawn(9)).all()
+    assert (read_pixels(found.source) == canny(resize(draw_picture(9), (64, 64)))).all() and read_pixels(
+        found.source
+    ).any()
+    assert (read_pixels(found.reference) == draw_picture(9)).all()
 
 
 def test_line_art_is_the_measuring_networks(tmp_path):
     found = cases("multigen-lineart", tmp_path)[0]
-    lines = LineNetwork(tmp_path / CHECKPOINTS["lines"].name, "cpu").predict(resize(drawn(0), (64, 64)))
+    lines = LineNetwork(tmp_path / CHECKPOINTS["lines"].name, "cpu").predict(resize(draw_picture(0), (64, 64)))
     assert (read_pixels(found.source) == lines[..., None]).all()
     with pytest.raises(MetricUnavailable, match=r"There is no image-to-line-drawings\.pth in"):
         list(PROTOCOLS["multigen-lineart"].read(tmp_path, 64, MetricNetworks(tmp_path / "none")))
 
 
 def test_ade20k_counts_from_one_and_leaves_out_what_is_no_class(tmp_path):
-    raw, found = layouts.labels(1, 4, 0), read_pixels(cases("ade20k", tmp_path)[1].extra["labels"])
+    raw, found = layouts.draw_labels(1, 4, 0), read_pixels(cases("ade20k", tmp_path)[1].extra["labels"])
     assert (found[raw == 0] == 255).all() and (found[raw > 0] == raw[raw > 0] - 1).all() and (raw == 0).any()
 
 
 def test_coco_stuff_counts_from_zero(tmp_path):
     found = read_pixels(cases("cocostuff", tmp_path)[1].extra["labels"])
-    assert (found[8:] == layouts.labels(1, 4, 0)[8:]).all() and (found[:8, :8] == 255).all()
+    assert (found[8:] == layouts.draw_labels(1, 4, 0)[8:]).all() and (found[:8, :8] == 255).all()
 
 
 def test_gedit_is_asked_in_english(tmp_path):
@@ -113,7 +117,7 @@ def test_sizes():
         ),
         (
             "gedit",
-            lambda root: layouts.parquet(root / "data/train-1.parquet", [{"key": "a"}]),
+            lambda root: layouts.write_parquet(root / "data/train-1.parquet", [{"key": "a"}]),
             "has no column task_type",
         ),
         ("ade20k", lambda root: (root / "data").rename(root / "x") and strip(root), "holds no validation*.parquet"),
@@ -134,7 +138,7 @@ def strip(root):
 
 
 def test_a_session_cannot_name_files_elsewhere(tmp_path):
-    Image.fromarray(drawn(0)).save(tmp_path / "secret.png")
+    Image.fromarray(draw_picture(0)).save(tmp_path / "secret.png")
     LAYOUTS["magicbrush"](tmp_path / "mb")
     text = (tmp_path / "mb/edit_sessions.json").read_text()
     (tmp_path / "mb/edit_sessions.json").write_text(text.replace('"30-input.png"', '"../../../secret.png"'))

@@ -76,9 +76,11 @@ def there(tmp_path, monkeypatch):
 def records(root, count, sizes=((48, 64),)):
     lines = []
     for i in range(count):
-        layouts.put(root / f"{i}.png", layouts.encoded(layouts.drawn(i, sizes[i % len(sizes)]), "PNG"))
+        layouts.write_file(
+            root / f"{i}.png", layouts.encode_picture(layouts.draw_picture(i, sizes[i % len(sizes)]), "PNG")
+        )
         lines.append({"id": f"line-{i}", "picture": f"{i}.png", "caption": " ".join(["word"] * (i % 9)) + f" {i}"})
-    layouts.put(root / "train.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    layouts.write_file(root / "train.jsonl", "\n".join(map(json.dumps, lines)).encode())
 
 
 def source(path="mine", **knobs):

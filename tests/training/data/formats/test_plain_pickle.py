@@ -15,7 +15,7 @@ from cologen.training.data.formats.plain_pickle import load_plain
 PLAIN = [{"ref_id": 7, "raw": "the left cat", "box": [1.5, -2, 2**80], "tokens": ("the", None, True), "é": {}}]
 
 
-def saved(tmp_path, data: bytes):
+def save(tmp_path, data: bytes):
     path = tmp_path / "refs(unc).p"
     path.write_bytes(data)
     return path
@@ -23,13 +23,13 @@ def saved(tmp_path, data: bytes):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_values_come_back_from_every_protocol(tmp_path, protocol):
-    assert load_plain(saved(tmp_path, pickle.dumps(PLAIN, protocol))) == PLAIN
+    assert load_plain(save(tmp_path, pickle.dumps(PLAIN, protocol))) == PLAIN
 
 
 def test_a_python_2_pickle_is_read(tmp_path):
     """Python 2's protocol 0 for [{'sent': u'caf\\xe9', 'raw': 'caf\\xe9', 'id': 3L, 'n': 1}]."""
     data = b"(lp0\n(dp1\nS'sent'\np2\nVcaf\\u00e9\np3\nsS'raw'\np4\nS'caf\\xe9'\np5\nsS'id'\np6\nL3L\nsS'n'\nI1\nsa."
-    assert load_plain(saved(tmp_path, data)) == [{"sent": "café", "raw": "café", "id": 3, "n": 1}]
+    assert load_plain(save(tmp_path, data)) == [{"sent": "café", "raw": "café", "id": 3, "n": 1}]
 
 
 class Calls:
@@ -90,7 +90,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_pickle_is_a_sentence_and_runs_nothing(tmp_path, name):
     with pytest.raises(BrokenFile) as caught:
-        load_plain(saved(tmp_path, HOSTILE[name]))
+        load_plain(save(tmp_path, HOSTILE[name]))
     said = str(caught.value)
     assert said.startswith("refs(unc).p is no plain pickle (") and said.count("\n") == 0
     assert said.endswith("expected lists, dicts, texts and numbers alone: download it again.")
@@ -111,7 +111,7 @@ def test_a_hostile_pickle_is_a_sentence_and_runs_nothing(tmp_path, name):
 def test_a_claim_of_much_memory_takes_none(tmp_path, data):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        load_plain(saved(tmp_path, data))
+        load_plain(save(tmp_path, data))
     except BrokenFile:
         pass
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # kilobytes

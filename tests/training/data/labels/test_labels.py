@@ -16,7 +16,7 @@ from cologen.training.data.sample import Sample
 from cologen.training.data.sets import open_data_source
 from cologen.training.data.sets.stream import Stream
 from cologen.training.data.tasks.examples import ExampleStream
-from layouts import SIZE, box_mask, drawn, encoded
+from layouts import SIZE, box_mask, draw_picture, encode_picture
 
 pytest.importorskip("transformers")
 from tiny_labellers import save_detector, save_segmenter  # noqa: E402
@@ -36,10 +36,10 @@ def labeller(models):
 
 
 def samples(count=4) -> list[Sample]:
-    return [Sample(str(i), drawn(i, (48 + 8 * (i % 2), 64)), CAPTIONS[i % 4]) for i in range(count)]
+    return [Sample(str(i), draw_picture(i, (48 + 8 * (i % 2), 64)), CAPTIONS[i % 4]) for i in range(count)]
 
 
-def asked_directly(models, sample, phrases):
+def label_directly(models, sample, phrases):
     """Both models as their own pages use them, for one picture and one phrase at a time where that is possible."""
     from transformers import AutoProcessor, GroundingDinoForObjectDetection, SamModel, SamProcessor
 
@@ -72,7 +72,7 @@ def asked_directly(models, sample, phrases):
 def test_boxes_and_masks_are_what_the_models_say(models, labeller):
     sample = samples(1)[0]
     (things,) = labeller.label([sample])
-    expected = asked_directly(models, sample, ["red car", "dog", "tree"])
+    expected = label_directly(models, sample, ["red car", "dog", "tree"])
     assert len(things) == len(expected) > 0
     for thing, mask in zip(things, expected):
         assert np.array_equal(decode_mask(thing["mask"], sample.picture.shape[:2]), mask)
@@ -115,17 +115,17 @@ def test_an_answer_is_the_phrase_that_it_shares_words_with():
     )
 
 
-def boxed(some):
+def label_box(some):
     return [
         [{"name": sample.caption, "kind": "box", "mask": encode_mask(box_mask(sample.picture.shape[:2]))}]
         for sample in some
     ]
 
 
-def own(root, count=23):
+def lay_out(root, count=23):
     lines = []
     for i in range(count):
-        layouts.put(root / f"{i}.png", encoded(drawn(i), "PNG"))
+        layouts.write_file(root / f"{i}.png", encode_picture(draw_picture(i), "PNG"))
         lines.append({"id": f"p{i}", "picture": f"{i}.png", "caption": f"thing {i}"})
     (root / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return open_data_source("own", {"set": "json-lines", "path": str(root)})
@@ -134,13 +134,13 @@ def own(root, count=23):
 @pytest.mark.parametrize("world", [1, 3])
 @pytest.mark.parametrize("crash", [None, 1, 2])
 def test_labelling_goes_on_after_a_crash_and_nothing_is_lost_or_doubled(tmp_path, world, crash):
-    source, out, calls = own(tmp_path / "own"), tmp_path / "labels", []
+    source, out, calls = lay_out(tmp_path / "own"), tmp_path / "labels", []
 
     def label(some):
         calls.append(len(some))
         if crash is not None and len(calls) == 2 * crash:
             raise KeyboardInterrupt
-        return boxed(some)
+        return label_box(some)
 
     for rank in range(world):
         for _ in range(2):
@@ -157,8 +157,8 @@ def test_labelling_goes_on_after_a_crash_and_nothing_is_lost_or_doubled(tmp_path
 
 
 def test_labels_become_things_of_the_set(tmp_path):
-    source = own(tmp_path / "own", 6)
-    for _ in write_labels(Stream(source.reader), boxed, "test", tmp_path / "labels"):
+    source = lay_out(tmp_path / "own", 6)
+    for _ in write_labels(Stream(source.reader), label_box, "test", tmp_path / "labels"):
         pass
     labels = Labels(tmp_path / "labels")
     (thing,) = labels.things("p4", SIZE)
@@ -213,4 +213,4 @@ def test_a_set_of_edits_has_nothing_to_label(tmp_path):
     layouts.magicbrush(tmp_path)
     stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader, "magicbrush")
     with pytest.raises(ValueError, match="magicbrush holds no single pictures"):
-        list(write_labels(stream, boxed, "test", tmp_path / "labels"))
+        list(write_labels(stream, label_box, "test", tmp_path / "labels"))

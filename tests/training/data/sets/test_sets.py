@@ -16,21 +16,21 @@ from cologen.training.data.sets.stream import Stream
 from cologen.training.data.tasks import EXAMPLE_MAKERS
 from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.recipes.curriculum import load_curriculum
-from layouts import LAYOUTS, box_mask, decoded, drawn, encoded
+from layouts import LAYOUTS, box_mask, decode_picture, draw_picture, encode_picture
 
 CASES = [(name, number) for name, some in LAYOUTS.items() for number in range(len(some))]
 
 
-def jpeg(seed) -> np.ndarray:
-    return decoded(encoded(drawn(seed)))
+def through_jpeg(seed) -> np.ndarray:
+    return decode_picture(encode_picture(draw_picture(seed)))
 
 
-def laid(tmp_path, name, number=0, **table):
+def lay_out(tmp_path, name, number=0, **table):
     LAYOUTS[name][number](tmp_path)
     return open_data_source(name, {"path": str(tmp_path), **table})
 
 
-def found(source) -> dict:
+def read_all(source) -> dict:
     stream = Stream(source.reader, source.name)
     some = {one.id: one for one in stream}
     assert stream.counter.broken == 0, stream.counter.summary()
@@ -47,10 +47,10 @@ def test_every_set_is_laid_out_here_and_every_set_of_the_papers_recipe_is_one():
 
 @pytest.mark.parametrize("name, number", CASES)
 def test_every_layout_gives_examples_for_every_task_it_feeds(tmp_path, name, number):
-    source = laid(tmp_path, name, number)
+    source = lay_out(tmp_path, name, number)
     tasks = source.dataset.feeds
     if name in ("json-lines", "parquet", "webdataset"):  # what is in them decides
-        kind = type(next(iter(found(source).values())))
+        kind = type(next(iter(read_all(source).values())))
         tasks = [task for task, maker in EXAMPLE_MAKERS.items() if maker.takes is kind]
     for task in tasks:
         examples = list(ExampleStream(source, task, 32).take(7))
@@ -62,20 +62,20 @@ def test_every_layout_gives_examples_for_every_task_it_feeds(tmp_path, name, num
 
 @pytest.mark.parametrize("name, number", CASES)
 def test_a_reader_travels_as_its_settings_and_reads_the_same_there(tmp_path, name, number):
-    source = laid(tmp_path, name, number)
-    first = found(source)
+    source = lay_out(tmp_path, name, number)
+    first = read_all(source)
     again = pickle.loads(pickle.dumps(source.reader))  # noqa: S301
     assert vars(again).keys() <= {entry for entry in source.reader.__dataclass_fields__}
-    assert list(found(type("S", (), {"reader": again, "name": name}))) == list(first)
+    assert list(read_all(type("S", (), {"reader": again, "name": name}))) == list(first)
     assert source.reader.count_rows() in (None, len(first)) or name == "subjects200k"
 
 
 def test_ade20k(tmp_path):
     labels = layouts.ade20k(tmp_path)
-    samples = found(open_data_source("ade20k", {"path": str(tmp_path)}))
+    samples = read_all(open_data_source("ade20k", {"path": str(tmp_path)}))
     assert sorted(samples) == [f"ADE_train_{i:08}" for i in (1, 2, 3)]
     sample = samples["ADE_train_00000002"]
-    assert np.array_equal(sample.picture, jpeg(2)) and sample.caption == "airport terminal"
+    assert np.array_equal(sample.picture, through_jpeg(2)) and sample.caption == "airport terminal"
     expected = np.zeros((*labels.shape, 3), np.uint8)
     for y, x in np.ndindex(labels.shape):
         if labels[y, x]:
@@ -88,8 +88,8 @@ def test_ade20k(tmp_path):
 @pytest.mark.parametrize("train_ids", [False, True])
 def test_coco_stuff_in_both_label_forms(tmp_path, train_ids):
     labels = layouts.coco_stuff(tmp_path, train_ids=train_ids)
-    sample = found(open_data_source("coco-stuff", {"path": str(tmp_path)}))["000000000025"]
-    assert sample.caption == "dog 25, 0" and np.array_equal(sample.picture, jpeg(25))
+    sample = read_all(open_data_source("coco-stuff", {"path": str(tmp_path)}))["000000000025"]
+    assert sample.caption == "dog 25, 0" and np.array_equal(sample.picture, through_jpeg(25))
     expected = np.zeros((*labels.shape, 3), np.uint8)
     for y, x in np.ndindex(labels.shape):
         if labels[y, x] < 255:
@@ -100,31 +100,33 @@ def test_coco_stuff_in_both_label_forms(tmp_path, train_ids):
 
 def test_coco_stuff_takes_cocos_own_masks_where_they_are(tmp_path):
     layouts.coco_stuff(tmp_path)
-    two = [layouts.annotation(1, 9, 18), layouts.annotation(2, 9, 18, [40, 8, 60, 8, 60, 20, 40, 20])]
-    crowd = layouts.annotation(3, 9, 1, iscrowd=1) | {"segmentation": {"size": [48, 64], "counts": [48 * 64]}}
+    two = [layouts.make_annotation(1, 9, 18), layouts.make_annotation(2, 9, 18, [40, 8, 60, 8, 60, 20, 40, 20])]
+    crowd = layouts.make_annotation(3, 9, 1, iscrowd=1) | {"segmentation": {"size": [48, 64], "counts": [48 * 64]}}
     lists = {"images": [{"id": 9}], "annotations": [*two, crowd], "categories": layouts.CATEGORIES}
-    layouts.put(tmp_path / "annotations/instances_train2017.json", lists)
-    samples = found(open_data_source("coco-stuff", {"path": str(tmp_path)}))
+    layouts.write_file(tmp_path / "annotations/instances_train2017.json", lists)
+    samples = read_all(open_data_source("coco-stuff", {"path": str(tmp_path)}))
     assert [(thing.kind, thing.mask.sum()) for thing in samples["000000000009"].things] == [("dog", 400), ("dog", 240)]
     assert samples["000000000025"].things == ()
 
 
 def test_captioned_sets_bring_their_own_maps(tmp_path):
     layouts.captioned(tmp_path)
-    samples = found(open_data_source("coco-stuff", {"path": str(tmp_path)}))
+    samples = read_all(open_data_source("coco-stuff", {"path": str(tmp_path)}))
     assert [sample.caption for sample in samples.values()] == ["a scene 0", "a scene 1", "a scene 2"]
     for i, sample in enumerate(samples.values()):
-        assert np.array_equal(sample.picture, jpeg(i)) and np.array_equal(sample.maps["seg"], drawn(i + 90))
-    assert len(found(open_data_source("coco-stuff", {"path": str(tmp_path), "split": "validation"}))) == 1
+        assert np.array_equal(sample.picture, through_jpeg(i)) and np.array_equal(
+            sample.maps["seg"], draw_picture(i + 90)
+        )
+    assert len(read_all(open_data_source("coco-stuff", {"path": str(tmp_path), "split": "validation"}))) == 1
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("name, by", [("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd")])
 def test_refcoco(tmp_path, name, by, protocol):
     layouts.refcoco(tmp_path, name, by, protocol=protocol)
-    samples = found(open_data_source(name, {"path": str(tmp_path)}))
+    samples = read_all(open_data_source(name, {"path": str(tmp_path)}))
     assert sorted(samples) == ["1", "2"]
-    assert np.array_equal(samples["2"].picture, jpeg(2))
+    assert np.array_equal(samples["2"].picture, through_jpeg(2))
     things = [(thing.name, thing.kind, int(thing.mask.sum())) for thing in samples["1"].things]
     # what both are called is left out; the dog has no name, but a class
     assert sorted(things) == [
@@ -133,7 +135,7 @@ def test_refcoco(tmp_path, name, by, protocol):
         ("man in red", "person", 400),
         ("right man", "person", 240),
     ]
-    assert sorted(found(open_data_source(name, {"path": str(tmp_path), "split": "val"}))) == ["3"]
+    assert sorted(read_all(open_data_source(name, {"path": str(tmp_path), "split": "val"}))) == ["3"]
 
 
 def test_a_class_with_a_crowd_is_not_asked_for_as_a_whole(tmp_path):
@@ -148,7 +150,7 @@ def test_a_class_with_a_crowd_is_not_asked_for_as_a_whole(tmp_path):
         "segmentation": {"size": [48, 64], "counts": [3072]},
     }
     path.write_text(json.dumps({**lists, "annotations": [*lists["annotations"], crowd]}))
-    sample = found(open_data_source("refcoco", {"path": str(tmp_path)}))["1"]
+    sample = read_all(open_data_source("refcoco", {"path": str(tmp_path)}))["1"]
     assert {(thing.name, thing.kind) for thing in sample.things} == {
         ("left man", ""),
         ("man in red", ""),
@@ -167,47 +169,49 @@ def test_refs_that_could_run_code_are_refused(tmp_path):
 @pytest.mark.parametrize("version", ["v1", "v0.5"])
 def test_lvis(tmp_path, version):
     layouts.lvis(tmp_path, version)
-    samples = found(open_data_source("lvis", {"path": str(tmp_path)}))
+    samples = read_all(open_data_source("lvis", {"path": str(tmp_path)}))
     assert {id: [thing.kind for thing in sample.things] for id, sample in samples.items()} == {
         "5": ["trash can", "person"],
         "6": ["trash can"],  # its persons are not all marked
     }
-    assert np.array_equal(samples["6"].picture, jpeg(6))
+    assert np.array_equal(samples["6"].picture, through_jpeg(6))
     assert np.array_equal(samples["6"].things[0].mask, box_mask())
 
 
 def test_journeydb(tmp_path):
     layouts.journeydb(tmp_path)
-    samples = found(open_data_source("journeydb", {"path": str(tmp_path)}))
+    samples = read_all(open_data_source("journeydb", {"path": str(tmp_path)}))
     assert {id: sample.caption for id, sample in samples.items()} == {
         "000/uuid0": "prompt 0 --ar 3:2",  # no caption: the prompt
         "000/uuid2": "caption 2",
         "001/uuid1": "caption 1",
     }
-    assert np.array_equal(samples["001/uuid1"].picture, jpeg(1))
+    assert np.array_equal(samples["001/uuid1"].picture, through_jpeg(1))
 
 
 def test_multigen_with_and_without_its_depth(tmp_path):
     layouts.multigen(tmp_path, "depth")
-    samples = found(open_data_source("multigen-20m-depth", {"path": str(tmp_path)}))
+    samples = read_all(open_data_source("multigen-20m-depth", {"path": str(tmp_path)}))
     assert list(samples) == [f"aesthetics_6_plus_0/{i}.jpg" for i in range(3)]
     for i, sample in enumerate(samples.values()):
-        assert np.array_equal(sample.picture, jpeg(i)) and sample.caption == f"prompt {i}"
+        assert np.array_equal(sample.picture, through_jpeg(i)) and sample.caption == f"prompt {i}"
         assert list(sample.maps) == ["depth"] and sample.maps["depth"].shape == sample.picture.shape
-    plain = found(open_data_source("multigen-20m", {"path": str(tmp_path), "kind": "depth"}))
+    plain = read_all(open_data_source("multigen-20m", {"path": str(tmp_path), "kind": "depth"}))
     assert [list(sample.maps) for sample in plain.values()] == [[]] * 3
 
 
 def test_multigen_as_parquet(tmp_path):
     layouts.multigen_parquet(tmp_path)
-    samples = list(found(open_data_source("multigen-20m-depth", {"path": str(tmp_path)})).values())
+    samples = list(read_all(open_data_source("multigen-20m-depth", {"path": str(tmp_path)})).values())
     assert [sample.caption for sample in samples] in (
         [f"prompt {i}" for i in (0, 1, 2)],
         [f"prompt {i}" for i in (2, 0, 1)],
     )
     for sample in samples:
         i = int(sample.caption[-1])
-        assert np.array_equal(sample.picture, jpeg(i)) and np.array_equal(sample.maps["depth"], drawn(i + 50))
+        assert np.array_equal(sample.picture, through_jpeg(i)) and np.array_equal(
+            sample.maps["depth"], draw_picture(i + 50)
+        )
     kinds = {
         example.kind
         for example in ExampleStream(
@@ -226,7 +230,7 @@ def test_multigen_as_parquet(tmp_path):
 def test_subjects200k_is_cut_into_its_tiles(tmp_path, tile, padding):
     layouts.subjects200k(tmp_path, tile, padding)
     pairs = list(
-        found(open_data_source("subjects200k", {"path": str(tmp_path), "tile": tile, "padding": padding})).values()
+        read_all(open_data_source("subjects200k", {"path": str(tmp_path), "tile": tile, "padding": padding})).values()
     )
     assert [pair.first_caption for pair in pairs] == ["cup 1 here", "cup 5 here"]
     for pair, seed in zip(pairs, (1, 5)):
@@ -239,7 +243,7 @@ def test_subjects200k_by_score_and_collection(tmp_path):
     layouts.subjects200k(tmp_path)
 
     def captions(**table):
-        some = found(open_data_source("subjects200k", {"path": str(tmp_path), **table}))
+        some = read_all(open_data_source("subjects200k", {"path": str(tmp_path), **table}))
         return [pair.first_caption.split()[1] for pair in some.values()]
 
     assert captions(score=4.0) == ["1", "2", "5"] and captions(score=0.0) == ["1", "2", "4", "5"]
@@ -251,24 +255,24 @@ def test_subjects200k_by_score_and_collection(tmp_path):
 
 def test_omniedit_and_magicbrush(tmp_path):
     layouts.omniedit(tmp_path / "omni")
-    triples = found(open_data_source("omniedit", {"path": str(tmp_path / "omni")}))
+    triples = read_all(open_data_source("omniedit", {"path": str(tmp_path / "omni")}))
     for i in range(4):
         triple = triples[f"task_{i}"]
-        assert np.array_equal(triple.before, jpeg(i)) and np.array_equal(triple.after, jpeg(i + 20))
+        assert np.array_equal(triple.before, through_jpeg(i)) and np.array_equal(triple.after, through_jpeg(i + 20))
         assert triple.instruction == (f"short {i}", f"a longer wording {i}")[crc32(f"task_{i}".encode()) % 2]
-    assert list(found(open_data_source("omniedit", {"path": str(tmp_path / "omni"), "task": "style"}))) == [
+    assert list(read_all(open_data_source("omniedit", {"path": str(tmp_path / "omni"), "task": "style"}))) == [
         "task_1",
         "task_3",
     ]
     layouts.magicbrush(tmp_path / "magic")
-    triples = found(open_data_source("magicbrush", {"path": str(tmp_path / "magic")}))
+    triples = read_all(open_data_source("magicbrush", {"path": str(tmp_path / "magic")}))
     assert list(triples) == ["100-1", "100-2", "101-1"]
-    assert triples["100-2"].instruction == "do 1" and np.array_equal(triples["100-2"].after, drawn(21))
+    assert triples["100-2"].instruction == "do 1" and np.array_equal(triples["100-2"].after, draw_picture(21))
 
 
 def test_own_json_lines_with_masks_and_other_words(tmp_path):
-    source = laid(tmp_path, "json-lines")
-    samples = found(source)
+    source = lay_out(tmp_path, "json-lines")
+    samples = read_all(source)
     assert list(samples) == ["line-0", "line-1", "line-2"]
     (thing,) = samples["line-1"].things
     assert (thing.name, thing.kind) == ("box 1", "box") and np.array_equal(thing.mask, box_mask())
@@ -276,20 +280,20 @@ def test_own_json_lines_with_masks_and_other_words(tmp_path):
     (tmp_path / "omini.jsonl").write_text("\n".join(map(json.dumps, lines)))
     columns = {"before": "source", "after": "target", "instruction": "caption"}
     source = open_data_source("mine", {"set": "json-lines", "path": str(tmp_path / "omini.jsonl"), "columns": columns})
-    triples = list(found(source).values())
-    assert np.array_equal(triples[1].before, drawn(1)) and triples[1].instruction == "c"
+    triples = list(read_all(source).values())
+    assert np.array_equal(triples[1].before, draw_picture(1)) and triples[1].instruction == "c"
 
 
 def test_webdataset(tmp_path):
-    samples = found(laid(tmp_path, "webdataset"))
+    samples = read_all(lay_out(tmp_path, "webdataset"))
     assert sorted(samples) == [f"part/{i:04}" for i in range(4)]
     sample = samples["part/0003"]
-    assert np.array_equal(sample.picture, jpeg(3)) and sample.caption == "caption 3"
+    assert np.array_equal(sample.picture, through_jpeg(3)) and sample.caption == "caption 3"
     assert np.array_equal(sample.things[0].mask, box_mask())
 
 
 def test_a_folder_serves_every_task(tmp_path):
-    source = laid(tmp_path, "folder")
+    source = lay_out(tmp_path, "folder")
     for task in DATASETS["folder"].feeds:
         example = next(ExampleStream(source, task, 48).take(1))
         i = int(example.prompt[-1])
@@ -297,7 +301,7 @@ def test_a_folder_serves_every_task(tmp_path):
 
 
 def test_examples_take_another_epoch_and_another_look(tmp_path):
-    source = laid(tmp_path, "magicbrush")
+    source = lay_out(tmp_path, "magicbrush")
     examples = list(ExampleStream(source, "edit", 32, seed=4).take(9))
     assert sorted(example.id for example in examples) == sorted(["100-1", "100-2", "101-1"] * 3)
     looks = [example.target.tobytes() for example in examples if example.id == "100-1"]
@@ -308,12 +312,12 @@ def test_examples_take_another_epoch_and_another_look(tmp_path):
 
 
 def test_both_pictures_of_an_edit_are_seen_alike(tmp_path):
-    layouts.parquet(
+    layouts.write_parquet(
         tmp_path / "a.parquet",
         [
             {
-                "before": layouts.cell(drawn(i), "PNG"),
-                "after": layouts.cell(255 - drawn(i), "PNG"),
+                "before": layouts.make_cell(draw_picture(i), "PNG"),
+                "after": layouts.make_cell(255 - draw_picture(i), "PNG"),
                 "instruction": "negate",
             }
             for i in range(3)
@@ -363,11 +367,11 @@ def test_a_hub_is_read_through_its_own_client(tmp_path, monkeypatch):
         lambda: fsspec.filesystem("dir", path=str(tmp_path), fs=fsspec.filesystem("file")),
     )
     source = open_data_source("magicbrush", {"path": "hf://datasets/osunlp/MagicBrush", "download": True})
-    assert list(found(source)) == ["100-1", "100-2", "101-1"]
+    assert list(read_all(source)) == ["100-1", "100-2", "101-1"]
 
 
 def test_without_the_package_there_is_a_sentence(tmp_path, monkeypatch):
-    source = laid(tmp_path, "ade20k")
+    source = lay_out(tmp_path, "ade20k")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match="read by the package datasets, which is not installed: pip install datasets"):
         list(Stream(source.reader))
@@ -375,14 +379,14 @@ def test_without_the_package_there_is_a_sentence(tmp_path, monkeypatch):
 
 def test_a_task_that_a_set_does_not_feed_is_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="The task of ade20k is 'edit', expected one of 'inpaint', 'control'"):
-        ExampleStream(laid(tmp_path, "ade20k"), "edit", 32)
-    source = laid(tmp_path / "b", "magicbrush", kinds=["canny"])
+        ExampleStream(lay_out(tmp_path, "ade20k"), "edit", 32)
+    source = lay_out(tmp_path / "b", "magicbrush", kinds=["canny"])
     with pytest.raises(ValueError, match="data.magicbrush.kinds is 'canny', expected one of"):
         ExampleStream(source, "edit", 32)
 
 
 def test_labels_that_are_gone_break_their_sample_alone(tmp_path):
-    source = laid(tmp_path, "ade20k")
+    source = lay_out(tmp_path, "ade20k")
     (tmp_path / "annotations/training/ADE_train_00000002.png").unlink()
     stream = Stream(source.reader, "ade20k")
     assert len(list(stream)) == 2

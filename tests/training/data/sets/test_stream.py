@@ -20,7 +20,7 @@ from cologen.training.data.sets.sample_counter import MIN_SEEN, SampleCounter, T
 from cologen.training.data.sets.stream import Stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layouts import LAYOUTS, drawn, encoded
+from layouts import LAYOUTS, draw_picture, encode_picture
 
 SMALL = settings(max_examples=40, deadline=None)
 
@@ -41,14 +41,14 @@ class Numbers(ListedReader):
         return Triple(id, np.zeros(0), np.zeros(0), "")
 
 
-def ids(stream) -> list[str]:
+def read_ids(stream) -> list[str]:
     return [found.id for found in stream]
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 9), st.integers(0, 5))
 def test_the_shares_of_all_processes_are_the_set(count, world, seed):
-    shares = [ids(Stream(Numbers("", count), rank=rank, world=world, seed=seed)) for rank in range(world)]
+    shares = [read_ids(Stream(Numbers("", count), rank=rank, world=world, seed=seed)) for rank in range(world)]
     assert sorted(map(int, sum(shares, []))) == list(range(count))
 
 
@@ -65,7 +65,7 @@ def test_a_stream_goes_on_where_it_was_left(count, world, data):
         return stream
 
     stream = made()
-    whole = ids(stream) + ids(stream)  # two epochs
+    whole = read_ids(stream) + read_ids(stream)  # two epochs
     stop = data.draw(st.integers(0, len(whole)))
     first, stream = [], made()
     while len(first) < stop:
@@ -78,7 +78,7 @@ def test_a_stream_goes_on_where_it_was_left(count, world, data):
     later.load_state_dict(state)
     rest = []
     while later.epoch < 2:
-        rest += ids(later)
+        rest += read_ids(later)
     assert first + rest == whole
     assert later.counter.broken == 2 * len([i for i in range(count) if every and i % every == 0]) or world > 1
 
@@ -88,7 +88,7 @@ def test_a_stream_goes_on_where_it_was_left(count, world, data):
 def test_every_set_can_be_shared_and_resumed(tmp_path, name, world):
     LAYOUTS[name][0](tmp_path)
     reader = open_data_source(name, {"path": str(tmp_path)}).reader
-    whole = sorted(ids(Stream(reader)))
+    whole = sorted(read_ids(Stream(reader)))
     resumed = []
     for rank in range(world):
         stream = Stream(reader, rank=rank, world=world)
@@ -99,14 +99,14 @@ def test_every_set_can_be_shared_and_resumed(tmp_path, name, world):
             continue  # nothing for this process
         later = Stream(reader, rank=rank, world=world)
         later.load_state_dict(stream.state_dict())
-        resumed += ids(later)
+        resumed += read_ids(later)
     assert sorted(resumed) == whole
 
 
 def test_epochs_come_in_another_order_and_seeds_too():
     stream = Stream(Numbers("", 1000))
-    first, second = ids(stream), ids(stream)
-    assert first != second and sorted(first) == sorted(second) and first != ids(Stream(Numbers("", 1000), seed=1))
+    first, second = read_ids(stream), read_ids(stream)
+    assert first != second and sorted(first) == sorted(second) and first != read_ids(Stream(Numbers("", 1000), seed=1))
 
 
 def test_a_place_of_another_stream_is_refused():
@@ -145,16 +145,16 @@ def test_a_record_that_nobody_thought_of_costs_itself_alone(tmp_path):
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for i in range(4):
-        layouts.put(tmp_path / f"{i}.png", encoded(drawn(i), "PNG"))
+        layouts.write_file(tmp_path / f"{i}.png", encode_picture(draw_picture(i), "PNG"))
     reader = open_data_source("json-lines", {"path": str(tmp_path)}).reader
     stream = Stream(reader)
-    assert ids(stream) == ["0"] and stream.counter.broken == 3
+    assert read_ids(stream) == ["0"] and stream.counter.broken == 3
     layouts.coco_stuff(tmp_path / "coco")
-    odd = [layouts.annotation(1, 9, [18]), layouts.annotation(2, 25, 18) | {"segmentation": None}]
+    odd = [layouts.make_annotation(1, 9, [18]), layouts.make_annotation(2, 25, 18) | {"segmentation": None}]
     lists = {"images": [], "annotations": odd, "categories": layouts.CATEGORIES}
-    layouts.put(tmp_path / "coco/annotations/instances_train2017.json", lists)
+    layouts.write_file(tmp_path / "coco/annotations/instances_train2017.json", lists)
     stream = Stream(open_data_source("coco-stuff", {"path": str(tmp_path / "coco")}).reader)
-    assert ids(stream) == ["000000000030"]
+    assert read_ids(stream) == ["000000000030"]
     assert stream.counter.reasons["000000000009"] == "TypeError: unhashable type: 'list'"
 
 
@@ -195,28 +195,28 @@ def test_a_damaged_line_costs_itself_alone(tmp_path):
     )
 
 
-def packed(tmp_path, members, mode="w", name="a.tar"):
-    layouts.tar(tmp_path / name, members, mode)
+def write_tar(tmp_path, members, mode="w", name="a.tar"):
+    layouts.write_tar(tmp_path / name, members, mode)
     return tmp_path / name
 
 
-PICTURES = {f"{i}.jpg": encoded(drawn(i)) for i in range(4)}
+PICTURES = {f"{i}.jpg": encode_picture(draw_picture(i)) for i in range(4)}
 
 
 @pytest.mark.parametrize("mode, name", [("w", "a.tar"), ("w:gz", "a.tar.gz")])
 def test_a_tar_that_is_cut_off_gives_what_is_whole_and_one_broken_row(tmp_path, mode, name):
-    whole = packed(tmp_path, PICTURES, mode, name).read_bytes()
+    whole = write_tar(tmp_path, PICTURES, mode, name).read_bytes()
     end = len(whole.rstrip(b"\0"))
     for cut in [10, 300, end // 3, end // 2, end * 2 // 3]:
         (tmp_path / name).write_bytes(whole[:cut])
         stream = Stream(open_data_source("webdataset", {"path": str(tmp_path)}).reader)
-        found = ids(stream)
+        found = read_ids(stream)
         assert found == sorted(PICTURES)[: len(found)] or found == [str(i) for i in range(len(found))]
         assert len(found) < 4 and stream.counter.broken == 1, cut
 
 
 def test_a_damaged_header_is_noticed(tmp_path):
-    path = packed(tmp_path, PICTURES)
+    path = write_tar(tmp_path, PICTURES)
     data = bytearray(path.read_bytes())
     second = 512 + -(-len(PICTURES["0.jpg"]) // 512) * 512
     data[second : second + 20] = b"\xff" * 20
@@ -227,10 +227,10 @@ def test_a_damaged_header_is_noticed(tmp_path):
 
 def test_names_that_lead_out_are_left_out_and_nothing_is_written(tmp_path):
     members = {"../../evil.jpg": PICTURES["0.jpg"], "/tmp/evil.jpg": PICTURES["1.jpg"], "good.jpg": PICTURES["2.jpg"]}
-    packed(tmp_path / "in", members)
+    write_tar(tmp_path / "in", members)
     before = sorted(tmp_path.rglob("*"))
     stream = Stream(open_data_source("webdataset", {"path": str(tmp_path / "in")}).reader)
-    assert ids(stream) == ["good"] and stream.counter.broken == 2
+    assert read_ids(stream) == ["good"] and stream.counter.broken == 2
     assert set(stream.counter.reasons.values()) == {"its name leads out of the archive"}
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -253,7 +253,7 @@ def test_links_devices_and_folders_in_a_tar_are_passed_over(tmp_path):
     assert list(tars.read_members(path)) == [("e.jpg", b"abc")]
 
 
-def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+def make_header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.type = size, kind
     return info.tobuf(tarfile.GNU_FORMAT)
@@ -264,7 +264,7 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 def test_a_header_that_claims_too_much_ends_the_file_before_anything_is_unpacked(tmp_path, kind, size):
     path = tmp_path / "bomb.tar.gz"
     packer = zlib.compressobj(9, wbits=31)
-    path.write_bytes(packer.compress(header("zeros.jpg", size, kind) + bytes(2**20)) + packer.flush())
+    path.write_bytes(packer.compress(make_header("zeros.jpg", size, kind) + bytes(2**20)) + packer.flush())
     with pytest.raises(BrokenFile, match="bomb.tar.gz"):
         list(tars.read_members(path))
 
@@ -272,7 +272,7 @@ def test_a_header_that_claims_too_much_ends_the_file_before_anything_is_unpacked
 def test_a_sample_of_many_large_parts_ends_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tars, "MAX_BYTES", 10_000)
     zeros = bytes(4000)
-    path = packed(tmp_path, {f"a.{i}": zeros for i in range(4)}, "w:gz", "a.tar.gz")
+    path = write_tar(tmp_path, {f"a.{i}": zeros for i in range(4)}, "w:gz", "a.tar.gz")
     with pytest.raises(BrokenFile, match="a is larger than"):
         list(tars.read_rows(path))
 
@@ -283,9 +283,9 @@ def test_a_picture_bomb_is_its_own_sample_alone(tmp_path):
 
     size = chunk(b"IHDR", struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + size + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
-    packed(tmp_path, {"a.png": bomb, "b.jpg": PICTURES["1.jpg"], "c.jpg": b"not a picture"})
+    write_tar(tmp_path, {"a.png": bomb, "b.jpg": PICTURES["1.jpg"], "c.jpg": b"not a picture"})
     stream = Stream(open_data_source("webdataset", {"path": str(tmp_path)}).reader)
-    assert ids(stream) == ["b"] and "(2500000000 pixels)" in stream.counter.reasons["a"]
+    assert read_ids(stream) == ["b"] and "(2500000000 pixels)" in stream.counter.reasons["a"]
     assert "not a picture that can be read" in stream.counter.reasons["c"]
 
 
@@ -301,9 +301,15 @@ def test_a_picture_bomb_is_its_own_sample_alone(tmp_path):
 def test_a_damaged_parquet_file_is_one_broken_row(tmp_path, damage):
     layouts.magicbrush(tmp_path)
     path = next(tmp_path.rglob("*.parquet"))
-    layouts.parquet(
+    layouts.write_parquet(
         tmp_path / "train-1.parquet",
-        [{"source_img": layouts.cell(drawn(1)), "target_img": layouts.cell(drawn(2)), "instruction": "x"}],
+        [
+            {
+                "source_img": layouts.make_cell(draw_picture(1)),
+                "target_img": layouts.make_cell(draw_picture(2)),
+                "instruction": "x",
+            }
+        ],
     )
     path.write_bytes(damage(path.read_bytes()))
     stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader)
@@ -327,7 +333,7 @@ def test_a_damaged_parquet_file_is_one_broken_row(tmp_path, damage):
     ],
 )
 def test_a_damaged_row_says_what_it_lacks(tmp_path, row, why):
-    layouts.parquet(tmp_path / "a.parquet", [row])
+    layouts.write_parquet(tmp_path / "a.parquet", [row])
     stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader)
     assert list(stream) == [] and why in stream.counter.summary()
 

@@ -32,7 +32,7 @@ def scene(seed, size=(96, 128), entries=ENTRIES):
     return Sample(f"scene {seed}", picture, "a cup, a dog and a cup", tuple(things))
 
 
-def same(a, b):
+def are_equal(a, b):
     return all(np.array_equal(getattr(a, part), getattr(b, part)) for part in ("source", "target")) and (
         (a.id, a.task, a.prompt, a.kind) == (b.id, b.task, b.prompt, b.kind)
     )
@@ -54,8 +54,8 @@ RECIPES = {
 def test_equal_seeds_give_equal_examples(task):
     recipe, data = RECIPES[task]
     examples = [recipe(np.random.default_rng(seed), data(3)) for seed in (0, 0, *range(1, 9))]
-    assert same(*examples[:2]) and {example.task for example in examples} == {task}
-    assert task == "edit" or not all(same(examples[0], example) for example in examples)
+    assert are_equal(*examples[:2]) and {example.task for example in examples} == {task}
+    assert task == "edit" or not all(are_equal(examples[0], example) for example in examples)
 
 
 # inpaint
@@ -90,7 +90,7 @@ def test_every_kind_of_hole_occurs_and_without_things_only_the_random_one():
 # ground
 
 
-def asked(sample, example):
+def name_what_is_asked(sample, example):
     """The things and the colour that a prompt names, found by reading it."""
     said = re.findall(f"(?:in|with) ({'|'.join(COLOURS)})", example.prompt)
     return [thing for thing in sample.things if getattr(thing, FORMS[example.kind].by) in example.prompt], said
@@ -101,7 +101,7 @@ def asked(sample, example):
 def test_what_was_drawn_is_what_was_asked_and_is_read_again(seed):
     sample = scene(seed)
     example = make_ground_example(np.random.default_rng(seed), sample)
-    things, (colour,) = asked(sample, example)
+    things, (colour,) = name_what_is_asked(sample, example)
     assert things and example.source is sample.picture
     changed = (example.target != example.source).any(-1)
     assert (example.target[changed] == COLOURS[colour]).all()
@@ -182,7 +182,7 @@ def test_an_answer_shows_on_what_it_covers():
     colours = {form: set() for form in ("box", "mask")}
     for seed in range(60):
         example = make_ground_example(np.random.default_rng(seed), sample, forms=list(colours))
-        (colour,) = asked(sample, example)[1]
+        (colour,) = name_what_is_asked(sample, example)[1]
         colours[example.kind].add(colour)
         assert read_colour(example.target, example.source) == colour
         if example.kind == "mask":
@@ -203,14 +203,14 @@ def test_if_no_colour_shows_one_is_drawn_all_the_same():
 def test_a_sheer_mask_lets_the_picture_through_and_is_read_with_its_opacity(opacity):
     sample = scene(2)
     example = make_ground_example(np.random.default_rng(4), sample, forms=["mask"], opacity=opacity)
-    (thing,), (colour,) = asked(sample, example)
+    (thing,), (colour,) = name_what_is_asked(sample, example)
     mixed = opacity * np.array(COLOURS[colour]) + (1 - opacity) * sample.picture.astype(float)
     expected = np.where(thing.mask[..., None], mixed, sample.picture)
     assert np.abs(example.target - expected).max() <= 0.5
     assert np.array_equal(read_mask(example.target, example.source, colour, opacity), thing.mask)
     assert read_colour(example.target, example.source, opacity) == colour
     boxed = make_ground_example(np.random.default_rng(4), sample, forms=["box"], opacity=opacity)
-    (colour,) = asked(sample, boxed)[1]
+    (colour,) = name_what_is_asked(sample, boxed)[1]
     assert (boxed.target[(boxed.target != boxed.source).any(-1)] == COLOURS[colour]).all()
 
 
@@ -221,7 +221,7 @@ def test_a_drifted_noisy_answer_is_still_read(seed):
     rng, sample = np.random.default_rng(seed), scene(seed)
     for form in ("box", "mask"):
         example = make_ground_example(rng, sample, forms=[form])
-        (thing,), (colour,) = asked(sample, example)
+        (thing,), (colour,) = name_what_is_asked(sample, example)
         duller = np.where(
             (example.target != example.source).any(-1, keepdims=True), 0.8 * example.target + 25, example.target
         )
