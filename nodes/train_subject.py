@@ -1,27 +1,18 @@
 """Fine-tuning on the FLUX that is loaded: one's own subject from a few photos."""
 
-from typing import Any
-
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..prw.fit_image import to_bytes, to_rgb
-from ..prw.personalization.concept import BLOCK_KINDS
-from ..training.comfyui.folders import SUBJECT, run_folder
-from ..training.comfyui.progress import Watch
+from ..training.comfyui.folders import run_folder
+from ..training.comfyui.progress import RunProgress
 from ..training.comfyui.run import NodeRun
+from ..training.comfyui.run_outputs import read_loss_map, read_samples
 from ..training.comfyui.subject import make_subject_datasets, train_concept, train_subject_expert
-from ..training.recipes.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
-from ..training.recipes.subject import OWN, Subject, SubjectRecipe
-from ..training.schedules import SCHEDULES
+from ..training.recipes.subject import OWN
 from ..training.subject.expert import make_expert_stage, make_photo_pairs
-from .inputs.schema import TRAINING, BankType, ConceptType, LossType, advanced, schema
-from .inputs.training import MODEL, RUN, bank_input, chosen, run_knobs, seed_knob
-from .inputs.training import float_knob as number
-from .inputs.training import int_knob as count
-from .training import loss_map, samples, sheet, with_last_sample
-from .training_data import make_host_encoders
+from .inputs.schema import TRAINING, BankType, ConceptType, LossType, schema
+from .inputs.subject import make_subject_recipe, rare_subject_knobs, split_images, subject_knobs
+from .inputs.training import MODEL, RUN, bank_input, make_host_encoders, run_knobs, seed_knob
 
 
 class CoLoGenTrainSubject(io.ComfyNode):
@@ -52,7 +43,7 @@ class CoLoGenTrainSubject(io.ComfyNode):
                 io.String.Input("noun", default="dog", tooltip="What kind of thing it is, as prompts will say it."),
                 RUN,
                 *subject_knobs(),
-                *rare_knobs(),
+                *rare_subject_knobs(),
                 *run_knobs(),
                 seed_knob(),
                 io.Image.Input(
@@ -93,80 +84,18 @@ class CoLoGenTrainSubject(io.ComfyNode):
         **lists: list,
     ) -> io.NodeOutput:
         knobs = {name: values[0] for name, values in lists.items()}
-        encoders, others = make_host_encoders(vae[0], clip[0]), pictures(class_photos or [])
+        encoders, others = make_host_encoders(vae[0], clip[0]), split_images(class_photos or [])
         out = run_folder(knobs["run"])
-        recipe = recipe_of(knobs, bool(others))
+        recipe = make_subject_recipe(knobs, bool(others))
         extra = make_expert_stage(recipe, experts[0], knobs["run"]) if experts else None
-        watch = Watch([recipe.stage, *([extra[0]] if extra else [])], loss_map(out)["loss"])
+        stages = [recipe.stage, *([extra[0]] if extra else [])]
+        progress = RunProgress(stages, read_loss_map(out)["loss"])
         with torch.inference_mode(False):  # training takes ordinary tensors
-            datasets = make_subject_datasets(encoders, pictures(photos), others, recipe)
+            datasets = make_subject_datasets(encoders, split_images(photos), others, recipe)
             pairs = make_photo_pairs(encoders, datasets[OWN].samples, recipe.subject) if extra else None
-        run, bank = NodeRun(out, knobs["run_seed"], [watch]), None
+        run, bank = NodeRun(out, knobs["run_seed"], [progress]), None
         concept = train_concept(model[0], encoders, datasets, recipe, run)
-        if experts and extra and pairs:
+        if experts and extra and pairs is not None:
             bank = train_subject_expert(model[0], encoders, pairs, experts[0], *extra, run)
-        shown = sheet(samples(out))
-        return io.NodeOutput(concept, loss_map(out), shown, bank, ui=ui.PreviewImage(shown, cls=cls))
-
-
-def pictures(images: list) -> list[np.ndarray]:
-    """Of IMAGE batches of any sizes."""
-    return [picture for image in images for picture in to_bytes(to_rgb(image))]
-
-
-def recipe_of(knobs: dict[str, Any], preserved: bool) -> SubjectRecipe:
-    settings = Settings(text_drop=0.0, **chosen(Settings, knobs))
-    share = knobs["class_share"] if preserved else 0.0
-    stage = Stage(name=SUBJECT, task=OWN, replay=share, **chosen(Stage, knobs))
-    prompts = tuple(line.strip() for line in knobs["prompts"].splitlines() if line.strip())
-    subject = Subject(**{**chosen(Subject, knobs), "noun": knobs["noun"].strip(), "prompts": prompts})
-    return SubjectRecipe(Curriculum(with_last_sample(settings, stage.iterations), (stage,)), subject)
-
-
-def subject_knobs() -> list:
-    return [
-        io.Boolean.Input(
-            "ico",
-            default=True,
-            tooltip="Each photo gets vectors of its own for its place, pose and light, so that these do not become part of "
-            "the subject. They are thrown away in the end. On the built-in world it is kept better so, and prompts are "
-            "followed less, unless CoLoGen Personal Guider shares the steps.",
-        ),
-        count(
-            "iterations", 800, 1, 10**6, "How long to train. 600 to 900 as a rule; longer is truer and less free."
-        ),
-        count("batch", 1, 1, 4096, "Photos that each update looks at."),
-        count("rank", 16, 1, 1024, "Size of the LoRA."),
-        number("alpha", 16.0, 0, 4096, 1.0, "How strongly the LoRA acts while it learns: alpha / rank scales it."),
-        number("rate", 1e-4, 0, 10, 1e-6, "How far each update of the LoRA goes; vectors go faster by the factors below."),
-        count("resolution", 512, 64, 2048, "Photos are cut to squares of this side. Twice takes four times the time."),
-        io.String.Input(
-            "prompts",
-            default="photo of a dog on the beach",
-            multiline=True,
-            tooltip="A line each: what samples are drawn of on the way.",
-        ),
-    ]  # fmt: skip
-
-
-def rare_knobs() -> list:
-    return [
-        io.String.Input(
-            "caption", default="photo of a {}", tooltip="What the photos show; the noun comes where the braces are.", **advanced()
-        ),
-        count("tokens", 2, 1, 256, "Vectors that the subject gets in the text.", **advanced()),
-        count("contexts", 4, 1, 256, "Vectors that each photo gets while training.", **advanced()),
-        number("token_rate", 1.0, 0, 1000, 0.1, "How much faster the subject's vectors learn than the LoRA.", **advanced()),
-        number("context_rate", 10.0, 0, 1000, 0.1, "How much faster the photos' own vectors learn.", **advanced()),
-        io.Combo.Input(
-            "where",
-            options=list(BLOCK_KINDS)[::-1],
-            tooltip="all bends keys and values of text, and in later blocks of the picture, too; text is gentler.",
-            **advanced(),
-        ),
-        number("class_share", 0.3, 0, 1, 0.01, "Share of updates with class_photos, where some are connected.", **advanced()),
-        io.Combo.Input("optimizer", options=list(OPTIMIZERS), tooltip="adamw is steady; prodigy finds its own rate (set rate to 1) and must be installed: prodigyopt.", **advanced()),
-        io.Combo.Input("schedule", options=list(SCHEDULES), tooltip="How the rate falls towards the end.", **advanced()),
-        number("guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()),
-        number("time_shift", 1.0, 0.01, 100, 0.1, "Above 1 it trains more on near noise.", **advanced()),
-    ]  # fmt: skip
+        samples = read_samples(out)
+        return io.NodeOutput(concept, read_loss_map(out), samples, bank, ui=ui.PreviewImage(samples, cls=cls))

@@ -1,24 +1,18 @@
 """Training data: a folder of one's own or the built-in world, through the VAE and CLIP of the FLUX that is trained."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import comfy.model_management
-import comfy.utils
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
 from ..prw.tasks import TASKS
+from ..training.comfyui.example_sources import EXAMPLE_SOURCES, FOLDER_SOURCE
 from ..training.comfyui.folders import data_folder
-from ..training.comfyui.training_data import HostEncoders, TrainingData, encode_examples
-from ..training.data.sample import Example
-from ..training.data.tasks.folder import FolderExamples
+from ..training.comfyui.progress import open_progress_bar
+from ..training.comfyui.training_data import TrainingData, encode_examples
 from .inputs.schema import TRAINING, DataType, advanced, schema
+from .inputs.training import make_host_encoders
 
-Examples = tuple[Callable[[int], Example], int, Mapping[str, str]]
-"""The example at a place, how many there are, and which are left out, why: more are found while they are read."""
-TOY_COUNT = 1000
 SHOWN = 20
 """Of those left out."""
 
@@ -37,7 +31,7 @@ class CoLoGenTrainingData(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="FLUX's text encoders, CLIP-L and T5-XXL: prompts are encoded once."),
                 io.Combo.Input(
                     "source",
-                    options=list(SOURCES),
+                    options=list(EXAMPLE_SOURCES),
                     tooltip="folder: your own pictures. built-in world: small drawn scenes, to try training out.",
                 ),
                 io.String.Input(
@@ -85,7 +79,7 @@ class CoLoGenTrainingData(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, source: str = "", folder: str = "", **_):
         """Pictures that were added or changed are read again."""
-        if source != OWN:
+        if source != FOLDER_SOURCE:
             return source
         try:
             files = sorted(data_folder(folder).iterdir())
@@ -96,49 +90,10 @@ class CoLoGenTrainingData(io.ComfyNode):
     @classmethod
     def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None) -> io.NodeOutput:
         encoders = make_host_encoders(vae, clip)
-        example, count, left_out = SOURCES[source](folder, task, size, count, cut_seed)
+        examples = EXAMPLE_SOURCES[source](folder, task, size, count, cut_seed)
         with torch.inference_mode(False):  # training takes ordinary tensors
-            dataset = encode_examples(encoders, task, example, count, progress())
+            dataset = encode_examples(encoders, task, examples.example, examples.count, open_progress_bar())
             encoders = replace(encoders, empty=encoders.encode_prompts([""]))
             data = TrainingData(encoders, data.datasets if data else {}).add_dataset(dataset)
-        lines = [f"{name} is left out: {why}" for name, why in left_out.items()]
+        lines = [f"{name} is left out: {why}" for name, why in examples.skipped.items()]
         return io.NodeOutput(data, ui=ui.PreviewText("\n".join([str(data), *lines[:SHOWN]])))
-
-
-def make_host_encoders(vae, clip) -> HostEncoders:
-    if vae is None or clip is None:
-        raise ValueError(
-            "There is no VAE or no CLIP, expected FLUX.1's: connect those of the stock loaders or Load FLUX."
-        )
-    return HostEncoders(vae, clip)
-
-
-def folder_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
-    found = FolderExamples(data_folder(folder), task, size)
-    count = max(2, count or len(found))
-
-    def example(i: int) -> Example:
-        return found.example(i * len(found) // count, np.random.default_rng((seed, i)))
-
-    return example, count, found.skipped
-
-
-def toy_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
-    from ..training.toy.make import make_toy_examples as draw
-
-    drawn = draw(task, max(2, count or TOY_COUNT), seed)
-    return drawn.__getitem__, len(drawn), {}
-
-
-OWN = "folder"
-SOURCES = {OWN: folder_examples, "built-in world": toy_examples}
-
-
-def progress() -> Callable[[int, int], None]:
-    bar = comfy.utils.ProgressBar(1)
-
-    def tell(done: int, total: int) -> None:
-        bar.update_absolute(done, total)
-        comfy.model_management.throw_exception_if_processing_interrupted()
-
-    return tell

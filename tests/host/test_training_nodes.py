@@ -483,7 +483,7 @@ def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
     sent = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *args, **kwargs: sent.append(args))
     monkeypatch.setattr(training_watch, "EVERY", 0.0)
-    watch = training_watch.Watch(STAGES)
+    watch = training_watch.RunProgress(STAGES)
     stage = SimpleNamespace(stage=STAGES[1], iteration=1, finished=False)
     for i in range(3):
         watch.on_iteration(stage, SimpleNamespace(task=1.0 / (i + 1)))

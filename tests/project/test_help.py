@@ -84,7 +84,8 @@ def test_the_registry_s_archive_has_pages_and_translations():
 
 
 def test_the_recipe_that_a_page_shows_is_one(comfy):
-    from cologen.nodes.training import recipe_of
+
+    from cologen.nodes.inputs.training import read_recipe
 
     (recipe,) = re.findall(r"```toml\n(.*?)```", page("CoLoGenTrainCurriculum"), flags=re.S)
-    assert [stage.name for stage in recipe_of(recipe).stages] == ["control", "edit"]
+    assert [stage.name for stage in read_recipe(recipe).stages] == ["control", "edit"]

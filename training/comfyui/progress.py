@@ -1,7 +1,7 @@
-"""A run as the person at the screen sees it: progress, the loss's curve and the samples in turn, and Cancel."""
+"""Progress bars of the host that Cancel interrupts; that of a training run shows its loss and its samples in turn."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 
 import comfy.model_management
@@ -16,12 +16,14 @@ from ..recipes.curriculum import Stage
 from ..stage_context import IterationResult
 from ..trainer import Trainer
 
-EVERY = 2.0
-"""Seconds between two pictures."""
-SIZE = 768
+PREVIEW_SECONDS = 2.0
+"""Between two pictures."""
+PREVIEW_SIZE = 768
 
 
-class Watch(Listener):
+class RunProgress(Listener):
+    """The progress of a run on the host's bar."""
+
     def __init__(self, stages: Sequence[Stage], losses: Iterable[float] = ()):
         """`losses` of the part that is done already."""
         self.starts = dict(
@@ -29,26 +31,37 @@ class Watch(Listener):
         )
         self.bar = comfy.utils.ProgressBar(sum(stage.iterations for stage in stages))
         self.losses = list(losses)
-        self.grid: np.ndarray | None = None
-        self.turn, self.shown = 0, 0.0
+        self.sheet: np.ndarray | None = None
+        self.previews, self.shown_at = 0, 0.0
 
-    def on_iteration(self, trainer: Trainer, step: IterationResult) -> None:
-        self.losses.append(step.task)
+    def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
+        self.losses.append(result.task)
         done = self.starts[trainer.stage.name] + trainer.iteration
-        self.bar.update_absolute(done, preview=self._picture(trainer))
+        self.bar.update_absolute(done, preview=self._make_preview(trainer))
         # every iteration: the host itself looks only when a bar has moved enough
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    def on_samples(self, trainer: Trainer, grid: np.ndarray) -> None:
-        self.grid = grid
+    def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
+        self.sheet = sheet
 
-    def _picture(self, trainer: Trainer) -> tuple[str, Image.Image, int] | None:
+    def _make_preview(self, trainer: Trainer) -> tuple[str, Image.Image, int] | None:
         now = time.monotonic()
-        if now - self.shown < EVERY and not trainer.finished:
+        if now - self.shown_at < PREVIEW_SECONDS and not trainer.finished:
             return None
-        self.shown, self.turn = now, self.turn + 1
-        if self.grid is not None and self.turn % 2 == 0:
-            return ("JPEG", Image.fromarray(self.grid), SIZE)
+        self.shown_at, self.previews = now, self.previews + 1
+        if self.sheet is not None and self.previews % 2 == 0:
+            return ("JPEG", Image.fromarray(self.sheet), PREVIEW_SIZE)
         title = f"{trainer.stage.name}: {trainer.iteration} of {trainer.stage.iterations}"
         curve = Curve(range(1, len(self.losses) + 1), self.losses)
-        return ("JPEG", draw_chart(title, {"loss": curve}, smooth=max(1, len(self.losses) // SMOOTH)), SIZE)
+        return ("JPEG", draw_chart(title, {"loss": curve}, smooth=max(1, len(self.losses) // SMOOTH)), PREVIEW_SIZE)
+
+
+def open_progress_bar() -> Callable[[int, int], None]:
+    """A bar of the host, as a function of what is done and how much there is."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def update(done: int, total: int) -> None:
+        bar.update_absolute(done, total)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    return update

@@ -116,12 +116,12 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
         "rex"
     }
 
-    from cologen.nodes.train_subject import pictures, recipe_of
+    from cologen.nodes.inputs.subject import make_subject_recipe, split_images
     from cologen.training.comfyui.subject import make_subject_datasets
 
-    recipe = recipe_of(knobs, False)
+    recipe = make_subject_recipe(knobs, False)
     pairs = make_photo_pairs(
-        ENCODERS, make_subject_datasets(ENCODERS, pictures([photos]), [], recipe)[OWN].samples, recipe.subject
+        ENCODERS, make_subject_datasets(ENCODERS, split_images([photos]), [], recipe)[OWN].samples, recipe.subject
     )
     old = bank.info.experts["subject"]
     settings = replace(recipe.curriculum.settings, rank=old.rank, alpha=old.alpha, router_rate=1e-3)

@@ -1,0 +1,43 @@
+"""Where CoLoGen Training Data takes its examples from."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data.sample import Example
+from ..data.tasks.folder import FolderExamples
+from .folders import data_folder
+
+TOY_COUNT = 1000
+
+
+class Examples(NamedTuple):
+    example: Callable[[int], Example]
+    """The example at a place."""
+    count: int
+    skipped: Mapping[str, str]
+    """Which are left out, why: more are found while they are read."""
+
+
+def open_folder(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
+    """Examples of input/cologen/FOLDER, each picture about equally often; 0: once."""
+    examples = FolderExamples(data_folder(folder), task, size)
+    count = max(2, count or len(examples))
+
+    def example(i: int) -> Example:
+        return examples.example(i * len(examples) // count, np.random.default_rng((seed, i)))
+
+    return Examples(example, count, examples.skipped)
+
+
+def draw_toy_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
+    """Examples of the built-in world, which has a size of its own."""
+    from ..toy.make import make_toy_examples
+
+    examples = make_toy_examples(task, max(2, count or TOY_COUNT), seed)
+    return Examples(examples.__getitem__, len(examples), {})
+
+
+FOLDER_SOURCE = "folder"
+EXAMPLE_SOURCES = {FOLDER_SOURCE: open_folder, "built-in world": draw_toy_examples}
