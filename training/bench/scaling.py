@@ -1,7 +1,7 @@
 """What several processes cost each other: an iteration side by side against one together, with as many samples each.
 
 FLUX's blocks are replaced by naps of a real step's length in all, half of them on the way back. Everything else is
-the real thing at its real size: lessons are drawn, routers route, experts get gradients, processes add them up, AdamW
+the real thing at its real size: batches are drawn, routers route, experts get gradients, processes add them up, AdamW
 steps, the log and the checkpoint are written. efficiency = seconds alone / seconds together.
 """
 
@@ -28,7 +28,8 @@ from ..forward import SourceContext
 from ..listener import Listener
 from ..monitor.log import LOG_FILE, Log, read_log
 from ..run import Run
-from ..trainer import StageTrainer
+from ..stage_context import IterationResult
+from ..trainer import StageTrainer, Trainer
 from .shapes import Shapes
 from .timing import describe_run
 from .training import make_trainer
@@ -106,10 +107,10 @@ class CheckpointTimer(Listener):
         self.since = 0.0
         self.seconds: list[float] = []
 
-    def on_iteration(self, trainer, step) -> None:
+    def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
         self.since = time.perf_counter()
 
-    def on_checkpoint(self, trainer, path) -> None:
+    def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         self.seconds.append(time.perf_counter() - self.since)
 
 

@@ -45,12 +45,12 @@ def bench_training(
     trainer = make_trainer(shapes, EmbeddedHost(flux, dtype), batch, checkpointing=checkpointing)
     steps = {"prw": trainer.train_iteration, "lora_concat": make_lora_step(copy.deepcopy(flux), trainer)}
     seconds = time_in_turn(steps, repeats, device)
-    kept = {name: count_saved_bytes(step, flux) for name, step in steps.items()}
+    saved = {name: count_saved_bytes(step, flux) for name, step in steps.items()}
     return {
         **seconds,
         "prw_over_lora_concat": seconds["prw"] / seconds["lora_concat"],
-        "memory_prw_over_lora_concat": kept["prw"] / kept["lora_concat"],
-        "kept_mib": {name: count / 2**20 for name, count in kept.items()},
+        "memory_prw_over_lora_concat": saved["prw"] / saved["lora_concat"],
+        "kept_mib": {name: count / 2**20 for name, count in saved.items()},
         "peak_mib": measure_peaks(steps, device),
         "loader_share": time_call(trainer.draw_batches, repeats) / seconds["prw"],
         "usage_share": time_call(make_usage_step(trainer), repeats) / seconds["prw"],

@@ -70,11 +70,11 @@ def read_answers(protocol: Protocol, cases: Iterable[Case], out: Path) -> Iterat
 
 def limit_cases(cases: Iterable[Case], count: int = 0) -> Iterator[Case]:
     """Yields the first `count` cases (0: all); raises ValueError if two share an id."""
-    known: set[str] = set()
+    ids: set[str] = set()
     for case in islice(cases, count or None):
-        if case.id in known:
+        if case.id in ids:
             raise ValueError(f"Two cases of the benchmark are called {case.id}, expected each once: unpack it again.")
-        known.add(case.id)
+        ids.add(case.id)
         yield case
 
 

@@ -75,22 +75,22 @@ class LocalJudge:
         return self.processor.batch_decode(answer[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)[0]
 
 
-def ask_marks(judge: Judge, source: np.ndarray, drawn: np.ndarray, instruction: str) -> Marks | None:
+def ask_marks(judge: Judge, source: np.ndarray, answer: np.ndarray, instruction: str) -> Marks | None:
     """Asks for a picture's marks; None if an answer has none: it is left out, where VIEScore would throw dice."""
-    drawn = resize(drawn, source.shape[:2])
-    semantics = parse_lowest_mark(judge.ask([source, drawn], SEMANTICS.replace("INSTRUCTION", instruction)))
-    quality = parse_lowest_mark(judge.ask([drawn], QUALITY))
+    answer = resize(answer, source.shape[:2])
+    semantics = parse_lowest_mark(judge.ask([source, answer], SEMANTICS.replace("INSTRUCTION", instruction)))
+    quality = parse_lowest_mark(judge.ask([answer], QUALITY))
     return None if semantics is None or quality is None else Marks(semantics, quality)
 
 
-def load_marks(judge: Judge, path: Path, source: np.ndarray, drawn: np.ndarray, instruction: str) -> Marks | None:
+def load_marks(judge: Judge, path: Path, source: np.ndarray, answer: np.ndarray, instruction: str) -> Marks | None:
     """Reads the marks that this judge gave the picture at `path`, kept in a file beside it; asks if there is none."""
     file = path.with_suffix(".marks.json")
     if file.exists():
-        known = json.loads(file.read_text(encoding="utf-8"))
-        if known["judge"] == judge.name:
-            return Marks(*known["marks"]) if known["marks"] else None
-    marks = ask_marks(judge, source, drawn, instruction)
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["judge"] == judge.name:
+            return Marks(*record["marks"]) if record["marks"] else None
+    marks = ask_marks(judge, source, answer, instruction)
     with atomic_write(file) as partial:
         partial.write_text(json.dumps({"judge": judge.name, "marks": marks}), encoding="utf-8")
     return marks

@@ -74,11 +74,11 @@ def write_report(
     settings: Mapping[str, object],
 ) -> Path:
     """Writes the three files and returns the page's path; `answers` once more: their pictures are not kept in memory."""
-    shown, count = [], 0
+    case_parts, count = [], 0
     for _, case_answers in groupby(answers, key=lambda answer: answer.case.id):
         count += 1
         if count <= SHOWN:
-            shown.append(_render_case(list(case_answers), scores))
+            case_parts.append(_render_case(list(case_answers), scores))
     lines, notes = (
         make_rows(protocol, scores, networks),
         collect_notes(protocol, scores, networks, count, settings["data"] == "toy"),
@@ -90,7 +90,7 @@ def write_report(
     if missing:
         parts += ["<h2>Not measured</h2>", _render_list(missing)]
     parts += ["<h2>Drawn with</h2>", render_table(("setting", "value"), settings.items())]
-    parts += [f"<h2>Pictures ({len(shown)} of {count} cases)</h2>", *shown]
+    parts += [f"<h2>Pictures ({len(case_parts)} of {count} cases)</h2>", *case_parts]
     path = out / "report.html"
     _write_text(path, render_page(protocol.title, parts, STYLE))
     return path
@@ -121,8 +121,8 @@ def _render_case(answers: Sequence[Answer], scores: Sequence[Score]) -> str:
 def _render_figure(picture: np.ndarray, title: str, lines: Sequence[str] = ()) -> str:
     kind = "pixels" if picture.shape[1] < CELL else ""
     caption = "<br>".join(escape(line) for line in (title, *lines))
-    shown = render_image(Image.fromarray(picture), title, kind, widest=CELL)
-    return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
+    element = render_image(Image.fromarray(picture), title, kind, widest=CELL)
+    return f"<figure>{element}<figcaption>{caption}</figcaption></figure>"
 
 
 def _render_list(lines: Sequence[str]) -> str:

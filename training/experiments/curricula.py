@@ -46,9 +46,9 @@ def start_afresh(curriculum: Curriculum) -> Curriculum:
 
 def drop_stages(curriculum: Curriculum, *names: str) -> Curriculum:
     """Leaves stages out and gives their iterations to the others."""
-    kept = [stage for stage in curriculum.stages if stage.name not in names]
-    stretch = count_iterations(curriculum) / sum(stage.iterations for stage in kept)
-    stages = [replace(stage, iterations=round(stage.iterations * stretch)) for stage in kept]
+    stages_left = [stage for stage in curriculum.stages if stage.name not in names]
+    stretch = count_iterations(curriculum) / sum(stage.iterations for stage in stages_left)
+    stages = [replace(stage, iterations=round(stage.iterations * stretch)) for stage in stages_left]
     first = replace(stages[0], rho=1.0, veteran=0.0)  # the first expert has nobody to leave blocks to
     return replace(curriculum, stages=(first, *stages[1:]))
 

@@ -92,7 +92,7 @@ class ExperimentRunner:
             return None
         number = experiment.shared_stages - 1
         folder = RunFolder(self.out / fingerprint(curriculum, seed))
-        return Bank.open(folder.stage(format_label(curriculum.stages[number], number)))
+        return Bank.open(folder.stage_path(format_label(curriculum.stages[number], number)))
 
     def _evaluate_stage(self, folder: Path, number: int, stage: Stage, seed: int) -> Report:
         """Evaluates the bank after a stage on every task so far, by their own routers and by the newest."""

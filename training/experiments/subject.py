@@ -33,11 +33,13 @@ from ..monitor.plots import Curve, draw_chart
 from ..recipes.curriculum import BUDGETS, SUBJECT
 from ..recipes.subject import SubjectRecipe, load_recipe, scale_recipe
 from ..sampling import SamplingSettings
+from ..stage_context import IterationResult
 from ..subject.dataset import open_subject_datasets
 from ..subject.run import SubjectRun
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import NAME, SHIPPED, open_set
 from ..toy.subject import SubjectQuestion, make_questions, mean_scores
+from ..trainer import Trainer
 from .curricula import HELD_OUT
 from .dual_branch import Branch, sample_two_branches
 from .run_curricula import mean_and_sd
@@ -177,11 +179,11 @@ class ConceptEvaluator(Listener):
     def _due_iterations(self, way: str, iterations: int) -> set[int]:
         return evaluated_iterations(iterations) if way in DURING_TRAINING else {iterations}
 
-    def on_stage_begin(self, trainer) -> None:
+    def on_stage_begin(self, trainer: Trainer) -> None:
         if trainer.iteration == 0:
             self.on_iteration(trainer, None)
 
-    def on_iteration(self, trainer, step) -> None:
+    def on_iteration(self, trainer: Trainer, result: IterationResult | None) -> None:
         at, iterations = trainer.iteration, trainer.stage.iterations
         due = [w for w in self.ways if at in self._due_iterations(w, iterations) and str(at) not in self.report[w]]
         if not due:

@@ -21,6 +21,7 @@ from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
 from ..stage_context import IterationResult
 from ..trainer import Trainer
+from ..validate import Validation
 
 LOG_FILE = "log.jsonl"
 
@@ -36,29 +37,30 @@ class Log(Listener):
         truncate_log(self.path, trainer.stage.name, trainer.iteration)
         self.since = time.monotonic()
 
-    def on_iteration(self, trainer: Trainer, step: IterationResult) -> None:
+    def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
         self._write(
             trainer,
-            task=step.task,
-            veteran=step.veteran,
-            used=step.used,
-            usage=name_experts(trainer, step.usage),
-            norm=step.norm,
+            task=result.task,
+            veteran=result.veteran,
+            used=result.used,
+            usage=name_experts(trainer, result.usage),
+            norm=result.norm,
             missed=trainer.missed,
             seconds=round(time.monotonic() - self.since, 4),
-            **step.extra,
+            **result.extra,
         )
 
-    def on_validation(self, trainer: Trainer, found: Mapping) -> None:
+    def on_validation(self, trainer: Trainer, results: Mapping[str, Validation]) -> None:
         values = {
-            task: {"loss": result.loss, "usage": name_experts(trainer, result.usage)} for task, result in found.items()
+            task: {"loss": validation.loss, "usage": name_experts(trainer, validation.usage)}
+            for task, validation in results.items()
         }
         self._write(trainer, validation=values)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         self.since = time.monotonic()
 
-    def on_samples(self, trainer: Trainer, grid: np.ndarray) -> None:
+    def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
         self.since = time.monotonic()
 
     def _write(self, trainer: Trainer, **values: Any) -> None:

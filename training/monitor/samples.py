@@ -18,10 +18,10 @@ class Samples(Listener):
     def __init__(self, out: Path):
         self.folder = out / SAMPLES_FOLDER
 
-    def on_samples(self, trainer: Trainer, grid: np.ndarray) -> None:
+    def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
         path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}-{trainer.iteration:09}.png"
         with atomic_write(path) as partial:
-            Image.fromarray(grid).save(partial, format="PNG")
+            Image.fromarray(sheet).save(partial, format="PNG")
 
 
 def find_latest(out: Path, stage: str) -> Path | None:

@@ -12,6 +12,7 @@ from ..listener import Listener
 from ..recipes.curriculum import Stage
 from ..stage_context import IterationResult
 from ..trainer import Trainer
+from ..validate import Validation
 from .log import name_experts
 
 FOLDER = "tensorboard"
@@ -37,18 +38,18 @@ class TensorBoard(Listener):
         # steps that a kill left beyond the checkpoint are dropped
         self.writer = SummaryWriter(str(path), purge_step=trainer.iteration + 1)
 
-    def on_iteration(self, trainer: Trainer, step: IterationResult) -> None:
+    def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
         rate = trainer.weights.optimizer.param_groups[0]["lr"]
-        values = {"task": step.task, "veteran": step.veteran, "gradient": step.norm, "rate": rate}
-        usage = {f"usage/{name}": share for name, share in name_experts(trainer, step.usage).items()}
+        values = {"task": result.task, "veteran": result.veteran, "gradient": result.norm, "rate": rate}
+        usage = {f"usage/{name}": share for name, share in name_experts(trainer, result.usage).items()}
         self._add_scalars(trainer, {f"train/{name}": value for name, value in values.items()} | usage)
 
-    def on_validation(self, trainer: Trainer, found: Mapping) -> None:
-        self._add_scalars(trainer, {f"validation/{task}": one.loss for task, one in found.items()})
+    def on_validation(self, trainer: Trainer, results: Mapping[str, Validation]) -> None:
+        self._add_scalars(trainer, {f"validation/{task}": validation.loss for task, validation in results.items()})
 
-    def on_samples(self, trainer: Trainer, grid: np.ndarray) -> None:
+    def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
         if self.writer:
-            self.writer.add_image("samples", grid, trainer.iteration, dataformats="HWC")
+            self.writer.add_image("samples", sheet, trainer.iteration, dataformats="HWC")
 
     def _add_scalars(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         if self.writer is None:

@@ -12,6 +12,7 @@ from ..listener import Listener
 from ..recipes.curriculum import Stage
 from ..stage_context import IterationResult
 from ..trainer import Trainer
+from ..validate import Validation
 
 LIVE, QUIET = 0.1, 60.0
 """Seconds between two lines, in a terminal and in a file."""
@@ -66,12 +67,12 @@ class Terminal(Listener):
         self.first, self.since = trainer.iteration, self.line.clock()
         self.loss, self.weight = 0.0, 0.0
 
-    def on_iteration(self, trainer: Trainer, step: IterationResult) -> None:
-        self.loss = MOMENTUM * self.loss + (1 - MOMENTUM) * step.task
+    def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
+        self.loss = MOMENTUM * self.loss + (1 - MOMENTUM) * result.task
         self.weight = MOMENTUM * self.weight + 1 - MOMENTUM
-        self.line.show(self._progress(trainer, step), last=trainer.finished)
+        self.line.show(self._format_progress(trainer, result), last=trainer.finished)
 
-    def _progress(self, trainer: Trainer, step: IterationResult) -> str:
+    def _format_progress(self, trainer: Trainer, result: IterationResult) -> str:
         stage, done = trainer.stage, trainer.iteration
         seconds = (self.line.clock() - self.since) / max(1, done - self.first)
         parts = [
@@ -80,12 +81,12 @@ class Terminal(Listener):
             f"{format_duration(seconds * (stage.iterations - done))} left",
             f"loss {self.loss / self.weight:.4f}",
         ]
-        shares = [f"{name} {share:.0%}" for name, share in zip(trainer.columns, step.usage, strict=True)]
+        shares = [f"{name} {share:.0%}" for name, share in zip(trainer.columns, result.usage, strict=True)]
         parts += [f"usage {' '.join(shares)}"] if shares else []
         return "  ".join(parts + [f"{trainer.missed} did not fit into memory"] * (trainer.missed > 0))
 
-    def on_validation(self, trainer: Trainer, found: Mapping) -> None:
-        losses = ", ".join(f"{task} {one.loss:.4f}" for task, one in found.items())
+    def on_validation(self, trainer: Trainer, results: Mapping[str, Validation]) -> None:
+        losses = ", ".join(f"{task} {validation.loss:.4f}" for task, validation in results.items())
         self.line.say(f"{trainer.stage.name} {trainer.iteration}/{trainer.stage.iterations}  held out: {losses}")
 
     def on_stage_end(self, stage: Stage, result: Bank | Concept) -> None:
