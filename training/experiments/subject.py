@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -181,11 +181,16 @@ class ConceptEvaluator(Listener):
 
     def on_stage_begin(self, trainer: Trainer) -> None:
         if trainer.iteration == 0:
-            self.on_iteration(trainer, None)
+            self._evaluate_due(trainer)
 
-    def on_iteration(self, trainer: Trainer, result: IterationResult | None) -> None:
+    def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
+        self._evaluate_due(trainer)
+
+    def _evaluate_due(self, trainer: Any) -> None:
+        """Evaluates a SubjectTrainer's concept in the ways that are due at its iteration."""
         at, iterations = trainer.iteration, trainer.stage.iterations
-        due = [w for w in self.ways if at in self._due_iterations(w, iterations) and str(at) not in self.report[w]]
+        due = [way for way in self.ways if at in self._due_iterations(way, iterations)]
+        due = [way for way in due if str(at) not in self.report[way]]
         if not due:
             return
         concept = trainer.result()
