@@ -18,7 +18,7 @@ from .weaving import Attend
 
 
 class EmbeddedHost:
-    """The `Host` of attachment.py for our own FLUX."""
+    """The `Host` of source_pass.py for our own FLUX."""
 
     def __init__(self, flux: Flux, dtype: torch.dtype):
         self.flux, self.dtype, self.family = flux, dtype, find_model_family(flux)

@@ -17,7 +17,7 @@ SIGMA_MARGIN = 1 + 1e-6
 
 
 class ComfyHost:
-    """The `Host` of attachment.py for one model call of ComfyUI."""
+    """The `Host` of source_pass.py for one model call of ComfyUI."""
 
     def __init__(self, base, transformer_options: dict[str, Any]):
         self.base, self.options = base, transformer_options

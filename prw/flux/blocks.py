@@ -19,8 +19,9 @@ RUN_BLOCK = "run_block"
 """An option: how blocks are called, so that training can give up their activations."""
 
 
-def call_directly(call: Callable, *args):
-    return call(*args)
+def call_directly(function: Callable, *args: Any) -> Any:
+    """How blocks are called if nothing else is asked for."""
+    return function(*args)
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ def build_mlp(dim: int, hidden: int, style: BlockStyle) -> nn.Sequential:
 
 
 def attention_with_patches(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, options: dict) -> Tensor:
-    """Attention after the host's `attn1_patch` hooks had their say, q and k before rotation, and before those of its
-    output."""
+    """Attention between the host's two kinds of patches: `attn1_patch` changes what goes in, q and k before rotation,
+    and `attn1_output_patch` what comes out.
+    """
     mask, patches = None, options.get("patches", {})
     for patch in patches.get("attn1_patch", ()):
         out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=options)
