@@ -47,7 +47,7 @@ def stands_alone(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_rooms_know_only_what_stands_before_them(path):
-    own = ROOMS.index(room_of(path))
+    own = ROOMS.index("training/cli" if path.name == "__main__.py" else room_of(path))
     for level, module, name in imports(path):
         if level:
             found = imported_file(path, level, module, name)

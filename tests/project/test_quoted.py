@@ -6,10 +6,12 @@ import re
 from collections import Counter
 
 import pytest
+import torch
 from cologen.prw.bank.edit import merge
 from cologen.prw.files.errors import BankError, FileError
 from cologen.prw.files.safe_file import SafeFile
 from cologen.prw.flux.checkpoint import build_flux
+from cologen.prw.weaving import append_sources
 from pack import ROOT
 from tiny import host_model, tiny_bank, tiny_flux
 
@@ -93,3 +95,19 @@ def test_a_relative_of_flux_1():
     del flux.vector_in
     with pytest.raises(ValueError, match="The model is a Flux of another family, expected FLUX.1 or FLUX.2"):
         check_flux(flux)
+
+
+@pytest.mark.usefixtures("comfy")
+def test_blocks_of_another_pack(monkeypatch):
+    import comfy.ldm.flux.layers
+    from cologen.prw.comfyui.check_host import check_host
+
+    monkeypatch.setattr(comfy.ldm.flux.layers.DoubleStreamBlock, "forward", lambda *args, **kwargs: None)
+    with pytest.raises(RuntimeError, match="FLUX's blocks have been replaced by .*, expected ComfyUI's own"):
+        check_host()
+
+
+def test_positions_that_do_not_cover_the_keys():
+    keys = torch.zeros(1, 2, 5, 8)
+    with pytest.raises(RuntimeError, match="Positions cover 9 keys, expected 10: please report this graph"):
+        append_sources(keys, keys, torch.zeros(1, 1, 9, 4, 2, 2), [(keys, keys)])

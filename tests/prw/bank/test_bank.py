@@ -96,7 +96,7 @@ def test_merge_of_split_parts_is_the_bank(flux, tmp_path):
     assert torch.equal(run(flux, whole, source()), run(flux, bank, source()))
     with pytest.raises(BankError, match="lacks inpaint: merge it"):
         run(flux, parts[1], source("ground"))
-    with pytest.raises(BankError, match="Two banks have expert inpaint"):
+    with pytest.raises(BankError, match="Two banks have expert inpaint: rename or split one of them"):
         merge([bank, parts[0]])
 
 
