@@ -1,7 +1,6 @@
 """The best of several pictures, by what can be measured on this machine."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,13 +10,16 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.comfyui.masks import reshape_mask, resize_mask
+from ..training.comfyui.progress import open_counting_bar
 from ..training.evaluation.case import Case
-from ..training.evaluation.measure import Score, measure
-from ..training.evaluation.metrics import METRICS, Answer
+from ..training.evaluation.format_scores import format_ranking, list_values
+from ..training.evaluation.measure import measure
+from ..training.evaluation.metrics import Answer
 from ..training.evaluation.networks import MetricNetworks
 from ..training.evaluation.ranking import average_ranks
 from ..training.evaluation.report import explain_missing
-from .evaluate import NETWORKS, each, matched, pictures_of, progress
+from .evaluate import NETWORKS
+from .inputs.images import match_count, split_images
 from .inputs.schema import SAMPLING, schema
 
 ALL = "all"
@@ -28,15 +30,15 @@ class Measure(NamedTuple):
     """A row of METRICS."""
     needs: str
     """The input that it cannot do without."""
-    whole: bool = False
+    ignores_mask: bool = False
     """Whether it looks at all of the reference, whatever the mask: it likes an edit best that was not made."""
 
 
 MEASURES = {
     "RMSE": Measure("rmse", "reference"),
     "colour": Measure("colour", "reference"),
-    "CLIP-I": Measure("clip_i", "reference", whole=True),
-    "DINO": Measure("dino", "reference", whole=True),
+    "CLIP-I": Measure("clip_i", "reference", ignores_mask=True),
+    "DINO": Measure("dino", "reference", ignores_mask=True),
     "CLIP-T": Measure("clip_out", "prompt"),
 }
 
@@ -109,51 +111,43 @@ class CoLoGenBestOf(io.ComfyNode):
     ) -> io.NodeOutput:
         prompt = prompt.strip()
         given = {"reference": reference is not None, "prompt": bool(prompt)}
-        names = measurable(by, given, within=reference is not None and mask is not None)
-        answers = answers_of(images, prompt, reference, mask)
+        names = select_metrics(by, given, has_mask=reference is not None and mask is not None)
+        answers = make_answers(images, prompt, reference, mask)
         networks = MetricNetworks(Path(folder_paths.models_dir) / NETWORKS)
-        scores = measure(names, answers, networks, progress(len(answers)))
-        found = [score for score in scores if not score.reason]
-        if not found:
+        scores = measure(names, answers, networks, open_counting_bar(len(answers)))
+        measured = [score for score in scores if not score.reason]
+        if not measured:
             raise ValueError(
                 f"Nothing of {', '.join(names)} could be measured, expected one at least to rank by: choose a mask that "
                 f"leaves something out, or put the networks of CLIP and DINO into models/{NETWORKS}."
             )
-        places = average_ranks(found, [answer.key for answer in answers])
-        order = np.argsort(places, kind="stable").tolist()
-        text = "\n".join([*ranking(found, order, answers), *explain_missing(scores)])
-        figures = json.dumps({"order": order, **each(found, len(answers))})
+        ranks = average_ranks(measured, [answer.key for answer in answers])
+        order = np.argsort(ranks, kind="stable").tolist()
+        text = "\n".join([*format_ranking(measured, order, answers), *explain_missing(scores)])
+        figures = json.dumps({"order": order, **list_values(measured, answers)})
         return io.NodeOutput(images[order[:keep]], text, figures, ui=ui.PreviewText(text))
 
 
-def measurable(by: str, given: dict[str, bool], within: bool = False) -> list[str]:
-    """Rows of METRICS whose inputs are there; not all of them look `within` a mask alone."""
-    chosen = [one for one in MEASURES.values() if not (within and one.whole)] if by == ALL else [MEASURES[by]]
-    if names := [one.metric for one in chosen if given[one.needs]]:
+def select_metrics(by: str, given: dict[str, bool], has_mask: bool = False) -> list[str]:
+    """Rows of METRICS whose inputs are there; with a mask, ALL leaves out those that ignore it."""
+    rows = list(MEASURES.values()) if by == ALL else [MEASURES[by]]
+    if by == ALL and has_mask:
+        rows = [row for row in rows if not row.ignores_mask]
+    if names := [row.metric for row in rows if given[row.needs]]:
         return names
-    needed = " or ".join(dict.fromkeys(one.needs for one in chosen))
+    needed = " or ".join(dict.fromkeys(row.needs for row in rows))
     raise ValueError(
         f"There is no {needed} to rank pictures by, expected one: connect or type it, or choose another way."
     )
 
 
-def answers_of(images: Tensor, prompt: str, reference: Tensor | None, mask: Tensor | None) -> list[Answer]:
-    drawn = pictures_of([images])
-    others = matched("references", pictures_of(None if reference is None else [reference]), len(drawn))
+def make_answers(images: Tensor, prompt: str, reference: Tensor | None, mask: Tensor | None) -> list[Answer]:
+    """What the metrics take: each picture with its reference, and with the mask in that one's size."""
+    drawn = split_images([images])
+    references = match_count("references", [] if reference is None else split_images([reference]), len(drawn))
     extras: list[dict] = [{}] * len(drawn)
-    if others and mask is not None:
-        rows = resize_mask(reshape_mask(mask, len(drawn)), others[0].shape[:2]).numpy()
-        extras = [{"mask": rows[i % len(rows)]} for i in range(len(drawn))]
-    cases = [Case(str(i), None, prompt, others[i] if others else None, extras[i]) for i in range(len(drawn))]
+    if references and mask is not None:
+        masks = resize_mask(reshape_mask(mask, len(drawn)), references[0].shape[:2]).numpy()
+        extras = [{"mask": masks[i % len(masks)]} for i in range(len(drawn))]
+    cases = [Case(str(i), None, prompt, references[i] if references else None, extras[i]) for i in range(len(drawn))]
     return [Answer(case, picture, Path(f"{case.id}.png")) for case, picture in zip(cases, drawn)]
-
-
-def ranking(scores: Sequence[Score], order: Sequence[int], answers: Sequence[Answer]) -> list[str]:
-    lines = []
-    for place, i in enumerate(order, 1):
-        figures = [
-            f"{METRICS[score.metric].label} {score.value_of(answers[i].key):.4g} {'↑' if METRICS[score.metric].higher_is_better else '↓'}"
-            for score in scores
-        ]
-        lines.append(f"{place}. picture {i + 1}: {', '.join(figures)}")
-    return lines

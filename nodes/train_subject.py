@@ -10,8 +10,9 @@ from ..training.comfyui.run_outputs import read_loss_map, read_samples
 from ..training.comfyui.subject import make_subject_datasets, train_concept, train_subject_expert
 from ..training.recipes.subject import OWN
 from ..training.subject.expert import make_expert_stage, make_photo_pairs
+from .inputs.images import split_images
 from .inputs.schema import TRAINING, BankType, ConceptType, LossType, schema
-from .inputs.subject import make_subject_recipe, rare_subject_knobs, split_images, subject_knobs
+from .inputs.subject import make_subject_recipe, rare_subject_knobs, subject_knobs
 from .inputs.training import MODEL, RUN, bank_input, make_host_encoders, run_knobs, seed_knob
 
 

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 from comfy_api.latest import io
 
-from ...prw.fit_image import to_bytes, to_rgb
 from ...prw.personalization.concept import BLOCK_KINDS
 from ...training.comfyui.folders import SUBJECT
 from ...training.recipes.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
@@ -62,11 +60,6 @@ def rare_subject_knobs() -> list:
         float_knob("guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()),
         float_knob("time_shift", 1.0, 0.01, 100, 0.1, "Above 1 it trains more on near noise.", **advanced()),
     ]  # fmt: skip
-
-
-def split_images(images: list) -> list[np.ndarray]:
-    """Pictures uint8 (height, width, 3) of IMAGE batches of any sizes."""
-    return [picture for image in images for picture in to_bytes(to_rgb(image))]
 
 
 def make_subject_recipe(knobs: dict[str, Any], has_class_photos: bool) -> SubjectRecipe:

@@ -77,9 +77,9 @@ def test_words_are_read_by_clip_and_more_is_better(tmp_path, monkeypatch):
 
 
 def test_all_leaves_out_what_would_look_inside_the_mask():
-    from cologen.nodes.best_of import measurable
+    from cologen.nodes.best_of import select_metrics
 
     given = {"reference": True, "prompt": True}
-    assert measurable("all", given, within=True) == ["rmse", "colour", "clip_out"]
-    assert measurable("all", given) == ["rmse", "colour", "clip_i", "dino", "clip_out"]
-    assert measurable("DINO", given, within=True) == ["dino"], "whoever asks for it gets it"
+    assert select_metrics("all", given, has_mask=True) == ["rmse", "colour", "clip_out"]
+    assert select_metrics("all", given) == ["rmse", "colour", "clip_i", "dino", "clip_out"]
+    assert select_metrics("DINO", given, has_mask=True) == ["dino"], "whoever asks for it gets it"

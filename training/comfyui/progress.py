@@ -65,3 +65,14 @@ def open_progress_bar() -> Callable[[int, int], None]:
         comfy.model_management.throw_exception_if_processing_interrupted()
 
     return update
+
+
+def open_counting_bar(total: int) -> Callable[[str], None]:
+    """A bar of the host, as a function that is called once for each thing that is done."""
+    bar = comfy.utils.ProgressBar(total)
+
+    def update(_: str) -> None:
+        bar.update(1)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    return update

@@ -116,7 +116,8 @@ def test_the_node_trains_the_concept_and_then_that_stage(model, bank, tmp_path, 
         "rex"
     }
 
-    from cologen.nodes.inputs.subject import make_subject_recipe, split_images
+    from cologen.nodes.inputs.images import split_images
+    from cologen.nodes.inputs.subject import make_subject_recipe
     from cologen.training.comfyui.subject import make_subject_datasets
 
     recipe = make_subject_recipe(knobs, False)
