@@ -78,7 +78,7 @@ class Attachment:
         return list(groups.values())
 
     def check(self, host: Host) -> None:
-        """Refuses a base of another shape, and says once if it looks like another training."""
+        """Raises if the base has another shape, and warns once if its weights look like another training's."""
         base = Base.of(host.flux)
         if refusal := self.bank.info.base.refusal(base):
             raise ValueError(refusal)

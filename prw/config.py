@@ -27,7 +27,7 @@ class ExpertInfo:
     alpha: float = 256.0
     """The paper's scale: alpha / rank = 2."""
     targets: Mapping[str, str] = field(default_factory=lambda: {"k": "all", "v": "all"})
-    """Bent projection -> the blocks in which: "all", "double" or "single"."""
+    """Changed projection -> the blocks in which: "all", "double" or "single"."""
     task: str = ""
     role: str = ""
     """"concept", "localisation" or "": what a routing lean does to it."""
@@ -38,6 +38,7 @@ class ExpertInfo:
     triggers: tuple[str, ...] = ()
     """Words that a prompt should hold."""
     habits: SourceFormat = field(default_factory=SourceFormat)
+    """How its source was given in training; the name is a bank file's."""
     scaled: bool = False
     """Each pair of matrices has a scale of its own beside it: fp8 keeps its digits that way."""
     shared: str = ""
@@ -60,7 +61,7 @@ class ExpertInfo:
                 )
 
     def targets_in(self, block: str) -> list[str]:
-        """What it bends of a block."""
+        """Which projections of a block it changes."""
         return [target for target, where in self.targets.items() if where == "all" or block.startswith(where)]
 
 

@@ -106,8 +106,8 @@ class Source:
 
     def is_on(self, progress: float) -> bool:
         """Whether it is read at this part of the sampling; the ends 0 and 1 are open."""
-        begun = self.start <= 0 or progress >= self.start
-        return self.strength > 0 and begun and (self.end >= 1 or progress < self.end)
+        has_begun = self.start <= 0 or progress >= self.start
+        return self.strength > 0 and has_begun and (self.end >= 1 or progress < self.end)
 
     @cached_property
     def digest(self) -> str:

@@ -67,7 +67,7 @@ class Target(NamedTuple):
     pooled: Tensor | None
     """None where sources do not depend on the prompt."""
     guidance: Tensor | None = None
-    """What the picture's own tokens are told; None: nothing."""
+    """Of the pictures' own tokens; None: the model has no embedding for it."""
 
 
 class SourcePicture(NamedTuple):

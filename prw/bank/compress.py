@@ -105,14 +105,14 @@ def rerank(bank: Bank, rank: int, names: Iterable[str] = ()) -> tuple[Bank, Rela
     info, error, dtype = replace(bank.info, experts=experts), RelativeError(), _widest_dtype(bank, selected)
 
     def make(place: str) -> dict[str, Tensor]:
-        made = {}
+        tensors = {}
         for name, pair in find_pairs(bank, selected, place).items():
             down, up, singular = truncate(pair, rank)
             singular = singular * pair.scale
             error.add(f"{name} {place}", (singular[rank:] ** 2).sum(), (singular**2).sum())
-            made[f"experts.{name}.{place}.down"] = _store(down, dtype, name)
-            made[f"experts.{name}.{place}.up"] = _store(up * bank.pair_scale(name, place), dtype, name)
-        return made
+            tensors[f"experts.{name}.{place}.down"] = _store(down, dtype, name)
+            tensors[f"experts.{name}.{place}.up"] = _store(up * bank.pair_scale(name, place), dtype, name)
+        return tensors
 
     return Bank(info, ComputedTensors(bank, info, selected, make, dtype)), error
 
@@ -140,17 +140,17 @@ def share_down(bank: Bank, rank: int, group: str = "shared", names: Iterable[str
     info, error, dtype = replace(bank.info, experts=experts), RelativeError(), _widest_dtype(bank, selected)
 
     def make(place: str) -> dict[str, Tensor]:
-        made, pairs = {}, find_pairs(bank, selected, place)
+        tensors, pairs = {}, find_pairs(bank, selected, place)
         rows = [torch.linalg.qr(p.up.float())[1] @ p.down.float() * p.scale for p in pairs.values()]
         _, singular, v = torch.linalg.svd(torch.cat(rows), full_matrices=False)
         error.add(place, (singular[rank:] ** 2).sum(), (singular**2).sum())
         down = torch.zeros(rank, v.shape[1])
         down[: min(rank, len(v))] = v[:rank]
-        made[f"shared.{group}.{place}.down"] = down.to(dtype)
+        tensors[f"shared.{group}.{place}.down"] = down.to(dtype)
         for name, pair in pairs.items():
             up = pair.up.float() @ (pair.down.float() @ down.T) * pair.scale
-            made[f"experts.{name}.{place}.up"] = _store(up, dtype, name)
-        return made
+            tensors[f"experts.{name}.{place}.up"] = _store(up, dtype, name)
+        return tensors
 
     return Bank(info, ComputedTensors(bank, info, selected, make, dtype)), error
 
@@ -162,16 +162,16 @@ def convert(bank: Bank, dtype: torch.dtype) -> tuple[Bank, RelativeError]:
     info, error = replace(bank.info, experts=experts), RelativeError()
 
     def make(place: str) -> dict[str, Tensor]:
-        made = {}
+        tensors = {}
         for name, pair in find_pairs(bank, bank.info.experts, place).items():
             expert = info.experts[name]
             (down, by_down), (up, by_up) = (_fit(part, dtype, name) for part in (pair.down, pair.up))
-            made[down_key(name, expert, place)] = down
-            made[f"experts.{name}.{place}.up"] = up
+            tensors[down_key(name, expert, place)] = down
+            tensors[f"experts.{name}.{place}.up"] = up
             if expert.scaled:
-                made[f"experts.{name}.{place}.scale"] = by_down * by_up * bank.pair_scale(name, place)
+                tensors[f"experts.{name}.{place}.scale"] = by_down * by_up * bank.pair_scale(name, place)
             _compare(error, f"{name} {place}", pair, LowRank(down.float() * by_down, up.float() * by_up, pair.scale))
-        return made
+        return tensors
 
     return Bank(info, ComputedTensors(bank, info, list(experts), make, dtype)), error
 

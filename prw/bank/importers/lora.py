@@ -171,16 +171,16 @@ def _make_tensors(file: SafeFile, pairs: dict[str, Pair], info: BankInfo, rank: 
     """The expert's tensors: cut out of the file, zeros where the LoRA has none, and scales where it has several."""
     zero = torch.zeros((), dtype=file[next(iter(pairs.values())).keys["up"]].dtype)
     their_keys: dict[str, str] = {}
-    made: dict[str, Tensor] = {}
+    added: dict[str, Tensor] = {}
     for key, shape in list_shapes(info).items():
         part, pair = key.rsplit(".", 1)[1], pairs.get(parse_place(key))
         if part == "scale":
-            made[key] = torch.tensor(pair.scale if pair else 1.0)
+            added[key] = torch.tensor(pair.scale if pair else 1.0)
         elif pair is None:
-            made[key] = zero.expand(shape)
+            added[key] = zero.expand(shape)
         else:
             their_keys[key] = pair.keys[part]
-    return Merged(Renamed(file, their_keys, partial(_cut_rows, pairs, rank)), made)
+    return Merged(Renamed(file, their_keys, partial(_cut_rows, pairs, rank)), added)
 
 
 def _cut_rows(pairs: dict[str, Pair], rank: int, key: str, tensor: Tensor) -> Tensor:

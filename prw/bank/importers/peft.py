@@ -131,11 +131,11 @@ def _export_one(bank: Bank, name: str, folder: Path, spelling: str) -> Path:
     info = replace(bank.info, experts={name: replace(expert, shared="", scaled=False)}, routers={})
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".", dir=folder.parent) as temporary:  # the folder is there whole or not at all
-        made = Path(temporary) / name
-        config.save_pretrained(str(made))
-        (made / NOTE).write_text(json.dumps({"spelling": spelling, "bank": encode_info(info)}), encoding="utf-8")
-        write_safetensors(made / WEIGHTS, _build_adapter(bank, name, shapes, cuts), {"format": "pt"})
-        return made.rename(folder)
+        unfinished = Path(temporary) / name
+        config.save_pretrained(str(unfinished))
+        (unfinished / NOTE).write_text(json.dumps({"spelling": spelling, "bank": encode_info(info)}), encoding="utf-8")
+        write_safetensors(unfinished / WEIGHTS, _build_adapter(bank, name, shapes, cuts), {"format": "pt"})
+        return unfinished.rename(folder)
 
 
 def _build_adapter(
