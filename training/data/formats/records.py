@@ -80,7 +80,7 @@ def fit_map(kind: str, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def parse_things(value: Any, size: tuple[int, int]) -> tuple[Thing, ...]:
     try:
-        rows = [(str(each.get("name", "")), str(each.get("kind", "")), each["mask"]) for each in value]
+        rows = [(str(row.get("name", "")), str(row.get("kind", "")), row["mask"]) for row in value]
     except (TypeError, KeyError, AttributeError):
         raise BrokenFile("its things are no list of objects with name, kind and mask") from None
     things = [Thing(name, kind, decode_mask(mask, size)) for name, kind, mask in rows]

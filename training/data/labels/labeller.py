@@ -47,7 +47,7 @@ class Labeller:
         self, pictures: Sequence[np.ndarray], phrases: Sequence[Sequence[str]]
     ) -> list[tuple[torch.Tensor, list[str]]]:
         """Finds each picture's boxes (count, 4) and the phrase of each, the surest first."""
-        texts = [". ".join(some) + "." for some in phrases]
+        texts = [". ".join(asked) + "." for asked in phrases]
         inputs = self.detector_processor(
             images=list(pictures), text=texts, return_tensors="pt", padding=True, truncation=True
         )
@@ -60,8 +60,8 @@ class Labeller:
             target_sizes=[picture.shape[:2] for picture in pictures],
         )
         detected = []
-        for result, some in zip(results, phrases):
-            names = [match_phrase(label, some) for label in result["text_labels"]]
+        for result, asked in zip(results, phrases):
+            names = [match_phrase(label, asked) for label in result["text_labels"]]
             order = [i for i in result["scores"].argsort(descending=True).tolist() if names[i]][:MAX_THINGS]
             detected.append((result["boxes"][order].cpu(), [names[i] for i in order]))
         return detected

@@ -1,9 +1,9 @@
 """The data sets of the paper's Table 1, and four ways to bring one's own.
 
 A new data set is one row in DATASETS. If none of the readers fits its files, it is also a reader: a subclass of
-`ListedReader` (reader.py) or of those in own.py, in a file of its own here.
+`ListedReader` (reader.py) or of those in generic.py, in a file of its own here.
 
-Nothing is downloaded, but what the user asks for by name (own.Parquet). Links and licences: look there before use.
+Nothing is downloaded, but what the user asks for by name (generic.Parquet). Links and licences: look there before use.
 """
 
 import re
@@ -17,10 +17,10 @@ from .ade20k import Ade20k
 from .captioned import Captioned
 from .coco_stuff import CocoStuff
 from .edits import MagicBrush, OmniEdit
+from .generic import JsonLines, OwnFolder, Parquet, WebDataset
 from .journeydb import JourneyDb
 from .lvis import Lvis
 from .multigen import MultiGen, MultiGenDepth, MultiGenDepthParquet, MultiGenParquet
-from .own import JsonLines, OwnFolder, Parquet, WebDataset
 from .reader import Reader
 from .refcoco import RefCoco, RefCocoG, RefCocoPlus
 from .subjects200k import Subjects200k
@@ -156,9 +156,9 @@ def open_data_source(name: str, table: Mapping[str, Any]) -> DataSource:
     knobs = build(Knobs, {key: value for key, value in table.items() if key in common}, where)
     check_choice(f"{where}.set", knobs.set or name, tuple(DATASETS))
     dataset = DATASETS[knobs.set or name]
-    own = {key: value for key, value in table.items() if key not in common}
-    reader = find_reader(dataset, check_type(f"{where}.path", own.get("path", ""), str), where)
-    return DataSource(name, dataset, build(reader, own, where), knobs)
+    settings = {key: value for key, value in table.items() if key not in common}
+    reader = find_reader(dataset, check_type(f"{where}.path", settings.get("path", ""), str), where)
+    return DataSource(name, dataset, build(reader, settings, where), knobs)
 
 
 def find_reader(dataset: Dataset, path: str, where: str) -> type[Reader]:

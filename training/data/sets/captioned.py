@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .own import Parquet
+from .generic import Parquet
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def load_coco(path: Path) -> CocoJson:
         annotations = defaultdict(list)
         for annotation in data["annotations"]:
             annotations[annotation["image_id"]].append(annotation)
-        categories = {each["id"]: str(each["name"]).replace("_", " ") for each in data.get("categories", [])}
-        return CocoJson({each["id"]: each for each in data["images"]}, categories, dict(annotations))
+        categories = {row["id"]: str(row["name"]).replace("_", " ") for row in data.get("categories", [])}
+        return CocoJson({row["id"]: row for row in data["images"]}, categories, dict(annotations))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise ValueError(
             f"{path.name} cannot be read as COCO's JSON ({type(error).__name__}: {shorten(error)}): download it again."
@@ -62,8 +62,8 @@ def find_complete_kinds(
 ) -> dict[int, str]:
     """Finds classes of which every instance in the picture is known: no crowd, and none that the set calls unsure."""
     annotations = list(annotations)
-    crowds = {each.get("category_id") for each in annotations if each.get("iscrowd")}
-    complete = {each.get("category_id") for each in annotations} - crowds - set(unsure)
+    crowds = {row.get("category_id") for row in annotations if row.get("iscrowd")}
+    complete = {row.get("category_id") for row in annotations} - crowds - set(unsure)
     return {number: categories.get(number, "") for number in complete if number is not None}
 
 

@@ -9,7 +9,7 @@ from ..formats.picture_files import BrokenFile
 from ..formats.records import parse_record
 from ..formats.rows import name_row
 from ..sample import AnySample
-from .own import Parquet
+from .generic import Parquet
 
 
 @dataclass(frozen=True)

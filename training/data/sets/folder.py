@@ -27,15 +27,15 @@ class PictureFiles(NamedTuple):
     id: str
     files: Files
 
-    def check(self, beside: str, needed: bool) -> None:
-        """Opens, but does not decode, what an example takes; `beside` is the role of the file beside the picture."""
-        for role in ("target", "prompt", beside) if needed else ("target", "prompt"):
+    def check(self, companion: str, required: bool) -> None:
+        """Opens, but does not decode, what an example takes; `companion` is the role of the file beside the picture."""
+        for role in ("target", "prompt", companion) if required else ("target", "prompt"):
             if role not in self.files:
                 raise BrokenFile(f"there is no {self.id}{ENDINGS[role]}")
         if "twin" in self.files:
             raise BrokenFile(f"{self.files['twin'].name} has another suffix, but stands for the same as another file")
         read_prompt(self.files["prompt"], self.root)
-        for role in ("target", beside):
+        for role in ("target", companion):
             if role in self.files:
                 open_picture(self.files[role], self.root).close()
 
@@ -44,13 +44,13 @@ def list_files(root: Path) -> dict[str, Files]:
     """Name -> role -> file, for every name that has more than a prompt. A second file for one role is a "twin"."""
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}: give one with pictures NAME.png and prompts NAME.txt.")
-    found: dict[str, Files] = {}
+    by_name: dict[str, Files] = {}
     for path in sorted(root.iterdir()):
         name, role = parse_name(path)
         if role and not path.is_dir():
-            files = found.setdefault(name, {})
+            files = by_name.setdefault(name, {})
             files["twin" if role in files else role] = path
-    return {name: found[name] for name in sorted(found) if found[name].keys() != {"prompt"}}
+    return {name: by_name[name] for name in sorted(by_name) if by_name[name].keys() != {"prompt"}}
 
 
 def parse_name(path: Path) -> tuple[str, str]:

@@ -61,8 +61,8 @@ class Lvis(ListedReader):
         picture = decode_picture(read_bytes(path), path.name)
         check_picture_size(image, picture.shape[:2])
         things = [
-            make_thing(each, picture.shape[:2], "", kinds[each["category_id"]])
-            for each in annotations
-            if kinds.get(each["category_id"])
+            make_thing(row, picture.shape[:2], "", kinds[row["category_id"]])
+            for row in annotations
+            if kinds.get(row["category_id"])
         ]
         return Sample(id, picture, "", tuple(thing for thing in things if thing))

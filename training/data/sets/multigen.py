@@ -13,7 +13,7 @@ from ..formats.picture_files import join_below, read_bytes
 from ..formats.records import parse_record
 from ..formats.rows import name_row
 from ..sample import AnySample
-from .own import JsonLines, Parquet
+from .generic import JsonLines, Parquet
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from ..formats.picture_files import BrokenFile
 from ..formats.records import fetch_none, parse_picture
 from ..sample import Pair
-from .own import Parquet
+from .generic import Parquet
 
 SCORES = ("compositeStructure", "objectConsistency", "imageQuality")
 

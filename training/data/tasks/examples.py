@@ -89,7 +89,7 @@ class ExampleStream:
 
         if isinstance(sample, PictureFiles):
             layout = find_layout(self.task)
-            sample.check(layout.beside, layout.needed)
+            sample.check(layout.companion, layout.required)
             return layout.make_example(self.task, sample, choose_crop, rng)
         if not isinstance(sample, self.maker.takes):
             raise BrokenFile(

@@ -34,7 +34,7 @@ class FolderExamples:
         """Sorted by name."""
         for name, files in list_files(self.root).items():
             try:
-                PictureFiles(self.root, name, files).check(self.layout.beside, self.layout.needed)
+                PictureFiles(self.root, name, files).check(self.layout.companion, self.layout.required)
                 self.entries.append((name, files))
             except BrokenFile as error:
                 self._skip(name, error)
@@ -70,7 +70,7 @@ class FolderExamples:
     def _describe_lack(self) -> str:
         name, why = next(iter(self.skipped.items()), ("", ""))
         content = f"{len(self.skipped)} pictures, of which none can be used ({name}: {why})" if name else "no picture"
-        beside = f" and NAME{ENDINGS[self.layout.beside]}" if self.layout.needed else ""
+        beside = f" and NAME{ENDINGS[self.layout.companion]}" if self.layout.required else ""
         return (
             f"The folder {self.root} has {content}, expected NAME.png with NAME.txt{beside} for the task {self.task}."
         )

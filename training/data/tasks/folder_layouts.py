@@ -23,9 +23,9 @@ ChooseCrop = Callable[[np.ndarray], Crop]
 class FolderLayout(NamedTuple):
     """What lies beside the picture, and what makes an example of both."""
 
-    beside: str
+    companion: str
     """The role of the file beside the picture."""
-    needed: bool
+    required: bool
     make: Callable[..., Example]
     """Takes what chooses a crop, a random generator, an example without source, and the file's pixels (None: no file)."""
 
@@ -33,11 +33,11 @@ class FolderLayout(NamedTuple):
         self, task: str, entry: PictureFiles, choose_crop: ChooseCrop, rng: np.random.Generator
     ) -> Example:
         target = read_picture(entry.files["target"], entry.root)
-        path = entry.files.get(self.beside)
-        beside = read_picture(path, entry.root) if path else None
+        path = entry.files.get(self.companion)
+        companion = read_picture(path, entry.root) if path else None
         # no source yet: its target stands there
         bare = Example(entry.id, task, read_prompt(entry.files["prompt"], entry.root), target, target)
-        return self.make(choose_crop, rng, bare, beside)
+        return self.make(choose_crop, rng, bare, companion)
 
 
 def make_aligned(choose_crop: ChooseCrop, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:

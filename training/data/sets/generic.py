@@ -1,4 +1,5 @@
-"""Data of one's own: a folder of pictures, JSON lines, Parquet, WebDataset tars. Other sets build on the last three."""
+"""Readers for data of one's own: a folder of pictures, JSON lines, Parquet, WebDataset tars. Other sets build on the last
+three."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
