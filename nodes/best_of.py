@@ -20,7 +20,7 @@ from ..training.evaluation.ranking import average_ranks
 from ..training.evaluation.report import explain_missing
 from .evaluate import NETWORKS
 from .inputs.images import match_count, split_images
-from .inputs.schema import SAMPLING, schema
+from .inputs.schema import SAMPLING, make_schema
 
 ALL = "all"
 
@@ -46,7 +46,7 @@ MEASURES = {
 class CoLoGenBestOf(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenBestOf",
             display_name="CoLoGen Best Of",
             category=SAMPLING,

@@ -1,20 +1,17 @@
 """One's own subject in a prompt and on a MODEL."""
 
-import comfy.sd
 from comfy_api.latest import io
 
-from ..prw.base_model import Base
-from ..prw.comfyui.check_host import check_flux
-from ..prw.personalization.concept import Concept, insert_vectors
-from ..prw.personalization.marked_prompt import MARKED_TOKENS
+from ..prw.comfyui.apply_concept import apply_concept_lora, insert_concept
+from ..prw.personalization.concept import Concept
 from ..training.comfyui.folders import CONNECTED, concept_path, list_concepts, read_stamp
-from .inputs.schema import SAMPLING, ConceptType, schema, slider
+from .inputs.schema import SAMPLING, ConceptType, make_schema, slider
 
 
 class CoLoGenConceptTokens(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenConceptTokens",
             display_name="CoLoGen Concept Tokens",
             category=SAMPLING,
@@ -58,31 +55,6 @@ class CoLoGenConceptTokens(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model, conditioning)
         return io.NodeOutput(
-            None if model is None else with_weights(model, concept, strength), told(conditioning, concept)
+            None if model is None else apply_concept_lora(model, concept, strength),
+            insert_concept(conditioning, concept),
         )
-
-
-def with_weights(model, concept: Concept, strength: float):
-    """A clone of MODEL with the concept's LoRA, by the host's own patches."""
-    flux = model.get_model_object("diffusion_model")
-    check_flux(flux)
-    if concept.info.base.refusal(Base.of(flux)):
-        raise ValueError(
-            f"The MODEL is of another shape than the FLUX that the concept was trained on, expected "
-            f"{concept.info.base.name or 'the same'}: load that one, or choose another concept."
-        )
-    return comfy.sd.load_lora_for_models(model, None, concept.make_lora(), strength, 0)[0]
-
-
-def told(conditioning: list, concept: Concept) -> list:
-    """Every entry's text with the concept's vectors: before its marked noun, behind all where none is."""
-    found = []
-    for text, options in conditioning:
-        if text.shape[-1] != concept.info.width:
-            raise ValueError(
-                f"The prompt's vectors have {text.shape[-1]} numbers, expected {concept.info.width} as the concept's: encode "
-                f"it with the text encoders of the FLUX that the concept was trained on."
-            )
-        text, words = insert_vectors(text, options.get(MARKED_TOKENS), concept.vectors)
-        found.append([text, {**options, MARKED_TOKENS: words} if words else dict(options)])
-    return found

@@ -13,14 +13,14 @@ from ..prw.fit_image import to_bytes, to_rgb
 from ..training.comfyui.map_models import AUTO, Draw, find_map_model, list_map_models, open_map_model, read_model_stamp
 from ..training.data.tasks.canny import HIGH, LOW, canny
 from ..training.data.tasks.control import MAP_DRAWERS
-from .inputs.schema import schema, slider
+from .inputs.schema import make_schema, slider
 from .inputs.tasks import TASK_NODES
 
 
 class CoLoGenControlMap(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenControlMap",
             display_name="CoLoGen Control Map",
             category=TASK_NODES,
@@ -54,21 +54,23 @@ class CoLoGenControlMap(io.ComfyNode):
                     "models/detection; auto takes the first that fits. For hed auto needs no model; "
                     "ControlNetHED.safetensors in models/detection draws finer ones. canny and lineart never need one.",
                 ),
-                threshold("low_threshold", LOW, "canny: an edge goes on while it is steeper than this."),
-                threshold("high_threshold", HIGH, "canny: an edge begins where it is steeper than this: less is more."),
+                threshold_slider("low_threshold", LOW, "canny: an edge goes on while it is steeper than this."),
+                threshold_slider(
+                    "high_threshold", HIGH, "canny: an edge begins where it is steeper than this: less is more."
+                ),
             ],
             outputs=[io.Image.Output(display_name="map", tooltip="For CoLoGen Control, of the picture's size.")],
         )
 
     @classmethod
     def fingerprint_inputs(cls, kind: str, model: str, **rest):
-        return read_model_stamp(find_map_model(kind, model)) if is_learned(kind, model) else ""
+        return read_model_stamp(find_map_model(kind, model)) if needs_network(kind, model) else ""
 
     @classmethod
     def execute(
         cls, image: Tensor, kind: str, model: str, low_threshold: float, high_threshold: float
     ) -> io.NodeOutput:
-        draw, maps = drawer(kind, model, low_threshold, high_threshold), []
+        draw, maps = open_drawer(kind, model, low_threshold, high_threshold), []
         pictures = to_bytes(to_rgb(image))
         progress = comfy.utils.ProgressBar(len(pictures))
         for picture in pictures:
@@ -80,20 +82,23 @@ class CoLoGenControlMap(io.ComfyNode):
         return io.NodeOutput(found, ui=ui.PreviewImage(found, cls=cls))
 
 
-def threshold(name: str, default: float, tooltip: str):
-    """As the host's own Canny has it."""
+def threshold_slider(name: str, default: float, tooltip: str):
+    """A slider as the host's own Canny has it."""
     return slider(name, default, 0.01, 0.99, tooltip)
 
 
-def is_learned(kind: str, model: str) -> bool:
+def needs_network(kind: str, model: str) -> bool:
+    """Whether a network draws this kind of map."""
     return MAP_DRAWERS[kind] is None or (kind == "hed" and model != AUTO)
 
 
-def drawer(kind: str, model: str, low: float, high: float) -> Draw:
-    if is_learned(kind, model):
+def open_drawer(kind: str, model: str, low: float, high: float) -> Draw:
+    """What draws this kind of map."""
+    draw = MAP_DRAWERS[kind]
+    if draw is None or needs_network(kind, model):
         return open_map_model(kind, model)
     if kind != "canny":
-        return MAP_DRAWERS[kind]
+        return draw
     if low > high:
         raise ValueError(f"low_threshold is {low:g}, expected at most high_threshold, {high:g}: lower it.")
     return partial(canny, low=low, high=high)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..prw.comfyui.dual_branch_sampling import DualBranch, find_dual_branch
 from ..prw.personalization.dual_branch import BlendSettings
-from .inputs.schema import SAMPLING, advanced, schema, slider
+from .inputs.schema import SAMPLING, advanced, make_schema, slider
 
 TILE, GAP, PAPER = 128, 4, 0.1
 """Pixels of a map's longer side and between maps, and the grey behind them."""
@@ -15,7 +15,7 @@ TILE, GAP, PAPER = 128, 4, 0.1
 class CoLoGenDualBranch(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenDualBranch",
             display_name="CoLoGen Dual Branch",
             category=SAMPLING,
@@ -93,7 +93,7 @@ class CoLoGenDualBranch(io.ComfyNode):
 class CoLoGenBranchMap(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenBranchMap",
             display_name="CoLoGen Branch Map",
             category=SAMPLING,
@@ -119,11 +119,11 @@ class CoLoGenBranchMap(io.ComfyNode):
                 "There is no run with two branches to show, expected one: connect the MODEL of CoLoGen Dual Branch, "
                 "and the latent that a sampler drew with it."
             )
-        image = sheet(torch.stack(branches.maps))[None, ..., None].expand(-1, -1, -1, 3)
+        image = tile_maps(torch.stack(branches.maps))[None, ..., None].expand(-1, -1, -1, 3)
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 
-def sheet(maps: Tensor) -> Tensor:
+def tile_maps(maps: Tensor) -> Tensor:
     """Maps (steps, batch, rows, columns) as one grey picture (height, width)."""
     scale = max(1, TILE // max(maps.shape[-2:]))
     tiles = maps.repeat_interleave(scale, 2).repeat_interleave(scale, 3)

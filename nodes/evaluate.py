@@ -14,7 +14,7 @@ from ..training.evaluation.measure import measure
 from ..training.evaluation.metrics import Answer
 from ..training.evaluation.networks import MetricNetworks
 from .inputs.images import match_count, split_images
-from .inputs.schema import TRAINING, schema
+from .inputs.schema import TRAINING, make_schema
 
 NETWORKS = "cologen_evaluation"
 """A folder within models/."""
@@ -29,7 +29,7 @@ COMPARED = {
 class CoLoGenEvaluate(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenEvaluate",
             display_name="CoLoGen Evaluate",
             category=TRAINING,

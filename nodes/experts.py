@@ -6,13 +6,13 @@ from ..prw.bank.bank import Bank
 from ..prw.bank.importers import open_experts
 from ..prw.comfyui.patch import apply_bank
 from ..training.comfyui.folders import bank_path, list_banks, new_bank_path, read_stamp
-from .inputs.schema import CATEGORY, BankType, schema
+from .inputs.schema import CATEGORY, BankType, make_schema
 
 
 class CoLoGenLoadExperts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenLoadExperts",
             display_name="Load CoLoGen Experts",
             category=CATEGORY,
@@ -41,7 +41,7 @@ class CoLoGenLoadExperts(io.ComfyNode):
 class CoLoGenApply(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenApply",
             display_name="CoLoGen Apply",
             category=CATEGORY,
@@ -69,7 +69,7 @@ class CoLoGenApply(io.ComfyNode):
 class CoLoGenSaveExperts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenSaveExperts",
             display_name="Save CoLoGen Experts",
             category=CATEGORY,

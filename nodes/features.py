@@ -5,13 +5,13 @@ from comfy_api.latest import io
 from ..prw.comfyui.feature_sampling import FeatureReader
 from ..prw.coredi.features import Features
 from ..training.comfyui.folders import CONNECTED, feature_path, list_features, read_stamp
-from .inputs.schema import SAMPLING, FeaturesType, schema, slider
+from .inputs.schema import SAMPLING, FeaturesType, make_schema, slider
 
 
 class CoLoGenFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenFeatures",
             display_name="CoLoGen Features",
             category=SAMPLING,

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
 from ..training.toy.store import TOY_NAME
-from .inputs.schema import CATEGORY, schema
+from .inputs.schema import CATEGORY, make_schema
 
 DTYPES = {
     "default": {},
@@ -23,7 +23,7 @@ class CoLoGenLoadFlux(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         encoders = folder_paths.get_filename_list("text_encoders")
-        return schema(
+        return make_schema(
             node_id="CoLoGenLoadFlux",
             display_name="Load FLUX (CoLoGen)",
             category=CATEGORY,

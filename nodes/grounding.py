@@ -11,8 +11,8 @@ from ..prw.fit_image import resize_bicubic, to_bytes, to_rgb
 from ..training.data.tasks.ground import COLOURS, FORMS
 from ..training.data.tasks.read_grounding import Answer, draw_answer, read_answer
 from ..training.toy.scene import MARKERS
-from .inputs.schema import BankType, BoxType, OptionsType, schema
-from .inputs.tasks import TASK_NODES, both, latent
+from .inputs.schema import BankType, BoxType, OptionsType, make_schema
+from .inputs.tasks import TASK_NODES, latent_output, prompt_outputs
 
 NAMED = {**COLOURS, **MARKERS}
 """The toy world answers in colours of its own."""
@@ -21,7 +21,7 @@ NAMED = {**COLOURS, **MARKERS}
 class CoLoGenGround(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenGround",
             display_name="CoLoGen Ground",
             category=TASK_NODES,
@@ -54,7 +54,7 @@ class CoLoGenGround(io.ComfyNode):
                 OptionsType.Input("options", optional=True, tooltip="From CoLoGen Source Options."),
                 BankType.Input("experts", optional=True, tooltip="Connect it for imported experts."),
             ],
-            outputs=[*both(), latent()],
+            outputs=[*prompt_outputs(), latent_output()],
         )
 
     @classmethod
@@ -80,7 +80,7 @@ class CoLoGenGround(io.ComfyNode):
 class CoLoGenReadGrounding(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenReadGrounding",
             display_name="CoLoGen Read Grounding",
             category=TASK_NODES,
@@ -107,27 +107,28 @@ class CoLoGenReadGrounding(io.ComfyNode):
 
     @classmethod
     def execute(cls, drawn: Tensor, original: Tensor, form: str, colour: str) -> io.NodeOutput:
-        original, picture = _pixels(original), _pixels(drawn, original.shape[1:3])
-        pairs = [(picture[i], original[i % len(original)]) for i in range(len(picture))]
+        sources, pictures = _to_pixels(original), _to_pixels(drawn, original.shape[1:3])
+        pairs = [(picture, sources[i % len(sources)]) for i, picture in enumerate(pictures)]
         colours = COLOURS if colour in COLOURS else MARKERS
-        answers = [read_answer(one, source, form, colour, colours) for one, source in pairs]
+        answers = [read_answer(picture, source, form, colour, colours) for picture, source in pairs]
         masks = torch.from_numpy(np.stack([answer.mask for answer in answers]).astype(np.float32))
         clean = np.stack(
             [draw_answer(source, answer, form, NAMED[colour]) for (_, source), answer in zip(pairs, answers)]
         )
-        text = "\n".join(map(told_of, answers))
+        text = "\n".join(map(describe_answer, answers))
         box = dict(zip(("x", "y", "width", "height"), answers[0].largest))
         image = torch.from_numpy(clean) / 255
         return io.NodeOutput(masks, box, image, text, ui=ui.PreviewImage(image, cls=cls))
 
 
-def _pixels(image: Tensor, size=None) -> np.ndarray:
+def _to_pixels(image: Tensor, size=None) -> np.ndarray:
     """IMAGE to bytes (batch, height, width, 3), perhaps resized."""
     image = to_rgb(image)
     return to_bytes(image if size is None else resize_bicubic(image, size))
 
 
-def told_of(answer: Answer) -> str:
+def describe_answer(answer: Answer) -> str:
+    """What was found, in words."""
     if not answer.boxes:
         return "Nothing was found: try another colour, a shorter phrase, or the other form."
     places = "; ".join(f"x {box.x0} to {box.x1}, y {box.y0} to {box.y1}" for box in answer.boxes)

@@ -1,30 +1,29 @@
 """Inpainting: a hole as the experts know it, and every pixel outside it as it was."""
 
 import comfy.utils
-import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_sources, make_empty_latent, make_source
-from ..prw.comfyui.masks import reshape_mask, resize_mask
+from ..prw.comfyui.masks import feather_mask, grow_mask, reshape_mask, resize_mask
 from ..prw.fit_image import limit_size, resize_bicubic, to_rgb
-from .inputs.schema import schema
-from .inputs.tasks import TASK_NODES, both, latent, prompts, rest
+from .inputs.schema import make_schema
+from .inputs.tasks import TASK_NODES, latent_output, optional_inputs, prompt_inputs, prompt_outputs
 
 
 class CoLoGenInpaint(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenInpaint",
             display_name="CoLoGen Inpaint",
             category=TASK_NODES,
             description="Fills what is masked with what the prompt says. CoLoGen Paste Back then restores every other pixel.",
             search_aliases=["inpaint", "fill", "outpaint", "mask", "remove object", "generative fill"],
             inputs=[
-                *prompts(),
+                *prompt_inputs(),
                 io.Image.Input("image", tooltip="The picture."),
                 io.Mask.Input("mask", tooltip="White is to be new."),
                 io.Int.Input(
@@ -39,9 +38,9 @@ class CoLoGenInpaint(io.ComfyNode):
                     default=True,
                     tooltip="The sampler leaves everything outside the hole alone. Off: all of it is drawn anew.",
                 ),
-                *rest(),
+                *optional_inputs(),
             ],
-            outputs=[*both(), latent("The picture with its hole as noise mask, for the sampler.")],
+            outputs=[*prompt_outputs(), latent_output("The picture with its hole as noise mask, for the sampler.")],
         )
 
     @classmethod
@@ -59,7 +58,7 @@ class CoLoGenInpaint(io.ComfyNode):
     ):
         options = options or SourceOptions()
         image = limit_size(to_rgb(image), options.size)
-        hole = grown(resize_mask(reshape_mask(mask, len(image)), image.shape[1:3]), grow)
+        hole = grow_mask(resize_mask(reshape_mask(mask, len(image)), image.shape[1:3]), grow)
         if not hole.any():
             raise ValueError("The mask is empty, expected some white: paint what shall be new in the mask editor.")
         source = make_source(vae, image, "inpaint", options, experts, hole)
@@ -71,7 +70,7 @@ class CoLoGenInpaint(io.ComfyNode):
 class CoLoGenPasteBack(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenPasteBack",
             display_name="CoLoGen Paste Back",
             category=TASK_NODES,
@@ -98,8 +97,8 @@ class CoLoGenPasteBack(io.ComfyNode):
         original = to_rgb(original)
         size = original.shape[1:3]
         larger = max(1.0, size[0] / drawn.shape[1])  # than what CoLoGen Inpaint grew its hole in
-        hole = grown(resize_mask(reshape_mask(mask, len(original)), size), round(grow * larger))
-        weight = feathered(hole, feather)[..., None].to(original.device)
+        hole = grow_mask(resize_mask(reshape_mask(mask, len(original)), size), round(grow * larger))
+        weight = feather_mask(hole, feather)[..., None].to(original.device)
         drawn = resize_bicubic(to_rgb(drawn), size)
         if len(drawn) % len(original):
             raise ValueError(
@@ -107,24 +106,3 @@ class CoLoGenPasteBack(io.ComfyNode):
             )
         originals, weights = (comfy.utils.repeat_to_batch_size(part, len(drawn)) for part in (original, weight))
         return io.NodeOutput(torch.where(weights > 0, torch.lerp(originals, drawn, weights), originals))
-
-
-def grown(mask: Tensor, pixels: int) -> Tensor:
-    """A bool mask (batch, height, width), larger by so many pixels to all sides."""
-    from scipy import ndimage
-
-    side = 2 * pixels + 1
-    return torch.from_numpy(ndimage.maximum_filter(mask.cpu().numpy(), (1, side, side), mode="constant"))
-
-
-def feathered(mask: Tensor, pixels: int) -> Tensor:
-    """From 0 just outside the mask to 1 so many pixels within it."""
-    from scipy import ndimage
-
-    def depth(hole: np.ndarray) -> np.ndarray:
-        if hole.all():  # without an outside there is no distance to it
-            return np.full(hole.shape, pixels + 1, np.int32)
-        return ndimage.distance_transform_cdt(hole, "chessboard")
-
-    depths = np.stack([depth(hole) for hole in mask.cpu().numpy()])
-    return torch.from_numpy(depths).clamp_(max=pixels + 1) / (pixels + 1)

@@ -7,13 +7,13 @@ from ..prw.bank.edit import merge
 from ..prw.bank.importers import CHOICES, open_experts
 from ..prw.bank.summary import describe_bank
 from ..training.comfyui.folders import list_loras, lora_path, read_stamp
-from .inputs.schema import CATEGORY, BankType, schema
+from .inputs.schema import CATEGORY, BankType, make_schema
 
 
 class CoLoGenImportExperts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenImportExperts",
             display_name="Import Experts (CoLoGen)",
             category=CATEGORY,
@@ -69,7 +69,7 @@ class CoLoGenImportExperts(io.ComfyNode):
 class CoLoGenMergeExperts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenMergeExperts",
             display_name="Merge CoLoGen Experts",
             category=CATEGORY,
@@ -92,7 +92,7 @@ class CoLoGenMergeExperts(io.ComfyNode):
 class CoLoGenInspectExperts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenInspectExperts",
             display_name="Inspect CoLoGen Experts",
             category=CATEGORY,

@@ -6,13 +6,13 @@ from comfy_api.latest import io
 
 from ..prw.comfyui.make_source import check_clip
 from ..prw.personalization.marked_prompt import MARKED_TOKENS, find_marked_tokens, remove_marks
-from .inputs.schema import SAMPLING, schema
+from .inputs.schema import SAMPLING, make_schema
 
 
 class CoLoGenMarkedPrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenMarkedPrompt",
             display_name="CoLoGen Marked Prompt",
             category=SAMPLING,

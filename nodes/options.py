@@ -8,8 +8,8 @@ from torch import Tensor
 from ..prw.comfyui.conditioning import change_source, list_sources
 from ..prw.comfyui.make_source import SourceOptions
 from ..prw.comfyui.masks import check_region
-from .inputs.schema import CATEGORY, OptionsType, schema, slider
-from .inputs.source import how_knobs, keep_knobs, where_knobs
+from .inputs.schema import CATEGORY, OptionsType, make_schema, slider
+from .inputs.source import placement_knobs, position_knobs, strength_knobs
 
 OUTPUT = "For a CoLoGen task."
 MORE = OptionsType.Input("options", optional=True, tooltip="Other options that these are added to.")
@@ -18,16 +18,16 @@ MORE = OptionsType.Input("options", optional=True, tooltip="Other options that t
 class CoLoGenSourceOptions(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenSourceOptions",
             display_name="CoLoGen Source Options",
             category=CATEGORY,
             description="How strongly, when and where a task's source acts, how large it is and where it waits.",
             search_aliases=["strength", "start end", "region", "timestep range", "controlnet advanced"],
             inputs=[
-                *how_knobs(),
-                *where_knobs(),
-                *keep_knobs(),
+                *strength_knobs(),
+                *position_knobs(),
+                *placement_knobs(),
                 MORE,
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
@@ -58,7 +58,7 @@ class CoLoGenSourceOptions(io.ComfyNode):
 class CoLoGenRouting(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenRouting",
             display_name="CoLoGen Routing",
             category=CATEGORY,
@@ -93,14 +93,14 @@ class CoLoGenRouting(io.ComfyNode):
     def execute(
         cls, lean: float, expert: str, router: str, curve: str, options: SourceOptions | None = None
     ) -> io.NodeOutput:
-        steered = dict(lean=lean, expert=expert.strip(), router=router.strip(), curve=numbers(curve))
+        steered = dict(lean=lean, expert=expert.strip(), router=router.strip(), curve=parse_curve(curve))
         return io.NodeOutput(replace(options or SourceOptions(), **steered))
 
 
 class CoLoGenExpertSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenExpertSchedule",
             display_name="CoLoGen Expert Schedule",
             category=CATEGORY,
@@ -121,7 +121,10 @@ class CoLoGenExpertSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, windows: str) -> io.NodeOutput:
-        spans, count = spans_of(windows), max((len(list_sources(options)) for _, options in conditioning), default=0)
+        spans, count = (
+            parse_windows(windows),
+            max((len(list_sources(options)) for _, options in conditioning), default=0),
+        )
         if len(spans) > count:
             raise ValueError(
                 f"There are {len(spans)} windows for {count} sources, expected one a source at most: remove the others."
@@ -131,14 +134,14 @@ class CoLoGenExpertSchedule(io.ComfyNode):
         return io.NodeOutput(conditioning)
 
 
-def numbers(text: str) -> tuple[float, ...]:
+def parse_curve(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.replace(";", ",").split(",") if word.strip())
     except ValueError:
         raise ValueError(f"The curve is {text[:60]!r}, expected numbers with commas: type it as 1, 0.5, 0.") from None
 
 
-def spans_of(text: str) -> list[tuple[float, float]]:
+def parse_windows(text: str) -> list[tuple[float, float]]:
     spans = []
     for part in filter(str.strip, text.replace(";", ",").split(",")):
         try:

@@ -7,13 +7,13 @@ from ..prw.comfyui.conditioning import remove_sources
 from ..prw.comfyui.personal_guider import PersonalGuider
 from ..prw.personalization.marked_prompt import list_marked_tokens
 from ..prw.personalization.shared_guidance import SharedStepSettings
-from .inputs.schema import SAMPLING, schema, slider
+from .inputs.schema import SAMPLING, make_schema, slider
 
 
 class CoLoGenPersonalGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenPersonalGuider",
             display_name="CoLoGen Personal Guider",
             category=SAMPLING,

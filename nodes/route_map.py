@@ -6,13 +6,13 @@ from comfy_api.latest import io, ui
 
 from ..prw.comfyui.patch import compute_routes
 from ..training.monitor.route_map import draw_routes
-from .inputs.schema import CATEGORY, schema
+from .inputs.schema import CATEGORY, make_schema
 
 
 class CoLoGenRouteMap(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenRouteMap",
             display_name="CoLoGen Route Map",
             category=CATEGORY,

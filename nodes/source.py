@@ -8,14 +8,14 @@ from ..prw.comfyui.conditioning import add_source
 from ..prw.comfyui.make_source import SourceOptions, make_source
 from ..prw.comfyui.masks import check_region
 from ..prw.tasks import TASKS
-from .inputs.schema import CATEGORY, BankType, advanced, schema, slider
-from .inputs.source import how_knobs, keep_knobs, where_knobs
+from .inputs.schema import CATEGORY, BankType, advanced, make_schema, slider
+from .inputs.source import placement_knobs, position_knobs, strength_knobs
 
 
 class CoLoGenSource(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenSource",
             display_name="CoLoGen Source",
             category=CATEGORY,
@@ -26,10 +26,10 @@ class CoLoGenSource(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="FLUX's VAE."),
                 io.Image.Input("image", tooltip="The source. A batch gives each picture of a latent batch its own."),
                 io.Combo.Input("task", options=list(TASKS), tooltip="\n".join(map(_line, TASKS.items()))),
-                *how_knobs(),
-                *where_knobs(),
+                *strength_knobs(),
+                *position_knobs(),
                 *routing_knobs(),
-                *keep_knobs(),
+                *placement_knobs(),
                 BankType.Input(
                     "experts",
                     optional=True,

@@ -14,8 +14,8 @@ from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_sources, add_task_source, make_source
 from ..prw.comfyui.masks import reshape_mask, resize_mask
 from ..prw.fit_image import to_rgb
-from .inputs.schema import schema
-from .inputs.tasks import TASK_NODES, both, latent, prompts, rest
+from .inputs.schema import make_schema
+from .inputs.tasks import TASK_NODES, latent_output, optional_inputs, prompt_inputs, prompt_outputs
 
 KINDS = ("canny", "lineart", "hed", "depth", "seg", "pose", "other")
 """Of control maps. Where a bank has imported experts, they are found by these names."""
@@ -24,14 +24,14 @@ KINDS = ("canny", "lineart", "hed", "depth", "seg", "pose", "other")
 class CoLoGenEdit(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenEdit",
             display_name="CoLoGen Edit",
             category=TASK_NODES,
             description="Changes a picture as the prompt says: make the car blue, remove the hat.",
             search_aliases=["kontext edit", "instruction", "instruct pix2pix", "omniedit", "image editing"],
-            inputs=[*prompts(), io.Image.Input("image", tooltip="The picture to change."), *rest()],
-            outputs=[*both(), latent()],
+            inputs=[*prompt_inputs(), io.Image.Input("image", tooltip="The picture to change."), *optional_inputs()],
+            outputs=[*prompt_outputs(), latent_output()],
         )
 
     @classmethod
@@ -50,23 +50,23 @@ class CoLoGenEdit(io.ComfyNode):
 class CoLoGenControl(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenControl",
             display_name="CoLoGen Control",
             category=TASK_NODES,
             description="Follows a map: edges, lines, depth or a segmentation. CoLoGen Control Map makes one from a picture.",
             search_aliases=["controlnet", "canny", "depth", "lineart", "hed", "segmentation", "pose", "easycontrol"],
             inputs=[
-                *prompts(),
+                *prompt_inputs(),
                 io.Image.Input("map", tooltip="The map, as a picture."),
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
                     tooltip="What the map shows. A bank with an imported expert of that name uses it; else it changes nothing.",
                 ),
-                *rest(),
+                *optional_inputs(),
             ],
-            outputs=[*both(), latent()],
+            outputs=[*prompt_outputs(), latent_output()],
         )
 
     @classmethod
@@ -82,26 +82,28 @@ class CoLoGenControl(io.ComfyNode):
     ):
         options = options or SourceOptions()
         return io.NodeOutput(
-            *add_task_source("control", positive, negative, vae, map, by_kind(options, kind, experts), experts)
+            *add_task_source(
+                "control", positive, negative, vae, map, pick_imported_expert(options, kind, experts), experts
+            )
         )
 
 
 class CoLoGenSubject(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenSubject",
             display_name="CoLoGen Subject",
             category=TASK_NODES,
             description="Keeps someone or something from a picture in the new one. Chain it for several, each with its region.",
             search_aliases=["reference", "ip adapter", "face", "character", "redux", "subject200k", "uno"],
             inputs=[
-                *prompts(),
+                *prompt_inputs(),
                 io.Image.Input("image", tooltip="The subject. A batch gives each picture of a latent batch its own."),
                 io.Mask.Input("mask", optional=True, tooltip="White is the subject; all else becomes white paper."),
-                *rest(),
+                *optional_inputs(),
             ],
-            outputs=both(),
+            outputs=prompt_outputs(),
         )
 
     @classmethod
@@ -115,12 +117,12 @@ class CoLoGenSubject(io.ComfyNode):
         options: SourceOptions | None = None,
         experts: Bank | None = None,
     ):
-        image = to_rgb(image) if mask is None else cut_out(to_rgb(image), reshape_mask(mask, len(image)))
+        image = to_rgb(image) if mask is None else paste_on_white(to_rgb(image), reshape_mask(mask, len(image)))
         source = make_source(vae, image, "subject", options or SourceOptions(), experts)
         return io.NodeOutput(*add_sources(positive, negative, source))
 
 
-def by_kind(options: SourceOptions, kind: str, experts: Bank | None) -> SourceOptions:
+def pick_imported_expert(options: SourceOptions, kind: str, experts: Bank | None) -> SourceOptions:
     """With the imported expert for a kind of map, if the bank has one and the user named none."""
     if experts is None or options.expert:
         return options
@@ -128,6 +130,6 @@ def by_kind(options: SourceOptions, kind: str, experts: Bank | None) -> SourceOp
     return replace(options, expert=names[0]) if len(names) == 1 else options
 
 
-def cut_out(image: Tensor, mask: Tensor) -> Tensor:
+def paste_on_white(image: Tensor, mask: Tensor) -> Tensor:
     """The subject on white paper (our choice)."""
     return torch.where(resize_mask(mask, image.shape[1:3])[..., None].to(image.device), image, 1.0)

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from ..training.toy.evaluate import HELD_OUT_SEED
 from ..training.toy.tasks import QUESTION_MAKERS, make_questions
-from .inputs.schema import CATEGORY, schema
+from .inputs.schema import CATEGORY, make_schema
 
 
 class CoLoGenToyQuestion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenToyQuestion",
             display_name="Toy Question (CoLoGen)",
             category=CATEGORY,

@@ -11,7 +11,7 @@ from ..training.comfyui.subject import make_subject_datasets, train_concept, tra
 from ..training.recipes.subject import OWN
 from ..training.subject.expert import make_expert_stage, make_photo_pairs
 from .inputs.images import split_images
-from .inputs.schema import TRAINING, BankType, ConceptType, LossType, schema
+from .inputs.schema import TRAINING, BankType, ConceptType, LossType, make_schema
 from .inputs.subject import make_subject_recipe, rare_subject_knobs, subject_knobs
 from .inputs.training import MODEL, RUN, bank_input, make_host_encoders, run_knobs, seed_knob
 
@@ -19,7 +19,7 @@ from .inputs.training import MODEL, RUN, bank_input, make_host_encoders, run_kno
 class CoLoGenTrainSubject(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenTrainSubject",
             display_name="CoLoGen Train Subject",
             category=TRAINING,

@@ -20,14 +20,13 @@ from ..training.recipes.curriculum import (
     list_recipes,
     scale_curriculum,
 )
-from .inputs.schema import TRAINING, FeaturesType, schema
+from .inputs.schema import TRAINING, FeaturesType, make_schema
 from .inputs.training import (
     DATA,
     MODEL,
     RUN,
     bank_input,
     feature_knobs,
-    outputs,
     rare_stage_knobs,
     read_recipe,
     run_knobs,
@@ -35,13 +34,14 @@ from .inputs.training import (
     seed_knob,
     select_fields,
     stage_knobs,
+    training_outputs,
 )
 
 
 class CoLoGenTrainStage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenTrainStage",
             display_name="CoLoGen Train Stage",
             category=TRAINING,
@@ -63,7 +63,7 @@ class CoLoGenTrainStage(io.ComfyNode):
                 *feature_knobs(),
             ],
             outputs=[
-                *outputs(),
+                *training_outputs(),
                 FeaturesType.Output(
                     display_name="features", tooltip="For CoLoGen Features. Nothing where none are to be read."
                 ),
@@ -95,7 +95,7 @@ class CoLoGenTrainStage(io.ComfyNode):
 class CoLoGenTrainCurriculum(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenTrainCurriculum",
             display_name="CoLoGen Train Curriculum",
             category=TRAINING,
@@ -122,7 +122,7 @@ class CoLoGenTrainCurriculum(io.ComfyNode):
                 *run_knobs(),
                 seed_knob(),
             ],
-            outputs=outputs(),
+            outputs=training_outputs(),
         )
 
     @classmethod

@@ -10,7 +10,7 @@ from ..training.comfyui.example_sources import EXAMPLE_SOURCES, FOLDER_SOURCE
 from ..training.comfyui.folders import data_folder
 from ..training.comfyui.progress import open_progress_bar
 from ..training.comfyui.training_data import TrainingData, encode_examples
-from .inputs.schema import TRAINING, DataType, advanced, schema
+from .inputs.schema import TRAINING, DataType, advanced, make_schema
 from .inputs.training import make_host_encoders
 
 SHOWN = 20
@@ -20,7 +20,7 @@ SHOWN = 20
 class CoLoGenTrainingData(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenTrainingData",
             display_name="CoLoGen Training Data",
             category=TRAINING,

@@ -5,7 +5,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..training.monitor.history import History
-from .inputs.schema import TRAINING, LossType, schema
+from .inputs.schema import TRAINING, LossType, make_schema
 
 SHOWN = ("usage", "loss", "validation")
 
@@ -13,7 +13,7 @@ SHOWN = ("usage", "loss", "validation")
 class CoLoGenUsagePlot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return make_schema(
             node_id="CoLoGenUsagePlot",
             display_name="CoLoGen Usage Plot",
             category=TRAINING,

@@ -23,7 +23,7 @@ _known = {field.name for field in fields(io.Schema)}
 _advanced = "advanced" in inspect.signature(io.Float.Input.__init__).parameters
 
 
-def schema(**wanted: Any) -> io.Schema:
+def make_schema(**wanted: Any) -> io.Schema:
     return io.Schema(**{key: value for key, value in wanted.items() if key in _known})
 
 

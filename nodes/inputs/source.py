@@ -7,7 +7,7 @@ from ...prw.source import PLACEMENTS, POSITIONS
 from .schema import advanced, slider
 
 
-def how_knobs() -> list:
+def strength_knobs() -> list:
     return [
         slider("strength", 1.0, 0, 4, "How strongly the picture reads the source. 0 switches it off; 1 is free."),
         slider("expert_strength", 1.0, -2, 4, "How far the experts bend the source. 0: FLUX's own reading of it."),
@@ -25,7 +25,7 @@ def how_knobs() -> list:
     ]
 
 
-def where_knobs() -> list:
+def position_knobs() -> list:
     return [
         io.Combo.Input(
             "position",
@@ -38,7 +38,7 @@ def where_knobs() -> list:
     ]
 
 
-def keep_knobs() -> list:
+def placement_knobs() -> list:
     return [
         io.Combo.Input(
             "keep_on",

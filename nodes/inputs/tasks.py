@@ -7,14 +7,14 @@ from .schema import BankType, OptionsType
 TASK_NODES = "CoLoGen/tasks"
 
 
-def prompts() -> list:
+def prompt_inputs() -> list:
     return [
         io.Conditioning.Input("positive", tooltip="The prompt, or the positive output of another CoLoGen task."),
         io.Vae.Input("vae", tooltip="FLUX's VAE."),
     ]
 
 
-def rest() -> list:
+def optional_inputs() -> list:
     """What every task takes beside; all of it can be left open."""
     return [
         io.Conditioning.Input(
@@ -31,12 +31,12 @@ def rest() -> list:
     ]
 
 
-def both() -> list:
+def prompt_outputs() -> list:
     return [
         io.Conditioning.Output(display_name="positive", tooltip="For the sampler or the next task."),
         io.Conditioning.Output(display_name="negative", tooltip="For the sampler or the next task."),
     ]
 
 
-def latent(what: str = "An empty latent of the picture's size, for the sampler.") -> io.Latent.Output:
+def latent_output(what: str = "An empty latent of the picture's size, for the sampler.") -> io.Latent.Output:
     return io.Latent.Output(display_name="latent", tooltip=what)

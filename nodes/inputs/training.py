@@ -38,7 +38,7 @@ def bank_input(tooltip: str):
     return BankType.Input("experts", optional=True, tooltip=tooltip)
 
 
-def outputs() -> list:
+def training_outputs() -> list:
     return [
         BankType.Output(display_name="experts", tooltip="For CoLoGen Apply, Save CoLoGen Experts or the next stage."),
         LossType.Output(display_name="loss", tooltip="For Plot Loss Graph and CoLoGen Usage Plot."),

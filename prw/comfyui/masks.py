@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,3 +34,24 @@ def check_region(region: Tensor) -> Tensor:
             "for a picture without transparency)."
         )
     return masks[0].clone()
+
+
+def grow_mask(mask: Tensor, pixels: int) -> Tensor:
+    """A bool mask (batch, height, width), larger by so many pixels to all sides."""
+    from scipy import ndimage
+
+    side = 2 * pixels + 1
+    return torch.from_numpy(ndimage.maximum_filter(mask.cpu().numpy(), (1, side, side), mode="constant"))
+
+
+def feather_mask(mask: Tensor, pixels: int) -> Tensor:
+    """From 0 just outside the mask to 1 so many pixels within it."""
+    from scipy import ndimage
+
+    def depth(hole: np.ndarray) -> np.ndarray:
+        if hole.all():  # without an outside there is no distance to it
+            return np.full(hole.shape, pixels + 1, np.int32)
+        return ndimage.distance_transform_cdt(hole, "chessboard")
+
+    depths = np.stack([depth(hole) for hole in mask.cpu().numpy()])
+    return torch.from_numpy(depths).clamp_(max=pixels + 1) / (pixels + 1)

@@ -36,10 +36,10 @@ def model(comfy):
 
 
 def told(concept, seed=4, **options):
-    from cologen.nodes.concept import told as with_tokens
+    from cologen.prw.comfyui.apply_concept import insert_concept
 
     ((text, known),) = conditioning(seed)
-    return with_tokens([[text, {**known, **options}]], concept)
+    return insert_concept([[text, {**known, **options}]], concept)
 
 
 def test_the_node_trains_the_concept_that_a_headless_run_trains(model, tmp_path):
@@ -74,16 +74,18 @@ def test_cancel_saves_and_the_next_run_goes_on(model, tmp_path):
 
 @pytest.mark.parametrize("where", ["text", "all"])
 def test_the_picture_is_that_of_merged_weights_and_longer_text(where):
-    from cologen.nodes.concept import with_weights
+    from cologen.prw.comfyui.apply_concept import apply_concept_lora
 
     flux, concept = tiny_flux(), random_concept(where=where)
     model = host_model(flux)
     tensors = {name: 0.7 * tensor if ".lora_B." in name else tensor for name, tensor in concept.tensors.items()}
     expected = sample(host_model(merge_concept(flux, concept.info, tensors)), told(concept))
-    found = sample(with_weights(model, concept, 0.7), told(concept))
+    found = sample(apply_concept_lora(model, concept, 0.7), told(concept))
     assert torch.allclose(found, expected, atol=1e-4)
     assert (found - sample(model, told(concept))).abs().max() > 0.01, "the weights should be seen"
-    assert (found - sample(with_weights(model, concept, 0.7), conditioning())).abs().max() > 0.01, "and the vectors"
+    assert (found - sample(apply_concept_lora(model, concept, 0.7), conditioning())).abs().max() > 0.01, (
+        "and the vectors"
+    )
     ((text, _),) = told(concept)
     assert torch.equal(text[:, -2:], concept.vectors[None]) and torch.equal(text[:, :-2], conditioning()[0][0])
 
@@ -93,8 +95,8 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
     import comfy.utils
     import folder_paths
     from cologen.nodes import CoLoGenConceptTokens
-    from cologen.nodes.concept import CONNECTED, with_weights
-    from cologen.training.comfyui.folders import list_concepts
+    from cologen.prw.comfyui.apply_concept import apply_concept_lora
+    from cologen.training.comfyui.folders import CONNECTED, list_concepts
 
     loras = tmp_path / "loras"
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], {".safetensors"}))
@@ -105,7 +107,7 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
     concept.save(tmp_path / "output/cologen/my run/subject.safetensors")
     (loras / "other.safetensors").write_bytes(b"no concept")
     assert list_concepts() == ["mine.safetensors", "runs/my run"]
-    expected = sample(with_weights(model, concept, 1.0), told(concept))
+    expected = sample(apply_concept_lora(model, concept, 1.0), told(concept))
     for name in list_concepts():
         patched, prompt = CoLoGenConceptTokens.execute(conditioning(), name, 1.0, model).result
         assert torch.equal(sample(patched, prompt), expected)
@@ -117,7 +119,7 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
 
 def test_strength_0_is_the_plain_picture():
     from cologen.nodes import CoLoGenConceptTokens
-    from cologen.nodes.concept import CONNECTED
+    from cologen.training.comfyui.folders import CONNECTED
 
     model = host_model(tiny_flux())
     patched, prompt = CoLoGenConceptTokens.execute(conditioning(), CONNECTED, 0.0, model, random_concept()).result
@@ -134,12 +136,12 @@ def test_marked_words_find_the_concept_before_their_noun():
 
 
 def test_two_branches_take_a_concept():
-    from cologen.nodes.concept import with_weights
+    from cologen.prw.comfyui.apply_concept import apply_concept_lora
     from cologen.prw.comfyui.dual_branch_sampling import DualBranch
     from cologen.prw.personalization.dual_branch import BlendSettings
 
     concept, mark = random_concept(), {MARKED_TOKENS: MarkedTokens((2,), 4)}
-    model = with_weights(host_model(tiny_flux()), concept, 1.0)
+    model = apply_concept_lora(host_model(tiny_flux()), concept, 1.0)
     ((text, options),) = conditioning(6)
     auxiliary = [[text, {**options, **mark}]]
     both = DualBranch(auxiliary, 3, BlendSettings(0.5, 0.5, 0, 3)).attach(model)

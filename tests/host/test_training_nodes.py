@@ -195,9 +195,9 @@ def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, mo
         assert comfy.model_management.in_training is False
         return error
 
-    real, log = host_training.weight_of, tmp_path / "b/log.jsonl"
+    real, log = host_training.open_weight, tmp_path / "b/log.jsonl"
 
-    def weight_of(module, like):
+    def open_weight(module, like):
         """Cancel in the middle of the third iteration's gradient."""
         if torch._C._current_graph_task_id() >= 0 and log.exists() and log.read_text().count("norm") == 2:
             comfy.model_management.interrupt_current_processing()
@@ -205,7 +205,7 @@ def test_cancelled_and_queued_again_is_as_if_never_cancelled(model, tmp_path, mo
         return real(module, like)
 
     with monkeypatch.context() as patch:
-        patch.setattr(host_training, "weight_of", weight_of)
+        patch.setattr(host_training, "open_weight", open_weight)
         cancelled()
     cancel = Cancel(2)
     error = cancelled(listeners=[cancel])  # after an iteration: in the next one's first layer
@@ -482,7 +482,7 @@ def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
 
     sent = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *args, **kwargs: sent.append(args))
-    monkeypatch.setattr(training_watch, "EVERY", 0.0)
+    monkeypatch.setattr(training_watch, "PREVIEW_SECONDS", 0.0)
     watch = training_watch.RunProgress(STAGES)
     stage = SimpleNamespace(stage=STAGES[1], iteration=1, finished=False)
     for i in range(3):

@@ -4,7 +4,7 @@ MODEL stays as it is: nothing is copied or reloaded, and no hook outlasts the tr
 LoRAs count; wrappers and attention overrides do not, for training calls FLUX itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from traceback import clear_frames
@@ -41,8 +41,8 @@ class TrainingHost(ComfyHost):
         super().__init__(model.model, {ATTENTION: compute_attention})
         self.module = getattr(flux, "_orig_mod", flux)
         self.flux = FluxWithOptions(self.module, self.options)
-        self.model, self.room, self.away = model, 0.0, False
-        self._refuse_untrainable()
+        self.model, self.reserved, self.is_pushed_out = model, 0.0, False
+        self._check_trainable()
 
     @property
     def device(self) -> torch.device:
@@ -50,11 +50,11 @@ class TrainingHost(ComfyHost):
 
     def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Every pass begins here: what another model has pushed out comes back first."""
-        if self.away:
+        if self.is_pushed_out:
             self.load()
         return super().tokens(latent)
 
-    def _refuse_untrainable(self) -> None:
+    def _check_trainable(self) -> None:
         if self.module.in_channels != TOKEN:
             raise ValueError(
                 f"The model takes {self.module.in_channels // 4} latent channels, expected {TOKEN // 4}: experts are "
@@ -67,9 +67,9 @@ class TrainingHost(ComfyHost):
             )
 
     @contextmanager
-    def training(self, memory: float) -> Iterator[None]:
+    def training(self, memory: float) -> Generator[None]:
         """Within, the model is loaded, the host has made so much room beside it as it can, and gradients pass."""
-        self.room = memory
+        self.reserved = memory
         self.load()
         before = comfy.model_management.in_training
         with torch.inference_mode(False), torch.enable_grad(), pass_input_gradients(self.module, open_weight):
@@ -84,17 +84,17 @@ class TrainingHost(ComfyHost):
                 comfy.model_management.soft_empty_cache()
 
     def load(self) -> None:
-        """Onto its device, as a sampler does it."""
+        """Loads the model onto its device, as a sampler does it."""
         with torch.inference_mode():
-            comfy.model_management.load_models_gpu([self.model], memory_required=self.room)
-        self.away = False
+            comfy.model_management.load_models_gpu([self.model], memory_required=self.reserved)
+        self.is_pushed_out = False
 
     def mark_pushed_out(self) -> None:
-        """Another model was loaded, maybe in this one's place."""
-        self.away = True
+        """Called when another model was loaded, maybe in this one's place."""
+        self.is_pushed_out = True
 
     def estimate_memory(self, tokens: int, samples: int, rank: int, checkpointing: bool) -> float:
-        """About what training takes beside the model, for `samples` of so many tokens (source and text among them)."""
+        """Bytes that training takes beside the model, for `samples` of so many tokens (source and text among them)."""
         # k and v, down and up: weight, gradient and the optimizer's two, in fp32
         experts = sum(1 for _ in named_blocks(self.module)) * 4 * self.module.hidden_size * rank * 4 * 4
         return estimate_activations(self.module, samples * tokens, self.dtype, checkpointing) + experts
@@ -114,15 +114,16 @@ class FluxWithOptions:
 
 
 def compute_attention(chosen: Callable, *args, **kwargs) -> Tensor:
-    """Instead of the one that was chosen at the start, which may be made for inference only."""
+    """The attention override under training: the one chosen at the start may be made for inference only."""
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
 @contextmanager
-def open_weight(module: nn.Module, like: Tensor) -> Iterator[Tensor]:
+def open_weight(module: nn.Module, like: Tensor) -> Generator[Tensor]:
     """A layer's weight as the host would compute with it now: loaded, cast, with its LoRAs."""
-    if hasattr(module, "cast_bias_weight"):  # GGUF's layers bring their own
-        yield module.cast_bias_weight(like)[0]
+    cast: Any = getattr(module, "cast_bias_weight", None)  # GGUF's layers bring their own
+    if cast is not None:
+        yield cast(like)[0]
         return
     weight, bias, stream = comfy.ops.cast_bias_weight(module, like, offloadable=True)
     try:
@@ -135,7 +136,7 @@ def open_weight(module: nn.Module, like: Tensor) -> Iterator[Tensor]:
 
 
 def make_checkpointing_options(flux: nn.Module) -> dict[str, Any]:
-    """Options that have every block computed twice instead of remembered (forward.py: weave)."""
+    """Transformer options that have every block computed twice instead of remembered (forward.py: weave)."""
     table = {}
     for name, block in named_blocks(flux):
         kind, index = name.split("_blocks.")
@@ -162,6 +163,6 @@ CHECKPOINTED_BLOCKS = {"double": checkpoint_double, "single": checkpoint_single}
 
 
 def copy_block_options(args: dict[str, Any]) -> dict[str, Any]:
-    """A copy of the options, for the host counts its blocks in one and the same dict."""
+    """A block's other arguments, the options as a copy, for the host counts its blocks in one and the same dict."""
     options = dict(args["transformer_options"])
     return {"pe": args["pe"], "attn_mask": args.get("attn_mask"), "transformer_options": options}
