@@ -26,6 +26,8 @@ ALL = "all"
 
 
 class Measure(NamedTuple):
+    """A way to rank pictures."""
+
     metric: str
     """A row of METRICS."""
     needs: str

@@ -82,7 +82,7 @@ class CoLoGenControlMap(io.ComfyNode):
         return io.NodeOutput(found, ui=ui.PreviewImage(found, cls=cls))
 
 
-def threshold_slider(name: str, default: float, tooltip: str):
+def threshold_slider(name: str, default: float, tooltip: str) -> io.Float.Input:
     """A slider as the host's own Canny has it."""
     return slider(name, default, 0.01, 0.99, tooltip)
 

@@ -12,7 +12,7 @@ from .inputs.schema import CATEGORY, OptionsType, make_schema, slider
 from .inputs.source import placement_knobs, position_knobs, strength_knobs
 
 OUTPUT = "For a CoLoGen task."
-MORE = OptionsType.Input("options", optional=True, tooltip="Other options that these are added to.")
+OTHER_OPTIONS = OptionsType.Input("options", optional=True, tooltip="Other options that these are added to.")
 
 
 class CoLoGenSourceOptions(io.ComfyNode):
@@ -28,7 +28,7 @@ class CoLoGenSourceOptions(io.ComfyNode):
                 *strength_knobs(),
                 *position_knobs(),
                 *placement_knobs(),
-                MORE,
+                OTHER_OPTIONS,
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
         )
@@ -84,7 +84,7 @@ class CoLoGenRouting(io.ComfyNode):
                     tooltip="How strong experts are from FLUX's first block to its last, such as 1, 1, 0: early blocks lay "
                     "things out, late ones finish surfaces. Empty: as strong in all.",
                 ),
-                MORE,
+                OTHER_OPTIONS,
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
         )
@@ -93,8 +93,8 @@ class CoLoGenRouting(io.ComfyNode):
     def execute(
         cls, lean: float, expert: str, router: str, curve: str, options: SourceOptions | None = None
     ) -> io.NodeOutput:
-        steered = dict(lean=lean, expert=expert.strip(), router=router.strip(), curve=parse_curve(curve))
-        return io.NodeOutput(replace(options or SourceOptions(), **steered))
+        routing = dict(lean=lean, expert=expert.strip(), router=router.strip(), curve=parse_curve(curve))
+        return io.NodeOutput(replace(options or SourceOptions(), **routing))
 
 
 class CoLoGenExpertSchedule(io.ComfyNode):
@@ -135,6 +135,7 @@ class CoLoGenExpertSchedule(io.ComfyNode):
 
 
 def parse_curve(text: str) -> tuple[float, ...]:
+    """Strengths from FLUX's first block to its last: "1, 0.5, 0"."""
     try:
         return tuple(float(word) for word in text.replace(";", ",").split(",") if word.strip())
     except ValueError:
@@ -142,11 +143,12 @@ def parse_curve(text: str) -> tuple[float, ...]:
 
 
 def parse_windows(text: str) -> list[tuple[float, float]]:
-    spans = []
+    """From and to for each source: "0 to 0.5, 0.5 to 1"."""
+    windows = []
     for part in filter(str.strip, text.replace(";", ",").split(",")):
         try:
             start, end = (float(word) for word in part.split("to"))
         except ValueError:
             raise ValueError(f"A window is {part.strip()[:40]!r}, expected from and to: type it as 0 to 0.5.") from None
-        spans.append((start, end))
-    return spans
+        windows.append((start, end))
+    return windows

@@ -87,6 +87,7 @@ class CoLoGenSource(io.ComfyNode):
 
 
 def routing_knobs() -> list:
+    """Which experts read the source."""
     return [
         slider(
             "lean",

@@ -11,9 +11,10 @@ from ..training.comfyui.subject import make_subject_datasets, train_concept, tra
 from ..training.recipes.subject import OWN
 from ..training.subject.expert import make_expert_stage, make_photo_pairs
 from .inputs.images import split_images
+from .inputs.recipe import make_host_encoders
 from .inputs.schema import TRAINING, BankType, ConceptType, LossType, make_schema
 from .inputs.subject import make_subject_recipe, rare_subject_knobs, subject_knobs
-from .inputs.training import MODEL, RUN, bank_input, make_host_encoders, run_knobs, seed_knob
+from .inputs.training import MODEL, RUN, bank_input, run_knobs, seed_knob
 
 
 class CoLoGenTrainSubject(io.ComfyNode):

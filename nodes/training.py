@@ -20,6 +20,7 @@ from ..training.recipes.curriculum import (
     list_recipes,
     scale_curriculum,
 )
+from .inputs.recipe import read_recipe, sample_at_end, select_fields
 from .inputs.schema import TRAINING, FeaturesType, make_schema
 from .inputs.training import (
     DATA,
@@ -28,11 +29,8 @@ from .inputs.training import (
     bank_input,
     feature_knobs,
     rare_stage_knobs,
-    read_recipe,
     run_knobs,
-    sample_at_end,
     seed_knob,
-    select_fields,
     stage_knobs,
     training_outputs,
 )

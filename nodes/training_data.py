@@ -10,8 +10,8 @@ from ..training.comfyui.example_sources import EXAMPLE_SOURCES, FOLDER_SOURCE
 from ..training.comfyui.folders import data_folder
 from ..training.comfyui.progress import open_progress_bar
 from ..training.comfyui.training_data import TrainingData, encode_examples
+from .inputs.recipe import make_host_encoders
 from .inputs.schema import TRAINING, DataType, advanced, make_schema
-from .inputs.training import make_host_encoders
 
 SHOWN = 20
 """Of those left out."""

@@ -1,7 +1,10 @@
-"""Node schemas that load on every ComfyUI with V3 nodes: fields a host does not know are left out."""
+"""Node schemas that load on every ComfyUI with V3 nodes: fields a host does not know are left out.
 
+A node's `execute` takes its inputs by their names in the schema, so that it alone may have more than seven parameters.
+"""
+
+import dataclasses
 import inspect
-from dataclasses import fields
 from typing import Any
 
 from comfy_api.latest import io
@@ -19,18 +22,20 @@ CATEGORY = "CoLoGen"
 TRAINING = "CoLoGen/training"
 SAMPLING = "CoLoGen/sampling"
 
-_known = {field.name for field in fields(io.Schema)}
-_advanced = "advanced" in inspect.signature(io.Float.Input.__init__).parameters
+KNOWN_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+CAN_FOLD = "advanced" in inspect.signature(io.Float.Input.__init__).parameters
 
 
-def make_schema(**wanted: Any) -> io.Schema:
-    return io.Schema(**{key: value for key, value in wanted.items() if key in _known})
+def make_schema(**fields: Any) -> io.Schema:
+    """A node's schema of the fields that this host knows."""
+    return io.Schema(**{name: value for name, value in fields.items() if name in KNOWN_FIELDS})
 
 
 def advanced() -> dict[str, bool]:
     """For knobs that few need: folded away where the host can fold."""
-    return {"advanced": True} if _advanced else {}
+    return {"advanced": True} if CAN_FOLD else {}
 
 
-def slider(name: str, default: float, low: float, high: float, tooltip: str, **rest):
+def slider(name: str, default: float, low: float, high: float, tooltip: str, **rest: Any) -> io.Float.Input:
+    """A number in steps of 0.01."""
     return io.Float.Input(name, default=default, min=low, max=high, step=0.01, tooltip=tooltip, **rest)

@@ -8,6 +8,7 @@ from .schema import advanced, slider
 
 
 def strength_knobs() -> list:
+    """How strongly, when, how large and where a source acts."""
     return [
         slider("strength", 1.0, 0, 4, "How strongly the picture reads the source. 0 switches it off; 1 is free."),
         slider("expert_strength", 1.0, -2, 4, "How far the experts bend the source. 0: FLUX's own reading of it."),
@@ -26,6 +27,7 @@ def strength_knobs() -> list:
 
 
 def position_knobs() -> list:
+    """Where a source lies in the picture's coordinates."""
     return [
         io.Combo.Input(
             "position",
@@ -39,6 +41,7 @@ def position_knobs() -> list:
 
 
 def placement_knobs() -> list:
+    """Where a source's K/V wait."""
     return [
         io.Combo.Input(
             "keep_on",

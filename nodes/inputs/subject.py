@@ -9,11 +9,13 @@ from ...training.comfyui.folders import SUBJECT
 from ...training.recipes.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
 from ...training.recipes.subject import OWN, Subject, SubjectRecipe
 from ...training.schedules import SCHEDULES
+from .recipe import sample_at_end, select_fields
 from .schema import advanced
-from .training import float_knob, int_knob, sample_at_end, select_fields
+from .training import float_knob, int_knob
 
 
 def subject_knobs() -> list:
+    """What most people set."""
     return [
         io.Boolean.Input(
             "ico",
@@ -40,6 +42,7 @@ def subject_knobs() -> list:
 
 
 def rare_subject_knobs() -> list:
+    """What few people set."""
     return [
         io.String.Input(
             "caption", default="photo of a {}", tooltip="What the photos show; the noun comes where the braces are.", **advanced()

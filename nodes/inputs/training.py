@@ -1,20 +1,13 @@
 """The training nodes' knobs. An input that is named like a field of Stage or Settings becomes that field."""
 
-from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 
-from ...training.comfyui.feature_encoders import VAE, encoder_path, list_encoders
-from ...training.comfyui.training_data import HostEncoders
+from ...training.comfyui.feature_encoders import VAE, list_encoders
 from ...training.recipes.curriculum import (
     FEATURES,
     OPTIMIZERS,
-    Curriculum,
-    Settings,
-    list_recipes,
-    load_curriculum,
-    parse_curriculum,
 )
 from ...training.schedules import SCHEDULES
 from .schema import BankType, DataType, LossType, advanced
@@ -34,11 +27,12 @@ DATA = DataType.Input(
 )
 
 
-def bank_input(tooltip: str):
+def bank_input(tooltip: str) -> Any:
     return BankType.Input("experts", optional=True, tooltip=tooltip)
 
 
 def training_outputs() -> list:
+    """Outputs of every node that trains experts."""
     return [
         BankType.Output(display_name="experts", tooltip="For CoLoGen Apply, Save CoLoGen Experts or the next stage."),
         LossType.Output(display_name="loss", tooltip="For Plot Loss Graph and CoLoGen Usage Plot."),
@@ -51,6 +45,7 @@ def training_outputs() -> list:
 
 
 def stage_knobs() -> list:
+    """What most people set of a stage."""
     return [
         int_knob(
             "iterations",
@@ -92,6 +87,7 @@ def stage_knobs() -> list:
 
 
 def rare_stage_knobs() -> list:
+    """What few people set of a stage."""
     return [
         io.String.Input(
             "name", default="", tooltip="The new expert's name, if it shall not be the task's.", **advanced()
@@ -170,7 +166,7 @@ def rare_stage_knobs() -> list:
 
 
 def run_knobs() -> list:
-    """What never changes a result, and may differ when a run goes on."""
+    """Settings that never change a result, and may differ when a run goes on."""
     return [
         int_knob(
             "micro",
@@ -207,7 +203,7 @@ def run_knobs() -> list:
     ]
 
 
-def seed_knob():
+def seed_knob() -> io.Int.Input:
     # not "seed": the host would change that one after each run
     return int_knob(
         "run_seed", 0, 0, 2**32 - 1, "Another number draws other batches and noise; it makes another run.", **advanced()
@@ -215,7 +211,7 @@ def seed_knob():
 
 
 def feature_knobs() -> list:
-    """Behind all others: graphs are older than these."""
+    """Features beside an expert; the inputs come behind all others, because graphs are older than these."""
     return [
         io.Combo.Input(
             "features",
@@ -240,35 +236,11 @@ def feature_knobs() -> list:
     ]
 
 
-def read_recipe(text: str) -> Curriculum:
-    """A built-in recipe by its name, or a recipe's text; never a path, nor one within: a graph may come from anywhere."""
-    name = text.strip()
-    curriculum = load_curriculum(name) if name in list_recipes() else parse_curriculum(text, "The recipe")
-    settings = replace(curriculum.settings, encoder=encoder_path(curriculum.settings.encoder or VAE))
-    return replace(curriculum, settings=settings, encoders={})  # the graph's own encode
-
-
-def sample_at_end(settings: Settings, iterations: int) -> Settings:
-    """Where sample_every is 0, samples only at the end, which is due whenever anything is."""
-    return settings if settings.sample_every else replace(settings, sample_every=iterations)
-
-
-def make_host_encoders(vae, clip) -> HostEncoders:
-    if vae is None or clip is None:
-        raise ValueError(
-            "There is no VAE or no CLIP, expected FLUX.1's: connect those of the stock loaders or Load FLUX."
-        )
-    return HostEncoders(vae, clip)
-
-
-def select_fields(cls: type, knobs: dict[str, Any]) -> dict[str, Any]:
-    """The knobs that are fields of this dataclass."""
-    return {name: value for name, value in knobs.items() if name in cls.__dataclass_fields__}
-
-
-def int_knob(name: str, default: int, low: int, high: int, tooltip: str, **rest):
+def int_knob(name: str, default: int, low: int, high: int, tooltip: str, **rest: Any) -> io.Int.Input:
     return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip, **rest)
 
 
-def float_knob(name: str, default: float, low: float, high: float, step: float, tooltip: str, **rest):
+def float_knob(
+    name: str, default: float, low: float, high: float, step: float, tooltip: str, **rest: Any
+) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip, **rest)

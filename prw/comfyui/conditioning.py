@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from ..source import Source
 
@@ -35,7 +35,7 @@ class Sources(tuple):
     """Sources as they reach a model call; on a model without our wrapper they raise an error."""
 
     @property
-    def dtype(self):
+    def dtype(self) -> NoReturn:
         # The host asks every condition for its dtype. Where CoLoGen Apply is missing this is the only
         # place that can keep it from ignoring the source without a word.
         raise ValueError(

@@ -92,7 +92,7 @@ class DualBranch:
         needed = noise_shape[0] * rows * columns * width * blocks
         return executor(model, enlarge_noise_shape(base, noise_shape, needed), *args, **kwargs)
 
-    def sample(
+    def sample(  # the host's signature
         self, executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs
     ):
         """SAMPLER_SAMPLE wrapper: a second batch beside the first, from noise of its own, thrown away at the end."""

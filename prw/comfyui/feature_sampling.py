@@ -57,6 +57,8 @@ class FeatureRun(NamedTuple):
 
 
 class HostFeatureStream(FeatureStream):
+    """A feature stream in the host's blocks, kept out of compiled ones."""
+
     @torch.compiler.disable()
     def __call__(self, *args, **kwargs) -> dict:
         with pause_malloc_graph():

@@ -37,6 +37,7 @@ class SourceOptions:
     curve: tuple[float, ...] = ()
 
     def make_routing(self, task: str) -> Routing:
+        """The options' part of a Routing, for this task."""
         return Routing(
             task=task,
             router=self.router,

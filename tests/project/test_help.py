@@ -85,7 +85,7 @@ def test_the_registry_s_archive_has_pages_and_translations():
 
 def test_the_recipe_that_a_page_shows_is_one(comfy):
 
-    from cologen.nodes.inputs.training import read_recipe
+    from cologen.nodes.inputs.recipe import read_recipe
 
     (recipe,) = re.findall(r"```toml\n(.*?)```", page("CoLoGenTrainCurriculum"), flags=re.S)
     assert [stage.name for stage in read_recipe(recipe).stages] == ["control", "edit"]

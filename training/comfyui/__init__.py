@@ -1,1 +1,1 @@
-"""Training within ComfyUI: finding it (find.py), its FLUX (training.py), its encoders (data.py), runs for nodes (run.py)."""
+"""Training within ComfyUI: its FLUX under training, its encoders, runs for nodes, and a server of our own."""

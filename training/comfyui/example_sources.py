@@ -13,6 +13,8 @@ TOY_COUNT = 1000
 
 
 class Examples(NamedTuple):
+    """What a node's training data is made of."""
+
     example: Callable[[int], Example]
     """The example at a place."""
     count: int

@@ -1,4 +1,4 @@
-"""What a stage's features are seen by: the VAE, or a DINOv2 that the host has in models/clip_vision."""
+"""Encoders of a stage's features: the VAE, or a DINOv2 in the host's models/clip_vision."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ def is_dinov2(folder: Path) -> bool:
 
 
 def encoder_path(name: str) -> str:
-    """As a recipe names it (curriculum.py)."""
+    """The encoder as a recipe names it (curriculum.py): a folder, or nothing for the VAE."""
     if name == VAE:
         return ""
-    if found := list_encoders().get(name):
-        return str(found)
+    if folder := list_encoders().get(name):
+        return str(folder)
     raise ValueError(
         f"There is no {name} in models/{FOLDER}, expected a folder of DINOv2 (config.json, preprocessor_config.json, "
         f"model.safetensors): put {HOME} there, or choose {VAE}."

@@ -1,4 +1,7 @@
-"""Where banks live (models/cologen, and what extra_model_paths.yaml adds under that name), training pictures and runs."""
+"""Files and folders by the names that nodes offer: banks, concepts, features, training pictures and runs.
+
+Banks live in models/cologen and what extra_model_paths.yaml adds under that name.
+"""
 
 import itertools
 import os
@@ -36,14 +39,14 @@ def register_folder() -> None:
 
 
 def list_banks() -> list[str]:
-    """Banks, the toy world's, and what EasyControl left among the LoRAs."""
+    """Banks, the toy world's, and EasyControl's files among the LoRAs."""
     register_folder()
     banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in list_bank_features()]
-    found = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in list_loras())
+    loras = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in list_loras())
     return [
         *banks,
         TOY_NAME,
-        *(name for name, path in found if name not in banks and path and looks_like_easycontrol(path)),
+        *(name for name, path in loras if name not in banks and path and looks_like_easycontrol(path)),
     ]
 
 
@@ -78,7 +81,7 @@ def run_folder(name: str) -> Path:
 
 
 def list_concepts() -> list[str]:
-    """Concepts among the LoRAs, and what runs have trained."""
+    """Concepts among the LoRAs, and those that runs have trained."""
     register_folder()
     loras = ((name, folder_paths.get_full_path(LORAS[:-1], name)) for name in list_loras())
     runs = Path(folder_paths.get_output_directory()) / FOLDER
@@ -93,15 +96,15 @@ def concept_path(name: str) -> str:
 
 
 def list_features() -> list[str]:
-    """What stages left beside their experts: put beside banks, and in runs."""
+    """Features files: put beside banks, and in runs."""
     register_folder()
     runs = Path(folder_paths.get_output_directory()) / FOLDER
-    left = (path.relative_to(runs).as_posix() for path in runs.glob(f"**/stages/*{SUFFIX}{FILE}"))
-    return [*list_bank_features(), *(RUNS + name for name in sorted(left))]
+    trained = (path.relative_to(runs).as_posix() for path in runs.glob(f"**/stages/*{SUFFIX}{FILE}"))
+    return [*list_bank_features(), *(RUNS + name for name in sorted(trained))]
 
 
 def list_bank_features() -> list[str]:
-    """Features among them, whatever a bank is called."""
+    """Features files in the banks' folders, whatever a bank is called."""
     ending = SUFFIX + FILE
     named = {name: folder_paths.get_full_path(FOLDER, name) for name in folder_paths.get_filename_list(FOLDER)}
     return [name for name, path in named.items() if name.endswith(ending) and path and looks_like_features(path)]

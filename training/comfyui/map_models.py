@@ -21,7 +21,7 @@ from .folders import list_networks
 DEPTH, SEG = "geometry_estimation", "detection"
 HED = "ControlNetHED.safetensors"
 AUTO = "auto"
-WANTED = {
+SUGGESTED_MODELS = {
     "depth": (
         DEPTH,
         "depth-anything/Depth-Anything-V2-Small-hf",
@@ -33,35 +33,35 @@ WANTED = {
         "ComfyUI itself has SAM 3, which gives masks, but no node that colours classes",
     ),
 }
-"""For a kind of map without a network: the folder, one that does it, and what the host has."""
+"""For a kind of map without a network: the folder, a network that draws it, and what the host has."""
 
 Draw = Callable[[np.ndarray], np.ndarray]
 
 
 def list_map_models() -> dict[str, Path]:
-    """What the host's folders hold, by the names that the node offers."""
-    found = {}
+    """Networks in the host's folders, by the names that the node offers."""
+    models: dict[str, Path] = {}
     for folder in (DEPTH, SEG):
         if folder not in folder_paths.folder_names_and_paths:  # older hosts
             folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
         files = [name for name in folder_paths.get_filename_list(folder) if Path(name).name == HED]
-        here = {Path(name).as_posix(): Path(folder_paths.get_full_path(folder, name) or "") for name in files}
-        for name, path in {**here, **list_networks(folder)}.items():
-            found.setdefault(name, path)
-    return found
+        networks = {Path(name).as_posix(): Path(folder_paths.get_full_path(folder, name) or "") for name in files}
+        for name, path in {**networks, **list_networks(folder)}.items():
+            models.setdefault(name, path)
+    return models
 
 
 def find_map_model(kind: str, model: str) -> Path:
     """The file or folder of the chosen network, or for auto of the first that draws the kind."""
-    found = list_map_models()
-    if model in found:
-        return found[model]
+    models = list_map_models()
+    if model in models:
+        return models[model]
     if model != AUTO:
         raise ValueError(f"There is no {model} among the models any more, expected one of the list: choose again.")
-    for path in found.values():
+    for path in models.values():
         if path.is_dir() and find_kind(path) == kind:
             return path
-    folder, name, host = WANTED[kind]
+    folder, name, host = SUGGESTED_MODELS[kind]
     raise ValueError(
         f"There is no {kind} model in models/{folder}, expected a folder of transformers such as {name.split('/')[1]} "
         f"(config.json, preprocessor_config.json, model.safetensors): put https://huggingface.co/{name} there; {host}."
@@ -69,12 +69,13 @@ def find_map_model(kind: str, model: str) -> Path:
 
 
 def read_model_stamp(path: Path) -> tuple[str, int]:
-    """Another one when the files are."""
+    """Changes when the files do."""
     files = path.iterdir() if path.is_dir() else [path]
     return str(path), max(file.stat().st_mtime_ns for file in files)
 
 
 def open_map_model(kind: str, model: str) -> Draw:
+    """The chosen network, loaded, as a function from picture to map."""
     path = find_map_model(kind, model)
     network = open_model(path) if path.is_dir() else open_hed(path)
     if network.kind != kind:
@@ -84,7 +85,7 @@ def open_map_model(kind: str, model: str) -> Draw:
 
 
 def load_on_device(network: nn.Module):
-    """Room is made by the host, and the network is in its list of what may be moved out again."""
+    """Loads a network as the host loads its own: it makes room, and may move the network out again."""
     cls = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     patcher = cls(
         network,

@@ -21,7 +21,7 @@ def load_toy_vae():
 
 def load_toy_clip():
     weights = comfy.utils.load_torch_file(str(SHIPPED / TEXT), safe_load=True)
-    return comfy.sd.CLIP(_Target(), state_dict=[weights], parameters=sum(w.numel() for w in weights.values()))
+    return comfy.sd.CLIP(_ClipTarget(), state_dict=[weights], parameters=sum(w.numel() for w in weights.values()))
 
 
 class ToyTokenizer:
@@ -62,7 +62,7 @@ class ToyTextModel(nn.Module):
         return self.encoder.load_state_dict({key: value.float() for key, value in weights.items()}, strict=False)
 
 
-class _Target:
+class _ClipTarget:
     """What comfy.sd.CLIP asks for."""
 
     params: dict = {}

@@ -33,6 +33,7 @@ class HostEncoders:
     """Called once the VAE or CLIP has run, which may have taken FLUX's place."""
 
     def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        """Latents of pictures uint8 (height, width, 3) of one size."""
         pixels = torch.from_numpy(np.stack(pictures)).float() / 255
         with torch.inference_mode():
             latents = self.vae.encode(pixels)
@@ -45,6 +46,7 @@ class HostEncoders:
         return copy_to_cpu(latents.float())
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Context, shorter prompts padded with zeros, and pooled text."""
         if self.empty is not None and list(prompts) == [""]:
             return self.empty
         contexts, pooled = zip(*map(self._encode_prompt, prompts))

@@ -1,0 +1,35 @@
+"""From a graph's inputs to what training takes: recipes, settings and encoders."""
+
+from dataclasses import replace
+from typing import Any
+
+from ...training.comfyui.feature_encoders import VAE, encoder_path
+from ...training.comfyui.training_data import HostEncoders
+from ...training.recipes.curriculum import Curriculum, Settings, list_recipes, load_curriculum, parse_curriculum
+
+
+def read_recipe(text: str) -> Curriculum:
+    """A built-in recipe by its name, or a recipe's text; never a path, nor one within: a graph may come from anywhere."""
+    name = text.strip()
+    curriculum = load_curriculum(name) if name in list_recipes() else parse_curriculum(text, "The recipe")
+    settings = replace(curriculum.settings, encoder=encoder_path(curriculum.settings.encoder or VAE))
+    return replace(curriculum, settings=settings, encoders={})  # the graph's own encode
+
+
+def sample_at_end(settings: Settings, iterations: int) -> Settings:
+    """Where sample_every is 0, samples only at the end, which is due whenever anything is."""
+    return settings if settings.sample_every else replace(settings, sample_every=iterations)
+
+
+def make_host_encoders(vae, clip) -> HostEncoders:
+    """What encodes training data, from a node's VAE and CLIP."""
+    if vae is None or clip is None:
+        raise ValueError(
+            "There is no VAE or no CLIP, expected FLUX.1's: connect those of the stock loaders or Load FLUX."
+        )
+    return HostEncoders(vae, clip)
+
+
+def select_fields(cls: type, knobs: dict[str, Any]) -> dict[str, Any]:
+    """The knobs that are fields of this dataclass."""
+    return {name: value for name, value in knobs.items() if name in cls.__dataclass_fields__}
