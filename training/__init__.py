@@ -1,10 +1,16 @@
 """Training: experts one after another on a frozen FLUX, in a terminal (cli/) or in ComfyUI (comfyui/).
 
-    U_t        = share of blocks that pick the newest expert   eq. 8   objective.py: usage
-    L_veteran  = alpha |U_t - rho|                             eq. 9   objective.py: veteran_loss
-    L_total    = L_task + L_veteran                            eq. 10  trainer.py: StageTrainer.compute_loss
+    U_t        = share of blocks that choose the newest expert   eq. 8   objective.py: usage
+    L_veteran  = alpha |U_t - rho|                               eq. 9   objective.py: veteran_loss
+    L_total    = L_task + L_veteran                              eq. 10  trainer.py: StageTrainer.compute_loss
 
-Reading order of a run: recipes/curriculum (stages as data), setup/build_run (FLUX, encoders, datasets), run (stage after
-stage), add_expert, trainer (an iteration), objective, data/batch_sampler and batch (what it sees), checkpoint/.
-The map of all rooms: docs/architecture.md.
+Reading order: recipes/curriculum.py (stages as data), trainer.py (what an iteration does: draw a batch, noise it, run the
+source, predict the velocity, the losses, backward, clip, step), objective.py (the losses), run.py (what a run does: stage
+after stage, log, save, stop and go on), add_expert.py (one more expert and router column), validate.py and sampling.py.
+What a step reads: data/ (sets, tasks, encoded datasets), batch.py. What it is not about: trained_weights.py (optimizer,
+average, state), micro_batches.py and batch_usage.py (a batch cut in parts), distributed/ (several processes), base/ (a
+frozen base that does not fit), checkpoint/ (why a run can be killed).
+Other losses in the same loop: coredi/ (encoder features) and subject/ (one's own subject). What becomes of a run:
+monitor/, evaluation/ (the paper's tables), toy/ (a world in which every answer is known), experiments/ (the papers', in
+that world).
 """

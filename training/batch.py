@@ -66,6 +66,7 @@ def make_batch(dataset: EncodedDataset, indices: Sequence[SampleIndex], corrupti
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
         if is_dropped:
             context[j] = pad_context(empty, context.shape[1])[0, : context.shape[1]]
-            pooled[j] = empty_pooled[0]
+            if empty_pooled is not None:
+                pooled[j] = empty_pooled[0]
     seeds, rows = tuple(slot.seed for slot in indices), tuple(slot.index for slot in indices)
     return Batch(dataset.task, samples.ids, samples.target, samples.source, context, pooled, times, noise, seeds, rows)

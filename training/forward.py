@@ -83,7 +83,8 @@ def skip_source(host: Host, x: Tensor, checkpointing_options: dict[str, Any] | N
 
 def predict_velocity(host: Host, source: SourceContext, inputs: FluxInputs) -> Tensor:
     """FLUX's velocity for noisy latents that read the source; a base without a guidance embedding ignores guidance."""
-    x, context, pooled = (part.to(host.dtype) for part in (inputs.x, inputs.context, inputs.pooled))
+    x, context = inputs.x.to(host.dtype), inputs.context.to(host.dtype)
+    pooled = None if inputs.pooled is None else inputs.pooled.to(host.dtype)
     guidance = inputs.guidance if host.flux.params.guidance_embed else None
     return host.flux(x, inputs.times, context, pooled, guidance, transformer_options=dict(source.options))
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..prw.flux.blocks import FluxModel
 from ..prw.weaving import named_blocks
 from .base.memory import find_free_memory, format_bytes
 from .base.offload import RESIDENT_BLOCKS, OffloadedLinear
@@ -100,11 +101,11 @@ def _count_activations(trainer: StageTrainer, batch: Batch, twice: bool) -> int:
     return estimate_activations(host.flux, len(batch.ids) * (pictures + batch.context.shape[1]), host.dtype, twice)
 
 
-def estimate_activations(flux: nn.Module, tokens: int, dtype: torch.dtype, twice: bool) -> int:
+def estimate_activations(flux: FluxModel, tokens: int, dtype: torch.dtype, twice: bool) -> int:
     """Estimate activations of all samples' `tokens`: text, picture and source; `twice`: with checkpointing."""
     blocks = len(flux.double_blocks) + len(flux.single_blocks)
     widths = CHECKPOINTED * blocks + CHECKPOINTED_ONCE if twice else KEPT * blocks + KEPT_ONCE
-    return tokens * flux.double_blocks[0].hidden_size * dtype.itemsize * widths
+    return tokens * flux.params.hidden_size * dtype.itemsize * widths
 
 
 def check_memory(trainer: StageTrainer, estimate: MemoryEstimate, free: int | None) -> None:

@@ -45,9 +45,20 @@ def make_val_batch(dataset: EncodedDataset, count: int = MAX_SAMPLES) -> Batch:
 
 def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
     """Split into batches of at most `size` samples (0: all), so that validation fits where training does."""
-    for start in range(0, len(batch.ids), size or len(batch.ids)):
-        end = start + (size or len(batch.ids))
-        yield Batch(batch.task, *(part[start:end] for part in batch[1:]))
+    size = size or len(batch.ids)
+    for start in range(0, len(batch.ids), size):
+        part = slice(start, start + size)
+        yield batch._replace(
+            ids=batch.ids[part],
+            target=batch.target[part],
+            source=batch.source[part],
+            context=batch.context[part],
+            pooled=batch.pooled[part],
+            times=batch.times[part],
+            noise=batch.noise[part],
+            seeds=batch.seeds[part],
+            rows=batch.rows[part],
+        )
 
 
 @torch.no_grad()

@@ -21,6 +21,8 @@ FILES = sorted(path for top in ("prw", "training", "nodes") for path in (ROOT / 
 
 
 def room_of(path):
+    if path.name == "__main__.py":  # starts the terminal
+        return "training/cli"
     return str(path.relative_to(ROOT).parent)
 
 

@@ -1,1 +1,1 @@
-"""The frozen base: gradients through it, what it takes, and how it rests where it does not fit (resting.py first)."""
+"""The frozen base: gradients through it, and where it is kept where it does not fit (placement.py first)."""

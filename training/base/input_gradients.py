@@ -27,7 +27,7 @@ def pass_input_gradients(flux: nn.Module, weight_of: WeightOf) -> Generator[None
             elif detached := _make_detached(module, weight_of):
                 handles.append(module.register_forward_pre_hook(detached.before))
                 handles.append(module.register_forward_hook(detached.after))
-        handles.append(flux.txt_in.register_forward_hook(_copy_output))
+        handles.append(flux.get_submodule("txt_in").register_forward_hook(_copy_output))
         yield
     finally:
         for handle in handles:
@@ -79,13 +79,13 @@ class _FrozenLinear(torch.autograd.Function):
         return out[0]
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad: Tensor):  # pyrefly: ignore[bad-override]
         module, weight_of = ctx.layer
         with weight_of(module, grad) as weight:
             return grad @ weight, None, None, None
 
 
-def _normalize(x: Tensor, out: list[Tensor], module: nn.Module, weight_of: WeightOf) -> Tensor:
+def _normalize(x: Tensor, out: list[Tensor], module: nn.RMSNorm, weight_of: WeightOf) -> Tensor:
     """Compute the norm once more, with a copy of its weight, which is small."""
     with weight_of(module, x) as weight:
         return F.rms_norm(x, module.normalized_shape, weight.clone(), module.eps)

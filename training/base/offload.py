@@ -94,7 +94,7 @@ class _Product(torch.autograd.Function):
         return F.linear(x, *layer.weights(x))
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad: Tensor):  # pyrefly: ignore[bad-override]
         return input_gradient(grad, ctx.layer.weights(grad)[0], ctx.is_contiguous), None
 
 

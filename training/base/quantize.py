@@ -94,8 +94,9 @@ class _Product(torch.autograd.Function):
         return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
-        weight = dequantize(*ctx.saved_tensors, ctx.kind, ctx.width).to(grad.dtype)
+    def backward(ctx, grad: Tensor):  # pyrefly: ignore[bad-override]
+        codes, scale = ctx.saved_tensors
+        weight = dequantize(codes, scale, ctx.kind, ctx.width).to(grad.dtype)
         return input_gradient(grad, weight, ctx.is_contiguous), None, None, None, None
 
 

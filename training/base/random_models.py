@@ -1,5 +1,7 @@
 """Small random models, for demonstrations, benchmarks and tests: the shapes of FLUX without its knowledge."""
 
+from typing import Any
+
 import torch
 
 from ...prw.base_model import Base
@@ -7,7 +9,9 @@ from ...prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
 from ...prw.flux.flux1 import Flux, FluxParams
 from ...prw.tasks import TASKS
 
-TINY = dict(hidden_size=256, num_heads=2, depth=2, depth_single_blocks=2, context_in_dim=32, vec_in_dim=16)
+TINY: dict[str, Any] = dict(
+    hidden_size=256, num_heads=2, depth=2, depth_single_blocks=2, context_in_dim=32, vec_in_dim=16
+)
 FLUX1 = dict(hidden_size=3072, num_heads=24, depth=19, depth_single_blocks=38)
 
 

@@ -100,11 +100,9 @@ class RunFolder:
     def _check_identity(self, identity: dict[str, Any]) -> None:
         try:
             record = json.loads((self.out / RUN).read_text(encoding="utf-8"))
-            base, found = (
-                Base(**{**each, "probe": tuple(each["probe"])}) for each in (record["base"], identity["base"])
-            )
+            base, own = _read_base(record["base"]), _read_base(identity["base"])
             # the probe not to the last bit: a run may go on on another device
-            same = record["recipe"] == identity["recipe"] and not base.refusal(found) and not base.doubt(found)
+            same = record["recipe"] == identity["recipe"] and not base.refusal(own) and not base.doubt(own)
         except (ValueError, KeyError, TypeError):
             same = False
         if not same:
@@ -127,6 +125,11 @@ class RunFolder:
             raise TrainingError(
                 f"{name} cannot be written into {self.out} ({error.strerror}): make room or choose another folder."
             ) from None
+
+
+def _read_base(values: dict[str, Any]) -> Base:
+    fields: dict[str, Any] = {**values, "probe": tuple(values["probe"])}
+    return Base(**fields)
 
 
 def is_equal(one: Bank, other: Bank) -> bool:

@@ -5,6 +5,7 @@ The encoder is DINOv2 from a local folder, at one patch a token of FLUX, or the 
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,8 @@ class FeatureEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, pictures: Tensor, rows: int, columns: int) -> Tensor:
         """Encode pictures (batch, height, width, 3) in 0..255 into patches (batch, rows * columns, channels)."""
-        patch = self.network.config.patch_size
+        config: Any = self.network.config
+        patch = config.patch_size
         mean, size = (torch.tensor(part, device=pictures.device).view(3, 1, 1) for part in IMAGENET_MEAN_STD)
         resized = F.interpolate(pictures.movedim(-1, 1).float(), (rows * patch, columns * patch), mode="bicubic")
         tokens = self.network(pixel_values=(resized / 255 - mean) / size).last_hidden_state

@@ -202,6 +202,7 @@ def run_coevolving(
 ) -> Prediction:
     stream = trainer.make_stream(noised, add_noise(z, drawn.noise, noised.inputs.times), reads)
     velocity, _ = trainer.run_flux(noised, stream)
+    assert stream.last_tokens is not None
     return velocity, trainer.predict_features(stream.last_tokens), reads.float()
 
 

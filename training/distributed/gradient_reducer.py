@@ -69,9 +69,7 @@ class GradientReducer:
 
     def _lay_out(self, order: Sequence[int]) -> None:
         """Move the gradients into one row, in this order; later passes add to it."""
-        for tensor in self.tensors:
-            _fill_missing(tensor)
-        self.row = torch.cat([self.tensors[place].grad.flatten() for place in order])
+        self.row = torch.cat([_fill_missing(self.tensors[place]).flatten() for place in order])
         start = end = 0
         for number, place in enumerate(order, 1):
             tensor = self.tensors[place]
@@ -106,11 +104,12 @@ class _ReachAll(torch.autograd.Function):
         return loss.view_as(loss)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad: Tensor):  # pyrefly: ignore[bad-override]
         return grad, *[None] * ctx.count
 
 
-def _fill_missing(tensor: Tensor) -> None:
-    """Give zeros to a tensor without gradient: an expert that no sample took."""
+def _fill_missing(tensor: Tensor) -> Tensor:
+    """The gradient; zeros for a tensor that has none: an expert that no sample took."""
     if tensor.grad is None:
         tensor.grad = torch.zeros_like(tensor)
+    return tensor.grad

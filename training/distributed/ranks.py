@@ -1,7 +1,7 @@
 """Several processes (torchrun) as one: sums over all of them. With one process everything is as it was."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -31,7 +31,7 @@ def is_sharded(settings: Settings) -> bool:
 
 
 @contextmanager
-def join(device: str) -> Iterator[str]:
+def join(device: str) -> Generator[str]:
     """Join the processes that torchrun has started, if it has; yields this one's device."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield device
@@ -57,7 +57,7 @@ def wait() -> None:
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
+def first_alone() -> Generator[None]:
     """Let the first rank in alone, the others when it is out: they find what it has written."""
     if rank() > 0:
         wait()
