@@ -128,8 +128,8 @@ def list_networks(kind: str) -> dict[str, Path]:
     files = (
         (Path(name).parent, folder_paths.get_full_path(kind, name)) for name in folder_paths.get_filename_list(kind)
     )
-    found = {name.as_posix(): Path(path).parent for name, path in files if name.name and path}
-    return {name: folder for name, folder in found.items() if (folder / "config.json").is_file()}
+    folders = {name.as_posix(): Path(path).parent for name, path in files if name.name and path}
+    return {name: folder for name, folder in folders.items() if (folder / "config.json").is_file()}
 
 
 def data_folder(name: str) -> Path:

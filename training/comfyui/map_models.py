@@ -80,11 +80,11 @@ def open_map_model(kind: str, model: str) -> Draw:
     network = open_model(path) if path.is_dir() else open_hed(path)
     if network.kind != kind:
         raise ValueError(f"{model} draws {network.kind}, expected a model for {kind}: choose another, or auto.")
-    patcher = load_on_device(network)
+    patcher = load_network(network)
     return lambda picture: patcher.model(picture)  # holds the patcher, as the host does not
 
 
-def load_on_device(network: nn.Module):
+def load_network(network: nn.Module):
     """Loads a network as the host loads its own: it makes room, and may move the network out again."""
     cls = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     patcher = cls(

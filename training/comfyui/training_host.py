@@ -71,7 +71,7 @@ class TrainingHost(ComfyHost):
         """Within, the model is loaded, the host has made so much room beside it as it can, and gradients pass."""
         self.reserved = memory
         self.load()
-        before = comfy.model_management.in_training
+        was_training = comfy.model_management.in_training
         with torch.inference_mode(False), torch.enable_grad(), pass_input_gradients(self.module, open_weight):
             comfy.model_management.in_training = True
             try:
@@ -80,7 +80,7 @@ class TrainingHost(ComfyHost):
                 clear_frames(error.__traceback__)  # or the error would hold what training held on the card
                 raise
             finally:
-                comfy.model_management.in_training = before
+                comfy.model_management.in_training = was_training
                 comfy.model_management.soft_empty_cache()
 
     def load(self) -> None:
