@@ -58,7 +58,7 @@ def tokens(x):
     return out, rows, cols
 
 
-def turn(x, positions):
+def rotate(x, positions):
     """x (batch, heads, tokens, 128), positions (tokens, 3): RoPE pair by pair, as complex numbers."""
     angles = []
     for axis, dim in enumerate((16, 56, 56)):
@@ -69,12 +69,12 @@ def turn(x, positions):
     return torch.view_as_real(z).reshape(x.shape).to(x.dtype)
 
 
-def heads(x, n=2):
+def split_heads(x, n=2):
     b, length, d = x.shape
     return x.reshape(b, length, n, d // n).transpose(1, 2)
 
 
-def unheads(x):
+def merge_heads(x):
     return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
@@ -98,7 +98,7 @@ class Naive:
         info = bank.info.experts[name]
         return (x @ down.T) @ up.T * info.alpha / info.rank
 
-    def bend(self, bank, stage, names, block, h, per="sample", strength=1.0):
+    def compute_residuals(self, bank, stage, names, block, h, per="sample", strength=1.0):
         """Eq. 2-4: what the chosen expert adds to K and V, and which it was."""
         weight = bank.tensors[f"routers.{stage}.{block}.weight"].float()
         w = (h.mean(1, keepdim=True) if per == "sample" else h) @ weight
@@ -116,17 +116,17 @@ class Naive:
         self.routes[block] = chosen
         return add
 
-    def bent(self, bank, source, block, h, q, k, v):
+    def add_residuals(self, bank, source, block, h, q, k, v):
         strength = source.get("strength", 1.0)
         knobs = source.get("per", "sample"), strength[block] if isinstance(strength, dict) else strength
-        add = self.bend(bank, source["stage"], source["names"], block, h, *knobs)
+        add = self.compute_residuals(bank, source["stage"], source["names"], block, h, *knobs)
         return q, k + add["k"], v + add["v"]
 
-    def projected(self, bank, source, block, y):
+    def add_output_residual(self, bank, source, block, y):
         """What a double block's output projection gave."""
         return y
 
-    def told(self, source, guidance):
+    def find_guidance(self, source, guidance):
         """The guidance in a source's modulation."""
         return None if guidance is None else torch.ones_like(guidance)
 
@@ -178,7 +178,7 @@ class Naive:
             positions.append(s.get("positions", grid))
             streams.append(linear(w, "img_in", s_tokens).expand(b, -1, -1))
             time = torch.zeros(b) if source_time is None else source_time
-            vecs.append(self.vec(time, self.told(s, guidance), pooled))
+            vecs.append(self.vec(time, self.find_guidance(s, guidance), pooled))
         lengths = [txt.shape[1]] + [s.shape[1] for s in streams]
         owner = torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)])
         positions = torch.cat(positions)
@@ -202,14 +202,14 @@ class Naive:
                 more = extra_mask if torch.is_tensor(extra_mask) else extra_mask[len(asked)]
                 bias[: len(more), : len(more)] += more
             asked.append(1)
-            out = self.attention(turn(q, positions), turn(k, positions), v, bias, txt.shape[1], wanted)
+            out = self.attention(rotate(q, positions), rotate(k, positions), v, bias, txt.shape[1], wanted)
             return 0.5 * out if halve_attention else out
 
         def project(qkv, norm, h, source, block):
             q, k, v = qkv.chunk(3, -1)
             if source is not None and bank is not None:
-                q, k, v = self.bent(bank, source, block, h, q, k, v)
-            q, k, v = heads(q), heads(k), heads(v)
+                q, k, v = self.add_residuals(bank, source, block, h, q, k, v)
+            q, k, v = split_heads(q), split_heads(k), split_heads(v)
             return rms(q, w[norm + ".query_norm.scale"]), rms(k, w[norm + ".key_norm.scale"]), v
 
         who = [None, *sources]
@@ -230,10 +230,10 @@ class Naive:
                 h = (1 + m[1]) * layer_norm(s) + m[0]
                 parts.append(project(linear(w, f"{p}.img_attn.qkv", h), f"{p}.img_attn.norm", h, src, p))
             out = attend(*(torch.cat([part[i] for part in parts], 2) for i in range(3)))
-            outs = unheads(out).split(lengths, 1)
+            outs = merge_heads(out).split(lengths, 1)
 
             def finish(side, x, m, attn, source=None, p=p):
-                x = x + m[2] * self.projected(bank, source, p, linear(w, f"{p}.{side}_attn.proj", attn))
+                x = x + m[2] * self.add_output_residual(bank, source, p, linear(w, f"{p}.{side}_attn.proj", attn))
                 h = (1 + m[4]) * layer_norm(x) + m[3]
                 return x + m[5] * linear(w, f"{p}.{side}_mlp.2", gelu(linear(w, f"{p}.{side}_mlp.0", h)))
 
@@ -255,7 +255,7 @@ class Naive:
                 parts.append(project(both[..., : 3 * d], f"{p}.norm", h, src, p))
                 mlps.append(gelu(both[..., 3 * d :]))
             out = attend(*(torch.cat([part[i] for part in parts], 2) for i in range(3)))
-            outs = unheads(out).split(lengths, 1)
+            outs = merge_heads(out).split(lengths, 1)
             streams = [
                 s + m[2] * linear(w, f"{p}.linear2", torch.cat([o, mlp], -1))
                 for s, m, o, mlp in zip(streams, mods, outs, mlps)

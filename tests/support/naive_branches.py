@@ -6,32 +6,32 @@ import torch
 from naive import Naive, softmax_attention
 
 
-def soft(values):
+def softmax(values):
     top = max(values)
     e = [math.exp(v - top) for v in values]
     return [v / sum(e) for v in e]
 
 
-def noun_heat(q, k, noun, prompt, sharpen):
+def sum_noun_attention(q, k, noun, prompt, sharpen):
     """Per row: its attention to the prompt's words, sharpened if asked for, summed over the noun's."""
     p = torch.zeros(q.shape[0], prompt)
     for i in range(q.shape[0]):
-        row = soft([float(q[i] @ k[j]) / math.sqrt(q.shape[1]) for j in range(prompt)])
-        p[i] = torch.tensor(soft([10 * value for value in row]) if sharpen else row)
+        row = softmax([float(q[i] @ k[j]) / math.sqrt(q.shape[1]) for j in range(prompt)])
+        p[i] = torch.tensor(softmax([10 * value for value in row]) if sharpen else row)
     return [float(p[i, list(noun)].sum()) for i in range(q.shape[0])]
 
 
-def contrasted(heat):
-    return [500 * value for value in soft([10 * value for value in heat])]
+def contrast(heat):
+    return [500 * value for value in softmax([10 * value for value in heat])]
 
 
 class NaiveBranch(Naive):
-    """`role`: "auxiliary" leaves what `left` holds afterwards, "concept" blends with what it holds, "look" looks; None
-    is the plain formula."""
+    """`role`: "auxiliary" fills `outputs`, "concept" blends with what they hold, "look" measures attention alone; None is
+    the plain formula."""
 
-    def __init__(self, weights, role, words, left, strength=0.0, blocks=(0, 3), sources=False):
+    def __init__(self, weights, role, words, outputs, strength=0.0, blocks=(0, 3), sources=False):
         super().__init__(weights)
-        self.role, self.words, self.left, self.strength = role, words, left, strength
+        self.role, self.words, self.outputs, self.strength = role, words, outputs, strength
         self.range, self.with_sources = blocks, sources
         self.block, self.heat, self.kept = 0, [], {}
 
@@ -45,19 +45,19 @@ class NaiveBranch(Naive):
         for b in range(len(q)):
             for h in range(q.shape[1]):
                 spot = (number, b, h)
-                heat = noun_heat(q[b, h, rows], k[b, h], noun, prompt, sharpen=self.role != "look")
-                said = mass[b, h, rows, :text] @ v[b, h, :text]
+                heat = sum_noun_attention(q[b, h, rows], k[b, h], noun, prompt, sharpen=self.role != "look")
+                text_output = mass[b, h, rows, :text] @ v[b, h, :text]
                 if self.role == "look":
                     self.heat.append((b, heat))
                 elif self.role == "auxiliary":
-                    self.left[spot] = said, contrasted([1 - value for value in heat])
+                    self.outputs[spot] = text_output, contrast([1 - value for value in heat])
                 else:
                     if self.with_sources:
-                        said = said + mass[b, h, rows, text + picture :] @ v[b, h, text + picture :]
-                    other, elsewhere = self.left[spot]
-                    mine, self.kept[spot] = contrasted(heat), []
+                        text_output = text_output + mass[b, h, rows, text + picture :] @ v[b, h, text + picture :]
+                    other, elsewhere = self.outputs[spot]
+                    mine, self.kept[spot] = contrast(heat), []
                     for i in range(picture):
-                        keep, take = soft([mine[i], self.strength * elsewhere[i]])
+                        keep, take = softmax([mine[i], self.strength * elsewhere[i]])
                         self.kept[spot].append(keep)
-                        out[b, h, text + i] += (keep - 1) * said[i] + take * other[i]
+                        out[b, h, text + i] += (keep - 1) * text_output[i] + take * other[i]
         return out

@@ -47,14 +47,14 @@ class NaiveEasyControl(Naive):
         down, up = source["file"][f"{stem}.down.weight"], source["file"][f"{stem}.up.weight"]
         return source["weight"] * ((x @ down.T) @ up.T)
 
-    def bent(self, bank, source, block, h, q, k, v):
+    def add_residuals(self, bank, source, block, h, q, k, v):
         return tuple(part + self.lora(source, block, name, h) for name, part in (("q", q), ("k", k), ("v", v)))
 
-    def projected(self, bank, source, block, y):
+    def add_output_residual(self, bank, source, block, y):
         """Their output LoRA reads what the projection, bias included, has made."""
         return y if source is None else y + self.lora(source, block, "proj", y)
 
-    def told(self, source, guidance):
+    def find_guidance(self, source, guidance):
         return guidance
 
 

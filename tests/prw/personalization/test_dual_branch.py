@@ -6,7 +6,7 @@ from cologen.prw.flux.math import attention, rotary, rotate
 from cologen.prw.personalization.attention_probe import BlockAttention
 from cologen.prw.personalization.dual_branch import AuxiliaryProbe, BlendSettings, ConceptProbe, compute_shares
 from naive import softmax_attention
-from naive_branches import contrasted, noun_heat
+from naive_branches import contrast, sum_noun_attention
 from two_branches import CONCEPT, KEEP, OTHER, TAKE
 
 
@@ -47,8 +47,8 @@ def test_maps_are_those_of_a_plain_loop(view):
     _, elsewhere = other.recorded["double_blocks.0"]
     for b in range(2):
         for h in range(3):
-            heat = noun_heat(q[b, h, 5:17], k[b, h], CONCEPT.noun, CONCEPT.prompt_length, sharpen=True)
-            assert torch.allclose(elsewhere[b, h], torch.tensor(contrasted([1 - value for value in heat])), atol=1e-4)
+            heat = sum_noun_attention(q[b, h, 5:17], k[b, h], CONCEPT.noun, CONCEPT.prompt_length, sharpen=True)
+            assert torch.allclose(elsewhere[b, h], torch.tensor(contrast([1 - value for value in heat])), atol=1e-4)
 
 
 @pytest.mark.parametrize("strength, which", [(KEEP, 0), (TAKE, 1)])
