@@ -12,7 +12,7 @@ from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.subject import OWN, PRIOR
 from cologen.training.subject.dataset import encode_photos
 from cologen.training.subject.run import SubjectRun
-from host_subject import ENCODERS, RECIPE, CancelAtTwo, WordyClip, photo_lessons, random_concept, random_photos
+from host_subject import ENCODERS, RECIPE, CancelAtTwo, WordyClip, photo_datasets, random_concept, random_photos
 from host_training import BLOCKS, TinyVae
 from sampling import conditioning, sample
 from tiny import host_model, tiny_flux
@@ -26,7 +26,7 @@ def trained(model, out, given=None, recipe=RECIPE, listeners=()) -> Concept:
     from cologen.training.comfyui.subject import train_concept
 
     with torch.inference_mode():
-        return train_concept(model, ENCODERS, given or photo_lessons(), recipe, NodeRun(out, 7, listeners))
+        return train_concept(model, ENCODERS, given or photo_datasets(), recipe, NodeRun(out, 7, listeners))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def model(comfy):
         return host_model(tiny_flux(**BLOCKS))
 
 
-def told(concept, seed=4, **options):
+def add_concept(concept, seed=4, **options):
     from cologen.prw.comfyui.apply_concept import insert_concept
 
     ((text, known),) = conditioning(seed)
@@ -43,7 +43,7 @@ def told(concept, seed=4, **options):
 
 
 def test_the_node_trains_the_concept_that_a_headless_run_trains(model, tmp_path):
-    given = photo_lessons()
+    given = photo_datasets()
     flux = EmbeddedHost(tiny_flux(**BLOCKS), torch.float32)
     headless = SubjectRun(flux, RECIPE, given, ENCODERS, tmp_path / "a", 7, "", (), EMBEDDED_CHECKPOINTING).train()
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
@@ -79,14 +79,14 @@ def test_the_picture_is_that_of_merged_weights_and_longer_text(where):
     flux, concept = tiny_flux(), random_concept(where=where)
     model = host_model(flux)
     tensors = {name: 0.7 * tensor if ".lora_B." in name else tensor for name, tensor in concept.tensors.items()}
-    expected = sample(host_model(merge_concept(flux, concept.info, tensors)), told(concept))
-    found = sample(apply_concept_lora(model, concept, 0.7), told(concept))
+    expected = sample(host_model(merge_concept(flux, concept.info, tensors)), add_concept(concept))
+    found = sample(apply_concept_lora(model, concept, 0.7), add_concept(concept))
     assert torch.allclose(found, expected, atol=1e-4)
-    assert (found - sample(model, told(concept))).abs().max() > 0.01, "the weights should be seen"
+    assert (found - sample(model, add_concept(concept))).abs().max() > 0.01, "the weights should be seen"
     assert (found - sample(apply_concept_lora(model, concept, 0.7), conditioning())).abs().max() > 0.01, (
         "and the vectors"
     )
-    ((text, _),) = told(concept)
+    ((text, _),) = add_concept(concept)
     assert torch.equal(text[:, -2:], concept.vectors[None]) and torch.equal(text[:, :-2], conditioning()[0][0])
 
 
@@ -107,14 +107,14 @@ def test_a_file_is_read_back_through_the_node_and_by_the_stock_loader(tmp_path, 
     concept.save(tmp_path / "output/cologen/my run/subject.safetensors")
     (loras / "other.safetensors").write_bytes(b"no concept")
     assert list_concepts() == ["mine.safetensors", "runs/my run"]
-    expected = sample(apply_concept_lora(model, concept, 1.0), told(concept))
+    expected = sample(apply_concept_lora(model, concept, 1.0), add_concept(concept))
     for name in list_concepts():
         patched, prompt = CoLoGenConceptTokens.execute(conditioning(), name, 1.0, model).result
         assert torch.equal(sample(patched, prompt), expected)
     none, prompt = CoLoGenConceptTokens.execute(conditioning(), CONNECTED, 1.0, None, concept).result
-    assert none is None and torch.equal(prompt[0][0], told(concept)[0][0])
+    assert none is None and torch.equal(prompt[0][0], add_concept(concept)[0][0])
     stock = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(str(path)), 1.0, 0)[0]
-    assert torch.equal(sample(stock, told(concept)), expected)
+    assert torch.equal(sample(stock, add_concept(concept)), expected)
 
 
 def test_strength_0_is_the_plain_picture():
@@ -128,11 +128,11 @@ def test_strength_0_is_the_plain_picture():
 
 def test_marked_words_find_the_concept_before_their_noun():
     concept = random_concept()
-    ((text, options),) = told(concept, **{MARKED_TOKENS: MarkedTokens((2,), 4)})
+    ((text, options),) = add_concept(concept, **{MARKED_TOKENS: MarkedTokens((2,), 4)})
     assert options[MARKED_TOKENS] == MarkedTokens((2, 3, 4), 6)
     assert torch.equal(text[:, 2:4], concept.vectors[None])
     model = host_model(tiny_flux())
-    assert torch.allclose(sample(model, [[text, options]]), sample(model, told(concept)), atol=1e-5)
+    assert torch.allclose(sample(model, [[text, options]]), sample(model, add_concept(concept)), atol=1e-5)
 
 
 def test_two_branches_take_a_concept():
@@ -145,7 +145,7 @@ def test_two_branches_take_a_concept():
     ((text, options),) = conditioning(6)
     auxiliary = [[text, {**options, **mark}]]
     both = DualBranch(auxiliary, 3, BlendSettings(0.5, 0.5, 0, 3)).attach(model)
-    drawn, alone = sample(both, told(concept, **mark)), sample(model, told(concept, **mark))
+    drawn, alone = sample(both, add_concept(concept, **mark)), sample(model, add_concept(concept, **mark))
     assert drawn.isfinite().all() and (drawn - alone).abs().max() > 1e-3
 
 
@@ -172,7 +172,7 @@ def test_photos_of_all_sizes_through_the_node(model, tmp_path, monkeypatch):
 
 
 def test_pictures_of_the_class_are_told_by_the_caption():
-    given = photo_lessons()
+    given = photo_datasets()
     assert set(given[PRIOR].samples.prompts) == {"photo of a dog"} and len(given[OWN]) == given[OWN].train_count == 3
     alone = replace(RECIPE.subject, ico=False)
     plain = encode_photos(ENCODERS, {"a": copy.copy(random_photos(1, (64, 64))[0])}, alone).samples

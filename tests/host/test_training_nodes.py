@@ -26,7 +26,7 @@ from host_training import (
     TinyVae,
     default_inputs,
     largest_difference,
-    random_lessons,
+    random_dataset,
     save_pairs,
     train_on_host,
     training_data,
@@ -245,7 +245,7 @@ def test_a_stage_after_a_bank_is_the_curriculum_s_next_stage(model, tmp_path):
     "curriculum, given, sentence",
     [
         (TWO_STAGES, training_data("inpaint"), "The stage ground needs data of the task ground, there is inpaint: 5"),
-        (TWO_STAGES, TrainingData(training_data().encoders, {s.task: with_samples(random_lessons(s.task), context=torch.zeros(5, 5, 8)) for s in STAGES}),
+        (TWO_STAGES, TrainingData(training_data().encoders, {s.task: with_samples(random_dataset(s.task), context=torch.zeros(5, 5, 8)) for s in STAGES}),
          "text is 8 and 16 numbers wide, the model reads 32 and 16: connect this FLUX's own CLIP"),
     ],
 )  # fmt: skip
@@ -257,7 +257,7 @@ def test_data_that_does_not_fit_is_a_sentence(model, tmp_path, curriculum, given
 def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
     one = replace(TWO_STAGES, stages=(replace(STAGES[0], iterations=1),))
     train_on_host(model, tmp_path, one)
-    more = TrainingData(training_data().encoders, {"inpaint": random_lessons("inpaint", 6)})
+    more = TrainingData(training_data().encoders, {"inpaint": random_dataset("inpaint", 6)})
     other = TrainingData(
         training_data().encoders, {"inpaint": replace(training_data().datasets["inpaint"], pixel_hash="other")}
     )
@@ -420,7 +420,7 @@ def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     knobs = {one.id: one for one in CoLoGenTrainStage.define_schema().inputs}
     assert knobs["encoder"].options == ["VAE", "DINO small"]
-    given = TrainingData(training_data().encoders, {"inpaint": random_lessons("inpaint", 20)})
+    given = TrainingData(training_data().encoders, {"inpaint": random_dataset("inpaint", 20)})
     knobs = dict(data=given, run_seed=7, rho=0.5, features=features, encoder=encoder)
     found, *_, left = stage_node(model, **knobs).result
 

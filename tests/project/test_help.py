@@ -16,7 +16,7 @@ LARGEST = 60 * 1024
 
 
 @pytest.fixture(scope="module")
-def told(comfy) -> dict[str, dict]:
+def node_infos(comfy) -> dict[str, dict]:
     """The host's own description of each node."""
     from cologen.nodes import NODES
 
@@ -42,13 +42,13 @@ def pictures(name: str) -> list[tuple[str, str]]:
     return re.findall(r"!\[(.*?)\]\((.*?)\)", page(name))
 
 
-def test_every_node_has_a_page_and_every_page_a_node(told):
-    assert IDS == sorted(told)
+def test_every_node_has_a_page_and_every_page_a_node(node_infos):
+    assert IDS == sorted(node_infos)
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_a_page_names_what_its_node_takes_and_gives(name, told):
-    info = told[name]
+def test_a_page_names_what_its_node_takes_and_gives(name, node_infos):
+    info = node_infos[name]
     assert page(name).startswith(f"# {info['display_name']}\n")
     given = [key for group in ("required", "optional") for key in info["input_order"].get(group, [])]
     assert sorted(listed(name, "Inputs")) == sorted(given)

@@ -41,7 +41,7 @@ class Node:
         kind, *rest = self.types[name]
         return kind if isinstance(kind, list) else rest[0]["options"] if kind == "COMBO" else None
 
-    def takes(self, name: str, value: Any) -> bool:
+    def accepts(self, name: str, value: Any) -> bool:
         """Files need not be here."""
         choices = self.choices(name)
         return isinstance(value, Output) or choices is None or value in choices or "." in str(value)
@@ -66,7 +66,7 @@ class Canvas:
         node = Node(len(self.nodes) + 1, kind, self.info[kind], place)
         for name, value in values.items():
             assert name in node.types, f"{kind} has no input {name}: {', '.join(node.types)}"
-            assert node.takes(name, value), f"{kind}'s {name} offers no {value}"
+            assert node.accepts(name, value), f"{kind}'s {name} offers no {value}"
         node.values, node.after = values, after
         self.nodes.append(node)
         return node
@@ -77,7 +77,7 @@ class Canvas:
         node.text = text
         self.nodes.append(node)
 
-    def saved(self) -> dict:
+    def to_workflow(self) -> dict:
         """As the frontend writes it."""
         links = [
             (target, name, value)

@@ -38,7 +38,7 @@ def random_photos(count, size=(96, 64)):
     return list((torch.rand(count, *size, 3, generator=g) * 255).byte().numpy())
 
 
-def photo_lessons():
+def photo_datasets():
     from cologen.training.comfyui.subject import make_subject_datasets
 
     return make_subject_datasets(ENCODERS, random_photos(3), random_photos(2, (64, 80)), RECIPE)

@@ -38,7 +38,7 @@ class TinyVae:
         return torch.nn.functional.interpolate(latents[:, :3], scale_factor=8).movedim(1, -1).add(1).div(2)
 
 
-def random_lessons(task: str, count=5) -> MemoryDataset:
+def random_dataset(task: str, count=5) -> MemoryDataset:
     g = torch.Generator().manual_seed(len(task))
     target, source_ = (torch.randn(count, 16, 8, 8, generator=g) for _ in range(2))
     context, pooled = torch.randn(count, 5, TEXT, generator=g), torch.randn(count, POOLED, generator=g)
@@ -53,7 +53,7 @@ def with_samples(dataset: MemoryDataset, **changes) -> MemoryDataset:
 def training_data(*tasks: str) -> TrainingData:
     encoders = HostEncoders(TinyVae(), TinyClip())
     encoders = replace(encoders, empty=encoders.encode_prompts([""]))
-    return TrainingData(encoders, {task: random_lessons(task) for task in tasks or ("inpaint", "ground")})
+    return TrainingData(encoders, {task: random_dataset(task) for task in tasks or ("inpaint", "ground")})
 
 
 def train_on_host(model, out, curriculum=TWO_STAGES, given=None, listeners=(), **options) -> Bank:

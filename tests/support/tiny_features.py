@@ -15,7 +15,7 @@ from cologen.training.stage_context import StageContext
 from cologen.training.trainer import StageTrainer
 from sampling import SIGMAS, conditioning, sample
 from tiny import source
-from tiny_run import TinyEncoders, tiny_curriculum, tiny_lessons
+from tiny_run import TinyEncoders, tiny_curriculum, tiny_dataset
 
 
 def random_features(flux, way="coredi", task="control", seed=5):
@@ -38,8 +38,8 @@ def sample_sourced(model, **how):
     return sample(model, sourced_conditioning(), sourced_conditioning(6), sigmas=torch.tensor(SIGMAS), **how)
 
 
-def tiny_feature_trainer(host, way, up=0.2, told=True, **changes):
-    """At the start of a stage; `told` gives the head weights that say something already."""
+def tiny_feature_trainer(host, way, up=0.2, random_head=True, **changes):
+    """At the start of a stage; `random_head` gives the head weights that say something already."""
     curriculum = tiny_curriculum(**{"feature_size": 4, "clip": 0.0, **changes})
     stage = replace(curriculum.stages[0], features=way)
     bank = add_expert(make_empty_bank(Base.of(host.flux), curriculum.settings), stage, curriculum.settings, 0)
@@ -47,14 +47,14 @@ def tiny_feature_trainer(host, way, up=0.2, told=True, **changes):
     for name, tensor in bank.tensors.items():
         if name.endswith(".up"):
             tensor.copy_(up * torch.randn(tensor.shape, generator=g))
-    lessons = {stage.task: tiny_lessons(stage.task, 40)}
+    datasets = {stage.task: tiny_dataset(stage.task, 40)}
     work = StageContext(
-        host, stage, 0, curriculum.settings, lessons, TinyEncoders().encode_prompts([""]), 7, EMBEDDED_CHECKPOINTING
+        host, stage, 0, curriculum.settings, datasets, TinyEncoders().encode_prompts([""]), 7, EMBEDDED_CHECKPOINTING
     )
     if way == "off":
         return StageTrainer(work, bank)
-    trainer = FeatureTrainer(work, bank, compute_features(host, lessons[stage.task], TinyEncoders()))
-    if told:
+    trainer = FeatureTrainer(work, bank, compute_features(host, datasets[stage.task], TinyEncoders()))
+    if random_head:
         head = trainer.trained["features.head.weight"]
         head.data.copy_(0.2 * torch.randn(head.shape, generator=g))
     return trainer

@@ -25,7 +25,7 @@ from tiny_run import tiny_inputs
 ATTEMPT = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
-class Watched(StageTrainer):
+class RecordingTrainer(StageTrainer):
     def compute_gradients(self, batches):
         line = [self.stage.name, self.iteration, ranks.rank(), [id for batch in batches for id in batch.ids]]
         with open(Path(os.environ["SEEN"]) / f"{os.getpid()}.jsonl", "a") as file:
@@ -41,6 +41,6 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     gradient_reducer.PIECE = 4096  # or all of a tiny expert's gradients would be one message
-    build_run.open_run_inputs, trainer.StageTrainer = tiny_inputs, Watched
+    build_run.open_run_inputs, trainer.StageTrainer = tiny_inputs, RecordingTrainer
     resting.compile_blocks = partial(compiling.compile_blocks, backend="eager")
     sys.exit(main([word.replace("RANK", os.environ.get("RANK", "0")) for word in sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""Training at its smallest: a FLUX of width 32 and random lessons. As a script it is `cologen` on it."""
+"""Training at its smallest: a FLUX of width 32 and random datasets. As a script it is `cologen` on it."""
 
 import sys
 import time
@@ -31,7 +31,7 @@ def tiny_host(shape=SMALL) -> EmbeddedHost:
     return EmbeddedHost(random_flux(3, gain=1.0, **shape), torch.float32)
 
 
-def tiny_lessons(task: str, count=12, side=4) -> MemoryDataset:
+def tiny_dataset(task: str, count=12, side=4) -> MemoryDataset:
     g = torch.Generator().manual_seed(len(task))
     target, source = (torch.randn(count, 16, side, side, generator=g) for _ in range(2))
     context, pooled = torch.randn(count, 3, 8, generator=g), torch.randn(count, 4, generator=g)
@@ -71,22 +71,22 @@ def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
                 tensor.copy_(older * torch.randn(tensor.shape, generator=generator))
             elif name.endswith(".up") and name.split(".")[1] == stages[number].name:
                 tensor.copy_(up * torch.randn(tensor.shape, generator=generator))
-    lessons = {each.task: tiny_lessons(each.task) for each in stages[: stage + 1]}
+    datasets = {each.task: tiny_dataset(each.task) for each in stages[: stage + 1]}
     empty = TinyEncoders().encode_prompts([""])
     return StageTrainer(
-        StageContext(host, stages[stage], stage, settings, lessons, empty, 7, EMBEDDED_CHECKPOINTING), bank
+        StageContext(host, stages[stage], stage, settings, datasets, empty, 7, EMBEDDED_CHECKPOINTING), bank
     )
 
 
-def tiny_run(out, curriculum, host=None, listeners=(), lessons=None, seed=7) -> CurriculumRun:
-    lessons = lessons or {task: tiny_lessons(task) for task in TASKS}
-    around = (host or tiny_host(), curriculum, lessons, TinyEncoders(), out, seed, "tiny")
+def tiny_run(out, curriculum, host=None, listeners=(), datasets=None, seed=7) -> CurriculumRun:
+    datasets = datasets or {task: tiny_dataset(task) for task in TASKS}
+    around = (host or tiny_host(), curriculum, datasets, TinyEncoders(), out, seed, "tiny")
     return CurriculumRun(*around, listeners, EMBEDDED_CHECKPOINTING, make_trainer=make_trainer)
 
 
 def tiny_inputs(curriculum, out, device, seed, share, progress) -> build_run.RunInputs:
-    lessons = {task: tiny_lessons(task) for task in TASKS}
-    return build_run.RunInputs(tiny_host(), TinyEncoders(), lessons, "tiny", EMBEDDED_CHECKPOINTING)
+    datasets = {task: tiny_dataset(task) for task in TASKS}
+    return build_run.RunInputs(tiny_host(), TinyEncoders(), datasets, "tiny", EMBEDDED_CHECKPOINTING)
 
 
 def gradients(trainer) -> dict[str, torch.Tensor]:

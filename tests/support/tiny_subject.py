@@ -11,7 +11,7 @@ from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.subject import OWN, PRIOR, make_subject_recipe
 from cologen.training.subject.dataset import encode_photos
 from cologen.training.subject.run import SubjectRun
-from tiny_run import TinyEncoders, tiny_host, tiny_lessons
+from tiny_run import TinyEncoders, tiny_dataset, tiny_host
 
 
 class WordyEncoders(TinyEncoders):
@@ -50,7 +50,7 @@ def recipe(iterations=6, batch=4, replay=0.0, subject=None, **settings):
 
 def tiny_subject(out, wanted, host=None, listeners=(), seed=7, pictures=PICTURES) -> SubjectRun:
     encoders = WordyEncoders()
-    lessons = {OWN: encode_photos(encoders, pictures, wanted.subject), PRIOR: tiny_lessons(PRIOR)}
+    lessons = {OWN: encode_photos(encoders, pictures, wanted.subject), PRIOR: tiny_dataset(PRIOR)}
     lessons = lessons if wanted.stage.replay else {OWN: lessons[OWN]}
     return SubjectRun(
         host or tiny_host(), wanted, lessons, encoders, out, seed, "tiny", listeners, EMBEDDED_CHECKPOINTING

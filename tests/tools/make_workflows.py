@@ -30,7 +30,7 @@ def drawn(name: str, info: dict) -> Canvas:
 
 
 def text_of(canvas: Canvas) -> str:
-    return json.dumps(canvas.saved(), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(canvas.to_workflow(), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ class Stock:
         )  # fmt: skip
         return self.canvas.add("VAEDecode", (4, 0), samples=sampled[0], vae=self.vae)[0]
 
-    def saved(self, image: Output, name: str) -> None:
+    def to_workflow(self, image: Output, name: str) -> None:
         self.canvas.add("SaveImage", (4, 2), box=(400, 420), images=image, filename_prefix=name)
 
     def note(self, text: str) -> None:

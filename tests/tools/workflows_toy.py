@@ -52,7 +52,7 @@ class Toy:
         prompts = dict(positive=told["positive"], negative=told["negative"])
         return sampled(self.canvas, self.flux, self.model[0], prompts, latent or told["latent"], (column, row), seed)
 
-    def saved(self, image: Output, at: tuple[float, float], name: str, title: str = "Drawn") -> None:
+    def to_workflow(self, image: Output, at: tuple[float, float], name: str, title: str = "Drawn") -> None:
         self.canvas.add("SaveImage", at, title, box=(300, 300), images=image, filename_prefix=name)
 
     def shown(self, image: Output, at: tuple[float, float], title: str) -> None:

@@ -20,7 +20,7 @@ from cologen.training.monitor.log import Log, read_log
 from cologen.training.run import CurriculumRun
 from pack import ROOT
 from stopped_run import StopAt, logged_iterations, saved_files
-from tiny_run import TASKS, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
+from tiny_run import TASKS, tiny_curriculum, tiny_dataset, tiny_host, tiny_run
 
 LONG = 5
 """Iterations of a stage; every second one is saved."""
@@ -286,25 +286,25 @@ def test_what_a_later_stage_lacks_is_said_before_the_first(tmp_path, change):
 
 
 def test_a_task_without_data_is_a_sentence(tmp_path):
-    lessons = {"inpaint": tiny_lessons("inpaint")}
+    lessons = {"inpaint": tiny_dataset("inpaint")}
     with pytest.raises(TrainingError, match="There is no data for ground .there is for inpaint.: add some, or leave"):
-        tiny_run(tmp_path, tiny_curriculum(1), lessons=lessons).train()
+        tiny_run(tmp_path, tiny_curriculum(1), datasets=lessons).train()
 
 
 def test_what_is_not_finite_leaves_its_ids_and_a_checkpoint_to_go_on_from(tmp_path):
-    lessons = {task: tiny_lessons(task) for task in TASKS}
+    lessons = {task: tiny_dataset(task) for task in TASKS}
     recipe, bad = tiny_curriculum(8, batch=1, save_every=0), 6
     whole = tiny_run(tmp_path / "whole", recipe).train(only="inpaint")
     good = lessons["inpaint"].samples.target[bad].clone()
     lessons["inpaint"].samples.target[bad] = torch.inf
     with pytest.raises(NonFiniteLoss):
-        tiny_run(tmp_path, recipe, lessons=lessons).train(only="inpaint")
+        tiny_run(tmp_path, recipe, datasets=lessons).train(only="inpaint")
     found = json.loads((tmp_path / "not-finite-inpaint.json").read_text())
     assert found["ids"] == [f"inpaint-{bad}"] and found["iteration"] > 0
     _, state = read_checkpoint(CheckpointFolder(tmp_path / "checkpoints", "1-inpaint", 1).latest())
     assert state["iteration"] == found["iteration"]
     lessons["inpaint"].samples.target[bad] = good
-    again = tiny_run(tmp_path, recipe, lessons=lessons).train(only="inpaint")
+    again = tiny_run(tmp_path, recipe, datasets=lessons).train(only="inpaint")
     assert all(torch.equal(again.tensors[name], tensor) for name, tensor in whole.tensors.items())
 
 

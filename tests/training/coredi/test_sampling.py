@@ -13,7 +13,7 @@ from cologen.training.sampling import SamplingSettings, sample_latents
 from sampling import SIGMAS, conditioning
 from tiny import source, tiny_flux
 from tiny_features import forward_with_features, random_features, tiny_feature_trainer
-from tiny_run import tiny_host, tiny_lessons
+from tiny_run import tiny_dataset, tiny_host
 
 TIMES = (1.0, 0.8, 0.5, 0.0)
 PLACES = torch.tensor([[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0.5, 0.5]])
@@ -25,7 +25,7 @@ def host():
 
 
 def a_case(host, way, up=0.2):
-    trainer, lessons = tiny_feature_trainer(host, way, up=up), tiny_lessons("inpaint").samples
+    trainer, lessons = tiny_feature_trainer(host, way, up=up), tiny_dataset("inpaint").samples
     heads = [trainer.extra_artifact()]
     noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(2))
     told, untold = (EncodedPrompt(lessons.context[i : i + 2], lessons.pooled[i : i + 2]) for i in (0, 2))

@@ -16,7 +16,7 @@ from cologen.training.objective import task_loss
 from cologen.training.trainer import StageTrainer
 from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_features import forward_with_features, tiny_feature_trainer
-from tiny_run import TinyEncoders, gradients, tiny_curriculum, tiny_host, tiny_lessons, tiny_run
+from tiny_run import TinyEncoders, gradients, tiny_curriculum, tiny_dataset, tiny_host, tiny_run
 
 WAYS = ("auxiliary", "self", "coredi")
 
@@ -227,7 +227,7 @@ def test_an_eye_is_dinov2_on_one_patch_a_token(tmp_path, host, kind):
         found = FeatureEncoder(tmp_path / "dino")(pictures, 2, 3)
     assert torch.allclose(found, expected, atol=1e-5)
 
-    lessons = tiny_lessons("edit", 3)
+    lessons = tiny_dataset("edit", 3)
     seen = load_features(host, lessons, TinyEncoders(), str(tmp_path / "dino"), tmp_path / "features")
     decoded = torch.from_numpy(TinyEncoders().decode(lessons.samples.target))
     assert torch.equal(seen, (make_pooling_matrix(2, 2) @ FeatureEncoder(tmp_path / "dino")(decoded, 2, 2)).half())

@@ -11,7 +11,7 @@ from cologen.training.base.random_models import bank_info
 from cologen.training.recipes.curriculum import Stage
 from cologen.training.recipes.subject import OWN
 from cologen.training.subject.expert import find_start, make_expert_stage, make_photo_pairs
-from host_subject import ENCODERS, RECIPE, CancelAtTwo, photo_lessons
+from host_subject import ENCODERS, RECIPE, CancelAtTwo, photo_datasets
 from host_training import BLOCKS, default_inputs, largest_difference, train_on_host
 from tiny import host_model, tiny_flux
 
@@ -33,13 +33,13 @@ def grown(model, bank, out, listeners=()) -> Bank:
 
     stage, settings = make_expert_stage(RECIPE, bank, "people/my dog")
     with torch.inference_mode():
-        pairs = make_photo_pairs(ENCODERS, photo_lessons()[OWN].samples, RECIPE.subject)
+        pairs = make_photo_pairs(ENCODERS, photo_datasets()[OWN].samples, RECIPE.subject)
         return train_subject_expert(model, ENCODERS, pairs, bank, stage, settings, NodeRun(out, 7, listeners))
 
 
 @pytest.mark.usefixtures("comfy")
 def test_every_photo_is_drawn_from_every_other():
-    own = photo_lessons()[OWN].samples
+    own = photo_datasets()[OWN].samples
     pairs, (context, pooled) = (
         make_photo_pairs(ENCODERS, own, RECIPE.subject),
         ENCODERS.encode_prompts(["photo of a dog"]),

@@ -137,10 +137,10 @@ def test_training_from_a_cache_is_training_from_memory_bit_for_bit(there, trim):
     recipe = tiny_curriculum(6, ("inpaint",), batch=3, text_drop=0.3, validate_every=2, micro=2)
     banks = []
     for name, shelf in (("memory", memory), ("cache", lessons)):
-        tiny_run(there / name, recipe, lessons={"inpaint": shelf}).train()
+        tiny_run(there / name, recipe, datasets={"inpaint": shelf}).train()
         banks.append((there / name / "bank.safetensors").read_bytes())
     assert banks[0] == banks[1]
-    tiny_run(there / "other", recipe, lessons={"inpaint": lessons}, seed=8).train()
+    tiny_run(there / "other", recipe, datasets={"inpaint": lessons}, seed=8).train()
     assert (there / "other/bank.safetensors").read_bytes() != banks[0]
 
 
@@ -149,7 +149,7 @@ def test_features_are_of_pictures_in_memory(there):
     recipe = replace(recipe, stages=(replace(recipe.stages[0], features="auxiliary"),))
     shelf = opened(filled(), there / "note.json")
     with pytest.raises(TrainingError, match="inpaint learns features of pictures that lie in a cache, expected them"):
-        tiny_run(there / "run", recipe, lessons={"inpaint": shelf}).train()
+        tiny_run(there / "run", recipe, datasets={"inpaint": shelf}).train()
 
 
 def test_the_shards_are_smaller_without_padding_and_hold_each_prompts_own_tokens(there):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from host_training import (
-    random_lessons,
+    random_dataset,
     with_samples,
 )
 
@@ -12,7 +12,7 @@ def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
     from cologen.training.data.encoded.dataset import choose_val_ids, concat_datasets, hold_out, load_dataset
     from cologen.training.data.encoded.samples import TENSORS
 
-    mixed = with_samples(random_lessons("edit", 6), ids=tuple("abcabc"))
+    mixed = with_samples(random_dataset("edit", 6), ids=tuple("abcabc"))
     parted = hold_out(mixed, choose_val_ids(mixed.samples.ids))
     assert parted.samples.ids == tuple("ababcc") and parted.train_count == 4
     assert all(
@@ -21,7 +21,7 @@ def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
     parted.save(tmp_path / "lessons.safetensors")
     assert load_dataset(tmp_path / "lessons.safetensors").train_count == 4
     both = concat_datasets(
-        parted, with_samples(random_lessons("edit", 3), ids=tuple("cda"))
+        parted, with_samples(random_dataset("edit", 3), ids=tuple("cda"))
     )  # which itself holds out a
     assert (both.samples.ids[: both.train_count], both.samples.ids[both.train_count :]) == (
         tuple("bbd"),
@@ -35,7 +35,7 @@ def test_all_cuts_of_a_picture_are_taught_or_held_out(tmp_path):
 def test_what_is_held_out_stays_held_out_when_data_are_joined():
     from cologen.training.data.encoded.dataset import concat_datasets
 
-    a, b = random_lessons("edit", 20), with_samples(random_lessons("edit", 10), ids=tuple("abcdefghij"))
+    a, b = random_dataset("edit", 20), with_samples(random_dataset("edit", 10), ids=tuple("abcdefghij"))
     both = concat_datasets(a, b)
     assert both.samples.ids[both.train_count :] == ("18", "19", "j")
     with pytest.raises(ValueError, match="is 64 x 64 and 32 x 32 pixels, expected one size"):
