@@ -1,4 +1,4 @@
-# make demo | demo-comfy | test | test-quick | coverage | bench | lint | types: on a machine with Python 3.10+ and package registries each is all the set-up.
+# make demo | demo-comfy | test | test-quick | coverage | bench | lint: on a machine with Python 3.10+ and package registries each is all the set-up.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ HOST := $(patsubst %/comfy/ldm/flux/model.py,%,$(firstword $(wildcard $(addsuffi
 HOST_READY := $(if $(HOST),$(VENV)/host-ready)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo demo-comfy test test-quick coverage bench lint types
+.PHONY: demo demo-comfy test test-quick coverage bench lint
 
 demo: $(if $(wildcard $(VENV)/ready),,$(VENV)/small)
 	$(BIN)/cologen demo
@@ -40,8 +40,6 @@ bench: $(VENV)/ready $(HOST_READY)
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: $(VENV)/ready
 	$(BIN)/pyrefly check
 
 # enough for the demo

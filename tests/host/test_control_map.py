@@ -219,6 +219,7 @@ def test_the_host_has_the_network_while_it_draws_and_not_after(folders, caplog, 
     assert "leak" not in caplog.text
 
 
+@pytest.mark.slow
 def test_the_hed_network_is_the_published_one(folders):
     """Against torchvision's VGG-16, whose convolutions are its blocks, and the naive formula for the rest."""
     from cologen.training.data.tasks.hed_network import open_hed

@@ -72,6 +72,7 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, cu
     assert min(ups) > 1e-4, "every expert should have learned"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knobs", [{}, {"features": "coredi"}], ids=["plain", "coredi"])
 def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path, knobs):
     with torch.inference_mode():

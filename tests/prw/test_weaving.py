@@ -274,6 +274,7 @@ def test_schnell_and_fill_read_a_source(kind):
     close(found, naive(x, t, context, pooled, guidance, [expected], bank), 2e-4)
 
 
+@pytest.mark.slow
 def test_torch_compile_gives_the_naive_formula(flux):
     bank, args = tiny_bank(flux), inputs()
     compiled = torch.compile(flux, backend="eager")

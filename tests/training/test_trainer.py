@@ -206,6 +206,7 @@ def test_checkpointed_blocks_give_their_activations_up(host):
     assert held[True] < held[False] / 2
 
 
+@pytest.mark.slow
 def test_compiled_blocks_change_nothing_and_share_their_graphs():
     shape = dict(SMALL, depth_single_blocks=8)
     plain, host = tiny_host(shape), tiny_host(shape)

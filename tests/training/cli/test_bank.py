@@ -155,6 +155,7 @@ def test_bench_refuses_shapes_it_cannot_build(capsys, wrong):
 SMALL = ["--width", 128, "--double", 1, "--single", 1, "--target", 64, "--source", 64, "--text", 8, "--repeats", 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["embedded", "comfyui"])
 def test_bench_inference_prints_one_object(capsys, request, host):
     if host == "comfyui":

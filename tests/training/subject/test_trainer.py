@@ -92,6 +92,7 @@ def test_rates_are_the_recipe_s():
     assert set(found.values()) == {1e-3}
 
 
+@pytest.mark.slow
 def test_checkpointing_and_the_size_of_pieces_change_nothing(tmp_path):
     whole = tiny_subject(tmp_path / "a", recipe()).train()
     twice = tiny_subject(tmp_path / "b", recipe(checkpointing=True)).train()

@@ -39,6 +39,7 @@ def as_pixels(pictures):
     return torch.from_numpy(pictures).movedim(-1, 1).float() / 255
 
 
+@pytest.mark.slow
 def test_the_demo_draws_a_sheet(tmp_path):
     sheet = Image.open(run_demo(tmp_path))
     assert sheet.width > 1000 and np.asarray(sheet).std() > 20

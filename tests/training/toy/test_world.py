@@ -34,6 +34,7 @@ def agrees(scene, reading):
     return set(scene.items) == set(reading.scene.items) and scene.ground == reading.scene.ground
 
 
+@pytest.mark.slow
 def test_the_oracle_reads_true_pictures():
     right = []
     for scene in scenes(400):
@@ -42,6 +43,7 @@ def test_the_oracle_reads_true_pictures():
     assert np.mean(right) >= 0.995
 
 
+@pytest.mark.slow
 def test_the_oracle_reads_pictures_that_a_decoder_blurred():
     right = []
     for i, scene in enumerate(scenes(200, 1)):

@@ -124,6 +124,7 @@ def same(ours: EncodedSamples, theirs: EncodedSamples) -> bool:
     return texts and all(torch.equal(getattr(ours, n).float(), getattr(theirs, n).float()) for n in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trim", [True, False])
 def test_training_from_a_cache_is_training_from_memory_bit_for_bit(there, trim):
     memory, cache = in_memory(), filled(trim=trim)
@@ -160,6 +161,7 @@ def test_the_shards_are_smaller_without_padding_and_hold_each_prompts_own_tokens
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_write_and_another_go_leave_the_same_bytes(there):
     expected = files(filled("whole").folder)
     assert sum(name.endswith(".safetensors") for name in expected) == 5
@@ -406,6 +408,7 @@ path = "other"
 """
 
 
+@pytest.mark.slow
 def test_check_cache_train(there, capsys):
     """What docs/data.md walks through, with a second stage of the task on other data, part of it in memory."""
     records(there / "other", 5)
