@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,10 +94,10 @@ class NappingTrainer(StageTrainer):
 class BareRun(Run):
     """The loop that all training runs in; it never validates or draws."""
 
-    def validate(self, trainer):
+    def validate(self, trainer: Trainer) -> dict:
         raise NotImplementedError
 
-    def make_sample_sheet(self, trainer):
+    def make_sample_sheet(self, trainer: Trainer) -> np.ndarray:
         raise NotImplementedError
 
 

@@ -29,6 +29,12 @@ SHAPES = {
 
 def add_commands(commands: _SubParsersAction) -> None:
     """Adds the commands; none of those that write writes over a file."""
+    _add_new(commands)
+    _add_readers(commands)
+    _add_writers(commands)
+
+
+def _add_new(commands: _SubParsersAction) -> None:
     new = commands.add_parser("new", help="write a bank of fresh experts and routers")
     new.add_argument("out", type=Path)
     new.add_argument("--base", default="flux1", help=f"{', '.join(SHAPES)}, or a FLUX.1 file")
@@ -42,11 +48,20 @@ def add_commands(commands: _SubParsersAction) -> None:
     )
     new.set_defaults(run=_new)
 
+
+def _add_readers(commands: _SubParsersAction) -> None:
     inspecting = commands.add_parser("inspect", help="show what is in a bank")
     inspecting.add_argument("file", type=Path)
     inspecting.add_argument("--json", action="store_true")
     inspecting.set_defaults(run=_inspect)
 
+    verifying = commands.add_parser("verify", help="read every tensor; with --base also check that it fits a FLUX file")
+    verifying.add_argument("file", type=Path)
+    verifying.add_argument("--base", type=Path)
+    verifying.set_defaults(run=_verify)
+
+
+def _add_writers(commands: _SubParsersAction) -> None:
     merging = commands.add_parser("merge", help="write one bank with the experts and routers of several")
     merging.add_argument("files", type=Path, nargs="+")
     merging.add_argument("--out", type=Path, required=True)
@@ -73,11 +88,6 @@ def add_commands(commands: _SubParsersAction) -> None:
     exporting.set_defaults(
         run=lambda args: "\n".join(map(str, export_adapters(open_experts(args.file), args.peft, args.names)))
     )
-
-    verifying = commands.add_parser("verify", help="read every tensor; with --base also check that it fits a FLUX file")
-    verifying.add_argument("file", type=Path)
-    verifying.add_argument("--base", type=Path)
-    verifying.set_defaults(run=_verify)
 
 
 def find_base(name: str) -> Base:

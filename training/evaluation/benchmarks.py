@@ -78,7 +78,7 @@ def read_multigen_lineart(root: Path, side: int, networks: MetricNetworks) -> It
     for i, row in enumerate(_read_rows(root, "validation", ("image", "text"))):
         photo = _defer_decoding(row["image"])
 
-        def source(photo=photo) -> np.ndarray:
+        def source(photo: Callable[[], np.ndarray] = photo) -> np.ndarray:
             return np.repeat(lines.predict(resize(photo(), (side, side)))[..., None], 3, -1)
 
         yield Case(f"{i:05}", source, row["text"], photo)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,9 @@ def open_flux_generator(
     return make_host_generator(*load_flux_files(flux, vae, clips), Bank.open(bank) if bank else None, settings)
 
 
-def make_host_generator(model, vae, clip, bank: Bank | None, settings: GenerationSettings) -> ImageGenerator:
+def make_host_generator(
+    model: Any, vae: Any, clip: Any, bank: Bank | None, settings: GenerationSettings
+) -> ImageGenerator:
     """Wraps the host's own MODEL, VAE and CLIP."""
     from ..comfyui.training_data import HostEncoders
     from ..comfyui.training_host import TrainingHost

@@ -138,7 +138,7 @@ def format_number(value: float) -> str:
     return "0" if abs(value) < 1e-12 else f"{value:.4g}"
 
 
-def _draw_axes(draw, frame: Frame, title: str, across: str, marks: Mapping[str, float]) -> None:
+def _draw_axes(draw: ImageDraw.ImageDraw, frame: Frame, title: str, across: str, marks: Mapping[str, float]) -> None:
     (left, right), (low, high) = frame.x, frame.y
     for value in place_ticks(low, high):
         (x, y), (end, _) = frame.place(left, value), frame.place(right, value)
@@ -157,7 +157,9 @@ def _draw_axes(draw, frame: Frame, title: str, across: str, marks: Mapping[str, 
     draw.text(((frame.width - RIGHT) * FINER, (frame.height - 6) * FINER), across, DIM, _load_font(12), anchor="rs")
 
 
-def _draw_line(draw, frame: Frame, curve: Curve, colour, width: int, dots: bool = False) -> None:
+def _draw_line(
+    draw: ImageDraw.ImageDraw, frame: Frame, curve: Curve, colour: tuple[int, ...], width: int, dots: bool = False
+) -> None:
     points = [frame.place(x, y) for x, y in zip(*curve)]
     if len(points) > 1:
         draw.line(points, colour, width * FINER, joint="curve")
@@ -166,7 +168,7 @@ def _draw_line(draw, frame: Frame, curve: Curve, colour, width: int, dots: bool 
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
 
 
-def _draw_legend(draw, names: Sequence[str], width: int) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, names: Sequence[str], width: int) -> None:
     x, y = LEFT * FINER, 36 * FINER
     for i, name in enumerate(map(shorten, names)):
         room = 18 * FINER + draw.textlength(name, _load_font(12))

@@ -20,7 +20,9 @@ def draw_routes(maps: Sequence[tuple[str, Sequence[str], Mapping[str, Route]]]) 
     return _draw_sheet(blocks, experts, maps)
 
 
-def _draw_sheet(blocks: int, experts: int, maps) -> Image.Image:
+def _draw_sheet(
+    blocks: int, experts: int, maps: Sequence[tuple[str, Sequence[str], Mapping[str, Route]]]
+) -> Image.Image:
     height = TOP + experts * LINE + 24
     sheet = Image.new("RGB", (max(LEFT + blocks * (TILE + GAP) + 16, 420), height * len(maps)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=13)
