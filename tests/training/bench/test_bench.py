@@ -41,13 +41,11 @@ def test_bench_inference_prints_one_object(capsys, request, host):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_bench_experts_prints_one_object(capsys):
     found = json.loads(run(capsys, "bench", "experts", *SMALL, "--json")[1])
     assert {"time_ratio_50_5", "memory_ratio_50_5", "routing_share"} <= found.keys()
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_the_pack_drags_nothing_heavy_into_the_host(comfy):
     from cologen.training.bench.start import bench_import
