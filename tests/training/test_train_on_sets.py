@@ -55,28 +55,28 @@ def test_a_stage_trains_on_two_sets_and_the_toy_world(there, capsys):
     assert [line["iteration"] for line in read_log(out / "log.jsonl") if "task" in line] == [1, 2]
     assert list(Bank.open(out / "bank.safetensors").info.experts) == ["inpaint"]
     kept = {path.name.split("-")[1]: load_dataset(path) for path in (out / "lessons").iterdir()}
-    assert {name: len(lessons) for name, lessons in kept.items()} == {"coco": 5, "mine": 3, "4": 4}
+    assert {name: len(dataset) for name, dataset in kept.items()} == {"coco": 5, "mine": 3, "4": 4}
     before = (out / "bank.safetensors").read_bytes()
     assert cli.main(["train", "mine.toml", "--device", "cpu", "--resume"]) == 0
     assert (out / "bank.safetensors").read_bytes() == before
 
 
-def test_lessons_are_what_the_encoders_make_of_the_examples(there):
+def test_samples_are_what_the_encoders_make_of_the_examples(there):
     curriculum, encoders = load_curriculum("mine.toml"), open_toy_encoders()
-    lessons = StageDatasets(find_stage_data(curriculum, 4, encoders, 7), there / "lessons", lambda *_: None)["inpaint"]
-    samples = lessons.samples
+    dataset = StageDatasets(find_stage_data(curriculum, 4, encoders, 7), there / "lessons", lambda *_: None)["inpaint"]
+    samples = dataset.samples
     expected = list(
         ExampleStream(open_data_source("coco-stuff", curriculum.data["coco-stuff"]), "inpaint", 64, 7).take(5)
     )
     rows = [i for i, id in enumerate(samples.ids) if id.isdecimal()]
-    held = samples.ids[lessons.train_count :]
-    assert not {*held} & {*samples.ids[: lessons.train_count]}, "a picture's cuts are on one side"
+    held = samples.ids[dataset.train_count :]
+    assert not {*held} & {*samples.ids[: dataset.train_count]}, "a picture's cuts are on one side"
     expected.sort(key=lambda example: example.id in held)
     assert [samples.ids[i] for i in rows] == [example.id for example in expected]
     assert torch.equal(samples.target[rows], encoders.encode([example.target for example in expected]))
     assert torch.equal(samples.source[rows], encoders.encode([example.source for example in expected]))
     assert [samples.prompts[i] for i in rows] == [example.prompt for example in expected]
-    assert len(lessons) == 12 and any(id.startswith("inpaint-") for id in held)
+    assert len(dataset) == 12 and any(id.startswith("inpaint-") for id in held)
 
 
 def test_the_tables_are_part_of_what_a_run_is_of():

@@ -119,7 +119,7 @@ def open_stage_source(curriculum: Curriculum, stage: Stage, name: str) -> DataSo
 def toy_data(task: str, count: int, encoders: Encoders, seed: int) -> EncodedByRun:
     def make(progress: Progress) -> MemoryDataset:
         def report(done: int) -> None:
-            progress(f"lessons for {task}", done, count)
+            progress(f"samples for {task}", done, count)
 
         report(0)
         return encode_dataset(encoders, task, make_toy_examples(task, count, seed), progress=report)

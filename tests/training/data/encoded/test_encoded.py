@@ -128,29 +128,29 @@ def same(ours: EncodedSamples, theirs: EncodedSamples) -> bool:
 @pytest.mark.parametrize("trim", [True, False])
 def test_training_from_a_cache_is_training_from_memory_bit_for_bit(there, trim):
     memory, cache = in_memory(), filled(trim=trim)
-    lessons = opened(cache, there / "note.json")
-    assert len(lessons) == len(memory) == 13 and (lessons.train_count, lessons.buckets) == (
+    dataset = opened(cache, there / "note.json")
+    assert len(dataset) == len(memory) == 13 and (dataset.train_count, dataset.buckets) == (
         memory.train_count,
         (memory.train_count,),
     )
-    assert len(shards(cache.folder)) == 4 + 1 and same(lessons.rows(range(13)), memory.samples)
-    assert same(lessons.rows([11, 2, 2, 7]), memory.rows([11, 2, 2, 7]))
+    assert len(shards(cache.folder)) == 4 + 1 and same(dataset.rows(range(13)), memory.samples)
+    assert same(dataset.rows([11, 2, 2, 7]), memory.rows([11, 2, 2, 7]))
     recipe = tiny_curriculum(6, ("inpaint",), batch=3, text_drop=0.3, validate_every=2, micro=2)
     banks = []
-    for name, shelf in (("memory", memory), ("cache", lessons)):
-        tiny_run(there / name, recipe, datasets={"inpaint": shelf}).train()
+    for name, data in (("memory", memory), ("cache", dataset)):
+        tiny_run(there / name, recipe, datasets={"inpaint": data}).train()
         banks.append((there / name / "bank.safetensors").read_bytes())
     assert banks[0] == banks[1]
-    tiny_run(there / "other", recipe, datasets={"inpaint": lessons}, seed=8).train()
+    tiny_run(there / "other", recipe, datasets={"inpaint": dataset}, seed=8).train()
     assert (there / "other/bank.safetensors").read_bytes() != banks[0]
 
 
 def test_features_are_of_pictures_in_memory(there):
     recipe = tiny_curriculum(2, ("inpaint",))
     recipe = replace(recipe, stages=(replace(recipe.stages[0], features="auxiliary"),))
-    shelf = opened(filled(), there / "note.json")
+    dataset = opened(filled(), there / "note.json")
     with pytest.raises(TrainingError, match="inpaint learns features of pictures that lie in a cache, expected them"):
-        tiny_run(there / "run", recipe, datasets={"inpaint": shelf}).train()
+        tiny_run(there / "run", recipe, datasets={"inpaint": dataset}).train()
 
 
 def test_the_shards_are_smaller_without_padding_and_hold_each_prompts_own_tokens(there):
@@ -213,8 +213,8 @@ def test_two_processes_together_hold_each_sample_once(there, files_of_lines):
     for i in range(files_of_lines):
         (there / f"mine/{i}.jsonl").write_text("\n".join(lines[i::files_of_lines]))
     one, two = (filled(rank=rank, world=2) for rank in (0, 1))
-    lessons = opened(one, there / "note")
-    assert sorted(lessons.rows(range(13)).ids) == sorted(f"line-{i}" for i in range(13))
+    dataset = opened(one, there / "note")
+    assert sorted(dataset.rows(range(13)).ids) == sorted(f"line-{i}" for i in range(13))
     assert {name[:3] for name in shards(two.folder)} == {"000", "001", "emp"}
     with pytest.raises(ValueError, match="other models or settings .processes: 2 there, 1 here.: cache into another"):
         cached()
@@ -251,9 +251,9 @@ def test_a_torn_shard_is_a_sentence_and_made_again(there):
     damaged = bytearray(victim.read_bytes())
     damaged[8:40] = bytes(32)
     victim.write_bytes(damaged)
-    lessons = opened(cache, there / "note")
+    dataset = opened(cache, there / "note")
     with pytest.raises(ValueError, match="The shard .*000-000001.safetensors is torn .*: delete it, and give the same"):
-        lessons.rows(range(len(lessons)))
+        dataset.rows(range(len(dataset)))
     last = cache.folder / "000-000003.safetensors"
     last.unlink()
     victim.unlink()
@@ -262,9 +262,9 @@ def test_a_torn_shard_is_a_sentence_and_made_again(there):
 
 
 def test_variants_are_looks_of_their_own(there, monkeypatch):
-    lessons = opened(filled(knobs=dict(variants=3)), there / "note")
+    dataset = opened(filled(knobs=dict(variants=3)), there / "note")
     monkeypatch.setattr(CachedShards, "_avoid_val", lambda self, shard, place, *_: place)
-    rows = lessons.rows(range(39))
+    rows = dataset.rows(range(39))
     mine = [i for i, id in enumerate(rows.ids) if id == "line-4"]
     assert len(mine) == 3 and not torch.equal(rows.source[mine[0]], rows.source[mine[1]])
     memory = in_memory(variants=3).samples  # which holds out whole pictures
@@ -273,9 +273,9 @@ def test_variants_are_looks_of_their_own(there, monkeypatch):
 
 
 def test_no_look_at_a_picture_that_is_held_out_teaches(there):
-    lessons = opened(filled(knobs=dict(variants=3)), there / "note")
-    held = set(lessons.rows(range(lessons.train_count, len(lessons))).ids)
-    taught = lessons.rows(range(lessons.train_count)).ids
+    dataset = opened(filled(knobs=dict(variants=3)), there / "note")
+    held = set(dataset.rows(range(dataset.train_count, len(dataset))).ids)
+    taught = dataset.rows(range(dataset.train_count)).ids
     assert held and not held & set(taught) and len(set(taught)) == 13 - len(held)
 
 
@@ -347,25 +347,25 @@ def test_sizes_have_the_area_and_the_aspect_that_are_asked():
 def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):
     records(there / "wide", 60, ((128, 128), (64, 256), (256, 64), (128, 140)))
     cache = filled("wide-cache", knobs=dict(aspect=4.0), size=128, path="wide", shard=16)
-    lessons = opened(cache, there / "note")
-    shapes = Counter(tuple(lessons.rows([i]).target.shape[2:]) for i in range(60))
-    assert shapes == {(16, 16): 30, (8, 32): 15, (32, 8): 15} and len(lessons.buckets) == 3
-    assert sum(lessons.buckets) == lessons.train_count == 54
+    dataset = opened(cache, there / "note")
+    shapes = Counter(tuple(dataset.rows([i]).target.shape[2:]) for i in range(60))
+    assert shapes == {(16, 16): 30, (8, 32): 15, (32, 8): 15} and len(dataset.buckets) == 3
+    assert sum(dataset.buckets) == dataset.train_count == 54
     stage = Stage(name="inpaint", iterations=100, batch=4)
     for epochs in (1, 2, 5):
         count = epochs * 54 // 4
-        seen = [sample_indices(7, 0, k, stage, {"inpaint": 54}, lessons.buckets) for k in range(count + 1)]
+        seen = [sample_indices(7, 0, k, stage, {"inpaint": 54}, dataset.buckets) for k in range(count + 1)]
         indices = [slot.index for batch in seen for slot in batch]
         for epoch in range(epochs):
             assert sorted(indices[54 * epoch : 54 * epoch + 54]) == list(range(54))
-        mixed = sum(len({lessons.bucket(slot.index) for slot in batch}) > 1 for batch in seen)
+        mixed = sum(len({dataset.bucket(slot.index) for slot in batch}) > 1 for batch in seen)
         assert mixed <= 4 * epochs
     trainer = tiny_trainer(tiny_host(), stage=0, stages=("inpaint",), batch=4, iterations=14)
-    trainer.datasets = {"inpaint": lessons}
+    trainer.datasets = {"inpaint": dataset}
     for _ in range(14):
         assert all(tuple(batch.target.shape[2:]) in shapes for batch in trainer.draw_batches())
         assert trainer.train_iteration() is not None
-    assert len({tuple(row.shape) for row in make_val_batch(lessons).target}) == 1
+    assert len({tuple(row.shape) for row in make_val_batch(dataset).target}) == 1
     with pytest.raises(ValueError, match="data.mine asks for several sizes, which lie in a cache alone"):
         curriculum = curriculum_with(there, "resolutions = [64, 128]")
         StageDatasets(find_stage_data(curriculum, 4, ExactEncoders(), 7), there / "lessons", lambda *_: None)["inpaint"]
