@@ -1,1 +1,4 @@
-"""FLUX itself, one file a family, and what families share: formulas, checkpoints, the Euler sampler. Nothing here knows of sources or experts."""
+"""FLUX itself, one file a family, and what families share: blocks, formulas, checkpoints, the Euler sampler.
+
+Nothing here knows of sources or experts, but for how a family modulates and places a source (families.py).
+"""

@@ -153,7 +153,7 @@ class DoubleStreamBlock(nn.Module):
         self.txt_norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.txt_mlp = txt_mlp
 
-    def forward(self, img: Tensor, txt: Tensor, vec, pe: Tensor, options: dict) -> tuple[Tensor, Tensor]:
+    def forward(self, img: Tensor, txt: Tensor, vec: Any, pe: Tensor, options: dict) -> tuple[Tensor, Tensor]:
         (img_mod1, img_mod2), (txt_mod1, txt_mod2) = (self.img_mod(vec), self.txt_mod(vec)) if self.modulation else vec
 
         img_qkv = split_heads(self.img_attn.qkv(modulate(self.img_norm1(img), img_mod1)), self.num_heads)
@@ -187,7 +187,7 @@ class SingleStreamBlock(nn.Module):
         self.mlp_act = GatedSiLU() if style.gated else nn.GELU("tanh")
         self.modulation = Modulation(dim, double=False) if style.modulation else None
 
-    def forward(self, x: Tensor, vec, pe: Tensor, options: dict) -> Tensor:
+    def forward(self, x: Tensor, vec: Any, pe: Tensor, options: dict) -> Tensor:
         mod = vec if self.modulation is None else self.modulation(vec)[0]
         qkv, mlp = self.linear1(modulate(self.pre_norm(x), mod)).tensor_split([3 * self.hidden_size], -1)
         q, k, v = split_heads(qkv, self.num_heads)

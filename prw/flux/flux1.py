@@ -117,7 +117,15 @@ class Flux(FluxModel):
         grid[..., 2] = torch.arange(columns, device=x.device)
         return tokens, rearrange(grid, "h w c -> 1 (h w) c").expand(len(x), -1, -1)
 
-    def forward(self, x, timestep, context, y, guidance=None, transformer_options=None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        y: Tensor,
+        guidance: Tensor | None = None,
+        transformer_options: dict[str, Any] | None = None,
+    ) -> Tensor:
         options = dict(transformer_options or {})
         img, img_ids = self.process_img(x)
         txt_ids = img_ids.new_zeros(len(x), context.shape[1], img_ids.shape[-1])

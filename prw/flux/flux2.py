@@ -105,7 +105,15 @@ class Flux2(FluxModel):
         ids[..., 2] = torch.arange(x.shape[-1], device=x.device)
         return rearrange(x, "b c h w -> b (h w) c"), rearrange(ids, "h w c -> 1 (h w) c").expand(len(x), -1, -1)
 
-    def forward(self, x, timestep, context, y=None, guidance=None, transformer_options=None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        y: Tensor | None = None,
+        guidance: Tensor | None = None,
+        transformer_options: dict[str, Any] | None = None,
+    ) -> Tensor:
         """`y`, FLUX.1's pooled prompt, is taken and ignored, as ComfyUI's FLUX.2 does."""
         options = dict(transformer_options or {})
         img, img_ids = self.process_img(x)

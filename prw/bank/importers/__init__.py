@@ -50,15 +50,15 @@ def open_experts(path: str | os.PathLike, name: str = "", kind: str = "auto") ->
 def import_file(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
     """Reads another pack's file as a bank."""
     check_supported(file, file.name)
-    format = find_format(file)
-    if format is None:
+    row = find_format(file)
+    if row is None:
         known = ", ".join(importer.label for importer in IMPORTERS.values())
         raise FileError(
             f"{file.name} is neither a CoLoGen bank nor a file that can be imported ({known}): choose another."
         )
-    return IMPORTERS[format].read(file, name, kind)
+    return IMPORTERS[row].read(file, name, kind)
 
 
 def find_format(names: Iterable[str]) -> str | None:
     """The row of IMPORTERS that recognizes these tensor names."""
-    return next((format for format, importer in IMPORTERS.items() if importer.recognize(names)), None)
+    return next((key for key, importer in IMPORTERS.items() if importer.recognize(names)), None)
