@@ -54,7 +54,7 @@ class NoisyNaive(Naive):
         super().__init__(*args, depth=1, single=2)
         self.noise, self.chances = noise, {}
 
-    def bend(self, bank, stage, names, block, h, per="sample", strength=1.0):
+    def compute_residuals(self, bank, stage, names, block, h, per="sample", strength=1.0):
         weight, spread = (bank.tensors[f"routers.{stage}.{block}.{kind}"] for kind in ("weight", "noise"))
 
         def chances(mean):
