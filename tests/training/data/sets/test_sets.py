@@ -17,6 +17,7 @@ from cologen.training.data.tasks import EXAMPLE_MAKERS
 from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.recipes.curriculum import load_curriculum
 from layouts import LAYOUTS, box_mask, decode_picture, draw_picture, encode_picture
+from pack import ROOT
 
 CASES = [(name, number) for name, some in LAYOUTS.items() for number in range(len(some))]
 
@@ -396,3 +397,17 @@ def test_labels_that_are_gone_break_their_sample_alone(tmp_path):
     shutil.rmtree(tmp_path / "images")
     with pytest.raises(FileNotFoundError, match="is not laid out as expected"):
         open_data_source("ade20k", {"path": str(tmp_path)})
+
+
+def test_what_encoded_samples_are_of_is_written_as_ever():
+    """Runs and caches know a set by these texts: another name would encode everything anew."""
+    path = str(ROOT / "README.md")
+    source = open_data_source("mine", {"set": "json-lines", "path": path, "flip": 0.5})
+    assert repr(source.reader) == f"JsonLines(path={path!r}, columns={{}})"
+    expected = "examples=0, kinds=(), labels='', flip=0.5, variants=1, resolutions=(), aspect=1.0, cache=''"
+    assert repr(source.knobs) == f"Knobs(set='json-lines', {expected})"
+    names = (
+        "Ade20k Captioned CocoStuff JourneyDb JsonLines Lvis MagicBrush MultiGen MultiGenDepth MultiGenDepthParquet "
+    )
+    names += "MultiGenParquet OmniEdit OwnFolder Parquet RefCoco RefCocoG RefCocoPlus Subjects200k WebDataset"
+    assert sorted({reader.__name__ for row in DATASETS.values() for reader in row.readers}) == names.split()
