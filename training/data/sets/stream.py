@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ....prw.files.validate import shorten
 from ..formats.picture_files import BrokenFile
 from ..formats.rows import Row
 from ..sample import AnySample
@@ -54,9 +55,15 @@ class Stream:
         datasets = import_datasets()
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]
-        rows = datasets.IterableDataset.from_generator(
-            iterate_rows, gen_kwargs={"reader": self.reader, "shards": shards}
-        )
+        try:  # it locks a file in its cache, and leaves it there, empty
+            rows = datasets.IterableDataset.from_generator(
+                iterate_rows, gen_kwargs={"reader": self.reader, "shards": shards}
+            )
+        except OSError as error:
+            raise ValueError(
+                f"The package datasets cannot write its cache ({shorten(error)}), expected a folder that it may write: set "
+                f"the environment variable HF_DATASETS_CACHE to one."
+            ) from None
         if self.world == 1:
             return rows
         # whole shards if there are enough: else each process passes over the others' rows

@@ -115,6 +115,13 @@ def test_a_place_of_another_stream_is_refused():
         Stream(Numbers("", 100)).load_state_dict(state)
 
 
+def test_a_cache_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="cannot write its cache .* set the environment variable HF_DATASETS_CACHE"):
+        list(Stream(Numbers("", 100)))
+
+
 def test_a_share_works_in_the_workers_of_a_loader():
     from torch.utils.data import DataLoader
 
