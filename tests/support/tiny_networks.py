@@ -16,8 +16,8 @@ def tiny_clip(folder: Path) -> None:
     torch.manual_seed(0)
     text = dict(vocab_size=2 * len(WORDS) + 2, hidden_size=32, intermediate_size=32, num_hidden_layers=1)
     text |= dict(num_attention_heads=2, max_position_embeddings=16, bos_token_id=72, eos_token_id=73, pad_token_id=73)
-    seen = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
-    CLIPModel(CLIPConfig(text_config=text, vision_config={**seen, "patch_size": 8}, projection_dim=16)).save_pretrained(
+    vision = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
+    CLIPModel(CLIPConfig(text_config=text, vision_config={**vision, "patch_size": 8}, projection_dim=16)).save_pretrained(
         folder
     )
     letters = [*WORDS, *(f"{letter}</w>" for letter in WORDS), "<|startoftext|>", "<|endoftext|>"]
@@ -86,10 +86,10 @@ def tiny_lines(path: Path) -> None:
 class _Layers(nn.Module):
     def __init__(self):
         super().__init__()
-        self.look = nn.Conv2d(3, 8, 23, stride=23)  # 299 = 13 * 23
+        self.conv = nn.Conv2d(3, 8, 23, stride=23)  # 299 = 13 * 23
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.look(x).flatten(1).repeat(1, 2)[:, :2048]
+        return self.conv(x).flatten(1).repeat(1, 2)[:, :2048]
 
 
 class _Inception(nn.Module):
@@ -107,7 +107,7 @@ def tiny_inception(path: Path) -> None:
 
 
 def tiny_judge(folder: Path) -> None:
-    """LLaVA: a CLIP that looks, a Llama that talks, words as they come."""
+    """LLaVA: a CLIP for pictures, a Llama for words, split at spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import (
         CLIPImageProcessor,
@@ -127,12 +127,12 @@ def tiny_judge(folder: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, **special, extra_special_tokens={"image_token": "<image>"}
     )
-    eye = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
-    eye.image_size, eye.patch_size = 32, 16
-    voice = LlamaConfig(
+    vision = CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    vision.image_size, vision.patch_size = 32, 16
+    language = LlamaConfig(
         vocab_size=len(known), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
     )
-    config = LlavaConfig(vision_config=eye, text_config=voice, image_token_id=4, image_seq_length=4)
+    config = LlavaConfig(vision_config=vision, text_config=language, image_token_id=4, image_seq_length=4)
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     template = (
         "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image> {% else %}"
