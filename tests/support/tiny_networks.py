@@ -17,9 +17,9 @@ def tiny_clip(folder: Path) -> None:
     text = dict(vocab_size=2 * len(WORDS) + 2, hidden_size=32, intermediate_size=32, num_hidden_layers=1)
     text |= dict(num_attention_heads=2, max_position_embeddings=16, bos_token_id=72, eos_token_id=73, pad_token_id=73)
     vision = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
-    CLIPModel(CLIPConfig(text_config=text, vision_config={**vision, "patch_size": 8}, projection_dim=16)).save_pretrained(
-        folder
-    )
+    CLIPModel(
+        CLIPConfig(text_config=text, vision_config={**vision, "patch_size": 8}, projection_dim=16)
+    ).save_pretrained(folder)
     letters = [*WORDS, *(f"{letter}</w>" for letter in WORDS), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(letters)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
