@@ -55,12 +55,12 @@ class Corruption(NamedTuple):
 
 def make_batch(dataset: EncodedDataset, indices: Sequence[SampleIndex], corruption: Corruption) -> Batch:
     """Read the samples and draw their timesteps and noise from their seeds."""
-    samples = dataset.rows([slot.index for slot in indices])
+    samples = dataset.rows([sample.index for sample in indices])
     context, pooled = samples.context, samples.pooled
     empty, empty_pooled = corruption.empty
     times, noise = torch.empty(len(indices)), torch.empty_like(samples.target, dtype=torch.float32)
-    for j, slot in enumerate(indices):
-        generator = torch.Generator().manual_seed(slot.seed)
+    for j, sample in enumerate(indices):
+        generator = torch.Generator().manual_seed(sample.seed)
         times[j] = draw_times(1, generator, shift=corruption.shift, opened=corruption.opened)[0]
         is_dropped = torch.rand((), generator=generator) < corruption.text_drop
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
@@ -68,5 +68,5 @@ def make_batch(dataset: EncodedDataset, indices: Sequence[SampleIndex], corrupti
             context[j] = pad_context(empty, context.shape[1])[0, : context.shape[1]]
             if empty_pooled is not None:
                 pooled[j] = empty_pooled[0]
-    seeds, rows = tuple(slot.seed for slot in indices), tuple(slot.index for slot in indices)
+    seeds, rows = tuple(sample.seed for sample in indices), tuple(sample.index for sample in indices)
     return Batch(dataset.task, samples.ids, samples.target, samples.source, context, pooled, times, noise, seeds, rows)

@@ -9,13 +9,13 @@ from .distributed import ranks
 from .recipes.curriculum import Stage
 
 
-def split_slots(
-    slots: Sequence[SampleIndex], datasets: Mapping[str, EncodedDataset], size: int
+def split_samples(
+    samples: Sequence[SampleIndex], datasets: Mapping[str, EncodedDataset], size: int
 ) -> list[list[SampleIndex]]:
-    """Group slots by task and bucket, in groups of at most `size`."""
+    """Group samples by task and bucket, in groups of at most `size`."""
     alike: dict[tuple[str, int], list[SampleIndex]] = {}
-    for slot in slots:
-        alike.setdefault((slot.task, datasets[slot.task].bucket(slot.index)), []).append(slot)
+    for sample in samples:
+        alike.setdefault((sample.task, datasets[sample.task].bucket(sample.index)), []).append(sample)
     return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
 
 

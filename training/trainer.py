@@ -34,7 +34,7 @@ from .distributed import ranks
 from .distributed.fsdp import match_passes
 from .errors import MAX_MISSES, NonFiniteLoss, OutOfMemory
 from .forward import RouterNoise, predict_velocity, weave
-from .micro_batches import check_batch_size, split_slots
+from .micro_batches import check_batch_size, split_samples
 from .objective import add_noise, sign_of_gap, task_loss, veteran_loss
 from .optimizers import ParamGroup
 from .stage_context import IterationResult, StageContext
@@ -47,6 +47,8 @@ class Trainer(ABC):
 
     columns: tuple[str, ...] = ()
     """Names of the experts in an IterationResult's usage."""
+    task_sum: Tensor
+    """L_task of this rank's micro-batches so far."""
 
     def __init__(self, context: StageContext, groups: Sequence[ParamGroup]):
         check_batch_size(context.stage)
@@ -59,8 +61,6 @@ class Trainer(ABC):
         self.trained = self.weights.trained
         self.timestep_curriculum = TimestepCurriculum(settings.time_phases, settings.patience)
         self.iteration, self.missed, self.misses_in_a_row = 0, 0, 0
-        self.task_sum = torch.zeros((), device=self.device)
-        """L_task of this rank's micro-batches so far."""
 
     @property
     def finished(self) -> bool:
@@ -126,7 +126,7 @@ class Trainer(ABC):
         share = samples if all_ranks else samples[ranks.rank() :: ranks.count()]
         opened = self.timestep_curriculum.open_share(self.iteration / self.stage.iterations)
         corruption = Corruption(self.empty_prompt, self.settings.text_drop, self.settings.time_shift, opened)
-        parts = split_slots(share, self.datasets, self.settings.micro or self.stage.batch)
+        parts = split_samples(share, self.datasets, self.settings.micro or self.stage.batch)
         return [make_batch(self.datasets[part[0].task], part, corruption) for part in parts]
 
     def _clip_gradients(self) -> float:
@@ -150,9 +150,9 @@ class Trainer(ABC):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds: tensors, and what JSON can hold."""
         tensors, optimizer = self.weights.state()
+        state = {"iteration": self.iteration, "missed": self.missed, "optimizer": optimizer, "seed": self.seed}
         paced = {"pacing": self.timestep_curriculum.state()} if self.timestep_curriculum.phases > 1 else {}
-        own = {"iteration": self.iteration, "missed": self.missed, "optimizer": optimizer, "seed": self.seed}
-        return tensors, {**own, **paced}
+        return tensors, {**state, **paced}
 
     def load(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -200,9 +200,8 @@ class StageTrainer(Trainer):
         guidance = torch.full_like(times, self.settings.guidance)
         inputs = FluxInputs(add_noise(target, noise, times), times, context, pooled, guidance)
         routing, options = self.make_routing(batch.task), self.checkpointing_options
-        return NoisedBatch(
-            target, noise, inputs, weave(self.host, bank, routing, source, inputs, router_noise, options)
-        )
+        woven = weave(self.host, bank, routing, source, inputs, router_noise, options)
+        return NoisedBatch(target, noise, inputs, woven)
 
     def predict(self, batch: Batch, noised: NoisedBatch) -> tuple[Tensor, Tensor | float]:
         """FLUX's velocity, and a loss beside eq. 10."""
@@ -211,10 +210,10 @@ class StageTrainer(Trainer):
     def prepare(self, batches: Sequence[Batch]) -> None:
         self.usage = BatchUsage(batches, self.stage.task, len(self.columns), self.device)
         if self.usage.is_cut and self.stage.veteran:
-            self.usage.count_ahead(batches, self.find_routes, ranks.is_sharded(self.settings))
+            self.usage.count_ahead(batches, self._find_routes, ranks.is_sharded(self.settings))
         super().prepare(batches)
 
-    def find_routes(self, batch: Batch) -> dict[str, Route]:
+    def _find_routes(self, batch: Batch) -> dict[str, Route]:
         return self.noise_and_weave(batch, self.bank, self.make_router_noise(batch)).source.routes
 
     def training_errors(self, batch: Batch) -> Tensor:
