@@ -9,7 +9,7 @@ import torch
     [
         (dict(latent=torch.zeros(1, 4, 8, 8)), "connect the VAE that belongs to your FLUX"),
         (dict(latent=torch.zeros(1, 16, 1, 8, 8)), "connect the VAE that belongs to your FLUX"),
-        (dict(latent=torch.zeros(0, 16, 8, 8)), "connect the VAE that belongs to your FLUX"),
+        (dict(latent=torch.zeros(0, 16, 8, 8)), "expected a picture: connect one and its VAE"),
         (dict(latent=torch.full((1, 16, 8, 8), torch.nan)), "not finite"),
         (dict(region=torch.zeros(8)), "expected .height, width.: connect a mask"),
         (dict(region=torch.full((8, 8), -1.0)), "expected 0 to 1"),
