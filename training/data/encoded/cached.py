@@ -156,7 +156,7 @@ class CachedDataset:
         self.parts, self.task = parts, parts[0].task
         self.train_count = sum(part.train_count for part in parts)
         shapes = list(dict.fromkeys(shapes for part in parts for shapes in part.shapes))
-        numbers = [np.array([shapes.index(own) for own in part.shapes])[part.shape_numbers] for part in parts]
+        numbers = [np.array([shapes.index(pair) for pair in part.shapes])[part.shape_numbers] for part in parts]
         ranges = [(0, part.train_count) for part in parts] + [(part.train_count, len(part)) for part in parts]
         runs = [(i % len(parts), np.arange(*ends)) for i, ends in enumerate(ranges)]
         part = np.concatenate([np.full(len(rows), i) for i, rows in runs])
@@ -181,8 +181,8 @@ class CachedDataset:
 
     def rows(self, indices: Sequence[int]) -> EncodedSamples:
         places = [[j for j, index in enumerate(indices) if self.part[index] == i] for i in range(len(self.parts))]
-        read = [part.rows([int(self.row[indices[j]]) for j in own]) for part, own in zip(self.parts, places) if own]
+        read = [part.rows([int(self.row[indices[j]]) for j in rows]) for part, rows in zip(self.parts, places) if rows]
         samples = read[0]
         if len(read) > 1:
-            samples = concat_samples(read).rows(np.argsort([j for own in places for j in own]).tolist())
+            samples = concat_samples(read).rows(np.argsort([j for rows in places for j in rows]).tolist())
         return replace(samples, context=pad_context(samples.context, self.tokens))

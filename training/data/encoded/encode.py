@@ -20,9 +20,9 @@ def encode_dataset(
 ) -> MemoryDataset:
     """Encodes examples of one size; `progress` is told after each chunk how many are done."""
     parts, done, remaining = [], 0, iter(examples)
-    while some := list(islice(remaining, chunk)):
-        parts.append(encode_chunk(encoders, some))
-        done += len(some)
+    while chunk_examples := list(islice(remaining, chunk)):
+        parts.append(encode_chunk(encoders, chunk_examples))
+        done += len(chunk_examples)
         if progress is not None:
             progress(done)
     if done < 2:
