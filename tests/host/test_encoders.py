@@ -8,11 +8,11 @@ import layouts
 import numpy as np
 import pytest
 import torch
-from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.files.errors import FileError
 from cologen.training.encoders.flux1 import EncoderFiles, FluxEncoders, open_encoders
 from pack import HOST
 from safetensors.torch import load_file, save_file
+from tiny_run import tiny_host
 
 T5 = dict(d_ff=96, d_kv=8, d_model=32, num_heads=4, num_layers=2)
 CLIP = dict(hidden_size=128, intermediate_size=160, num_hidden_layers=2, num_attention_heads=2)
@@ -191,7 +191,7 @@ def test_latents_are_the_hosts_and_so_is_their_scale(models):
     found = encoders.encode(list(pictures))
     assert found.shape == expected.shape == (2, 16, 6, 8) and expected.std() > 0.05
     assert (found - expected).abs().max() <= 1e-5
-    assert (EmbeddedHost.latent_in(None, found) - Flux().process_in(expected)).abs().max() <= 1e-5
+    assert (tiny_host().latent_in(found) - Flux().process_in(expected)).abs().max() <= 1e-5
     seen = (((vae.decode(expected) + 1) / 2).clamp(0, 1) * 255).round().movedim(1, -1)
     assert np.abs(encoders.decode(expected).astype(int) - seen.numpy()).max() <= 1
 
@@ -226,7 +226,7 @@ def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, mo
     (tmp_path / "r.toml").write_text(RECIPE)
     words = ["r.toml", *places, "--device", "cpu"]
     assert cli.main(["data", "cache", *words]) == 0, capsys.readouterr().err
-    monkeypatch.setattr(FluxEncoders, "hidden", None)  # training needs no T5
+    monkeypatch.setattr(FluxEncoders, "encode_t5", None)  # training needs no T5
     assert cli.main(["train", *words, "--out", "out"]) == 0, capsys.readouterr().err
     assert list(Bank.open("out/bank.safetensors").info.experts) == ["inpaint"]
     assert len(list((tmp_path / "out/samples").iterdir())) == 1
