@@ -23,6 +23,7 @@ from ...prw.bank.bank import Bank
 from ...prw.bank.shapes import list_expert_keys
 from ...prw.base_model import Base
 from ...prw.files.atomic_write import PART, atomic_write
+from ...prw.files.plain_data import to_plain
 from ..distributed import ranks
 from ..recipes.curriculum import Curriculum, Settings, Stage
 from .checkpoints import TrainingError
@@ -70,7 +71,10 @@ class RunFolder:
         """
         if bank is not None and (refusal := bank.info.base.refusal(base)):
             raise TrainingError(refusal)
-        identity, start = {"recipe": fingerprint(curriculum, seed, more), "base": asdict(base)}, self.stage_path(START)
+        identity, start = (
+            {"recipe": fingerprint(curriculum, seed, more), "base": to_plain(base)},
+            self.stage_path(START),
+        )
         with ranks.first_alone():
             if (self.out / RUN).exists():
                 bank = self._open_start(identity, start, bank)
