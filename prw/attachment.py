@@ -61,7 +61,7 @@ class Attachment:
             pooled = None
         elif pooled is None:
             pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)
-        grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
+        grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
         is_guided = guidance is not None and host.flux.params.guidance_embed
         guidance = guidance.to(times).expand(len(x)) if is_guided else None
         target = Target(grid, times, pooled, guidance)
@@ -137,7 +137,7 @@ class Attachment:
         """Runs the source stream of sources that see one another for some samples of the batch."""
 
         def select(source: Source) -> SourcePicture:
-            latent = host.latent_in(source.latent[[batch.select_image(source, i) for i in samples]])
+            latent = host.scale_latent(source.latent[[batch.select_image(source, i) for i in samples]])
             return SourcePicture(fill_channels(latent, batch.channels).to(batch.device, host.dtype), source.number)
 
         grid, times, pooled, guidance = batch.target

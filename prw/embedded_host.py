@@ -27,16 +27,16 @@ class EmbeddedHost:
     def device(self) -> torch.device:
         return next(self.flux.parameters()).device
 
-    def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def tokenize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         return self.flux.process_img(latent)
 
-    def latent_in(self, latent: Tensor) -> Tensor:
+    def scale_latent(self, latent: Tensor) -> Tensor:
         return (latent - self.family.latent_shift) * self.family.latent_scale
 
-    def latent_out(self, latent: Tensor) -> Tensor:
+    def unscale_latent(self, latent: Tensor) -> Tensor:
         return latent / self.family.latent_scale + self.family.latent_shift
 
-    def attend(self, pe: Tensor) -> Attend:
+    def make_attention(self, pe: Tensor) -> Attend:
         return partial(attention, pe=pe)
 
     def state(self) -> Any:

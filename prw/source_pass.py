@@ -37,19 +37,19 @@ class Host(Protocol):
         """Where it computes; weights that a host has put aside may lie elsewhere."""
         ...
 
-    def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def tokenize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Latent to image tokens and their ids."""
         ...
 
-    def latent_in(self, latent: Tensor) -> Tensor:
+    def scale_latent(self, latent: Tensor) -> Tensor:
         """VAE latent to the scale that FLUX was trained on."""
         ...
 
-    def latent_out(self, latent: Tensor) -> Tensor:
+    def unscale_latent(self, latent: Tensor) -> Tensor:
         """And back."""
         ...
 
-    def attend(self, pe: Tensor) -> Attend:
+    def make_attention(self, pe: Tensor) -> Attend:
         """The host's attention with the given positions."""
         ...
 
@@ -107,7 +107,7 @@ def run_source_pass(
     pe = rotary(ids, axes, flux.params.theta).to(target.times.device)
     times = target.times if info.time == "shared" else torch.zeros_like(target.times)
     guidance = target.guidance if source_format.guidance else torch.full_like(times, info.guidance)
-    h = flux.img_in(torch.cat([host.tokens(picture.latent)[0] for picture in pictures], dim=1))
+    h = flux.img_in(torch.cat([host.tokenize(picture.latent)[0] for picture in pictures], dim=1))
     conditions = SourceConditions(times, target.pooled, guidance)
     modulation = family.modulate_source(flux, conditions, host.dtype)
-    return run_source_stream(flux, h, modulation, host.attend(pe), select, run), pe
+    return run_source_stream(flux, h, modulation, host.make_attention(pe), select, run), pe

@@ -64,8 +64,8 @@ def weave(
     follows them by RUN_BLOCK.
     """
     x, options = inputs.x, checkpointing_options or {}
-    grid = Grid.of(host.tokens(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
-    latents = fill_channels(host.latent_in(source), x.shape[1]).to(x.device, host.dtype)
+    grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
+    latents = fill_channels(host.scale_latent(source), x.shape[1]).to(x.device, host.dtype)
     select, run = make_selector(bank, routing, noise), options.get(RUN_BLOCK, call_directly)
     target = Target(grid, inputs.times, inputs.pooled)
     blocks, pe = run_source_pass(host, bank, routing, select, [SourcePicture(latents)], target, run)
@@ -77,7 +77,7 @@ def weave(
 
 def skip_source(host: Host, x: Tensor, checkpointing_options: dict[str, Any] | None = None) -> SourceContext:
     """The context of a forward without a source."""
-    host.tokens(x[:1])  # tells a host that a pass begins
+    host.tokenize(x[:1])  # tells a host that a pass begins
     return SourceContext(dict(checkpointing_options or {}), {})
 
 

@@ -21,7 +21,7 @@ def count_choices(host: Host, bank: Bank, dataset: EncodedDataset, router: str, 
     chosen: dict[str, list[Tensor]] = {}
     for batch in split_batch(make_val_batch(dataset), micro):
         target, source, pooled = (part.to(device) for part in (batch.target, batch.source, batch.pooled))
-        x, times = host.latent_in(target).float(), torch.zeros(len(target), device=device)
+        x, times = host.scale_latent(target).float(), torch.zeros(len(target), device=device)
         for block, route in weave(
             host, bank, routing, source, FluxInputs(x, times, batch.context, pooled)
         ).routes.items():

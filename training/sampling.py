@@ -60,4 +60,4 @@ def sample_with_contexts(
             velocity = negative + settings.cfg * (velocity - negative)
         return velocity.float()
 
-    return host.latent_out(sample_euler(predict_guided, noise, list(map(float, settings.times))))
+    return host.unscale_latent(sample_euler(predict_guided, noise, list(map(float, settings.times))))

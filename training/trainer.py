@@ -194,7 +194,7 @@ class StageTrainer(Trainer):
 
     def noise_and_weave(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
         """Noise the target on its device, and run the source through FLUX."""
-        target = self.host.latent_in(batch.target.to(self.device)).float()
+        target = self.host.scale_latent(batch.target.to(self.device)).float()
         parts = (batch.times, batch.noise, batch.context, batch.pooled, batch.source)
         times, noise, context, pooled, source = (part.to(self.device) for part in parts)
         guidance = torch.full_like(times, self.settings.guidance)

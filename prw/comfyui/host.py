@@ -28,16 +28,16 @@ class ComfyHost:
     def device(self) -> torch.device:
         return self.base.current_patcher.load_device
 
-    def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def tokenize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         return self.flux.process_img(latent, transformer_options=self.options)
 
-    def latent_in(self, latent: Tensor) -> Tensor:
+    def scale_latent(self, latent: Tensor) -> Tensor:
         return self.base.process_latent_in(latent)
 
-    def latent_out(self, latent: Tensor) -> Tensor:
+    def unscale_latent(self, latent: Tensor) -> Tensor:
         return self.base.process_latent_out(latent)
 
-    def attend(self, pe: Tensor) -> Attend:
+    def make_attention(self, pe: Tensor) -> Attend:
         override = self.options.get("optimized_attention_override")
         options = {} if override is None else {"optimized_attention_override": override}
         return partial(comfy.ldm.flux.math.attention, pe=pe, transformer_options=options)

@@ -34,7 +34,7 @@ def probe_fields(
         tokens=_marked_tokens(conds),
         blocks=frozenset(block_names(base, first, last)),
         picture_length=rows * columns,
-        attend=ComfyHost(base, model_options["transformer_options"]).attend,
+        make_attention=ComfyHost(base, model_options["transformer_options"]).make_attention,
     )
 
 

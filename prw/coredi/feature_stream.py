@@ -70,7 +70,7 @@ class FeatureStream:
         conditions = SourceConditions(inputs.times, inputs.pooled, inputs.guidance)
         self.modulation = find_model_family(host.flux).modulate_source(host.flux, conditions, host.dtype)
         self.pool = make_pooling_matrix(*token_grid(inputs.x, host.flux.patch_size)).to(h.device)
-        ids = self.pool @ host.tokens(inputs.x[:1])[1][0].to(self.pool)
+        ids = self.pool @ host.tokenize(inputs.x[:1])[1][0].to(self.pool)
         self.pe = rotary(ids[None], host.flux.params.axes_dim, host.flux.params.theta).to(self.h.device)
         self.blocks = dict(named_blocks(host.flux))
         *_, self.last_block = self.blocks
@@ -90,7 +90,7 @@ class FeatureStream:
 
         def attend(own_q: Tensor, own_k: Tensor, own_v: Tensor) -> Tensor:
             all_k, all_v = torch.cat((own_k, k), dim=2), torch.cat((own_v, v), dim=2)
-            return self.host.attend(before)(own_q, all_k, all_v, mask=allowed)
+            return self.host.make_attention(before)(own_q, all_k, all_v, mask=allowed)
 
         # a checkpointed block runs twice: both times on what came in
         h = self.block_inputs.setdefault(block, self.h)

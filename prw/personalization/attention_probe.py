@@ -34,7 +34,7 @@ class BlockAttention(NamedTuple):
     text_length: int
     """Rows of text; the picture's follow."""
     picture_length: int
-    attend: Callable[..., Attend]
+    make_attention: Callable[..., Attend]
     """Positions -> attention over them."""
 
     def attend_to(self, columns: Iterable[slice]) -> Tensor:
@@ -45,7 +45,7 @@ class BlockAttention(NamedTuple):
         values = torch.zeros_like(self.v)
         for where in columns:
             values[:, :, where] = self.v[:, :, where]
-        out = self.attend(self.pe)(self.q, self.k, values, mask=self.mask)
+        out = self.make_attention(self.pe)(self.q, self.k, values, mask=self.mask)
         return out[:, self.text_length : self.text_length + self.picture_length]
 
     def read_prompt(self, tokens: MarkedTokens) -> Tensor:
@@ -65,7 +65,7 @@ class AttentionProbe(ABC):
     blocks: Set[str]
     picture_length: int
     """Tokens of the picture."""
-    attend: Callable[..., Attend]
+    make_attention: Callable[..., Attend]
 
     @abstractmethod
     def observe(self, attention: BlockAttention, tokens: MarkedTokens) -> Tensor | None:
@@ -84,7 +84,15 @@ def observe_attention(q, k, v, pe=None, attn_mask=None, extra_options: dict[str,
                 chunk = slice(i * size, (i + 1) * size)
                 pe_chunk, mask = _take_chunk(pe, chunk, len(q)), _take_chunk(attn_mask, chunk, len(q))
                 attention = BlockAttention(
-                    block, q[chunk], k[chunk], v[chunk], pe_chunk, mask, text_length, probe.picture_length, probe.attend
+                    block,
+                    q[chunk],
+                    k[chunk],
+                    v[chunk],
+                    pe_chunk,
+                    mask,
+                    text_length,
+                    probe.picture_length,
+                    probe.make_attention,
                 )
                 residual = probe.observe(attention, probe.tokens[name])
                 if residual is not None:

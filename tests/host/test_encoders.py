@@ -191,7 +191,7 @@ def test_latents_are_the_hosts_and_so_is_their_scale(models):
     found = encoders.encode(list(pictures))
     assert found.shape == expected.shape == (2, 16, 6, 8) and expected.std() > 0.05
     assert (found - expected).abs().max() <= 1e-5
-    assert (tiny_host().latent_in(found) - Flux().process_in(expected)).abs().max() <= 1e-5
+    assert (tiny_host().scale_latent(found) - Flux().process_in(expected)).abs().max() <= 1e-5
     seen = (((vae.decode(expected) + 1) / 2).clamp(0, 1) * 255).round().movedim(1, -1)
     assert np.abs(encoders.decode(expected).astype(int) - seen.numpy()).max() <= 1
 

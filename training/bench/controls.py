@@ -76,7 +76,7 @@ def make_peer(shapes: Shapes, flux: Flux, inputs: FluxInputs, dtype: torch.dtype
     """A call that takes the condition's tokens through all layers but attention."""
     host, guidance = EmbeddedHost(flux, dtype), inputs.guidance
     latent = shapes.make_source(seed=0).latent.to(inputs.x)
-    h = flux.img_in(host.tokens(latent)[0])
+    h = flux.img_in(host.tokenize(latent)[0])
     conditions = SourceConditions(torch.zeros_like(inputs.times), inputs.pooled, guidance)
     modulation = modulate_source(flux, conditions, host.dtype)
     nothing = Weave(route(h[:, :1], h.new_zeros(h.shape[-1], 1)), {})

@@ -106,7 +106,9 @@ def make_lora_step(flux: Flux, trainer: StageTrainer) -> Callable[[], None]:
 
     def step() -> None:
         for batch in trainer.draw_batches():
-            target, source = (trainer.host.latent_in(part.to(device)).float() for part in (batch.target, batch.source))
+            target, source = (
+                trainer.host.scale_latent(part.to(device)).float() for part in (batch.target, batch.source)
+            )
             times, eps = batch.times.to(device), batch.noise.to(device)
             both = torch.cat((add_noise(target, eps, times), source), dim=2).to(dtype)
             context, pooled = batch.context.to(device, dtype), batch.pooled.to(device, dtype)

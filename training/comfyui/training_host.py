@@ -48,11 +48,11 @@ class TrainingHost(ComfyHost):
     def device(self) -> torch.device:
         return self.model.load_device
 
-    def tokens(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+    def tokenize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Every pass begins here: what another model has pushed out comes back first."""
         if self.is_pushed_out:
             self.load()
-        return super().tokens(latent)
+        return super().tokenize(latent)
 
     def _check_trainable(self) -> None:
         if self.module.in_channels != TOKEN:

@@ -57,7 +57,7 @@ def compute_features(
     pool, device = make_pooling_matrix(*size), host.device
     for latents in dataset.samples.target.split(CHUNK):
         if encoder is None:
-            tokens = host.tokens(host.latent_in(latents.to(device)).float())[0]
+            tokens = host.tokenize(host.scale_latent(latents.to(device)).float())[0]
         else:
             tokens = encoder(torch.from_numpy(encoders.decode(latents)).to(device), *size)
         parts.append(pool @ tokens.float().cpu())

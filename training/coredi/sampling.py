@@ -78,4 +78,4 @@ class FeatureSampler:
                 velocity = without + settings.cfg * (velocity - without)
             return velocity
 
-        return host.latent_out(sample_euler(predict_guided, noise, list(map(float, settings.times))))
+        return host.unscale_latent(sample_euler(predict_guided, noise, list(map(float, settings.times))))

@@ -33,7 +33,7 @@ def sample_two_branches(
     times, negative = settings.times, settings.negative
     names = [name for name, _ in named_blocks(host.flux)][blend.first : blend.last + 1]
     rows, columns = token_grid(concept.noise, host.flux.patch_size)
-    shared = dict(blocks=frozenset(names), picture_length=rows * columns, attend=host.attend)
+    shared = dict(blocks=frozenset(names), picture_length=rows * columns, make_attention=host.make_attention)
 
     def step(x: Tensor, prompt: EncodedPrompt, i: int, probes: Sequence[AttentionProbe]) -> Tensor:
         t = torch.full((len(x),), float(times[i]), device=x.device)
@@ -52,7 +52,7 @@ def sample_two_branches(
             other = step(other, auxiliary.prompt, i, [recorder])
             probes = [ConceptProbe(tokens={0: concept.tokens}, **shared, auxiliary=recorder, blend=blend)]
         x = step(x, concept.prompt, i, probes)
-    return host.latent_out(x)
+    return host.unscale_latent(x)
 
 
 def attach_probes(probes: Sequence[AttentionProbe]) -> SourceContext:

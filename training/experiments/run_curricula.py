@@ -120,7 +120,7 @@ def measure_usage(run: CurriculumRun, bank: Bank) -> dict[str, float]:
     shares: dict[str, float] = {}
     for stage in run.curriculum.stages:
         batch = make_val_batch(run.datasets[stage.task], 64)
-        x = run.host.latent_in(batch.target).float()
+        x = run.host.scale_latent(batch.target).float()
         inputs = FluxInputs(x, batch.times, batch.context, batch.pooled)
         woven = weave(run.host, bank, Routing(task=stage.task, router=stage.name), batch.source, inputs)
         newest = len(bank.info.routers[stage.name].experts)

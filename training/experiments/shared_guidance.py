@@ -40,7 +40,7 @@ def sample_shared(
         return predict_velocity(host, attach_probes(probes), inputs).float()
 
     def predict_mixed(x: Tensor, t: Tensor) -> Tensor:
-        noun = NounProbe({0: superclass.tokens}, blocks, rows * columns, host.attend)
+        noun = NounProbe({0: superclass.tokens}, blocks, rows * columns, host.make_attention)
         plain = predict(x, t, superclass.prompt, [noun] if shared.is_masked else ())
         weight = shared.weight
         if shared.is_masked:
@@ -61,4 +61,4 @@ def sample_shared(
         negative = predict(x, t, settings.negative)
         return negative + settings.cfg * (velocity - negative)
 
-    return host.latent_out(sample_euler(predict_guided, superclass.noise, list(settings.times)))
+    return host.unscale_latent(sample_euler(predict_guided, superclass.noise, list(settings.times)))

@@ -80,7 +80,7 @@ class SubjectTrainer(Trainer):
             return self._predict_errors(batch, self.weights.exported), {}
 
     def _predict_errors(self, batch: Batch, tensors: Mapping[str, Tensor]) -> Tensor:
-        target = self.host.latent_in(batch.target.to(self.device)).float()
+        target = self.host.scale_latent(batch.target.to(self.device)).float()
         times, eps, pooled = (part.to(self.device) for part in (batch.times, batch.noise, batch.pooled))
         x = add_noise(target, eps, times)
         source, context = skip_source(self.host, x, self.checkpointing_options), self.embed_prompts(batch, tensors)

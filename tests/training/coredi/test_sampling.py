@@ -79,7 +79,7 @@ def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
         else:
             z = pooled_of(told_of(head, picture))
     found = FeatureSampler(heads, weight)(*case)
-    assert torch.allclose(found, host.latent_out(x), atol=1e-3)
+    assert torch.allclose(found, host.unscale_latent(x), atol=1e-3)
 
 
 def test_fp16_overflows_as_the_host_s_does(bank, monkeypatch):
