@@ -5,7 +5,7 @@ picks one low-rank expert that adds to the source's keys and values; text and no
 
     w          = h W_r + e * softplus(h W_n)                  eq. 2    router.py: route, add_noise
     S          = top-1 of softmax(w)                          eq. 3    router.py: route
-    K^, V^     = KV(h) + sum over S of softmax(w)_k E_k(h)    eq. 4    weaving.py: add_residuals; experts.py: Weave.residual
+    K^, V^     = KV(h) + sum over S of softmax(w)_k E_k(h)    eq. 4    weaving.py: add_residuals; experts.py: BlockExperts.residual
     K, V       = [K_x; K_y; K^], [V_x; V_y; V^]               eq. 5-6  weaving.py: append_sources
     Out_{x,y}  = Attention([Q_x; Q_y], K, V)                  eq. 7    FLUX's own (flux/math.py: attention)
 

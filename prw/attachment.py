@@ -14,18 +14,18 @@ from .base_model import Base
 from .files.errors import BankError
 from .flux.families import find_model_family
 from .flux.inputs import FluxInputs
-from .kv_cache import KVCache, SampleKV, split_samples
+from .kv_cache import KVCache, SampleKV, split_kv_by_sample
 from .positions import Grid, token_grid
 from .select_experts import ExpertBank, find_source_format, make_selector
 from .source import Routing, Source, fill_channels, hash_tensor
-from .source_pass import Host, SourcePicture, Target, run_source_pass
+from .source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
 from .weaving import BlockKV, Selector
 
 
-class Batch(NamedTuple):
+class ForwardBatch(NamedTuple):
     """One forward of FLUX."""
 
-    target: Target
+    readers: ReaderConditions
     pictures: int
     """Samples in each cond's share of the batch."""
     channels: int
@@ -64,8 +64,8 @@ class Attachment:
         grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
         is_guided = guidance is not None and host.flux.params.guidance_embed
         guidance = guidance.to(times).expand(len(x)) if is_guided else None
-        target = Target(grid, times, pooled, guidance)
-        batch = Batch(target, len(x) // chunks, channels or x.shape[1], x.device)
+        readers = ReaderConditions(grid, times, pooled, guidance)
+        batch = ForwardBatch(readers, len(x) // chunks, channels or x.shape[1], x.device)
         groups = (self._prepare_group(host, group, batch) for group in self._group(sources))
         return AppendedKV([kv for group in groups for kv in group], grid)
 
@@ -89,9 +89,9 @@ class Attachment:
             if doubt := self.bank.info.base.doubt(base):
                 logging.getLogger(__name__).warning(doubt)
 
-    def _prepare_group(self, host: Host, group: Sequence[Source], batch: Batch) -> Iterator[CachedSourceKV]:
+    def _prepare_group(self, host: Host, group: Sequence[Source], batch: ForwardBatch) -> Iterator[CachedSourceKV]:
         """Finds or makes the K/V of sources that see one another (one, as a rule) for every sample of the batch."""
-        keys, state = self._cache_keys(host, group, batch), (batch.target.grid, host.state(), self.bank.state())
+        keys, state = self._cache_keys(host, group, batch), (batch.readers.grid, host.state(), self.bank.state())
         placement, keep = group[0].placement, group[0].keep
 
         def restore(sample: SampleKV) -> SampleKV:
@@ -106,7 +106,7 @@ class Attachment:
             else:
                 samples[key] = sample
         if missing:
-            for key, sample in zip(missing, self._weave(host, group, batch, list(missing.values())), strict=True):
+            for key, sample in zip(missing, self._compute_kv(host, group, batch, list(missing.values())), strict=True):
                 samples[key] = sample
                 if self.cached and not self._follows_time():
                     self.cache.add(key, state, sample, keep)
@@ -120,9 +120,9 @@ class Attachment:
         """Banks of the shared timestep: every step has K/V of its own, nothing is worth caching."""
         return self.bank.info.source.time == "shared"
 
-    def _cache_keys(self, host: Host, group: Sequence[Source], batch: Batch) -> list[Hashable]:
+    def _cache_keys(self, host: Host, group: Sequence[Source], batch: ForwardBatch) -> list[Hashable]:
         """Which picture, prompt and size each sample's K/V belong to."""
-        grid, times, pooled, guidance = batch.target
+        grid, times, pooled, guidance = batch.readers
         size = (grid.rows, grid.columns, batch.channels, str(batch.device), host.dtype)
         unused = [None] * len(times)
         time_keys = times.tolist() if self._follows_time() else unused
@@ -133,21 +133,23 @@ class Attachment:
         images = (tuple(batch.select_image(source, i) for source in group) for i in range(len(times)))
         return [(common, *key) for key in zip(images, prompt_keys, time_keys, guidance_keys, strict=True)]
 
-    def _weave(self, host: Host, group: Sequence[Source], batch: Batch, samples: list[int]) -> list[SampleKV]:
-        """Runs the source stream of sources that see one another for some samples of the batch."""
+    def _compute_kv(
+        self, host: Host, group: Sequence[Source], batch: ForwardBatch, samples: list[int]
+    ) -> list[SampleKV]:
+        """Computes the K/V of sources that see one another for some samples of the batch."""
 
         def select(source: Source) -> SourcePicture:
             latent = host.scale_latent(source.latent[[batch.select_image(source, i) for i in samples]])
             return SourcePicture(fill_channels(latent, batch.channels).to(batch.device, host.dtype), source.number)
 
-        grid, times, pooled, guidance = batch.target
+        grid, times, pooled, guidance = batch.readers
         pooled, guidance = (None if part is None else part[samples] for part in (pooled, guidance))
         for source in group:
             self._warn_unusual(source)
-        routing, target = group[0].routing, Target(grid, times[samples], pooled, guidance)
+        routing, readers = group[0].routing, ReaderConditions(grid, times[samples], pooled, guidance)
         pictures = [select(source) for source in group]
-        stream, pe = run_source_pass(host, self.bank, routing, self.make_selector(routing), pictures, target)
-        return split_samples(_check_finite(stream), pe, group[0].placement)
+        stream, pe = run_source_pass(host, self.bank, routing, self.make_selector(routing), pictures, readers)
+        return split_kv_by_sample(_check_finite(stream), pe, group[0].placement)
 
     def _warn_unusual(self, source: Source) -> None:
         """Says once what an imported expert was not trained on."""
@@ -157,7 +159,7 @@ class Attachment:
             logging.getLogger(__name__).warning(mismatch)
 
     def make_selector(self, routing: Routing) -> Selector:
-        """What chooses the experts of each block."""
+        """Makes the function that chooses the experts of each block; subclasses may choose in another way."""
         return make_selector(self.bank, routing)
 
     def __call__(self, *args, **kwargs) -> dict:
@@ -165,7 +167,7 @@ class Attachment:
         return append_sources_patch(*args, **kwargs)
 
     def cleanup(self) -> None:
-        """Ends a sampling run."""
+        """Ends a sampling run: frees its K/V. ComfyUI's ModelPatcher calls it on every object among its patches."""
         self.cache.end_run()
 
 

@@ -1,7 +1,7 @@
 """Experts: low-rank corrections of the source's projections, and their gated sum (paper, eq. 4).
 
-An expert is a table target -> LowRank for each block. The paper's experts have the targets k and v.
-Imported ones may also have q, out (which reads attention's output, as the projection behind it does) and proj (which
+An expert has for each block a LowRank of every projection that it changes (a bank's file calls these its targets). The
+paper's experts change k and v. Imported ones may also have q, out (which reads attention's output, as the projection behind it does) and proj (which
 reads what that projection made of it).
 """
 
@@ -30,10 +30,10 @@ class LowRank(NamedTuple):
 
 
 Expert = Mapping[str, LowRank]
-"""By target, for one block."""
+"""One block's LowRanks, by projection: a key of TARGETS."""
 
 
-class Weave(NamedTuple):
+class BlockExperts(NamedTuple):
     """A block's route with the experts it chose: the second term of eq. 4."""
 
     route: Route
@@ -43,9 +43,9 @@ class Weave(NamedTuple):
     strength: float = 1.0
     """The user's knob on all of it."""
 
-    def residual(self, x: Tensor, target: str) -> Tensor | None:
-        """strength * sum over experts of gate * E(x), x (batch, tokens, dim); None if none has the target."""
-        experts = {column: expert[target] for column, expert in self.experts.items() if target in expert}
+    def residual(self, x: Tensor, projection: str) -> Tensor | None:
+        """strength * sum over experts of gate * E(x), x (batch, tokens, dim); None if no expert changes the projection."""
+        experts = {column: expert[projection] for column, expert in self.experts.items() if projection in expert}
         if not experts:
             return None
         gate = (self.route.gate * self.strength).to(x).view(len(x), -1, 1)

@@ -84,7 +84,7 @@ def _move(x: Tensor | Packed, to: Callable[[Tensor], Tensor]) -> Tensor | Packed
     return Packed(to(x.data), to(x.scale), x.dtype) if isinstance(x, Packed) else to(x)
 
 
-def split_samples(stream: Iterable[BlockKV], pe: Tensor, placement: str) -> list[SampleKV]:
+def split_kv_by_sample(stream: Iterable[BlockKV], pe: Tensor, placement: str) -> list[SampleKV]:
     """Cuts a batch's source stream into samples and stores each block at once; pe is (batch, 1, tokens, ...)."""
     samples = [SampleKV(pe[i : i + 1]) for i in range(len(pe))]
     store = STORE[placement]

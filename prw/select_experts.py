@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import FINAL, BankInfo, RouterInfo
-from .experts import Expert, Weave
+from .experts import BlockExperts, Expert
 from .files.errors import BankError
 from .files.validate import shorten
 from .router import Route, Steering, route
@@ -48,12 +48,12 @@ def make_selector(bank: ExpertBank, routing: Routing, noise: BlockNoise | None =
     """Returns what answers for every block which experts change it; `noise` in training only."""
     stage, router = find_router(bank.info, routing)
     steering = Steering(
-        lean=_signed_lean(bank.info, router, routing.lean),
+        lean=_make_lean(bank.info, router, routing.lean),
         forced=router.experts.index(routing.expert) if routing.expert else None,
     )
-    strengths = block_strengths(bank.info, routing)
+    strengths = compute_block_strengths(bank.info, routing)
 
-    def select(block: str, h: Tensor) -> Weave:
+    def select(block: str, h: Tensor) -> BlockExperts:
         if stage is None:
             weight, noise_weight = h.new_zeros(h.shape[-1], 1), None
         else:
@@ -62,20 +62,22 @@ def make_selector(bank: ExpertBank, routing: Routing, noise: BlockNoise | None =
             decision = route(h, weight, None, router.per, steering)
         else:
             decision = route(h, weight, noise_weight, router.per, steering, partial(noise, block))
-        return make_weave(bank, router.experts, block, decision, strengths[block])
+        return select_block_experts(bank, router.experts, block, decision, strengths[block])
 
     return select
 
 
-def make_weave(bank: ExpertBank, names: Sequence[str], block: str, decision: Route, strength: float) -> Weave:
+def select_block_experts(
+    bank: ExpertBank, names: Sequence[str], block: str, decision: Route, strength: float
+) -> BlockExperts:
     """A block's route with the experts that it takes; `names` by column."""
     if strength == 0:
-        return Weave(decision, {})
+        return BlockExperts(decision, {})
     columns = [0] if len(names) == 1 else decision.expert.unique().tolist()
-    return Weave(decision, {column: bank.expert(names[column], block) for column in columns}, strength)
+    return BlockExperts(decision, {column: bank.expert(names[column], block) for column in columns}, strength)
 
 
-def block_strengths(info: BankInfo, routing: Routing) -> dict[str, float]:
+def compute_block_strengths(info: BankInfo, routing: Routing) -> dict[str, float]:
     """The experts' strength in each block."""
     blocks = info.base.blocks()
     if not routing.curve:
@@ -162,7 +164,7 @@ def find_source_format(info: BankInfo, routing: Routing) -> SourceFormat:
     return info.experts[alone].habits if alone else SourceFormat()
 
 
-def _signed_lean(info: BankInfo, router: RouterInfo, amount: float) -> Tensor | None:
+def _make_lean(info: BankInfo, router: RouterInfo, amount: float) -> Tensor | None:
     if amount == 0:
         return None
     return torch.tensor([amount * LEANS.get(info.experts[name].role, 0.0) for name in router.experts])

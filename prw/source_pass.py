@@ -29,7 +29,7 @@ class Host(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in."""
+        """The type that the blocks compute in."""
         ...
 
     @property
@@ -38,19 +38,19 @@ class Host(Protocol):
         ...
 
     def tokenize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent to image tokens and their ids."""
+        """A latent as image tokens (batch, tokens, channels) and their position ids."""
         ...
 
     def scale_latent(self, latent: Tensor) -> Tensor:
-        """VAE latent to the scale that FLUX was trained on."""
+        """A VAE's latent on the scale that FLUX was trained on."""
         ...
 
     def unscale_latent(self, latent: Tensor) -> Tensor:
-        """And back."""
+        """The inverse of scale_latent: FLUX's scale to the VAE's."""
         ...
 
     def make_attention(self, pe: Tensor) -> Attend:
-        """The host's attention with the given positions."""
+        """The host's attention function, which rotates q and k by the positions `pe`."""
         ...
 
     def state(self) -> Hashable:
@@ -58,16 +58,17 @@ class Host(Protocol):
         ...
 
 
-class Target(NamedTuple):
-    """What a source's keys and values depend on of the pictures that read it, sample by sample."""
+class ReaderConditions(NamedTuple):
+    """What a source's keys and values depend on of the pictures that read it: the batch that is sampled or trained on."""
 
     grid: Grid
-    """Where their tokens lie."""
+    """The pictures' token grid, the same for all samples."""
     times: Tensor
+    """(batch,), the timesteps."""
     pooled: Tensor | None
-    """None where sources do not depend on the prompt."""
+    """(batch, width), the prompts' pooled embeddings; None where sources do not depend on the prompt."""
     guidance: Tensor | None = None
-    """Of the pictures' own tokens; None: the model has no embedding for it."""
+    """(batch,), the guidance scale; None: the model has no embedding for it."""
 
 
 class SourcePicture(NamedTuple):
@@ -85,12 +86,12 @@ def run_source_pass(
     routing: Routing,
     select: Selector,
     pictures: Sequence[SourcePicture],
-    target: Target,
+    readers: ReaderConditions,
     run: RunBlock = call_directly,
 ) -> tuple[Iterator[BlockKV], Tensor]:
     """The source stream of pictures that see one another (one, as a rule), block by block, and its rotary positions.
 
-    A source has the target's times and guidance only where the bank or an expert's format asks for it.
+    A source has its readers' times and guidance only where the bank or an expert's format asks for it.
     """
     flux, family = host.flux, find_model_family(host.flux)
     info, source_format = bank.info.source, find_source_format(bank.info, routing)
@@ -101,13 +102,13 @@ def run_source_pass(
 
     def place(picture: SourcePicture) -> Tensor:
         size, first = token_grid(picture.latent, flux.patch_size), family.reference_step * picture.number
-        return source_ids(*size, target.grid, position, routing.shift, len(axes), first)
+        return source_ids(*size, readers.grid, position, routing.shift, len(axes), first)
 
-    ids = torch.cat([place(picture) for picture in pictures], dim=1).expand(len(target.times), -1, -1)
-    pe = rotary(ids, axes, flux.params.theta).to(target.times.device)
-    times = target.times if info.time == "shared" else torch.zeros_like(target.times)
-    guidance = target.guidance if source_format.guidance else torch.full_like(times, info.guidance)
+    ids = torch.cat([place(picture) for picture in pictures], dim=1).expand(len(readers.times), -1, -1)
+    pe = rotary(ids, axes, flux.params.theta).to(readers.times.device)
+    times = readers.times if info.time == "shared" else torch.zeros_like(readers.times)
+    guidance = readers.guidance if source_format.guidance else torch.full_like(times, info.guidance)
     h = flux.img_in(torch.cat([host.tokenize(picture.latent)[0] for picture in pictures], dim=1))
-    conditions = SourceConditions(times, target.pooled, guidance)
+    conditions = SourceConditions(times, readers.pooled, guidance)
     modulation = family.modulate_source(flux, conditions, host.dtype)
     return run_source_stream(flux, h, modulation, host.make_attention(pe), select, run), pe

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .experts import Weave
+from .experts import BlockExperts
 from .flux.blocks import FluxModel, call_directly
 from .flux.inputs import BlockModulation
 from .flux.math import modulate
@@ -21,12 +21,12 @@ from .router import Route
 
 Attend = Callable[..., Tensor]
 """q, k, v before rotation (batch, heads, tokens, head_dim), perhaps mask= -> (batch, tokens, dim)."""
-Selector = Callable[[str, Tensor], Weave]
+Selector = Callable[[str, Tensor], BlockExperts]
 """Block name and modulated source tokens -> the route and its experts."""
 RunBlock = Callable[..., Any]
-"""How a block's function is called: directly, or by training with its activations given up."""
+"""Calls a block's function with its arguments: directly, or in training under activation checkpointing."""
 BLOCK_CONTEXT = "block_context"
-"""A block whose weights come and go has this method, within which its layers can be called."""
+"""Name of a method that the blocks of a sharded base have: it gathers the block's weights and calls a function."""
 
 
 class BlockKV(NamedTuple):
@@ -72,17 +72,19 @@ def run_double_block(
     """One source's way through a double block's image side."""
     mod1, mod2 = modulation(name, block)
     modulated = modulate(block.img_norm1(h), mod1)
-    weave = select(name, modulated)
-    residuals = [weave.residual(modulated, target) for target in "qkv"]  # first: fp8 layers may clamp their input
+    experts = select(name, modulated)
+    residuals = [
+        experts.residual(modulated, projection) for projection in "qkv"
+    ]  # first: fp8 layers may clamp their input
     q, k, v = add_residuals(block.img_attn.qkv(modulated), residuals, block.num_heads)
     q, k = block.img_attn.norm(q, k, v)
 
     attn = attend(q, k, v)
     out = block.img_attn.proj(attn)
-    out = add_optional(add_optional(out, weave.residual(attn, "out")), weave.residual(out, "proj"))
+    out = add_optional(add_optional(out, experts.residual(attn, "out")), experts.residual(out, "proj"))
     h = h + mod1.gate * out
     h = h + mod2.gate * block.img_mlp(modulate(block.img_norm2(h), mod2))
-    return h, BlockKV(name, k, v, weave.route)
+    return h, BlockKV(name, k, v, experts.route)
 
 
 def run_single_block(
@@ -91,16 +93,16 @@ def run_single_block(
     """One source's way through a single block."""
     mod, _ = modulation(name, block)
     modulated = modulate(block.pre_norm(h), mod)
-    weave = select(name, modulated)
-    residuals = [weave.residual(modulated, target) for target in "qkv"]
+    experts = select(name, modulated)
+    residuals = [experts.residual(modulated, projection) for projection in "qkv"]
     qkv, mlp = block.linear1(modulated).tensor_split([3 * block.hidden_size], dim=-1)
     q, k, v = add_residuals(qkv, residuals, block.num_heads)
     q, k = block.norm(q, k, v)
 
     attn = attend(q, k, v)
     out = block.linear2(torch.cat((attn, block.mlp_act(mlp)), dim=-1))
-    h = h + mod.gate * add_optional(out, weave.residual(attn, "out"))
-    return h, BlockKV(name, k, v, weave.route)
+    h = h + mod.gate * add_optional(out, experts.residual(attn, "out"))
+    return h, BlockKV(name, k, v, experts.route)
 
 
 def add_optional(x: Tensor, residual: Tensor | None) -> Tensor:
@@ -135,9 +137,9 @@ def append_positions(pe: Tensor, keys: int, sources: Sequence[Tensor]) -> Tensor
 
 
 def append_mask(mask: Tensor | None, bias: Tensor | None, q: Tensor, keys: int, sources: int) -> Tensor | None:
-    """The make_additive attention mask over the longer keys, or None where nothing asks for one.
+    """Makes the additive attention mask over the longer keys, or returns None where nothing asks for one.
 
-    `mask` is the host's (bool or make_additive, last dimension `keys`); `bias` (..., queries or 1, sources' tokens)
+    `mask` is the host's (bool or additive, last dimension `keys`); `bias` (..., queries or 1, sources' tokens)
     is log strength, -inf where a source may not act.
     """
     if mask is None and bias is None:

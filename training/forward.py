@@ -18,7 +18,7 @@ from ..prw.positions import Grid, token_grid
 from ..prw.router import Route
 from ..prw.select_experts import BlockNoise, make_selector
 from ..prw.source import Routing, Source, fill_channels
-from ..prw.source_pass import Host, SourcePicture, Target, run_source_pass
+from ..prw.source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
 from ..prw.weaving import BlockKV
 
 
@@ -67,8 +67,8 @@ def weave(
     grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
     latents = fill_channels(host.scale_latent(source), x.shape[1]).to(x.device, host.dtype)
     select, run = make_selector(bank, routing, noise), options.get(RUN_BLOCK, call_directly)
-    target = Target(grid, inputs.times, inputs.pooled)
-    blocks, pe = run_source_pass(host, bank, routing, select, [SourcePicture(latents)], target, run)
+    readers = ReaderConditions(grid, inputs.times, inputs.pooled)
+    blocks, pe = run_source_pass(host, bank, routing, select, [SourcePicture(latents)], readers, run)
     stream = list(blocks)
     appended = AppendedKV([LiveSourceKV(stream, pe, Source(source[:1], routing))], grid)
     options = {OPTION: appended, "patches": {"attn1_patch": [_append]}, **options}

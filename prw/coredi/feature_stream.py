@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..experts import Weave
+from ..experts import BlockExperts
 from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs, SourceConditions
 from ..flux.math import rotary
 from ..positions import token_grid
 from ..router import Route
-from ..select_experts import ExpertBank, block_strengths, find_router, make_weave
+from ..select_experts import ExpertBank, compute_block_strengths, find_router, select_block_experts
 from ..source import Routing
 from ..source_pass import Host
 from ..weaving import (
@@ -63,7 +63,7 @@ class FeatureStream:
         """
         self.host, self.bank, self.routes = host, source.bank, source.routes
         self.names = find_router(source.bank.info, source.routing)[1].experts
-        self.strengths = block_strengths(source.bank.info, source.routing)
+        self.strengths = compute_block_strengths(source.bank.info, source.routing)
         self.h, self.readers, self.bias = h.to(host.dtype), readers, bias
         self.last_tokens: Tensor | None = None
         """The features' tokens behind the last block, once it ran."""
@@ -103,8 +103,8 @@ class FeatureStream:
         k, v = append_sources(k, v, behind, [(kv.k, kv.v)])
         return {"k": k, "v": v, "pe": behind, "attn_mask": mask}
 
-    def _pick(self, block: str, h: Tensor) -> Weave:
-        return make_weave(self.bank, self.names, block, self.routes[block], self.strengths[block])
+    def _pick(self, block: str, h: Tensor) -> BlockExperts:
+        return select_block_experts(self.bank, self.names, block, self.routes[block], self.strengths[block])
 
     def _make_positions(self, pe: Tensor, keys: int) -> tuple[Tensor, Tensor]:
         """The block's positions with the tokens' own before them, as their queries need it, and behind them."""

@@ -20,7 +20,7 @@ from ...prw.bank.importers.easycontrol import KINDS, TARGETS
 from ...prw.base_model import Base
 from ...prw.config import BankInfo, ExpertInfo
 from ...prw.embedded_host import EmbeddedHost, velocity
-from ...prw.experts import Weave
+from ...prw.experts import BlockExperts
 from ...prw.flux.flux1 import Flux, modulate_source
 from ...prw.flux.inputs import FluxInputs, SourceConditions
 from ...prw.router import route
@@ -79,7 +79,7 @@ def make_peer(shapes: Shapes, flux: Flux, inputs: FluxInputs, dtype: torch.dtype
     h = flux.img_in(host.tokenize(latent)[0])
     conditions = SourceConditions(torch.zeros_like(inputs.times), inputs.pooled, guidance)
     modulation = modulate_source(flux, conditions, host.dtype)
-    nothing = Weave(route(h[:, :1], h.new_zeros(h.shape[-1], 1)), {})
+    nothing = BlockExperts(route(h[:, :1], h.new_zeros(h.shape[-1], 1)), {})
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return rearrange(v, "B H L D -> B L (H D)")  # stands for the attention output that they keep

@@ -19,7 +19,7 @@ from ...prw.attachment import Attachment
 from ...prw.bank.bank import Bank
 from ...prw.bank.shapes import list_shapes
 from ...prw.embedded_host import EmbeddedHost
-from ...prw.experts import Weave
+from ...prw.experts import BlockExperts
 from ...prw.flux.flux1 import Flux
 from ...prw.router import Route
 from ...prw.source import Routing
@@ -59,9 +59,9 @@ class BareAttachment(Attachment):
         return _choose_nothing
 
 
-def _choose_nothing(block: str, h: torch.Tensor) -> Weave:
+def _choose_nothing(block: str, h: torch.Tensor) -> BlockExperts:
     zero = torch.zeros(len(h), dtype=torch.long, device=h.device)
-    return Weave(Route(zero, zero.float(), zero.float()[:, None]), {})
+    return BlockExperts(Route(zero, zero.float(), zero.float()[:, None]), {})
 
 
 def _save_bank(shapes: Shapes, flux: Flux, count: int, dtype: torch.dtype, folder: Path) -> Path:

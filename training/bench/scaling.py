@@ -82,8 +82,8 @@ class NappingTrainer(StageTrainer):
         routes = {}
         for block in blocks:
             h = Nap.apply(h, self.seconds / 2 / len(blocks))
-            weave = pick(block, h)
-            h, routes[block] = h + weave.residual(h, "k") + weave.residual(h, "v"), weave.route
+            experts = pick(block, h)
+            h, routes[block] = h + experts.residual(h, "k") + experts.residual(h, "v"), experts.route
         zeros = torch.zeros_like(h)  # the loss is then the mean of h squared
         return NoisedBatch(zeros, zeros, FluxInputs(h, batch.times, h, None), SourceContext({}, routes))
 
