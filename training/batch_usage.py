@@ -25,7 +25,7 @@ class BatchUsage:
         """`batches` are this rank's, `task` is the stage's; of the experts the last is the newest."""
         self.task, self.experts, self.device = task, experts, device
         samples = sum(len(batch.ids) for batch in batches if batch.task == task)
-        self.samples, cut_ranks = ranks.total([samples, len(batches) > 1], device)
+        self.samples, cut_ranks = ranks.sum_over_ranks([samples, len(batches) > 1], device)
         self.is_cut = bool(cut_ranks)
         """Whether any rank has several micro-batches."""
         self.counted = torch.zeros((), device=device) if self.is_cut else None
@@ -44,7 +44,7 @@ class BatchUsage:
 
     def total(self, used: Tensor) -> Tensor:
         """U_t of the whole batch, without gradient, from a micro-batch's part; every rank asks for it at once."""
-        return ranks.total(used, self.device) if self.counted is None else self.counted
+        return ranks.sum_over_ranks(used, self.device) if self.counted is None else self.counted
 
     @torch.no_grad()
     def count_ahead(self, batches: Sequence[Batch], find_routes: Callable[[Batch], Routes], is_sharded: bool) -> None:
@@ -55,4 +55,4 @@ class BatchUsage:
         used = torch.zeros_like(self.used)
         for batch in own:
             used = used + usage(find_routes(batch).values(), self.experts - 1) * (len(batch.ids) / self.samples)
-        self.counted = ranks.total(used, self.device)
+        self.counted = ranks.sum_over_ranks(used, self.device)

@@ -2,7 +2,7 @@
 
 from .checkpoint.checkpoints import TrainingError
 
-MAX_MISSES = 3
+MAX_SKIPPED = 3
 """Iterations in a row that may run out of memory."""
 
 

@@ -121,9 +121,9 @@ def check_memory(trainer: StageTrainer, estimate: MemoryEstimate, free: int | No
         advice.append("set checkpointing = true")
     if fitting := max(0, int((free - fixed) / sample)):
         advice.append(f"set micro = {fitting}, which changes no result")
-    others = sum(estimate.base.values()) * (ranks.count() - 1) // ranks.count()
+    others = sum(estimate.base.values()) * (ranks.world_size() - 1) // ranks.world_size()
     if not settings.shard and estimate.additional - others <= free:
-        advice.append(f"set shard = true: {ranks.count()} processes then share the base")
+        advice.append(f"set shard = true: {ranks.world_size()} processes then share the base")
     if settings.precision == "fp32":
         advice.append('set precision = "bf16"')
     raise TrainingError(

@@ -20,8 +20,8 @@ def split_samples(
 
 
 def check_batch_size(stage: Stage) -> None:
-    if stage.batch % ranks.count():
+    if stage.batch % ranks.world_size():
         raise TrainingError(
-            f"The batch of {stage.name} is {stage.batch}, which {ranks.count()} processes cannot share equally: set a "
+            f"The batch of {stage.name} is {stage.batch}, which {ranks.world_size()} processes cannot share equally: set a "
             f"multiple."
         )

@@ -74,7 +74,7 @@ class Run(ABC):
 
     def run_trainer(self, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
         """Train to the end, from the last checkpoint."""
-        if latest := ranks.from_first(checkpoints.latest()):
+        if latest := ranks.broadcast_object(checkpoints.latest()):
             tensors, state = read_checkpoint(latest)
             trainer.load(tensors, state)
             self.review_pending = state.get("unseen", False)
@@ -97,7 +97,7 @@ class Run(ABC):
             if ranks.rank() == 0 and (stop or is_due(trainer, trainer.settings.save_every)):
                 self.notify("on_checkpoint", trainer, checkpoints.save(trainer.iteration, *trainer.state()))
             if stop and not trainer.finished:
-                ranks.wait()  # the first process to leave ends the others
+                ranks.barrier()  # the first process to leave ends the others
                 raise RunStopped
 
     def _review(self, trainer: Trainer) -> None:
@@ -113,7 +113,7 @@ class Run(ABC):
         try:
             result = compute(trainer)
         except torch.OutOfMemoryError:
-            if ranks.count() > 1:  # others may wait for this one
+            if ranks.world_size() > 1:  # others may wait for this one
                 raise
             done = "validated" if event == "on_validation" else "sampled"
             message = "Memory ran out while iteration %s was %s: training goes on without it; set micro smaller."
@@ -132,7 +132,7 @@ class Run(ABC):
 
     def is_stop_requested(self) -> bool:
         wanted = any(listener.wants_stop() for listener in self.listeners)
-        return bool(ranks.total(float(wanted), self.host.device))
+        return bool(ranks.sum_over_ranks(float(wanted), self.host.device))
 
     def open_checkpoints(self, stage: Stage, number: int, settings: Settings) -> CheckpointFolder:
         return CheckpointFolder(self.out / "checkpoints", format_label(stage, number), settings.keep)
@@ -185,7 +185,7 @@ class CurriculumRun(Run):
         self._check_stages(bank, only)
         for number, stage in enumerate(self.curriculum.stages):
             path = self.folder.stage_path(format_label(stage, number))
-            if ranks.from_first(path.exists()):
+            if ranks.broadcast_object(path.exists()):
                 bank = open_stage_bank(path, bank, stage)
             elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)
@@ -227,7 +227,7 @@ class CurriculumRun(Run):
         if self.is_stop_requested():
             raise RunStopped
         settings = self.curriculum.settings
-        with ranks.first_alone():
+        with ranks.main_process_first():
             datasets = self._collect_datasets(stage)
         own = datasets[stage.task]
         dominant = find_dominant(self.host, bank, own, settings.micro)
@@ -236,9 +236,9 @@ class CurriculumRun(Run):
         context = StageContext(self.host, stage, number, settings, datasets, empty, self.seed, options)
         trainer = self.make_trainer(context, bank, self.encoders, self.out)
         self.run_trainer(trainer, self.open_checkpoints(stage, number, settings))
-        if ranks.rank() == 0 and (artifact := trainer.extra_artifact()):
+        if ranks.rank() == 0 and (artifact := trainer.export_features()):
             artifact.save(self.folder.stage_path(format_label(stage, number) + SUFFIX))
-        return record_usage(self.host, trainer.result(), stage.name, own, settings.micro)
+        return record_usage(self.host, trainer.export_bank(), stage.name, own, settings.micro)
 
     def validate(self, trainer: StageTrainer) -> dict[str, Validation]:
         return validate(trainer)

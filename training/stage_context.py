@@ -33,11 +33,11 @@ class IterationResult:
     """The figures of one iteration, over all ranks."""
 
     iteration: int
-    task: float
+    task_loss: float
     """L_task: the mean velocity error."""
-    veteran: float
+    veteran_loss: float
     """L_veteran of eq. 9."""
-    used: float
+    usage_of_newest: float
     """U_t of eq. 8, with router noise."""
     usage: tuple[float, ...]
     """Every expert's share of the blocks, in the router's order."""

@@ -32,7 +32,7 @@ from .batch_usage import BatchUsage
 from .data.batch_sampler import sample_indices
 from .distributed import ranks
 from .distributed.fsdp import match_passes
-from .errors import MAX_MISSES, NonFiniteLoss, OutOfMemory
+from .errors import MAX_SKIPPED, NonFiniteLoss, OutOfMemory
 from .forward import RouterNoise, predict_velocity, weave
 from .micro_batches import check_batch_size, split_samples
 from .objective import add_noise, sign_of_gap, task_loss, veteran_loss
@@ -45,7 +45,7 @@ from .trained_weights import TrainedWeights
 class Trainer(ABC):
     """Trains named tensors on a frozen FLUX, iteration by iteration; a subclass says what the loss is."""
 
-    columns: tuple[str, ...] = ()
+    expert_names: tuple[str, ...] = ()
     """Names of the experts in an IterationResult's usage."""
     task_sum: Tensor
     """L_task of this rank's micro-batches so far."""
@@ -53,14 +53,14 @@ class Trainer(ABC):
     def __init__(self, context: StageContext, groups: Sequence[ParamGroup]):
         check_batch_size(context.stage)
         stage, settings = context.stage, context.settings
-        self.host, self.stage, self.number, self.settings = context.host, stage, context.number, settings
+        self.host, self.stage, self.stage_number, self.settings = context.host, stage, context.number, settings
         self.datasets, self.empty_prompt, self.seed = context.datasets, context.empty_prompt, context.seed
         self.checkpointing_options = context.checkpointing_options if settings.checkpointing else None
         self.device = context.host.device
         self.weights = TrainedWeights(groups, settings, self.device)
         self.trained = self.weights.trained
         self.timestep_curriculum = TimestepCurriculum(settings.time_phases, settings.patience)
-        self.iteration, self.missed, self.misses_in_a_row = 0, 0, 0
+        self.iteration, self.skipped, self.skipped_in_a_row = 0, 0, 0
 
     @property
     def finished(self) -> bool:
@@ -74,11 +74,11 @@ class Trainer(ABC):
         except torch.OutOfMemoryError as error:
             self._skip(error)
         else:
-            self.misses_in_a_row = 0
+            self.skipped_in_a_row = 0
             norm = self._clip_gradients()
             self.weights.step(self.iteration, self.stage.iterations)
             result = self.summarize(norm)
-            self.timestep_curriculum.update(result.task)
+            self.timestep_curriculum.update(result.task_loss)
         self.iteration += 1
         return result
 
@@ -98,7 +98,7 @@ class Trainer(ABC):
         """The loss of a micro-batch, as its part of the whole batch's; adds to `task_sum`."""
 
     @abstractmethod
-    def training_errors(self, batch: Batch) -> Tensor:
+    def compute_training_errors(self, batch: Batch) -> Tensor:
         """The velocity's error of every sample, with gradients to what is trained."""
 
     @abstractmethod
@@ -116,14 +116,16 @@ class Trainer(ABC):
     def prepare(self, batches: Sequence[Batch]) -> None:
         """Whatever must come before the first gradient."""
         if ranks.is_sharded(self.settings):
-            match_passes(len(batches), lambda: (0 * self.training_errors(batches[0]).sum()).backward(), self.device)
+            match_passes(
+                len(batches), lambda: (0 * self.compute_training_errors(batches[0]).sum()).backward(), self.device
+            )
 
     def draw_batches(self, all_ranks: bool = False) -> list[Batch]:
         """Draw this rank's share of the iteration's samples, cut into micro-batches."""
         counts = {task: dataset.train_count for task, dataset in self.datasets.items()}
         buckets = self.datasets[self.stage.task].buckets
-        samples = sample_indices(self.seed, self.number, self.iteration, self.stage, counts, buckets)
-        share = samples if all_ranks else samples[ranks.rank() :: ranks.count()]
+        samples = sample_indices(self.seed, self.stage_number, self.iteration, self.stage, counts, buckets)
+        share = samples if all_ranks else samples[ranks.rank() :: ranks.world_size()]
         opened = self.timestep_curriculum.open_share(self.iteration / self.stage.iterations)
         corruption = Corruption(self.empty_prompt, self.settings.text_drop, self.settings.time_shift, opened)
         parts = split_samples(share, self.datasets, self.settings.micro or self.stage.batch)
@@ -139,25 +141,25 @@ class Trainer(ABC):
     def _skip(self, error: Exception) -> None:
         """Give up an iteration that did not fit into memory."""
         self.weights.gradients.clear()
-        self.missed += 1
-        self.misses_in_a_row += 1
+        self.skipped += 1
+        self.skipped_in_a_row += 1
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         # other ranks wait for this one in the middle of the iteration: they cannot skip it
-        if self.misses_in_a_row >= MAX_MISSES or ranks.count() > 1:
-            raise OutOfMemory(self.misses_in_a_row, self.settings.micro) from error
+        if self.skipped_in_a_row >= MAX_SKIPPED or ranks.world_size() > 1:
+            raise OutOfMemory(self.skipped_in_a_row, self.settings.micro) from error
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a checkpoint holds: tensors, and what JSON can hold."""
         tensors, optimizer = self.weights.state()
-        state = {"iteration": self.iteration, "missed": self.missed, "optimizer": optimizer, "seed": self.seed}
+        state = {"iteration": self.iteration, "missed": self.skipped, "optimizer": optimizer, "seed": self.seed}
         paced = {"pacing": self.timestep_curriculum.state()} if self.timestep_curriculum.phases > 1 else {}
         return tensors, {**state, **paced}
 
     def load(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.weights.load(tensors, state["optimizer"])
-        self.iteration, self.missed, self.seed = state["iteration"], state["missed"], state["seed"]
+        self.iteration, self.skipped, self.seed = state["iteration"], state["missed"], state["seed"]
         if self.timestep_curriculum.phases > 1:
             self.timestep_curriculum.load(state["pacing"])
 
@@ -173,8 +175,8 @@ class StageTrainer(Trainer):
         experts = {name: tensor for name, tensor in own.items() if name not in routers}
         groups = [ParamGroup(experts, settings.rate, decays=True), ParamGroup(routers, settings.router_rate), *more]
         super().__init__(context, groups)
-        self.columns = bank.info.routers[stage.name].experts
-        self.newest = len(self.columns) - 1
+        self.expert_names = bank.info.routers[stage.name].experts
+        self.newest = len(self.expert_names) - 1
         older = {name: tensor for name, tensor in bank.tensors.items() if name not in own}
         self.bank, self.exported_bank = (
             Bank(bank.info, {**older, **{name: tensors[name] for name in own}})
@@ -183,7 +185,7 @@ class StageTrainer(Trainer):
 
     def compute_loss(self, batch: Batch) -> Tensor:
         """Eq. 10 of a micro-batch: L_total = L_task + L_veteran, and what a subclass lowers beside it."""
-        noised = self.noise_and_weave(batch, self.bank, self.make_router_noise(batch))
+        noised = self.noise_and_run_source(batch, self.bank, self.make_router_noise(batch))
         velocity, extra_loss = self.predict(batch, noised)
         task = task_loss(velocity, noised.target, noised.noise).sum() / self.stage.batch
         used = self.usage.measure(batch, noised.source.routes)  # its part of U_t, eq. 8
@@ -192,7 +194,7 @@ class StageTrainer(Trainer):
         self.task_sum = self.task_sum + task.detach()
         return task + veteran + extra_loss
 
-    def noise_and_weave(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
+    def noise_and_run_source(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
         """Noise the target on its device, and run the source through FLUX."""
         target = self.host.scale_latent(batch.target.to(self.device)).float()
         parts = (batch.times, batch.noise, batch.context, batch.pooled, batch.source)
@@ -208,27 +210,27 @@ class StageTrainer(Trainer):
         return predict_velocity(self.host, noised.source, noised.inputs), 0.0
 
     def prepare(self, batches: Sequence[Batch]) -> None:
-        self.usage = BatchUsage(batches, self.stage.task, len(self.columns), self.device)
+        self.usage = BatchUsage(batches, self.stage.task, len(self.expert_names), self.device)
         if self.usage.is_cut and self.stage.veteran:
             self.usage.count_ahead(batches, self._find_routes, ranks.is_sharded(self.settings))
         super().prepare(batches)
 
     def _find_routes(self, batch: Batch) -> dict[str, Route]:
-        return self.noise_and_weave(batch, self.bank, self.make_router_noise(batch)).source.routes
+        return self.noise_and_run_source(batch, self.bank, self.make_router_noise(batch)).source.routes
 
-    def training_errors(self, batch: Batch) -> Tensor:
+    def compute_training_errors(self, batch: Batch) -> Tensor:
         return self.measure_errors(batch, self.make_router_noise(batch))[0]
 
     def measure_errors(self, batch: Batch, router_noise: BlockNoise | None = None) -> tuple[Tensor, dict[str, Route]]:
         """The velocity's error of every sample, and its routes; without noise, of the bank that would be left now."""
         bank = self.exported_bank if router_noise is None else self.bank
-        noised = self.noise_and_weave(batch, bank, router_noise)
+        noised = self.noise_and_run_source(batch, bank, router_noise)
         velocity = predict_velocity(self.host, noised.source, noised.inputs)
         return task_loss(velocity, noised.target, noised.noise), noised.source.routes
 
     def summarize(self, norm: float) -> IterationResult:
         sums = torch.cat((self.task_sum[None], self.usage.used[None], self.usage.shares))
-        task, used, *shares = ranks.total(sums, self.device).tolist()
+        task, used, *shares = ranks.sum_over_ranks(sums, self.device).tolist()
         veteran = float(veteran_loss(used, self.stage.rho, self.stage.veteran)) if sum(shares) else 0.0
         return IterationResult(self.iteration, task, veteran, used, tuple(shares), norm)
 
@@ -242,11 +244,11 @@ class StageTrainer(Trainer):
         scale = 1.0 if share <= self.settings.noise_end else (1 - share) / (1 - self.settings.noise_end)
         return RouterNoise(batch.seeds, scale)
 
-    def extra_artifact(self) -> Features | None:
+    def export_features(self) -> Features | None:
         """What the stage leaves beside its bank."""
         return None
 
-    def result(self) -> Bank:
+    def export_bank(self) -> Bank:
         """The bank as it would be left now."""
         experts = dict(self.bank.info.experts)
         experts[self.stage.name] = replace(experts[self.stage.name], iterations=self.iteration)

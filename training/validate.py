@@ -67,12 +67,12 @@ def validate(trainer: Trainer) -> dict[str, Validation]:
     results = {}
     for task, dataset in trainer.datasets.items():
         batch = make_val_batch(dataset)
-        losses, shares, routes = [], torch.zeros(len(trainer.columns)), {}
+        losses, shares, routes = [], torch.zeros(len(trainer.expert_names)), {}
         for piece in split_batch(batch, trainer.settings.micro):
             for time in TIMES:
                 errors, routes = trainer.measure_errors(piece._replace(times=torch.full((len(piece.ids),), time)))
                 losses += errors.tolist()
-            usage = count_usage(routes.values(), len(trainer.columns)).cpu()
+            usage = count_usage(routes.values(), len(trainer.expert_names)).cpu()
             shares = shares + usage * (len(piece.ids) / len(batch.ids))
         results[task] = Validation(float(np.mean(losses)), tuple(shares.tolist()))
     return results

@@ -487,7 +487,7 @@ def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
     watch = training_watch.RunProgress(STAGES)
     stage = SimpleNamespace(stage=STAGES[1], iteration=1, finished=False)
     for i in range(3):
-        watch.on_iteration(stage, SimpleNamespace(task=1.0 / (i + 1)))
+        watch.on_iteration(stage, SimpleNamespace(task_loss=1.0 / (i + 1)))
         watch.on_samples(stage, np.zeros((8, 8, 3), dtype=np.uint8))
         stage.iteration += 1
     assert [(value, total) for value, total, _ in sent] == [(4, 6), (5, 6), (6, 6)]

@@ -106,7 +106,7 @@ def test_what_cannot_fit_is_refused_with_what_would(share, advice):
     ],
 )
 def test_a_base_that_cannot_fit_is_refused_with_where_it_would(monkeypatch, processes, share, settings, advice):
-    monkeypatch.setattr("cologen.training.distributed.ranks.count", lambda: processes)
+    monkeypatch.setattr("cologen.training.distributed.ranks.world_size", lambda: processes)
     flux = tiny_host().flux
     size = sum(parameter.nbytes for parameter in flux.parameters())
     with pytest.raises(TrainingError, match=advice.replace(".", r"\.")):
@@ -118,7 +118,7 @@ def test_a_base_that_cannot_fit_is_refused_with_where_it_would(monkeypatch, proc
 def test_a_stage_that_would_fit_beside_a_shared_base_is_told_to_share_it(monkeypatch):
     trainer = tiny_trainer(tiny_host())
     found = estimate_memory(trainer)
-    monkeypatch.setattr("cologen.training.distributed.ranks.count", lambda: 2)
+    monkeypatch.setattr("cologen.training.distributed.ranks.world_size", lambda: 2)
     monkeypatch.setattr("cologen.training.distributed.ranks.rank", lambda: 0)
     with pytest.raises(TrainingError, match="set shard = true: 2 processes then share the base"):
         check_memory(trainer, found, found.additional - sum(found.base.values()) // 2)

@@ -113,8 +113,8 @@ def test_an_iteration_is_the_papers_equations_written_out(rho, micro):
     expected, task, veteran, shares = written_out(trainer, batch, noise(batch))
     found, step = gradients(trainer)
     assert close(found, expected)
-    assert step.task == pytest.approx(task, rel=1e-5) and step.veteran == pytest.approx(veteran, rel=1e-5)
-    assert step.usage == pytest.approx(shares) and step.used == pytest.approx(shares[-1])
+    assert step.task_loss == pytest.approx(task, rel=1e-5) and step.veteran_loss == pytest.approx(veteran, rel=1e-5)
+    assert step.usage == pytest.approx(shares) and step.usage_of_newest == pytest.approx(shares[-1])
     assert len(set(shares)) > 1 and 0 < shares[-1] < 1
     norm = math.sqrt(sum(float((g**2).sum()) for g in expected.values()))
     assert step.norm == pytest.approx(norm, rel=1e-4)
@@ -122,7 +122,10 @@ def test_an_iteration_is_the_papers_equations_written_out(rho, micro):
 
 def test_the_veteran_loss_moves_the_newest_router_alone_and_by_its_weight(host):
     (none, _), (once, _), (twice, step) = (gradients(tiny_trainer(host, veteran=v, clip=0.0)) for v in (0.0, 1.0, 2.0))
-    assert step.veteran == pytest.approx(2 * abs(step.used - 0.8)) and abs(step.used - 0.8) > 0.01
+    assert (
+        step.veteran_loss == pytest.approx(2 * abs(step.usage_of_newest - 0.8))
+        and abs(step.usage_of_newest - 0.8) > 0.01
+    )
     pull = {name: once[name] - none[name] for name in none}
     assert close({name: twice[name] - none[name] for name in none}, {name: 2 * pull[name] for name in none})
     assert all(tensor.any() == name.startswith("routers.ground.") for name, tensor in pull.items())
@@ -144,10 +147,12 @@ def test_pieces_of_any_size_give_the_whole_batchs_gradients(host, micro, replay)
 
 def test_pieces_are_pushed_as_the_whole_batchs_usage_with_noise_says(host):
     trainer = tiny_trainer(host, batch=5)
-    noisy = gradients(trainer)[1].used
+    noisy = gradients(trainer)[1].usage_of_newest
     with torch.no_grad():
         still = float(
-            usage(trainer.noise_and_weave(whole_batch(trainer), trainer.bank).source.routes.values(), trainer.newest)
+            usage(
+                trainer.noise_and_run_source(whole_batch(trainer), trainer.bank).source.routes.values(), trainer.newest
+            )
         )
     assert abs(noisy - still) > 0.05
     # above what any piece alone adds up to, and on the other side of usage without noise
@@ -158,7 +163,7 @@ def test_pieces_are_pushed_as_the_whole_batchs_usage_with_noise_says(host):
 
 
 def test_a_usage_that_has_reached_rho_is_pushed_nowhere_however_the_batch_is_cut(host):
-    reached = gradients(tiny_trainer(host, batch=5))[1].used
+    reached = gradients(tiny_trainer(host, batch=5))[1].usage_of_newest
     for micro in (0, 1, 2):
         pulled, _ = gradients(tiny_trainer(host, batch=5, rho=reached, veteran=100.0, micro=micro))
         assert close(pulled, gradients(tiny_trainer(host, batch=5, veteran=0.0))[0], 1e-5)
@@ -175,14 +180,14 @@ def test_replayed_samples_count_for_the_task_but_not_for_usage(host):
             *(trainer.measure_errors(batch, trainer.make_router_noise(batch)) for batch in (own, other))
         )
     _, step = gradients(trainer)
-    assert step.task == pytest.approx(float(torch.cat(errors).mean()), rel=1e-6)
+    assert step.task_loss == pytest.approx(float(torch.cat(errors).mean()), rel=1e-6)
     chosen = [int(expert) for route in routes[0].values() for expert in route.expert]
-    assert step.used == pytest.approx(chosen.count(1) / len(chosen))
+    assert step.usage_of_newest == pytest.approx(chosen.count(1) / len(chosen))
 
 
 def test_an_iteration_of_replayed_samples_alone_has_no_veteran_loss(host):
     step = tiny_trainer(host, replay=1.0).train_iteration()
-    assert step.veteran == 0 and step.usage == (0, 0) and step.task > 0
+    assert step.veteran_loss == 0 and step.usage == (0, 0) and step.task_loss > 0
 
 
 def test_checkpointed_blocks_change_neither_losses_nor_gradients(host):
@@ -230,7 +235,7 @@ def test_what_is_frozen_gets_no_gradient_and_stays_to_the_bit(host):
     assert {name.split(".")[1] for name in older} == {"inpaint", "ground"}
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in host.flux.parameters())
     assert same(host.flux.state_dict(), before)
-    result = trainer.result()
+    result = trainer.export_bank()
     assert same({name: result.tensors[name] for name in older}, older)
     assert all(trainer.bank.tensors[name].grad is None for name in older)
     assert not any(torch.equal(result.tensors[name], tensor) for name, tensor in start.items())
@@ -275,12 +280,12 @@ def test_an_iteration_that_does_not_fit_is_skipped_whole_and_counted(monkeypatch
     trainer, untouched = tiny_trainer(host, micro=2), tiny_trainer(tiny_host(), micro=2)
     out_of_memory(host, monkeypatch, {2, 6, 7})  # two pieces each: the second of the first, and so on
     before = {name: tensor.detach().clone() for name, tensor in trainer.trained.items()}
-    assert trainer.train_iteration() is None and trainer.missed == 1 and trainer.iteration == 1
+    assert trainer.train_iteration() is None and trainer.skipped == 1 and trainer.iteration == 1
     assert same(trainer.trained, before) and all(tensor.grad is None for tensor in trainer.trained.values())
     untouched.iteration = 1
     assert trainer.train_iteration() == untouched.train_iteration() and same(trainer.trained, untouched.trained)
-    assert trainer.train_iteration() is None and trainer.train_iteration() is None and trainer.missed == 3
-    assert trainer.train_iteration() is not None and trainer.misses_in_a_row == 0
+    assert trainer.train_iteration() is None and trainer.train_iteration() is None and trainer.skipped == 3
+    assert trainer.train_iteration() is not None and trainer.skipped_in_a_row == 0
 
 
 def test_three_misses_in_a_row_end_in_a_sentence(monkeypatch):
@@ -365,7 +370,7 @@ def test_the_average_is_what_a_stage_leaves_and_what_is_validated(host):
         trainer.train_iteration()
         keep = min(0.5, (1 + k) / (10 + k))
         average = {name: keep * average[name] + (1 - keep) * trainer.trained[name].detach() for name in average}
-    result = trainer.result()
+    result = trainer.export_bank()
     assert close({name: result.tensors[name] for name in average}, average, 1e-6)
     assert not same({name: result.tensors[name] for name in average}, trainer.trained)
     plain = tiny_trainer(host)
@@ -391,7 +396,7 @@ def test_validation_is_the_mean_error_at_fixed_times_of_what_is_held_out(host):
     found = validate(trainer)["ground"]
     noise = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     x0, errors = (lessons.samples.target[11:] - 0.1159) * 0.3611, []
-    attachment = Attachment(trainer.result())
+    attachment = Attachment(trainer.export_bank())
     for time in TIMES:
         x, source = (1 - time) * x0 + time * noise, Source(lessons.samples.source[11:], Routing(task="ground"))
         asked = (torch.tensor([time]), lessons.samples.context[11:], lessons.samples.pooled[11:])

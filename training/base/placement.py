@@ -30,15 +30,18 @@ def place_base(flux: nn.Module, settings: Settings, device: str) -> None:
 
 def check_base_size(flux: nn.Module, settings: Settings, device: str, free: int | None) -> None:
     """Check that the base fits before it goes to the device; `free` None: nobody can tell."""
-    whole, sharing = sum(parameter.nbytes for parameter in flux.parameters()), ranks.count() if settings.shard else 1
+    whole, sharing = (
+        sum(parameter.nbytes for parameter in flux.parameters()),
+        ranks.world_size() if settings.shard else 1,
+    )
     size = whole // sharing
     if settings.offload:
         size -= sum(parameter.nbytes for _, block in named_blocks(flux) for parameter in block.parameters())
     if free is None or size <= free:
         return
     advice = []
-    if not settings.shard and whole // ranks.count() <= free:
-        advice.append(f"set shard = true: {ranks.count()} processes then share it")
+    if not settings.shard and whole // ranks.world_size() <= free:
+        advice.append(f"set shard = true: {ranks.world_size()} processes then share it")
     numbers = sum(parameter.numel() for parameter in flux.parameters()) // sharing
     fitting = [kind for kind, form in FORMATS.items() if numbers * form.bytes <= free]
     if fitting and settings.base_weights == "plain":

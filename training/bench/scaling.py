@@ -75,7 +75,7 @@ class NappingTrainer(StageTrainer):
     seconds: float
     """Of all naps of an iteration."""
 
-    def noise_and_weave(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
+    def noise_and_run_source(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
         pick, blocks = make_selector(bank, self.make_routing(batch.task), router_noise), bank.info.base.blocks()
         h = batch.source.flatten(1)[:, None, : bank.info.base.hidden_size].to(self.device).float()
         h.requires_grad_()  # or the first block would not nap on the way back
@@ -124,7 +124,7 @@ def bench_scaling(shapes: Shapes, seconds: float, batch: int, iterations: int, d
     # side by side, each by itself: they compete for the machine then as they do together
     alone = time_iterations(shapes, seconds, batch, iterations, device)
     with ranks.join(device) as rank_device:
-        together, processes = time_iterations(shapes, seconds, batch, iterations, rank_device), ranks.count()
+        together, processes = time_iterations(shapes, seconds, batch, iterations, rank_device), ranks.world_size()
     if not together:
         return {}
     return {
@@ -144,15 +144,15 @@ def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int,
     """Median seconds of an iteration and of a checkpoint, after an iteration that makes the optimizer's state."""
     host = IdleHost(shapes, device)
     trainer = make_trainer(
-        shapes, host, batch * ranks.count(), NappingTrainer, iterations=iterations + 1, save_every=iterations
+        shapes, host, batch * ranks.world_size(), NappingTrainer, iterations=iterations + 1, save_every=iterations
     )
     trainer.seconds = seconds
     with TemporaryDirectory() as name:
-        out = Path(ranks.from_first(name))
+        out = Path(ranks.broadcast_object(name))
         timer = CheckpointTimer()
         runner = BareRun(host, UNUSED, {}, UNUSED, out, listeners=[Log(out), timer])
         runner.run_trainer(trainer, runner.open_checkpoints(trainer.stage, 1, trainer.settings))
-        ranks.wait()
+        ranks.barrier()
         if ranks.rank() > 0:
             return {}
         seconds_each = [line["seconds"] for line in read_log(out / LOG_FILE)][1:]

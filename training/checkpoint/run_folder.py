@@ -75,7 +75,7 @@ class RunFolder:
             {"recipe": fingerprint(curriculum, seed, more), "base": to_plain(base)},
             self.stage_path(START),
         )
-        with ranks.first_alone():
+        with ranks.main_process_first():
             if (self.out / RUN).exists():
                 bank = self._open_start(identity, start, bank)
             elif ranks.rank() == 0:

@@ -52,14 +52,14 @@ def _cache(args: Namespace) -> str:
         first = ranks.rank() == 0
         writers = list(make_writers(curriculum, open_recipe_encoders(curriculum, device), args))
         try:
-            with ranks.first_alone():
+            with ranks.main_process_first():
                 if first:
                     begin(writers)
             for writer in writers:
                 fill(writer)
         except KeyboardInterrupt:
             raise RunStopped(AGAIN if first else "", signal.SIGINT) from None
-        ranks.wait()
+        ranks.barrier()
     return "\n".join(str(writer.folder) for writer in writers) if first else ""
 
 
@@ -89,7 +89,7 @@ def make_writers(curriculum: Curriculum, encoders: Encoders, args: Namespace) ->
         source, out = open_stage_source(curriculum, stage, name), args.out or find_cache(curriculum, name)
         if not out:
             raise ValueError(f"The table data.{name} names no cache, expected a folder: set it, or give --out FOLDER.")
-        yield CacheWriter(source, task, encoders, Path(out), settings, ranks.rank(), ranks.count())
+        yield CacheWriter(source, task, encoders, Path(out), settings, ranks.rank(), ranks.world_size())
 
 
 def begin(writers: Sequence[CacheWriter]) -> None:

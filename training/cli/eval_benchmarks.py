@@ -101,14 +101,14 @@ def _run(args: Namespace, device: str) -> str:
 
     record = dict(benchmark=name, data=args.data, side=side, seed=args.seed, **asdict(sampling))
     record |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY)
-    with ranks.first_alone():
+    with ranks.main_process_first():
         if ranks.rank() == 0:
             claim_answers(out, record)
     if not args.measure:
         generate_answers(
             open_generator(args, sampling, device), protocol, cases(), out, side, args.seed, print_progress
         )
-        ranks.wait()
+        ranks.barrier()
     if ranks.rank() > 0:
         return ""
     if next(read_answers(protocol, cases(), out), None) is None:

@@ -63,7 +63,7 @@ def _train(args: Namespace) -> str:
     with ranks.join(choose_device(args.device)) as device:
         check_device(device)
         is_first = ranks.rank() == 0
-        with ranks.first_alone():
+        with ranks.main_process_first():
             if is_first and not args.resume and not ranks.was_restarted():
                 check_unused(out)
         try:
@@ -94,7 +94,7 @@ def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Pa
     bank, curriculum = None if args.bank is None else Bank.open(args.bank), _curriculum_of(recipe)
     line, signals, report = ProgressLine(), StopSignals(), Report(out, curriculum, args.seed, _recipe_name(args))
     progress = line.count if ranks.rank() == 0 else lambda *_: None
-    with ranks.first_alone():
+    with ranks.main_process_first():
         inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], progress)
     place_base(inputs.host.flux, curriculum.settings, device)
     listeners = [*make_listeners(out, curriculum, line, report), signals]

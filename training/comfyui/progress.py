@@ -35,7 +35,7 @@ class RunProgress(Listener):
         self.previews, self.shown_at = 0, 0.0
 
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
-        self.losses.append(result.task)
+        self.losses.append(result.task_loss)
         done = self.starts[trainer.stage.name] + trainer.iteration
         self.bar.update_absolute(done, preview=self._make_preview(trainer))
         # every iteration: the host itself looks only when a bar has moved enough

@@ -93,7 +93,7 @@ class FeatureTrainer(StageTrainer):
 
     def summarize(self, norm: float) -> IterationResult:
         result = super().summarize(norm)
-        loss, count = ranks.total(self.feature_sums, self.device).tolist()
+        loss, count = ranks.sum_over_ranks(self.feature_sums, self.device).tolist()
         extra = {}
         if count:
             extra["features"] = loss / count
@@ -153,7 +153,7 @@ class FeatureTrainer(StageTrainer):
         h = embed_features(self._feature_tensors(), z)
         return FeatureStream(self.host, routes, h, noised.inputs, None if reads.all() else reads)
 
-    def extra_artifact(self) -> Features | None:
+    def export_features(self) -> Features | None:
         """What sampling with features needs."""
         way = self.stage.features
         if way not in FEATURE_STATES:
@@ -232,7 +232,7 @@ def make_trainer(context: StageContext, bank: Bank, encoders: Encoders, out: Pat
             f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
             f'of its data, or set features = "off".'
         )
-    with ranks.first_alone():
+    with ranks.main_process_first():
         features = load_features(context.host, dataset, encoders, context.settings.encoder, out / "features")
     return FeatureTrainer(context, bank, features)
 

@@ -21,7 +21,7 @@ def shard_blocks(flux: nn.Module, device: str) -> None:
     """Shard the blocks in place; what is no block stays whole."""
     # keys and values are views, and nobody writes into them
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    mesh = init_device_mesh(torch.device(device).type, (ranks.count(),))
+    mesh = init_device_mesh(torch.device(device).type, (ranks.world_size(),))
     for _, block in named_blocks(flux):
         # blocks have no root above them: the source's pass begins at a block, not at FLUX's forward
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
@@ -31,5 +31,5 @@ def shard_blocks(flux: nn.Module, device: str) -> None:
 
 def match_passes(passes: int, run: Callable[[], object], device: torch.device) -> None:
     """Call `run` until this process has made as many passes, with its own to come, as the one that makes most."""
-    for _ in range(ranks.largest(passes, device) - passes):
+    for _ in range(ranks.max_over_ranks(passes, device) - passes):
         run()

@@ -38,7 +38,7 @@ class GradientReducer:
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Take a loss's gradients; after the iteration's `last`, add up all processes'. Unused tensors have zeros."""
-        if not last or ranks.count() == 1:
+        if not last or ranks.world_size() == 1:
             loss.backward()
         else:
             self._backward(loss)
@@ -62,7 +62,7 @@ class GradientReducer:
         finally:
             self.is_summing = False
         if self.row is None:
-            self._lay_out(ranks.from_first(self.done))
+            self._lay_out(ranks.broadcast_object(self.done))
         self._send(len(self.pieces))
         for work in self.sent:
             work.wait()

@@ -17,17 +17,17 @@ PATIENCE = timedelta(days=7)
 """One rank may make a base for hours while the others wait; torchrun sees it if one is gone."""
 
 
-def count() -> int:
+def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    return dist.get_rank() if count() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def is_sharded(settings: Settings) -> bool:
     """Whether the processes share the base's blocks (fsdp.py)."""
-    return settings.shard and count() > 1
+    return settings.shard and world_size() > 1
 
 
 @contextmanager
@@ -50,25 +50,25 @@ def join(device: str) -> Generator[str]:
         dist.destroy_process_group()
 
 
-def wait() -> None:
+def barrier() -> None:
     """Wait until every rank is here."""
-    if count() > 1:
+    if world_size() > 1:
         dist.barrier()
 
 
 @contextmanager
-def first_alone() -> Generator[None]:
+def main_process_first() -> Generator[None]:
     """Let the first rank in alone, the others when it is out: they find what it has written."""
     if rank() > 0:
-        wait()
+        barrier()
     yield
     if rank() == 0:
-        wait()
+        barrier()
 
 
-def from_first(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """The first rank's value, for all: what a folder holds, which another node may see a moment later."""
-    if count() > 1:
+    if world_size() > 1:
         values = [value]
         dist.broadcast_object_list(values, 0)
         (value,) = values
@@ -82,22 +82,22 @@ def was_restarted() -> bool:
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
     """Copy the first rank's tensors to all, in place."""
-    if count() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
-def largest(value: int, device: torch.device | str) -> int:
+def max_over_ranks(value: int, device: torch.device | str) -> int:
     """The largest of every rank's values."""
     result = torch.tensor(value, device=device)
-    if count() > 1:
+    if world_size() > 1:
         dist.all_reduce(result, dist.ReduceOp.MAX)
     return int(result)
 
 
-def total(value: Tensor | Sequence[float] | float, device: torch.device | str) -> Tensor:
+def sum_over_ranks(value: Tensor | Sequence[float] | float, device: torch.device | str) -> Tensor:
     """The sum over all ranks, element by element; no gradient passes."""
     value = torch.as_tensor(value, dtype=torch.float32, device=device).detach().clone()
-    if count() > 1:
+    if world_size() > 1:
         dist.all_reduce(value)
     return value

@@ -40,7 +40,7 @@ def generate_answers(
     """Generates what is missing of this rank's share; a case's pictures follow from its id and the seed alone."""
     for number, case in enumerate(cases):
         missing = [path for path in list_paths(protocol, case, out) if not path.exists()]
-        if number % ranks.count() != ranks.rank() or not missing:
+        if number % ranks.world_size() != ranks.rank() or not missing:
             continue
         assert case.source is not None
         source = read_pixels(case.source)

@@ -193,7 +193,7 @@ class ConceptEvaluator(Listener):
         due = [way for way in due if str(at) not in self.report[way]]
         if not due:
             return
-        concept = trainer.result()
+        concept = trainer.export_concept()
         for way in due:
             self.report[way][str(at)] = self.experiment.evaluate(concept, way, self.seed)
         with atomic_write(self.path) as partial:

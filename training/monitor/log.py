@@ -40,12 +40,12 @@ class Log(Listener):
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
         self._write(
             trainer,
-            task=result.task,
-            veteran=result.veteran,
-            used=result.used,
+            task=result.task_loss,
+            veteran=result.veteran_loss,
+            used=result.usage_of_newest,
             usage=name_experts(trainer, result.usage),
             norm=result.norm,
-            missed=trainer.missed,
+            missed=trainer.skipped,
             seconds=round(time.monotonic() - self.since, 4),
             **result.extra,
         )
@@ -72,7 +72,7 @@ class Log(Listener):
 
 def name_experts(trainer: Trainer, usage: tuple[float, ...]) -> dict[str, float]:
     """Names the shares of a router's columns."""
-    return dict(zip(trainer.columns, usage, strict=True))
+    return dict(zip(trainer.expert_names, usage, strict=True))
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ class Samples(Listener):
         self.folder = out / SAMPLES_FOLDER
 
     def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
-        path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}-{trainer.iteration:09}.png"
+        path = self.folder / f"{trainer.stage_number + 1}-{trainer.stage.name}-{trainer.iteration:09}.png"
         with atomic_write(path) as partial:
             Image.fromarray(sheet).save(partial, format="PNG")
 

@@ -36,5 +36,5 @@ class StopSignals(Listener):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        for other in SIGNALS if ranks.count() == 1 else ():
+        for other in SIGNALS if ranks.world_size() == 1 else ():
             signal.signal(other, signal.SIG_DFL)

@@ -34,13 +34,13 @@ class TensorBoard(Listener):
                 logging.getLogger(__name__).info("TensorBoard is not installed: training goes on without its files.")
             self.missing = True
             return
-        path = self.folder / f"{trainer.number + 1}-{trainer.stage.name}"
+        path = self.folder / f"{trainer.stage_number + 1}-{trainer.stage.name}"
         # steps that a kill left beyond the checkpoint are dropped
         self.writer = SummaryWriter(str(path), purge_step=trainer.iteration + 1)
 
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
         rate = trainer.weights.optimizer.param_groups[0]["lr"]
-        values = {"task": result.task, "veteran": result.veteran, "gradient": result.norm, "rate": rate}
+        values = {"task": result.task_loss, "veteran": result.veteran_loss, "gradient": result.norm, "rate": rate}
         usage = {f"usage/{name}": share for name, share in name_experts(trainer, result.usage).items()}
         self._add_scalars(trainer, {f"train/{name}": value for name, value in values.items()} | usage)
 

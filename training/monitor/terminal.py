@@ -68,7 +68,7 @@ class Terminal(Listener):
         self.loss, self.weight = 0.0, 0.0
 
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
-        self.loss = MOMENTUM * self.loss + (1 - MOMENTUM) * result.task
+        self.loss = MOMENTUM * self.loss + (1 - MOMENTUM) * result.task_loss
         self.weight = MOMENTUM * self.weight + 1 - MOMENTUM
         self.line.show(self._format_progress(trainer, result), last=trainer.finished)
 
@@ -81,9 +81,9 @@ class Terminal(Listener):
             f"{format_duration(seconds * (stage.iterations - done))} left",
             f"loss {self.loss / self.weight:.4f}",
         ]
-        shares = [f"{name} {share:.0%}" for name, share in zip(trainer.columns, result.usage, strict=True)]
+        shares = [f"{name} {share:.0%}" for name, share in zip(trainer.expert_names, result.usage, strict=True)]
         parts += [f"usage {' '.join(shares)}"] if shares else []
-        return "  ".join(parts + [f"{trainer.missed} did not fit into memory"] * (trainer.missed > 0))
+        return "  ".join(parts + [f"{trainer.skipped} did not fit into memory"] * (trainer.skipped > 0))
 
     def on_validation(self, trainer: Trainer, results: Mapping[str, Validation]) -> None:
         losses = ", ".join(f"{task} {validation.loss:.4f}" for task, validation in results.items())

@@ -49,14 +49,14 @@ class SubjectRun(Run):
         subject = replace(self.recipe.subject, prompts=(), photos="", prior="")
         decides = [asdict(subject), *({name: read_all(self.datasets[name]).ids} for name in sorted(self.datasets))]
         self.folder.begin(self.recipe.curriculum, self.seed, base, None, decides)
-        if ranks.from_first(self.path.exists()):
+        if ranks.broadcast_object(self.path.exists()):
             return Concept.open(self.path)
         if self.is_stop_requested():
             raise RunStopped
         stage, settings = self.recipe.stage, self.recipe.curriculum.settings
         trainer, checkpoints = self.make_trainer(base), self.open_checkpoints(stage, 0, settings)
         self.run_trainer(trainer, checkpoints)
-        concept = trainer.result()
+        concept = trainer.export_concept()
         if ranks.rank() == 0:
             concept.save(self.path)  # before what it could be made of again
             checkpoints.clear()

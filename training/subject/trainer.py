@@ -63,15 +63,15 @@ class SubjectTrainer(Trainer):
         return apply_low_rank(self.host.flux, make_residuals(self.info, tensors))
 
     def compute_loss(self, batch: Batch) -> Tensor:
-        loss = self.training_errors(batch).sum() / self.stage.batch
+        loss = self.compute_training_errors(batch).sum() / self.stage.batch
         self.task_sum = self.task_sum + loss.detach()
         return loss
 
     def summarize(self, norm: float) -> IterationResult:
-        (task,) = ranks.total(self.task_sum[None], self.device).tolist()
+        (task,) = ranks.sum_over_ranks(self.task_sum[None], self.device).tolist()
         return IterationResult(self.iteration, task, 0.0, 0.0, (), norm)
 
-    def training_errors(self, batch: Batch) -> Tensor:
+    def compute_training_errors(self, batch: Batch) -> Tensor:
         return self._predict_errors(batch, self.trained)
 
     def measure_errors(self, batch: Batch) -> tuple[Tensor, dict[str, Route]]:
@@ -98,7 +98,7 @@ class SubjectTrainer(Trainer):
             context, _ = insert_vectors(context, None, photo_vectors)
         return context
 
-    def result(self) -> Concept:
+    def export_concept(self) -> Concept:
         """The concept as it would be left now."""
         tensors = {name: self.weights.exported[name].detach().cpu().clone() for name in list_shapes(self.info)}
         return Concept(replace(self.info, iterations=self.iteration), tensors)

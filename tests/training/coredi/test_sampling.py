@@ -26,7 +26,7 @@ def host():
 
 def a_case(host, way, up=0.2):
     trainer, lessons = tiny_feature_trainer(host, way, up=up), tiny_dataset("inpaint").samples
-    heads = [trainer.extra_artifact()]
+    heads = [trainer.export_features()]
     noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(2))
     told, untold = (EncodedPrompt(lessons.context[i : i + 2], lessons.pooled[i : i + 2]) for i in (0, 2))
     settings = SamplingSettings(TIMES, cfg=2.5, negative=untold)

@@ -28,7 +28,7 @@ def host():
 
 def one_batch(trainer):
     (batch,) = trainer.draw_batches()
-    return batch, trainer.noise_and_weave(batch, trainer.bank, trainer.make_router_noise(batch))
+    return batch, trainer.noise_and_run_source(batch, trainer.bank, trainer.make_router_noise(batch))
 
 
 def near(found, expected, tolerance=1e-4):
@@ -121,7 +121,7 @@ def test_neither_pieces_nor_checkpointing_change_a_gradient(host, way):
     whole, step = gradients(tiny_feature_trainer(host, way, batch=8))
     for changes in ({"micro": 3}, {"checkpointing": True}):
         found, other = gradients(tiny_feature_trainer(host, way, batch=8, **changes))
-        assert near(found, whole) and other.task == pytest.approx(step.task, rel=1e-5)
+        assert near(found, whole) and other.task_loss == pytest.approx(step.task_loss, rel=1e-5)
         assert other.extra == pytest.approx(step.extra, rel=1e-4)
     assert set(step.extra) == {"features", *(["rank"] if way == "coredi" else [])}
     assert all(tensor.any() for name, tensor in whole.items() if name.startswith("features."))

@@ -28,15 +28,15 @@ def told(live, seconds):
     terminal = Terminal(tiny_curriculum(10).stages, ProgressLine(screen, lambda: clock.now))
     trainer = SimpleNamespace(
         stage=tiny_curriculum(10).stages[1],
-        columns=("inpaint", "ground"),
+        expert_names=("inpaint", "ground"),
         iteration=0,
-        missed=0,
+        skipped=0,
     )
     terminal.on_stage_begin(trainer)
     for trainer.iteration in range(1, 11):
         clock.now += seconds
-        trainer.finished, trainer.missed = trainer.iteration == 10, trainer.iteration // 5
-        terminal.on_iteration(trainer, SimpleNamespace(task=float(trainer.iteration), usage=(0.25, 0.75)))
+        trainer.finished, trainer.skipped = trainer.iteration == 10, trainer.iteration // 5
+        terminal.on_iteration(trainer, SimpleNamespace(task_loss=float(trainer.iteration), usage=(0.25, 0.75)))
     terminal.on_stage_end(trainer.stage, None)
     return screen.text
 

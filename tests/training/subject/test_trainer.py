@@ -50,7 +50,7 @@ def test_loss_and_what_learns_are_those_of_the_formula(where, ico):
         found = flux((1 - t) * x0 + t * batch.noise, batch.times, text, batch.pooled)
         total += ((found - (batch.noise - x0)) ** 2).flatten(1).mean(1).sum().item() / 4
     grads, step = gradients(trainer)
-    assert step.task == pytest.approx(total, rel=1e-4)
+    assert step.task_loss == pytest.approx(total, rel=1e-4)
     assert {name for name in grads if not grads[name].abs().sum() > 0} == set(), "all that is trained learns"
     assert all(parameter.grad is None for parameter in trainer.host.flux.parameters())
     assert all(torch.equal(value, before[name]) for name, value in trainer.host.flux.state_dict().items())
@@ -64,7 +64,7 @@ def test_a_gradient_is_the_slope():
         sides = []
         for shift in (0.01, -0.02):
             tensor[where] += shift
-            sides.append(gradients(trainer)[1].task)
+            sides.append(gradients(trainer)[1].task_loss)
         tensor[where] += 0.01
         assert (sides[0] - sides[1]) / 0.02 == pytest.approx(grads[name].view(-1)[where].item(), rel=0.02)
 
@@ -284,7 +284,7 @@ def bare(tensors, metadata):
 
 @pytest.mark.parametrize("alpha", [0.1, 12.3])
 def test_any_alpha_is_found_again(alpha, tmp_path):
-    concept = trainer_of(recipe(alpha=alpha)).result()
+    concept = trainer_of(recipe(alpha=alpha)).export_concept()
     assert Concept.open(concept.save(tmp_path / "mine.safetensors")).info == concept.info
 
 
@@ -303,14 +303,14 @@ FILES = [
 @pytest.mark.parametrize("how, sentence", FILES, ids=[how.__name__ for how, _ in FILES])
 def test_bad_files_are_a_sentence(how, sentence, tmp_path):
     path = tmp_path / "mine.safetensors"
-    damaged(trainer_of(recipe()).result(), how, path)
+    damaged(trainer_of(recipe()).export_concept(), how, path)
     with pytest.raises(FileError, match=sentence) as said:
         Concept.open(path)
     assert str(said.value).startswith("mine.safetensors")
 
 
 def test_a_file_that_is_cut_off_is_a_sentence(tmp_path):
-    path = trainer_of(recipe()).result().save(tmp_path / "mine.safetensors")
+    path = trainer_of(recipe()).export_concept().save(tmp_path / "mine.safetensors")
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(FileError, match="not a whole safetensors file"):
         Concept.open(path)
