@@ -126,7 +126,9 @@ def pick_imported_expert(options: SourceOptions, kind: str, experts: Bank | None
     """With the imported expert for a kind of map, if the bank has one and the user named none."""
     if experts is None or options.expert:
         return options
-    names = [name for name, expert in experts.info.experts.items() if kind in name.lower() and expert.habits.side]
+    names = [
+        name for name, expert in experts.info.experts.items() if kind in name.lower() and expert.source_format.side
+    ]
     return replace(options, expert=names[0]) if len(names) == 1 else options
 
 

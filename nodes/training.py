@@ -85,9 +85,9 @@ class CoLoGenTrainStage(io.ComfyNode):
         settings = sample_at_end(Settings(**select_fields(Settings, knobs)), knobs["iterations"])
         stage = Stage(name=name, task=task, **select_fields(Stage, knobs))
         curriculum = extend_curriculum(experts, stage, settings)
-        place = NodeRun(run_folder(run), run_seed)
-        output = train_and_show(cls, model, data, curriculum, place, experts, only=name)
-        return io.NodeOutput(*output.result, read_features(place.out, curriculum), ui=output.ui)
+        node_run = NodeRun(run_folder(run), run_seed)
+        output = train_and_show(cls, model, data, curriculum, node_run, experts, only=name)
+        return io.NodeOutput(*output.result, read_features(node_run.out, curriculum), ui=output.ui)
 
 
 class CoLoGenTrainCurriculum(io.ComfyNode):

@@ -80,14 +80,14 @@ class Attachment:
     def check(self, host: Host) -> None:
         """Raises if the base has another shape, and warns once if its weights look like another training's."""
         base = Base.of(host.flux)
-        if refusal := self.bank.info.base.refusal(base):
-            raise ValueError(refusal)
+        if problem := self.bank.info.base.describe_incompatibility(base):
+            raise ValueError(problem)
         if not self._compared_weights:
             self._compared_weights = True
             if self.bank.info.base.probe:
                 base = base.with_probe(host.flux)
-            if doubt := self.bank.info.base.doubt(base):
-                logging.getLogger(__name__).warning(doubt)
+            if difference := self.bank.info.base.describe_difference(base):
+                logging.getLogger(__name__).warning(difference)
 
     def _prepare_group(self, host: Host, group: Sequence[Source], batch: ForwardBatch) -> Iterator[CachedSourceKV]:
         """Finds or makes the K/V of sources that see one another (one, as a rule) for every sample of the batch."""

@@ -27,7 +27,7 @@ class Base:
     name: str = ""
     """What a person calls it, such as "FLUX.1-dev"."""
     probe: tuple[float, ...] = ()
-    """Empty, or what `probe` gave when the bank was trained."""
+    """Empty, or what `compute_probe` gave when the bank was trained."""
     family: str = field(default=FLUX1.name, metadata=OMIT_DEFAULT)
     """A row of FAMILIES."""
 
@@ -54,7 +54,7 @@ class Base:
 
     def with_probe(self, flux: FluxModel, name: str = "") -> "Base":
         """The same with a name and the model's probe."""
-        return replace(self, name=name, probe=probe(flux))
+        return replace(self, name=name, probe=compute_probe(flux))
 
     def count(self, where: str = "all") -> int:
         """How many blocks "all", "double" or "single" stands for."""
@@ -68,7 +68,7 @@ class Base:
     def _counts(self) -> dict[str, int]:
         return {"double": self.double_blocks, "single": self.single_blocks}
 
-    def refusal(self, flux: "Base") -> str:
+    def describe_incompatibility(self, flux: "Base") -> str:
         """Why experts made for this base cannot run on `flux`, or "" if they can."""
         if flux.family != self.family:
             made_for, found = (FAMILIES[base.family].label for base in (self, flux))
@@ -82,7 +82,7 @@ class Base:
                 )
         return ""
 
-    def doubt(self, flux: "Base") -> str:
+    def describe_difference(self, flux: "Base") -> str:
         """Why experts made for this base may look weak on `flux`, or ""."""
         if self.in_channels != flux.in_channels or self.guidance != flux.guidance:
             return f"The bank was made for a FLUX of another kind ({self.name or 'unnamed'}): pictures may be weaker."
@@ -92,7 +92,7 @@ class Base:
 
 
 @torch.no_grad()
-def probe(flux: FluxModel) -> tuple[float, ...]:
+def compute_probe(flux: FluxModel) -> tuple[float, ...]:
     """The start of what the model makes of timestep 0.5: tells one training from another.
 
     Our choice instead of a hash of weights: a layer is called, so fp8, GGUF and offloaded copies of a model

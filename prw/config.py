@@ -38,7 +38,7 @@ class ExpertInfo:
     triggers: tuple[str, ...] = ()
     """Words that a prompt should hold."""
     habits: SourceFormat = field(default_factory=SourceFormat)
-    """How its source was given in training; the name is a bank file's."""
+    """The bank file's key of `source_format`: how its source was given in training."""
     scaled: bool = False
     """Each pair of matrices has a scale of its own beside it: fp8 keeps its digits that way."""
     shared: str = ""
@@ -57,8 +57,12 @@ class ExpertInfo:
             check_choice("blocks", where, ("all", "double", "single"))
             if target == "proj" and where != "double":
                 raise ValueError(
-                    f"proj bends {where} blocks, expected double: only they have a projection of their own"
+                    f"proj changes {where} blocks, expected double: only they have a projection of their own"
                 )
+
+    @property
+    def source_format(self) -> SourceFormat:
+        return self.habits
 
     def targets_in(self, block: str) -> list[str]:
         """Which projections of a block it changes."""
@@ -118,7 +122,7 @@ class BankInfo:
         ranks: dict[str, int] = {}
         for name, expert in self.experts.items():
             if not any(map(self.base.count, expert.targets.values())):
-                raise ValueError(f"expert {name} bends {dict(expert.targets)}, but the base has no such block")
+                raise ValueError(f"expert {name} changes {dict(expert.targets)}, but the base has no such block")
             if expert.shared and ranks.setdefault(expert.shared, expert.rank) != expert.rank:
                 raise ValueError(
                     f"expert {name} has rank {expert.rank}, expected {ranks[expert.shared]} as all that share down "

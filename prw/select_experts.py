@@ -1,4 +1,6 @@
-"""From a bank and a source's routing to the experts of each block."""
+"""Chooses a bank's experts for each block of a source's pass (paper, eq. 2 and 3), as the source's Routing asks for it.
+
+find_router says which router serves a task; make_selector runs it in every block (router.py: route)."""
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -32,7 +34,7 @@ class ExpertBank(Protocol):
     info: BankInfo
 
     def expert(self, name: str, block: str) -> Expert:
-        """What an expert adds in one block, by target."""
+        """An expert's low-rank matrices in one block, by projection."""
         ...
 
     def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
@@ -45,7 +47,10 @@ class ExpertBank(Protocol):
 
 
 def make_selector(bank: ExpertBank, routing: Routing, noise: BlockNoise | None = None) -> Selector:
-    """Returns what answers for every block which experts change it; `noise` in training only."""
+    """Makes the function (block, tokens) -> route and experts that a source pass calls in each block.
+
+    `noise` is the router's (eq. 2), in training only.
+    """
     stage, router = find_router(bank.info, routing)
     steering = Steering(
         lean=_make_lean(bank.info, router, routing.lean),
@@ -70,7 +75,7 @@ def make_selector(bank: ExpertBank, routing: Routing, noise: BlockNoise | None =
 def select_block_experts(
     bank: ExpertBank, names: Sequence[str], block: str, decision: Route, strength: float
 ) -> BlockExperts:
-    """A block's route with the experts that it takes; `names` by column."""
+    """Collects the experts that a block's route takes; `names` are theirs by column."""
     if strength == 0:
         return BlockExperts(decision, {})
     columns = [0] if len(names) == 1 else decision.expert.unique().tolist()
@@ -78,7 +83,7 @@ def select_block_experts(
 
 
 def compute_block_strengths(info: BankInfo, routing: Routing) -> dict[str, float]:
-    """The experts' strength in each block."""
+    """Computes the experts' strength in each block: the routing's, times its curve over the blocks."""
     blocks = info.base.blocks()
     if not routing.curve:
         return dict.fromkeys(blocks, routing.strength)
@@ -161,10 +166,11 @@ def find_source_format(info: BankInfo, routing: Routing) -> SourceFormat:
     alone = routing.expert or (router.experts[0] if stage is None else "")
     if not info.experts:
         return BASE_FORMAT
-    return info.experts[alone].habits if alone else SourceFormat()
+    return info.experts[alone].source_format if alone else SourceFormat()
 
 
 def _make_lean(info: BankInfo, router: RouterInfo, amount: float) -> Tensor | None:
+    """What a lean of -1 (concept) to 1 (localisation) adds to each expert's logit, by column; None if nothing."""
     if amount == 0:
         return None
     return torch.tensor([amount * LEANS.get(info.experts[name].role, 0.0) for name in router.experts])

@@ -30,7 +30,7 @@ def merge(banks: Iterable[Bank]) -> Bank:
     banks = list(banks)
     experts, routers, shared = {}, {}, {}
     for bank in banks:
-        if bank.info.base.refusal(banks[0].info.base):
+        if bank.info.base.describe_incompatibility(banks[0].info.base):
             raise BankError(
                 "These banks are for FLUX models of different shapes, expected one: merge banks for the same base."
             )
@@ -69,7 +69,7 @@ def _find_source_info(infos: list[BankInfo]) -> SourceInfo:
 
 
 def _uses_own_guidance(info: BankInfo) -> bool:
-    return bool(info.routers) or any(not expert.habits.guidance for expert in info.experts.values())
+    return bool(info.routers) or any(not expert.source_format.guidance for expert in info.experts.values())
 
 
 def split(bank: Bank, expert: str) -> Bank:

@@ -16,7 +16,7 @@ def describe_bank(bank: Bank, title: str) -> str:
         f"licence  {info.licence or 'not stated'}",
         "",
         *align_columns(
-            [["expert", "task", "role", "rank", "alpha", "bends", "type", "iterations"], *_expert_rows(bank)]
+            [["expert", "task", "role", "rank", "alpha", "changes", "type", "iterations"], *_expert_rows(bank)]
         ),
     ]
     if info.routers:
@@ -69,7 +69,7 @@ def _router_rows(bank: Bank) -> list[list[str]]:
 
 def _note_lines(name: str, expert: ExpertInfo) -> list[str]:
     """What a user of the expert should know, if anything."""
-    source_format, notes = expert.habits, []
+    source_format, notes = expert.source_format, []
     if source_format.side:
         notes.append(f"sources of {source_format.side} x {source_format.side}, {source_format.fit or 'any shape'}")
     if source_format.hole:

@@ -12,7 +12,7 @@ def apply_concept_lora(model, concept: Concept, strength: float):
     """A clone of MODEL with the concept's LoRA, by the host's own patches."""
     flux = model.get_model_object("diffusion_model")
     check_flux(flux)
-    if concept.info.base.refusal(Base.of(flux)):
+    if concept.info.base.describe_incompatibility(Base.of(flux)):
         raise ValueError(
             f"The MODEL is of another shape than the FLUX that the concept was trained on, expected "
             f"{concept.info.base.name or 'the same'}: load that one, or choose another concept."

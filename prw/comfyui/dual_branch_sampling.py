@@ -68,8 +68,8 @@ class DualBranch:
         patched.set_attachments(KEY, self)
         patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, self.add_auxiliary)
         patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, self.reserve_memory)
-        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, self.sample)
-        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self.predict)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, self.wrap_sampler_sample)
+        patched.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self.wrap_predict_noise)
         return patched
 
     def add_auxiliary(self, executor, *args, **kwargs):
@@ -92,7 +92,7 @@ class DualBranch:
         needed = noise_shape[0] * rows * columns * width * blocks
         return executor(model, enlarge_noise_shape(base, noise_shape, needed), *args, **kwargs)
 
-    def sample(  # the host's signature
+    def wrap_sampler_sample(  # the host's signature
         self, executor, guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs
     ):
         """SAMPLER_SAMPLE wrapper: a second batch beside the first, from noise of its own, thrown away at the end."""
@@ -108,7 +108,7 @@ class DualBranch:
         self.maps = run.maps
         return samples.chunk(2)[0]
 
-    def predict(self, executor, x, timestep, model_options, seed):
+    def wrap_predict_noise(self, executor, x, timestep, model_options, seed):
         """PREDICT_NOISE wrapper: the auxiliary branch, then the concept's; after the phase the concept's alone."""
         run: RunMaps | None = model_options["transformer_options"].get(KEY)
         if run is None:

@@ -76,7 +76,7 @@ class FeatureReader:
     def attach(self, model):
         """A clone of MODEL whose pictures read the features."""
         info, bank = self.features.info, self._check_model(model)
-        if info.base.refusal(Base.of(model.get_model_object("diffusion_model"))):
+        if info.base.describe_incompatibility(Base.of(model.get_model_object("diffusion_model"))):
             raise ValueError(
                 f"The MODEL is of another shape than the FLUX that learned the features, expected "
                 f"{shorten(info.base.name) or 'the same'}: load that one, or choose another file."
@@ -90,8 +90,8 @@ class FeatureReader:
         if self.weight == 0:
             return patched
         patched.set_attachments(self.key, self)
-        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, self.key, self.sample)
-        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, self.key, self.apply)
+        patched.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, self.key, self.wrap_sampler_sample)
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, self.key, self.wrap_apply_model)
         return patched
 
     def _check_model(self, model) -> ExpertBank:
@@ -107,17 +107,19 @@ class FeatureReader:
             )
         return attachment.bank
 
-    def sample(self, executor, guider, sigmas, extra_args, *args, **kwargs):
+    def wrap_sampler_sample(self, executor, guider, sigmas, extra_args, *args, **kwargs):
         """SAMPLER_SAMPLE wrapper: begins a run's features, and warns if nothing of them was ever seen."""
         run = FeatureRun.of(extra_args.get("seed") or 0, guider.conds)
         extra_args["model_options"]["transformer_options"][self.key] = run
         samples = executor(guider, sigmas, extra_args, *args, **kwargs)
         if run.states and not run.updated_at:
-            text = "Features of %s were never heard, so that no picture read any: leave out what compiles or replaces FLUX."
+            text = "No model call used the features of %s, so that no picture read any: leave out what compiles or replaces FLUX."
             logging.getLogger(__name__).warning(text, self.features.info.task)
         return samples
 
-    def apply(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
+    def wrap_apply_model(
+        self, executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds
+    ):
         """APPLY_MODEL wrapper: adds the features' tokens to the call, and updates them by what it computes."""
         options = dict(transformer_options or {})
         appended, run = options.get(OPTION), options.get(self.key)

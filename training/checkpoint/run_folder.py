@@ -69,8 +69,8 @@ class RunFolder:
 
         Refuses what belongs to another run; `more` is what else decides its result.
         """
-        if bank is not None and (refusal := bank.info.base.refusal(base)):
-            raise TrainingError(refusal)
+        if bank is not None and (problem := bank.info.base.describe_incompatibility(base)):
+            raise TrainingError(problem)
         identity, start = (
             {"recipe": fingerprint(curriculum, seed, more), "base": to_plain(base)},
             self.stage_path(START),
@@ -106,7 +106,11 @@ class RunFolder:
             record = json.loads((self.out / RUN).read_text(encoding="utf-8"))
             base, own = _read_base(record["base"]), _read_base(identity["base"])
             # the probe not to the last bit: a run may go on on another device
-            same = record["recipe"] == identity["recipe"] and not base.refusal(own) and not base.doubt(own)
+            same = (
+                record["recipe"] == identity["recipe"]
+                and not base.describe_incompatibility(own)
+                and not base.describe_difference(own)
+            )
         except (ValueError, KeyError, TypeError):
             same = False
         if not same:

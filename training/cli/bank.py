@@ -164,7 +164,7 @@ def _verify(args: Namespace) -> str:
     if args.base is not None:
         flux = load_flux(args.base)
         base = Base.of(flux).with_probe(flux)
-        if problem := bank.info.base.refusal(base) or bank.info.base.doubt(base):
+        if problem := bank.info.base.describe_incompatibility(base) or bank.info.base.describe_difference(base):
             raise FileError(problem)
     return (
         f"{args.file.name} is whole: {len(bank.tensors)} tensors{'' if args.base is None else ', made for this base'}"

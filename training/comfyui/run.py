@@ -28,7 +28,7 @@ DATA = "data.json"
 
 
 class NodeRun(NamedTuple):
-    """Where a node's run lives, and who listens to it."""
+    """A node's run: its folder, seed and listeners."""
 
     out: Path
     """A folder where the run can go on: what is done is read from there."""

@@ -61,8 +61,8 @@ PREFIX, PROJECTION = "features.", "projection/"
 class FeatureNoise(NamedTuple):
     """What is random about a batch's features."""
 
-    chance: Tensor
-    """(batch,), uniform in 0..1: whether a sample reads tokens, and which."""
+    uniform: Tensor
+    """(batch,), in 0..1: decides whether a sample reads tokens, and which."""
     noise: Tensor
     """(batch, tokens, channels)"""
 
@@ -125,8 +125,8 @@ class FeatureTrainer(StageTrainer):
         p = tensors.get("projection", self.projection.start)
         z = self.projection.project(self.features[list(batch.rows)].float().to(self.device), p)
         drawn = draw_feature_noise(batch, z)
-        reads = drawn.chance >= UNREAD[self.stage.features]
-        velocity, predicted, counts = FORWARDS[self.stage.features](self, noised, z, drawn, reads)
+        reads = drawn.uniform >= UNREAD[self.stage.features]
+        velocity, predicted, counts = FORWARD_BY_WAY[self.stage.features](self, noised, z, drawn, reads)
         losses = F.smooth_l1_loss(predicted, z.detach(), reduction="none").mean((1, 2)) * counts
         self.feature_sums += torch.stack((losses.detach().sum(), counts.sum()))
         loss = self.settings.feature_weight * losses.sum()
@@ -183,7 +183,7 @@ def run_auxiliary(
     trainer: FeatureTrainer, noised: NoisedBatch, z: Tensor, drawn: FeatureNoise, reads: Tensor
 ) -> Prediction:
     velocity, predicted = trainer.run_flux(noised)
-    return velocity, predicted, torch.ones_like(drawn.chance)
+    return velocity, predicted, torch.ones_like(drawn.uniform)
 
 
 def run_self_conditioned(
@@ -191,10 +191,10 @@ def run_self_conditioned(
 ) -> Prediction:
     with torch.no_grad():
         _, first = trainer.run_flux(noised)
-    is_true = drawn.chance >= 1 - TRUE_FEATURES
+    is_true = drawn.uniform >= 1 - TRUE_FEATURES
     stream = trainer.make_stream(noised, torch.where(is_true[:, None, None], z, first), reads)
     velocity, predicted = trainer.run_flux(noised, stream)
-    return velocity, predicted, torch.ones_like(drawn.chance)
+    return velocity, predicted, torch.ones_like(drawn.uniform)
 
 
 def run_coevolving(
@@ -206,20 +206,20 @@ def run_coevolving(
     return velocity, trainer.predict_features(stream.last_tokens), reads.float()
 
 
-FORWARDS: dict[str, Callable[..., Prediction]] = {
+FORWARD_BY_WAY: dict[str, Callable[..., Prediction]] = {
     "auxiliary": run_auxiliary,
     "self": run_self_conditioned,
     "coredi": run_coevolving,
 }
-"""By a stage's `features`."""
+"""By the way that features are learned: a stage's `features`, FeaturesInfo's `way`."""
 
 
 def draw_feature_noise(batch: Batch, z: Tensor) -> FeatureNoise:
     """Draw from the samples' own seeds, apart from what batch and router draw from them."""
     generators = [torch.Generator().manual_seed(seed + 2) for seed in batch.seeds]
-    chance = torch.stack([torch.rand((), generator=generator) for generator in generators])
+    uniform = torch.stack([torch.rand((), generator=generator) for generator in generators])
     noise = torch.stack([torch.randn(z.shape[1:], generator=generator) for generator in generators])
-    return FeatureNoise(chance.to(z.device), noise.to(z))
+    return FeatureNoise(uniform.to(z.device), noise.to(z))
 
 
 def make_trainer(context: StageContext, bank: Bank, encoders: Encoders, out: Path) -> StageTrainer:

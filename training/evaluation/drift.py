@@ -64,7 +64,7 @@ def attach_bank(generator: ImageGenerator) -> Patches:
 def apply_subject(generator: ImageGenerator, path: Path) -> Patches:
     """Adds a subject's low-rank weights to the generator's FLUX meanwhile; yields no patches."""
     concept, device = Concept.open(path), generator.host.device
-    if concept.info.base.refusal(Base.of(generator.host.flux)):
+    if concept.info.base.describe_incompatibility(Base.of(generator.host.flux)):
         raise ValueError(
             f"{path.name} was trained on a FLUX of another shape ({concept.info.base.name or 'unnamed'}), expected this "
             f"one's: give that FLUX by --flux."

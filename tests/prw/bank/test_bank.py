@@ -192,7 +192,7 @@ BROKEN = {
     "no targets": (lambda p: rewrite(p, change(experts={"a": {"targets": {}}})), "an expert has no targets, expected"),
     "no such blocks": (
         lambda p: rewrite(p, change(base={"single_blocks": 0}, experts={"a": {"targets": {"k": "single"}}})),
-        "expert a bends .*, but the base has no such block",
+        "expert a changes .*, but the base has no such block",
     ),
     "two ranks in a group": (
         lambda p: rewrite(p, change(experts={"a": {"rank": 4, "shared": "g"}, "b": {"rank": 8, "shared": "g"}})),

@@ -21,7 +21,7 @@ def test_it_is_small_and_whole():
     flux, bank = load_flux(SHIPPED / FLUX), Bank.open(SHIPPED / BANK)
     assert sum(parameter.numel() for parameter in flux.parameters()) <= 13e6
     assert flux.params.hidden_size // flux.params.num_heads == 128
-    assert not bank.info.base.refusal(Base.of(flux)) and not bank.info.base.doubt(
+    assert not bank.info.base.describe_incompatibility(Base.of(flux)) and not bank.info.base.describe_difference(
         Base.of(flux).with_probe(flux.float())
     )
     assert list(bank.info.experts) == list(bank.info.routers) == ["inpaint", "ground", "control", "subject", "edit"]

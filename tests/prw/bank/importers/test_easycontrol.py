@@ -91,7 +91,7 @@ def test_imported_stands_beside_routed(flux, tmp_path):
 def test_import_saved_as_a_bank_is_the_import(flux, tmp_path):
     bank = bank_of(tmp_path, "hedsketch")
     saved = Bank.open(bank.save(tmp_path / "bank.safetensors"))
-    assert saved.info == bank.info and saved.info.experts["hedsketch"].habits.position == "corner"
+    assert saved.info == bank.info and saved.info.experts["hedsketch"].source_format.position == "corner"
     assert all(torch.equal(saved.tensors[name], bank.tensors[name]) for name in bank.tensors)
 
 
@@ -115,7 +115,7 @@ def test_other_spellings_of_the_same_file(flux, tmp_path, renamed):
 )
 def test_a_whole_word_of_the_name_says_what_a_file_is_for(tmp_path, name, kind):
     (expert,) = bank_of(tmp_path, name).info.experts.values()
-    assert (expert.task, expert.habits) == (KINDS[kind].task, KINDS[kind].source_format)
+    assert (expert.task, expert.source_format) == (KINDS[kind].task, KINDS[kind].source_format)
 
 
 @pytest.mark.parametrize("name", ["purpose", "segmented", "inpainting_or_subject"])
