@@ -1,6 +1,6 @@
 """Training: experts one after another on a frozen FLUX, in a terminal (cli/) or in ComfyUI (comfyui/).
 
-    U_t        = share of blocks that choose the newest expert   eq. 8   objective.py: usage
+    U_t        = share of blocks that choose the newest expert   eq. 8   objective.py: compute_usage
     L_veteran  = alpha |U_t - rho|                               eq. 9   objective.py: veteran_loss
     L_total    = L_task + L_veteran                              eq. 10  trainer.py: StageTrainer.compute_loss
 

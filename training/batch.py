@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class NoisedBatch(NamedTuple):
-    """A batch on its device, noised, its source woven: what a forward needs, and what its answer is compared with."""
+    """A batch on its device with noise added and its source run through FLUX: a forward's inputs and its targets."""
 
     target: Tensor
     noise: Tensor
@@ -42,27 +42,28 @@ class NoisedBatch(NamedTuple):
     source: SourceContext
 
 
-class Corruption(NamedTuple):
-    """What is drawn for a sample, apart from its noise."""
+class BatchSettings(NamedTuple):
+    """How prompts are dropped and timesteps are drawn, the same for every sample."""
 
     empty: EncodedPrompt
+    """Stands in for a dropped prompt."""
     text_drop: float
     """Share of samples whose prompt becomes the empty one."""
     shift: float = 1.0
-    opened: float = 1.0
+    noisiest_share: float = 1.0
     """See draw_times."""
 
 
-def make_batch(dataset: EncodedDataset, indices: Sequence[SampleIndex], corruption: Corruption) -> Batch:
+def make_batch(dataset: EncodedDataset, indices: Sequence[SampleIndex], settings: BatchSettings) -> Batch:
     """Read the samples and draw their timesteps and noise from their seeds."""
     samples = dataset.rows([sample.index for sample in indices])
     context, pooled = samples.context, samples.pooled
-    empty, empty_pooled = corruption.empty
+    empty, empty_pooled = settings.empty
     times, noise = torch.empty(len(indices)), torch.empty_like(samples.target, dtype=torch.float32)
     for j, sample in enumerate(indices):
         generator = torch.Generator().manual_seed(sample.seed)
-        times[j] = draw_times(1, generator, shift=corruption.shift, opened=corruption.opened)[0]
-        is_dropped = torch.rand((), generator=generator) < corruption.text_drop
+        times[j] = draw_times(1, generator, shift=settings.shift, noisiest_share=settings.noisiest_share)[0]
+        is_dropped = torch.rand((), generator=generator) < settings.text_drop
         noise[j] = torch.randn(noise.shape[1:], generator=generator)
         if is_dropped:
             context[j] = pad_context(empty, context.shape[1])[0, : context.shape[1]]

@@ -13,7 +13,7 @@ from ..prw.router import Route
 from .batch import Batch
 from .distributed import ranks
 from .distributed.fsdp import match_passes
-from .objective import count_usage, usage
+from .objective import compute_usage, count_usage
 
 Routes = Mapping[str, Route]
 
@@ -37,7 +37,7 @@ class BatchUsage:
         if batch.task != self.task:
             return torch.zeros_like(self.used)
         share = len(batch.ids) / self.samples
-        used = usage(routes.values(), self.experts - 1) * share
+        used = compute_usage(routes.values(), self.experts - 1) * share
         self.used = self.used + used.detach()
         self.shares = self.shares + count_usage(routes.values(), self.experts) * share
         return used
@@ -54,5 +54,5 @@ class BatchUsage:
             match_passes(len(own), lambda: find_routes(batches[0]), self.device)
         used = torch.zeros_like(self.used)
         for batch in own:
-            used = used + usage(find_routes(batch).values(), self.experts - 1) * (len(batch.ids) / self.samples)
+            used = used + compute_usage(find_routes(batch).values(), self.experts - 1) * (len(batch.ids) / self.samples)
         self.counted = ranks.sum_over_ranks(used, self.device)

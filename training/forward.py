@@ -1,6 +1,6 @@
 """FLUX with a source, as training and our own sampling see it: the paper's weaving with gradients and router noise.
 
-weave runs the source through FLUX's blocks (paper, eq. 4 to 7), predict_velocity lets the noisy latents read it.
+run_source runs the source through FLUX's blocks (paper, eq. 4 to 7), predict_velocity lets the noisy latents read it.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class LiveSourceKV(SourceKV):
         return self.kv[block]
 
 
-def weave(
+def run_source(
     host: Host,
     bank: Bank,
     routing: Routing,

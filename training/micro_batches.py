@@ -9,7 +9,7 @@ from .distributed import ranks
 from .recipes.curriculum import Stage
 
 
-def split_samples(
+def split_into_micro_batches(
     samples: Sequence[SampleIndex], datasets: Mapping[str, EncodedDataset], size: int
 ) -> list[list[SampleIndex]]:
     """Group samples by task and bucket, in groups of at most `size`."""

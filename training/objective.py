@@ -18,16 +18,16 @@ ROUNDING = 1e-6
 
 
 def draw_times(
-    count: int, generator: torch.Generator | None = None, device="cpu", shift: float = 1.0, opened: float = 1.0
+    count: int, generator: torch.Generator | None = None, device="cpu", shift: float = 1.0, noisiest_share: float = 1.0
 ) -> Tensor:
     """Draw timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal.
 
-    A shift above 1 moves them towards noise, where it is decided what goes where: s t / (1 + (s - 1) t). Only the noisiest
-    share `opened` of that distribution is drawn from (timestep_curriculum.py).
+    A shift above 1 moves them towards noise, where it is decided what goes where: s t / (1 + (s - 1) t). Only the
+    `noisiest_share` of that distribution is drawn from (timestep_schedule.py).
     """
     normal = torch.randn(count, generator=generator, device=device)
-    if opened < 1:
-        normal = -torch.special.ndtri(opened * torch.special.ndtr(-normal.double())).float()
+    if noisiest_share < 1:
+        normal = -torch.special.ndtri(noisiest_share * torch.special.ndtr(-normal.double())).float()
     times = normal.sigmoid()
     return times if shift == 1 else shift * times / (1 + (shift - 1) * times)
 
@@ -43,7 +43,7 @@ def task_loss(velocity: Tensor, picture: Tensor, noise: Tensor) -> Tensor:
     return F.mse_loss(velocity.float(), noise.float() - picture.float(), reduction="none").flatten(1).mean(1)
 
 
-def usage(routes: Iterable[Route], newest: int) -> Tensor:
+def compute_usage(routes: Iterable[Route], newest: int) -> Tensor:
     """U_t of eq. 8: the newest expert's share of the blocks, averaged over the batch (and tokens).
 
     The indicator has no gradient, so it is straight-through: its value counts what was chosen, its
@@ -57,9 +57,15 @@ def usage(routes: Iterable[Route], newest: int) -> Tensor:
     return torch.stack(shares).mean()
 
 
-def veteran_loss(used: Tensor | float, rho: float, alpha: float) -> Tensor | float:
-    """L_veteran of eq. 9, which holds U_t at rho."""
-    return alpha * abs(used - rho)
+def veteran_loss(usage: Tensor, rho: float, alpha: float, batch_usage: Tensor | None = None) -> Tensor:
+    """L_veteran of eq. 9, alpha |U_t - rho|, which holds U_t at rho; its gradient flows through `usage`.
+
+    Where `usage` is a micro-batch's part of U_t, `batch_usage` is the whole: the value is that of the whole batch, the
+    gradient the part's, alpha sign(U_t - rho); gradients of all parts add up to that of eq. 9.
+    """
+    gap = (usage if batch_usage is None else batch_usage).detach() - rho
+    slope = alpha * sign_of_gap(gap) * usage
+    return alpha * gap.abs() + (slope - slope.detach())
 
 
 def sign_of_gap(gap: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from ..prw.flux.inputs import FluxInputs
 from ..prw.source import Routing
 from ..prw.source_pass import Host
 from .data.encoded.dataset import EncodedDataset
-from .forward import weave
+from .forward import run_source
 from .validate import make_val_batch, split_batch
 
 
@@ -22,7 +22,7 @@ def count_choices(host: Host, bank: Bank, dataset: EncodedDataset, router: str, 
     for batch in split_batch(make_val_batch(dataset), micro):
         target, source, pooled = (part.to(device) for part in (batch.target, batch.source, batch.pooled))
         x, times = host.scale_latent(target).float(), torch.zeros(len(target), device=device)
-        for block, route in weave(
+        for block, route in run_source(
             host, bank, routing, source, FluxInputs(x, times, batch.context, pooled)
         ).routes.items():
             chosen.setdefault(block, []).append(route.expert.flatten().cpu())

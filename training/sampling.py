@@ -11,7 +11,7 @@ from ..prw.flux.inputs import EncodedPrompt, FluxInputs
 from ..prw.flux.sampling import sample_euler
 from ..prw.source import Routing
 from ..prw.source_pass import Host
-from .forward import SourceContext, predict_velocity, weave
+from .forward import SourceContext, predict_velocity, run_source
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def sample_latents(
     """Sample latents (as the VAE gives them) that read a source's latents, from noise."""
     start = torch.zeros(len(noise), device=noise.device)
     prompts = [prompt] if settings.negative is None else [prompt, settings.negative]
-    contexts = [weave(host, bank, routing, source, FluxInputs(noise, start, *each)) for each in prompts]
+    contexts = [run_source(host, bank, routing, source, FluxInputs(noise, start, *each)) for each in prompts]
     return sample_with_contexts(host, contexts, noise, prompt, settings)
 
 

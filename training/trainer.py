@@ -1,9 +1,9 @@
 """The training loop: what an iteration does, and the loss that it minimises.
 
     x_t = (1 - t) x_0 + t e                          add_noise
-    v = FLUX(x_t, source)                            weave (eq. 2 to 7), predict_velocity
+    v = FLUX(x_t, source)                            run_source (eq. 2 to 7), predict_velocity
     L_task = |v - (e - x_0)|^2                       task_loss
-    L_veteran = alpha |U_t - rho|                    eq. 8 and 9: usage, veteran_loss
+    L_veteran = alpha |U_t - rho|                    eq. 8 and 9: compute_usage, veteran_loss
     L_total = L_task + L_veteran                     eq. 10
 
 Everything random follows from the seed and the iteration, so that neither a resume nor the number of ranks changes a
@@ -27,18 +27,18 @@ from ..prw.router import Route
 from ..prw.select_experts import BlockNoise
 from ..prw.source import Routing
 from .add_expert import list_trained
-from .batch import Batch, Corruption, NoisedBatch, make_batch
+from .batch import Batch, BatchSettings, NoisedBatch, make_batch
 from .batch_usage import BatchUsage
 from .data.batch_sampler import sample_indices
 from .distributed import ranks
 from .distributed.fsdp import match_passes
 from .errors import MAX_SKIPPED, NonFiniteLoss, OutOfMemory
-from .forward import RouterNoise, predict_velocity, weave
-from .micro_batches import check_batch_size, split_samples
-from .objective import add_noise, sign_of_gap, task_loss, veteran_loss
+from .forward import RouterNoise, predict_velocity, run_source
+from .micro_batches import check_batch_size, split_into_micro_batches
+from .objective import add_noise, task_loss, veteran_loss
 from .optimizers import ParamGroup
 from .stage_context import IterationResult, StageContext
-from .timestep_curriculum import TimestepCurriculum
+from .timestep_schedule import TimestepSchedule
 from .trained_weights import TrainedWeights
 
 
@@ -59,7 +59,7 @@ class Trainer(ABC):
         self.device = context.host.device
         self.weights = TrainedWeights(groups, settings, self.device)
         self.trained = self.weights.trained
-        self.timestep_curriculum = TimestepCurriculum(settings.time_phases, settings.patience)
+        self.timestep_schedule = TimestepSchedule(settings.time_phases, settings.patience)
         self.iteration, self.skipped, self.skipped_in_a_row = 0, 0, 0
 
     @property
@@ -78,7 +78,7 @@ class Trainer(ABC):
             norm = self._clip_gradients()
             self.weights.step(self.iteration, self.stage.iterations)
             result = self.summarize(norm)
-            self.timestep_curriculum.update(result.task_loss)
+            self.timestep_schedule.update(result.task_loss)
         self.iteration += 1
         return result
 
@@ -126,10 +126,10 @@ class Trainer(ABC):
         buckets = self.datasets[self.stage.task].buckets
         samples = sample_indices(self.seed, self.stage_number, self.iteration, self.stage, counts, buckets)
         share = samples if all_ranks else samples[ranks.rank() :: ranks.world_size()]
-        opened = self.timestep_curriculum.open_share(self.iteration / self.stage.iterations)
-        corruption = Corruption(self.empty_prompt, self.settings.text_drop, self.settings.time_shift, opened)
-        parts = split_samples(share, self.datasets, self.settings.micro or self.stage.batch)
-        return [make_batch(self.datasets[part[0].task], part, corruption) for part in parts]
+        noisiest_share = self.timestep_schedule.compute_open_share(self.iteration / self.stage.iterations)
+        settings = BatchSettings(self.empty_prompt, self.settings.text_drop, self.settings.time_shift, noisiest_share)
+        parts = split_into_micro_batches(share, self.datasets, self.settings.micro or self.stage.batch)
+        return [make_batch(self.datasets[part[0].task], part, settings) for part in parts]
 
     def _clip_gradients(self) -> float:
         norm = self.weights.clip()
@@ -153,15 +153,15 @@ class Trainer(ABC):
         """What a checkpoint holds: tensors, and what JSON can hold."""
         tensors, optimizer = self.weights.state()
         state = {"iteration": self.iteration, "missed": self.skipped, "optimizer": optimizer, "seed": self.seed}
-        paced = {"pacing": self.timestep_curriculum.state()} if self.timestep_curriculum.phases > 1 else {}
+        paced = {"pacing": self.timestep_schedule.state()} if self.timestep_schedule.phases > 1 else {}
         return tensors, {**state, **paced}
 
     def load(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.weights.load(tensors, state["optimizer"])
         self.iteration, self.skipped, self.seed = state["iteration"], state["missed"], state["seed"]
-        if self.timestep_curriculum.phases > 1:
-            self.timestep_curriculum.load(state["pacing"])
+        if self.timestep_schedule.phases > 1:
+            self.timestep_schedule.load(state["pacing"])
 
 
 class StageTrainer(Trainer):
@@ -189,8 +189,7 @@ class StageTrainer(Trainer):
         velocity, extra_loss = self.predict(batch, noised)
         task = task_loss(velocity, noised.target, noised.noise).sum() / self.stage.batch
         used = self.usage.measure(batch, noised.source.routes)  # its part of U_t, eq. 8
-        gap = self.usage.total(used) - self.stage.rho
-        veteran = self.stage.veteran * sign_of_gap(gap) * used  # has the gradient of eq. 9
+        veteran = veteran_loss(used, self.stage.rho, self.stage.veteran, self.usage.total(used))  # eq. 9
         self.task_sum = self.task_sum + task.detach()
         return task + veteran + extra_loss
 
@@ -202,8 +201,8 @@ class StageTrainer(Trainer):
         guidance = torch.full_like(times, self.settings.guidance)
         inputs = FluxInputs(add_noise(target, noise, times), times, context, pooled, guidance)
         routing, options = self.make_routing(batch.task), self.checkpointing_options
-        woven = weave(self.host, bank, routing, source, inputs, router_noise, options)
-        return NoisedBatch(target, noise, inputs, woven)
+        source_context = run_source(self.host, bank, routing, source, inputs, router_noise, options)
+        return NoisedBatch(target, noise, inputs, source_context)
 
     def predict(self, batch: Batch, noised: NoisedBatch) -> tuple[Tensor, Tensor | float]:
         """FLUX's velocity, and a loss beside eq. 10."""
@@ -231,7 +230,8 @@ class StageTrainer(Trainer):
     def summarize(self, norm: float) -> IterationResult:
         sums = torch.cat((self.task_sum[None], self.usage.used[None], self.usage.shares))
         task, used, *shares = ranks.sum_over_ranks(sums, self.device).tolist()
-        veteran = float(veteran_loss(used, self.stage.rho, self.stage.veteran)) if sum(shares) else 0.0
+        total = torch.tensor(used, dtype=torch.float64)
+        veteran = float(veteran_loss(total, self.stage.rho, self.stage.veteran)) if sum(shares) else 0.0
         return IterationResult(self.iteration, task, veteran, used, tuple(shares), norm)
 
     def make_routing(self, task: str) -> Routing:

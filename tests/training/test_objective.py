@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cologen.prw.router import route
-from cologen.training.objective import add_noise, count_usage, draw_times, task_loss, usage, veteran_loss
+from cologen.training.objective import add_noise, compute_usage, count_usage, draw_times, task_loss, veteran_loss
 
 B, L, D, N, BLOCKS = 3, 5, 8, 4, 6
 
@@ -20,14 +20,14 @@ def test_usage_counts_what_was_chosen(per):
     _, routes = given(per=per)
     choices = [int(e) for r in routes for e in r.expert.flatten()]
     for newest in range(N):
-        assert float(usage(routes, newest)) == pytest.approx(choices.count(newest) / len(choices))
+        assert float(compute_usage(routes, newest)) == pytest.approx(choices.count(newest) / len(choices))
     found = count_usage(routes, N)
     assert found.tolist() == pytest.approx([choices.count(e) / len(choices) for e in range(N)])
 
 
 def test_usage_has_the_gradient_of_the_soft_share():
     weights, routes = given()
-    used = usage(routes, N - 1)
+    used = compute_usage(routes, N - 1)
     found = torch.autograd.grad(used, weights)
     weights, routes = given()
     soft = sum(r.probs[b, N - 1] for r in routes for b in range(B)) / (B * BLOCKS)
@@ -40,7 +40,7 @@ def test_usage_has_the_gradient_of_the_soft_share():
 def test_the_veteran_loss_pulls_usage_towards_rho(rho, sign):
     weights, routes = given()
     newest = 1
-    used = usage(routes, newest)
+    used = compute_usage(routes, newest)
     assert 0 < used < 1
     loss = veteran_loss(used, rho, 0.5)
     assert float(loss) == pytest.approx(0.5 * abs(float(used) - rho))
@@ -53,12 +53,12 @@ def test_the_veteran_loss_pulls_usage_towards_rho(rho, sign):
     g = torch.Generator().manual_seed(0)
     h = torch.randn(BLOCKS, B, L, D, generator=g)
     after = [route(h[i], weights[i]) for i in range(BLOCKS)]
-    assert sign * float(usage(after, newest)) < sign * float(usage(before, newest))
+    assert sign * float(compute_usage(after, newest)) < sign * float(compute_usage(before, newest))
 
 
 def test_a_first_stage_with_rho_one_and_one_expert_costs_nothing():
     routes = [route(torch.randn(2, L, D), torch.randn(D, 1)) for _ in range(BLOCKS)]
-    assert float(veteran_loss(usage(routes, 0), 1.0, 0.5)) == 0
+    assert float(veteran_loss(compute_usage(routes, 0), 1.0, 0.5)) == 0
 
 
 def test_the_path_runs_from_picture_to_noise_with_the_velocity_that_is_learned():

@@ -14,7 +14,7 @@ from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.data.batch_sampler import sample_indices
 from cologen.training.distributed import ranks
 from cologen.training.errors import NonFiniteLoss
-from cologen.training.objective import sign_of_gap, usage
+from cologen.training.objective import compute_usage, sign_of_gap
 from cologen.training.validate import TIMES, sample_task, validate
 from naive import Naive
 from tiny_run import REAL_HEADS, SMALL, TASKS, gradients, tiny_curriculum, tiny_host, tiny_run, tiny_trainer
@@ -150,7 +150,7 @@ def test_pieces_are_pushed_as_the_whole_batchs_usage_with_noise_says(host):
     noisy = gradients(trainer)[1].usage_of_newest
     with torch.no_grad():
         still = float(
-            usage(
+            compute_usage(
                 trainer.noise_and_run_source(whole_batch(trainer), trainer.bank).source.routes.values(), trainer.newest
             )
         )

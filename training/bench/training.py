@@ -25,7 +25,7 @@ from ..add_expert import add_expert, make_empty_bank
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.samples import EncodedSamples
 from ..forward import EMBEDDED_CHECKPOINTING
-from ..objective import add_noise, count_usage, task_loss, usage
+from ..objective import add_noise, compute_usage, count_usage, task_loss
 from ..recipes.curriculum import Settings, Stage
 from ..stage_context import StageContext
 from ..trainer import StageTrainer
@@ -130,7 +130,7 @@ def make_usage_step(trainer: StageTrainer) -> Callable[[], object]:
     routes = [route._replace(probs=route.probs.detach().requires_grad_(True)) for route in routes]
 
     def run() -> Tensor:
-        usage(routes, trainer.newest).backward()
+        compute_usage(routes, trainer.newest).backward()
         return count_usage(routes, trainer.newest + 1)
 
     return run

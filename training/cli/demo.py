@@ -14,7 +14,7 @@ from ...prw.embedded_host import EmbeddedHost
 from ...prw.tasks import TASKS
 from ..toy.evaluate import answer_questions
 from ..toy.score import SCORERS
-from ..toy.store import BANK, SHIPPED, open_set
+from ..toy.store import BANK, SHIPPED, open_toy_models
 from ..toy.tasks import QUESTION_MAKERS, Question, make_questions
 
 EACH = 4
@@ -52,7 +52,7 @@ def run_demo(out: Path, comfy: bool = False) -> Path:
 
 def answer_embedded(questions: Sequence[Question]) -> list[np.ndarray]:
     """Answers questions on the embedded FLUX, one picture each."""
-    toy, bank = open_set(), Bank.open(SHIPPED / BANK)
+    toy, bank = open_toy_models(), Bank.open(SHIPPED / BANK)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
     tasks = {task: [question for question in questions if question.example.task == task] for task in QUESTION_MAKERS}
     return [picture for part in tasks.values() for picture in answer_questions(host, toy.encoders, bank, part, SEED)]

@@ -24,13 +24,13 @@ def add_commands(commands: _SubParsersAction) -> None:
 
 def _evaluate_toy(args: Namespace) -> str:
     from ..toy.evaluate import ToyEvaluation, evaluate
-    from ..toy.store import BANK, SHIPPED, open_set
+    from ..toy.store import BANK, SHIPPED, open_toy_models
     from ..toy.tasks import QUESTION_MAKERS
 
     tasks = args.tasks or list(QUESTION_MAKERS)
     if unknown := [task for task in tasks if task not in QUESTION_MAKERS]:
         raise ValueError(f"There is no toy task {unknown[0]!r}, expected some of {', '.join(QUESTION_MAKERS)}.")
-    toy = open_set(args.base or SHIPPED)
+    toy = open_toy_models(args.base or SHIPPED)
     bank = Bank.open(args.bank or SHIPPED / BANK)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
     evaluation = ToyEvaluation(args.n, args.seed, tasks, args.router)

@@ -136,7 +136,7 @@ def open_weight(module: nn.Module, like: Tensor) -> Generator[Tensor]:
 
 
 def make_checkpointing_options(flux: nn.Module) -> dict[str, Any]:
-    """Transformer options that have every block computed twice instead of remembered (forward.py: weave)."""
+    """Transformer options that have every block computed twice instead of remembered (forward.py: run_source)."""
     table = {}
     for name, block in named_blocks(flux):
         kind, index = name.split("_blocks.")

@@ -18,7 +18,7 @@ from ...prw.flux.sampling import sample_euler
 from ...prw.positions import token_grid
 from ...prw.source import Routing
 from ...prw.source_pass import Host
-from ..forward import SourceContext, predict_velocity, weave
+from ..forward import SourceContext, predict_velocity, run_source
 from ..sampling import SamplingSettings
 
 
@@ -51,7 +51,7 @@ class FeatureSampler:
         state = FEATURE_STATES[features.info.way](features.tensors, drawn)
         negative = settings.negative
         prompts = [prompt] if negative is None else [prompt, negative]
-        contexts = [weave(host, bank, routing, source, FluxInputs(noise, start, *each)) for each in prompts]
+        contexts = [run_source(host, bank, routing, source, FluxInputs(noise, start, *each)) for each in prompts]
 
         def predict(context: SourceContext, x: Tensor, t: Tensor, prompt: EncodedPrompt) -> Tensor:
             inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))

@@ -24,7 +24,7 @@ from ..find_host import require_host
 from ..forward import skip_source
 from ..sampling import SamplingSettings, sample_latents, sample_with_contexts
 from ..toy.evaluate import CFG, STEPS
-from ..toy.store import BANK, SHIPPED, open_set
+from ..toy.store import BANK, SHIPPED, open_toy_models
 
 GenerateImage = Callable[[str, np.ndarray, str, tuple[int, int], int], np.ndarray]
 """Makes a picture of a task, a source, a prompt, a size (height, width) and a seed."""
@@ -94,7 +94,7 @@ class ImageGenerator:
 
 def open_toy_generator(bank: Path | None, settings: GenerationSettings, device: str) -> ImageGenerator:
     """Opens the built-in toy set, with its own bank if none is given."""
-    toy = open_set(SHIPPED, device)
+    toy = open_toy_models(SHIPPED, device)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
     return ImageGenerator(host, toy.encoders, Bank.open(bank or SHIPPED / BANK), settings)
 

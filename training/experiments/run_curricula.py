@@ -17,7 +17,7 @@ from ...prw.source import Routing
 from ..checkpoint.run_folder import RunFolder, fingerprint, format_label
 from ..coredi.sampling import FeatureSampler
 from ..coredi.trainer import make_trainer
-from ..forward import weave
+from ..forward import run_source
 from ..objective import count_usage
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
 from ..run import CurriculumRun
@@ -25,7 +25,7 @@ from ..sampling import sample_latents
 from ..setup.stage_data import StageDatasets, toy_data
 from ..toy.evaluate import ToyEvaluation, evaluate
 from ..toy.make import ToyRecipe, shorten_recipe
-from ..toy.store import NAME, SHIPPED, open_set
+from ..toy.store import NAME, SHIPPED, open_toy_models
 from ..validate import make_val_batch
 from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, Experiment, start_afresh
 
@@ -43,7 +43,7 @@ class ExperimentRunner:
         recipe = load_curriculum("toy")
         self.curriculum = start_afresh(scale_curriculum(recipe, BUDGETS[budget]))
         examples = shorten_recipe(build(ToyRecipe, recipe.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
-        flux, self.encoders = open_set(SHIPPED)
+        flux, self.encoders = open_toy_models(SHIPPED)
         self.host = EmbeddedHost(flux, next(flux.parameters()).dtype)
         tasks = [stage.task for stage in recipe.stages]
         self.datasets = StageDatasets(
@@ -122,9 +122,9 @@ def measure_usage(run: CurriculumRun, bank: Bank) -> dict[str, float]:
         batch = make_val_batch(run.datasets[stage.task], 64)
         x = run.host.scale_latent(batch.target).float()
         inputs = FluxInputs(x, batch.times, batch.context, batch.pooled)
-        woven = weave(run.host, bank, Routing(task=stage.task, router=stage.name), batch.source, inputs)
+        source_context = run_source(run.host, bank, Routing(task=stage.task, router=stage.name), batch.source, inputs)
         newest = len(bank.info.routers[stage.name].experts)
-        shares[stage.name] = round(count_usage(woven.routes.values(), newest)[-1].item(), 4)
+        shares[stage.name] = round(count_usage(source_context.routes.values(), newest)[-1].item(), 4)
     return shares
 
 

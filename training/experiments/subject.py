@@ -37,7 +37,7 @@ from ..stage_context import IterationResult
 from ..subject.dataset import open_subject_datasets
 from ..subject.run import SubjectRun
 from ..toy.evaluate import CFG, STEPS
-from ..toy.store import NAME, SHIPPED, open_set
+from ..toy.store import NAME, SHIPPED, open_toy_models
 from ..toy.subject import SubjectQuestion, make_questions, mean_scores
 from ..trainer import Trainer
 from .curricula import HELD_OUT
@@ -91,7 +91,7 @@ class SubjectExperiment:
         recipe = load_recipe(SUBJECT)
         assert isinstance(recipe, SubjectRecipe)
         self.recipe = scale_recipe(recipe, BUDGETS[budget])
-        self.flux, self.encoders = open_set(SHIPPED)
+        self.flux, self.encoders = open_toy_models(SHIPPED)
         self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
 
     def run(self, seeds: int) -> Reports:

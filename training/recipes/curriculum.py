@@ -103,7 +103,7 @@ class Settings:
     time_shift: float = 1.0
     """Above 1: more training near pure noise, where it is decided what goes where."""
     time_phases: int = 1
-    """Above 1: a stage begins near pure noise and goes on towards the picture in so many phases (timestep_curriculum.py)."""
+    """Above 1: a stage begins near pure noise and goes on towards the picture in so many phases (timestep_schedule.py)."""
     patience: int = 200
     """Iterations without a new low of the loss after which the next phase begins."""
     encoder: str = ""

@@ -16,8 +16,8 @@ from ..encoders.flux1 import open_encoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
-from ..toy.make import Progress, ToyRecipe, make_set, shorten_recipe
-from ..toy.store import NAME, SHIPPED, open_set
+from ..toy.make import Progress, ToyRecipe, make_toy_models, shorten_recipe
+from ..toy.store import NAME, SHIPPED, open_toy_models
 from .stage_data import EncodedInCache, StageDatasets, find_stage_data
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -70,8 +70,8 @@ def open_toy(curriculum: Curriculum, out: Path, device: str, seed: int, share: f
         shorten_recipe(build(ToyRecipe, curriculum.toy, "toy"), share),
     )
     if recipe.rebuild:
-        make_set(recipe, out / "base", seed, progress)
-    flux, encoders = open_set(out / "base" if recipe.rebuild else SHIPPED, device)
+        make_toy_models(recipe, out / "base", seed, progress)
+    flux, encoders = open_toy_models(out / "base" if recipe.rebuild else SHIPPED, device)
     data = find_stage_data(curriculum, recipe.examples, encoders, seed)
     datasets = StageDatasets(data, out / "lessons", progress)
     return RunInputs(EmbeddedHost(flux.to(dtype), dtype), encoders, datasets, NAME, EMBEDDED_CHECKPOINTING)

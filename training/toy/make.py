@@ -21,7 +21,7 @@ from ..data.tasks.inpaint import GREY
 from .pretrain import Pretraining
 from .render import depth_map, render, seg_map
 from .scene import add_mark, draw_scene
-from .store import FLUX, TEXT, VAE, ToySet, open_set, open_toy_encoders, save_module, save_weights
+from .store import FLUX, TEXT, VAE, ToyModels, open_toy_encoders, open_toy_models, save_module, save_weights
 from .tasks import make_questions
 from .text import train_text
 from .vae import Components, ToyVAE, make_principal_encoder, to_tensor, train_decoder
@@ -70,7 +70,7 @@ def shorten_recipe(recipe: ToyRecipe, share: float) -> ToyRecipe:
     )
 
 
-def make_set(recipe: ToyRecipe, folder: Path, seed: int, progress: Progress) -> ToySet:
+def make_toy_models(recipe: ToyRecipe, folder: Path, seed: int, progress: Progress) -> ToyModels:
     """Makes everything the recipe asks for that is not in the folder yet, and opens it."""
     about = {**asdict(recipe), "seed": seed}
     claim_folder(
@@ -84,7 +84,7 @@ def make_set(recipe: ToyRecipe, folder: Path, seed: int, progress: Progress) -> 
         save_module(make_vae(recipe, seed, progress), folder / VAE)
     if not (folder / FLUX).exists():
         make_flux(recipe, folder, seed, progress)
-    return open_set(folder)
+    return open_toy_models(folder)
 
 
 def make_vae(recipe: ToyRecipe, seed: int, progress: Progress) -> ToyVAE:

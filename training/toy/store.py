@@ -22,15 +22,15 @@ TOY_NAME = "toy world (built in)"
 """How ComfyUI's users choose it where a file is."""
 
 
-class ToySet(NamedTuple):
+class ToyModels(NamedTuple):
     flux: Flux
     encoders: ToyEncoders
 
 
-def open_set(folder: Path = SHIPPED, device: str = "cpu") -> ToySet:
+def open_toy_models(folder: Path = SHIPPED, device: str = "cpu") -> ToyModels:
     flux = load_flux(folder / FLUX, torch.float32, device)
     assert isinstance(flux, Flux)
-    return ToySet(flux, open_toy_encoders(folder, device))
+    return ToyModels(flux, open_toy_encoders(folder, device))
 
 
 def open_toy_encoders(folder: Path = SHIPPED, device: str = "cpu") -> ToyEncoders:

@@ -8,7 +8,7 @@ from cologen.prw.flux.math import timestep_embedding
 from cologen.prw.source import Routing
 from cologen.training.batch import NoisedBatch
 from cologen.training.coredi.sampling import FeatureSampler
-from cologen.training.forward import weave
+from cologen.training.forward import run_source
 from cologen.training.sampling import SamplingSettings, sample_latents
 from sampling import SIGMAS, conditioning
 from tiny import source, tiny_flux
@@ -61,8 +61,8 @@ def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
 
     @torch.no_grad()
     def forward(t, text, z):
-        woven = weave(host, bank, routing, source, FluxInputs(x, torch.zeros(2), *text))
-        given = NoisedBatch(x, x, FluxInputs(x, torch.full((2,), t), *text), woven)
+        source_context = run_source(host, bank, routing, source, FluxInputs(x, torch.zeros(2), *text))
+        given = NoisedBatch(x, x, FluxInputs(x, torch.full((2,), t), *text), source_context)
         h = torch.zeros(2, 0, 32) if z is None else z @ head["in.weight"].T + head["in.kind"]
         picture, own = forward_with_features(host, given, h, PLACES[: h.shape[1]])
         vec = host.flux.time_in(timestep_embedding(given.inputs.times)) + host.flux.vector_in(text[1])

@@ -8,7 +8,7 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.base_model import Base
 from cologen.prw.flux.checkpoint import load_flux
 from cologen.training.cli.demo import run_demo
-from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_set, open_toy_encoders
+from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_toy_encoders, open_toy_models
 from cologen.training.toy.tasks import make_questions
 from PIL import Image
 
@@ -69,7 +69,7 @@ class TestInTheHost:
     def test_the_stock_loader_takes_flux(self):
         from cologen.training.comfyui.toy_models import load_toy_model
 
-        model, toy = load_toy_model({"dtype": torch.float32}), open_set()
+        model, toy = load_toy_model({"dtype": torch.float32}), open_toy_models()
         g = torch.Generator().manual_seed(0)
         x, times = torch.randn(2, 16, 8, 8, generator=g), torch.tensor([0.2, 0.9])
         context, pooled = toy.encoders.encode_prompts(TEXTS[:2])

@@ -12,7 +12,7 @@ OPEN_BY = 0.5
 """Part of a stage: the rest sees every timestep, or one that never stands still would not learn to finish a picture."""
 
 
-class TimestepCurriculum:
+class TimestepSchedule:
     """Opens timesteps phase by phase, noisiest first, as the loss stands still."""
 
     def __init__(self, phases: int, patience: int):
@@ -23,7 +23,7 @@ class TimestepCurriculum:
     def _begin_phase(self) -> None:
         self.smoothed, self.best, self.waited = math.nan, math.inf, 0
 
-    def open_share(self, done: float) -> float:
+    def compute_open_share(self, done: float) -> float:
         """The share of the timesteps, noisiest first, to train when this part of the stage is `done`."""
         due = 1 + int(min(1.0, done / OPEN_BY) * (self.phases - 1))
         if due > self.phase:
