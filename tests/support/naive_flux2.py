@@ -120,7 +120,8 @@ class NaiveFlux2:
 
         def split(layer, x):
             return torch.cat(
-                [self.linear(f"{block}.{side}_{layer}", part) for side, part in (("txt", x[:, :n]), ("img", x[:, n:]))], 1
+                [self.linear(f"{block}.{side}_{layer}", part) for side, part in (("txt", x[:, :n]), ("img", x[:, n:]))],
+                1,
             )
 
         shift1, scale1, gate1, shift2, scale2, gate2 = mod.chunk(6, -1)
@@ -169,7 +170,9 @@ class NaiveFlux2:
                 bias = torch.as_tensor(source["log_bias"]).expand(text + picture)
                 self.mask[: text + picture, self.owner == FIRST_SOURCE + n] += bias[:, None]
 
-    def __call__(self, x, t, context, pooled=None, guidance=None, sources=(), bank=None, source_time=None, control=None):
+    def __call__(
+        self, x, t, context, pooled=None, guidance=None, sources=(), bank=None, source_time=None, control=None
+    ):
         """sources: dicts with latent and perhaps stage, names, per, strength, log_bias, position, number."""
         self.sources, self.bank, self.routes = sources, bank, {}
         self.lay_out(x, context, sources)
