@@ -29,9 +29,9 @@ class Measure(NamedTuple):
     """A way to rank pictures."""
 
     metric: str
-    """A row of METRICS."""
+    """Key of METRICS (training/evaluation/metrics.py)."""
     needs: str
-    """The input that it cannot do without."""
+    """Name of the node's input that it requires."""
     ignores_mask: bool = False
     """Whether it looks at all of the reference, whatever the mask: it likes an edit best that was not made."""
 

@@ -93,7 +93,7 @@ def needs_network(kind: str, model: str) -> bool:
 
 
 def open_drawer(kind: str, model: str, low: float, high: float) -> Draw:
-    """What draws this kind of map."""
+    """Opens the function or network that draws this kind of map."""
     draw = MAP_DRAWERS[kind]
     if draw is None or needs_network(kind, model):
         return open_map_model(kind, model)

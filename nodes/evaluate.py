@@ -23,7 +23,7 @@ COMPARED = {
     "sources": ("clip_i_source", "dino_source", "l1_source"),
     "prompts": ("clip_out",),
 }
-"""Metrics that are measured if this is given."""
+"""Input of the node -> the metrics that are measured if it is connected."""
 
 
 class CoLoGenEvaluate(io.ComfyNode):

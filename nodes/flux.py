@@ -68,14 +68,14 @@ class CoLoGenLoadFlux(io.ComfyNode):
     def execute(cls, unet_name: str, weight_dtype: str, clip_name1: str, clip_name2: str, vae_name: str):
         if unet_name == TOY_NAME:
             return io.NodeOutput(load_toy_model(dict(DTYPES[weight_dtype])), load_toy_clip(), load_toy_vae())
-        _refuse_mixed(vae_name, clip_name1, clip_name2)
+        _check_files(vae_name, clip_name1, clip_name2)
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))
         return io.NodeOutput(model, _load_clip(clip_name1, clip_name2), _load_vae(vae_name))
 
 
-def _refuse_mixed(vae: str, *encoders: str) -> None:
-    """Before anything large is loaded."""
+def _check_files(vae: str, *encoders: str) -> None:
+    """Checks, before anything large is loaded, that the files belong together."""
     if encoders.count(NONE) == 1:
         raise ValueError(
             "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice."

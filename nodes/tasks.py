@@ -133,5 +133,5 @@ def pick_imported_expert(options: SourceOptions, kind: str, experts: Bank | None
 
 
 def paste_on_white(image: Tensor, mask: Tensor) -> Tensor:
-    """The subject on white paper (our choice)."""
+    """Pastes the subject on white (our choice)."""
     return torch.where(resize_mask(mask, image.shape[1:3])[..., None].to(image.device), image, 1.0)

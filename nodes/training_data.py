@@ -14,7 +14,7 @@ from .inputs.recipe import make_host_encoders
 from .inputs.schema import TRAINING, DataType, advanced, make_schema
 
 SHOWN = 20
-"""Of those left out."""
+"""How many of the pictures that are left out the node names."""
 
 
 class CoLoGenTrainingData(io.ComfyNode):

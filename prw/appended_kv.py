@@ -24,16 +24,20 @@ class SourceKV:
         self.tokens = pe.shape[2]
 
     def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        """K and V of a block, before rotation."""
+        """Reads K and V of a block (batch, heads, tokens, head_dim), before rotation."""
         raise NotImplementedError
 
     def routes(self, sample: int = 0) -> dict[str, Route]:
-        """The route that one sample takes, block by block."""
+        """Returns the route that one sample takes, by block."""
         raise NotImplementedError
 
 
 class CachedSourceKV(SourceKV):
-    """Those of a cache; samples of one picture and prompt share an entry, and sources that see one another its tokens."""
+    """A source's K/V read from the cache's entries, one for each sample of the batch.
+
+    Samples of the same picture and prompt have the same entry. Sources that see one another have one entry together, of
+    which `tokens` are this source's.
+    """
 
     def __init__(self, source: Source, samples: Sequence[SampleKV], tokens: slice = slice(None)):
         super().__init__(source, samples[0].pe[:, :, tokens])
@@ -57,9 +61,9 @@ class AppendedKV:
     def __init__(self, sources: Sequence[SourceKV], grid: Grid):
         self.sources, self.grid = sources, grid
         self._positions: tuple[Tensor, Tensor] | None = None
-        """The forward's own, and with the sources'."""
+        """The forward's own positions, and the same with the sources' behind them."""
         self._mask: tuple[Tensor | None, tuple[int, int, int], Tensor | None] | None = None
-        """The forward's own, for which shape, and with the sources'."""
+        """The forward's own mask, (queries, keys, text tokens) that it is for, and the mask with the sources' columns."""
 
     def append(self, block: str, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text: int) -> dict:
         """A block's k, v, pe and attn_mask with the sources behind its own keys; `text` tokens come first."""

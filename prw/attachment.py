@@ -23,11 +23,11 @@ from .weaving import BlockKV, Selector
 
 
 class ForwardBatch(NamedTuple):
-    """One forward of FLUX."""
+    """What the K/V of one forward depend on besides their sources."""
 
     readers: ReaderConditions
     pictures: int
-    """Samples in each cond's share of the batch."""
+    """Samples of each cond in the batch."""
     channels: int
     """Of the latents that img_in takes: 16, more for Fill and control models."""
     device: torch.device

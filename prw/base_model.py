@@ -53,7 +53,7 @@ class Base:
         )
 
     def with_probe(self, flux: FluxModel, name: str = "") -> "Base":
-        """The same with a name and the model's probe."""
+        """Returns the same base with a name and the model's probe."""
         return replace(self, name=name, probe=compute_probe(flux))
 
     def count(self, where: str = "all") -> int:
@@ -69,7 +69,7 @@ class Base:
         return {"double": self.double_blocks, "single": self.single_blocks}
 
     def describe_incompatibility(self, flux: "Base") -> str:
-        """Why experts made for this base cannot run on `flux`, or "" if they can."""
+        """Says why experts made for this base cannot run on `flux`; "" if they can."""
         if flux.family != self.family:
             made_for, found = (FAMILIES[base.family].label for base in (self, flux))
             return f"The model is a {found}, the bank was made for {made_for}: load that, or another bank."
@@ -83,7 +83,7 @@ class Base:
         return ""
 
     def describe_difference(self, flux: "Base") -> str:
-        """Why experts made for this base may look weak on `flux`, or ""."""
+        """Says why experts made for this base may look weak on `flux`; "" if no reason is found."""
         if self.in_channels != flux.in_channels or self.guidance != flux.guidance:
             return f"The bank was made for a FLUX of another kind ({self.name or 'unnamed'}): pictures may be weaker."
         if self.probe and flux.probe and _distance(self.probe, flux.probe) > 0.1:
@@ -93,7 +93,7 @@ class Base:
 
 @torch.no_grad()
 def compute_probe(flux: FluxModel) -> tuple[float, ...]:
-    """The start of what the model makes of timestep 0.5: tells one training from another.
+    """Computes the first numbers of the model's embedding of timestep 0.5, which tell one training from another.
 
     Our choice instead of a hash of weights: a layer is called, so fp8, GGUF and offloaded copies of a model
     answer like the model itself.

@@ -34,15 +34,15 @@ class ExpertBank(Protocol):
     info: BankInfo
 
     def expert(self, name: str, block: str) -> Expert:
-        """An expert's low-rank matrices in one block, by projection."""
+        """Reads an expert's low-rank matrices in one block, by projection."""
         ...
 
     def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
-        """W_r and W_n of eq. 2, each (dim, experts)."""
+        """Reads W_r and W_n of eq. 2, each (dim, experts)."""
         ...
 
     def state(self) -> Hashable:
-        """Changes whenever the weights do."""
+        """Returns a value that changes whenever the weights do."""
         ...
 
 

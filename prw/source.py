@@ -111,12 +111,12 @@ class Source:
 
     @cached_property
     def digest(self) -> str:
-        """Of everything that decides K/V: pixels, routing and number."""
+        """A hash of what decides K/V, the latent, routing and number; Attachment's cache finds K/V by it."""
         return hash_tensor(self.latent) + repr((*astuple(self.routing), self.number))
 
     @cached_property
     def identity(self) -> str:
-        """Of everything: two conditionings may run in one batch if their sources agree in this."""
+        """A hash of all fields; the host batches two conditionings only if their sources' are equal (SourceCond)."""
         rest = (self.strength, self.start, self.end, self.placement, self.keep, self.together)
         return self.digest + repr(rest) + ("" if self.region is None else hash_tensor(self.region))
 
@@ -149,7 +149,7 @@ def read_bias(source: Source, text: int, target: Grid, queries: int) -> Tensor |
 
 
 def hash_tensor(tensor: Tensor) -> str:
-    """Of content, shape and type."""
+    """Hashes a tensor's content, shape and type."""
     data = tensor.detach().cpu().contiguous()
     digest = hashlib.blake2b(data.view(-1).view(torch.uint8).numpy().data, digest_size=16).hexdigest()
     return f"{digest}{tuple(data.shape)}{data.dtype}"

@@ -31,5 +31,5 @@ def make_host_encoders(vae, clip) -> HostEncoders:
 
 
 def select_fields(cls: type, knobs: dict[str, Any]) -> dict[str, Any]:
-    """The knobs that are fields of this dataclass."""
+    """Selects the knobs that are fields of this dataclass."""
     return {name: value for name, value in knobs.items() if name in cls.__dataclass_fields__}

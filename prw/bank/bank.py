@@ -20,7 +20,7 @@ from .info import decode_info, encode_info
 from .shapes import check_bank, down_key
 
 METADATA_KEY = "cologen"
-"""Of the JSON in a bank file's metadata."""
+"""The key of a bank file's metadata that holds its JSON."""
 
 
 class Bank:
@@ -43,7 +43,7 @@ class Bank:
         return write_safetensors(path, self.tensors, {METADATA_KEY: encode_info(self.info)})
 
     def expert(self, name: str, block: str) -> dict[str, LowRank]:
-        """What the expert adds in one block, by target."""
+        """Reads the expert's low-rank matrices in one block, by projection."""
         info = self.info.experts[name]
         return {target: self._read_pair(name, info, f"{block}.{target}") for target in info.targets_in(block)}
 
@@ -56,7 +56,7 @@ class Bank:
         return self.tensors[f"experts.{name}.{place}.scale"] if self.info.experts[name].scaled else 1.0
 
     def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
-        """W_r and W_n of eq. 2, each (dim, experts)."""
+        """Reads W_r and W_n of eq. 2, each (dim, experts)."""
         prefix = f"routers.{stage}.{block}"
         return self.tensors[f"{prefix}.weight"], self.tensors[f"{prefix}.noise"]
 

@@ -27,20 +27,20 @@ class RelativeError:
 
     def __init__(self):
         self.squares: dict[str, tuple[float, float]] = {}
-        """By place: of the difference, and of the old product."""
+        """By place (block and target): the sums of squares of the difference and of the old product."""
 
     def add(self, place: str, difference: Tensor, product: Tensor) -> None:
         self.squares[place] = (float(difference), float(product))
 
     @property
     def total(self) -> float:
-        """Of all places together."""
+        """The error over all places together."""
         difference, product = (sum(part) for part in zip(*self.squares.values()))
         return _root_ratio(difference, product)
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The place where it is largest."""
+        """The place where the error is largest, and the error there."""
         place = max(self.squares, key=lambda place: _root_ratio(*self.squares[place]))
         return place, _root_ratio(*self.squares[place])
 

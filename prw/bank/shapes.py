@@ -21,7 +21,7 @@ def check_bank(info: BankInfo, file: SafeFile) -> None:
 
 
 def count_tensors(info: BankInfo) -> int:
-    """How many tensors `expected_shapes` names, at most, without naming them."""
+    """How many tensors `list_shapes` names, at most, without naming them."""
     pairs = sum(
         (3 if e.scaled else 2) * info.base.count(where) for e in info.experts.values() for where in e.targets.values()
     )
@@ -58,5 +58,5 @@ def parse_place(key: str) -> str:
 
 
 def down_key(name: str, expert: ExpertInfo, place: str) -> str:
-    """Where an expert's down matrix of a block and target lies."""
+    """Returns the name of the tensor that holds an expert's down matrix of a place (block and target)."""
     return f"shared.{expert.shared}.{place}.down" if expert.shared else f"experts.{name}.{place}.down"

@@ -68,7 +68,7 @@ def change_source(conditioning: list, number: int, **knobs: Any) -> list:
 
 
 def remove_sources(conditioning: list) -> list:
-    """The conditioning as it was before any source."""
+    """Returns the conditioning without its sources."""
     out = []
     for embedding, options in conditioning:
         conds = {key: cond for key, cond in options.get("model_conds", {}).items() if key != COND}

@@ -52,7 +52,7 @@ class DualBranch:
         """Of the last run: the concept's share (batch, rows, columns) in each model call of both branches."""
 
     def attach(self, model):
-        """A clone of MODEL that draws both branches."""
+        """Returns a clone of MODEL that draws both branches."""
         check_host()
         check_flux(model.get_model_object("diffusion_model"))
         if find_dual_branch(model) is not None:

@@ -43,7 +43,7 @@ class FeatureRun(NamedTuple):
     """Names that an area's prompt shares with the negative that the host makes for it."""
     states: dict[Hashable, FeatureState]
     updated_at: dict[Hashable, float]
-    """Time of each prompt's last update."""
+    """By prompt: the time of its features' last update."""
 
     @classmethod
     def of(cls, seed: int, conds: Mapping[str, list]) -> "FeatureRun":
@@ -171,7 +171,7 @@ class FeatureCall:
         self.pool = make_pooling_matrix(*token_grid(x, base.diffusion_model.patch_size)).to(x.device)
         pictures = len(x) // len(options["cond_or_uncond"])
         self.rows = [slice(i, i + pictures) for i in range(0, len(x), pictures)]
-        """Of each prompt."""
+        """Each prompt's rows of the batch."""
 
     def find_state(self, run: FeatureRun, prompt: int) -> FeatureState:
         """A prompt's features, which begin with noise in its first call."""
@@ -229,7 +229,7 @@ class FeatureCall:
 
 
 def stack_routes(routes: list[Route]) -> Route:
-    """Routes of single samples as a batch's."""
+    """Stacks the routes of single samples to a batch's."""
     return Route(*map(torch.stack, zip(*routes, strict=True)))
 
 

@@ -67,6 +67,9 @@ def is_within(start: float, end: float, sigma: float, base) -> bool:
 
 
 def pause_malloc_graph() -> AbstractContextManager:
-    """Where the host records a block's allocations, what outlives the block is made outside the record."""
+    """Within, allocations stay out of the graph that newer ComfyUIs record of a block's, which they replay later.
+
+    K/V and masks that outlive the block are made within it. Does nothing where the host has no such graphs.
+    """
     pause = getattr(getattr(comfy, "model_prefetch", None), "pause_malloc_graph", None)
     return pause() if pause else nullcontext()

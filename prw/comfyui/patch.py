@@ -111,13 +111,13 @@ def apply_bank(model, bank: Bank | None):
 
 
 def find_attachment(model) -> HostAttachment | None:
-    """The bank on a MODEL, if it has one."""
+    """Finds the bank on a MODEL; None if it has none."""
     patches = model.model_options.get("transformer_options", {}).get("patches", {}).get("attn1_patch", [])
     return next((patch for patch in patches if isinstance(patch, HostAttachment)), None)
 
 
 def require_attachment(model) -> HostAttachment:
-    """The bank on a MODEL, or an error."""
+    """Returns the bank on a MODEL; raises if it has none."""
     attachment = find_attachment(model)
     if attachment is None:
         raise ValueError("This MODEL has no CoLoGen bank, expected one: put CoLoGen Apply before this node.")

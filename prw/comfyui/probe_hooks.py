@@ -45,7 +45,7 @@ def block_names(base, first: int = 0, last: int | None = None) -> list[str]:
 
 
 def _marked_tokens(conds: Iterable[dict[str, Any]]) -> dict[Hashable, MarkedTokens]:
-    """By the host's name for a prompt."""
+    """Collects the marked tokens of the conds that have any, by the uuid that the host gives a cond."""
     tokens = {}
     for entry in conds:
         if MARKED_TOKENS in entry:

@@ -36,12 +36,12 @@ from .features import make_pooling_matrix
 
 
 class SourceRoutes(NamedTuple):
-    """Which experts the features' source took."""
+    """The experts that the features' source took."""
 
     bank: ExpertBank
     routing: Routing
     routes: Mapping[str, Route]
-    """By block."""
+    """The route of each block."""
 
 
 class FeatureStream:

@@ -61,7 +61,7 @@ class SafeFile(LazyTensors):
         return self._file.get_tensor(name)
 
     def state(self) -> tuple:
-        """A file is what it was when it was opened."""
+        """Returns the file's size and time when it was opened: reading refuses a file that has changed since."""
         return self._opened
 
     def shape(self, name: str) -> tuple[int, ...]:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from .math import ModulationOut, attention, modulate, split_heads
 
 RUN_BLOCK = "run_block"
-"""An option: how blocks are called, so that training can give up their activations."""
+"""Key of transformer_options: the function that calls blocks, which training replaces by activation checkpointing."""
 
 
 def call_directly(function: Callable, *args: Any) -> Any:
-    """How blocks are called if nothing else is asked for."""
+    """Calls the function: how blocks run without checkpointing."""
     return function(*args)
 
 
@@ -29,7 +29,7 @@ class BlockStyle:
     """How a family builds its blocks; the defaults are FLUX.1's."""
 
     bias: bool = True
-    """Of every projection."""
+    """Whether projections have a bias."""
     modulation: bool = True
     """Each block computes its own from `vec`; False: `vec` holds ready ones, shared by all blocks of a kind."""
     gated: bool = False
@@ -217,7 +217,7 @@ class FluxModel(nn.Module):
     patch_size: int
     """Latents along a token's side."""
     in_channels: int
-    """Of a token: width of img_in."""
+    """Width of a token before img_in."""
     img_in: nn.Module
     time_in: nn.Module
     guidance_in: nn.Module

@@ -16,11 +16,11 @@ class Family(NamedTuple):
 
     name: str
     label: str
-    """What people call it."""
+    """Its name for people."""
     marks: tuple[str, ...]
     """Keys that its files have, and no other family's all together."""
     read: tuple[str, ...]
-    """Matrices whose shapes tell the model's."""
+    """Matrices of a checkpoint by whose shapes read_params finds the model's parameters."""
     read_params: Callable[[Mapping[str, tuple[int, ...]]], Any]
     model: Callable[[Any], Flux]
     module: str
@@ -30,7 +30,7 @@ class Family(NamedTuple):
     """Whether a source's modulation holds the prompt's pooled vector."""
     latent_channels: int
     latent_pixels: int
-    """A latent stands for so many pixels a side."""
+    """Pixels along a latent's side."""
     latent_scale: float
     latent_shift: float
     """FLUX sees (latent - shift) * scale of what the VAE gives."""

@@ -56,7 +56,7 @@ class FluxParams:
 
 LATENT_CHANNELS = 16
 LATENT_PIXELS = 8
-"""A latent stands for so many pixels a side."""
+"""Pixels along a latent's side."""
 LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159
 """The VAE's latents are shifted and scaled to about unit size."""
 MARKS = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")

@@ -54,7 +54,7 @@ class ConceptInfo:
     """The class: a prompt names it, and the concept stands beside."""
     tokens: int = 2
     width: int = 4096
-    """Numbers in a vector of text."""
+    """Length of a text vector."""
     rank: int = 16
     alpha: float = 16.0
     where: str = "all"
@@ -136,7 +136,7 @@ def list_alphas(info: ConceptInfo) -> list[str]:
 
 
 def make_residuals(info: ConceptInfo, tensors: Mapping[str, Tensor]) -> dict[str, list[LayerResidual]]:
-    """By FLUX's layer, what the weights add to its output."""
+    """Returns the residuals that the weights add to the outputs of FLUX's layers, by layer."""
     residuals: dict[str, list[LayerResidual]] = {}
     for layer, rows, name in list_layers(info):
         down, up = (tensors[f"{name}.lora_{part}.weight"] for part in "AB")

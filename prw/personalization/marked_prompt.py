@@ -23,7 +23,7 @@ TOKEN_ROWS: dict[str, Callable[[int, int], int]] = {
 
 
 class MarkedTokens(NamedTuple):
-    """Where a prompt's marked words stand among its text tokens."""
+    """The rows of a prompt's marked words among its text tokens."""
 
     noun: tuple[int, ...]
     """Rows of the marked words."""
@@ -32,7 +32,7 @@ class MarkedTokens(NamedTuple):
 
 
 def remove_marks(text: str) -> str:
-    """The prompt as FLUX reads it."""
+    """Returns the prompt without the brackets, as FLUX reads it."""
     return MARK.sub(r"\1", text)
 
 
@@ -59,7 +59,7 @@ def list_word_tokens(tokens: dict[str, list]) -> list[tuple[Any, int]]:
 
 
 def list_marked_tokens(conditioning: list) -> list[MarkedTokens]:
-    """Those of a conditioning's entries that have any."""
+    """Lists the marked tokens of a conditioning's entries that have any."""
     return [options[MARKED_TOKENS] for _, options in conditioning if MARKED_TOKENS in options]
 
 

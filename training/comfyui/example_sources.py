@@ -13,13 +13,13 @@ TOY_COUNT = 1000
 
 
 class Examples(NamedTuple):
-    """What a node's training data is made of."""
+    """The examples that CoLoGen Training Data encodes."""
 
     example: Callable[[int], Example]
-    """The example at a place."""
+    """Makes example number i, from 0 to `count`."""
     count: int
     skipped: Mapping[str, str]
-    """Which are left out, why: more are found while they are read."""
+    """Name -> why an example is left out; grows while examples are read."""
 
 
 def open_folder(folder: str, task: str, size: int, count: int, seed: int) -> Examples:

@@ -18,17 +18,17 @@ from .toy_models import BANK_PATH
 
 FOLDER = "cologen"
 LORAS = "loras/"
-"""Before the name of a file from models/loras."""
+"""Prefix of the names of files from models/loras, in the nodes' lists."""
 RUNS = "runs/"
-"""Before the name of a run that trained a subject."""
+"""Prefix of the names of runs that trained a subject."""
 SUBJECT = "subject"
-"""What a concept's file is called in its run's folder."""
+"""Name of a concept's file in its run's folder."""
 CONNECTED = "the one that is connected"
-"""Instead of a file."""
+"""Choice in a list of files: take what is connected to the node."""
 FILE = ".safetensors"
 PART = re.compile(r"\w(?:[\w .-]{0,98}[\w-])?")
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
-"""Device names of Windows: a pack travels."""
+"""Device names of Windows, which no file or folder may have there."""
 
 
 def register_folder() -> None:
@@ -118,7 +118,7 @@ def feature_path(name: str) -> str:
 
 
 def read_stamp(path: str) -> tuple[int, int]:
-    """Changes when the file does."""
+    """Returns size and time of a file, which change when it does."""
     stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns
 

@@ -69,7 +69,7 @@ def find_map_model(kind: str, model: str) -> Path:
 
 
 def read_model_stamp(path: Path) -> tuple[str, int]:
-    """Changes when the files do."""
+    """Returns a value that changes when the model's files do."""
     files = path.iterdir() if path.is_dir() else [path]
     return str(path), max(file.stat().st_mtime_ns for file in files)
 

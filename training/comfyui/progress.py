@@ -17,7 +17,7 @@ from ..stage_context import IterationResult
 from ..trainer import Trainer
 
 PREVIEW_SECONDS = 2.0
-"""Between two pictures."""
+"""Seconds between two previews."""
 PREVIEW_SIZE = 768
 
 

@@ -63,7 +63,7 @@ class ToyTextModel(nn.Module):
 
 
 class _ClipTarget:
-    """What comfy.sd.CLIP asks for."""
+    """The parts of a text encoder that comfy.sd.CLIP builds."""
 
     params: dict = {}
     clip = ToyTextModel

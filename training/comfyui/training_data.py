@@ -18,7 +18,7 @@ from ..data.encoded.samples import EncodedSamples, pad_context
 from ..data.sample import Example
 
 CHUNK = 16
-"""Pictures in memory at once."""
+"""Pictures that are encoded at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class HostEncoders:
         """The host pads its prompts as it likes: nothing is left out."""
 
     def identity(self) -> str:
-        """What a run on the host depends on is its data: their pictures' hashes are in its folder."""
+        """Returns nothing: a run's folder records hashes of the encoded pictures instead (run.record_data)."""
         return ""
 
     def decode(self, latents: Tensor) -> np.ndarray:

@@ -32,7 +32,7 @@ OMNICONSISTENCY = "see showlab/OmniConsistency"
 
 
 class Kind(NamedTuple):
-    """What a file is for, which nothing in it says."""
+    """What a user must say of a file, for nothing in it does: its task and how its source is given."""
 
     task: str
     source_format: SourceFormat
@@ -78,7 +78,7 @@ class Place(NamedTuple):
     """Where a matrix belongs; as text, the name that the public trainer gives it."""
 
     number: int
-    """Of the condition; most files have one."""
+    """The condition that the matrix is for, from 0; most files have one."""
     kind: str
     block: int
     target: str

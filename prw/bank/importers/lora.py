@@ -46,7 +46,7 @@ class Module(NamedTuple):
 
     block: str
     targets: tuple[str, ...]
-    """What its output rows are, in order."""
+    """The projections that its output rows hold, in order."""
     keys: dict[str, str]
     """down and up -> tensor names."""
 
@@ -56,7 +56,7 @@ class Pair(NamedTuple):
 
     keys: dict[str, str]
     rows: slice
-    """Of the up matrix."""
+    """The up matrix's rows that make this target."""
     rank: int
     dim: int
     scale: float

@@ -43,7 +43,7 @@ class Layer(NamedTuple):
     """Rows of its output, in order; a target that the expert lacks leaves its rows alone."""
     inputs: int
     outputs: int
-    """Both in widths of the model."""
+    """Widths of its input and output, as multiples of the model's hidden size."""
 
 
 def diffusers_layers(block: str) -> list[Layer]:
@@ -64,7 +64,7 @@ SPELLINGS: dict[str, Callable[[str], list[Layer]]] = {"diffusers": diffusers_lay
 
 
 class Cut(NamedTuple):
-    """Where one of an expert's matrices lies in an adapter."""
+    """The part of an adapter's tensor in which one of an expert's matrices lies."""
 
     key: str
     rows: slice
