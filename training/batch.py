@@ -56,7 +56,7 @@ class BatchSettings(NamedTuple):
 
 def make_batch(dataset: EncodedDataset, indices: Sequence[SampleIndex], settings: BatchSettings) -> Batch:
     """Read the samples and draw their timesteps and noise from their seeds."""
-    samples = dataset.rows([sample.index for sample in indices])
+    samples = dataset.read_samples([sample.index for sample in indices])
     context, pooled = samples.context, samples.pooled
     empty, empty_pooled = settings.empty
     times, noise = torch.empty(len(indices)), torch.empty_like(samples.target, dtype=torch.float32)

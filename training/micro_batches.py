@@ -15,7 +15,7 @@ def split_into_micro_batches(
     """Group samples by task and bucket, in groups of at most `size`."""
     alike: dict[tuple[str, int], list[SampleIndex]] = {}
     for sample in samples:
-        alike.setdefault((sample.task, datasets[sample.task].bucket(sample.index)), []).append(sample)
+        alike.setdefault((sample.task, datasets[sample.task].find_bucket(sample.index)), []).append(sample)
     return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
 
 

@@ -36,8 +36,8 @@ class Validation(NamedTuple):
 def make_val_batch(dataset: EncodedDataset, count: int = MAX_SAMPLES) -> Batch:
     """Make a batch of the first held-out samples (of all, where none is) of one bucket, with noise that never changes."""
     rows = range(dataset.train_count, len(dataset)) or range(len(dataset))
-    rows = [row for row in rows if dataset.bucket(row) == dataset.bucket(rows[0])][:count]
-    samples = dataset.rows(rows)
+    rows = [row for row in rows if dataset.find_bucket(row) == dataset.find_bucket(rows[0])][:count]
+    samples = dataset.read_samples(rows)
     noise = torch.randn(samples.target.shape, generator=torch.Generator().manual_seed(SEED))
     parts = (samples.target, samples.source, samples.context, samples.pooled)
     return Batch(dataset.task, samples.ids, *parts, torch.zeros(len(rows)), noise, (0,) * len(rows))

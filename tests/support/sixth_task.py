@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from cologen.prw.tasks import TASKS, Task
 from cologen.training.data.sample import Example, Sample
-from cologen.training.data.sets import DATASETS, Dataset
+from cologen.training.data.sets import DATASETS, DatasetInfo
 from cologen.training.data.sets.reader import ListedReader
 from cologen.training.data.tasks import EXAMPLE_MAKERS, ExampleMaker
 
@@ -41,4 +41,4 @@ def add_sixth_task(monkeypatch):
     row = Task("Deblurring", "the picture without its detail", "aligned", "")
     monkeypatch.setitem(TASKS, TASK, row)
     monkeypatch.setitem(EXAMPLE_MAKERS, TASK, ExampleMaker(Sample, make_deblur_example, ("both", "across")))
-    monkeypatch.setitem(DATASETS, SET, Dataset((TASK,), (Checks,), "", "free"))
+    monkeypatch.setitem(DATASETS, SET, DatasetInfo((TASK,), (Checks,), "", "free"))

@@ -7,6 +7,7 @@ stages/start.safetensors   the bank that the first stage was given, if any
 checkpoints/               where the running stage can go on
 log.jsonl, samples/        what happened
 features/                  what an encoder sees in the samples, where a stage asks for it
+lessons/                   the stages' encoded datasets, or the names of the cache's shards that they read
 run.json                   what this folder is of
 """
 
@@ -29,6 +30,7 @@ from ..recipes.curriculum import Curriculum, Settings, Stage
 from .checkpoints import TrainingError
 
 BANK, START, RUN = "bank.safetensors", "start", "run.json"
+DATASETS_FOLDER = "lessons"
 CHANGEABLE = (
     "micro",
     "checkpointing",
@@ -121,7 +123,7 @@ class RunFolder:
 
     def _clear_partial(self) -> None:
         """Delete what a kill left half written."""
-        for folder in (self.out, *(self.out / name for name in ("stages", "samples", "lessons", "features"))):
+        for folder in (self.out, *(self.out / name for name in ("stages", "samples", DATASETS_FOLDER, "features"))):
             for stray in folder.glob(f".*{PART}"):
                 stray.unlink(missing_ok=True)
 

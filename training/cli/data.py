@@ -88,18 +88,18 @@ def _check(args: Namespace) -> str:
 def _label(args: Namespace) -> str:
     from ..data.labels.labeller import open_labeller
     from ..data.labels.labels import write_labels
-    from ..data.sets import open_data_source
+    from ..data.sets import open_dataset
     from ..data.sets.stream import Stream
     from ..monitor.terminal import ProgressLine
 
     curriculum = load_curriculum(args.config, args.changes)
     if args.set not in curriculum.data:
         raise ValueError(f"{args.config} has no table [data.{args.set}], expected one with the set's path: add it.")
-    source = open_data_source(args.set, curriculum.data[args.set])
+    dataset = open_dataset(args.set, curriculum.data[args.set])
     device = choose_device(args.device)
     labeller = open_labeller(args.detector, args.segmenter, device, args.threshold)
-    stream, line = Stream(source.reader, args.set, *args.shard), ProgressLine()
-    whole_set = (source.reader.count_rows() or 0) // args.shard[1]
+    stream, line = Stream(dataset.reader, args.set, *args.shard), ProgressLine()
+    whole_set = (dataset.reader.count_rows() or 0) // args.shard[1]
     models = {name: str(getattr(args, name)) for name in ("detector", "segmenter", "threshold")}
     for done in write_labels(stream, labeller.label, labeller.by, args.out, models, args.batch):
         line.count(f"labels for {args.set}", done, whole_set)

@@ -17,7 +17,7 @@ from ..encoders.protocol import Encoders
 from ..errors import RunStopped
 from ..monitor.terminal import ProgressLine
 from ..recipes.curriculum import Curriculum, Stage, list_recipes, load_curriculum
-from ..setup.stage_data import TOY, find_cache, open_stage_source
+from ..setup.stage_data import TOY, find_cache, open_stage_dataset
 from .arguments import choose_device
 
 AGAIN = "Stopped: give the same command again to go on behind the last whole shard."
@@ -86,10 +86,10 @@ def make_writers(curriculum: Curriculum, encoders: Encoders, args: Namespace) ->
         raise ValueError("The recipe names no data set: all its data is the built-in world's, which needs no cache.")
     settings = CacheSettings(curriculum.settings.resolution, args.seed, args.shard_size, not args.padding)
     for (task, name), stage in wanted.items():
-        source, out = open_stage_source(curriculum, stage, name), args.out or find_cache(curriculum, name)
+        dataset, out = open_stage_dataset(curriculum, stage, name), args.out or find_cache(curriculum, name)
         if not out:
             raise ValueError(f"The table data.{name} names no cache, expected a folder: set it, or give --out FOLDER.")
-        yield CacheWriter(source, task, encoders, Path(out), settings, ranks.rank(), ranks.world_size())
+        yield CacheWriter(dataset, task, encoders, Path(out), settings, ranks.rank(), ranks.world_size())
 
 
 def begin(writers: Sequence[CacheWriter]) -> None:
@@ -97,7 +97,7 @@ def begin(writers: Sequence[CacheWriter]) -> None:
     missing: dict[Path, float] = {}
     for writer in writers:
         estimate = estimate_cache(writer, sum(entry.size for entry in read_all_entries(writer.folder)))
-        sys.stdout.write(f"{writer.task:10} {writer.source.name:20} {estimate}\n")
+        sys.stdout.write(f"{writer.task:10} {writer.dataset.name:20} {estimate}\n")
         missing[writer.folder.parent] = missing.get(writer.folder.parent, 0) + estimate.missing
     sys.stdout.flush()
     for folder, size in missing.items():
@@ -108,11 +108,11 @@ def begin(writers: Sequence[CacheWriter]) -> None:
 
 def fill(writer: CacheWriter) -> None:
     """Writes this process's shards, with a line of progress."""
-    source, line = writer.source, ProgressLine()
-    total = writer.wanted or (source.reader.count_rows() or 0) * source.knobs.variants // writer.world
+    dataset, line = writer.dataset, ProgressLine()
+    total = writer.wanted or (dataset.reader.count_rows() or 0) * dataset.knobs.variants // writer.world
     for done in writer.fill():
         if ranks.rank() == 0:
-            line.count(f"{source.name} for {writer.task}", done, total)
+            line.count(f"{dataset.name} for {writer.task}", done, total)
     line.finish()
     if writer.examples and (writer.examples.stream.counter.broken or writer.examples.stream.counter.unfit):
-        logging.getLogger(__name__).warning("%s: %s.", source.name, writer.examples.summarize())
+        logging.getLogger(__name__).warning("%s: %s.", dataset.name, writer.examples.summarize())

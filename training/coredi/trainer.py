@@ -83,7 +83,7 @@ class FeatureTrainer(StageTrainer):
         z = projection.project(typical, projection.start)
         self.mean_loss = float(F.smooth_l1_loss(torch.zeros_like(z), z))
         """The loss of predicting the mean."""
-        size = token_grid(dataset.rows([0]).target, host.flux.patch_size)
+        size = token_grid(dataset.read_samples([0]).target, host.flux.patch_size)
         self.pool = make_pooling_matrix(*size).to(self.device)
         self.smoothed, self.feature_sums = self.mean_loss, torch.zeros(2, device=self.device)
 

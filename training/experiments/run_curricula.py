@@ -14,7 +14,7 @@ from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import build
 from ...prw.flux.inputs import FluxInputs
 from ...prw.source import Routing
-from ..checkpoint.run_folder import RunFolder, fingerprint, format_label
+from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, fingerprint, format_label
 from ..coredi.sampling import FeatureSampler
 from ..coredi.trainer import make_trainer
 from ..forward import run_source
@@ -22,7 +22,7 @@ from ..objective import count_usage
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
 from ..run import CurriculumRun
 from ..sampling import sample_latents
-from ..setup.stage_data import StageDatasets, toy_data
+from ..setup.stage_data import StageDatasets, describe_toy_data
 from ..toy.evaluate import ToyEvaluation, evaluate
 from ..toy.make import ToyRecipe, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_toy_models
@@ -47,7 +47,9 @@ class ExperimentRunner:
         self.host = EmbeddedHost(flux, next(flux.parameters()).dtype)
         tasks = [stage.task for stage in recipe.stages]
         self.datasets = StageDatasets(
-            {task: [toy_data(task, examples, self.encoders, 0)] for task in tasks}, out / "lessons", lambda *_: None
+            {task: [describe_toy_data(task, examples, self.encoders, 0)] for task in tasks},
+            out / DATASETS_FOLDER,
+            lambda *_: None,
         )
 
     def run(self, name: str, seeds: int) -> Reports:

@@ -10,6 +10,7 @@ from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import build, shorten
 from ...prw.flux.checkpoint import load_flux
 from ..checkpoint.checkpoints import TrainingError
+from ..checkpoint.run_folder import DATASETS_FOLDER
 from ..data.encoded.cached import load_empty_prompt
 from ..data.encoded.dataset import EncodedDataset
 from ..encoders.flux1 import open_encoders
@@ -18,7 +19,7 @@ from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
 from ..toy.make import Progress, ToyRecipe, make_toy_models, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_toy_models
-from .stage_data import EncodedInCache, StageDatasets, find_stage_data
+from .stage_data import CacheReference, StageDatasets, plan_stage_data
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -52,14 +53,14 @@ def open_flux(curriculum: Curriculum, out: Path, device: str, seed: int, progres
     """Opens FLUX.1 from its file, on our own modules. Where all data is cached, T5 and CLIP are not loaded."""
     dtype = DTYPES[curriculum.settings.precision]
     encoders = open_encoders(curriculum.encoders, device)
-    data = find_stage_data(curriculum, 0, encoders, seed)
-    caches = [part.cache for parts in data.values() for part in parts if isinstance(part, EncodedInCache)]
+    data = plan_stage_data(curriculum, 0, encoders, seed)
+    caches = [part.cache for parts in data.values() for part in parts if isinstance(part, CacheReference)]
     if caches:
         encoders.empty = load_empty_prompt(caches[0])
     flux = load_flux(
         curriculum.base, dtype
     )  # not on the device yet, where it may not fit as a whole (base/placement.py)
-    datasets = StageDatasets(data, out / "lessons", progress)
+    datasets = StageDatasets(data, out / DATASETS_FOLDER, progress)
     return RunInputs(EmbeddedHost(flux, dtype), encoders, datasets, Path(curriculum.base).stem, EMBEDDED_CHECKPOINTING)
 
 
@@ -72,6 +73,6 @@ def open_toy(curriculum: Curriculum, out: Path, device: str, seed: int, share: f
     if recipe.rebuild:
         make_toy_models(recipe, out / "base", seed, progress)
     flux, encoders = open_toy_models(out / "base" if recipe.rebuild else SHIPPED, device)
-    data = find_stage_data(curriculum, recipe.examples, encoders, seed)
-    datasets = StageDatasets(data, out / "lessons", progress)
+    data = plan_stage_data(curriculum, recipe.examples, encoders, seed)
+    datasets = StageDatasets(data, out / DATASETS_FOLDER, progress)
     return RunInputs(EmbeddedHost(flux.to(dtype), dtype), encoders, datasets, NAME, EMBEDDED_CHECKPOINTING)

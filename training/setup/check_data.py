@@ -8,7 +8,7 @@ from itertools import islice
 from ..data.sample import Example
 from ..data.tasks.examples import ExampleStream
 from ..recipes.curriculum import Curriculum, Stage
-from .stage_data import TOY, open_stage_source
+from .stage_data import TOY, open_stage_dataset
 
 SHEET_EXAMPLES = 6
 """Examples of a set on its task's contact sheet."""
@@ -59,14 +59,14 @@ def check_sets(curriculum: Curriculum, count: int, seed: int = 0) -> Iterator[Se
 def check_set(curriculum: Curriculum, stage: Stage, name: str, count: int, seed: int) -> SetReport:
     report = SetReport(stage, name)
     try:
-        source = open_stage_source(curriculum, stage, name)
-        examples = ExampleStream(source, stage.task, curriculum.settings.resolution, seed)
+        dataset = open_stage_dataset(curriculum, stage, name)
+        examples = ExampleStream(dataset, stage.task, curriculum.settings.resolution, seed)
     except (ValueError, OSError) as error:
         report.error = str(error)
         return report
     counter = examples.stream.counter
     try:
-        report.rows = examples.source.reader.count_rows()
+        report.rows = examples.dataset.reader.count_rows()
         for example in islice(examples.iterate_epoch(), count):
             report.examples += 1
             report.kinds[example.kind] += 1

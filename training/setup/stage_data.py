@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from ...prw.files.validate import check_choice, check_type
 from ..data.encoded.cache_index import cache_folder
-from ..data.encoded.cached import CachedDataset, CachedShards, open_cached
+from ..data.encoded.cached import CachedDataset, JoinedDataset, open_cached
 from ..data.encoded.dataset import EncodedDataset, MemoryDataset, concat_datasets, load_dataset
 from ..data.encoded.encode import encode_dataset
-from ..data.sets import DataSource, open_data_source
+from ..data.sets import OpenDataset, open_dataset
 from ..encoders.protocol import Encoders
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
@@ -25,7 +25,7 @@ from ..toy.tasks import QUESTION_MAKERS
 TOY = "toy"
 
 
-class EncodedByRun(NamedTuple):
+class RunDatasetFile(NamedTuple):
     """Data that a run encodes once, into a file of its own."""
 
     file: str
@@ -41,7 +41,7 @@ class EncodedByRun(NamedTuple):
         return dataset
 
 
-class EncodedInCache(NamedTuple):
+class CacheReference(NamedTuple):
     """Data that stays where `cologen data cache` left it; a file of the run says which shards it takes."""
 
     file: str
@@ -50,11 +50,11 @@ class EncodedInCache(NamedTuple):
     expected: Mapping[str, Any]
     """What the samples must be, of cache.json."""
 
-    def open(self, folder: Path, progress: Progress) -> CachedShards:
+    def open(self, folder: Path, progress: Progress) -> CachedDataset:
         return open_cached(self.cache, self.task, folder / f"{self.file}.json", self.expected)
 
 
-StageData = Mapping[str, Sequence[EncodedByRun | EncodedInCache]]
+StageData = Mapping[str, Sequence[RunDatasetFile | CacheReference]]
 """By stage: the data that it names."""
 
 
@@ -68,7 +68,7 @@ class StageDatasets(Mapping[str, EncodedDataset]):
     def __getitem__(self, stage: str) -> EncodedDataset:
         names = tuple(part.file for part in self.data[stage])
         if names not in self.opened:
-            self.opened[names] = concat([part.open(self.folder, self.progress) for part in self.data[stage]])
+            self.opened[names] = join_datasets([part.open(self.folder, self.progress) for part in self.data[stage]])
         return self.opened[names]
 
     def __iter__(self) -> Iterator[str]:
@@ -78,25 +78,25 @@ class StageDatasets(Mapping[str, EncodedDataset]):
         return len(self.data)
 
 
-def concat(parts: Sequence[MemoryDataset | CachedShards]) -> EncodedDataset:
+def join_datasets(parts: Sequence[MemoryDataset | CachedDataset]) -> EncodedDataset:
     """Joins what a stage names: in memory, if all of it is."""
     in_memory = [part for part in parts if isinstance(part, MemoryDataset)]
-    return reduce(concat_datasets, in_memory) if len(in_memory) == len(parts) else CachedDataset(parts)
+    return reduce(concat_datasets, in_memory) if len(in_memory) == len(parts) else JoinedDataset(parts)
 
 
-def find_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, seed: int) -> StageData:
-    """Looks up what each stage names, or else so many examples of the built-in world."""
+def plan_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, seed: int) -> StageData:
+    """Says for each stage where its dataset comes from, `toy_count` examples of the toy world by default; opens no data."""
 
-    def find(stage: Stage, name: str) -> EncodedByRun | EncodedInCache:
+    def find(stage: Stage, name: str) -> RunDatasetFile | CacheReference:
         if name == TOY:
             check_choice(f"{stage.name}.task", stage.task, (*QUESTION_MAKERS, OWN))
-            return toy_data(stage.task, toy_count, encoders, seed)
+            return describe_toy_data(stage.task, toy_count, encoders, seed)
         size = curriculum.settings.resolution
         if cache := find_cache(curriculum, name):
             expected = {"encoders": encoders.identity(), "size": size}
             folder = cache_folder(cache, stage.task, name)
-            return EncodedInCache(f"{stage.task}-{name}-cached", stage.task, folder, expected)
-        return set_data(stage, open_stage_source(curriculum, stage, name), encoders, size, seed)
+            return CacheReference(f"{stage.task}-{name}-cached", stage.task, folder, expected)
+        return describe_set_data(stage, open_stage_dataset(curriculum, stage, name), encoders, size, seed)
 
     return {stage.name: [find(stage, name) for name in stage.data or (TOY,)] for stage in curriculum.stages}
 
@@ -106,17 +106,17 @@ def find_cache(curriculum: Curriculum, name: str) -> str:
     return check_type(f"data.{name}.cache", curriculum.data.get(name, {}).get("cache", ""), str)
 
 
-def open_stage_source(curriculum: Curriculum, stage: Stage, name: str) -> DataSource:
+def open_stage_dataset(curriculum: Curriculum, stage: Stage, name: str) -> OpenDataset:
     """Opens a set that a stage names."""
     if name not in curriculum.data:
         raise ValueError(
             f'The stage {stage.name} names the data set {name}, of which the recipe says no more: add a table [data."{name}"] '
             f"with its path (docs/data.md)."
         )
-    return open_data_source(name, curriculum.data[name])
+    return open_dataset(name, curriculum.data[name])
 
 
-def toy_data(task: str, count: int, encoders: Encoders, seed: int) -> EncodedByRun:
+def describe_toy_data(task: str, count: int, encoders: Encoders, seed: int) -> RunDatasetFile:
     def make(progress: Progress) -> MemoryDataset:
         def report(done: int) -> None:
             progress(f"samples for {task}", done, count)
@@ -124,28 +124,28 @@ def toy_data(task: str, count: int, encoders: Encoders, seed: int) -> EncodedByR
         report(0)
         return encode_dataset(encoders, task, make_toy_examples(task, count, seed), progress=report)
 
-    return EncodedByRun(f"{task}-{count}-{seed}", make)
+    return RunDatasetFile(f"{task}-{count}-{seed}", make)
 
 
-def set_data(stage: Stage, source: DataSource, encoders: Encoders, size: int, seed: int) -> EncodedByRun:
+def describe_set_data(stage: Stage, dataset: OpenDataset, encoders: Encoders, size: int, seed: int) -> RunDatasetFile:
     def make(progress: Progress) -> MemoryDataset:
         from ..data.tasks.examples import ExampleStream
 
-        examples, wanted = ExampleStream(source, stage.task, size, seed), source.knobs.examples
+        examples, wanted = ExampleStream(dataset, stage.task, size, seed), dataset.knobs.examples
         if len(list(chain(*examples.sizes))) > 1:
             raise ValueError(
-                f"data.{source.name} asks for several sizes, which lie in a cache alone, not in memory: make one with "
-                f"cologen data cache, and set data.{source.name}.cache; or leave aspect and resolutions out."
+                f"data.{dataset.name} asks for several sizes, which lie in a cache alone, not in memory: make one with "
+                f"cologen data cache, and set data.{dataset.name}.cache; or leave aspect and resolutions out."
             )
 
         def report(done: int) -> None:
-            progress(f"{source.name} for {stage.task}", done, wanted)
+            progress(f"{dataset.name} for {stage.task}", done, wanted)
 
-        dataset = encode_dataset(encoders, stage.task, examples.take(wanted), progress=report)
+        encoded = encode_dataset(encoders, stage.task, examples.take(wanted), progress=report)
         if examples.stream.counter.broken or examples.stream.counter.unfit:
-            logging.getLogger(__name__).warning("%s: %s.", source.name, examples.summarize())
-        return dataset
+            logging.getLogger(__name__).warning("%s: %s.", dataset.name, examples.summarize())
+        return encoded
 
-    depends = json.dumps([repr(source.reader), repr(source.knobs), size, seed, encoders.identity()])
+    depends = json.dumps([repr(dataset.reader), repr(dataset.knobs), size, seed, encoders.identity()])
     digest = hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()
-    return EncodedByRun(f"{stage.task}-{source.name}-{digest}", make)
+    return RunDatasetFile(f"{stage.task}-{dataset.name}-{digest}", make)

@@ -115,4 +115,4 @@ class SubjectRun(Run):
 
 
 def read_all(dataset: EncodedDataset) -> EncodedSamples:
-    return dataset.rows(range(len(dataset)))
+    return dataset.read_samples(range(len(dataset)))

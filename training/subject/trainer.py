@@ -55,7 +55,7 @@ class SubjectTrainer(Trainer):
         super().__init__(context, groups)
         self.info = concept.info
         photos = context.datasets[OWN]
-        self.places = {name: place for place, name in enumerate(photos.rows(range(len(photos))).ids)}
+        self.places = {name: place for place, name in enumerate(photos.read_samples(range(len(photos))).ids)}
 
     def attach_weights(self, exported: bool = False) -> AbstractContextManager[None]:
         """Within, FLUX computes with the concept's weights: those in training, or those that would be left now."""

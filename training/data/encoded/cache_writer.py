@@ -19,7 +19,7 @@ from ....prw.files.safetensors_writer import write_safetensors
 from ...encoders.protocol import Encoders
 from ..prefetch import prefetch
 from ..sample import Example
-from ..sets import DataSource, Knobs
+from ..sets import Knobs, OpenDataset
 from ..tasks.examples import ExampleStream
 from .cache_index import (
     EMPTY,
@@ -81,7 +81,7 @@ class CacheWriter:
 
     def __init__(
         self,
-        source: DataSource,
+        dataset: OpenDataset,
         task: str,
         encoders: Encoders,
         out: Path,
@@ -89,19 +89,19 @@ class CacheWriter:
         rank: int = 0,
         world: int = 1,
     ):
-        self.source, self.task, self.encoders, self.settings = source, task, encoders, settings
+        self.dataset, self.task, self.encoders, self.settings = dataset, task, encoders, settings
         self.rank, self.world = rank, world
         self.trim = settings.trim and encoders.count_tokens([""]) is not None
-        self.folder = cache_folder(out, task, source.name)
+        self.folder = cache_folder(out, task, dataset.name)
         self.examples: ExampleStream | None = None
         """Those read last, with a tally of what was wrong with them."""
 
     def describe(self) -> dict[str, Any]:
         """Everything that decides what a shard holds; how many there are may change."""
-        defaults = vars(Knobs(cache=self.source.knobs.cache))
-        knobs = {name: value for name, value in vars(self.source.knobs).items() if value != defaults[name]}
+        defaults = vars(Knobs(cache=self.dataset.knobs.cache))
+        knobs = {name: value for name, value in vars(self.dataset.knobs).items() if value != defaults[name]}
         return {
-            "set": [repr(self.source.reader), {name: knobs[name] for name in sorted(knobs.keys() - COUNT_KNOBS)}],
+            "set": [repr(self.dataset.reader), {name: knobs[name] for name in sorted(knobs.keys() - COUNT_KNOBS)}],
             "size": self.settings.size,
             "seed, shard": [self.settings.seed, self.settings.shard],
             "processes": self.world,
@@ -119,7 +119,7 @@ class CacheWriter:
     def open_examples(self, stream_state: dict[str, Any] | None = None) -> ExampleStream:
         """This process's examples from the beginning, or from where the stream stood."""
         settings = self.settings
-        examples = ExampleStream(self.source, self.task, settings.size, settings.seed, self.rank, self.world)
+        examples = ExampleStream(self.dataset, self.task, settings.size, settings.seed, self.rank, self.world)
         if stream_state is not None:
             examples.stream.load_state_dict(stream_state)
         return examples
@@ -127,11 +127,11 @@ class CacheWriter:
     @property
     def wanted(self) -> int:
         """This process's share of the examples that the table asks for; 0: of all."""
-        total = self.source.knobs.examples
+        total = self.dataset.knobs.examples
         return total and max(1, len(range(self.rank, total, self.world)))
 
     def fill(self) -> Iterator[int]:
-        """Writes the shards that are missing or torn; yields after every chunk how many samples there are."""
+        """Writes the shards that are missing or damaged; yields after every chunk how many samples there are."""
         delete_partial_files(self.folder, self.rank)
         entries = read_entries(self.folder, self.rank)
         for number, entry in enumerate(entries):

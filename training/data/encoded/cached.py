@@ -37,7 +37,7 @@ class Shard(NamedTuple):
     """Where each sample's tokens begin in `context`, and where the last one's end."""
 
 
-class CachedShards:
+class CachedDataset:
     """One cache folder's samples in the order of its files: those that were there when the run began."""
 
     def __init__(self, task: str, folder: Path, entries: Sequence[ShardEntry]):
@@ -46,28 +46,30 @@ class CachedShards:
         runs = [(number, *run) for number, entry in enumerate(entries) for run in entry.kinds]
         counts = [count for *_, count in runs]
         self.shape_numbers = np.repeat([self.shapes.index(shapes) for _, shapes, _ in runs], counts)
-        # by sample: the shard's number, and the place in it
-        self.shard = np.repeat([number for number, *_ in runs], counts)
+        # by sample: the shard's number, and the row in it
+        self.shard_of_sample = np.repeat([number for number, *_ in runs], counts)
         sizes = [sum(count for _, count in entry.kinds) for entry in entries]
-        self.place = np.concatenate([np.arange(size) for size in sizes])
+        self.row_in_shard = np.concatenate([np.arange(size) for size in sizes])
         empty, trimmed = load_empty_prompt(folder)[0], read_json(folder / ABOUT)["trimmed"]
         least = empty.shape[1] if trimmed else 0
-        self.tokens = max(least, *(entry.tokens for entry in entries))
+        self.context_length = max(least, *(entry.tokens for entry in entries))
         # T5's padding was trimmed: in its place stands what it makes of the empty prompt's
-        self.padding = pad_context(empty[:, :least], self.tokens)[0]
+        self.padding = pad_context(empty[:, :least], self.context_length)[0]
         self.open_shards: OrderedDict[int, Shard] = OrderedDict()
         val_rows = range(self.train_count, len(self))
-        self.val_ids = {self._shard(int(self.shard[row])).ids[self.place[row]] for row in val_rows}
+        self.val_ids = {
+            self._open_shard(int(self.shard_of_sample[row])).ids[self.row_in_shard[row]] for row in val_rows
+        }
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self.row_in_shard)
 
     @property
     def train_count(self) -> int:
         return default_train_count(len(self))
 
-    def rows(self, indices: Sequence[int]) -> EncodedSamples:
-        """Reads samples of one size; latents become float32, contexts are padded to `tokens`."""
+    def read_samples(self, indices: Sequence[int]) -> EncodedSamples:
+        """Reads samples of one size; latents become float32, contexts are padded to `context_length`."""
         ids, prompts, targets, sources, contexts, pooled = zip(*(self._row(index) for index in indices))
         context = self.padding.expand(len(indices), -1, -1).clone()
         for row, unpadded in zip(context, contexts):
@@ -76,22 +78,25 @@ class CachedShards:
         return EncodedSamples(ids, prompts, target, source, context, torch.stack(pooled))
 
     def _row(self, index: int) -> tuple[str, str, Tensor, Tensor, Tensor, Tensor]:
-        number, place = int(self.shard[index]), int(self.place[index])
-        shard = self._shard(number)
+        number, row = int(self.shard_of_sample[index]), int(self.row_in_shard[index])
+        shard = self._open_shard(number)
         starts = [0, *accumulate(count for _, count in self.entries[number].kinds)]
-        group = bisect(starts, place) - 1
+        group = bisect(starts, row) - 1
         if index < self.train_count:
-            place = self._avoid_val(shard, place, starts[group], starts[group + 1])
-        target, source = (shard.tensors[f"{name}.{group}"][place - starts[group]] for name in ("target", "source"))
-        context = shard.tensors["context"][shard.starts[place] : shard.starts[place + 1]]
-        return shard.ids[place], shard.prompts[place], target, source, context, shard.tensors["pooled"][place]
+            row = self._avoid_val(shard, row, starts[group], starts[group + 1])
+        target, source = (shard.tensors[f"{name}.{group}"][row - starts[group]] for name in ("target", "source"))
+        context = shard.tensors["context"][shard.starts[row] : shard.starts[row + 1]]
+        return shard.ids[row], shard.prompts[row], target, source, context, shard.tensors["pooled"][row]
 
-    def _avoid_val(self, shard: Shard, place: int, first: int, end: int) -> int:
-        """The place, or the next one of its size that shows no held-out picture: other looks at those teach nothing."""
-        places = (first + (place - first + i) % (end - first) for i in range(end - first))
-        return next((other for other in places if shard.ids[other] not in self.val_ids), place)
+    def _avoid_val(self, shard: Shard, row: int, first: int, end: int) -> int:
+        """Returns the row, or the next of its size (rows `first` to `end`) whose picture is not held out.
 
-    def _shard(self, number: int) -> Shard:
+        Other crops of a held-out picture must not be trained on.
+        """
+        rows = (first + (row - first + i) % (end - first) for i in range(end - first))
+        return next((other for other in rows if shard.ids[other] not in self.val_ids), row)
+
+    def _open_shard(self, number: int) -> Shard:
         if number in self.open_shards:
             self.open_shards.move_to_end(number)
             return self.open_shards[number]
@@ -118,16 +123,16 @@ def open_shard(path: Path) -> Shard:
         raise ValueError(f"The shard {path} is torn ({error}): delete it, and {AGAIN}.") from None
 
 
-def open_cached(folder: Path, task: str, note: Path, expected: Mapping[str, Any]) -> CachedShards:
+def open_cached(folder: Path, task: str, shard_list_file: Path, expected: Mapping[str, Any]) -> CachedDataset:
     """Opens the shards that there are now, if cache.json agrees with `expected`.
 
-    A run that goes on opens those it began with: `note` is the file of the run that lists them.
+    A run that goes on opens those it began with: `shard_list_file` is the file of the run that lists them.
     """
     check_cache(folder)
     advice = "train with the models and the size that made them, or cache again elsewhere"
     about = check_record(folder / ABOUT, expected, HOLDS, advice)
     entries = {entry.file: entry for entry in read_all_entries(folder)}
-    files = read_json(note) if note.exists() else list(entries)
+    files = read_json(shard_list_file) if shard_list_file.exists() else list(entries)
     missing = [file for file in files if file not in entries or not entries[file].is_whole(folder)]
     if missing:
         raise ValueError(f"The shard {missing[0]} in {folder} is missing or torn ({len(missing)} in all): {AGAIN}.")
@@ -135,10 +140,10 @@ def open_cached(folder: Path, task: str, note: Path, expected: Mapping[str, Any]
     if count < 2:
         raise ValueError(f"The cache in {folder} holds {count} samples yet, expected two or more: wait for a shard.")
     holds, advice = "a run on samples that were made otherwise", "cache them as they were, or begin anew elsewhere"
-    claim_folder(note.with_name(f"{note.stem}-of.json"), about, holds, advice)
-    if not note.exists():
-        write_json(note, files)
-    return CachedShards(task, folder, [entries[file] for file in files])
+    claim_folder(shard_list_file.with_name(f"{shard_list_file.stem}-of.json"), about, holds, advice)
+    if not shard_list_file.exists():
+        write_json(shard_list_file, files)
+    return CachedDataset(task, folder, [entries[file] for file in files])
 
 
 def check_cache(folder: Path) -> None:
@@ -146,13 +151,13 @@ def check_cache(folder: Path) -> None:
         raise ValueError(f"There is no cache in {folder}: make it with cologen data cache, or name another.")
 
 
-class CachedDataset:
+class JoinedDataset:
     """An EncodedDataset of several parts, cached or in memory, each of which holds out its own last samples.
 
     Samples to train on lie bucket by bucket. Of those held out, the largest bucket comes first.
     """
 
-    def __init__(self, parts: Sequence[CachedShards | MemoryDataset]):
+    def __init__(self, parts: Sequence[CachedDataset | MemoryDataset]):
         self.parts, self.task = parts, parts[0].task
         self.train_count = sum(part.train_count for part in parts)
         shapes = list(dict.fromkeys(shapes for part in parts for shapes in part.shapes))
@@ -171,18 +176,22 @@ class CachedDataset:
         self.part, self.row, self.number = part[order], row[order], number[order]
         counts = np.bincount(self.number[: self.train_count], minlength=len(shapes))
         self.buckets = tuple(int(count) for count in counts if count)
-        self.tokens = max(part.tokens for part in parts)
+        self.context_length = max(part.context_length for part in parts)
 
     def __len__(self) -> int:
         return len(self.row)
 
-    def bucket(self, index: int) -> int:
+    def find_bucket(self, index: int) -> int:
         return int(self.number[index])
 
-    def rows(self, indices: Sequence[int]) -> EncodedSamples:
+    def read_samples(self, indices: Sequence[int]) -> EncodedSamples:
         places = [[j for j, index in enumerate(indices) if self.part[index] == i] for i in range(len(self.parts))]
-        read = [part.rows([int(self.row[indices[j]]) for j in rows]) for part, rows in zip(self.parts, places) if rows]
+        read = [
+            part.read_samples([int(self.row[indices[j]]) for j in rows])
+            for part, rows in zip(self.parts, places)
+            if rows
+        ]
         samples = read[0]
         if len(read) > 1:
             samples = concat_samples(read).rows(np.argsort([j for rows in places for j in rows]).tolist())
-        return replace(samples, context=pad_context(samples.context, self.tokens))
+        return replace(samples, context=pad_context(samples.context, self.context_length))

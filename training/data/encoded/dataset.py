@@ -36,15 +36,15 @@ class EncodedDataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def bucket(self, index: int) -> int:
+    def find_bucket(self, index: int) -> int:
         """The number of a sample's bucket."""
 
-    def rows(self, indices: Sequence[int]) -> EncodedSamples:
+    def read_samples(self, indices: Sequence[int]) -> EncodedSamples:
         """Reads samples of one bucket into memory."""
 
 
 def default_train_count(count: int) -> int:
-    """All but a tenth of the samples, of which at least one and at most 64 are held out (our choice)."""
+    """How many of `count` samples to train on: all but a tenth, which is held out, at least 1 and at most 64 (our choice)."""
     return max(1, count - min(max(MIN_VAL, count // 10), MAX_VAL))
 
 
@@ -71,8 +71,8 @@ class MemoryDataset:
         return (self.train_count,)
 
     @property
-    def tokens(self) -> int:
-        """The context's length."""
+    def context_length(self) -> int:
+        """How many tokens a prompt's context has."""
         return self.samples.context.shape[1]
 
     @property
@@ -85,10 +85,10 @@ class MemoryDataset:
         """For each sample, which of `shapes` it has."""
         return np.zeros(len(self), int)
 
-    def bucket(self, index: int) -> int:
+    def find_bucket(self, index: int) -> int:
         return 0
 
-    def rows(self, indices: Sequence[int]) -> EncodedSamples:
+    def read_samples(self, indices: Sequence[int]) -> EncodedSamples:
         return self.samples.rows(indices)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -108,7 +108,10 @@ def load_dataset(path: str | os.PathLike) -> MemoryDataset:
 
 
 def choose_val_ids(ids: Sequence[str]) -> set[str]:
-    """The last pictures, as many as hold default_train_count's share of the samples; none if that were all."""
+    """Chooses pictures to hold out: the last ones, until they have as many samples as default_train_count leaves out.
+
+    `ids` are the samples' pictures, several samples may share one. Chooses none if it were all of them.
+    """
     cuts, wanted, val_ids = Counter(ids), len(ids) - default_train_count(len(ids)), set()
     for id in reversed(cuts):
         if sum(cuts[chosen] for chosen in val_ids) >= wanted:

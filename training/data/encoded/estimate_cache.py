@@ -38,7 +38,7 @@ def estimate_cache(writer: CacheWriter, there: int) -> Estimate:
     """Looks at some examples, of which one picture and the empty prompt are encoded."""
     examples = [example for example, _ in zip(writer.open_examples().iterate_epoch(), range(LOOKED))]
     if not examples:
-        raise ValueError(f"{writer.source.name} has no example for {writer.task}: see what cologen data check says.")
+        raise ValueError(f"{writer.dataset.name} has no example for {writer.task}: see what cologen data check says.")
     first = writer.encoders.encode([examples[0].target])
     context, pooled = writer.encoders.encode_prompts([""])
     prompts = [example.prompt for example in examples]
@@ -46,7 +46,7 @@ def estimate_cache(writer: CacheWriter, there: int) -> Estimate:
     pixels = sum(example.target[..., 0].size + example.source[..., 0].size for example in examples) / len(examples)
     latents = pixels * first.numel() / examples[0].target[..., 0].size
     text = sum(tokens) / len(tokens) * context.shape[-1]
-    rows, knobs = writer.source.reader.count_rows(), writer.source.knobs
+    rows, knobs = writer.dataset.reader.count_rows(), writer.dataset.knobs
     samples = knobs.examples or (rows and rows * knobs.variants)
     return Estimate(2 * (latents + text) + 4 * pooled.shape[-1], samples, there)
 

@@ -26,7 +26,7 @@ from .refcoco import RefCoco, RefCocoG, RefCocoPlus
 from .subjects200k import Subjects200k
 
 
-class Dataset(NamedTuple):
+class DatasetInfo(NamedTuple):
     """What is known of a data set before it is opened."""
 
     taken_for: tuple[str, ...]
@@ -52,51 +52,53 @@ REFER = "https://github.com/lichengunc/refer"
 COCO_TERMS = "annotations CC BY 4.0, pictures by Flickr's terms"
 REFER_TERMS = "not stated for the references; pictures by Flickr's terms"
 DATASETS = {
-    "ade20k": Dataset(
+    "ade20k": DatasetInfo(
         ("inpaint", "control"),
         (Ade20k, Captioned),
         "http://sceneparsing.csail.mit.edu",
         "annotations BSD-3, pictures for research alone",
         ("seg",),
     ),
-    "coco-stuff": Dataset(
+    "coco-stuff": DatasetInfo(
         ("inpaint", "control"), (CocoStuff, Captioned), "https://github.com/nightrome/cocostuff", COCO_TERMS, ("seg",)
     ),
-    "journeydb": Dataset(
+    "journeydb": DatasetInfo(
         ("inpaint",),
         (JourneyDb,),
         "https://huggingface.co/datasets/JourneyDB/JourneyDB",
         "for research alone, on request",
     ),
-    "refcoco": Dataset(("ground",), (RefCoco,), REFER, REFER_TERMS),
-    "refcoco+": Dataset(("ground",), (RefCocoPlus,), REFER, REFER_TERMS),
-    "refcocog": Dataset(("ground",), (RefCocoG,), REFER, REFER_TERMS),
-    "lvis": Dataset(("ground", "inpaint"), (Lvis,), "https://www.lvisdataset.org", COCO_TERMS),
-    "multigen-20m": Dataset(
+    "refcoco": DatasetInfo(("ground",), (RefCoco,), REFER, REFER_TERMS),
+    "refcoco+": DatasetInfo(("ground",), (RefCocoPlus,), REFER, REFER_TERMS),
+    "refcocog": DatasetInfo(("ground",), (RefCocoG,), REFER, REFER_TERMS),
+    "lvis": DatasetInfo(("ground", "inpaint"), (Lvis,), "https://www.lvisdataset.org", COCO_TERMS),
+    "multigen-20m": DatasetInfo(
         ("control",),
         (MultiGen, MultiGenParquet),
         "https://huggingface.co/datasets/limingcv/MultiGen-20M_train",
         "not stated; pictures from LAION",
         ("canny", "hed", "lineart"),
     ),
-    "multigen-20m-depth": Dataset(
+    "multigen-20m-depth": DatasetInfo(
         ("control",),
         (MultiGenDepth, MultiGenDepthParquet),
         "https://huggingface.co/datasets/limingcv/MultiGen-20M_depth",
         "not stated; pictures from LAION",
         ("depth",),
     ),
-    "subjects200k": Dataset(
+    "subjects200k": DatasetInfo(
         ("subject",), (Subjects200k,), "https://huggingface.co/datasets/Yuanshi/Subjects200K", "Apache-2.0"
     ),
-    "omniedit": Dataset(
+    "omniedit": DatasetInfo(
         ("edit",), (OmniEdit,), "https://huggingface.co/datasets/TIGER-Lab/OmniEdit-Filtered-1.2M", "MIT"
     ),
-    "magicbrush": Dataset(("edit",), (MagicBrush,), "https://huggingface.co/datasets/osunlp/MagicBrush", "CC BY 4.0"),
-    "folder": Dataset((), (OwnFolder,), "", "your own"),
-    "json-lines": Dataset((), (JsonLines,), "", "your own"),
-    "parquet": Dataset((), (Parquet,), "", "your own"),
-    "webdataset": Dataset((), (WebDataset,), "", "your own"),
+    "magicbrush": DatasetInfo(
+        ("edit",), (MagicBrush,), "https://huggingface.co/datasets/osunlp/MagicBrush", "CC BY 4.0"
+    ),
+    "folder": DatasetInfo((), (OwnFolder,), "", "your own"),
+    "json-lines": DatasetInfo((), (JsonLines,), "", "your own"),
+    "parquet": DatasetInfo((), (Parquet,), "", "your own"),
+    "webdataset": DatasetInfo((), (WebDataset,), "", "your own"),
 }
 
 
@@ -136,16 +138,16 @@ class Knobs:
 
 
 @dataclass(frozen=True)
-class DataSource:
+class OpenDataset:
     """A data set, ready to be read."""
 
     name: str
-    dataset: Dataset
+    info: DatasetInfo
     reader: Reader
     knobs: Knobs = field(default_factory=Knobs)
 
 
-def open_data_source(name: str, table: Mapping[str, Any]) -> DataSource:
+def open_dataset(name: str, table: Mapping[str, Any]) -> OpenDataset:
     """Opens the data set of a recipe's table [data.NAME]."""
     if not NAME.fullmatch(name):
         raise ValueError(
@@ -155,21 +157,21 @@ def open_data_source(name: str, table: Mapping[str, Any]) -> DataSource:
     common = {entry.name for entry in fields(Knobs)}
     knobs = build(Knobs, {key: value for key, value in table.items() if key in common}, where)
     check_choice(f"{where}.set", knobs.set or name, tuple(DATASETS))
-    dataset = DATASETS[knobs.set or name]
+    info = DATASETS[knobs.set or name]
     settings = {key: value for key, value in table.items() if key not in common}
-    reader = find_reader(dataset, check_type(f"{where}.path", settings.get("path", ""), str), where)
-    return DataSource(name, dataset, build(reader, settings, where), knobs)
+    reader = find_reader(info, check_type(f"{where}.path", settings.get("path", ""), str), where)
+    return OpenDataset(name, info, build(reader, settings, where), knobs)
 
 
-def find_reader(dataset: Dataset, path: str, where: str) -> type[Reader]:
+def find_reader(info: DatasetInfo, path: str, where: str) -> type[Reader]:
     """Finds the reader of the layout that is there."""
     if not path:
-        raise ValueError(f"{where} has no path, expected the folder of the set: {describe_layouts(dataset)}")
-    for reader in dataset.readers:
+        raise ValueError(f"{where} has no path, expected the folder of the set: {describe_layouts(info)}")
+    for reader in info.readers:
         if reader.matches(path):
             return reader
-    raise FileNotFoundError(f"{path} ({where}) is not laid out as expected, which is {describe_layouts(dataset)}.")
+    raise FileNotFoundError(f"{path} ({where}) is not laid out as expected, which is {describe_layouts(info)}.")
 
 
-def describe_layouts(dataset: Dataset) -> str:
-    return "; or ".join(reader.LAYOUT for reader in dataset.readers)
+def describe_layouts(info: DatasetInfo) -> str:
+    return "; or ".join(reader.LAYOUT for reader in info.readers)

@@ -14,7 +14,7 @@ from ..formats.picture_files import BrokenFile
 from ..geometry import Crop, crop_pair, crop_sample, crop_triple, draw_crop
 from ..labels.labels import Labels
 from ..sample import AnySample, Example, Pair, Sample, Triple, UnsuitableSample
-from ..sets import DataSource
+from ..sets import OpenDataset
 from ..sets.folder import PictureFiles
 from ..sets.stream import Stream
 from . import EXAMPLE_MAKERS, find_layout
@@ -34,16 +34,16 @@ def crop(sample: AnySample, choose_crop: ChooseCrop) -> AnySample:
 class ExampleStream:
     """A data set's examples for a task. What is random about one follows from the seed, the epoch and its id alone."""
 
-    def __init__(self, source: DataSource, task: str, size: int, seed: int = 0, rank: int = 0, world: int = 1):
-        check_choice(f"The task of {source.name}", task, source.dataset.feeds)
-        self.source, self.task, self.seed = source, task, seed
-        self.sizes = [list_sizes(side, source.knobs.aspect) for side in source.knobs.resolutions or (size,)]
-        self.maker, self.kinds = EXAMPLE_MAKERS[task], source.knobs.kinds
+    def __init__(self, dataset: OpenDataset, task: str, size: int, seed: int = 0, rank: int = 0, world: int = 1):
+        check_choice(f"The task of {dataset.name}", task, dataset.info.feeds)
+        self.dataset, self.task, self.seed = dataset, task, seed
+        self.sizes = [list_sizes(side, dataset.knobs.aspect) for side in dataset.knobs.resolutions or (size,)]
+        self.maker, self.kinds = EXAMPLE_MAKERS[task], dataset.knobs.kinds
         for kind in self.kinds:
-            check_choice(f"data.{source.name}.kinds", kind, self.maker.kinds)
-        self.kinds = self.kinds or tuple(kind for kind in source.dataset.kinds if kind in self.maker.kinds)
-        self.labels = Labels(Path(source.knobs.labels)) if source.knobs.labels else None
-        self.stream = Stream(source.reader, source.name, rank, world, seed)
+            check_choice(f"data.{dataset.name}.kinds", kind, self.maker.kinds)
+        self.kinds = self.kinds or tuple(kind for kind in dataset.info.kinds if kind in self.maker.kinds)
+        self.labels = Labels(Path(dataset.knobs.labels)) if dataset.knobs.labels else None
+        self.stream = Stream(dataset.reader, dataset.name, rank, world, seed)
 
     def iterate_epoch(self) -> Iterator[Example]:
         """Yields what is left of an epoch."""
@@ -60,7 +60,7 @@ class ExampleStream:
     def take(self, count: int) -> Iterator[Example]:
         """Yields so many, over as many epochs as that takes; 0: each sample as often as the set's table says."""
         if not count:
-            while self.stream.epoch < self.source.knobs.variants:
+            while self.stream.epoch < self.dataset.knobs.variants:
                 yield from self.iterate_epoch()
             return
         while count:
@@ -71,7 +71,7 @@ class ExampleStream:
                 if not count:
                     return
             if before == count and begins:
-                raise ValueError(f"{self.source.name} has no example for {self.task}: {self.summarize()}.")
+                raise ValueError(f"{self.dataset.name} has no example for {self.task}: {self.summarize()}.")
 
     def summarize(self) -> str:
         """Says how many samples were broken or unsuitable so far."""
@@ -85,7 +85,7 @@ class ExampleStream:
         def choose_crop(pixels: np.ndarray) -> Crop:
             if not size:
                 size.append(pick_size(rng, pixels.shape[:2], self.sizes))
-            return draw_crop(rng, pixels.shape[:2], size[0], flip=self.source.knobs.flip)
+            return draw_crop(rng, pixels.shape[:2], size[0], flip=self.dataset.knobs.flip)
 
         if isinstance(sample, PictureFiles):
             layout = find_layout(self.task)

@@ -23,15 +23,15 @@ from cologen.training.data.batch_sampler import sample_indices
 from cologen.training.data.buckets import list_sizes, pick_size
 from cologen.training.data.encoded.cache_index import read_all_entries
 from cologen.training.data.encoded.cache_writer import CacheSettings, CacheWriter
-from cologen.training.data.encoded.cached import CachedDataset, CachedShards, open_cached, open_shard
+from cologen.training.data.encoded.cached import CachedDataset, JoinedDataset, open_cached, open_shard
 from cologen.training.data.encoded.dataset import MemoryDataset
 from cologen.training.data.encoded.encode import encode_dataset
 from cologen.training.data.encoded.estimate_cache import check_free, estimate_cache
 from cologen.training.data.encoded.samples import EncodedSamples
-from cologen.training.data.sets import open_data_source
+from cologen.training.data.sets import open_dataset
 from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.recipes.curriculum import Stage, load_curriculum
-from cologen.training.setup.stage_data import StageDatasets, find_stage_data
+from cologen.training.setup.stage_data import StageDatasets, plan_stage_data
 from cologen.training.toy.store import open_toy_encoders
 from cologen.training.validate import make_val_batch
 from pack import ROOT
@@ -84,7 +84,7 @@ def records(root, count, sizes=((48, 64),)):
 
 
 def source(path="mine", **knobs):
-    return open_data_source("mine", {"set": "json-lines", "path": str(path), **knobs})
+    return open_dataset("mine", {"set": "json-lines", "path": str(path), **knobs})
 
 
 def cached(out="cache", knobs=None, task="inpaint", size=32, path="mine", shard=4, trim=True, **process) -> CacheWriter:
@@ -100,8 +100,8 @@ def filled(*args, **options) -> CacheWriter:
     return found
 
 
-def opened(cache: CacheWriter, note) -> CachedDataset:
-    return CachedDataset(
+def opened(cache: CacheWriter, note) -> JoinedDataset:
+    return JoinedDataset(
         [open_cached(cache.folder, cache.task, note, {"encoders": "exact", "size": cache.settings.size})]
     )
 
@@ -133,8 +133,8 @@ def test_training_from_a_cache_is_training_from_memory_bit_for_bit(there, trim):
         memory.train_count,
         (memory.train_count,),
     )
-    assert len(shards(cache.folder)) == 4 + 1 and same(dataset.rows(range(13)), memory.samples)
-    assert same(dataset.rows([11, 2, 2, 7]), memory.rows([11, 2, 2, 7]))
+    assert len(shards(cache.folder)) == 4 + 1 and same(dataset.read_samples(range(13)), memory.samples)
+    assert same(dataset.read_samples([11, 2, 2, 7]), memory.read_samples([11, 2, 2, 7]))
     recipe = tiny_curriculum(6, ("inpaint",), batch=3, text_drop=0.3, validate_every=2, micro=2)
     banks = []
     for name, data in (("memory", memory), ("cache", dataset)):
@@ -214,7 +214,7 @@ def test_two_processes_together_hold_each_sample_once(there, files_of_lines):
         (there / f"mine/{i}.jsonl").write_text("\n".join(lines[i::files_of_lines]))
     one, two = (filled(rank=rank, world=2) for rank in (0, 1))
     dataset = opened(one, there / "note")
-    assert sorted(dataset.rows(range(13)).ids) == sorted(f"line-{i}" for i in range(13))
+    assert sorted(dataset.read_samples(range(13)).ids) == sorted(f"line-{i}" for i in range(13))
     assert {name[:3] for name in shards(two.folder)} == {"000", "001", "emp"}
     with pytest.raises(ValueError, match="other models or settings .processes: 2 there, 1 here.: cache into another"):
         cached()
@@ -228,12 +228,12 @@ def test_a_growing_cache_serves_and_a_run_keeps_what_it_began_with(there):
     while len(read_all_entries(cache.folder)) < 2:
         next(growing)
     first = opened(cache, there / "note")
-    found, memory = first.rows(range(8)), in_memory().rows(range(8))
+    found, memory = first.read_samples(range(8)), in_memory().read_samples(range(8))
     assert len(first) == 8 and found.ids == memory.ids and torch.equal(found.source, memory.source)
     list(growing)
     again, fresh = opened(cache, there / "note"), opened(cache, there / "other")
     assert len(again) == 8 and len(fresh) == 13
-    assert same(again.rows(range(8)), first.rows(range(8)))
+    assert same(again.read_samples(range(8)), first.read_samples(range(8)))
 
 
 def test_a_torn_shard_is_a_sentence_and_made_again(there):
@@ -253,7 +253,7 @@ def test_a_torn_shard_is_a_sentence_and_made_again(there):
     victim.write_bytes(damaged)
     dataset = opened(cache, there / "note")
     with pytest.raises(ValueError, match="The shard .*000-000001.safetensors is torn .*: delete it, and give the same"):
-        dataset.rows(range(len(dataset)))
+        dataset.read_samples(range(len(dataset)))
     last = cache.folder / "000-000003.safetensors"
     last.unlink()
     victim.unlink()
@@ -263,8 +263,8 @@ def test_a_torn_shard_is_a_sentence_and_made_again(there):
 
 def test_variants_are_looks_of_their_own(there, monkeypatch):
     dataset = opened(filled(knobs=dict(variants=3)), there / "note")
-    monkeypatch.setattr(CachedShards, "_avoid_val", lambda self, shard, place, *_: place)
-    rows = dataset.rows(range(39))
+    monkeypatch.setattr(CachedDataset, "_avoid_val", lambda self, shard, row, *_: row)
+    rows = dataset.read_samples(range(39))
     mine = [i for i, id in enumerate(rows.ids) if id == "line-4"]
     assert len(mine) == 3 and not torch.equal(rows.source[mine[0]], rows.source[mine[1]])
     memory = in_memory(variants=3).samples  # which holds out whole pictures
@@ -274,8 +274,8 @@ def test_variants_are_looks_of_their_own(there, monkeypatch):
 
 def test_no_look_at_a_picture_that_is_held_out_teaches(there):
     dataset = opened(filled(knobs=dict(variants=3)), there / "note")
-    held = set(dataset.rows(range(dataset.train_count, len(dataset))).ids)
-    taught = dataset.rows(range(dataset.train_count)).ids
+    held = set(dataset.read_samples(range(dataset.train_count, len(dataset))).ids)
+    taught = dataset.read_samples(range(dataset.train_count)).ids
     assert held and not held & set(taught) and len(set(taught)) == 13 - len(held)
 
 
@@ -301,8 +301,8 @@ def test_other_models_or_settings_are_a_sentence(there):
 
 def test_a_run_does_not_go_on_with_a_cache_that_was_made_anew_otherwise(there):
     cache = filled()
-    before = opened(cache, there / "note.json").rows(range(13))
-    assert same(opened(cache, there / "note.json").rows(range(13)), before)
+    before = opened(cache, there / "note.json").read_samples(range(13))
+    assert same(opened(cache, there / "note.json").read_samples(range(13)), before)
     shutil.rmtree(cache.folder)
     again = filled(knobs=dict(flip=0.5))
     with pytest.raises(
@@ -348,7 +348,7 @@ def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):
     records(there / "wide", 60, ((128, 128), (64, 256), (256, 64), (128, 140)))
     cache = filled("wide-cache", knobs=dict(aspect=4.0), size=128, path="wide", shard=16)
     dataset = opened(cache, there / "note")
-    shapes = Counter(tuple(dataset.rows([i]).target.shape[2:]) for i in range(60))
+    shapes = Counter(tuple(dataset.read_samples([i]).target.shape[2:]) for i in range(60))
     assert shapes == {(16, 16): 30, (8, 32): 15, (32, 8): 15} and len(dataset.buckets) == 3
     assert sum(dataset.buckets) == dataset.train_count == 54
     stage = Stage(name="inpaint", iterations=100, batch=4)
@@ -358,7 +358,7 @@ def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):
         indices = [slot.index for batch in seen for slot in batch]
         for epoch in range(epochs):
             assert sorted(indices[54 * epoch : 54 * epoch + 54]) == list(range(54))
-        mixed = sum(len({dataset.bucket(slot.index) for slot in batch}) > 1 for batch in seen)
+        mixed = sum(len({dataset.find_bucket(slot.index) for slot in batch}) > 1 for batch in seen)
         assert mixed <= 4 * epochs
     trainer = tiny_trainer(tiny_host(), stage=0, stages=("inpaint",), batch=4, iterations=14)
     trainer.datasets = {"inpaint": dataset}
@@ -368,7 +368,7 @@ def test_an_iteration_is_of_one_bucket_and_an_epoch_sees_all(there):
     assert len({tuple(row.shape) for row in make_val_batch(dataset).target}) == 1
     with pytest.raises(ValueError, match="data.mine asks for several sizes, which lie in a cache alone"):
         curriculum = curriculum_with(there, "resolutions = [64, 128]")
-        StageDatasets(find_stage_data(curriculum, 4, ExactEncoders(), 7), there / "lessons", lambda *_: None)["inpaint"]
+        StageDatasets(plan_stage_data(curriculum, 4, ExactEncoders(), 7), there / "lessons", lambda *_: None)["inpaint"]
 
 
 def curriculum_with(there, *lines):
@@ -427,12 +427,12 @@ def test_check_cache_train(there, capsys):
         "inpaint-other-cached.json",
     ]
     curriculum = load_curriculum("r.toml", ["data.other.cache=cache"])
-    kept = StageDatasets(find_stage_data(curriculum, 4, open_toy_encoders(), 0), there / "out/lessons", lambda *_: None)
+    kept = StageDatasets(plan_stage_data(curriculum, 4, open_toy_encoders(), 0), there / "out/lessons", lambda *_: None)
     assert (len(kept["inpaint"]), len(kept["more"])) == (13, 18)
-    assert set(kept["more"].rows(range(18)).ids) == {f"line-{i}" for i in range(13)}
+    assert set(kept["more"].read_samples(range(18)).ids) == {f"line-{i}" for i in range(13)}
     rounded = encode_dataset(open_toy_encoders(), "inpaint", ExampleStream(source(), "inpaint", 64, 0).take(0)).samples
     changed = {name: getattr(rounded, name).bfloat16().float() for name in ("target", "source", "context")}
-    assert same(kept["inpaint"].rows(range(13)), replace(rounded, **changed))
+    assert same(kept["inpaint"].read_samples(range(13)), replace(rounded, **changed))
     assert cli.main(["data", "cache", "toy", "--out", "x"]) == 1
     assert "set toy.rebuild=false" in capsys.readouterr().err
     assert cli.main(["data", "cache", "r.toml", "--device", "cpu"]) == 1

@@ -13,7 +13,7 @@ from cologen.training.data.labels.labeller import match_phrase, open_labeller
 from cologen.training.data.labels.labels import Labels, write_labels
 from cologen.training.data.labels.noun_phrases import find_word_runs
 from cologen.training.data.sample import Sample
-from cologen.training.data.sets import open_data_source
+from cologen.training.data.sets import open_dataset
 from cologen.training.data.sets.stream import Stream
 from cologen.training.data.tasks.examples import ExampleStream
 from layouts import SIZE, box_mask, draw_picture, encode_picture
@@ -128,13 +128,13 @@ def lay_out(root, count=23):
         layouts.write_file(root / f"{i}.png", encode_picture(draw_picture(i), "PNG"))
         lines.append({"id": f"p{i}", "picture": f"{i}.png", "caption": f"thing {i}"})
     (root / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return open_data_source("own", {"set": "json-lines", "path": str(root)})
+    return open_dataset("own", {"set": "json-lines", "path": str(root)})
 
 
 @pytest.mark.parametrize("world", [1, 3])
 @pytest.mark.parametrize("crash", [None, 1, 2])
 def test_labelling_goes_on_after_a_crash_and_nothing_is_lost_or_doubled(tmp_path, world, crash):
-    source, out, calls = lay_out(tmp_path / "own"), tmp_path / "labels", []
+    dataset, out, calls = lay_out(tmp_path / "own"), tmp_path / "labels", []
 
     def label(some):
         calls.append(len(some))
@@ -145,7 +145,7 @@ def test_labelling_goes_on_after_a_crash_and_nothing_is_lost_or_doubled(tmp_path
     for rank in range(world):
         for _ in range(2):
             try:
-                for _ in write_labels(Stream(source.reader, "own", rank, world), label, "test", out, batch=2, part=4):
+                for _ in write_labels(Stream(dataset.reader, "own", rank, world), label, "test", out, batch=2, part=4):
                     pass
             except KeyboardInterrupt:
                 pass
@@ -153,21 +153,23 @@ def test_labelling_goes_on_after_a_crash_and_nothing_is_lost_or_doubled(tmp_path
     assert sorted(line["id"] for line in lines) == sorted(f"p{i}" for i in range(23))
     assert all(line["by"] == "test" for line in lines) and not list(out.glob(".*"))
     before = len(calls)
-    assert list(write_labels(Stream(source.reader, "own", 0, world), label, "test", out)) == [] and len(calls) == before
+    assert (
+        list(write_labels(Stream(dataset.reader, "own", 0, world), label, "test", out)) == [] and len(calls) == before
+    )
 
 
 def test_labels_become_things_of_the_set(tmp_path):
-    source = lay_out(tmp_path / "own", 6)
-    for _ in write_labels(Stream(source.reader), label_box, "test", tmp_path / "labels"):
+    dataset = lay_out(tmp_path / "own", 6)
+    for _ in write_labels(Stream(dataset.reader), label_box, "test", tmp_path / "labels"):
         pass
     labels = Labels(tmp_path / "labels")
     (thing,) = labels.things("p4", SIZE)
     assert (thing.name, thing.kind) == ("thing 4", "box") and np.array_equal(thing.mask, box_mask())
     assert labels.things("unknown", SIZE) == ()
     table = {"set": "json-lines", "path": str(tmp_path / "own"), "labels": str(tmp_path / "labels")}
-    kinds = {example.kind for example in ExampleStream(open_data_source("own", table), "inpaint", 48).take(30)}
+    kinds = {example.kind for example in ExampleStream(open_dataset("own", table), "inpaint", 48).take(30)}
     assert kinds == {"random", "object", "irregular"}
-    example = next(ExampleStream(open_data_source("own", {**table, "kinds": ["box"]}), "ground", 48).take(1))
+    example = next(ExampleStream(open_dataset("own", {**table, "kinds": ["box"]}), "ground", 48).take(1))
     assert f"thing {example.id[1:]}" in example.prompt
 
 
@@ -211,6 +213,6 @@ def test_models_that_are_not_there_are_a_sentence(tmp_path, models, folder, sent
 
 def test_a_set_of_edits_has_nothing_to_label(tmp_path):
     layouts.magicbrush(tmp_path)
-    stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader, "magicbrush")
+    stream = Stream(open_dataset("magicbrush", {"path": str(tmp_path)}).reader, "magicbrush")
     with pytest.raises(ValueError, match="magicbrush holds no single pictures"):
         list(write_labels(stream, label_box, "test", tmp_path / "labels"))

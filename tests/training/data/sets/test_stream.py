@@ -14,7 +14,7 @@ from cologen.training.data.formats import json_lines as lines
 from cologen.training.data.formats import tar_files as tars
 from cologen.training.data.formats.picture_files import MAX_BYTES, BrokenFile, join_below
 from cologen.training.data.sample import Triple
-from cologen.training.data.sets import open_data_source
+from cologen.training.data.sets import open_dataset
 from cologen.training.data.sets.reader import ListedReader
 from cologen.training.data.sets.sample_counter import MIN_SEEN, SampleCounter, TooManyBroken
 from cologen.training.data.sets.stream import Stream
@@ -87,7 +87,7 @@ def test_a_stream_goes_on_where_it_was_left(count, world, data):
 @pytest.mark.parametrize("world", [1, 2])
 def test_every_set_can_be_shared_and_resumed(tmp_path, name, world):
     LAYOUTS[name][0](tmp_path)
-    reader = open_data_source(name, {"path": str(tmp_path)}).reader
+    reader = open_dataset(name, {"path": str(tmp_path)}).reader
     whole = sorted(read_ids(Stream(reader)))
     resumed = []
     for rank in range(world):
@@ -153,14 +153,14 @@ def test_a_record_that_nobody_thought_of_costs_itself_alone(tmp_path):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for i in range(4):
         layouts.write_file(tmp_path / f"{i}.png", encode_picture(draw_picture(i), "PNG"))
-    reader = open_data_source("json-lines", {"path": str(tmp_path)}).reader
+    reader = open_dataset("json-lines", {"path": str(tmp_path)}).reader
     stream = Stream(reader)
     assert read_ids(stream) == ["0"] and stream.counter.broken == 3
     layouts.coco_stuff(tmp_path / "coco")
     odd = [layouts.make_annotation(1, 9, [18]), layouts.make_annotation(2, 25, 18) | {"segmentation": None}]
     lists = {"images": [], "annotations": odd, "categories": layouts.CATEGORIES}
     layouts.write_file(tmp_path / "coco/annotations/instances_train2017.json", lists)
-    stream = Stream(open_data_source("coco-stuff", {"path": str(tmp_path / "coco")}).reader)
+    stream = Stream(open_dataset("coco-stuff", {"path": str(tmp_path / "coco")}).reader)
     assert read_ids(stream) == ["000000000030"]
     assert stream.counter.reasons["000000000009"] == "TypeError: unhashable type: 'list'"
 
@@ -216,7 +216,7 @@ def test_a_tar_that_is_cut_off_gives_what_is_whole_and_one_broken_row(tmp_path, 
     end = len(whole.rstrip(b"\0"))
     for cut in [10, 300, end // 3, end // 2, end * 2 // 3]:
         (tmp_path / name).write_bytes(whole[:cut])
-        stream = Stream(open_data_source("webdataset", {"path": str(tmp_path)}).reader)
+        stream = Stream(open_dataset("webdataset", {"path": str(tmp_path)}).reader)
         found = read_ids(stream)
         assert found == sorted(PICTURES)[: len(found)] or found == [str(i) for i in range(len(found))]
         assert len(found) < 4 and stream.counter.broken == 1, cut
@@ -236,7 +236,7 @@ def test_names_that_lead_out_are_left_out_and_nothing_is_written(tmp_path):
     members = {"../../evil.jpg": PICTURES["0.jpg"], "/tmp/evil.jpg": PICTURES["1.jpg"], "good.jpg": PICTURES["2.jpg"]}
     write_tar(tmp_path / "in", members)
     before = sorted(tmp_path.rglob("*"))
-    stream = Stream(open_data_source("webdataset", {"path": str(tmp_path / "in")}).reader)
+    stream = Stream(open_dataset("webdataset", {"path": str(tmp_path / "in")}).reader)
     assert read_ids(stream) == ["good"] and stream.counter.broken == 2
     assert set(stream.counter.reasons.values()) == {"its name leads out of the archive"}
     assert sorted(tmp_path.rglob("*")) == before
@@ -291,7 +291,7 @@ def test_a_picture_bomb_is_its_own_sample_alone(tmp_path):
     size = chunk(b"IHDR", struct.pack(">IIBBBBB", 50000, 50000, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + size + chunk(b"IDAT", zlib.compress(bytes(10**6))) + chunk(b"IEND", b"")
     write_tar(tmp_path, {"a.png": bomb, "b.jpg": PICTURES["1.jpg"], "c.jpg": b"not a picture"})
-    stream = Stream(open_data_source("webdataset", {"path": str(tmp_path)}).reader)
+    stream = Stream(open_dataset("webdataset", {"path": str(tmp_path)}).reader)
     assert read_ids(stream) == ["b"] and "(2500000000 pixels)" in stream.counter.reasons["a"]
     assert "not a picture that can be read" in stream.counter.reasons["c"]
 
@@ -319,7 +319,7 @@ def test_a_damaged_parquet_file_is_one_broken_row(tmp_path, damage):
         ],
     )
     path.write_bytes(damage(path.read_bytes()))
-    stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader)
+    stream = Stream(open_dataset("magicbrush", {"path": str(tmp_path)}).reader)
     assert [found.instruction for found in stream] == ["x"] and stream.counter.broken == 1
     assert "is no whole Parquet file" in next(iter(stream.counter.reasons.values()))
 
@@ -341,7 +341,7 @@ def test_a_damaged_parquet_file_is_one_broken_row(tmp_path, damage):
 )
 def test_a_damaged_row_says_what_it_lacks(tmp_path, row, why):
     layouts.write_parquet(tmp_path / "a.parquet", [row])
-    stream = Stream(open_data_source("magicbrush", {"path": str(tmp_path)}).reader)
+    stream = Stream(open_dataset("magicbrush", {"path": str(tmp_path)}).reader)
     assert list(stream) == [] and why in stream.counter.summary()
 
 
@@ -350,7 +350,7 @@ def test_a_list_cannot_name_a_file_elsewhere(tmp_path, name):
     with pytest.raises(BrokenFile, match="leads out of the folder"):
         join_below(tmp_path, name)
     (tmp_path / "a.jsonl").write_text(json.dumps({"picture": name or "../x", "caption": "x"}))
-    stream = Stream(open_data_source("json-lines", {"path": str(tmp_path)}).reader)
+    stream = Stream(open_dataset("json-lines", {"path": str(tmp_path)}).reader)
     assert list(stream) == [] and "leads out of the folder" in stream.counter.summary()
 
 
@@ -364,4 +364,4 @@ def test_what_a_list_names_is_found_below(tmp_path):
 def test_a_damaged_list_of_coco_is_a_sentence(tmp_path, content):
     (tmp_path / "lvis_v1_train.json").write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match="download it again|There is no annotation"):
-        Stream(open_data_source("lvis", {"path": str(tmp_path)}).reader)
+        Stream(open_dataset("lvis", {"path": str(tmp_path)}).reader)

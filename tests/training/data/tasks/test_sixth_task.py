@@ -6,7 +6,7 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.tasks import TASKS
 from cologen.training.cli import main as cli
 from cologen.training.data.sample import MAP_KINDS, Sample
-from cologen.training.data.sets import DATASETS, open_data_source
+from cologen.training.data.sets import DATASETS, open_dataset
 from cologen.training.data.tasks import EXAMPLE_MAKERS
 from cologen.training.data.tasks.control import MAP_DRAWERS
 from cologen.training.data.tasks.examples import ExampleStream
@@ -73,8 +73,8 @@ def test_a_folder_and_records_of_ones_own_feed_it(there):
     (there / "a.txt").write_text("noise")
     example = FolderExamples(there, TASK, 32, centre=True).example(0, np.random.default_rng(0))
     assert example.task == TASK and np.array_equal(example.source, example.target)
-    source = open_data_source("mine", {"set": "folder", "path": str(there)})
-    assert [one.task for one in ExampleStream(source, TASK, 32).take(2)] == [TASK, TASK]
+    dataset = open_dataset("mine", {"set": "folder", "path": str(there)})
+    assert [one.task for one in ExampleStream(dataset, TASK, 32).take(2)] == [TASK, TASK]
 
 
 def test_the_toy_world_says_that_it_has_no_scenes_of_it(there, capsys):
@@ -83,7 +83,7 @@ def test_the_toy_world_says_that_it_has_no_scenes_of_it(there, capsys):
 
 
 def test_a_set_of_another_kind_is_a_sentence(there):
-    examples = ExampleStream(open_data_source(SET, {"path": "checks"}), TASK, 32)
+    examples = ExampleStream(open_dataset(SET, {"path": "checks"}), TASK, 32)
     examples.maker = EXAMPLE_MAKERS["subject"]
     with pytest.raises(ValueError, match="it is a sample, deblur takes a pair"):
         examples.make(Sample("a", np.zeros((40, 40, 3), np.uint8)), np.random.default_rng(0))
