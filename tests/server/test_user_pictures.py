@@ -75,7 +75,7 @@ def edited(
         picture = canvas.add("RepeatImageBatch", (0, 0), image=picture, amount=batch)[0]
     options = canvas.add("CoLoGenSourceOptions", (0, 0), size=size)
     told = toy.task("CoLoGenEdit", (0, 0), toy.words(text, (0, 0))[0], image=picture, options=options[0])
-    toy.saved(toy.drawn(told, 0)[0], (0, 0), "edited")
+    toy.save_image(toy.sample(told, 0)[0], (0, 0), "edited")
     return canvas
 
 
@@ -115,9 +115,9 @@ def filled(info, mask: str, batch: int = 1, grow: int = 2) -> Canvas:
     told = toy.task(
         "CoLoGenInpaint", (0, 0), toy.words("a big plain blue square in the top left", (0, 0))[0], image=picture, **hole
     )
-    drawn = toy.drawn(told, 0)[0]
+    drawn = toy.sample(told, 0)[0]
     whole = canvas.add("CoLoGenPasteBack", (0, 0), drawn=drawn, original=picture, feather=0, **hole)
-    toy.saved(whole[0], (0, 0), "filled")
+    toy.save_image(whole[0], (0, 0), "filled")
     return canvas
 
 
@@ -168,5 +168,5 @@ def test_another_family_is_a_sentence(comfy):
     )  # fmt: skip
     model = comfy.supported_models.SDXL(shape).get_model({}, device="cpu")
     patcher = comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
-    with pytest.raises(ValueError, match="The model is a UNetModel, expected ComfyUI's own FLUX.1"):
+    with pytest.raises(ValueError, match="The model is a UNetModel, expected ComfyUI's own FLUX"):
         CoLoGenApply.execute(patcher, Bank.open(SHIPPED / BANK))

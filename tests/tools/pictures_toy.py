@@ -59,7 +59,7 @@ def told(toy: Toy, node: str, seed: int, **more) -> tuple[Node, Node]:
 
 def picture(toy: Toy, prompts: Node) -> Output:
     latent = None if "latent" in prompts.info["output_name"] else empty(toy)
-    return toy.drawn(prompts, 0, latent=latent)[0]
+    return toy.sample(prompts, 0, latent=latent)[0]
 
 
 def empty(toy: Toy) -> Output:
@@ -70,8 +70,8 @@ def answers(node: str, *seeds: int) -> Callable[[Toy], None]:
     def build(toy: Toy) -> None:
         for seed in seeds:
             question, prompts = told(toy, node, seed)
-            toy.shown(question["source"], AT, "given")
-            toy.shown(picture(toy, prompts), AT, "drawn")
+            toy.preview(question["source"], AT, "given")
+            toy.preview(picture(toy, prompts), AT, "drawn")
 
     return build
 
@@ -84,7 +84,7 @@ def paste_back(toy: Toy) -> None:
     drawn = picture(toy, toy.task("CoLoGenInpaint", AT, words[0], image=original, keep_rest=False, **hole))
     whole = toy.canvas.add("CoLoGenPasteBack", AT, drawn=drawn, original=original, feather=0, **hole)
     for image, title in ((original, "original"), (drawn, "drawn"), (whole[0], "pasted back")):
-        toy.shown(image, AT, title)
+        toy.preview(image, AT, title)
 
 
 def ground(toy: Toy, form: str = "mask") -> tuple[Output, Output, dict[str, str]]:
@@ -96,8 +96,8 @@ def ground(toy: Toy, form: str = "mask") -> tuple[Output, Output, dict[str, str]
 def forms(toy: Toy) -> None:
     for form in ("mask", "box"):
         image, drawn, _ = ground(toy, form)
-        toy.shown(image, AT, "given")
-        toy.shown(drawn, AT, f"form {form}")
+        toy.preview(image, AT, "given")
+        toy.preview(drawn, AT, f"form {form}")
 
 
 def read(toy: Toy) -> None:
@@ -105,31 +105,31 @@ def read(toy: Toy) -> None:
     found = toy.canvas.add("CoLoGenReadGrounding", AT, drawn=drawn, original=image, **answer)
     white = toy.canvas.add("MaskToImage", AT, mask=found["mask"])
     for each, title in ((image, "original"), (drawn, "drawn"), (white[0], "mask"), (found["overlay"], "overlay")):
-        toy.shown(each, AT, title)
+        toy.preview(each, AT, title)
 
 
 def strengths(toy: Toy) -> None:
     for strength in (0.0, 0.5, 1.0, 2.0):
         options = toy.canvas.add("CoLoGenSourceOptions", AT, strength=strength)
-        toy.shown(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), AT, f"strength {strength:g}")
+        toy.preview(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), AT, f"strength {strength:g}")
 
 
 def leans(toy: Toy) -> None:
     for lean in (-1.0, 0.0, 1.0):
         options = toy.canvas.add("CoLoGenRouting", AT, lean=lean)
-        toy.shown(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), AT, f"lean {lean:g}")
+        toy.preview(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), AT, f"lean {lean:g}")
 
 
 def windows(toy: Toy) -> None:
     question, prompts = told(toy, "CoLoGenEdit", TURN)
-    toy.shown(question["source"], AT, "given")
+    toy.preview(question["source"], AT, "given")
     for span in ("0 to 1", "0 to 0.3", "0.3 to 1"):
         positive, negative = (
             toy.canvas.add("CoLoGenExpertSchedule", AT, conditioning=prompts[name], windows=span)[0]
             for name in ("positive", "negative")
         )
         sampled = dict(positive=positive, negative=negative)
-        toy.shown(toy.drawn(sampled, 0, latent=prompts["latent"])[0], AT, span)
+        toy.preview(toy.sample(sampled, 0, latent=prompts["latent"])[0], AT, span)
 
 
 def with_and_without(toy: Toy) -> None:
@@ -139,24 +139,24 @@ def with_and_without(toy: Toy) -> None:
     positive, negative = (
         toy.canvas.add("CoLoGenSource", AT, conditioning=prompt, **source)[0] for prompt in (words, toy.empty)
     )
-    toy.shown(question["source"], AT, "image")
+    toy.preview(question["source"], AT, "image")
     for title, pair in (("without", (words, toy.empty)), ("with the source", (positive, negative))):
         sampled = dict(zip(("positive", "negative"), pair))
-        toy.shown(toy.drawn(sampled, 0, latent=empty(toy))[0], AT, title)
+        toy.preview(toy.sample(sampled, 0, latent=empty(toy))[0], AT, title)
 
 
 def route_map(toy: Toy) -> None:
     _, prompts = told(toy, "CoLoGenEdit", 3)
     given = dict(conditioning=prompts["positive"], latent=prompts["latent"])
-    toy.shown(toy.canvas.add("CoLoGenRouteMap", AT, model=toy.model[0], **given)[0], AT, "")
+    toy.preview(toy.canvas.add("CoLoGenRouteMap", AT, model=toy.model[0], **given)[0], AT, "")
 
 
 def questions(toy: Toy) -> None:
     scenes = {"inpaint": 4, "ground": 6, "control": 3, "subject": 4, "edit": 4}
     for task, seed in scenes.items():
         question = asked(toy, task, seed)
-        toy.shown(question["source"], AT, f"{task}: source")
-        toy.shown(question["answer"], AT, "answer")
+        toy.preview(question["source"], AT, f"{task}: source")
+        toy.preview(question["answer"], AT, "answer")
 
 
 def places(toy: Toy) -> None:
@@ -165,12 +165,12 @@ def places(toy: Toy) -> None:
     lines = toy.canvas.add("CoLoGenControlMap", AT, image=image, kind="canny", model="auto")
     prompts = toy.task("CoLoGenControl", AT, toy.empty, map=lines[0], kind="canny")
     many = toy.canvas.add("EmptySD3LatentImage", AT, width=64, height=64, batch_size=5)
-    drawn = toy.drawn(prompts, 0, latent=many[0])
+    drawn = toy.sample(prompts, 0, latent=many[0])
     ranked = toy.canvas.add("CoLoGenBestOf", AT, images=drawn[0], keep=5, by="colour", reference=image)
-    toy.shown(image, AT, "reference")
+    toy.preview(image, AT, "reference")
     for place in range(5):
         one = toy.canvas.add("ImageFromBatch", AT, image=ranked["best"], batch_index=place, length=1)
-        toy.shown(one[0], AT, f"place {place + 1}")
+        toy.preview(one[0], AT, f"place {place + 1}")
 
 
 def lessons(toy: Toy, *tasks: str) -> Output:
@@ -189,7 +189,7 @@ def samples(toy: Toy, grid: Output, places: list[tuple[int, int]]) -> None:
     for trio, row in places:
         for i, title in enumerate(("source", "drawn", "target")):
             cut = dict(width=64, height=64, x=64 * (3 * trio + i), y=64 * row)
-            toy.shown(toy.canvas.add("ImageCrop", AT, image=grid, **cut)[0], AT, title)
+            toy.preview(toy.canvas.add("ImageCrop", AT, image=grid, **cut)[0], AT, title)
 
 
 def stage(toy: Toy) -> None:
@@ -209,55 +209,55 @@ def curriculum_samples(toy: Toy) -> None:
 
 
 def usage(toy: Toy) -> None:
-    toy.shown(toy.canvas.add("CoLoGenUsagePlot", AT, loss=curriculum(toy)["loss"])[0], AT, "")
+    toy.preview(toy.canvas.add("CoLoGenUsagePlot", AT, loss=curriculum(toy)["loss"])[0], AT, "")
 
 
 def maps(toy: Toy) -> None:
     image = asked(toy, "control", 3)["answer"]
-    toy.shown(image, AT, "image")
+    toy.preview(image, AT, "image")
     for kind in ("canny", "lineart", "hed"):
-        toy.shown(toy.canvas.add("CoLoGenControlMap", AT, image=image, kind=kind, model="auto")[0], AT, kind)
+        toy.preview(toy.canvas.add("CoLoGenControlMap", AT, image=image, kind=kind, model="auto")[0], AT, kind)
 
 
 def both_branches(toy: Toy) -> None:
     question = asked(toy, "subject", 3)
     prompts = subject(toy, question, AT)
-    toy.shown(question["source"], AT, "given")
-    toy.shown(picture(toy, prompts), AT, "alone")
+    toy.preview(question["source"], AT, "given")
+    toy.preview(picture(toy, prompts), AT, "alone")
     branched(toy, AT)
-    toy.shown(picture(toy, prompts), AT, "with a branch")
+    toy.preview(picture(toy, prompts), AT, "with a branch")
 
 
 def branches(toy: Toy) -> None:
     prompts = subject(toy, asked(toy, "subject", 3), AT)
     branched(toy, AT)
-    toy.shown(branch_map(toy, toy.drawn(prompts, 0, latent=empty(toy)), AT)[0], AT, "")
+    toy.preview(branch_map(toy, toy.sample(prompts, 0, latent=empty(toy)), AT)[0], AT, "")
 
 
 def ways(toy: Toy) -> None:
     question = asked(toy, "subject", 3)
     prompts, other = subject(toy, question, AT), marked(toy, PLAIN, AT, "")
-    toy.shown(question["source"], AT, "given")
+    toy.preview(question["source"], AT, "given")
     for title, (switch, weight, area) in WAYS.items():
         knobs = dict(superclass=other, negative=prompts["negative"], cfg=CFG)
         knobs |= dict(switch=switch, weight=weight, area=area)
-        toy.shown(guided(toy, prompts, empty(toy), 0, **knobs)[0], AT, title)
+        toy.preview(guided(toy, prompts, empty(toy), 0, **knobs)[0], AT, title)
 
 
 def own_subject(toy: Toy) -> None:
     mine = trained(toy.canvas, toy.flux, "picture_subject")
     for i in range(len(SCENES)):
         one = toy.canvas.add("ImageFromBatch", AT, image=mine.values["photos"], batch_index=i, length=1)
-        toy.shown(one[0], AT, "photo")
+        toy.preview(one[0], AT, "photo")
     for text in SCENES:
-        toy.shown(own(toy.canvas, toy.flux, mine["concept"], text=text)[0], AT, "drawn")
+        toy.preview(own(toy.canvas, toy.flux, mine["concept"], text=text)[0], AT, "drawn")
 
 
 def own_strengths(toy: Toy) -> None:
     mine = trained(toy.canvas, toy.flux, "picture_subject")
     for strength in (0.0, 0.5, 1.0):
         drawn = own(toy.canvas, toy.flux, mine["concept"], strength=strength)
-        toy.shown(drawn[0], AT, f"strength {strength:g}")
+        toy.preview(drawn[0], AT, f"strength {strength:g}")
 
 
 PICTURES: dict[str, Callable[[Toy], None]] = {

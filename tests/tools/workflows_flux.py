@@ -55,7 +55,7 @@ class Stock:
     def square(self) -> Output:
         return self.canvas.add("EmptySD3LatentImage", (3, 7), width=1024, height=1024)[0]
 
-    def drawn(self, told: Node, latent: Output | None = None) -> Output:
+    def sample(self, told: Node, latent: Output | None = None) -> Output:
         sampled = self.canvas.add(
             "KSampler", (3, 0), model=self.model[0], positive=told["positive"], negative=told["negative"],
             latent_image=latent or told["latent"], seed=7, steps=25, cfg=1.0, sampler_name="euler", scheduler="simple",
@@ -63,7 +63,7 @@ class Stock:
         )  # fmt: skip
         return self.canvas.add("VAEDecode", (4, 0), samples=sampled[0], vae=self.vae)[0]
 
-    def to_workflow(self, image: Output, name: str) -> None:
+    def save_image(self, image: Output, name: str) -> None:
         self.canvas.add("SaveImage", (4, 2), box=(400, 420), images=image, filename_prefix=name)
 
     def note(self, text: str) -> None:
@@ -99,8 +99,8 @@ def inpaint(canvas: Canvas) -> None:
     picture = dev.picture("Picture: paint the hole in the mask editor")
     hole = dict(mask=picture["MASK"], grow=6)
     told = dev.task("CoLoGenInpaint", 0, dev.words("A wooden toy boat"), image=picture["IMAGE"], **hole)
-    whole = canvas.add("CoLoGenPasteBack", (4, 10), drawn=dev.drawn(told), original=picture["IMAGE"], **hole)
-    dev.saved(whole[0], "inpaint")
+    whole = canvas.add("CoLoGenPasteBack", (4, 10), drawn=dev.sample(told), original=picture["IMAGE"], **hole)
+    dev.save_image(whole[0], "inpaint")
     dev.note(
         "## Inpaint on FLUX.1-dev\n\nRight-click the picture, *Open in MaskEditor*, paint what shall be new, say what it "
         "shall be. *Paste Back* returns every other pixel as it was." + LICENCES
@@ -112,7 +112,7 @@ def control(canvas: Canvas) -> None:
     picture = dev.picture("What to follow")
     lines = canvas.add("Canny", (1, 16), image=picture["IMAGE"], low_threshold=0.2, high_threshold=0.5)
     words = dev.words("A house of gingerbread in the snow, photograph")
-    dev.saved(dev.drawn(dev.task("CoLoGenControl", 0, words, map=lines[0], kind="canny")), "control")
+    dev.save_image(dev.sample(dev.task("CoLoGenControl", 0, words, map=lines[0], kind="canny")), "control")
     dev.note("## Control on FLUX.1-dev\n\nThe picture's edges say what is where, the words say what it is." + LICENCES)
 
 
@@ -120,7 +120,7 @@ def subject(canvas: Canvas) -> None:
     dev = Dev(canvas, "subject")
     words = dev.words("A SKS on a wooden bridge in the rain, photograph")
     told = dev.task("CoLoGenSubject", 0, words, image=dev.picture("Whom to keep")["IMAGE"])
-    dev.saved(dev.drawn(told, dev.square()), "subject")
+    dev.save_image(dev.sample(told, dev.square()), "subject")
     dev.note("## Subject on FLUX.1-dev\n\nThis expert was trained with the word **SKS** for the subject." + LICENCES)
 
 
@@ -133,7 +133,7 @@ def control_subject(canvas: Canvas) -> None:
     followed = dev.task("CoLoGenControl", 0, words, "Follow these edges", map=lines[0], kind="canny")
     whom = dev.picture("Whom to keep", 19)["IMAGE"]
     told = dev.task("CoLoGenSubject", 8, followed, "Keep this subject", image=whom)
-    dev.saved(dev.drawn(told, dev.square()), "control_subject")
+    dev.save_image(dev.sample(told, dev.square()), "control_subject")
     canvas.add("CoLoGenSaveExperts", (4, 10), "Both as one bank", experts=dev.experts, name="easycontrol")
     dev.note(
         "## EasyControl, several at once\n\nTask nodes chain, and each may have a strength, a window and a region of its own "
@@ -144,7 +144,7 @@ def control_subject(canvas: Canvas) -> None:
 def edit(canvas: Canvas) -> None:
     dev = Dev(canvas)
     told = dev.task("CoLoGenEdit", 0, dev.words("Make it winter"), image=dev.picture("What to change")["IMAGE"])
-    dev.saved(dev.drawn(told), "edit")
+    dev.save_image(dev.sample(told), "edit")
     dev.note("## Edit on FLUX.1-dev\n\nAn instruction changes one thing and leaves the rest." + TRAINED)
 
 
@@ -160,8 +160,8 @@ def ground(canvas: Canvas) -> None:
         phrase="the dog on the left",
         **answer,
     )
-    found = canvas.add("CoLoGenReadGrounding", (4, 10), drawn=dev.drawn(told), original=picture, **answer)
-    dev.saved(found["overlay"], "ground")
+    found = canvas.add("CoLoGenReadGrounding", (4, 10), drawn=dev.sample(told), original=picture, **answer)
+    dev.save_image(found["overlay"], "ground")
     dev.note("## Find on FLUX.1-dev\n\nThe answer is drawn on the picture, then read as a mask and a box." + TRAINED)
 
 
@@ -172,8 +172,8 @@ def personal(canvas: Canvas) -> None:
     other = dev.words("a [dog] surfing a wave at sunset, photograph", 9, "A noun that FLUX knows", marked)
     told = dev.task("CoLoGenSubject", 9, words, image=dev.picture("Whom to keep", 15)["IMAGE"])
     dev.model = canvas.add("CoLoGenDualBranch", (2, 0), model=dev.model[0], auxiliary=other)
-    image = dev.drawn(told, dev.square())
-    dev.saved(image, "personal")
+    image = dev.sample(told, dev.square())
+    dev.save_image(image, "personal")
     canvas.add("CoLoGenBranchMap", (4, 10), box=(640, 300), model=dev.model[0], latent=image.node.values["samples"])
     dev.note(
         "## A subject in a scene of its noun\n\nFor the first third of the sampling a second picture is drawn beside, with a "

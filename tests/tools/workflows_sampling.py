@@ -51,10 +51,10 @@ def dual_branch(canvas: Canvas) -> None:
     prompts = subject(toy, question, (2, 6))
     branched(toy, (2, 0))
     latent = canvas.add("EmptySD3LatentImage", (2, 13), width=64, height=64)
-    image = toy.drawn(prompts, 3, latent=latent[0])
-    toy.saved(image[0], (4, 0), "toy_dual_branch")
+    image = toy.sample(prompts, 3, latent=latent[0])
+    toy.save_image(image[0], (4, 0), "toy_dual_branch")
     branch_map(toy, image, (4, 11))
-    toy.shown(question["source"], (4, 6), "Given")
+    toy.preview(question["source"], (4, 6), "Given")
     canvas.note(
         "## A scene from another branch\n\nBeside the subject a second picture is drawn for half of the steps, of a thing that "
         "FLUX knows well, and the first one reads its words wherever the subject is not. Both prompts mark their thing in "
@@ -74,8 +74,8 @@ def personal_guider(canvas: Canvas) -> None:
     image = guided(
         toy, prompts, latent[0], 3, superclass=other, negative=prompts["negative"], cfg=CFG, switch=0.06, weight=0.5, area=0.3
     )  # fmt: skip
-    toy.saved(image[0], (5, 0), "toy_personal_guider")
-    toy.shown(question["source"], (5, 6), "Given")
+    toy.save_image(image[0], (5, 0), "toy_personal_guider")
+    toy.preview(question["source"], (5, 6), "Given")
     canvas.note(
         "## Two prompts share the steps\n\nThe subject's prompt, with its picture, has its say where the marked word of the "
         "other one is: in three tenths of the picture, and half of each step there. The rest is the plain noun's scene.\n\n"

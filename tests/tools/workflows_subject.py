@@ -71,7 +71,7 @@ def dev_train(canvas: Canvas) -> None:
     )
     none = canvas.add("ConditioningZeroOut", (3, 17), conditioning=words)
     dev.model = told
-    dev.saved(dev.drawn(dict(positive=told["CONDITIONING"], negative=none[0]), dev.square()), "my_dog")
+    dev.save_image(dev.sample(dict(positive=told["CONDITIONING"], negative=none[0]), dev.square()), "my_dog")
     dev.note(
         "## A subject of your own on FLUX.1-dev\n\nGive 3 to 10 photos of it (*Batch Images* takes more), say in `noun` what "
         "it is, queue. Cancel keeps what was learned, queue again goes on. The samples show how far it is.\n\nA finished run "

@@ -47,21 +47,21 @@ class Toy:
         positive, negative = (prompts["positive"], prompts["negative"]) if chained else (prompts, self.empty)
         return self.canvas.add(node, at, title, positive=positive, negative=negative, vae=self.flux["VAE"], **given)
 
-    def drawn(self, told: Node, column: float, row: float = 0, latent: Output | None = None, seed: int = 7) -> Node:
+    def sample(self, told: Node, column: float, row: float = 0, latent: Output | None = None, seed: int = 7) -> Node:
         """From prompts to a picture."""
         prompts = dict(positive=told["positive"], negative=told["negative"])
         return sampled(self.canvas, self.flux, self.model[0], prompts, latent or told["latent"], (column, row), seed)
 
-    def to_workflow(self, image: Output, at: tuple[float, float], name: str, title: str = "Drawn") -> None:
+    def save_image(self, image: Output, at: tuple[float, float], name: str, title: str = "Drawn") -> None:
         self.canvas.add("SaveImage", at, title, box=(300, 300), images=image, filename_prefix=name)
 
-    def shown(self, image: Output, at: tuple[float, float], title: str) -> None:
+    def preview(self, image: Output, at: tuple[float, float], title: str) -> None:
         self.canvas.add("PreviewImage", at, title, box=(300, 260), images=image)
 
 
 def beside(toy: Toy, question: Node, column: float, row: float, told: tuple[float, float] = (2, 15)) -> None:
-    toy.shown(question["source"], (column, row), "Given")
-    toy.shown(question["answer"], (column, row + 5), "The right answer")
+    toy.preview(question["source"], (column, row), "Given")
+    toy.preview(question["answer"], (column, row + 5), "The right answer")
     toy.canvas.add("PreviewAny", told, "What was asked", box=(300, 120), source=question["prompt"])
 
 
@@ -71,11 +71,11 @@ def inpaint(canvas: Canvas) -> None:
     told = toy.task(
         "CoLoGenInpaint", (2, 0), toy.words(question["prompt"], (1, 6))[0], image=question["source"], mask=question["mask"], grow=0
     )  # fmt: skip
-    image = toy.drawn(told, 3)
+    image = toy.sample(told, 3)
     whole = canvas.add(
         "CoLoGenPasteBack", (3, 8), drawn=image[0], original=question["source"], mask=question["mask"], grow=0, feather=0
     )  # fmt: skip
-    toy.saved(whole[0], (4, 0), "toy_inpaint")
+    toy.save_image(whole[0], (4, 0), "toy_inpaint")
     beside(toy, question, 4, 6)
     canvas.note(
         "## Inpaint\n\nNothing to download: *Toy Question* draws a picture with a grey hole and says what belongs there. "
@@ -91,12 +91,12 @@ def ground(canvas: Canvas) -> None:
         "CoLoGenGround", (2, 0), clip=toy.flux["CLIP"], vae=toy.flux["VAE"], image=question["source"], phrase=PHRASE,
         form="mask", colour="pink",
     )  # fmt: skip
-    image = toy.drawn(told, 3)
+    image = toy.sample(told, 3)
     found = canvas.add(
         "CoLoGenReadGrounding", (4, 0), box=(300, 420), drawn=image[0], original=question["source"], form="mask", colour="pink"
     )  # fmt: skip
-    toy.saved(found["overlay"], (5, 0), "toy_ground", "Found")
-    toy.shown(image[0], (5, 6), "Drawn")
+    toy.save_image(found["overlay"], (5, 0), "toy_ground", "Found")
+    toy.preview(image[0], (5, 6), "Drawn")
     canvas.add("PreviewAny", (4, 8), "Where", box=(300, 120), source=found["text"])
     canvas.note(
         "## Ground: find it\n\nType what to find. FLUX draws the answer on the picture, *Read Grounding* reads it: as mask, "
@@ -110,9 +110,9 @@ def control(canvas: Canvas) -> None:
     question = toy.question("control", (0, 8))
     edges = canvas.add("CoLoGenControlMap", (1, 9), box=(300, 420), image=question["answer"], kind="canny")
     told = toy.task("CoLoGenControl", (2, 0), toy.words(question["prompt"], (1, 6))[0], map=edges[0], kind="canny")
-    toy.saved(toy.drawn(told, 3)[0], (4, 0), "toy_control")
-    toy.shown(edges[0], (4, 6), "The map")
-    toy.shown(question["answer"], (4, 11), "Where it comes from")
+    toy.save_image(toy.sample(told, 3)[0], (4, 0), "toy_control")
+    toy.preview(edges[0], (4, 6), "The map")
+    toy.preview(question["answer"], (4, 11), "Where it comes from")
     canvas.note(
         "## Control\n\n*Control Map* takes a picture's edges; the drawing follows them. The words say colours, the edges say "
         "what is where. Lines, depth and segmentations work alike.",
@@ -125,7 +125,7 @@ def subject(canvas: Canvas) -> None:
     question = toy.question("subject", (0, 8))
     told = toy.task("CoLoGenSubject", (2, 0), toy.words(question["prompt"], (1, 6))[0], image=question["source"])
     latent = canvas.add("EmptySD3LatentImage", (2, 8), width=64, height=64)
-    toy.saved(toy.drawn(told, 3, latent=latent[0])[0], (4, 0), "toy_subject")
+    toy.save_image(toy.sample(told, 3, latent=latent[0])[0], (4, 0), "toy_subject")
     beside(toy, question, 4, 6)
     canvas.note(
         "## Subject\n\nThe same thing in another place, on another ground. The words do not say what it looks like: that "
@@ -138,7 +138,7 @@ def edit(canvas: Canvas) -> None:
     toy = Toy(canvas)
     question = toy.question("edit", (0, 8))
     told = toy.task("CoLoGenEdit", (2, 0), toy.words(question["prompt"], (1, 6))[0], image=question["source"])
-    toy.saved(toy.drawn(told, 3)[0], (4, 0), "toy_edit")
+    toy.save_image(toy.sample(told, 3)[0], (4, 0), "toy_edit")
     beside(toy, question, 4, 6)
     canvas.add(
         "CoLoGenRouteMap",
@@ -170,13 +170,13 @@ def inpaint_subject(canvas: Canvas) -> None:
         "CoLoGenInpaint", (2, 0), words[0], "What is round the hole", image=hole["source"], mask=hole["mask"], grow=0
     )
     both = toy.task("CoLoGenSubject", (2, 9), filled, "What it looks like", image=thing["source"])
-    image = toy.drawn(both, 3, latent=filled["latent"])
+    image = toy.sample(both, 3, latent=filled["latent"])
     whole = canvas.add(
         "CoLoGenPasteBack", (3, 8), drawn=image[0], original=hole["source"], mask=hole["mask"], grow=0, feather=0
     )
-    toy.saved(whole[0], (4, 0), "toy_inpaint_subject")
-    toy.shown(hole["source"], (4, 6), "The hole")
-    toy.shown(thing["source"], (4, 11), "The thing")
+    toy.save_image(whole[0], (4, 0), "toy_inpaint_subject")
+    toy.preview(hole["source"], (4, 6), "The hole")
+    toy.preview(thing["source"], (4, 11), "The thing")
     canvas.note(
         "## A thing of one picture into the hole of another\n\nTask nodes chain: the prompts of the first are the second's, "
         "and both sources are read at once. The words only say a shape and a place; the colour comes from the second "
@@ -202,9 +202,9 @@ def control_subject(canvas: Canvas) -> None:
     both = toy.task(
         "CoLoGenSubject", (2, 7), followed, "What one of them looks like", image=thing["source"], options=options[0]
     )
-    toy.saved(toy.drawn(both, 3, latent=followed["latent"])[0], (4, 0), "toy_control_subject")
-    toy.shown(lines["source"], (4, 6), "The map")
-    toy.shown(thing["source"], (4, 11), "The thing")
+    toy.save_image(toy.sample(both, 3, latent=followed["latent"])[0], (4, 0), "toy_control_subject")
+    toy.preview(lines["source"], (4, 6), "The map")
+    toy.preview(thing["source"], (4, 11), "The thing")
     canvas.note(
         "## Two sources, one with a region\n\nThe map says where things are, everywhere. The subject says what one of them "
         "looks like, and only the pixels of its region may read it: white in the mask.",
@@ -221,17 +221,17 @@ def ground_inpaint(canvas: Canvas) -> None:
         colour="pink",
     )  # fmt: skip
     found = canvas.add(
-        "CoLoGenReadGrounding", (4, 0), box=(300, 420), drawn=toy.drawn(asked, 3)[0], original=picture, form="mask",
+        "CoLoGenReadGrounding", (4, 0), box=(300, 420), drawn=toy.sample(asked, 3)[0], original=picture, form="mask",
         colour="pink",
     )  # fmt: skip
     words = toy.words("a big plain yellow circle in the top right", (4, 9))
     told = toy.task("CoLoGenInpaint", (5, 0), words[0], image=picture, mask=found["mask"], grow=4)
-    image = toy.drawn(told, 6)
+    image = toy.sample(told, 6)
     whole = canvas.add(
         "CoLoGenPasteBack", (6, 8), drawn=image[0], original=picture, mask=found["mask"], grow=4, feather=0
     )
-    toy.saved(whole[0], (7, 0), "toy_ground_inpaint")
-    toy.shown(picture, (7, 6), "Given")
+    toy.save_image(whole[0], (7, 0), "toy_ground_inpaint")
+    toy.preview(picture, (7, 6), "Given")
     canvas.note(
         "## Find it, then change it\n\nThe first half finds what you name and makes a mask of it; the second half fills that "
         "mask with what you say. Everything else stays as it was, pixel by pixel.",
@@ -246,11 +246,11 @@ def routing(canvas: Canvas) -> None:
     for i, lean in enumerate(LEANS):
         options = canvas.add("CoLoGenRouting", (2 + i, 0), f"Lean {lean:g}", lean=lean)
         told = toy.task("CoLoGenEdit", (2 + i, 4), words[0], image=question["source"], options=options[0])
-        image = toy.drawn(told, 2 + i, 11)[0]
+        image = toy.sample(told, 2 + i, 11)[0]
         stitch = dict(direction="right", match_image_size=True, spacing_width=2, spacing_color="white")
         row = image if row is None else canvas.add("ImageStitch", (2 + i, 19), image1=row, image2=image, **stitch)[0]
-    toy.saved(row, (2 + len(LEANS), 0), "toy_routing", "From what to where")
-    toy.shown(question["source"], (2 + len(LEANS), 6), "Given")
+    toy.save_image(row, (2 + len(LEANS), 0), "toy_routing", "From what to where")
+    toy.preview(question["source"], (2 + len(LEANS), 6), "Given")
     canvas.note(
         "## Concept or place\n\n*Routing* leans the choice of experts in every block: to the left those that know what things "
         "are, to the right those that know where. In the middle the router decides by itself.",
@@ -264,13 +264,13 @@ def best_of(canvas: Canvas) -> None:
     lines = canvas.add("CoLoGenControlMap", (1, 6), image=question["answer"], kind="canny", model="auto")
     told = toy.task("CoLoGenControl", (2, 0), toy.empty, map=lines[0], kind="canny")
     six = canvas.add("EmptySD3LatentImage", (2, 8), "Six at once", width=64, height=64, batch_size=6)
-    drawn = toy.drawn(told, 3, latent=six[0])
+    drawn = toy.sample(told, 3, latent=six[0])
     best = canvas.add(
         "CoLoGenBestOf", (4, 0), box=(340, 360), images=drawn[0], keep=1, by="colour", reference=question["answer"]
     )
-    toy.saved(best["best"], (5, 0), "toy_best_of", "The best")
-    toy.shown(drawn[0], (5, 6), "Drawn")
-    toy.shown(question["answer"], (5, 11), "Reference")
+    toy.save_image(best["best"], (5, 0), "toy_best_of", "The best")
+    toy.preview(drawn[0], (5, 6), "Drawn")
+    toy.preview(question["answer"], (5, 11), "Reference")
     canvas.note(
         "## The best of six\n\nNobody says which colours: each seed chooses its own. *Best Of* keeps the picture whose "
         "colours are nearest to the reference, and tells how far the others are.",
@@ -297,8 +297,8 @@ def trained(canvas: Canvas, task: str, run: str, bank: Node | None = None, **mor
     words = toy.words(question["prompt"], (2, 13))
     told = toy.task(NODES[task], (3, 0), words[0], image=question["source"])
     latent = canvas.add("EmptySD3LatentImage", (3, 8), width=64, height=64)
-    toy.saved(toy.drawn(told, 4, latent=latent[0])[0], (5, 0), run)
-    toy.shown(stage["samples"], (5, 6), "Drawn on the way")
+    toy.save_image(toy.sample(told, 4, latent=latent[0])[0], (5, 0), run)
+    toy.preview(stage["samples"], (5, 6), "Drawn on the way")
     beside(toy, question, 5, 11, (2, 19))
     return stage
 

@@ -100,9 +100,11 @@ def test_what_rows_have_in_common_is_trained_once_and_is_what_each_would_have_tr
         *first, last = whole.stages
         return {"one": whole, "other": replace(whole, stages=(*first, replace(last, features="auxiliary")))}
 
-    trained, train_stage = [], run_curricula.Run.train_stage
+    trained, train_stage = [], run_curricula.CurriculumRun.train_stage
     monkeypatch.setattr(
-        run_curricula.Run, "train_stage", lambda run, *given: trained.append(given[1].name) or train_stage(run, *given)
+        run_curricula.CurriculumRun,
+        "train_stage",
+        lambda run, *given: trained.append(given[1].name) or train_stage(run, *given),
     )
 
     def performed(common):
