@@ -47,10 +47,11 @@ class Run(ABC):
     """What is trained: a Curriculum, or a SubjectRecipe."""
     datasets: Mapping[str, EncodedDataset]
     encoders: Encoders
-    out: Path
+    path: Path
+    """The run's folder."""
     seed: int = 0
-    name: str = ""
-    """The base's, for what is made."""
+    base_name: str = ""
+    """Written into what is trained."""
     listeners: Sequence[Listener] = ()
     checkpointing_options: dict[str, Any] | None = None
     """Transformer options by which this host recomputes activations."""
@@ -63,7 +64,7 @@ class Run(ABC):
 
     @property
     def folder(self) -> RunFolder:
-        return RunFolder(self.out)
+        return RunFolder(self.path)
 
     @abstractmethod
     def validate(self, trainer: Any) -> dict[str, Validation]: ...
@@ -135,7 +136,7 @@ class Run(ABC):
         return bool(ranks.sum_over_ranks(float(wanted), self.host.device))
 
     def open_checkpoints(self, stage: Stage, number: int, settings: Settings) -> CheckpointFolder:
-        return CheckpointFolder(self.out / "checkpoints", format_label(stage, number), settings.keep)
+        return CheckpointFolder(self.path / "checkpoints", format_label(stage, number), settings.keep)
 
     def notify(self, event: str, *args: Any) -> None:
         """Call a method of every listener; one that cannot write is named once, and training goes on."""
@@ -158,8 +159,8 @@ def is_due(trainer: Trainer, every: int) -> bool:
     return every > 0 and (trainer.iteration % every == 0 or trainer.finished)
 
 
-def make_trainer(context: StageContext, bank: Bank, encoders: Encoders, out: Path) -> StageTrainer:
-    """The trainer of a stage that learns no features beside its expert; coredi/trainer.py makes one of either kind."""
+def make_plain_trainer(context: StageContext, bank: Bank, encoders: Encoders, path: Path) -> StageTrainer:
+    """The trainer of a stage without features; make_stage_trainer (coredi/trainer.py) knows both kinds."""
     if context.stage.features != "off":
         raise ValueError(f"{context.stage.name}.features is {context.stage.features}, expected off in this run.")
     return StageTrainer(context, bank)
@@ -169,7 +170,7 @@ def make_trainer(context: StageContext, bank: Bank, encoders: Encoders, out: Pat
 class CurriculumRun(Run):
     """Trains a curriculum from its first stage to its last; `datasets` are by stage."""
 
-    make_trainer: MakeTrainer = make_trainer
+    make_trainer: MakeTrainer = make_plain_trainer
     done: list[Stage] = field(default_factory=list)
 
     @property
@@ -178,7 +179,7 @@ class CurriculumRun(Run):
 
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """Train all stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
-        base = Base.of(self.host.flux).with_probe(self.host.flux, self.name)
+        base = Base.of(self.host.flux).with_probe(self.host.flux, self.base_name)
         encoders = [self.encoders.identity()] if self.curriculum.encoders else []
         bank = self.folder.begin(self.curriculum, self.seed, base, bank, encoders)
         bank = bank or make_empty_bank(base, self.curriculum.settings)
@@ -190,14 +191,14 @@ class CurriculumRun(Run):
             elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)
                 if ranks.rank() == 0:
-                    bank.save(self.out / BANK)
+                    bank.save(self.path / BANK)
                     bank.save(path)  # last: it says that the stage is over
                     self.open_checkpoints(stage, number, self.curriculum.settings).clear()
                 self.notify("on_stage_end", stage, bank)
             self.done.append(stage)
             if stage.name == only:
                 break
-        path = self.out / BANK
+        path = self.path / BANK
         if not only and ranks.rank() == 0 and not (path.exists() and Bank.open(path).info == bank.info):
             bank.save(path)  # an earlier stage was the last to be trained
         return bank
@@ -234,7 +235,7 @@ class CurriculumRun(Run):
         bank = add_expert(bank, stage, settings, self.seed + number, dominant)
         empty, options = EncodedPrompt(*self.encoders.encode_prompts([""])), self.checkpointing_options
         context = StageContext(self.host, stage, number, settings, datasets, empty, self.seed, options)
-        trainer = self.make_trainer(context, bank, self.encoders, self.out)
+        trainer = self.make_trainer(context, bank, self.encoders, self.path)
         self.run_trainer(trainer, self.open_checkpoints(stage, number, settings))
         if ranks.rank() == 0 and (artifact := trainer.export_features()):
             artifact.save(self.folder.stage_path(format_label(stage, number) + SUFFIX))

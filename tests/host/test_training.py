@@ -11,7 +11,7 @@ from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.features import Features
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.training.comfyui.training_data import TrainingData
-from cologen.training.coredi.trainer import make_trainer
+from cologen.training.coredi.trainer import make_stage_trainer
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.listener import Listener
 from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
@@ -64,7 +64,7 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, cu
         "",
         (),
         EMBEDDED_CHECKPOINTING,
-        make_trainer=make_trainer,
+        make_trainer=make_stage_trainer,
     ).train()
     found = train_on_host(model, tmp_path / "b", curriculum, given=given)
     assert largest_difference(found, headless) < 1e-4

@@ -10,7 +10,7 @@ from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.training.add_expert import add_expert, make_empty_bank
 from cologen.training.base.random_models import random_flux
-from cologen.training.coredi.trainer import make_trainer
+from cologen.training.coredi.trainer import make_stage_trainer
 from cologen.training.data.encoded.dataset import MemoryDataset
 from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
@@ -81,7 +81,7 @@ def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
 def tiny_run(out, curriculum, host=None, listeners=(), datasets=None, seed=7) -> CurriculumRun:
     datasets = datasets or {task: tiny_dataset(task) for task in TASKS}
     around = (host or tiny_host(), curriculum, datasets, TinyEncoders(), out, seed, "tiny")
-    return CurriculumRun(*around, listeners, EMBEDDED_CHECKPOINTING, make_trainer=make_trainer)
+    return CurriculumRun(*around, listeners, EMBEDDED_CHECKPOINTING, make_trainer=make_stage_trainer)
 
 
 def tiny_inputs(curriculum, out, device, seed, share, progress) -> build_run.RunInputs:

@@ -306,7 +306,7 @@ def test_everyones_samples_are_all_ranks_shares(monkeypatch):
         return sum((batch.ids for batch in trainer.draw_batches(**how)), ())
 
     whole = ids()
-    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(ranks, "world_size", lambda: 2)
     shares = []
     for rank in range(2):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)

@@ -59,10 +59,10 @@ LATER_FIELDS = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    out: Path
+    path: Path
 
     def stage_path(self, label: str) -> Path:
-        return self.out / "stages" / f"{label}.safetensors"
+        return self.path / "stages" / f"{label}.safetensors"
 
     def begin(
         self, curriculum: Curriculum, seed: int, base: Base, bank: Bank | None, more: Sequence = ()
@@ -78,7 +78,7 @@ class RunFolder:
             self.stage_path(START),
         )
         with ranks.main_process_first():
-            if (self.out / RUN).exists():
+            if (self.path / RUN).exists():
                 bank = self._open_start(identity, start, bank)
             elif ranks.rank() == 0:
                 if bank is not None:
@@ -86,7 +86,7 @@ class RunFolder:
                 self.write_json(RUN, identity)
             else:
                 raise TrainingError(
-                    f"{self.out} of process {ranks.rank()} is not the folder that process 0 writes to: give all nodes "
+                    f"{self.path} of process {ranks.rank()} is not the folder that process 0 writes to: give all nodes "
                     f"one shared folder with --out."
                 )
         if ranks.rank() == 0:
@@ -98,14 +98,14 @@ class RunFolder:
         known = Bank.open(start) if start.exists() else None
         if bank is not None and (known is None or not is_equal(bank, known)):
             raise TrainingError(
-                f"The run in {self.out} did not begin with this bank: give it the one that it began with, or choose another "
+                f"The run in {self.path} did not begin with this bank: give it the one that it began with, or choose another "
                 f"folder."
             )
         return known
 
     def _check_identity(self, identity: dict[str, Any]) -> None:
         try:
-            record = json.loads((self.out / RUN).read_text(encoding="utf-8"))
+            record = json.loads((self.path / RUN).read_text(encoding="utf-8"))
             base, own = _read_base(record["base"]), _read_base(identity["base"])
             # the probe not to the last bit: a run may go on on another device
             same = (
@@ -117,23 +117,23 @@ class RunFolder:
             same = False
         if not same:
             raise TrainingError(
-                f"The folder {self.out} holds a run of another recipe, seed, base or other pictures: choose another folder, "
+                f"The folder {self.path} holds a run of another recipe, seed, base or other pictures: choose another folder, "
                 f"or delete this one."
             )
 
     def _clear_partial(self) -> None:
         """Delete what a kill left half written."""
-        for folder in (self.out, *(self.out / name for name in ("stages", "samples", DATASETS_FOLDER, "features"))):
+        for folder in (self.path, *(self.path / name for name in ("stages", "samples", DATASETS_FOLDER, "features"))):
             for stray in folder.glob(f".*{PART}"):
                 stray.unlink(missing_ok=True)
 
     def write_json(self, name: str, data: Any) -> None:
         try:
-            with atomic_write(self.out / name) as partial:
+            with atomic_write(self.path / name) as partial:
                 partial.write_text(json.dumps(data), encoding="utf-8")
         except OSError as error:
             raise TrainingError(
-                f"{name} cannot be written into {self.out} ({error.strerror}): make room or choose another folder."
+                f"{name} cannot be written into {self.path} ({error.strerror}): make room or choose another folder."
             ) from None
 
 

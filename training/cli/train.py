@@ -124,7 +124,7 @@ def train_stages(
 ) -> Path:
     """Trains the stages of a curriculum, or `only` one; returns the bank's path."""
     from ..checkpoint.run_folder import BANK
-    from ..coredi.trainer import make_trainer
+    from ..coredi.trainer import make_stage_trainer
     from ..run import CurriculumRun
 
     run = CurriculumRun(
@@ -137,7 +137,7 @@ def train_stages(
         inputs.base_name,
         listeners,
         inputs.checkpointing,
-        make_trainer=make_trainer,
+        make_trainer=make_stage_trainer,
     )
     run.train(bank, only)
     return out / BANK
@@ -155,7 +155,7 @@ def train_subject(
         inputs.host, recipe, datasets, inputs.encoders, out, seed, inputs.base_name, listeners, inputs.checkpointing
     )
     run.train()
-    return run.path
+    return run.concept_path
 
 
 def make_listeners(out: Path, curriculum: Curriculum, line: "ProgressLine", report: "Report") -> "list[Listener]":

@@ -13,7 +13,7 @@ from ...prw.bank.bank import Bank
 from ..add_expert import check_untrained
 from ..checkpoint.checkpoints import TrainingError
 from ..checkpoint.run_folder import RUN, RunFolder, format_label
-from ..coredi.trainer import make_trainer
+from ..coredi.trainer import make_stage_trainer
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.samples import EncodedSamples
 from ..listener import Listener
@@ -38,7 +38,7 @@ class NodeRun(NamedTuple):
     def make_options(self, host: TrainingHost) -> dict[str, Any]:
         """Keyword arguments that runs of curricula and of subjects have in common."""
         return dict(
-            out=self.out,
+            path=self.out,
             seed=self.seed,
             listeners=(Log(self.out), Samples(self.out), *self.listeners),
             checkpointing_options=make_checkpointing_options(host.flux),
@@ -57,7 +57,9 @@ def train_curriculum(
     memory = estimate_memory(host, data, curriculum.settings, stages)
     encoders = replace(data.encoders, after=host.mark_pushed_out)
     datasets = {stage.name: data.datasets[stage.task] for stage in curriculum.stages if stage.task in data.datasets}
-    training = CurriculumRun(host, curriculum, datasets, encoders, make_trainer=make_trainer, **run.make_options(host))
+    training = CurriculumRun(
+        host, curriculum, datasets, encoders, make_trainer=make_stage_trainer, **run.make_options(host)
+    )
     with torch.inference_mode(False):
         if bank is not None:
             bank = Bank(bank.info, {name: copy_inference_tensor(bank.tensors[name]) for name in bank.tensors})
@@ -121,12 +123,12 @@ def list_sampled_stages(curriculum: Curriculum, stages: Sequence[Stage]) -> list
 def record_data(folder: RunFolder, data: TrainingData, stages: Sequence[Stage]) -> None:
     """Records what a run is trained on; refuses a folder whose run began with other data."""
     hashes = {stage.task: hash_dataset(data.datasets[stage.task]) for stage in stages if stage.task in data.datasets}
-    path, has_begun = folder.out / DATA, (folder.out / RUN).exists()
+    path, has_begun = folder.path / DATA, (folder.path / RUN).exists()
     if not has_begun or not path.exists():
         folder.write_json(DATA, hashes)
     elif json.loads(path.read_text(encoding="utf-8")) != hashes:
         raise TrainingError(
-            f"The run in {folder.out} began with other data: give this one another name, or connect the data as it was."
+            f"The run in {folder.path} began with other data: give this one another name, or connect the data as it was."
         )
 
 

@@ -58,7 +58,7 @@ def train_concept(
     encoders = replace(encoders, after=host.mark_pushed_out)
     training = SubjectRun(host, recipe, datasets, encoders, **run.make_options(host))
     with torch.inference_mode(False):
-        if training.path.exists():
+        if training.concept_path.exists():
             return training.train()
     with host.training(memory):
         return training.train()

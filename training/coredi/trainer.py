@@ -222,7 +222,7 @@ def draw_feature_noise(batch: Batch, z: Tensor) -> FeatureNoise:
     return FeatureNoise(uniform.to(z.device), noise.to(z))
 
 
-def make_trainer(context: StageContext, bank: Bank, encoders: Encoders, out: Path) -> StageTrainer:
+def make_stage_trainer(context: StageContext, bank: Bank, encoders: Encoders, path: Path) -> StageTrainer:
     """Make the trainer that a stage asks for: with features or, where they are off, without."""
     stage, dataset = context.stage, context.datasets[context.stage.task]
     if stage.features == "off":
@@ -233,7 +233,7 @@ def make_trainer(context: StageContext, bank: Bank, encoders: Encoders, out: Pat
             f'of its data, or set features = "off".'
         )
     with ranks.main_process_first():
-        features = load_features(context.host, dataset, encoders, context.settings.encoder, out / "features")
+        features = load_features(context.host, dataset, encoders, context.settings.encoder, path / "features")
     return FeatureTrainer(context, bank, features)
 
 

@@ -16,7 +16,7 @@ from ...prw.flux.inputs import FluxInputs
 from ...prw.source import Routing
 from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, fingerprint, format_label
 from ..coredi.sampling import FeatureSampler
-from ..coredi.trainer import make_trainer
+from ..coredi.trainer import make_stage_trainer
 from ..forward import run_source
 from ..objective import count_usage
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
@@ -71,7 +71,7 @@ class ExperimentRunner:
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{name}: {row}, seed {seed}")
         inputs = (self.host, curriculum, self.datasets, self.encoders, folder, seed, NAME)
-        run = CurriculumRun(*inputs, make_trainer=make_trainer)
+        run = CurriculumRun(*inputs, make_trainer=make_stage_trainer)
         bank = run.train(self._open_shared_bank(experiment, row, seed))
         report: Report = {"usage": measure_usage(run, bank)}
         if name == FORGETTING:

@@ -117,8 +117,10 @@ class SubjectExperiment:
             run = SubjectRun(
                 self.host, recipe, datasets, self.encoders, folder, seed, NAME, [evaluator], EMBEDDED_CHECKPOINTING
             )
-            if run.path.exists() or not any(evaluator.report.values()):  # other questions need the way there once more
-                run.path.unlink(missing_ok=True)
+            if run.concept_path.exists() or not any(
+                evaluator.report.values()
+            ):  # other questions need the way there once more
+                run.concept_path.unlink(missing_ok=True)
                 run.open_checkpoints(recipe.stage, 0, settings).clear()
             run.train()
         return evaluator.report

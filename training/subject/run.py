@@ -39,18 +39,18 @@ class SubjectRun(Run):
     """Trains a concept; `datasets` are the subject's photos, and the class's pictures where the recipe wants some."""
 
     @property
-    def path(self) -> Path:
-        return self.out / f"{self.recipe.stage.name}.safetensors"
+    def concept_path(self) -> Path:
+        return self.path / f"{self.recipe.stage.name}.safetensors"
 
     def train(self) -> Concept:
         self._check_datasets()
-        base = Base.of(self.host.flux).with_probe(self.host.flux, self.name)
+        base = Base.of(self.host.flux).with_probe(self.host.flux, self.base_name)
         # prompts are only what samples show, and what folders hold is in the samples' names
         subject = replace(self.recipe.subject, prompts=(), photos="", prior="")
         decides = [asdict(subject), *({name: read_all(self.datasets[name]).ids} for name in sorted(self.datasets))]
         self.folder.begin(self.recipe.curriculum, self.seed, base, None, decides)
-        if ranks.broadcast_object(self.path.exists()):
-            return Concept.open(self.path)
+        if ranks.broadcast_object(self.concept_path.exists()):
+            return Concept.open(self.concept_path)
         if self.is_stop_requested():
             raise RunStopped
         stage, settings = self.recipe.stage, self.recipe.curriculum.settings
@@ -58,7 +58,7 @@ class SubjectRun(Run):
         self.run_trainer(trainer, checkpoints)
         concept = trainer.export_concept()
         if ranks.rank() == 0:
-            concept.save(self.path)  # before what it could be made of again
+            concept.save(self.concept_path)  # before what it could be made of again
             checkpoints.clear()
         self.notify("on_stage_end", stage, concept)
         return concept

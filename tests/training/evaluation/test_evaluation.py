@@ -144,7 +144,7 @@ class TestDrawing:
 
     def test_shares_of_ranks_are_the_whole(self, tmp_path, monkeypatch):
         whole = drawn_by(scribble, "gedit", tmp_path / "one")
-        monkeypatch.setattr(ranks, "count", lambda: 3)
+        monkeypatch.setattr(ranks, "world_size", lambda: 3)
         shares = []
         for rank in range(3):
             monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)

@@ -121,7 +121,7 @@ def test_what_goes_on_ends_with_the_same_file_to_the_bit(tmp_path, crash):
 def test_the_file_has_no_context_and_loads_as_it_was(tmp_path):
     run = tiny_subject(tmp_path, recipe())
     made = run.train()
-    found = Concept.open(run.path)
+    found = Concept.open(run.concept_path)
     assert found.info == made.info and found.info.iterations == 6 and found.info.noun == "dog"
     assert found.tensors.keys() == made.tensors.keys() and CONTEXTS not in found.tensors
     assert all(torch.equal(found.tensors[name], made.tensors[name]) for name in made.tensors)
