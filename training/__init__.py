@@ -7,7 +7,7 @@
 Reading order: recipes/curriculum.py (stages as data), trainer.py (what an iteration does: draw a batch, noise it, run the
 source, predict the velocity, the losses, backward, clip, step), objective.py (the losses), run.py (what a run does: stage
 after stage, log, save, stop and go on), add_expert.py (one more expert and router column), validate.py and sampling.py.
-What a step reads: data/ (sets, tasks, encoded datasets), batch.py. What it is not about: trained_weights.py (optimizer,
+What an iteration reads: data/ (sets, tasks, encoded datasets), batch.py. What it is not about: trained_weights.py (optimizer,
 average, state), micro_batches.py and batch_usage.py (a batch cut in parts), distributed/ (several processes), base/ (a
 frozen base that does not fit), checkpoint/ (why a run can be killed).
 Other losses in the same loop: coredi/ (encoder features) and subject/ (one's own subject). What becomes of a run:

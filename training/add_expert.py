@@ -16,7 +16,7 @@ from .recipes.curriculum import Settings, Stage
 COLUMN_NOISE = 0.01
 """our choice: a new router column is a copy of the dominant one plus this share of noise, so it starts with about half."""
 ROUTER_STD = 0.02
-"""Of the first router's weights."""
+"""Standard deviation of the first router's weights."""
 
 
 def make_empty_bank(base: Base, settings: Settings) -> Bank:

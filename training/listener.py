@@ -17,7 +17,7 @@ class Listener:
     """Does nothing at any event."""
 
     def on_stage_begin(self, trainer: Trainer) -> None:
-        """Also when a stage goes on: `trainer.iteration` says where."""
+        """Called before a stage's first iteration and when a stage goes on, then with `trainer.iteration` above 0."""
 
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None: ...
 

@@ -43,7 +43,7 @@ class MemoryEstimate(NamedTuple):
     optimizer: int
     batch: int
     activations: int
-    """Of one forward and backward, as settings say."""
+    """Bytes of one forward and backward, with checkpointing or without as settings say."""
     checkpointed: int
     """The same with checkpointing."""
 

@@ -58,7 +58,7 @@ class Run(ABC):
     interrupts: tuple[type[BaseException], ...] = ()
     """What this host raises to stop, anywhere within an iteration; everything before it is saved."""
     failed_listeners: list[Listener] = field(default_factory=list)
-    """Those that could not write."""
+    """Listeners that could not write to the disk, each of which is warned of once."""
     review_pending: bool = field(default=False, init=False)
     """Whether an iteration is done, but not the validation and samples that are due at it."""
 
@@ -248,7 +248,7 @@ class CurriculumRun(Run):
         return make_sample_sheet(trainer, self.encoders)
 
     def _collect_datasets(self, stage: Stage) -> dict[str, EncodedDataset]:
-        """By task: the stage's own and, for replay and validation, earlier ones'; of two of a task the later's."""
+        """By task: the stage's dataset and earlier stages' (replay, validation); a task's latest stage counts."""
         stages = self.curriculum.stages
         latest = {each.task: each.name for each in (*stages[: stages.index(stage)], stage)}
         if stage.name not in self.datasets:

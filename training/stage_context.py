@@ -12,7 +12,7 @@ from .recipes.curriculum import Settings, Stage
 
 @dataclass(frozen=True)
 class StageContext:
-    """A stage, and everything around it that is not trained."""
+    """What a trainer is made of beside what it trains: the host, a stage, its settings, its datasets."""
 
     host: Host
     stage: Stage

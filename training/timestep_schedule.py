@@ -7,7 +7,7 @@ over when the smoothed loss has found no new low for `patience` iterations, and 
 import math
 
 SMOOTHING = 0.95
-"""Of the running loss, from one iteration to the next."""
+"""Share of the running loss that stays from one iteration to the next."""
 OPEN_BY = 0.5
 """Part of a stage: the rest sees every timestep, or one that never stands still would not learn to finish a picture."""
 

@@ -110,11 +110,11 @@ class Trainer(ABC):
         """The velocity's error of every sample and its routes, with the weights that would be left now, for validation."""
 
     def attach_weights(self) -> AbstractContextManager[None]:
-        """Within, weights that patch FLUX itself do so."""
+        """A context in which FLUX computes with the trained weights; a bank's come with the source and need none."""
         return nullcontext()
 
     def prepare(self, batches: Sequence[Batch]) -> None:
-        """Whatever must come before the first gradient."""
+        """Do what comes before the first gradient: with sharded blocks every rank must run as many forwards."""
         if ranks.is_sharded(self.settings):
             match_passes(
                 len(batches), lambda: (0 * self.compute_training_errors(batches[0]).sum()).backward(), self.device

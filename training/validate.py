@@ -21,7 +21,7 @@ TIMES = tuple((i + 0.5) / 8 for i in range(8))
 """The middles of eight equal parts."""
 SEED = 0
 MAX_SAMPLES = 16
-"""Of each task in a validation."""
+"""Samples of each task in a validation."""
 
 
 class Validation(NamedTuple):

@@ -1,7 +1,7 @@
 """A frozen base in fewer bits: its blocks' weights are stored as codes and scales, and become numbers when they compute.
 
 fp8 and int8 have a scale a row, nf4 (QLoRA, Dettmers et al. 2023) one for 64 numbers that follow each other. Weights
-are dequantize once for the forward and once more for the gradient, so that no copy of them waits in between.
+are dequantized once for the forward and once more for the gradient, so that no copy of them waits in between.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Format(NamedTuple):
     dequantize: Callable[[Tensor, Tensor], Tensor]
     """And back, but for the shape."""
     bytes: float
-    """Of one number, scales included; those of a row are left out."""
+    """Bytes that one number takes, with its group's scale (nf4); a scale of a row is not counted."""
 
 
 def _scale_down(weight: Tensor, largest: float) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """What several processes cost each other: an iteration side by side against one together, with as many samples each.
 
-FLUX's blocks are replaced by naps of a real step's length in all, half of them on the way back. Everything else is
-the real thing at its real size: batches are drawn, routers route, experts get gradients, processes add them up, AdamW
-steps, the log and the checkpoint are written. efficiency = seconds alone / seconds together.
+FLUX's blocks are replaced by sleeps of a real iteration's length in all, half of them in the backward pass. Everything
+else is the real thing at its real size: batches are drawn, routers route, experts get gradients, processes add them up,
+AdamW steps, the log and the checkpoint are written. efficiency = seconds alone / seconds together.
 """
 
 import os
@@ -54,7 +54,7 @@ class IdleHost(EmbeddedHost):
         return self.where
 
 
-class Nap(torch.autograd.Function):
+class SimulatedForward(torch.autograd.Function):
     """The identity; sleeps so many seconds forwards and backwards."""
 
     @staticmethod
@@ -69,19 +69,19 @@ class Nap(torch.autograd.Function):
         return grads[0], None
 
 
-class NappingTrainer(StageTrainer):
-    """One token of a source goes through routers and experts alone, block by block, with a nap for FLUX's part."""
+class SleepingTrainer(StageTrainer):
+    """One token of a source goes through routers and experts alone, block by block, with a sleep in place of FLUX."""
 
     seconds: float
-    """Of all naps of an iteration."""
+    """Slept in an iteration, by all blocks, forward and backward."""
 
     def noise_and_run_source(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
         pick, blocks = make_selector(bank, self.make_routing(batch.task), router_noise), bank.info.base.blocks()
         h = batch.source.flatten(1)[:, None, : bank.info.base.hidden_size].to(self.device).float()
-        h.requires_grad_()  # or the first block would not nap on the way back
+        h.requires_grad_()  # or the first block would not sleep in the backward pass
         routes = {}
         for block in blocks:
-            h = Nap.apply(h, self.seconds / 2 / len(blocks))
+            h = SimulatedForward.apply(h, self.seconds / 2 / len(blocks))
             experts = pick(block, h)
             h, routes[block] = h + experts.residual(h, "k") + experts.residual(h, "v"), experts.route
         zeros = torch.zeros_like(h)  # the loss is then the mean of h squared
@@ -144,7 +144,7 @@ def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int,
     """Median seconds of an iteration and of a checkpoint, after an iteration that makes the optimizer's state."""
     host = IdleHost(shapes, device)
     trainer = make_trainer(
-        shapes, host, batch * ranks.world_size(), NappingTrainer, iterations=iterations + 1, save_every=iterations
+        shapes, host, batch * ranks.world_size(), SleepingTrainer, iterations=iterations + 1, save_every=iterations
     )
     trainer.seconds = seconds
     with TemporaryDirectory() as name:

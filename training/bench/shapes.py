@@ -36,7 +36,7 @@ class Shapes:
     text: int = 512
     """Text tokens."""
     rank: int = 0
-    """Of an expert; 0: the paper's 128 at width 3072, in proportion."""
+    """An expert's rank; 0: the paper's 128 at width 3072, in proportion."""
 
     @classmethod
     def flux1(cls, target: int, source: int) -> "Shapes":

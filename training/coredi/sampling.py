@@ -27,10 +27,10 @@ class FeatureSampler:
     """Samples as sampling.sample_latents does, with the features of the task beside the picture."""
 
     features: Sequence[Features]
-    """Of several tasks; the routing's task picks one."""
+    """One for each task; the routing's task picks one of them."""
     weight: float = 1.0
     seed: int = 0
-    """Of the noise that the features begin with."""
+    """Seed of the noise that the features begin with."""
 
     @torch.no_grad()
     def __call__(

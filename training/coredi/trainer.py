@@ -52,7 +52,7 @@ TRUE_FEATURES = 0.05
 PCA_SAMPLES = 4096
 """Samples, at most, from which the principal components are computed."""
 SMOOTHING = 0.95
-"""Of the running feature loss, from one iteration to the next."""
+"""Share of the running feature loss that stays from one iteration to the next."""
 MIN_RANK, MIN_LOSS, MIN_OVERLAP = 0.5, 0.05, 0.3
 """Shares: of the channels, of the loss of predicting the mean, of the principal components' space."""
 PREFIX, PROJECTION = "features.", "projection/"

@@ -30,7 +30,7 @@ class GradientReducer:
         self.piece_of: dict[int, int] = {}
         self.done: list[int] = []
         self.waiting: Counter[int] = Counter()
-        """Of each piece, how many gradients it still lacks."""
+        """By piece: how many gradients it still lacks."""
         self.sent: list[dist.Work] = []
         self.nodes = [get_gradient_edge(tensor).node for tensor in tensors]
         for place, node in enumerate(self.nodes):

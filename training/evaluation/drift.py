@@ -48,7 +48,7 @@ PROMPTS = (
 
 
 Patches = Generator[Sequence[Callable], None, None]
-"""Of attention, in place within a context manager."""
+"""A context manager that applies attention patches, and yields those that a forward is given."""
 
 
 @contextmanager
@@ -112,7 +112,9 @@ def score_pairs(
         if not after.reason:
             score["clip_t"] = after.values[key] - first.values[key]
         if scenes:
-            score["told"] = measure_agreement(scenes[i], answer.pixels) - measure_agreement(scenes[i], answer.reference)
+            pictures = (answer.pixels, answer.reference)
+            prompt_agreement, plain_agreement = (measure_agreement(scenes[i], picture) for picture in pictures)
+            score["told"] = prompt_agreement - plain_agreement
         scores.append(score)
     return scores, after.reason
 

@@ -1,6 +1,6 @@
 """GEdit-Bench's two questions to a vision-language model on this machine, and the marks in its answers.
 
-The benchmark follows VIEScore: of the marks from 0 to 10 for semantics (SC) the parse_lowest_mark counts, likewise for quality (PQ),
+The benchmark follows VIEScore: of the marks from 0 to 10 for semantics (SC) the lowest mark counts, likewise for quality (PQ),
 and the whole is sqrt(SC PQ). The wording is ours.
 """
 

@@ -17,10 +17,10 @@ from .fid import Inception, frechet_distance
 from .judge import LocalJudge, average_groups, load_marks
 from .lines import LineNetwork
 from .networks import MetricNetworks, MetricUnavailable
-from .segmentation import Overlap, Segmenter, count_overlap, mean_iou
+from .segmentation import Overlap, Segmenter, compute_miou_percent, count_overlap
 
 Distance = Callable[[np.ndarray, np.ndarray], float]
-"""Of two pictures of one size."""
+"""How far two pictures of one size are apart."""
 Encoder = Callable[[Path, str], CachedEncoder]
 """Opens a network's folder on a device."""
 
@@ -167,7 +167,14 @@ def make_judge_metric(label: str, part: str) -> Metric:
 
 
 def make_segmentation_metric(label: str, key: str) -> Metric:
-    return Metric(label, True, partial(compare_classes, key), key, mean_iou, lambda value: mean_iou([value]))
+    return Metric(
+        label,
+        True,
+        partial(compare_classes, key),
+        key,
+        compute_miou_percent,
+        lambda value: compute_miou_percent([value]),
+    )
 
 
 METRICS = {

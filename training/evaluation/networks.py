@@ -22,7 +22,7 @@ class Checkpoint(NamedTuple):
     """Where a network is published."""
 
     name: str
-    """Of its folder or file."""
+    """The folder's or file's name."""
     url: str
     note: str = ""
     """How it differs from what the paper, or the benchmark's own script, measures with."""

@@ -33,11 +33,11 @@ class Protocol:
     """Measured beside them: the benchmark's own script has these."""
     images_per_case: int = 1
     side: int = 512
-    """Of a square of the area at which pictures are generated; the paper is silent, ControlNet++ and GEdit-Bench say 512."""
+    """Pictures have the area of a square of this side; the paper is silent, ControlNet++ and GEdit-Bench say 512."""
     fit: Callable[[tuple[int, ...], int], tuple[int, int]] = fit_area
     """Makes a source's height and width of its own shape and the side."""
     kind: str = ""
-    """Of control map; empty: none."""
+    """The kind of control map; empty: none."""
     notes: tuple[str, ...] = field(default=())
     """What to know before comparing."""
 

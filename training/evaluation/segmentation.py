@@ -10,7 +10,7 @@ from ..data.tasks.map_networks import find_opener
 from .networks import MetricUnavailable, open_network, open_processor, report_unavailable
 
 IGNORE_LABEL = 255
-"""Of pixels that do not count."""
+"""The label of pixels that do not count."""
 Overlap = tuple[np.ndarray, np.ndarray]
 """Pixels of each class in both, and in either."""
 
@@ -48,7 +48,7 @@ def count_overlap(predicted: np.ndarray, wanted: np.ndarray, classes: int) -> Ov
     return both, a + b - both
 
 
-def mean_iou(overlaps: Sequence[Overlap]) -> float:
+def compute_miou_percent(overlaps: Sequence[Overlap]) -> float:
     """In percent, over the classes that occur at all; their pixels are added up over all pictures first."""
     both, either = (np.sum(part, 0) for part in zip(*overlaps))
     occurs = either > 0

@@ -9,7 +9,7 @@ from ..data.sample import Example
 from .route_map import INK, PAPER
 
 SIDE, GAP, COLUMNS = 224, 12, 2
-"""Of a picture, and between cells, in pixels; examples in a row."""
+"""A picture's side and the gap between cells, in pixels; examples in a row."""
 LINE, LINES = 16, 3
 """Height of a line in pixels, and lines of the prompt."""
 LETTERS = 2 * SIDE // 7

@@ -79,9 +79,9 @@ class Settings:
     """What all stages share: the keys at the top of a recipe."""
 
     rank: int = 128
-    """Of the experts' low-rank matrices."""
+    """Rank of the experts' low-rank matrices."""
     alpha: float = 256.0
-    """Of the experts: their residual is scaled by alpha / rank."""
+    """An expert's residual is scaled by alpha / rank."""
     resolution: int = 512
     """Side of the training pictures, in pixels."""
     optimizer: str = "adamw"
@@ -93,7 +93,7 @@ class Settings:
     warmup: int = 0
     """Iterations at a stage's start over which the rates rise."""
     weight_decay: float = 1e-3
-    """Of experts; routers have none."""
+    """AdamW's weight decay of experts; routers have none."""
     clip: float = 1.0
     """Longest gradient; 0 does not clip."""
     ema: float = 0.0
@@ -111,7 +111,7 @@ class Settings:
     feature_size: int = 32
     """Channels that features are projected to."""
     feature_weight: float = 0.1
-    """Of their loss."""
+    """Factor of the features' loss beside L_task, for stages with features."""
     guidance: float = 1.0
     """For a distilled base (dev) while it trains, and for the source always."""
     noise_end: float = 1.0

@@ -38,9 +38,9 @@ class Subject:
     contexts: int = 4
     """Vectors of each photo."""
     token_rate: float = 1.0
-    """Of the concept's vectors, in units of `rate`."""
+    """Learning rate of the concept's vectors, in units of `rate`."""
     context_rate: float = 10.0
-    """Of the photos' vectors, in units of `rate`."""
+    """Learning rate of the photos' vectors, in units of `rate`."""
     where: str = "all"
     """Whose keys and values have low-rank weights: "text" (the double blocks' text alone) or "all" (and the single blocks')."""
     prompts: tuple[str, ...] = ()

@@ -29,7 +29,7 @@ class SetReport:
     reasons: dict[str, str] = field(default_factory=dict)
     """The first broken samples: id -> why."""
     broken: int = 0
-    unfit: int = 0
+    unsuitable: int = 0
     error: str = ""
     """Why it cannot be used as it is."""
     shown: list[Example] = field(default_factory=list)
@@ -43,7 +43,7 @@ class SetReport:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kinds.items()) if kind)
         parts = [f"{self.seen}{total} read", f"{self.examples} examples" + (f" ({kinds})" if kinds else "")]
         parts += [f"{self.broken} broken"] * bool(self.broken)
-        parts += [f"{self.unfit} with nothing for {self.stage.task}"] * bool(self.unfit)
+        parts += [f"{self.unsuitable} with nothing for {self.stage.task}"] * bool(self.unsuitable)
         reasons = [f"{'':32}{id}: {why}" for id, why in self.reasons.items()]
         return [head + ", ".join(parts), *reasons, *([f"{'':32}{self.error}"] if self.error else [])]
 
@@ -76,7 +76,7 @@ def check_set(curriculum: Curriculum, stage: Stage, name: str, count: int, seed:
             report.error = f"There is no example for {stage.task} among {counter.seen} samples: look at the files."
     except (ValueError, OSError) as error:
         report.error = str(error)
-    report.seen, report.broken, report.unfit, report.reasons = (
+    report.seen, report.broken, report.unsuitable, report.reasons = (
         counter.seen,
         counter.broken,
         counter.unfit,

@@ -85,7 +85,7 @@ def join_datasets(parts: Sequence[MemoryDataset | CachedDataset]) -> EncodedData
 
 
 def plan_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, seed: int) -> StageData:
-    """Says for each stage where its dataset comes from, `toy_count` examples of the toy world by default; opens no data."""
+    """Says for each stage where its dataset comes from; opens nothing. `toy_count`: examples of the built-in world."""
 
     def find(stage: Stage, name: str) -> RunDatasetFile | CacheReference:
         if name == TOY:

@@ -12,7 +12,7 @@ import numpy as np
 
 Option = TypeVar("Option")
 SIDE = 64
-"""Of a picture, in pixels."""
+"""A picture's side, in pixels."""
 CORNER = SIDE // 2
 SHAPES = ("circle", "square", "triangle", "cross")
 COLOURS = {

@@ -1,4 +1,7 @@
-"""Scores how well a picture answers a question (tasks.py), by what the oracle reads in it: each measure from 0 to 1."""
+"""Scores how well a picture answers a question (tasks.py), by what the oracle reads in it.
+
+Each measure is from 0 to 1; more is better, but for "outside" and "rest", differences of which less is better.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -24,10 +27,10 @@ def has_item(scene: Scene, wanted: Item, place: str, details: Sequence[str] = DE
 
 
 def score_inpaint(question: Question, picture: np.ndarray) -> dict[str, float]:
-    """outside: how far the picture is from the truth outside the hole. hit: the thing that was asked for is there."""
+    """outside: how far the picture is from the truth outside the hole (less is better). hit: the thing is there."""
     example = question.example
     hole = (example.source != example.target).any(-1)
-    scores = {"outside": mean_difference(picture, example.target, ~hole)}
+    scores = {"outside": compute_mean_difference(picture, example.target, ~hole)}
     if question.item is not None:
         wanted, reading = question.scene.items[question.item], read_scene(picture)
         scores["hit"] = float(reading.is_sure(wanted.place) and has_item(reading.scene, wanted, wanted.place))
@@ -63,17 +66,17 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
     """How well the map that was given is the picture's own, under the name of its kind."""
     kind = question.example.kind
     if kind == "depth":
-        return {"depth": depth_order(question.scene, read_scene(picture))}
+        return {"depth": score_depth_order(question.scene, read_scene(picture))}
     if kind == "seg":
-        return {"seg": mean_iou(seg_map(read_scene(picture).scene), seg_map(question.scene))}
+        return {"seg": compute_mean_iou(seg_map(read_scene(picture).scene), seg_map(question.scene))}
     draw_map, threshold = EDGE_MAPS[kind]
     drawn, wanted = (draw_map(image)[..., 0].astype(int) for image in (picture, question.example.target))
     if kind == "lineart":
         drawn, wanted = 255 - drawn, 255 - wanted
-    return {kind: edge_f1(drawn > threshold, wanted > threshold)}
+    return {kind: compute_edge_f1(drawn > threshold, wanted > threshold)}
 
 
-def depth_order(scene: Scene, reading: Reading) -> float:
+def score_depth_order(scene: Scene, reading: Reading) -> float:
     """Share of the pairs of places whose order of depth is right; the ground is the farthest."""
     wanted = {place: list(SIZES).index(item.size) + 1 if (item := scene.at(place)) else 0 for place in PLACES}
     read = {
@@ -85,13 +88,13 @@ def depth_order(scene: Scene, reading: Reading) -> float:
     return float(np.mean(right))
 
 
-def mean_iou(drawn: np.ndarray, wanted: np.ndarray) -> float:
+def compute_mean_iou(drawn: np.ndarray, wanted: np.ndarray) -> float:
     """The mean IoU of the classes that are wanted, ground included; both are segmentation maps in colours."""
     classes = np.unique(wanted.reshape(-1, 3), axis=0)
     return float(np.mean([compute_iou((drawn == colour).all(-1), (wanted == colour).all(-1)) for colour in classes]))
 
 
-def edge_f1(drawn: np.ndarray, wanted: np.ndarray, reach: int = 1) -> float:
+def compute_edge_f1(drawn: np.ndarray, wanted: np.ndarray, reach: int = 1) -> float:
     """The F1 score of edge pixels; one is right if the other picture has one within `reach` pixels."""
     if not drawn.any() or not wanted.any():
         return float(drawn.any() == wanted.any())
@@ -114,7 +117,9 @@ def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:
 
 
 def score_edit(question: Question, picture: np.ndarray) -> dict[str, float]:
-    """done: the changed thing (or its absence, or the ground) is as wanted. rest: how much changed that should not."""
+    """done: the changed thing (or its absence, or the ground) is as wanted. rest: how much changed that should not
+    (less is better).
+    """
     example, scene = question.example, question.scene
     reading = read_scene(picture)
     changed = binary_dilation((example.source != example.target).any(-1), make_square(2))
@@ -127,7 +132,7 @@ def score_edit(question: Question, picture: np.ndarray) -> dict[str, float]:
     else:
         wanted = scene.items[question.item]
         done = reading.is_sure(wanted.place) and has_item(reading.scene, wanted, wanted.place)
-    return {"done": float(done), "rest": mean_difference(picture, example.target, ~changed)}
+    return {"done": float(done), "rest": compute_mean_difference(picture, example.target, ~changed)}
 
 
 def _is_changed_at(changed: np.ndarray, place: str) -> bool:
@@ -137,7 +142,7 @@ def _is_changed_at(changed: np.ndarray, place: str) -> bool:
     return changed[row : row + half, column : column + half].sum() > changed.sum() / 2
 
 
-def mean_difference(picture: np.ndarray, wanted: np.ndarray, where: np.ndarray) -> float:
+def compute_mean_difference(picture: np.ndarray, wanted: np.ndarray, where: np.ndarray) -> float:
     """The mean absolute difference, 0 to 1, of the pixels in `where` (height, width)."""
     return float(abs(picture[where].astype(float) - wanted[where]).mean() / 255) if where.any() else 0.0
 

@@ -17,7 +17,7 @@ from .vae import ToyVAE
 SHIPPED = Path(__file__).parent / "weights"
 FLUX, VAE, TEXT, BANK = "flux.safetensors", "vae.safetensors", "text.safetensors", "bank.safetensors"
 NAME = "CoLoGen toy FLUX"
-"""Of the base, for what is trained on it."""
+"""The base's name in banks that are trained on it."""
 TOY_NAME = "toy world (built in)"
 """How ComfyUI's users choose it where a file is."""
 

@@ -163,7 +163,8 @@ def test_the_loss_is_written_out(host):
             gap = (norm @ own["head.weight"].T + own["head.bias"] - true).abs()
             total += float(kept) * float(torch.where(gap < 1, gap**2 / 2, gap - 0.5).mean())
         expected = 0.1 * total / 16 + float(trainer.projection.penalty(p))
-    assert float(beside) == pytest.approx(expected, rel=1e-4)
+        _, routes = trainer.measure_errors(batch, trainer.make_router_noise(batch))
+    assert float(beside) == pytest.approx(expected, rel=1e-4) and set(routes) == set(given.source.routes)
 
 
 def collapsed(trainer):

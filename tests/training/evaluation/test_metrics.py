@@ -25,7 +25,7 @@ from cologen.training.evaluation.networks import (
     import_library,
     open_network,
 )
-from cologen.training.evaluation.segmentation import Segmenter, count_overlap, mean_iou
+from cologen.training.evaluation.segmentation import Segmenter, compute_miou_percent, count_overlap
 from PIL import Image
 from tiny_networks import (
     tiny_clip,
@@ -266,7 +266,7 @@ class TestSegmentation:
                     either += w != 255 and label in (f, w)
             shares += [both / either] if either else []
         assert len(shares) == 4
-        assert mean_iou([count_overlap(*pair, 6) for pair in pairs]) == pytest.approx(100 * np.mean(shares))
+        assert compute_miou_percent([count_overlap(*pair, 6) for pair in pairs]) == pytest.approx(100 * np.mean(shares))
 
     def test_labels_that_a_network_cannot_know_are_refused(self):
         with pytest.raises(MetricUnavailable, match="go up to 170, the network tells 150 classes apart"):
@@ -450,7 +450,7 @@ class TestTable:
     def test_labels_are_enlarged_without_mixing(self, networks):
         drawn, labels = picture(96, 64), np.arange(24).reshape(6, 4) % 5
         found = networks.load("ade20k", Segmenter).predict(drawn)
-        wanted = mean_iou([count_overlap(found, labels.repeat(16, 0).repeat(16, 1), 5)])
+        wanted = compute_miou_percent([count_overlap(found, labels.repeat(16, 0).repeat(16, 1), 5)])
         answer = Answer(Case("a", drawn, "", None, {"labels": lambda: labels}), drawn)
         assert measure(["miou_ade20k"], [answer], networks)[0].total == pytest.approx(wanted)
 

@@ -9,7 +9,7 @@ from cologen.training.toy.evaluate import bootstrap_interval
 from cologen.training.toy.oracle import read_scene
 from cologen.training.toy.render import depth_map, frame_mask, item_mask, render
 from cologen.training.toy.scene import COLOURS, CORNER, PLACES, SIZES, add_mark, draw_scene
-from cologen.training.toy.score import SCORERS, depth_order, edge_f1, mean_iou
+from cologen.training.toy.score import SCORERS, compute_edge_f1, compute_mean_iou, score_depth_order
 from cologen.training.toy.tasks import QUESTION_MAKERS, make_questions
 from cologen.training.toy.text import UNKNOWN, TextEncoder, draw_text, split_words
 from cologen.training.toy.vae import (
@@ -150,7 +150,7 @@ def test_measures_against_loops():
 
     precision = np.mean([near(y, x, wanted) for y, x in zip(*np.nonzero(drawn))])
     recall = np.mean([near(y, x, drawn) for y, x in zip(*np.nonzero(wanted))])
-    assert edge_f1(drawn, wanted) == pytest.approx(2 * precision * recall / (precision + recall))
+    assert compute_edge_f1(drawn, wanted) == pytest.approx(2 * precision * recall / (precision + recall))
 
     a, b = (
         rng.integers(0, 2, (12, 12, 1)) * np.ones(3, int) * 255,
@@ -159,7 +159,7 @@ def test_measures_against_loops():
     shares = [
         ((a == c).all(-1) & (b == c).all(-1)).sum() / ((a == c).all(-1) | (b == c).all(-1)).sum() for c in (0, 255)
     ]
-    assert mean_iou(a, b) == pytest.approx(np.mean(shares))
+    assert compute_mean_iou(a, b) == pytest.approx(np.mean(shares))
 
     low, high = bootstrap_interval(np.array([0.0, 1.0] * 128))
     assert 0.43 < low < 0.5 < high < 0.57  # 0.5 -+ 1.96 * 0.5 / 16
@@ -167,10 +167,12 @@ def test_measures_against_loops():
 
 def test_depth_order_counts_pairs():
     scene = next(s for s in scenes(50) if {item.size for item in s.items} == set(SIZES) and len(s.items) == 2)
-    assert depth_order(scene, read_scene(render(scene))) == 1
+    assert score_depth_order(scene, read_scene(render(scene))) == 1
     big = next(i for i, item in enumerate(scene.items) if item.size == "big")
     shrunk = scene.change_item(big, size="small").change_item(1 - big, size="big")
-    assert depth_order(scene, read_scene(render(shrunk))) == pytest.approx(4 / 5)  # of five unequal pairs one is turned
+    assert score_depth_order(scene, read_scene(render(shrunk))) == pytest.approx(
+        4 / 5
+    )  # of five unequal pairs one is turned
     assert np.unique(depth_map(scene)).tolist() == [20, 130, 230]
 
 

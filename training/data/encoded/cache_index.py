@@ -32,7 +32,7 @@ class ShardEntry:
     kinds: list[tuple[LatentShapes, int]]
     """Latents' shapes and how many samples have them, in the file's order."""
     tokens: int
-    """Of the longest prompt."""
+    """Tokens of the longest prompt."""
     taken: int
     """Samples in this and the earlier shards of its process."""
     state: dict[str, Any]

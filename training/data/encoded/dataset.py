@@ -44,7 +44,7 @@ class EncodedDataset(Protocol):
 
 
 def default_train_count(count: int) -> int:
-    """How many of `count` samples to train on: all but a tenth, which is held out, at least 1 and at most 64 (our choice)."""
+    """How many of `count` samples to train on: all but a tenth, of which 1 to 64 are held out (our choice)."""
     return max(1, count - min(max(MIN_VAL, count // 10), MAX_VAL))
 
 

@@ -19,7 +19,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 64 * 10**6
 MAX_PROMPT = 64 * 1024
 MAX_BYTES = 64 * 2**20
-"""Of one file, or of one picture within a larger file."""
+"""Largest file, or picture within a larger file."""
 
 
 class BrokenFile(ValueError):

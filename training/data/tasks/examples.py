@@ -1,4 +1,4 @@
-"""From what a data set yields to what a task trains on: cropped, and made into an example."""
+"""Makes a task's examples of a data set's samples: crops each, then makes its source, prompt and target."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ from . import EXAMPLE_MAKERS, find_layout
 from .folder_layouts import ChooseCrop, fit_to
 
 
-def crop(sample: AnySample, choose_crop: ChooseCrop) -> AnySample:
+def crop_any_sample(sample: AnySample, choose_crop: ChooseCrop) -> AnySample:
     if isinstance(sample, Pair):
         return crop_pair(choose_crop(sample.first), choose_crop(sample.second), sample)
     if isinstance(sample, Triple):
@@ -51,7 +51,7 @@ class ExampleStream:
         for sample in self.stream:
             rng = np.random.default_rng((self.seed, epoch, crc32(sample.id.encode())))
             try:
-                yield self.make(sample, rng)
+                yield self.make_example(sample, rng)
             except UnsuitableSample:
                 counter.unfit += 1
             except BrokenFile as error:
@@ -79,7 +79,7 @@ class ExampleStream:
         unsuitable = f", {counter.unfit} have nothing for {self.task}" if counter.unfit else ""
         return counter.summary() + unsuitable
 
-    def make(self, sample: AnySample | PictureFiles, rng: np.random.Generator) -> Example:
+    def make_example(self, sample: AnySample | PictureFiles, rng: np.random.Generator) -> Example:
         size: list[Size] = []  # the first picture's: what belongs together has one size
 
         def choose_crop(pixels: np.ndarray) -> Crop:
@@ -98,4 +98,4 @@ class ExampleStream:
         if self.labels and isinstance(sample, Sample):
             things = self.labels.things(sample.id, sample.picture.shape[:2])
             sample = replace(sample, things=(*sample.things, *things))
-        return self.maker.make(rng, crop(sample, choose_crop), self.kinds)
+        return self.maker.make(rng, crop_any_sample(sample, choose_crop), self.kinds)

@@ -26,7 +26,7 @@ class MapModel(nn.Module):
     """A model and its processor; called with a picture, it gives the map."""
 
     kind = ""
-    """Of the map."""
+    """The kind of map that it draws."""
     network: Any
 
     def __init__(self, name: str, network: Any, processor: Any):

@@ -13,7 +13,7 @@ from .ground import COLOURS, MIN_OUTLINE, Colours, measure_outline, outline_boxe
 MIN_SPOT = 0.0005
 """Painted spots smaller than this share of the picture are no answer."""
 MASK_OPACITY = 0.5
-"""Of the mask that draw_answer lays over the original."""
+"""Opacity, 0 to 1, of the mask that draw_answer lays over the original."""
 
 
 BoxesAndMask = tuple[list[Box], np.ndarray | None]

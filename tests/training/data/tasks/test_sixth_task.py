@@ -86,4 +86,4 @@ def test_a_set_of_another_kind_is_a_sentence(there):
     examples = ExampleStream(open_dataset(SET, {"path": "checks"}), TASK, 32)
     examples.maker = EXAMPLE_MAKERS["subject"]
     with pytest.raises(ValueError, match="it is a sample, deblur takes a pair"):
-        examples.make(Sample("a", np.zeros((40, 40, 3), np.uint8)), np.random.default_rng(0))
+        examples.make_example(Sample("a", np.zeros((40, 40, 3), np.uint8)), np.random.default_rng(0))
