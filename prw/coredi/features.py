@@ -37,7 +37,7 @@ class FeaturesInfo:
 
     base: Base = field(default_factory=Base)
     way: str = "coredi"
-    """How the features z are carried from step to step: a key of FEATURE_STATES."""
+    """How the features were learned, a stage's `features`: a key of FEATURE_STATES, which carry them from step to step."""
     task: str = ""
     """The only task whose pictures read the features."""
     size: int = 32

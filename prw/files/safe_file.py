@@ -61,7 +61,7 @@ class SafeFile(LazyTensors):
         return self._file.get_tensor(name)
 
     def state(self) -> tuple:
-        """Returns the file's size and time when it was opened: reading refuses a file that has changed since."""
+        """Returns what identifies the file's content as it was opened: reading refuses a file that has changed since."""
         return self._opened
 
     def shape(self, name: str) -> tuple[int, ...]:
