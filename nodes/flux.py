@@ -6,6 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..prw.flux.families import FLUX2, Family, find_model_family
 from ..training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
 from ..training.toy.store import TOY_NAME
 from .inputs.schema import CATEGORY, make_schema
@@ -17,6 +18,10 @@ DTYPES = {
     "fp8_e5m2": {"dtype": torch.float8_e5m2},
 }
 NONE = "none"
+ONE_OF_TWO = (
+    "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice. (FLUX.2 has one: "
+    "clip_name1.)"
+)
 
 
 class CoLoGenLoadFlux(io.ComfyNode):
@@ -27,13 +32,13 @@ class CoLoGenLoadFlux(io.ComfyNode):
             node_id="CoLoGenLoadFlux",
             display_name="Load FLUX (CoLoGen)",
             category=CATEGORY,
-            description="Loads FLUX.1 with its two text encoders and VAE. The stock loaders do just as well.",
+            description="Loads FLUX.1 or FLUX.2 with text encoders and VAE. The stock loaders do just as well.",
             search_aliases=["flux loader", "load checkpoint", "load diffusion model", "dual clip"],
             inputs=[
                 io.Combo.Input(
                     "unet_name",
                     options=[*folder_paths.get_filename_list("diffusion_models"), TOY_NAME],
-                    tooltip="The FLUX.1 weights, from models/diffusion_models. The toy world brings its own text "
+                    tooltip="The FLUX.1 or FLUX.2 weights, from models/diffusion_models. The toy world brings its own text "
                     "encoder and VAE, draws pictures of 64 x 64 pixels, and needs no download.",
                 ),
                 io.Combo.Input(
@@ -44,17 +49,18 @@ class CoLoGenLoadFlux(io.ComfyNode):
                 io.Combo.Input(
                     "clip_name1",
                     options=[NONE, *encoders],
-                    tooltip="CLIP-L (clip_l.safetensors), from models/text_encoders. none: load CLIP elsewhere.",
+                    tooltip="From models/text_encoders. FLUX.1: CLIP-L (clip_l). FLUX.2 klein 4B: Qwen3-4B, 9B: Qwen3-8B, dev: "
+                    "Mistral. none: load CLIP elsewhere.",
                 ),
                 io.Combo.Input(
                     "clip_name2",
                     options=[NONE, *encoders],
-                    tooltip="T5-XXL (t5xxl_fp16 or t5xxl_fp8_e4m3fn), from models/text_encoders.",
+                    tooltip="FLUX.1: T5-XXL (t5xxl_fp16 or t5xxl_fp8_e4m3fn). FLUX.2 has one text encoder alone: none.",
                 ),
                 io.Combo.Input(
                     "vae_name",
                     options=[*folder_paths.get_filename_list("vae"), TOY_NAME],
-                    tooltip="FLUX's VAE (ae.safetensors), from models/vae.",
+                    tooltip="From models/vae. FLUX.1: ae.safetensors. FLUX.2: flux2-vae.safetensors.",
                 ),
             ],
             outputs=[
@@ -68,29 +74,38 @@ class CoLoGenLoadFlux(io.ComfyNode):
     def execute(cls, unet_name: str, weight_dtype: str, clip_name1: str, clip_name2: str, vae_name: str):
         if unet_name == TOY_NAME:
             return io.NodeOutput(load_toy_model(dict(DTYPES[weight_dtype])), load_toy_clip(), load_toy_vae())
-        _check_files(vae_name, clip_name1, clip_name2)
+        if vae_name == TOY_NAME:
+            raise ValueError(
+                "The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors for FLUX.1, "
+                "flux2-vae.safetensors for FLUX.2."
+            )
+        clip_names = [name for name in (clip_name1, clip_name2) if name != NONE]
+        if clip_name1 == NONE and clip_names:
+            raise ValueError(ONE_OF_TWO)
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))
-        return io.NodeOutput(model, _load_clip(clip_name1, clip_name2), _load_vae(vae_name))
+        _check_encoders(find_model_family(model.model.diffusion_model), len(clip_names))
+        return io.NodeOutput(model, _load_clip(clip_names), _load_vae(vae_name))
 
 
-def _check_files(vae: str, *encoders: str) -> None:
-    """Checks, before anything large is loaded, that the files belong together."""
-    if encoders.count(NONE) == 1:
+def _check_encoders(family: Family, chosen: int) -> None:
+    """Raises if a family's number of text encoders is another than what is chosen; none at all is a choice."""
+    if family is FLUX2 and chosen == 2:
         raise ValueError(
-            "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice."
+            "The model is a FLUX.2 but two text encoders are chosen, expected one (Qwen3 or Mistral): choose it as "
+            "clip_name1, and none as clip_name2."
         )
-    if vae == TOY_NAME:
-        raise ValueError("The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors.")
+    if family is not FLUX2 and chosen == 1:
+        raise ValueError(ONE_OF_TWO)
 
 
-def _load_clip(*names: str):
-    if names == (NONE, NONE):
+def _load_clip(names: list[str]):
+    if not names:
         return None
     return comfy.sd.load_clip(
         ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        clip_type=comfy.sd.CLIPType.FLUX,
+        clip_type=comfy.sd.CLIPType.FLUX if len(names) == 2 else comfy.sd.CLIPType.FLUX2,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from .appended_kv import AppendedKV, CachedSourceKV, append_sources_patch
 from .base_model import Base
 from .files.errors import BankError
-from .flux.families import find_model_family
+from .flux.families import check_latent_channels, find_model_family
 from .flux.inputs import FluxInputs
 from .kv_cache import KVCache, SampleKV, split_kv_by_sample
 from .positions import Grid, token_grid
@@ -57,7 +57,10 @@ class Attachment:
         """
         self.check(host)
         x, times, pooled, guidance = inputs.x, inputs.times, inputs.pooled, inputs.guidance
-        if not find_model_family(host.flux).reads_prompt:
+        family = find_model_family(host.flux)
+        for source in sources:
+            check_latent_channels(source.latent, family)
+        if not family.reads_prompt:
             pooled = None
         elif pooled is None:
             pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)

@@ -32,7 +32,8 @@ def position_knobs() -> list:
         io.Combo.Input(
             "position",
             options=list(POSITIONS),
-            tooltip="aligned lays the source over the picture, shifted puts it beside; auto follows the task.",
+            tooltip="aligned lays the source over the picture, shifted puts it beside, reference gives it a place of its own, as "
+            "FLUX.2 was trained; auto follows the task, on FLUX.2 the model.",
             **advanced(),
         ),
         slider("shift_right", 1.0, -4, 4, "Where a shifted source lies, in picture widths.", **advanced()),

@@ -5,9 +5,17 @@ import inspect
 import comfy.ldm.flux.layers
 import comfy.ldm.flux.model
 import comfyui_version
-from torch import nn
+from torch import Tensor, nn
 
 from ..flux.families import find_model_family
+
+TEXT_ENCODERS = {
+    4096: "T5-XXL, FLUX.1's",
+    7680: "Qwen3-4B, FLUX.2 klein 4B's",
+    12288: "Qwen3-8B, FLUX.2 klein 9B's",
+    15360: "Mistral Small 3.2, FLUX.2 dev's",
+}
+"""Width of a prompt's rows -> the text encoder that they are from."""
 
 
 def check_host() -> None:
@@ -40,3 +48,18 @@ def check_flux(model: nn.Module) -> None:
             f"FLUX's forward has been replaced by {getattr(forward, '__module__', 'another pack')}, expected "
             f"ComfyUI's own: bypass that node (TeaCache, WaveSpeed, PuLID ...); EasyCache works with CoLoGen."
         )
+
+
+def check_prompt_width(model: nn.Module, context: Tensor | None) -> None:
+    """Raises if the prompt (batch, tokens, width) is another model's text encoder's."""
+    expected = getattr(getattr(model, "txt_in", None), "in_features", None)
+    if context is not None and expected is not None and context.shape[-1] != expected:
+        found, wanted = (_describe_width(width) for width in (context.shape[-1], expected))
+        raise ValueError(
+            f"The prompt's rows are {found}, the model expects {wanted}: encode the prompt with the text encoder that belongs to "
+            f"this FLUX."
+        )
+
+
+def _describe_width(width: int) -> str:
+    return f"{width} wide ({TEXT_ENCODERS[width]})" if width in TEXT_ENCODERS else f"{width} wide"

@@ -54,8 +54,8 @@ def check_clip(clip) -> None:
     """Load FLUX (CoLoGen) gives no CLIP where its encoders are none."""
     if clip is None:
         raise ValueError(
-            "There is no CLIP, expected FLUX's text encoders (CLIP-L and T5-XXL): connect them from DualCLIPLoader or "
-            "Load FLUX."
+            "There is no CLIP, expected FLUX's text encoders (CLIP-L and T5-XXL; Qwen3 or Mistral for FLUX.2): connect them "
+            "from DualCLIPLoader, CLIPLoader or Load FLUX."
         )
 
 
@@ -64,7 +64,10 @@ def make_source(
 ) -> Source:
     """Encodes an IMAGE, fitted (and with its hole filled) as the task's experts were trained on it."""
     if vae is None:
-        raise ValueError("There is no VAE, expected FLUX's (ae.safetensors): connect it from Load VAE or Load FLUX.")
+        raise ValueError(
+            "There is no VAE, expected FLUX's (ae.safetensors for FLUX.1, flux2-vae.safetensors for FLUX.2): connect it from "
+            "Load VAE or Load FLUX."
+        )
     routing = options.make_routing(task)
     source_format = SourceFormat() if experts is None else find_source_format(experts.info, routing)
     image = to_rgb(image)

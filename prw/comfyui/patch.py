@@ -29,7 +29,7 @@ from ..router import Route
 from ..select_experts import find_router
 from ..source import Source
 from ..weaving import named_blocks
-from .check_host import check_flux, check_host
+from .check_host import check_flux, check_host, check_prompt_width
 from .conditioning import COND, list_sources
 from .host import ComfyHost, enlarge_noise_shape, is_within, pause_malloc_graph
 
@@ -51,6 +51,7 @@ class HostAttachment(Attachment):
         """APPLY_MODEL wrapper: from the call's sources to the K/V that its blocks will append."""
         options = dict(transformer_options or {})
         base = executor.class_obj
+        check_prompt_width(base.diffusion_model, c_crossattn)
         sources = [source for source in conds.pop(COND, ()) if _is_on(source, base, options)]
         if sources:
             channels = x.shape[1] + (0 if c_concat is None else c_concat.shape[1])
@@ -142,9 +143,12 @@ def compute_routes(model, conditioning: list, latent: Tensor) -> list[tuple[str,
             pooled = None if pooled is None else pooled[:1].to(x.device)
             inputs = FluxInputs(x, x.new_zeros(1), context, pooled)
             for source in list_sources(options):
+                title = f"{source.routing.task}, source {len(routes) + 1}"
+                if not attachment.bank.info.experts:
+                    routes.append((f"{title}: no experts, read with FLUX's own weights", (), {}))
+                    continue
                 appended = attachment.make_appended_kv(model.model, [source], inputs, transformer_options, channels)
                 _, columns = find_router(attachment.bank.info, source.routing)
-                title = f"{source.routing.task}, source {len(routes) + 1}"
                 routes.append((title, columns.experts, appended.sources[0].routes()))
     finally:
         model.cleanup()

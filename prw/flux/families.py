@@ -96,3 +96,12 @@ def find_model_family(flux: Any) -> Family:
             return family
     known = " or ".join(family.label for family in FAMILIES.values())
     raise ValueError(f"The model is a {type(flux).__name__} of another family, expected {known}: load one of these.")
+
+
+def check_latent_channels(latent: torch.Tensor, family: Family) -> None:
+    """Raises if a source's latent (batch, channels, height, width) is from another family's VAE."""
+    if latent.shape[1] != family.latent_channels:
+        raise ValueError(
+            f"A source's latent has {latent.shape[1]} channels (the VAE of {find_latent_family(latent).label}), expected "
+            f"{family.latent_channels} for {family.label}: connect the VAE that belongs to the model."
+        )

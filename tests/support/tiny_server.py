@@ -60,11 +60,11 @@ def draw_sources() -> dict[str, Image.Image]:
     return {task: sources.get(task, scene) for task in TASKS}
 
 
-def make_tiny_vae() -> dict[str, Tensor]:
-    """Seeded weights for the host's small autoencoder, as a file that its VAE loader takes."""
+def make_tiny_vae(channels: int = 16) -> dict[str, Tensor]:
+    """Seeded weights for the host's small autoencoder, as a file that its VAE loader takes; FLUX.2's has 128 channels."""
     from comfy.taesd.taesd import TAESD
 
-    module = TAESD(latent_channels=16)
+    module = TAESD(latent_channels=channels)
     g = torch.Generator().manual_seed(5)
     weights = {}
     for name, value in module.state_dict().items():
