@@ -18,10 +18,6 @@ DTYPES = {
     "fp8_e5m2": {"dtype": torch.float8_e5m2},
 }
 NONE = "none"
-ONE_OF_TWO = (
-    "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice. (FLUX.2 has one: "
-    "clip_name1.)"
-)
 
 
 class CoLoGenLoadFlux(io.ComfyNode):
@@ -81,7 +77,9 @@ class CoLoGenLoadFlux(io.ComfyNode):
             )
         clip_names = [name for name in (clip_name1, clip_name2) if name != NONE]
         if clip_name1 == NONE and clip_names:
-            raise ValueError(ONE_OF_TWO)
+            raise ValueError(
+                "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice."
+            )
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))
         _check_encoders(find_model_family(model.model.diffusion_model), len(clip_names))
@@ -92,11 +90,12 @@ def _check_encoders(family: Family, chosen: int) -> None:
     """Raises if a family's number of text encoders is another than what is chosen; none at all is a choice."""
     if family is FLUX2 and chosen == 2:
         raise ValueError(
-            "The model is a FLUX.2 but two text encoders are chosen, expected one (Qwen3 or Mistral): choose it as "
-            "clip_name1, and none as clip_name2."
+            "The model is a FLUX.2 with two text encoders, expected one (Qwen3 or Mistral): choose none as clip_name2."
         )
     if family is not FLUX2 and chosen == 1:
-        raise ValueError(ONE_OF_TWO)
+        raise ValueError(
+            f"The model is a {family.label} with one text encoder, expected CLIP-L and T5-XXL: choose both, or none twice."
+        )
 
 
 def _load_clip(names: list[str]):

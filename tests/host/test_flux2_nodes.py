@@ -177,8 +177,8 @@ def test_the_loader_takes_flux_2_with_one_text_encoder(nodes, files, monkeypatch
 @pytest.mark.parametrize(
     "unet, encoders, sentence",
     [
-        ("flux2", ("qwen", "t5"), "The model is a FLUX.2 but two text encoders are chosen, expected one"),
-        ("flux1", ("t5", "none"), "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL"),
+        ("flux2", ("qwen", "t5"), "The model is a FLUX.2 with two text encoders, expected one"),
+        ("flux1", ("t5", "none"), "The model is a FLUX.1 with one text encoder, expected CLIP-L and T5-XXL"),
         ("flux2", ("none", "qwen"), "One of FLUX's two text encoders is none"),
     ],
 )

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from sampling import sample
 from tiny import host_model, source, tiny_bank, tiny_flux
 from tiny_features import random_features
+from tiny_flux2 import tiny_flux2
 from tiny_server import make_tiny_vae
 
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -26,6 +27,7 @@ MARKED = [[PROMPT[0][0], {**PROMPT[0][1], MARKED_TOKENS: MarkedTokens((1,), 3)}]
 IMAGE, MASK = torch.rand(1, 16, 16, 3), torch.ones(1, 16, 16)
 FLUX = dict(unet_name="flux.safetensors", weight_dtype="default", vae_name="vae.safetensors")
 NO_TEXT = dict(clip_name1="none", clip_name2="none")
+TWO_TEXTS = dict(clip_name1="clip_l.safetensors", clip_name2="t5.safetensors")
 CANNY = dict(image=IMAGE, kind="canny", model="auto", low_threshold=0.1, high_threshold=0.2)
 HOLE = dict(positive=PROMPT, vae=object(), image=IMAGE, mask=MASK, grow=0, keep_rest=False)
 BACK = dict(drawn=IMAGE, original=IMAGE, mask=MASK, grow=0, feather=0)
@@ -106,6 +108,8 @@ def with_option(**more):
 
 CASES = [
     ("CoLoGenLoadFlux", {**FLUX, **NO_TEXT, "clip_name2": "t5.safetensors"}, "One of FLUX's two text encoders is none"),
+    ("CoLoGenLoadFlux", {**FLUX, **NO_TEXT, "clip_name1": "t5.safetensors"}, "The model is a FLUX.1 with one text encoder"),
+    ("CoLoGenLoadFlux", {**FLUX, **TWO_TEXTS, "unet_name": "flux2.safetensors"}, "The model is a FLUX.2 with two text"),
     ("CoLoGenLoadFlux", {**FLUX, **NO_TEXT, "vae_name": "toy world (built in)"}, "The VAE is the toy world's"),
     ("CoLoGenControlMap", {**CANNY, "low_threshold": 0.5}, "low_threshold is 0.5"),
     ("CoLoGenControlMap", {**CANNY, "kind": "depth"}, "There is no depth model in models/geometry_estimation"),
@@ -187,6 +191,7 @@ def host(tmp_path_factory, comfy):
             patch.setitem(folder_paths.folder_names_and_paths, name, ([str(models / name)], extensions))
             patch.setattr(folder_paths, "filename_list_cache", {})
         save_file(tiny_flux().state_dict(), models / "diffusion_models/flux.safetensors")
+        save_file(tiny_flux2().state_dict(), models / "diffusion_models/flux2.safetensors")
         save_file(make_tiny_vae(), models / "vae/vae.safetensors")
         save_model(models / "detection/seg", segformer)
         (models / "cologen/link").symlink_to(models.parent)
