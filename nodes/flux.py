@@ -78,7 +78,8 @@ class CoLoGenLoadFlux(io.ComfyNode):
         clip_names = [name for name in (clip_name1, clip_name2) if name != NONE]
         if clip_name1 == NONE and clip_names:
             raise ValueError(
-                "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL: choose both, or none twice."
+                "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL, or FLUX.2's one as clip_name1: choose "
+                "these, or none twice."
             )
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))
