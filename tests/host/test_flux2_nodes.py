@@ -72,7 +72,9 @@ def test_an_edit_is_drawn_at_its_pictures_size(nodes, model, vae, height, width)
 
 def test_source_and_edit_are_one_source(nodes, model, vae):
     knobs = dict(task="edit", strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=1024, position="reference")
-    knobs |= dict(shift_right=1.0, shift_down=0.0, lean=0.0, expert="", router="", keep_on="gpu", keep_between_runs=False)
+    knobs |= dict(
+        shift_right=1.0, shift_down=0.0, lean=0.0, expert="", router="", keep_on="gpu", keep_between_runs=False
+    )
     image, patched = picture(48, 64), nodes.CoLoGenApply.execute(model)[0]
     (told,) = nodes.CoLoGenSource.execute(conditioning=prompt(), vae=vae, image=image, **knobs).args
     positive, negative, empty = nodes.CoLoGenEdit.execute(positive=prompt(), vae=vae, image=image).args
@@ -112,7 +114,9 @@ def test_a_route_map_without_a_bank_says_so(nodes, vae, guided):
     model = load_model(tiny_flux2(guidance_embed=guided).state_dict(), torch.float32)
     positive, _, empty = nodes.CoLoGenEdit.execute(positive=prompt(), vae=vae, image=picture(32, 32)).args
     patched = nodes.CoLoGenApply.execute(model)[0]
-    assert compute_routes(patched, positive, empty["samples"]) == [("edit, source 1: no experts, read with FLUX's own weights", (), {})]
+    assert compute_routes(patched, positive, empty["samples"]) == [
+        ("edit, source 1: no experts, read with FLUX's own weights", (), {})
+    ]
     drawn = nodes.CoLoGenRouteMap.execute(patched, positive, empty)[0]
     assert drawn.shape[0] == 1 and drawn.std() > 0.01
 
@@ -134,12 +138,16 @@ def test_a_wrong_vae_is_named_by_its_channels(nodes, model, vae):
     from cologen.prw.source import Source
 
     empty = {"samples": torch.zeros(1, 128, 2, 2)}
-    with pytest.raises(ValueError, match="has 16 channels .the VAE of FLUX.1., expected 128 for FLUX.2: connect the VAE"):
+    with pytest.raises(
+        ValueError, match="has 16 channels .the VAE of FLUX.1., expected 128 for FLUX.2: connect the VAE"
+    ):
         sample(apply_bank(model, None), add_source(prompt(), Source(latent())), prompt(), empty)
     flux1 = apply_bank(host_model(tiny_flux()), None)
     text = [[torch.zeros(1, 5, 32), {"pooled_output": torch.zeros(1, 16)}]]
     wrong = add_source(text, Source(torch.randn(1, 128, 2, 2)))
-    with pytest.raises(ValueError, match="has 128 channels .the VAE of FLUX.2., expected 16 for FLUX.1: connect the VAE"):
+    with pytest.raises(
+        ValueError, match="has 128 channels .the VAE of FLUX.2., expected 16 for FLUX.1: connect the VAE"
+    ):
         sample(flux1, wrong, text, {"samples": torch.zeros(1, 16, 4, 4)})
 
 
