@@ -145,11 +145,11 @@ def select_metrics(by: str, given: dict[str, bool], has_mask: bool = False) -> l
 
 def make_answers(images: Tensor, prompt: str, reference: Tensor | None, mask: Tensor | None) -> list[Answer]:
     """What the metrics take: each picture with its reference, and with the mask in that one's size."""
-    drawn = split_images([images])
-    references = match_count("references", [] if reference is None else split_images([reference]), len(drawn))
-    extras: list[dict] = [{}] * len(drawn)
+    pictures = split_images([images])
+    references = match_count("references", [] if reference is None else split_images([reference]), len(pictures))
+    extras: list[dict] = [{}] * len(pictures)
     if references and mask is not None:
-        masks = resize_mask(reshape_mask(mask, len(drawn)), references[0].shape[:2]).numpy()
-        extras = [{"mask": masks[i % len(masks)]} for i in range(len(drawn))]
-    cases = [Case(str(i), None, prompt, references[i] if references else None, extras[i]) for i in range(len(drawn))]
-    return [Answer(case, picture, Path(f"{case.id}.png")) for case, picture in zip(cases, drawn)]
+        masks = resize_mask(reshape_mask(mask, len(pictures)), references[0].shape[:2]).numpy()
+        extras = [{"mask": masks[i % len(masks)]} for i in range(len(pictures))]
+    cases = [Case(str(i), None, prompt, references[i] if references else None, extras[i]) for i in range(len(pictures))]
+    return [Answer(case, picture, Path(f"{case.id}.png")) for case, picture in zip(cases, pictures)]

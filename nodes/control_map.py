@@ -77,9 +77,9 @@ class CoLoGenControlMap(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             maps.append(draw(picture))
             progress.update(1)
-        drawn = torch.from_numpy(np.stack(maps)) / 255
-        drawn = drawn.to(comfy.model_management.intermediate_device())
-        return io.NodeOutput(drawn, ui=ui.PreviewImage(drawn, cls=cls))
+        batch = torch.from_numpy(np.stack(maps)) / 255
+        batch = batch.to(comfy.model_management.intermediate_device())
+        return io.NodeOutput(batch, ui=ui.PreviewImage(batch, cls=cls))
 
 
 def threshold_slider(name: str, default: float, tooltip: str) -> io.Float.Input:

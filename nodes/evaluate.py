@@ -69,19 +69,19 @@ class CoLoGenEvaluate(io.ComfyNode):
 
     @classmethod
     def execute(cls, results, prompts, references=None, sources=None) -> io.NodeOutput:
-        drawn = split_images(results)
+        pictures = split_images(results)
         lines = [line for line in "\n".join(prompts).splitlines() if line.strip()]
         given = {
-            "references": match_count("references", split_images(references or []), len(drawn)),
-            "sources": match_count("sources", split_images(sources or []), len(drawn)),
-            "prompts": match_count("prompts", lines, len(drawn)),
+            "references": match_count("references", split_images(references or []), len(pictures)),
+            "sources": match_count("sources", split_images(sources or []), len(pictures)),
+            "prompts": match_count("prompts", lines, len(pictures)),
         }
         names = [name for kind, metrics in COMPARED.items() if given[kind] for name in metrics]
         if not names:
             raise ValueError(
                 "There is nothing to compare with, expected references, sources or prompts: connect or type some."
             )
-        answers = [make_answer(i, picture, given) for i, picture in enumerate(drawn)]
+        answers = [make_answer(i, picture, given) for i, picture in enumerate(pictures)]
         networks = MetricNetworks(Path(folder_paths.models_dir) / NETWORKS)
         scores = measure(names, answers, networks, open_counting_bar(len(answers)))
         table = format_table(scores)

@@ -79,7 +79,7 @@ class AppendedKV:
         return {"k": k, "v": v, "pe": all_pe, "attn_mask": self._mask[2]}
 
     def _bias(self, q: Tensor, text: int) -> Tensor | None:
-        biases = [read_bias(part.source, text, self.grid, q.shape[2]) for part in self.sources]
+        biases = [read_bias(source_kv.source, text, self.grid, q.shape[2]) for source_kv in self.sources]
         if all(bias is None for bias in biases):
             return None
         columns = [q.new_zeros(q.shape[2], 1) if bias is None else bias.to(q) for bias in biases]

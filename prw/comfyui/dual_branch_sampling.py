@@ -101,8 +101,10 @@ class DualBranch:
         check_sampler(executor.class_obj)
         run = RunMaps([])
         extra_args["model_options"]["transformer_options"][KEY] = run
-        drawn = torch.randn(noise.shape, generator=torch.Generator().manual_seed(self.seed)).to(noise)
-        auxiliary = drawn if noise.any() else noise  # a run that goes on with an unfinished picture brings no noise
+        fresh_noise = torch.randn(noise.shape, generator=torch.Generator().manual_seed(self.seed)).to(noise)
+        auxiliary = (
+            fresh_noise if noise.any() else noise
+        )  # a run that goes on with an unfinished picture brings no noise
         both = (torch.cat((noise, auxiliary)), _repeat(latent_image), _repeat(denoise_mask))
         samples = executor(guider, sigmas, extra_args, callback and _preview_concept(callback), *both, *args, **kwargs)
         self.maps = run.maps

@@ -127,8 +127,8 @@ class FeatureReader:
         def call_model(options: dict[str, Any]) -> Tensor:
             return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
-        part = None if appended is None else self._find_source(appended)
-        if appended is None or part is None or self.bank is None or run is None or "uuids" not in options:
+        source_kv = None if appended is None else self._find_source(appended)
+        if appended is None or source_kv is None or self.bank is None or run is None or "uuids" not in options:
             return call_model(options)
         prompts = enumerate(zip(options["uuids"], options["cond_or_uncond"]))
         readers = [i for i, prompt in prompts if run.is_reader(*prompt)]
@@ -139,7 +139,7 @@ class FeatureReader:
         states = {i: call.find_state(run, i) for i in readers}
         with pause_malloc_graph():
             tokens = {i: state.advance(call.now) for i, state in states.items()}
-            stream = call.make_stream(self.bank, appended, part, tokens)
+            stream = call.make_stream(self.bank, appended, source_kv, tokens)
         with record_last_tokens(call.host.flux) as last_tokens:
             velocity = call_model(options if stream is None else insert_stream(options, stream))
         call.update(run, states, stream, last_tokens)
@@ -193,37 +193,38 @@ class FeatureCall:
         """Updates each prompt's features by the last tokens of this call, unless this time has updated them already."""
         if not last_tokens:  # EasyCache passed over FLUX
             return
-        own = None if stream is None else stream.last_tokens
+        stream_tokens = None if stream is None else stream.last_tokens
         for i, state in states.items():
             name, rows = self.options["uuids"][i], self.rows[i]
             if run.updated_at.get(name) != self.now:
                 run.updated_at[name] = self.now
-                picture = last_tokens[0][rows, : self.pool.shape[1]]
-                state.update(None if own is None else own[rows], picture, self.pool)
+                picture_tokens = last_tokens[0][rows, : self.pool.shape[1]]
+                state.update(None if stream_tokens is None else stream_tokens[rows], picture_tokens, self.pool)
 
     def make_stream(
-        self, bank: ExpertBank, appended: AppendedKV, part: CachedSourceKV, z: Mapping[int, Tensor | None]
+        self, bank: ExpertBank, appended: AppendedKV, source_kv: CachedSourceKV, z: Mapping[int, Tensor | None]
     ) -> HostFeatureStream | None:
         """The stream of each prompt's features z; None where no picture reads anything yet."""
-        known = {i: features for i, features in z.items() if features is not None}
-        if not known:
+        available = {i: features for i, features in z.items() if features is not None}
+        if not available:
             return None
-        blank = torch.zeros_like(next(iter(known.values())))
-        features = torch.cat([known.get(i, blank) for i in range(len(self.rows))])
+        blank = torch.zeros_like(next(iter(available.values())))
+        features = torch.cat([available.get(i, blank) for i in range(len(self.rows))])
         readers = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
-        for i in known:
+        for i in available:
             readers[self.rows[i]] = True
         routes = {
-            block: stack_routes([sample.routes[block] for sample in part.samples]) for block in part.samples[0].routes
+            block: stack_routes([sample.routes[block] for sample in source_kv.samples])
+            for block in source_kv.samples[0].routes
         }
         guidance = self.conds.get("guidance")
         guidance = None if guidance is None else guidance.to(self.times).expand(len(self.x))
         inputs = FluxInputs(self.x, self.times, self.x.new_zeros(len(self.x), 0, 0), self.conds.get("y"), guidance)
 
         def bias(text: int, queries: int) -> Tensor | None:
-            return read_bias(part.source, text, appended.grid, queries)
+            return read_bias(source_kv.source, text, appended.grid, queries)
 
-        source = SourceRoutes(bank, part.source.routing, routes)
+        source = SourceRoutes(bank, source_kv.source.routing, routes)
         tokens = embed_features(self.features.tensors, features)
         return HostFeatureStream(self.host, source, tokens, inputs, None if readers.all() else readers, bias)
 

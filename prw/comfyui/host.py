@@ -47,8 +47,8 @@ class ComfyHost:
         hooks = [] if patcher.current_hooks is None else patcher.current_hooks.hooks
         injected = [injection for group in patcher.injections.values() for injection in group]
         replaced = patcher.object_patches.values()
-        things = (self.base, self.options.get("optimized_attention_override"), *injected, *replaced)
-        return patcher.patches_uuid, IdentityKey(*things, *hooks), tuple(hook.strength for hook in hooks)
+        objects = (self.base, self.options.get("optimized_attention_override"), *injected, *replaced)
+        return patcher.patches_uuid, IdentityKey(*objects, *hooks), tuple(hook.strength for hook in hooks)
 
 
 def enlarge_noise_shape(base, noise_shape: Sequence[int], needed_bytes: int) -> Sequence[int]:

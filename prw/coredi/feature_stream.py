@@ -109,8 +109,8 @@ class FeatureStream:
     def _make_positions(self, pe: Tensor, keys: int) -> tuple[Tensor, Tensor]:
         """The block's positions with the tokens' own before them, as their queries need it, and behind them."""
         if self._positions_of is None or self._positions_of[0] is not pe:
-            own = self.pe.expand(len(pe), -1, -1, -1, -1, -1)
-            before = append_positions(own, own.shape[2], [pe[:, :, :keys]])
+            own_pe = self.pe.expand(len(pe), -1, -1, -1, -1, -1)
+            before = append_positions(own_pe, own_pe.shape[2], [pe[:, :, :keys]])
             self._positions_of = pe, (before, append_positions(pe, keys, [self.pe]))
         return self._positions_of[1]
 

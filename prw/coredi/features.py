@@ -106,10 +106,10 @@ class FeatureState(Protocol):
     def __init__(self, tensors: Mapping[str, Tensor], noise: Tensor): ...
 
     def advance(self, t: float) -> Tensor | None:
-        """Goes to the time t and returns what the tokens say there; None: nothing yet."""
+        """Goes to the time t and returns the features that the tokens hold there; None: no tokens yet."""
 
-    def update(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:
-        """Takes in the last tokens of a forward: the stream's own, and the picture's with the matrix that pools them."""
+    def update(self, stream_tokens: Tensor | None, picture_tokens: Tensor, pool: Tensor) -> None:
+        """Updates the features by a forward's last tokens: the stream's own and the picture's; `pool` averages these to cells."""
 
 
 class CoevolvingState(FeatureState):
@@ -125,9 +125,9 @@ class CoevolvingState(FeatureState):
         self.z, self.t = self.prediction + t / self.t * (self.z - self.prediction), t
         return self.z
 
-    def update(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:
-        if own is not None:  # always: they have tokens in every forward
-            self.prediction = predict_features(self.tensors, own)
+    def update(self, stream_tokens: Tensor | None, picture_tokens: Tensor, pool: Tensor) -> None:
+        if stream_tokens is not None:  # always: they have tokens in every forward
+            self.prediction = predict_features(self.tensors, stream_tokens)
 
 
 class SelfConditionedState(FeatureState):
@@ -140,8 +140,8 @@ class SelfConditionedState(FeatureState):
     def advance(self, t: float) -> Tensor | None:
         return self.prediction
 
-    def update(self, own: Tensor | None, picture: Tensor, pool: Tensor) -> None:
-        self.prediction = pool @ predict_features(self.tensors, picture)
+    def update(self, stream_tokens: Tensor | None, picture_tokens: Tensor, pool: Tensor) -> None:
+        self.prediction = pool @ predict_features(self.tensors, picture_tokens)
 
 
 FEATURE_STATES: dict[str, type[FeatureState]] = {"coredi": CoevolvingState, "self": SelfConditionedState}

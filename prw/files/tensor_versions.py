@@ -1,4 +1,4 @@
-"""What a cache may compare: things by identity, tensors by identity and by how often they were written to."""
+"""What a cache may compare: objects by identity, tensors by identity and by how often they were written to."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,14 +9,14 @@ from torch import Tensor
 class IdentityKey:
     """Equal only if it holds the very same objects; holding them keeps their ids from being used again."""
 
-    def __init__(self, *things: Any):
-        self.things = things
+    def __init__(self, *objects: Any):
+        self.objects = objects
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, IdentityKey)
-            and len(self.things) == len(other.things)
-            and all(a is b for a, b in zip(self.things, other.things, strict=True))
+            and len(self.objects) == len(other.objects)
+            and all(a is b for a, b in zip(self.objects, other.objects, strict=True))
         )
 
     __hash__ = None  # pyrefly: ignore[bad-override]
