@@ -35,20 +35,23 @@ def sample(
         )
 
 
-def naive_model(model, weights, bank, sources, shared_time=False, formula=Naive, **options):
+def naive_model(
+    model, weights, bank, sources, shared_time=False, formula=Naive, make_conditioning=conditioning, **options
+):
     """A clone whose FLUX is the naive formula; `sources`: conditioning seed -> naive sources of that prompt."""
     import comfy.patcher_extension
 
     naive = formula(weights)
-    by_text = {float(conditioning(seed)[0][0][0, 0, 0]): found for seed, found in sources.items()}
+    by_text = {float(make_conditioning(seed)[0][0][0, -1, 0]): found for seed, found in sources.items()}
 
     def forward(
         executor, x, t, context, y=None, guidance=None, ref_latents=None, control=None, transformer_options=None, **_
     ):
         chunks = len(transformer_options["cond_or_uncond"])
         outs = []
-        for part in zip(*(tensor.float().chunk(chunks) for tensor in (x, t, context, y, guidance))):
-            found = by_text.get(float(part[2][0, 0, 0]), [])
+        given = (x, t, context, y, guidance)
+        for part in zip(*([None] * chunks if one is None else one.float().chunk(chunks) for one in given)):
+            found = by_text.get(float(part[2][0, -1, 0]), [])
             more = {} if ref_latents is None else {"reference": ref_latents[0].float()}
             if shared_time:
                 more["source_time"] = part[1]
