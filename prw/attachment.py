@@ -65,7 +65,7 @@ class Attachment:
         elif pooled is None:
             pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)
         grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
-        is_guided = guidance is not None and host.flux.params.guidance_embed
+        is_guided = guidance is not None and family.reads_guidance(host.flux.params)
         guidance = guidance.to(times).expand(len(x)) if is_guided else None
         readers = ReaderConditions(grid, times, pooled, guidance)
         batch = ForwardBatch(readers, len(x) // chunks, channels or x.shape[1], x.device)

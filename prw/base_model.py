@@ -9,7 +9,6 @@ from .files.plain_data import OMIT_DEFAULT
 from .files.validate import check_choice, check_range
 from .flux.blocks import FluxModel
 from .flux.families import FAMILIES, FLUX1, find_model_family
-from .flux.math import timestep_embedding
 
 PROBE_LENGTH = 32
 
@@ -43,13 +42,14 @@ class Base:
     @classmethod
     def of(cls, flux: FluxModel) -> "Base":
         """Reads the shape off a model."""
+        family = find_model_family(flux)
         return cls(
             in_channels=flux.in_channels,
             hidden_size=flux.params.hidden_size,
             double_blocks=len(flux.double_blocks),
             single_blocks=len(flux.single_blocks),
-            guidance=bool(flux.params.guidance_embed),
-            family=find_model_family(flux).name,
+            guidance=family.reads_guidance(flux.params),
+            family=family.name,
         )
 
     def with_probe(self, flux: FluxModel, name: str = "") -> "Base":
@@ -98,12 +98,13 @@ def compute_probe(flux: FluxModel) -> tuple[float, ...]:
     Our choice instead of a hash of weights: a layer is called, so fp8, GGUF and offloaded copies of a model
     answer like the model itself.
     """
-    weight = next(flux.time_in.parameters(), None)
+    layer, embedding = find_model_family(flux).read_time(flux, torch.full((1,), 0.5))
+    weight = next(layer.parameters(), None)
     like = torch.zeros(1) if weight is None else weight
     if like.dtype.itemsize == 1:  # fp8 is stored, not computed with
         like = torch.zeros(1, device=like.device)
-    embedding = timestep_embedding(torch.full((1,), 0.5, device=like.device)).to(like.dtype)
-    return tuple(round(x, 6) for x in flux.time_in(embedding)[0, :PROBE_LENGTH].float().tolist())
+    vectors = layer(embedding.to(like.device, like.dtype))
+    return tuple(round(x, 6) for x in vectors.flatten()[:PROBE_LENGTH].float().tolist())
 
 
 def _distance(a: tuple[float, ...], b: tuple[float, ...]) -> float:

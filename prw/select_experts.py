@@ -3,6 +3,7 @@
 find_router says which router serves a task; make_selector runs it in every block (router.py: route)."""
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from .config import FINAL, BankInfo, RouterInfo
 from .experts import BlockExperts, Expert
 from .files.errors import BankError
 from .files.validate import shorten
+from .flux.families import FAMILIES
 from .router import Route, Steering, route
 from .source import Routing
 from .source_format import SourceFormat
@@ -161,12 +163,16 @@ def _find_lone_expert(info: BankInfo, task: str) -> str:
 
 
 def find_source_format(info: BankInfo, routing: Routing) -> SourceFormat:
-    """The source format of an expert that works alone: forced by the user, or without a router."""
+    """The source format of an expert that works alone: forced by the user, or without a router.
+
+    Where it names no guidance, the family does.
+    """
     stage, router = find_router(info, routing)
     alone = routing.expert or (router.experts[0] if stage is None else "")
     if not info.experts:
         return BASE_FORMAT
-    return info.experts[alone].source_format if alone else SourceFormat()
+    source_format = info.experts[alone].source_format if alone else SourceFormat()
+    return replace(source_format, guidance=source_format.guidance or FAMILIES[info.base.family].source_guidance)
 
 
 def _make_lean(info: BankInfo, router: RouterInfo, amount: float) -> Tensor | None:

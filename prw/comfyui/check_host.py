@@ -1,7 +1,10 @@
 """Checks that this ComfyUI and its model have the hooks that the method needs."""
 
 import inspect
+from typing import Any
 
+import comfy.ldm.chroma.model
+import comfy.ldm.chroma_radiance.model
 import comfy.ldm.flux.layers
 import comfy.ldm.flux.model
 import comfyui_version
@@ -16,6 +19,8 @@ TEXT_ENCODERS = {
     15360: "Mistral Small 3.2, FLUX.2 dev's",
 }
 """Width of a prompt's rows -> the text encoder that they are from."""
+HOST_CLASSES = (comfy.ldm.flux.model.Flux, comfy.ldm.chroma.model.Chroma)
+"""ComfyUI's models whose blocks have the hook."""
 
 
 def check_host() -> None:
@@ -34,16 +39,16 @@ def check_host() -> None:
 
 def check_flux(model: nn.Module) -> None:
     """Refuses models that would ignore our hooks without a word."""
-    flux = getattr(model, "_orig_mod", model)
-    host_flux = comfy.ldm.flux.model.Flux
-    if not isinstance(flux, host_flux):
+    flux: Any = getattr(model, "_orig_mod", model)
+    host_class = next((known for known in HOST_CLASSES if isinstance(flux, known)), None)
+    if host_class is None or isinstance(flux, comfy.ldm.chroma_radiance.model.ChromaRadiance):
         raise ValueError(
-            f"The model is a {type(flux).__name__}, expected ComfyUI's own FLUX: load it with Load Diffusion "
-            f"Model (Nunchaku and other replacements of FLUX have no hook for CoLoGen)."
+            f"The model is a {type(flux).__name__}, expected ComfyUI's own FLUX or Chroma: load it with Load Diffusion "
+            f"Model (Nunchaku and other replacements of FLUX have no hook for CoLoGen, Chroma Radiance has no latents)."
         )
     find_model_family(flux)
     forward = getattr(flux.forward_orig, "__func__", flux.forward_orig)
-    if getattr(forward, "__module__", None) != host_flux.__module__:
+    if getattr(forward, "__module__", None) != host_class.__module__:
         raise ValueError(
             f"FLUX's forward has been replaced by {getattr(forward, '__module__', 'another pack')}, expected "
             f"ComfyUI's own: bypass that node (TeaCache, WaveSpeed, PuLID ...); EasyCache works with CoLoGen."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..files.tensor_versions import IdentityKey
+from ..flux.families import find_model_family
 from ..weaving import Attend
 
 SIGMA_MARGIN = 1 + 1e-6
@@ -29,7 +30,7 @@ class ComfyHost:
         return self.base.current_patcher.load_device
 
     def tokenize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        return self.flux.process_img(latent, transformer_options=self.options)
+        return find_model_family(self.flux).tokenize(self.flux, latent, transformer_options=self.options)
 
     def scale_latent(self, latent: Tensor) -> Tensor:
         return self.base.process_latent_in(latent)

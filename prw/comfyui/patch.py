@@ -141,7 +141,9 @@ def compute_routes(model, conditioning: list, latent: Tensor) -> list[tuple[str,
             x = torch.zeros(1, family.latent_channels, *latent.shape[-2:], device=model.load_device)
             pooled = options.get("pooled_output")
             pooled = None if pooled is None else pooled[:1].to(x.device)
-            inputs = FluxInputs(x, x.new_zeros(1), context, pooled)
+            guidance = options.get("guidance")
+            guidance = None if guidance is None else x.new_full((1,), guidance)
+            inputs = FluxInputs(x, x.new_zeros(1), context, pooled, guidance)
             for source in list_sources(options):
                 title = f"{source.routing.task}, source {len(routes) + 1}"
                 if not attachment.bank.info.experts:

@@ -1,7 +1,7 @@
 """FLUX files into our FLUX: family and shape are read off the weights, which are memory-mapped."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,9 +26,11 @@ def build_flux(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype | No
     full_keys = {key.removeprefix(prefix): key for key in weights if key.startswith(prefix)}
     shapes = {key: tuple(weights[full].shape) for key, full in full_keys.items()}
     family = find_family(shapes, name)
-    check_read(family, shapes, name)
+    if family.embedded is None:
+        raise FileError(f"{name} is a {family.label}, expected {list_embedded()}: load {family.label} in ComfyUI.")
+    check_read(family, family.embedded.read, shapes, name)
     with torch.device("meta"):
-        flux = family.model(family.read_params(shapes))
+        flux = family.embedded.model(family.embedded.read_params(shapes))
     # the host saves the scales of its RMS norms as "weight"
     tensors = {key.replace("_norm.weight", "_norm.scale"): weights[full] for key, full in full_keys.items()}
     check_tensors(family, tensors, flux.state_dict(), name)
@@ -42,16 +44,20 @@ def find_family(shapes: Mapping[str, tuple[int, ...]], name: str) -> Family:
         if all(mark in shapes for mark in family.marks):
             return family
     kind = "a diffusers file" if any("transformer_blocks" in key for key in shapes) else "another model"
-    known = " or ".join(family.label for family in FAMILIES.values())
     raise FileError(
-        f"{name} looks like {kind}, expected {known} in Black Forest Labs' layout (double_blocks, single_blocks): "
+        f"{name} looks like {kind}, expected {list_embedded()} in Black Forest Labs' layout (double_blocks, single_blocks): "
         f"use the single-file version of the weights."
     )
 
 
-def check_read(family: Family, shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+def list_embedded() -> str:
+    """Names the families that have a model of our own."""
+    return " or ".join(family.label for family in FAMILIES.values() if family.embedded is not None)
+
+
+def check_read(family: Family, read: Sequence[str], shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
     """Raises where a matrix that tells the shape is missing or none."""
-    for key in family.read:
+    for key in read:
         if len(shapes.get(key, ())) != 2 or min(shapes[key]) < 1:
             raise FileError(f"{name} lacks a whole {key}, expected a whole {family.label} file: download it again.")
 

@@ -4,11 +4,37 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
-from . import flux1, flux2
+from . import chroma, flux1, flux2
 from .inputs import BlockModulation, SourceConditions
+from .math import timestep_embedding
 
 Flux = flux1.Flux | flux2.Flux2
+
+
+def tokenize(flux: Any, latent: torch.Tensor, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Calls a model's own `process_img`."""
+    return flux.process_img(latent, **options)
+
+
+def read_time(flux: Any, times: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
+    """Returns the layer that reads timesteps, and what it reads at these."""
+    return flux.time_in, timestep_embedding(times)
+
+
+def has_guidance_in(params: Any) -> bool:
+    """Whether a model of this shape embeds guidance (dev) or takes none."""
+    return bool(params.guidance_embed)
+
+
+class Embedded(NamedTuple):
+    """From the weights of a family's file to a model of our own."""
+
+    read: tuple[str, ...]
+    """Matrices of a checkpoint by whose shapes read_params finds the model's parameters."""
+    read_params: Callable[[Mapping[str, tuple[int, ...]]], Any]
+    model: Callable[[Any], Flux]
 
 
 class Family(NamedTuple):
@@ -19,10 +45,8 @@ class Family(NamedTuple):
     """Its name for people."""
     marks: tuple[str, ...]
     """Keys that its files have, and no other family's all together."""
-    read: tuple[str, ...]
-    """Matrices of a checkpoint by whose shapes read_params finds the model's parameters."""
-    read_params: Callable[[Mapping[str, tuple[int, ...]]], Any]
-    model: Callable[[Any], Flux]
+    embedded: Embedded | None
+    """How its files become models of our own; None: it runs in ComfyUI only."""
     module: str
     """A module that its models have, ours and ComfyUI's, and no other family's."""
     modulate_source: Callable[[Any, SourceConditions, torch.dtype], BlockModulation]
@@ -38,15 +62,21 @@ class Family(NamedTuple):
     """Where a source lies if neither its user nor its expert says so; "": where its task says."""
     reference_step: int
     """How far apart references lie on the first axis of positions, for the position "reference"."""
+    source_guidance: str = ""
+    """Which guidance a source has if its expert does not say so: "live", the picture's own; "": the bank's constant."""
+    tokenize: Callable[..., tuple[torch.Tensor, torch.Tensor]] = tokenize
+    """A model, a latent and what ComfyUI's takes besides -> image tokens and their ids."""
+    read_time: Callable[[Any, torch.Tensor], tuple[nn.Module, torch.Tensor]] = read_time
+    """A model and timesteps -> the layer that reads them, and its input."""
+    reads_guidance: Callable[[Any], bool] = has_guidance_in
+    """Whether a model of this shape (`params`) embeds guidance."""
 
 
 FLUX1 = Family(
     name="flux1",
     label="FLUX.1",
     marks=flux1.MARKS,
-    read=flux1.READ,
-    read_params=flux1.read_params,
-    model=flux1.Flux,
+    embedded=Embedded(flux1.READ, flux1.read_params, flux1.Flux),
     module="vector_in",
     modulate_source=flux1.modulate_source,
     reads_prompt=True,
@@ -61,9 +91,7 @@ FLUX2 = Family(
     name="flux2",
     label="FLUX.2",
     marks=flux2.MARKS,
-    read=flux2.READ,
-    read_params=flux2.read_params,
-    model=flux2.Flux2,
+    embedded=Embedded(flux2.READ, flux2.read_params, flux2.Flux2),
     module="double_stream_modulation_img",
     modulate_source=flux2.modulate_source,
     reads_prompt=False,
@@ -74,7 +102,26 @@ FLUX2 = Family(
     position="reference",
     reference_step=10,
 )
-FAMILIES = {family.name: family for family in (FLUX1, FLUX2)}
+CHROMA = Family(
+    name="chroma",
+    label="Chroma",
+    marks=chroma.MARKS,
+    embedded=None,
+    module="distilled_guidance_layer",
+    modulate_source=chroma.modulate_source,
+    reads_prompt=False,
+    latent_channels=16,
+    latent_pixels=8,
+    latent_scale=flux1.LATENT_SCALE,
+    latent_shift=flux1.LATENT_SHIFT,
+    position="",
+    reference_step=1,
+    source_guidance="live",
+    tokenize=chroma.tokenize,
+    read_time=chroma.read_time,
+    reads_guidance=lambda params: True,
+)
+FAMILIES = {family.name: family for family in (FLUX1, FLUX2, CHROMA)}
 
 
 def find_latent_family(latent: torch.Tensor) -> Family:

@@ -86,6 +86,18 @@ def read_params(shapes: Mapping[str, tuple[int, ...]]) -> FluxParams:
     )
 
 
+def make_tokens(x: Tensor, axes: int) -> tuple[Tensor, Tensor]:
+    """Flattens 2 x 2 latents to a token each and gives their positions; odd sizes are padded by wrapping round."""
+    height, width = x.shape[-2:]
+    x = F.pad(x, (0, width % 2, 0, height % 2), mode="circular")
+    tokens = rearrange(x, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
+    rows, columns = x.shape[-2] // 2, x.shape[-1] // 2
+    grid = torch.zeros(rows, columns, axes, device=x.device)
+    grid[..., 1] = torch.arange(rows, device=x.device)[:, None]
+    grid[..., 2] = torch.arange(columns, device=x.device)
+    return tokens, rearrange(grid, "h w c -> 1 (h w) c").expand(len(x), -1, -1)
+
+
 class Flux(FluxModel):
     """Predicts the velocity of a latent picture (batch, 16, height, width)."""
 
@@ -107,15 +119,8 @@ class Flux(FluxModel):
         self.final_layer = LastLayer(dim, params.out_channels)
 
     def process_img(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent to tokens and their positions; odd sizes are padded by wrapping round."""
-        height, width = x.shape[-2:]
-        x = F.pad(x, (0, width % 2, 0, height % 2), mode="circular")
-        tokens = rearrange(x, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
-        rows, columns = x.shape[-2] // 2, x.shape[-1] // 2
-        grid = torch.zeros(rows, columns, len(self.params.axes_dim), device=x.device)
-        grid[..., 1] = torch.arange(rows, device=x.device)[:, None]
-        grid[..., 2] = torch.arange(columns, device=x.device)
-        return tokens, rearrange(grid, "h w c -> 1 (h w) c").expand(len(x), -1, -1)
+        """Latent to tokens and their positions."""
+        return make_tokens(x, len(self.params.axes_dim))
 
     def forward(
         self,

@@ -140,6 +140,12 @@ class Naive:
             vec = vec + embed(self.w, "guidance_in", sinusoid(guidance))
         return vec
 
+    def modulate(self, name, vec, parts):
+        return modulation(self.w, name, vec, parts)
+
+    def modulate_last(self, vec):
+        return linear(self.w, "final_layer.adaLN_modulation.1", silu(vec))[:, None].chunk(2, -1)
+
     def __call__(
         self,
         x,
@@ -215,8 +221,8 @@ class Naive:
         who = [None, *sources]
         for n in range(self.depth):
             p = f"double_blocks.{n}"
-            tm = modulation(w, f"{p}.txt_mod", vecs[0], 6)
-            ims = [modulation(w, f"{p}.img_mod", vec, 6) for vec in vecs]
+            tm = self.modulate(f"{p}.txt_mod", vecs[0], 6)
+            ims = [self.modulate(f"{p}.img_mod", vec, 6) for vec in vecs]
             parts = [
                 project(
                     linear(w, f"{p}.txt_attn.qkv", (1 + tm[1]) * layer_norm(txt) + tm[0]),
@@ -247,7 +253,7 @@ class Naive:
         lengths = [streams[0].shape[1]] + lengths[2:]
         for n in range(self.single):
             p = f"single_blocks.{n}"
-            parts, mlps, mods = [], [], [modulation(w, f"{p}.modulation", vec, 3) for vec in vecs]
+            parts, mlps, mods = [], [], [self.modulate(f"{p}.modulation", vec, 3) for vec in vecs]
             for s, m, src in zip(streams, mods, who):
                 h = (1 + m[1]) * layer_norm(s) + m[0]
                 both = linear(w, f"{p}.linear1", h)
@@ -265,7 +271,7 @@ class Naive:
                 streams[0][:, txt.shape[1] :] += control["output"][n]
 
         img = streams[0][:, txt.shape[1] :][:, :wanted]
-        shift, scale = linear(w, "final_layer.adaLN_modulation.1", silu(vecs[0]))[:, None].chunk(2, -1)
+        shift, scale = self.modulate_last(vecs[0])
         img = linear(w, "final_layer.linear", (1 + scale) * layer_norm(img) + shift)
         out = torch.empty(b, 16, rows * 2, cols * 2)
         for i in range(rows):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...prw.comfyui.check_host import check_flux, check_host
 from ...prw.comfyui.host import ComfyHost
 from ...prw.flux.blocks import RUN_BLOCK
+from ...prw.flux.families import find_model_family
 from ...prw.weaving import named_blocks
 from ..base.input_gradients import pass_input_gradients
 from ..forward import run_checkpointed
@@ -55,6 +56,12 @@ class TrainingHost(ComfyHost):
         return super().tokenize(latent)
 
     def _check_trainable(self) -> None:
+        family = find_model_family(self.module)
+        if family.embedded is None:
+            raise ValueError(
+                f"The model is a {family.label}, expected FLUX.1-dev, schnell or a fine-tune: {family.label} reads "
+                f"sources, experts are not trained on it."
+            )
         if self.module.in_channels != TOKEN:
             raise ValueError(
                 f"The model takes {self.module.in_channels // 4} latent channels, expected {TOKEN // 4}: experts are "
