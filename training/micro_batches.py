@@ -2,11 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from .checkpoint.checkpoints import TrainingError
 from .data.batch_sampler import SampleIndex
 from .data.encoded.dataset import EncodedDataset
-from .distributed import ranks
-from .recipes.curriculum import Stage
 
 
 def split_into_micro_batches(
@@ -17,11 +14,3 @@ def split_into_micro_batches(
     for sample in samples:
         alike.setdefault((sample.task, datasets[sample.task].find_bucket(sample.index)), []).append(sample)
     return [group[i : i + size] for group in alike.values() for i in range(0, len(group), size)]
-
-
-def check_batch_size(stage: Stage) -> None:
-    if stage.batch % ranks.world_size():
-        raise TrainingError(
-            f"The batch of {stage.name} is {stage.batch}, which {ranks.world_size()} processes cannot share equally: set a "
-            f"multiple."
-        )

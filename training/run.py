@@ -1,7 +1,6 @@
 """A run: trainers at work in a folder. It goes on from its last checkpoint, logs, saves, and stops when asked.
 
-CurriculumRun trains a bank stage after stage; subject/run.py trains one's own subject in the same loop. What lies in the
-folder: checkpoint/run_folder.py.
+CurriculumRun trains a bank stage after stage, subject/run.py a subject. The folder's files: checkpoint/run_folder.py.
 """
 
 import logging
@@ -21,6 +20,7 @@ from ..prw.coredi.features import SUFFIX
 from ..prw.flux.inputs import EncodedPrompt
 from ..prw.source_pass import Host
 from .add_expert import add_expert, check_stages, make_empty_bank
+from .check_processes import check_batch_size, check_sharded_features
 from .checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint
 from .checkpoint.run_folder import BANK, RunFolder, format_label, open_stage_bank
 from .data.encoded.dataset import EncodedDataset
@@ -28,7 +28,6 @@ from .distributed import ranks
 from .encoders.protocol import Encoders
 from .errors import NonFiniteLoss, RunStopped
 from .listener import Listener
-from .micro_batches import check_batch_size
 from .recipes.curriculum import Curriculum, Settings, Stage
 from .routing_stats import find_dominant, record_usage
 from .stage_context import StageContext
@@ -170,21 +169,18 @@ def make_plain_trainer(context: StageContext, bank: Bank, encoders: Encoders, pa
 class CurriculumRun(Run):
     """Trains a curriculum from its first stage to its last; `datasets` are by stage."""
 
+    recipe: Curriculum
     make_trainer: MakeTrainer = make_plain_trainer
     done: list[Stage] = field(default_factory=list)
-
-    @property
-    def curriculum(self) -> Curriculum:
-        return self.recipe
 
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """Train all stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
         base = Base.of(self.host.flux).with_probe(self.host.flux, self.base_name)
-        encoders = [self.encoders.identity()] if self.curriculum.encoders else []
-        bank = self.folder.begin(self.curriculum, self.seed, base, bank, encoders)
-        bank = bank or make_empty_bank(base, self.curriculum.settings)
+        encoders = [self.encoders.identity()] if self.recipe.encoders else []
+        bank = self.folder.begin(self.recipe, self.seed, base, bank, encoders)
+        bank = bank or make_empty_bank(base, self.recipe.settings)
         self._check_stages(bank, only)
-        for number, stage in enumerate(self.curriculum.stages):
+        for number, stage in enumerate(self.recipe.stages):
             path = self.folder.stage_path(format_label(stage, number))
             if ranks.broadcast_object(path.exists()):
                 bank = open_stage_bank(path, bank, stage)
@@ -193,7 +189,7 @@ class CurriculumRun(Run):
                 if ranks.rank() == 0:
                     bank.save(self.path / BANK)
                     bank.save(path)  # last: it says that the stage is over
-                    self.open_checkpoints(stage, number, self.curriculum.settings).clear()
+                    self.open_checkpoints(stage, number, self.recipe.settings).clear()
                 self.notify("on_stage_end", stage, bank)
             self.done.append(stage)
             if stage.name == only:
@@ -205,29 +201,24 @@ class CurriculumRun(Run):
 
     def _check_stages(self, bank: Bank, only: str) -> None:
         """Refuse before the first stage what can be known of all of them."""
-        numbered = enumerate(self.curriculum.stages)
+        numbered = enumerate(self.recipe.stages)
         done = {
             stage.name for number, stage in numbered if self.folder.stage_path(format_label(stage, number)).exists()
         }
         coming = [
             stage
-            for stage in self.curriculum.stages
+            for stage in self.recipe.stages
             if stage.name == only or (stage.name not in bank.info.experts and (not only or stage.name in done))
         ]
-        check_stages(bank.info, coming, self.curriculum.settings)
+        check_stages(bank.info, coming, self.recipe.settings)
         for stage in coming:
             check_batch_size(stage)
-            if stage.features == "self" and ranks.is_sharded(self.curriculum.settings):
-                raise TrainingError(
-                    f'{stage.name} has features = "self", which runs the base more often for some samples than for others, '
-                    f"but blocks that processes share come for all at once: set shard = false, or features = "
-                    f'"coredi".'
-                )
+            check_sharded_features(stage, self.recipe.settings)
 
     def train_stage(self, bank: Bank, stage: Stage, number: int) -> Bank:
         if self.is_stop_requested():
             raise RunStopped
-        settings = self.curriculum.settings
+        settings = self.recipe.settings
         with ranks.main_process_first():
             datasets = self._collect_datasets(stage)
         own = datasets[stage.task]
@@ -249,7 +240,7 @@ class CurriculumRun(Run):
 
     def _collect_datasets(self, stage: Stage) -> dict[str, EncodedDataset]:
         """By task: the stage's dataset and earlier stages' (replay, validation); a task's latest stage counts."""
-        stages = self.curriculum.stages
+        stages = self.recipe.stages
         latest = {each.task: each.name for each in (*stages[: stages.index(stage)], stage)}
         if stage.name not in self.datasets:
             raise TrainingError(

@@ -6,8 +6,8 @@
     L_veteran = alpha |U_t - rho|                    eq. 8 and 9: compute_usage, veteran_loss
     L_total = L_task + L_veteran                     eq. 10
 
-Everything random follows from the seed and the iteration, so that neither a resume nor the number of ranks changes a
-result. run.py calls train_iteration, logs and saves; coredi/trainer.py and subject/trainer.py have other losses.
+Everything random follows from the seed and the iteration: neither a resume nor the number of ranks changes a result.
+run.py calls train_iteration; coredi/trainer.py and subject/trainer.py have other losses.
 """
 
 import math
@@ -29,12 +29,13 @@ from ..prw.source import Routing
 from .add_expert import list_trained
 from .batch import Batch, BatchSettings, NoisedBatch, make_batch
 from .batch_usage import BatchUsage
+from .check_processes import check_batch_size
 from .data.batch_sampler import sample_indices
 from .distributed import ranks
 from .distributed.fsdp import match_passes
 from .errors import MAX_SKIPPED, NonFiniteLoss, OutOfMemory
 from .forward import RouterNoise, predict_velocity, run_source
-from .micro_batches import check_batch_size, split_into_micro_batches
+from .micro_batches import split_into_micro_batches
 from .objective import add_noise, task_loss, veteran_loss
 from .optimizers import ParamGroup
 from .stage_context import IterationResult, StageContext
@@ -116,9 +117,8 @@ class Trainer(ABC):
     def prepare(self, batches: Sequence[Batch]) -> None:
         """Do what comes before the first gradient: with sharded blocks every rank must run as many forwards."""
         if ranks.is_sharded(self.settings):
-            match_passes(
-                len(batches), lambda: (0 * self.compute_training_errors(batches[0]).sum()).backward(), self.device
-            )
+            first = batches[0]
+            match_passes(len(batches), lambda: (0 * self.compute_training_errors(first).sum()).backward(), self.device)
 
     def draw_batches(self, all_ranks: bool = False) -> list[Batch]:
         """Draw this rank's share of the iteration's samples, cut into micro-batches."""
@@ -245,8 +245,7 @@ class StageTrainer(Trainer):
         return RouterNoise(batch.seeds, scale)
 
     def export_features(self) -> Features | None:
-        """What the stage leaves beside its bank."""
-        return None
+        """What the stage leaves beside its bank, if anything."""
 
     def export_bank(self) -> Bank:
         """The bank as it would be left now."""

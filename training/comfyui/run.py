@@ -71,7 +71,7 @@ def train_curriculum(
 
 def are_finished(run: CurriculumRun, stages: Sequence[Stage]) -> bool:
     """Whether every stage's bank is in the run's folder."""
-    numbered = enumerate(run.curriculum.stages)
+    numbered = enumerate(run.recipe.stages)
     return all(
         run.folder.stage_path(format_label(stage, number)).exists() for number, stage in numbered if stage in stages
     )

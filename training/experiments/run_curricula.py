@@ -120,7 +120,7 @@ def open_features(curriculum: Curriculum, folder: Path) -> list[Features]:
 def measure_usage(run: CurriculumRun, bank: Bank) -> dict[str, float]:
     """By stage: its expert's share of the blocks by its own router, as at inference, on held-out samples of its task."""
     shares: dict[str, float] = {}
-    for stage in run.curriculum.stages:
+    for stage in run.recipe.stages:
         batch = make_val_batch(run.datasets[stage.task], 64)
         x = run.host.scale_latent(batch.target).float()
         inputs = FluxInputs(x, batch.times, batch.context, batch.pooled)
