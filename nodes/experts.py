@@ -49,7 +49,7 @@ class CoLoGenApply(io.ComfyNode):
             search_aliases=["apply experts", "apply controlnet", "apply ip adapter", "patch model"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A FLUX.1 or FLUX.2 model from any loader; LoRAs may come before or after."
+                    "model", tooltip="A FLUX.1, FLUX.2 or Chroma model from any loader; LoRAs may come before or after."
                 ),
                 BankType.Input(
                     "experts",

@@ -1,12 +1,14 @@
 """Loading FLUX from the host's own folders, in one node."""
 
+from typing import NamedTuple
+
 import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..prw.flux.families import FLUX2, Family, find_model_family
+from ..prw.flux.families import Family, find_model_family
 from ..training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
 from ..training.toy.store import TOY_NAME
 from .inputs.schema import CATEGORY, make_schema
@@ -20,6 +22,22 @@ DTYPES = {
 NONE = "none"
 
 
+class TextEncoders(NamedTuple):
+    """What a family reads prompts with."""
+
+    count: int
+    names: str
+    clip_type: comfy.sd.CLIPType
+
+
+TEXT_ENCODERS = {
+    "flux1": TextEncoders(2, "CLIP-L and T5-XXL", comfy.sd.CLIPType.FLUX),
+    "flux2": TextEncoders(1, "Qwen3 or Mistral", comfy.sd.CLIPType.FLUX2),
+    "chroma": TextEncoders(1, "T5-XXL", comfy.sd.CLIPType.CHROMA),
+}
+"""Family -> its text encoders."""
+
+
 class CoLoGenLoadFlux(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,13 +46,13 @@ class CoLoGenLoadFlux(io.ComfyNode):
             node_id="CoLoGenLoadFlux",
             display_name="Load FLUX (CoLoGen)",
             category=CATEGORY,
-            description="Loads FLUX.1 or FLUX.2 with text encoders and VAE. The stock loaders do just as well.",
+            description="Loads FLUX.1, FLUX.2 or Chroma with text encoders and VAE. The stock loaders do just as well.",
             search_aliases=["flux loader", "load checkpoint", "load diffusion model", "dual clip"],
             inputs=[
                 io.Combo.Input(
                     "unet_name",
                     options=[*folder_paths.get_filename_list("diffusion_models"), TOY_NAME],
-                    tooltip="The FLUX.1 or FLUX.2 weights, from models/diffusion_models. The toy world brings its own text "
+                    tooltip="The FLUX.1, FLUX.2 or Chroma weights, from models/diffusion_models. The toy world brings its own text "
                     "encoder and VAE, draws pictures of 64 x 64 pixels, and needs no download.",
                 ),
                 io.Combo.Input(
@@ -46,17 +64,17 @@ class CoLoGenLoadFlux(io.ComfyNode):
                     "clip_name1",
                     options=[NONE, *encoders],
                     tooltip="From models/text_encoders. FLUX.1: CLIP-L (clip_l). FLUX.2 klein 4B: Qwen3-4B, 9B: Qwen3-8B, dev: "
-                    "Mistral. none: load CLIP elsewhere.",
+                    "Mistral. Chroma: T5-XXL. none: load CLIP elsewhere.",
                 ),
                 io.Combo.Input(
                     "clip_name2",
                     options=[NONE, *encoders],
-                    tooltip="FLUX.1: T5-XXL (t5xxl_fp16 or t5xxl_fp8_e4m3fn). FLUX.2 has one text encoder alone: none.",
+                    tooltip="FLUX.1: T5-XXL (t5xxl_fp16 or t5xxl_fp8_e4m3fn). FLUX.2 and Chroma have one text encoder alone: none.",
                 ),
                 io.Combo.Input(
                     "vae_name",
                     options=[*folder_paths.get_filename_list("vae"), TOY_NAME],
-                    tooltip="From models/vae. FLUX.1: ae.safetensors. FLUX.2: flux2-vae.safetensors.",
+                    tooltip="From models/vae. FLUX.1 and Chroma: ae.safetensors. FLUX.2: flux2-vae.safetensors.",
                 ),
             ],
             outputs=[
@@ -72,40 +90,42 @@ class CoLoGenLoadFlux(io.ComfyNode):
             return io.NodeOutput(load_toy_model(dict(DTYPES[weight_dtype])), load_toy_clip(), load_toy_vae())
         if vae_name == TOY_NAME:
             raise ValueError(
-                "The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors for FLUX.1, "
+                "The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors for FLUX.1 and Chroma, "
                 "flux2-vae.safetensors for FLUX.2."
             )
         clip_names = [name for name in (clip_name1, clip_name2) if name != NONE]
         if clip_name1 == NONE and clip_names:
             raise ValueError(
-                "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL, or FLUX.2's one as clip_name1: choose "
+                "One of FLUX's two text encoders is none, expected CLIP-L and T5-XXL, or FLUX.2's or Chroma's one as clip_name1: choose "
                 "these, or none twice."
             )
         unet = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         model = comfy.sd.load_diffusion_model(unet, model_options=dict(DTYPES[weight_dtype]))
-        _check_encoders(find_model_family(model.model.diffusion_model), len(clip_names))
-        return io.NodeOutput(model, _load_clip(clip_names), _load_vae(vae_name))
+        family = find_model_family(model.model.diffusion_model)
+        _check_encoders(family, len(clip_names))
+        return io.NodeOutput(model, _load_clip(clip_names, family), _load_vae(vae_name))
 
 
 def _check_encoders(family: Family, chosen: int) -> None:
     """Raises if a family's number of text encoders is another than what is chosen; none at all is a choice."""
-    if family is FLUX2 and chosen == 2:
+    wanted = TEXT_ENCODERS[family.name]
+    if chosen == 2 and wanted.count == 1:
         raise ValueError(
-            "The model is a FLUX.2 with two text encoders, expected one (Qwen3 or Mistral): choose none as clip_name2."
+            f"The model is a {family.label} with two text encoders, expected one ({wanted.names}): choose none as clip_name2."
         )
-    if family is not FLUX2 and chosen == 1:
+    if chosen == 1 and wanted.count == 2:
         raise ValueError(
-            f"The model is a {family.label} with one text encoder, expected CLIP-L and T5-XXL: choose both, or none twice."
+            f"The model is a {family.label} with one text encoder, expected {wanted.names}: choose both, or none twice."
         )
 
 
-def _load_clip(names: list[str]):
+def _load_clip(names: list[str], family: Family):
     if not names:
         return None
     return comfy.sd.load_clip(
         ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        clip_type=comfy.sd.CLIPType.FLUX if len(names) == 2 else comfy.sd.CLIPType.FLUX2,
+        clip_type=TEXT_ENCODERS[family.name].clip_type,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..flux.families import find_model_family
 
 TEXT_ENCODERS = {
-    4096: "T5-XXL, FLUX.1's",
+    4096: "T5-XXL, FLUX.1's and Chroma's",
     7680: "Qwen3-4B, FLUX.2 klein 4B's",
     12288: "Qwen3-8B, FLUX.2 klein 9B's",
     15360: "Mistral Small 3.2, FLUX.2 dev's",

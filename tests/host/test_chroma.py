@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from sampling import add_sources, apply_bank, assert_close, conditioning, naive_source, sample
 from tiny import latent, source, tiny_bank, tiny_flux
 from tiny_chroma import CHROMA, chroma_model
+from tiny_server import make_tiny_vae
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -189,6 +190,33 @@ def test_a_replaced_forward_is_refused_in_a_sentence(model):
     clone.model.diffusion_model.forward_orig = lambda *args, **kwargs: None
     with pytest.raises(ValueError, match="FLUX's forward has been replaced by .*test_chroma"):
         apply_bank(clone, None)
+
+
+@pytest.mark.parametrize("encoders", [["t5"], [], ["clip", "t5"]])
+def test_the_loader_takes_one_text_encoder(model, tmp_path, monkeypatch, encoders):
+    import comfy.sd
+    import folder_paths
+    from cologen.nodes import CoLoGenLoadFlux
+
+    asked = []
+    save_file(make_tiny_vae(), tmp_path / "ae.safetensors")
+    for name in ("chroma", "t5", "clip"):
+        save_file({}, tmp_path / f"{name}.safetensors")
+    for folder in ("diffusion_models", "vae", "text_encoders"):
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, folder, ([str(tmp_path)], {".safetensors"}))
+    monkeypatch.setattr(comfy.sd, "load_diffusion_model", lambda *args, **given: model)
+    monkeypatch.setattr(comfy.sd, "load_clip", lambda **given: asked.append(given["clip_type"]) or "clip")
+    names = [f"{name}.safetensors" for name in encoders] + ["none"] * (2 - len(encoders))
+
+    def load():
+        return CoLoGenLoadFlux.execute("chroma.safetensors", "default", *names, "ae.safetensors").args
+
+    if len(encoders) == 2:
+        with pytest.raises(ValueError, match="The model is a Chroma with two text encoders, expected one .T5-XXL.:"):
+            load()
+    else:
+        assert load()[:2] == (model, "clip" if encoders else None)
+        assert asked == [comfy.sd.CLIPType.CHROMA] * len(encoders)
 
 
 def test_training_is_refused_in_a_sentence(model):

@@ -126,7 +126,7 @@ def test_a_wrong_text_encoder_is_named_by_its_width(nodes, model, vae):
     positive, negative, empty = nodes.CoLoGenEdit.execute(
         positive=prompt(width=4096), vae=vae, image=picture(32, 32)
     ).args
-    sentence = "rows are 4096 wide .T5-XXL, FLUX.1's., the model expects 48 wide: encode the prompt"
+    sentence = "rows are 4096 wide .T5-XXL, FLUX.1's and Chroma's., the model expects 48 wide: encode the prompt"
     with pytest.raises(ValueError, match=sentence):
         sample(patched, positive, negative, empty)
     with pytest.raises(ValueError, match=sentence):
