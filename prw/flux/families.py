@@ -70,6 +70,10 @@ class Family(NamedTuple):
     """A model and timesteps -> the layer that reads them, and its input."""
     reads_guidance: Callable[[Any], bool] = has_guidance_in
     """Whether a model of this shape (`params`) embeds guidance."""
+    mlp_width: int = 4
+    """Of a block's MLP, in widths of the model."""
+    mlp_rows: int = 4
+    """What the MLP's first layer gives, in widths of the model: twice as much where it is gated."""
 
 
 FLUX1 = Family(
@@ -101,6 +105,8 @@ FLUX2 = Family(
     latent_shift=0.0,
     position="reference",
     reference_step=10,
+    mlp_width=3,
+    mlp_rows=6,
 )
 CHROMA = Family(
     name="chroma",

@@ -1,7 +1,8 @@
 """Plain LoRAs of FLUX's attention as experts: what they do to an image token's q, k, v and output, a source gets.
 
 Names are diffusers' (`transformer_blocks.0.attn.to_k`, PEFT's own prefix allowed) or Black Forest Labs', in which q, k
-and v are one matrix (`double_blocks.0.img_attn.qkv`, `single_blocks.0.linear1`; kohya writes underscores).
+and v are one matrix (`double_blocks.0.img_attn.qkv`, `single_blocks.0.linear1`; kohya writes underscores). FLUX.2's
+single blocks have one matrix in both (`single_transformer_blocks.0.attn.to_qkv_mlp_proj`).
 """
 
 import math
@@ -14,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...base_model import Base
 from ...config import BankInfo, ExpertInfo
 from ...files.errors import FileError
 from ...files.lazy_tensors import Merged, Renamed
@@ -22,18 +22,21 @@ from ...files.safe_file import FLOATS, SafeFile
 from ...files.validate import check_choice, check_range, shorten
 from ..bank import Bank
 from ..shapes import list_shapes, parse_place
+from .find_base import find_base
 from .matrices import add_once, check_matrix
 from .names import make_expert_name
 
 PREFIX = r"(?:base_model\.model\.|transformer\.|diffusion_model\.|lora_unet_)*"
 PART = r"\.(?:lora_)?(?P<part>A|B|down|up)(?:\.default)?\.weight"
 SPLIT = re.compile(
-    PREFIX + r"(?P<single>single_)?transformer_blocks\.(?P<block>\d{1,3})\.attn\.to_(?P<target>[qkv]|out\.0)" + PART
+    PREFIX + r"(?P<single>single_)?transformer_blocks\.(?P<block>\d{1,3})\.attn\.to_"
+    r"(?P<target>[qkv]|out\.0|qkv_mlp_proj)" + PART
 )
 FUSED = re.compile(
     PREFIX + r"(?P<kind>double|single)_blocks[._](?P<block>\d{1,3})[._]"
     r"(?P<layer>img_attn[._]qkv|linear1|img_attn[._]proj)" + PART
 )
+FUSED_TARGETS = ("q", "k", "v")
 PARTS = {"A": "down", "B": "up", "down": "down", "up": "up"}
 ALPHA = re.compile(r".*\.alpha")
 NUMBERS = FLOATS | {"F64", "I64", "I32", "I16", "I8", "U8"}
@@ -89,7 +92,9 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0)
     scaled = len(scales) > 1
     alpha = rank * (1.0 if scaled else scales.pop())
     expert = ExpertInfo(rank=rank, alpha=alpha, targets=_find_targets(pairs), data=file.name, scaled=scaled)
-    info = BankInfo(base=_find_base(pairs, dim), experts={make_expert_name(name or file.path.stem): expert})
+    counts = {kind: _count_blocks(pairs, kind) for kind in ("double", "single")}
+    rows = {file.shape(module.keys["up"])[0] for module in modules.values() if module.block.startswith("single")}
+    info = BankInfo(base=find_base(dim, counts, rows), experts={make_expert_name(name or file.path.stem): expert})
     return Bank(info, _make_tensors(file, pairs, info, rank))
 
 
@@ -99,9 +104,10 @@ def find_modules(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
     others = []
     for key in file:
         if match := SPLIT.fullmatch(key):
-            kind, targets = "single" if match["single"] else "double", (match["target"].removesuffix(".0"),)
+            kind, target = "single" if match["single"] else "double", match["target"].removesuffix(".0")
+            targets = FUSED_TARGETS if target.startswith("qkv") else (target,)
         elif match := FUSED.fullmatch(key):
-            kind, targets = match["kind"], ("out",) if match["layer"].endswith("proj") else ("q", "k", "v")
+            kind, targets = match["kind"], ("out",) if match["layer"].endswith("proj") else FUSED_TARGETS
         else:
             others += [] if ALPHA.fullmatch(key) else [key]
             continue
@@ -134,7 +140,7 @@ def _find_pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale:
             add_once(places, f"{block}.{target}", keys["down"], file)
             pairs[f"{block}.{target}"] = Pair(keys, slice(i * dim, (i + 1) * dim), rank, dim, module_scale)
     if len({pair.dim for pair in pairs.values()}) != 1:
-        raise FileError(f"{file.name} has layers of different widths, expected a LoRA of FLUX.1: choose another.")
+        raise FileError(f"{file.name} has layers of different widths, expected a LoRA of FLUX: choose another.")
     return pairs
 
 
@@ -147,13 +153,6 @@ def _read_scale(file: SafeFile, key: str, rank: int, scale: float) -> float:
     alpha = float(file[key].double())
     check_range(shorten(key), alpha)
     return alpha / rank
-
-
-def _find_base(pairs: dict[str, Pair], dim: int) -> Base:
-    """The base of a LoRA: at FLUX.1's width all of FLUX.1's blocks, however few of them the LoRA changes."""
-    least = (Base.double_blocks, Base.single_blocks) if dim == Base.hidden_size else (0, 0)
-    double, single = (max(_count_blocks(pairs, kind), count) for kind, count in zip(("double", "single"), least))
-    return Base(hidden_size=dim, double_blocks=double, single_blocks=single, name="FLUX.1")
 
 
 def _count_blocks(pairs: dict[str, Pair], kind: str) -> int:

@@ -1,11 +1,13 @@
 """Experts as PEFT adapters, one folder each, and back.
 
-Two spellings: diffusers' FluxTransformer2DModel, one adapter a projection, and Black Forest Labs' (our own FLUX, the
-host's), where q, k and v are rows of one layer: there an adapter is the expert's pairs in blocks, zeros between them.
+Two spellings: diffusers' models, one adapter a projection, and Black Forest Labs' (our own FLUX, the host's), where q,
+k and v are rows of one layer, as in single blocks of diffusers' FLUX.2: there an adapter is the expert's pairs in blocks,
+zeros between them.
 An adapter changes every image token, an expert only a source's; that difference no file can carry. Routers are left out.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
@@ -22,6 +24,7 @@ from ...files.lazy_tensors import Renamed
 from ...files.safe_file import SafeFile, check_tensors
 from ...files.safetensors_writer import write_safetensors
 from ...files.validate import LARGEST, shorten
+from ...flux.families import FAMILIES, FLUX2, Family
 from ..bank import Bank
 from ..compress import wide_dtype
 from ..info import decode_info, encode_info
@@ -31,8 +34,8 @@ from .unsupported_files import check_supported
 
 WEIGHTS, CONFIG, NOTE = "adapter_model.safetensors", "adapter_config.json", "cologen.json"
 PREFIX, DOWN, UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-MLP = 4
-"""FLUX.1's MLP is so many times as wide as the model."""
+FUSED = ("q", "k", "v")
+"""Rows of a layer that gives all three."""
 
 
 class Layer(NamedTuple):
@@ -46,21 +49,32 @@ class Layer(NamedTuple):
     """Widths of its input and output, as multiples of the model's hidden size."""
 
 
-def diffusers_layers(block: str) -> list[Layer]:
+def diffusers_layers(block: str, family: Family) -> list[Layer]:
     kind, index = block.split(".")
-    single = kind == "single_blocks"
-    stem = f"{'single_' if single else ''}transformer_blocks.{index}"
-    out = Layer(f"{stem}.proj_out", ("out",), 1 + MLP, 1) if single else Layer(f"{stem}.attn.to_out.0", ("out",), 1, 1)
-    return [*(Layer(f"{stem}.attn.to_{target}", (target,), 1, 1) for target in "qkv"), out]
+    if kind == "double_blocks":
+        attention = f"transformer_blocks.{index}.attn"
+        out = Layer(f"{attention}.to_out.0", ("out",), 1, 1)
+    else:
+        stem = f"single_transformer_blocks.{index}"
+        attention = f"{stem}.attn"
+        if family is FLUX2:
+            return make_single_layers(f"{attention}.to_qkv_mlp_proj", f"{attention}.to_out", family)
+        out = Layer(f"{stem}.proj_out", ("out",), 1 + family.mlp_width, 1)
+    return [*(Layer(f"{attention}.to_{target}", (target,), 1, 1) for target in FUSED), out]
 
 
-def flux_layers(block: str) -> list[Layer]:
+def flux_layers(block: str, family: Family) -> list[Layer]:
     if block.startswith("single"):
-        return [Layer(f"{block}.linear1", ("q", "k", "v"), 1, 3 + MLP), Layer(f"{block}.linear2", ("out",), 1 + MLP, 1)]
-    return [Layer(f"{block}.img_attn.qkv", ("q", "k", "v"), 1, 3), Layer(f"{block}.img_attn.proj", ("out",), 1, 1)]
+        return make_single_layers(f"{block}.linear1", f"{block}.linear2", family)
+    return [Layer(f"{block}.img_attn.qkv", FUSED, 1, 3), Layer(f"{block}.img_attn.proj", ("out",), 1, 1)]
 
 
-SPELLINGS: dict[str, Callable[[str], list[Layer]]] = {"diffusers": diffusers_layers, "flux": flux_layers}
+def make_single_layers(first: str, last: str, family: Family) -> list[Layer]:
+    """A single block's two layers: attention's part is followed by the MLP's."""
+    return [Layer(first, FUSED, 1, 3 + family.mlp_rows), Layer(last, ("out",), 1 + family.mlp_width, 1)]
+
+
+SPELLINGS: dict[str, Callable[[str, Family], list[Layer]]] = {"diffusers": diffusers_layers, "flux": flux_layers}
 
 
 class Cut(NamedTuple):
@@ -73,10 +87,10 @@ class Cut(NamedTuple):
 
 def plan_layout(info: BankInfo, name: str, spelling: str) -> tuple[dict[str, tuple[int, int]], dict[str, Cut]]:
     """The shapes of an adapter's tensors, and by our names where each matrix lies in them; between them are zeros."""
-    expert, dim = info.experts[name], info.base.hidden_size
+    expert, dim, family = info.experts[name], info.base.hidden_size, FAMILIES[info.base.family]
     shapes, cuts = {}, {}
     for block in info.base.blocks():
-        for layer in SPELLINGS[spelling](block):
+        for layer in SPELLINGS[spelling](block, family):
             targets = [target for target in layer.targets if target in expert.targets_in(block)]
             if not targets:
                 continue
@@ -171,14 +185,23 @@ def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
     config = _read_json(folder / CONFIG)
     if config.get("use_dora"):
         raise FileError(f"{file.name} is a DoRA, which divides by the base's weights, expected a LoRA: choose another.")
-    if config.get("rank_pattern") or config.get("alpha_pattern") or config.get("use_rslora"):
-        raise FileError(f"{file.name} gives its layers ranks or scales of their own, expected one of each.")
+    return lora.read(file, name or file.name, kind, _read_scale(config, file.name))
+
+
+def _read_scale(config: Mapping, name: str) -> float:
+    """alpha / rank of an adapter's layers, the same in all."""
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not (_is_positive(rank) and _is_positive(alpha)):
-        raise FileError(
-            f"{file.name}/{CONFIG} has r {shorten(rank)} and lora_alpha {shorten(alpha)}, expected numbers."
-        )
-    return lora.read(file, name or file.name, kind, alpha / rank)
+        raise FileError(f"{name}/{CONFIG} has r {shorten(rank)} and lora_alpha {shorten(alpha)}, expected numbers.")
+    ranks, alphas = (config.get(key) or {} for key in ("rank_pattern", "alpha_pattern"))
+    is_alike = isinstance(ranks, dict) and isinstance(alphas, dict) and ranks.keys() == alphas.keys()
+    pairs = [(alphas[layer], ranks[layer]) for layer in ranks] if is_alike else []
+    is_alike = is_alike and all(
+        _is_positive(a) and _is_positive(r) and math.isclose(a / r, alpha / rank, rel_tol=1e-6) for a, r in pairs
+    )
+    if config.get("use_rslora") or not is_alike:
+        raise FileError(f"{name} gives its layers ranks or scales of their own, expected one scale for all.")
+    return alpha / rank
 
 
 def _read_ours(folder: Path, file: SafeFile) -> Bank:

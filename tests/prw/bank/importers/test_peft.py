@@ -252,6 +252,9 @@ def test_what_cannot_be_exported_or_read_is_a_sentence(flux, tmp_path):
         ({"lora_alpha": 10**400}, "r 4 and lora_alpha 1.*, expected numbers"),
         ({"lora_alpha": float("nan")}, "expected numbers"),
         ({"use_rslora": True}, "ranks or scales"),
+        ({"rank_pattern": {"x": 8}}, "ranks or scales"),
+        ({"rank_pattern": {"x": 8}, "alpha_pattern": {"x": 8}}, "ranks or scales"),
+        ({"rank_pattern": [1], "alpha_pattern": {"x": "y"}}, "ranks or scales"),
     ):
         (folder / "adapter_config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(FileError, match=sentence):
