@@ -217,7 +217,7 @@ class Training:
     def __init__(self, iterations):
         self.stage, self.iteration = type("Stage", (), {"iterations": iterations}), 0
 
-    def result(self):
+    def export_concept(self):
         return self.iteration
 
 
