@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .files.validate import check_choice, check_range
 from .fit_image import FIT_IMAGE, HOLE_VALUES, TOKEN_PIXELS
-from .flux.flux1 import LATENT_PIXELS
+from .flux.families import find_latent_family
 from .positions import POSITION
 
 
@@ -39,7 +39,8 @@ class SourceFormat:
 
     def describe_mismatch(self, latent: Tensor) -> str:
         """What is unusual about a source's size, in a sentence, or ""."""
-        height, width = (LATENT_PIXELS * side for side in latent.shape[-2:])
+        pixels = find_latent_family(latent).latent_pixels
+        height, width = (pixels * side for side in latent.shape[-2:])
         if not self.side or (height, width) == (self.side, self.side):
             return ""
         return (

@@ -1,6 +1,7 @@
 """A bank described for people: in the terminal and in a node."""
 
 from ..config import ExpertInfo
+from ..flux.families import FAMILIES
 from .bank import Bank
 from .shapes import list_expert_keys
 
@@ -10,9 +11,10 @@ def describe_bank(bank: Bank, title: str) -> str:
     info, base = bank.info, bank.info.base
     lines = [
         f"{title}: {len(info.experts)} experts, {len(info.routers)} routers",
-        f"base     {base.name or 'unnamed'}: width {base.hidden_size}, {base.double_blocks} double and "
+        f"base     {base.name or 'unnamed'} ({FAMILIES[base.family].label}): width {base.hidden_size}, {base.double_blocks} double and "
         f"{base.single_blocks} single blocks, {base.in_channels} channels in",
-        f"source   time {info.source.time}, guidance {info.source.guidance:g}",
+        f"source   time {info.source.time}, guidance {info.source.guidance:g}"
+        + (f", position {info.source.position}" if info.source.position else ""),
         f"licence  {info.licence or 'not stated'}",
         "",
         *align_columns(

@@ -37,7 +37,7 @@ def add_commands(commands: _SubParsersAction) -> None:
 def _add_new(commands: _SubParsersAction) -> None:
     new = commands.add_parser("new", help="write a bank of fresh experts and routers")
     new.add_argument("out", type=Path)
-    new.add_argument("--base", default="flux1", help=f"{', '.join(SHAPES)}, or a FLUX.1 file")
+    new.add_argument("--base", default="flux1", help=f"{', '.join(SHAPES)}, or a FLUX file")
     new.add_argument("--experts", default=",".join(TASKS), help="names in training order, with commas")
     new.add_argument("--rank", type=int, default=128)
     new.add_argument("--alpha", type=float, help="2 x rank if not given, as in the paper")
@@ -91,11 +91,11 @@ def _add_writers(commands: _SubParsersAction) -> None:
 
 
 def find_base(name: str) -> Base:
-    """One of SHAPES by its name, or that of a FLUX.1 file."""
+    """One of SHAPES by its name, or that of a FLUX file."""
     if name in SHAPES:
         return SHAPES[name]
     if not Path(name).is_file():
-        raise FileError(f"There is no base {name}, expected {', '.join(SHAPES)} or a FLUX.1 file: check the name.")
+        raise FileError(f"There is no base {name}, expected {', '.join(SHAPES)} or a FLUX file: check the name.")
     flux = load_flux(name)
     return Base.of(flux).with_probe(flux, Path(name).stem)
 

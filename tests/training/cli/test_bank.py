@@ -12,6 +12,7 @@ from naive_easycontrol import random_file
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import tiny_flux
+from tiny_flux2 import tiny_flux2
 
 
 def run(capsys, *argv):
@@ -43,6 +44,22 @@ def test_inspect_shows_experts_and_routers(capsys, bank):
     assert "5 experts, 5 routers" in shown and "localisation" in shown
     _, text, _ = run(capsys, "bank", "inspect", bank, "--json")
     assert json.loads(text)["routers"]["control"]["experts"] == ["inpaint", "ground", "control"]
+
+
+def test_a_bank_for_a_flux_2_file_goes_out_to_peft_and_comes_back(capsys, tmp_path):
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("flux1", "flux2", "new", "back")}
+    for name, flux in (("flux1", tiny_flux()), ("flux2", tiny_flux2())):
+        save_file(flux.state_dict(), files[name])
+    run(capsys, "bank", "new", files["new"], "--base", files["flux2"], "--rank", 4, "--up", 0.1, "--experts", "edit")
+    assert "(FLUX.2): width 256, 2 double and 3 single" in run(capsys, "bank", "inspect", files["new"])[1]
+    assert "made for this base" in run(capsys, "bank", "verify", files["new"], "--base", files["flux2"])[1]
+    refused = run(capsys, "bank", "verify", files["new"], "--base", files["flux1"])
+    assert refused[0] and "The model is a FLUX.1, the bank was made for FLUX.2" in refused[2]
+    _, folder, _ = run(capsys, "bank", "export", files["new"], "--peft", tmp_path / "peft")
+    run(capsys, "bank", "import", folder, "--out", files["back"])
+    back, bank = Bank.open(files["back"]), Bank.open(files["new"])
+    assert back.info.base == bank.info.base and back.info.experts == bank.info.experts
+    assert all(torch.equal(back.tensors[name], bank.tensors[name]) for name in back.tensors)
 
 
 def test_split_and_merge_give_the_bank_back(capsys, bank, tmp_path):
