@@ -24,7 +24,7 @@ HARMLESS = ("Failed to load resource", "favicon", "user.css", "WebSocket")
 
 
 def with_files(base: Path) -> Path:
-    """Files of the names that FLUX.1's workflows ask for, so that nothing is missing on the canvas; the picture comes with ComfyUI."""
+    """Files of the names that FLUX's workflows ask for, so that nothing is missing on the canvas; the picture comes with ComfyUI."""
     for name, (folder, _) in FILES.items():
         (base / "models" / folder).mkdir(parents=True, exist_ok=True)
         path = base / "models" / folder / name

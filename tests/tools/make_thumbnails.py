@@ -1,6 +1,6 @@
 """Writes example_workflows/*.jpg: `python tests/tools/make_thumbnails.py [WORKFLOW ...]` after tests/server/test_frontend.py, with a ComfyUI at hand.
 
-A toy workflow is run, and what it shows are the tiles. FLUX.1-dev's are shown as graphs, from the screenshots.
+A toy workflow is run, and what it shows are the tiles. FLUX's are shown as graphs, from the screenshots.
 """
 
 import sys

@@ -16,7 +16,20 @@ FILES = {
     "canny.safetensors": ("loras", f"{EASY}/canny.safetensors"),
     "subject.safetensors": ("loras", f"{EASY}/subject.safetensors"),
     "inpainting.safetensors": ("loras", f"{EASY}/inpainting.safetensors"),
+    "flux-2-klein-9b-kv-fp8.safetensors": (
+        "diffusion_models",
+        f"{HUB}/black-forest-labs/FLUX.2-klein-9b-kv-fp8/resolve/main/flux-2-klein-9b-kv-fp8.safetensors",
+    ),
+    "qwen_3_8b_fp8mixed.safetensors": (
+        "text_encoders",
+        f"{HUB}/Comfy-Org/flux2-klein-9B/resolve/main/split_files/text_encoders/qwen_3_8b_fp8mixed.safetensors",
+    ),
+    "flux2-vae.safetensors": (
+        "vae",
+        f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
+    ),
 }
+"""Name -> folder and link, of FLUX.1's and FLUX.2's workflows."""
 OWN = "my_experts.safetensors"
 """A bank that the user trained; none is public."""
 LICENCES = (

@@ -1,0 +1,97 @@
+"""Example workflows for FLUX.2 klein without any bank: 9B-KV, whose authors trained it to read references so."""
+
+from canvas import Canvas, Node, Output
+from workflows_flux import wants
+
+KLEIN, QWEN, VAE = (
+    "flux-2-klein-9b-kv-fp8.safetensors",
+    "qwen_3_8b_fp8mixed.safetensors",
+    "flux2-vae.safetensors",
+)
+SIDE = 1024
+MODELS = (
+    "\n\n*CoLoGen Apply* has no experts here: klein 9B-KV was trained to read pictures in just this way. Klein 4B (with Qwen3-4B), "
+    "klein 9B and dev read them only roughly.\n\nklein 9B-KV is for non-commercial use, klein 4B is Apache-2.0: read their "
+    "licences."
+)
+
+
+class Klein:
+    """FLUX.2 klein 9B-KV by stock loaders and the stock sampler for it."""
+
+    def __init__(self, canvas: Canvas):
+        self.canvas = canvas
+        flux = canvas.add("UNETLoader", (0, 0), models=wants(KLEIN), unet_name=KLEIN, weight_dtype="default")
+        self.clip = canvas.add("CLIPLoader", (0, 3), models=wants(QWEN), clip_name=QWEN, type="flux2")["CLIP"]
+        self.vae = canvas.add("VAELoader", (0, 7), models=wants(VAE), vae_name=VAE)["VAE"]
+        self.model = canvas.add("CoLoGenApply", (1, 0), model=flux["MODEL"])[0]
+
+    def encode_prompt(self, text: str) -> Output:
+        return self.canvas.add("CLIPTextEncode", (1, 3), "Prompt", box=(300, 160), clip=self.clip, text=text)[0]
+
+    def load_picture(self, title: str, row: float, scale_row: float) -> Output:
+        """A picture of a million pixels, as the authors' references are."""
+        picture = self.canvas.add("LoadImage", (0, row), title, image="example.png")["IMAGE"]
+        return self.canvas.add(
+            "ImageScaleToTotalPixels", (1, scale_row), image=picture, upscale_method="lanczos", megapixels=1.0
+        )[0]
+
+    def add_task(
+        self, node: str, row: float, prompts: Node | Output, title: str = "", region: Output | None = None, **given
+    ):
+        """A task with options of its own; pictures keep the size that they have."""
+        where = {} if region is None else {"region": region}
+        options = self.canvas.add("CoLoGenSourceOptions", (2, row + 4), f"{title}: how much", size=0, **where)
+        chained = isinstance(prompts, Node)
+        told = dict(positive=prompts["positive"], negative=prompts["negative"]) if chained else dict(positive=prompts)
+        return self.canvas.add(node, (2, row), title, vae=self.vae, options=options[0], **told, **given)
+
+    def sample(self, prompts: Node, latent: Output, width: Output | int = SIDE, height: Output | int = SIDE) -> None:
+        add = self.canvas.add
+        noise = add("RandomNoise", (3, 0), noise_seed=7, after="randomize")
+        guided = dict(model=self.model, positive=prompts["positive"], negative=prompts["negative"])
+        guider = add("CFGGuider", (3, 3), cfg=1.0, **guided)
+        sampler = add("KSamplerSelect", (3, 7), sampler_name="euler")
+        sigmas = add("Flux2Scheduler", (3, 9), steps=4, width=width, height=height)
+        parts = dict(noise=noise[0], guider=guider[0], sampler=sampler[0], sigmas=sigmas[0])
+        sampled = add("SamplerCustomAdvanced", (4, 0), latent_image=latent, **parts)
+        image = add("VAEDecode", (4, 3.5), samples=sampled[0], vae=self.vae)[0]
+        add("SaveImage", (4, 5), box=(400, 420), images=image, filename_prefix="flux2_klein")
+
+
+def edit(canvas: Canvas) -> None:
+    klein = Klein(canvas)
+    picture = klein.load_picture("What to change", 9, 7)
+    size = canvas.add("GetImageSize", (1, 10), image=picture)
+    prompts = klein.add_task("CoLoGenEdit", 0, klein.encode_prompt("Make it winter"), "Change this", image=picture)
+    klein.sample(prompts, prompts["latent"], size["width"], size["height"])
+    canvas.note(
+        "## Edit on FLUX.2 klein\n\nSay what shall change. `strength` is how much of the picture is kept: 1 as trained, less "
+        "gives the prompt more freedom; `end` below 1 lets go of it for the last steps." + MODELS,
+        (-1, 0),
+        (360, 300),
+    )
+
+
+def two_references(canvas: Canvas) -> None:
+    klein = Klein(canvas)
+    one, two = klein.load_picture("One", 9, 7), klein.load_picture("The other", 16, 10)
+    none = canvas.add("SolidMask", (1, 13), "Nothing", value=0.0, width=SIDE, height=SIDE)[0]
+    half = canvas.add("SolidMask", (1, 16), "Half", value=1.0, width=SIDE // 2, height=SIDE)[0]
+    left = canvas.add("MaskComposite", (1, 19), "Left", destination=none, source=half, x=0, y=0, operation="add")[0]
+    right = canvas.add("InvertMask", (1, 22), "Right", mask=left)[0]
+    words = klein.encode_prompt("Both on a bench in a park, photograph")
+    first = klein.add_task("CoLoGenSubject", 0, words, "One, on the left", left, image=one)
+    prompts = klein.add_task("CoLoGenSubject", 11, first, "The other, on the right", right, image=two)
+    latent = canvas.add("EmptyFlux2LatentImage", (3, 12), width=SIDE, height=SIDE)[0]
+    klein.sample(prompts, latent)
+    canvas.note(
+        "## Two references on FLUX.2 klein\n\nEach picture is read in its own half of the new one, so that the two do not mix; "
+        "paint other masks, or disconnect a `region` and it is read everywhere. Each has a `strength` of its own."
+        + MODELS,
+        (-1, 0),
+        (360, 300),
+    )
+
+
+WORKFLOWS = {"flux2_klein_edit": edit, "flux2_klein_two_references": two_references}
