@@ -11,8 +11,8 @@ def describe_bank(bank: Bank, title: str) -> str:
     info, base = bank.info, bank.info.base
     lines = [
         f"{title}: {len(info.experts)} experts, {len(info.routers)} routers",
-        f"base     {base.name or 'unnamed'} ({FAMILIES[base.family].label}): width {base.hidden_size}, {base.double_blocks} double and "
-        f"{base.single_blocks} single blocks, {base.in_channels} channels in",
+        f"base     {base.name or 'unnamed'} ({FAMILIES[base.family].label}): width {base.hidden_size}, "
+        f"{base.double_blocks} double and {base.single_blocks} single blocks, {base.in_channels} channels in",
         f"source   time {info.source.time}, guidance {info.source.guidance:g}"
         + (f", position {info.source.position}" if info.source.position else ""),
         f"licence  {info.licence or 'not stated'}",

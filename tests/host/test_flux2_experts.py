@@ -77,6 +77,15 @@ def test_a_picture_is_the_naive_formula_sampled_by_the_host(model, flux, bank, p
     assert (found - base).abs().max() > 0.01
 
 
+def test_guidance_is_the_picture_s_and_a_source_has_the_bank_s():
+    flux = tiny_flux2(guidance_embed=True)
+    model, bank = load(flux), tiny_bank(flux)
+    guided = [[prompt()[0][0], {"guidance": 2.0}]]
+    found = sample(apply_bank(model, bank), add_sources(guided, source()))
+    assert_close(found, sample(naive(model, flux.state_dict(), bank, {4: [naive_source()]}), guided))
+    assert (found - sample(apply_bank(model, bank), add_sources(prompt(), source()))).abs().max() > 0.01
+
+
 def test_both_prompts_of_cfg_read_their_own_sources(model, flux, bank):
     second = source("ground", 2, 4, seed=9, source_strength=0.6)
     positive, negative = add_sources(prompt(), source(), second), add_sources(prompt(5), source("inpaint", seed=8))
