@@ -134,6 +134,10 @@ def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
     page.get_by_text("CoLoGen", exact=True).first.click(timeout=30_000)
     page.wait_for_timeout(2000)
     page.screenshot(path=SCREENSHOTS / "templates.png")
+    page.mouse.move(1100, 800)
+    for _ in range(6):  # the dialog adds the rest while it is scrolled
+        page.mouse.wheel(0, 3000)
+        page.wait_for_timeout(400)
     for name in WORKFLOWS:
         page.get_by_role("dialog").get_by_text(name, exact=True).first.wait_for(timeout=30_000, state="attached")
         address = f"http://127.0.0.1:{server.port}/api/workflow_templates/CoLoGen/{name}.jpg"
@@ -141,6 +145,7 @@ def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
             assert Image.open(thumbnail).width > 100
     widths = page.evaluate("() => [...document.querySelectorAll('[role=dialog] img')].map((i) => i.naturalWidth)")
     assert sum(width > 0 for width in widths) >= 8, "those in view show their thumbnails"
+    page.get_by_role("dialog").get_by_text("toy_edit", exact=True).first.scroll_into_view_if_needed(timeout=30_000)
     page.get_by_role("dialog").get_by_text("toy_edit", exact=True).first.click(timeout=30_000)
     page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'CoLoGenEdit')", timeout=30_000)
     before = set(server.get("/history"))
