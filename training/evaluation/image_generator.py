@@ -12,7 +12,7 @@ from torch import Tensor
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import check_range
-from ...prw.flux.flux1 import LATENT_CHANNELS, LATENT_PIXELS
+from ...prw.flux.families import find_model_family
 from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
 from ...prw.positions import token_grid
@@ -83,7 +83,8 @@ class ImageGenerator:
     def _prepare(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, EncodedPrompt, SamplingSettings]:
         """Makes a picture's noise, encoded prompt and sampling settings."""
         how, device = self.settings, self.host.device
-        shape = (1, LATENT_CHANNELS, size[0] // LATENT_PIXELS, size[1] // LATENT_PIXELS)
+        family = find_model_family(self.host.flux)
+        shape = (1, family.latent_channels, *(side // family.latent_pixels for side in size))
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
         texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
         encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
