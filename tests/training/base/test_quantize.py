@@ -94,4 +94,4 @@ def test_its_size_is_counted_and_it_compiles(kind):
     plain = trainer.train_iteration()
     again = tiny_trainer(host)
     compile_blocks(host.flux, "eager")
-    assert again.train_iteration().task == pytest.approx(plain.task, rel=1e-6)
+    assert again.train_iteration().task_loss == pytest.approx(plain.task_loss, rel=1e-6)
