@@ -127,6 +127,7 @@ def test_depth_is_what_transformers_says(folders, offline, model, height, width)
     assert found.std() > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["segformer", "upernet", "mask2former"])
 @pytest.mark.parametrize("height, width", SIZES)
 def test_segmentation_is_what_transformers_says(folders, offline, model, height, width):

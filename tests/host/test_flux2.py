@@ -114,6 +114,7 @@ def test_a_picture_without_a_source_is_the_hosts_own(model):
     assert torch.equal(sample(patched, add_sources(prompt(), reference(strength=0.0))), plain)
 
 
+@pytest.mark.slow
 def test_both_sides_of_cfg_and_a_batch_read_their_own(model):
     patched = apply_bank(model, None)
     positive, negative = add_sources(prompt(), reference()), add_sources(prompt(5), reference(9))
