@@ -10,7 +10,7 @@ from tiny import latent, source, tiny_bank, tiny_flux
 from tiny_chroma import CHROMA, chroma_model
 from tiny_server import make_tiny_vae
 
-pytestmark = pytest.mark.usefixtures("comfy")
+pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
 
 
 class NaiveChroma(Naive):

@@ -13,7 +13,7 @@ from sampling import conditioning, naive_model, sample
 from tiny import host_model, latent, source, tiny_bank, tiny_flux
 from torch import nn
 
-pytestmark = pytest.mark.usefixtures("comfy")
+pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
 
 NAMES = ("inpaint", "ground", "control")
 FP8 = torch.float8_e4m3fn

@@ -11,7 +11,7 @@ from tiny import host_model, source
 from tiny_features import random_features, read_features, sample_sourced, sourced_conditioning
 from two_branches import attach_branches, marked_conditioning
 
-pytestmark = pytest.mark.usefixtures("comfy")
+pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
 WAYS = pytest.mark.parametrize("way", ["coredi", "self"])
 
 

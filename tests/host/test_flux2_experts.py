@@ -10,7 +10,7 @@ from sampling import add_sources, apply_bank, assert_close, naive_model
 from tiny import latent, tiny_bank
 from tiny_flux2 import TEXT_WIDTH, tiny_flux2
 
-pytestmark = pytest.mark.usefixtures("comfy")
+pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
 
 NAMES = ("inpaint", "ground", "control")
 LAYERS = ("double_blocks.1.img_attn.qkv", "single_blocks.0.linear1")
