@@ -19,7 +19,8 @@ from .blocks import (
     Linear,
     MLPEmbedder,
     SingleStreamBlock,
-    count_blocks,
+    check_heads,
+    read_common_params,
     run_blocks,
 )
 from .inputs import BlockModulation, SourceConditions
@@ -47,16 +48,10 @@ class FluxParams:
     """True for dev and what is distilled from it, False for schnell."""
 
     def __post_init__(self):
-        if self.hidden_size != self.num_heads * sum(self.axes_dim):
-            raise ValueError(
-                f"hidden_size is {self.hidden_size}, expected num_heads x sum(axes_dim) = "
-                f"{self.num_heads} x {sum(self.axes_dim)}; change one of the three."
-            )
+        check_heads(self.hidden_size, self.num_heads, self.axes_dim)
 
 
 LATENT_CHANNELS = 16
-LATENT_PIXELS = 8
-"""Pixels along a latent's side."""
 LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159
 """The VAE's latents are shifted and scaled to about unit size."""
 MARKS = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")
@@ -71,18 +66,11 @@ READ = (
 
 def read_params(shapes: Mapping[str, tuple[int, ...]]) -> FluxParams:
     """Reads a FLUX.1's shape off the shapes of its weights."""
-    hidden, in_channels = shapes["img_in.weight"]
+    common = read_common_params(shapes, FluxParams.axes_dim)
     return FluxParams(
-        in_channels=in_channels,
-        out_channels=shapes["final_layer.linear.weight"][0],
+        **common,
         vec_in_dim=shapes["vector_in.in_layer.weight"][1],
-        context_in_dim=shapes["txt_in.weight"][1],
-        hidden_size=hidden,
-        mlp_ratio=shapes["double_blocks.0.img_mlp.0.weight"][0] / hidden,
-        num_heads=hidden // sum(FluxParams.axes_dim),
-        depth=count_blocks(shapes, "double_blocks"),
-        depth_single_blocks=count_blocks(shapes, "single_blocks"),
-        guidance_embed="guidance_in.in_layer.weight" in shapes,
+        mlp_ratio=shapes["double_blocks.0.img_mlp.0.weight"][0] / common["hidden_size"],
     )
 
 

@@ -21,7 +21,8 @@ from .blocks import (
     MLPEmbedder,
     Modulation,
     SingleStreamBlock,
-    count_blocks,
+    check_heads,
+    read_common_params,
     run_blocks,
 )
 from .inputs import BlockModulation, SourceConditions
@@ -49,11 +50,7 @@ class Flux2Params:
     """True for dev, False for klein."""
 
     def __post_init__(self):
-        if self.hidden_size != self.num_heads * sum(self.axes_dim):
-            raise ValueError(
-                f"hidden_size is {self.hidden_size}, expected num_heads x sum(axes_dim) = "
-                f"{self.num_heads} x {sum(self.axes_dim)}; change one of the three."
-            )
+        check_heads(self.hidden_size, self.num_heads, self.axes_dim)
 
 
 MARKS = ("double_blocks.0.img_attn.qkv.weight", "double_stream_modulation_img.lin.weight")
@@ -62,17 +59,10 @@ READ = ("img_in.weight", "txt_in.weight", "final_layer.linear.weight", "double_b
 
 def read_params(shapes: Mapping[str, tuple[int, ...]]) -> Flux2Params:
     """Reads a FLUX.2's shape off the shapes of its weights."""
-    hidden, in_channels = shapes["img_in.weight"]
+    common = read_common_params(shapes, Flux2Params.axes_dim)
     return Flux2Params(
-        in_channels=in_channels,
-        out_channels=shapes["final_layer.linear.weight"][0],
-        context_in_dim=shapes["txt_in.weight"][1],
-        hidden_size=hidden,
-        mlp_ratio=shapes["double_blocks.0.img_mlp.2.weight"][1] / hidden,
-        num_heads=hidden // sum(Flux2Params.axes_dim),
-        depth=count_blocks(shapes, "double_blocks"),
-        depth_single_blocks=count_blocks(shapes, "single_blocks"),
-        guidance_embed="guidance_in.in_layer.weight" in shapes,
+        **common,
+        mlp_ratio=shapes["double_blocks.0.img_mlp.2.weight"][1] / common["hidden_size"],
     )
 
 
