@@ -17,6 +17,8 @@ from .picture_files import BrokenFile
 FINER = 5
 MAX_CORNER = 10**6
 """Fine steps that a corner may lie away."""
+MAX_PASSES = 64
+"""How often the polygons of one mask may pass over each pixel: what they cost follows the picture's size."""
 DIGIT, SIGN, CONTINUED = 0x1F, 0x10, 0x20
 """A packed number is written five bits a letter, the lowest first."""
 
@@ -26,56 +28,99 @@ def decode_mask(segmentation: Any, size: Size) -> np.ndarray:
     try:
         if isinstance(segmentation, dict):
             return decode_runs(segmentation, size)
-        mask = np.zeros(size, bool)
-        for polygon in segmentation:
-            mask |= fill_polygon(polygon, size)
-        return mask
+        return fill_polygons(segmentation, size)
     except (TypeError, KeyError, ValueError, OverflowError, IndexError) as error:
         raise BrokenFile(f"a mask is neither polygons nor run lengths ({shorten(error)})") from None
 
 
-def fill_polygon(points: Sequence[float], size: Size) -> np.ndarray:
-    """Fills x, y, x, y, ...: a pixel is inside if an odd number of outline crossings lies above it in its column."""
+def fill_polygons(polygons: Sequence[Sequence[float]], size: Size) -> np.ndarray:
+    """Fills x, y, x, y, ...: a pixel is inside if an odd number of a polygon's crossings lies above it in its column."""
     height, width = size
+    inside = np.zeros(height * width, bool)
+    left = MAX_PASSES * max(height * width, 1024)
+    for points in polygons:
+        columns, rows = find_crossings(round_corners(points), size, left)
+        if not len(columns):
+            continue
+        first, last = columns.min(), columns.max() + 1
+        left -= len(columns) + height * (last - first)
+        if left < 0:
+            raise ValueError(f"its polygons pass over the picture more than {MAX_PASSES} times")
+        start, stop = first * height, last * height
+        crossings = np.bincount(columns * height + rows - start, minlength=stop - start)[: stop - start]
+        inside[start:stop] |= (np.cumsum(crossings) % 2).astype(bool)
+    return inside.reshape(width, height).T
+
+
+def round_corners(points: Sequence[float]) -> np.ndarray:
+    """Rounds a polygon's corners to the fine grid, (corners, 2)."""
     if len(points) < 6:
         raise ValueError(f"{len(points)} numbers, expected 6 or more")
     fine = np.trunc(FINER * np.asarray(points, np.float64).reshape(-1, 2) + 0.5)
     if not np.abs(fine).max() < MAX_CORNER:
         raise ValueError("a corner is far outside of the picture")
-    fine = fine.astype(np.int64)
-    x, y = np.concatenate([trace_line(a, b) for a, b in zip(fine, np.roll(fine, -1, 0))], 1)
-    step = np.nonzero(x[1:] != x[:-1])[0]
-    columns = (np.minimum(x[step + 1], x[step + 1] - (x[step + 1] > x[step])) + 0.5) / FINER - 0.5
-    rows = np.ceil(np.clip((np.minimum(y[step + 1], y[step]) + 0.5) / FINER - 0.5, 0, height))
-    crossed = (np.floor(columns) == columns) & (columns >= 0) & (columns <= width - 1)
-    positions = (columns[crossed] * height + rows[crossed]).astype(np.int64)
-    crossings = np.bincount(positions, minlength=height * width + 1)[: height * width]
-    return (np.cumsum(crossings) % 2).astype(bool).reshape(width, height).T
+    return fine.astype(np.int64)
 
 
-def trace_line(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Lists every grid point from a to b, along the axis on which they are farther apart, as rows x and y."""
-    across, down = np.abs(b - a)
-    long = 0 if across >= down else 1
-    start, end = (b, a) if a[long] > b[long] else (a, b)
-    steps = np.arange(max(across, down) + 1)
-    slope = (end[1 - long] - start[1 - long]) / max(across, down, 1)
-    points = np.empty((2, len(steps)), np.int64)
-    points[long] = start[long] + steps
-    points[1 - long] = np.trunc(start[1 - long] + slope * steps + 0.5)
-    return points if start is a else points[:, ::-1]
+def find_crossings(corners: np.ndarray, size: Size, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Finds where an outline goes over the middle of a column of pixels: columns, and the first row below it.
+
+    An edge is the grid points from corner to corner, one each step along the axis on which these are farther apart.
+    Only the steps that pass a middle are computed.
+    """
+    height, width = size
+    ends = np.roll(corners, -1, 0)
+    lower = np.minimum(corners[:, 0], ends[:, 0])
+    upper = np.maximum(corners[:, 0], ends[:, 0])
+    # middles lie between the fine steps 5 c + 2 and 5 c + 3
+    first = np.clip(-((2 - lower) // FINER), 0, width)
+    stop = np.clip((upper - 3) // FINER + 1, 0, width)
+    counts = np.maximum(stop - first, 0)
+    if counts.sum() > most:
+        raise ValueError(f"its polygons pass over the picture more than {MAX_PASSES} times")
+    edges = np.repeat(np.arange(len(corners)), counts)
+    columns = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edges]
+    y = find_heights(corners[edges], ends[edges], FINER * columns + 3)
+    return columns, np.ceil(np.clip((y + 0.5) / FINER - 0.5, 0, height)).astype(np.int64)
+
+
+def find_heights(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The upper y of the two grid points between which each edge from a to b goes from x - 1 to x, or back."""
+    is_flat = np.abs(b - a)[:, 0] >= np.abs(b - a)[:, 1]
+    long = np.where(is_flat, 0, 1)[:, None]
+    swap = np.take_along_axis(a, long, 1) > np.take_along_axis(b, long, 1)
+    start, end = np.where(swap, b, a), np.where(swap, a, b)
+    steps = np.take_along_axis(end - start, long, 1)[:, 0]
+    slope = np.take_along_axis(end - start, 1 - long, 1)[:, 0] / np.maximum(steps, 1)
+
+    def trace(origin: np.ndarray, step: np.ndarray) -> np.ndarray:
+        return np.trunc(origin + slope * step + 0.5)
+
+    flat_step = x - start[:, 0]
+    flat = np.minimum(trace(start[:, 1], flat_step - 1), trace(start[:, 1], flat_step))
+    # a steep edge changes x by one at most each step: the first of three steps that has it is where it does
+    target = np.where(slope > 0, x, x - 1)
+    guess = np.ceil((target - start[:, 0] + np.where(slope > 0, -0.5, 0.5)) / np.where(slope == 0, 1, slope))
+    steep = guess + 2
+    for step in (guess + 1, guess, guess - 1):
+        at = trace(start[:, 0], step)
+        steep = np.where(np.where(slope > 0, at >= target, at <= target), step, steep)
+    return np.where(is_flat, flat, start[:, 1] + steep - 1)
 
 
 def decode_runs(runs: dict[str, Any], size: Size) -> np.ndarray:
     """`counts` says how many pixels are out, then in, then out again, down the columns."""
-    counts = runs["counts"]
-    counts = np.asarray(unpack_counts(counts) if isinstance(counts, (str, bytes)) else counts, np.int64)
+    counts, pixels = runs["counts"], size[0] * size[1]
+    counts = np.asarray(unpack_counts(counts) if isinstance(counts, (str, bytes)) else counts)
+    if counts.ndim != 1 or (counts.size and counts.dtype.kind not in "iu"):
+        raise ValueError("its runs are no list of whole numbers")
     if tuple(runs["size"]) != tuple(size):
         raise ValueError(f"it is for {runs['size']}, the picture is {list(size)}")
-    if counts.min(initial=0) < 0 or counts.sum() != size[0] * size[1]:
-        raise ValueError(f"its runs cover {counts.sum()} pixels of {size[0] * size[1]}")
+    # each by itself first: a sum of 64 bits may wrap
+    if counts.min(initial=0) < 0 or counts.max(initial=0) > pixels or counts.sum(dtype=np.int64) != pixels:
+        raise ValueError(f"its runs do not cover the picture's {pixels} pixels")
     inside = np.arange(len(counts)) % 2 == 1
-    return np.repeat(inside, counts).reshape(size[::-1]).T
+    return np.repeat(inside, counts.astype(np.int64)).reshape(size[::-1]).T
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:

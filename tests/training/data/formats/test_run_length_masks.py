@@ -1,5 +1,7 @@
 """COCO's masks against pycocotools, and damaged ones."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from cologen.training.data.formats.picture_files import BrokenFile
@@ -25,6 +27,28 @@ def test_polygons_are_filled_as_coco_fills_them(seed):
         for _ in range(int(rng.integers(1, 4)))
     ]
     assert np.array_equal(decode_mask(polygons, size), theirs(polygons, size))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_long_edges_are_traced_as_coco_traces_them(seed):
+    rng = np.random.default_rng(seed)
+    size = (int(rng.integers(1, 30)), int(rng.integers(1, 30)))
+    polygons = [(rng.normal(0, 300 ** rng.uniform(0, 1.7, (5, 2))) + 10).round(3).ravel().tolist() for _ in range(8)]
+    for polygon in polygons:
+        assert np.array_equal(decode_mask([polygon], size), theirs([polygon], size)), polygon
+
+
+def test_what_a_mask_costs_follows_the_pictures_size():
+    far = [[0, 0, 199_000, 199_000, 0, 199_000]] * 100
+    tracemalloc.start()
+    decode_mask(far[:16], (64, 64))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    with pytest.raises(BrokenFile, match="pass over the picture more than 64 times"):
+        decode_mask(far, (64, 64))
+    comb = [value for i in range(5000) for value in (64 * (i % 2), i % 64)]
+    with pytest.raises(BrokenFile, match="pass over the picture more than 64 times"):
+        decode_mask([comb], (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +98,10 @@ def test_packed_is_unpacked_again(counts):
         {"size": [4, 4], "counts": [17]},
         {"size": [4, 4], "counts": [-1, 17]},
         {"size": [4, 4], "counts": [10**30]},
+        {"size": [4, 4], "counts": [2**62] * 4 + [16]},
+        {"size": [4, 4], "counts": [2**63, 2**63, 16]},
+        {"size": [4, 4], "counts": [[16]]},
+        {"size": [4, 4], "counts": [15.5, 0.5]},
         {"size": [4, 4], "counts": ["x"]},
         {"size": [4, 4], "counts": "\x00"},
         {"size": [4, 4], "counts": "o" * 50},
