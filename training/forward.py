@@ -20,6 +20,7 @@ from ..prw.select_experts import BlockNoise, make_selector
 from ..prw.source import Routing, Source, fill_channels
 from ..prw.source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
 from ..prw.weaving import BlockKV
+from .given_channels import add_given_channels, count_latent_channels
 
 
 class SourceContext(NamedTuple):
@@ -65,7 +66,7 @@ def run_source(
     """
     x, options = inputs.x, checkpointing_options or {}
     grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
-    latents = fill_channels(host.scale_latent(source), x.shape[1]).to(x.device, host.dtype)
+    latents = fill_channels(host.scale_latent(source), count_latent_channels(host.flux)).to(x.device, host.dtype)
     select, run = make_selector(bank, routing, noise), options.get(RUN_BLOCK, call_directly)
     readers = ReaderConditions(grid, inputs.times, inputs.pooled)
     blocks, pe = run_source_pass(host, bank, routing, select, [SourcePicture(latents)], readers, run)
@@ -83,7 +84,7 @@ def skip_source(host: Host, x: Tensor, checkpointing_options: dict[str, Any] | N
 
 def predict_velocity(host: Host, source: SourceContext, inputs: FluxInputs) -> Tensor:
     """FLUX's velocity for noisy latents that read the source; a base without a guidance embedding ignores guidance."""
-    x, context = inputs.x.to(host.dtype), inputs.context.to(host.dtype)
+    x, context = add_given_channels(host, inputs.x).to(host.dtype), inputs.context.to(host.dtype)
     pooled = None if inputs.pooled is None else inputs.pooled.to(host.dtype)
     guidance = inputs.guidance if host.flux.params.guidance_embed else None
     return host.flux(x, inputs.times, context, pooled, guidance, transformer_options=dict(source.options))
