@@ -71,7 +71,7 @@ def shorten(value: Any) -> str:
     """Anything from a file or a user as text for a sentence: on one line and not too long."""
     try:
         text = str(value)
-    except ValueError:  # an integer of more digits than Python prints
-        text = "a huge number"
+    except (ValueError, RecursionError):  # more digits than Python prints, lists in lists in lists
+        text = "a huge value"
     text = text.encode("unicode_escape", "replace").decode()
     return text if len(text) <= 120 else text[:117] + "..."

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ....prw.files.validate import shorten
-from .picture_files import BrokenFile
+from .picture_files import MAX_BYTES, BrokenFile
 from .rows import Row
 
 HUB = "hf://datasets/"
 BATCH_ROWS = 8
 """Rows in memory at once."""
+MAX_PACKING = 16
+"""Bytes that one byte of a column may unpack to, where they are many."""
 
 
 def find_files(path: str, split: str, download: bool = False) -> list[str]:
@@ -49,14 +51,44 @@ def read_rows(file: str, columns: Sequence[str]) -> Iterator[Row]:
 
     try:
         with open_table(file) as table:
-            present = [name for name in table.schema_arrow.names if name in columns]
-            number = 0
-            for batch in table.iter_batches(BATCH_ROWS, columns=present):
-                for record in batch.to_pylist():
-                    yield {"id": f"{Path(file).stem}-{number}", "record": record}
+            present, number = [name for name in table.schema_arrow.names if name in columns], 0
+            for group in range(table.num_row_groups):
+                for row in read_group(table, group, present):
+                    yield {"id": f"{Path(file).stem}-{number}", **row}
                     number += 1
     except (pyarrow.ArrowException, OSError) as error:
         raise BrokenFile(f"{Path(file).name} is no whole Parquet file ({shorten(error)})") from None
+
+
+def read_group(table: Any, group: int, columns: Sequence[str]) -> Iterator[Row]:
+    """Yields the rows of a row group as they are read, a damaged one with what is wrong; a damaged group is one row."""
+    import pyarrow
+
+    try:
+        check_packing(table.metadata.row_group(group), columns)
+        for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+            for i in range(batch.num_rows):
+                yield read_record(batch.slice(i, 1))
+    except (pyarrow.ArrowException, BrokenFile) as error:
+        yield {"broken": f"its row group {group} cannot be read ({shorten(error)})"}
+
+
+def check_packing(group: Any, columns: Sequence[str]) -> None:
+    """Raises where a column unpacks to far more than it takes: pictures hardly do, bombs do."""
+    for column in map(group.column, range(group.num_columns)):
+        packed, size = column.total_compressed_size, column.total_uncompressed_size
+        if column.path_in_schema.split(".")[0] in columns and size > MAX_BYTES + MAX_PACKING * packed:
+            raise BrokenFile(f"{packed} bytes of {shorten(column.path_in_schema)} unpack to {size}")
+
+
+def read_record(row: Any) -> Row:
+    """A batch of one row -> its record; what has no value in Python, or is larger than a picture may be, is broken."""
+    if row.nbytes > MAX_BYTES:
+        return {"broken": f"it holds {row.nbytes} bytes, expected {MAX_BYTES} at most"}
+    try:
+        return {"record": row.to_pylist()[0]}
+    except Exception as error:  # times out of range, text that is none
+        return {"broken": f"a value cannot be read ({type(error).__name__}: {shorten(error)})"}
 
 
 @contextmanager

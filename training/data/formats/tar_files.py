@@ -31,8 +31,8 @@ class BoundedFile:
         return self.file.read(size)
 
 
-DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError)
-"""What reading a damaged tar raises."""
+DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError)
+"""What reading a damaged tar raises; the last by long chains of headers."""
 FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 

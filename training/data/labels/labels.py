@@ -89,7 +89,7 @@ class Labels:
                         break
                     try:
                         positions[json.loads(line)["id"]] = (path, start)
-                    except (ValueError, KeyError, TypeError) as error:
+                    except (ValueError, KeyError, TypeError, RecursionError) as error:
                         raise ValueError(
                             f"{path.name} is damaged at byte {start} ({shorten(error)}): label it again."
                         ) from None
@@ -106,5 +106,5 @@ class Labels:
             with path.open("rb") as file:
                 file.seek(start)
                 return parse_things(json.loads(file.readline()).get("things", []), size)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise BrokenFile(f"its labels cannot be read ({shorten(error)})") from None

@@ -44,6 +44,11 @@ def load_coco(path: Path) -> CocoJson:
         ) from None
 
 
+def sort_ids(ids: Iterable[Any]) -> list:
+    """Sorts numbers of pictures; what a damaged list has in their place comes last."""
+    return sorted(ids, key=lambda id: (0, id, "") if isinstance(id, int) else (1, 0, str(id)))
+
+
 def strip_annotation(entry: dict[str, Any]) -> dict[str, Any]:
     """Drops what nobody reads from an annotation; leaves other objects as they are."""
     if "segmentation" not in entry:

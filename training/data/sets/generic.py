@@ -105,8 +105,11 @@ class Parquet(RecordReader):
     def rows(self, shard: Any) -> Iterator[Row]:
         wanted = {self.column_names.get(word, word) for word in FIELDS}
         for row in parquet.read_rows(shard, [*wanted, *self.EXTRA_COLUMNS]):
-            if self.accepts(row["record"]):
-                yield row
+            try:
+                if "broken" in row or self.accepts(row["record"]):
+                    yield row
+            except (TypeError, ValueError) as error:
+                yield {"id": row["id"], "broken": f"a column of it is of another type ({error})"}
 
     def accepts(self, record: Mapping[str, Any]) -> bool:
         """Whether a row is read: those that the set itself calls bad are passed over, for nothing is wrong with the file."""

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ..formats.picture_files import BrokenFile, decode_picture, join_below, read_bytes
 from ..sample import Sample
-from .coco_json import CocoJson, check_picture_size, find_complete_kinds, load_coco, make_thing
+from .coco_json import CocoJson, check_picture_size, find_complete_kinds, load_coco, make_thing, sort_ids
 from .listing import check_any, find_first
 from .reader import ListedReader
 
@@ -42,7 +42,7 @@ class Lvis(ListedReader):
 
     def list_entries(self) -> Sequence[tuple[str, int]]:
         images = check_any(self.coco.annotations, "annotation", self.root)
-        return [(str(image), image) for image in sorted(images) if image in self.coco.images]
+        return [(str(image), image) for image in sort_ids(images) if image in self.coco.images]
 
     def find_picture(self, image: dict[str, Any]) -> Path:
         folder = self.root / self.images

@@ -16,7 +16,7 @@ from typing import ClassVar
 from ..formats.picture_files import BrokenFile, decode_picture, join_below, read_bytes
 from ..formats.plain_pickle import load_plain
 from ..sample import Sample, Thing
-from .coco_json import CocoJson, check_picture_size, find_complete_kinds, load_coco, make_thing
+from .coco_json import CocoJson, check_picture_size, find_complete_kinds, load_coco, make_thing, sort_ids
 from .listing import check_any
 from .reader import ListedReader
 
@@ -70,7 +70,7 @@ class RefCoco(ListedReader):
 
     def list_entries(self) -> Sequence[tuple[str, int]]:
         images = check_any(self.phrases, f"reference of the split {self.split}", self.root / self.NAME)
-        return [(str(image), image) for image in sorted(images)]
+        return [(str(image), image) for image in sort_ids(images)]
 
     def read_entry(self, id: str, entry: int) -> Sample:
         if entry not in self.coco.images:

@@ -5,6 +5,7 @@ come in another order every epoch instead.
 """
 
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,10 @@ import numpy as np
 from ....prw.files.validate import shorten
 from ..formats.picture_files import BrokenFile
 from ..formats.rows import Row
-from ..sample import AnySample
+from ..sample import AnySample, Sample
 from .folder import PictureFiles
 from .reader import Reader
 from .sample_counter import SampleCounter
-
-DAMAGE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
-"""What a record that is not as it should be makes its reader raise; `BrokenFile` is a ValueError."""
 
 
 class Stream:
@@ -39,12 +37,9 @@ class Stream:
         for row in self._rows:
             self.counter.seen += 1
             try:
-                if "broken" in row:
-                    raise BrokenFile(row["broken"])
-                sample = self.reader.read(row)
-            except DAMAGE as error:
-                reason = error if isinstance(error, BrokenFile) else f"{type(error).__name__}: {error}"
-                self.counter.add_broken(row["id"], reason)
+                sample = read_sample(self.reader, row)
+            except BrokenFile as error:
+                self.counter.add_broken(row["id"], error)
             else:
                 yield sample
         self.epoch, self.position, self._rows = self.epoch + 1, None, None
@@ -87,6 +82,33 @@ class Stream:
         return {"rank": self.rank, "world": self.world, "seed": self.seed, "shards": len(self.shards)}
 
 
+def read_sample(reader: Reader, row: Row) -> AnySample | PictureFiles:
+    """Reads a row's sample; whatever is wrong with it is a `BrokenFile`."""
+    try:
+        if "broken" in row:
+            raise BrokenFile(row["broken"])
+        sample = reader.read(row)
+        check_texts(sample)
+        return sample
+    except BrokenFile:
+        raise
+    except Exception as error:  # a record of strangers can make its reader, or a library, raise anything
+        raise BrokenFile(f"{type(error).__name__}: {error}") from error
+
+
+def check_texts(sample: AnySample | PictureFiles) -> None:
+    """Raises for text that is none: half a character, which no tokenizer and no file takes."""
+    things = sample.things if isinstance(sample, Sample) else ()
+    texts = (
+        [value for value in vars(sample).values() if isinstance(value, str)] if is_dataclass(sample) else [sample.id]
+    )
+    for text in (*texts, *(word for thing in things for word in (thing.name, thing.kind))):
+        try:
+            text.encode()
+        except UnicodeError:
+            raise BrokenFile(f"{text!r} is no text in UTF-8") from None
+
+
 def iterate_rows(reader: Reader, shards: list) -> Iterator[Row]:
     """Yields the shards' rows; what is wrong with a shard becomes a row that says so."""
     for shard in shards:
@@ -94,6 +116,8 @@ def iterate_rows(reader: Reader, shards: list) -> Iterator[Row]:
             yield from reader.rows(shard)
         except BrokenFile as error:
             yield {"id": str(shard), "broken": str(error)}
+        except Exception as error:  # as in read_sample
+            yield {"id": str(shard), "broken": f"{type(error).__name__}: {error}"}
 
 
 def import_datasets() -> Any:

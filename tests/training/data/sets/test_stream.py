@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import struct
 import tarfile
 import zlib
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 
 import layouts
 import numpy as np
+import pyarrow as pa
 import pytest
 from cologen.training.data.formats import json_lines as lines
 from cologen.training.data.formats import tar_files as tars
@@ -21,6 +24,7 @@ from cologen.training.data.sets.stream import Stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import LAYOUTS, draw_picture, encode_picture
+from pyarrow import parquet as pq
 
 SMALL = settings(max_examples=40, deadline=None)
 
@@ -343,6 +347,96 @@ def test_a_damaged_row_says_what_it_lacks(tmp_path, row, why):
     layouts.write_parquet(tmp_path / "a.parquet", [row])
     stream = Stream(open_dataset("magicbrush", {"path": str(tmp_path)}).reader)
     assert list(stream) == [] and why in stream.counter.summary()
+
+
+def write_edits(path, rows: list[dict], type: pa.DataType | None = None, **options) -> None:
+    """Writes a file of edits, whose instructions are of another type."""
+    cell = pa.struct([("bytes", pa.binary())])
+    fields = {"source_img": cell, "target_img": cell, "instruction": type or pa.string()}
+    columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in fields.items()}
+    pq.write_table(pa.table(columns), path, **options)
+
+
+def make_edit(instruction) -> dict:
+    pictures = {side: {"bytes": encode_picture(draw_picture(i))} for i, side in enumerate(("source_img", "target_img"))}
+    return {**pictures, "instruction": instruction}
+
+
+def count_broken(tmp_path, name="magicbrush") -> tuple[int, str]:
+    """How many samples are read of a set in which one or more are broken, and why the first is."""
+    stream = Stream(open_dataset(name, {"path": str(tmp_path)}).reader)
+    return len(list(stream)), next(iter(stream.counter.reasons.values()), "")
+
+
+def test_a_value_that_cannot_be_read_costs_its_row_alone(tmp_path):
+    write_edits(tmp_path / "a.parquet", [make_edit(b"one"), make_edit(b"\xff\xfe"), make_edit(b"two")], pa.binary())
+    table = pq.read_table(tmp_path / "a.parquet")
+    text = pa.Array.from_buffers(pa.string(), 3, table["instruction"].combine_chunks().buffers())
+    pq.write_table(table.set_column(2, "instruction", text), tmp_path / "a.parquet")
+    count, reason = count_broken(tmp_path)
+    assert count == 2 and reason.startswith("a value cannot be read (UnicodeDecodeError")
+    write_edits(tmp_path / "a.parquet", [make_edit(0), make_edit(2**60)], pa.timestamp("ms"))
+    stream = Stream(open_dataset("magicbrush", {"path": str(tmp_path)}).reader)
+    assert list(stream) == [] and stream.counter.reasons["a-0"] == "its instruction is no text"
+    assert stream.counter.reasons["a-1"].startswith("a value cannot be read (")
+
+
+def test_what_unpacks_to_far_more_than_it_takes_is_a_broken_row(tmp_path):
+    bomb = make_edit("x") | {"source_img": {"bytes": bytes(MAX_BYTES + 2**22)}}
+    write_edits(tmp_path / "train-0.parquet", [bomb], compression="zstd")
+    write_edits(tmp_path / "train-1.parquet", [make_edit("fine")])
+    assert (tmp_path / "train-0.parquet").stat().st_size < 2**17
+    count, reason = count_broken(tmp_path)
+    assert count == 1 and "source_img.bytes unpack to" in reason
+
+
+def test_half_a_character_costs_its_sample_alone(tmp_path):
+    lines = ['{"picture": "0.png", "caption": "fine"}', '{"picture": "0.png", "caption": "\\ud800"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    layouts.write_file(tmp_path / "0.png", encode_picture(draw_picture(0), "PNG"))
+    count, reason = count_broken(tmp_path, "json-lines")
+    assert count == 1 and reason.endswith("is no text in UTF-8")
+
+
+def test_a_name_that_is_no_text_costs_its_sample_alone(tmp_path):
+    layouts.coco_stuff(tmp_path)
+    picture = next((tmp_path / "images/train2017").iterdir())
+    odd = os.fsencode(picture.parent) + b"/\xff.jpg"
+    shutil.copy(picture, odd)
+    labels = tmp_path / "annotations/train2017"
+    shutil.copy(next(labels.glob("*.png")), os.fsencode(labels) + b"/\xff.png")
+    stream = Stream(open_dataset("coco-stuff", {"path": str(tmp_path)}).reader)
+    assert all(id.isdecimal() for id in read_ids(stream)) and stream.counter.broken == 1
+
+
+def test_a_score_that_is_text_costs_its_row_alone(tmp_path):
+    layouts.subjects200k(tmp_path)
+    path = next(tmp_path.rglob("*.parquet"))
+    row = pq.read_table(path).to_pylist()[0]
+    scores = {name: "very good" for name in row["quality_assessment"]}
+    layouts.write_parquet(tmp_path / "odd.parquet", [row | {"quality_assessment": scores}])
+    path.unlink()
+    count, reason = count_broken(tmp_path, "subjects200k")
+    assert count == 0 and reason.startswith("a column of it is of another type")
+
+
+def test_ids_of_several_types_are_read_all_the_same(tmp_path):
+    layouts.lvis(tmp_path)
+    path = next(tmp_path.rglob("lvis_v*_train.json"))
+    data = json.loads(path.read_text())
+    data["images"].append({"id": "odd", "file_name": "odd.jpg"})
+    data["annotations"].append({"id": 10**6, "image_id": "odd", "category_id": 1, "segmentation": []})
+    known = len(list(Stream(open_dataset("lvis", {"path": str(tmp_path)}).reader)))
+    path.write_text(json.dumps(data))
+    count, reason = count_broken(tmp_path, "lvis")
+    assert count == known and "odd.jpg cannot be read" in reason
+
+
+def test_a_chain_of_headers_ends_the_file(tmp_path):
+    chain = make_header("x", 512, tarfile.GNUTYPE_LONGNAME) + b"n".ljust(512, b"\0")
+    (tmp_path / "a.tar").write_bytes(chain * 3000 + bytes(1024))
+    count, reason = count_broken(tmp_path, "webdataset")
+    assert count == 0 and reason.startswith("a.tar is no whole tar file")
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "c:/x", "a\0b", "", "..\\x", "\\\\host\\x"])
