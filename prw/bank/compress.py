@@ -44,6 +44,14 @@ class RelativeError:
         place = max(self.squares, key=lambda place: _root_ratio(*self.squares[place]))
         return place, _root_ratio(*self.squares[place])
 
+    def group(self, key: Callable[[str], str]) -> dict[str, float]:
+        """The error over all places that a key puts together, in their order."""
+        sums: dict[str, tuple[float, float]] = {}
+        for place, (difference, product) in self.squares.items():
+            before = sums.get(key(place), (0.0, 0.0))
+            sums[key(place)] = (before[0] + difference, before[1] + product)
+        return {name: _root_ratio(*pair) for name, pair in sums.items()}
+
     def __str__(self) -> str:
         place, ratio = self.worst
         return f"error {self.total:.2%}, at worst {ratio:.2%} in {place}"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..files.errors import FileError
+from ..files.lazy_tensors import Renamed
 from ..files.safe_file import SafeFile
 from .families import FAMILIES, Family, Flux
 
@@ -22,20 +23,24 @@ def load_flux(path: str | os.PathLike, dtype: torch.dtype | None = None, device:
 
 def build_flux(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype | None = None, device: str = "cpu") -> Flux:
     """Builds the FLUX that these weights belong to; `name` stands in what is said of them."""
-    prefix = PREFIX if any(key.startswith(PREFIX) for key in weights) else ""
-    full_keys = {key.removeprefix(prefix): key for key in weights if key.startswith(prefix)}
-    shapes = {key: tuple(weights[full].shape) for key, full in full_keys.items()}
+    tensors = dict(name_weights(weights))
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     family = find_family(shapes, name)
     if family.embedded is None:
         raise FileError(f"{name} is a {family.label}, expected {list_embedded()}: load {family.label} in ComfyUI.")
     check_read(family, family.embedded.read, shapes, name)
     with torch.device("meta"):
         flux = family.embedded.model(family.embedded.read_params(shapes))
-    # the host saves the scales of its RMS norms as "weight"
-    tensors = {key.replace("_norm.weight", "_norm.scale"): weights[full] for key, full in full_keys.items()}
     check_tensors(family, tensors, flux.state_dict(), name)
     flux.load_state_dict({key: t.to(device, dtype) for key, t in tensors.items()}, assign=True)
     return flux.eval().requires_grad_(False)
+
+
+def name_weights(weights: Mapping[str, Tensor]) -> Renamed:
+    """The weights under the public names: without a prefix, and with RMS norms' scales, which the host saves as "weight"."""
+    prefix = PREFIX if any(key.startswith(PREFIX) for key in weights) else ""
+    full_keys = {key.removeprefix(prefix): key for key in weights if key.startswith(prefix)}
+    return Renamed(weights, {key.replace("_norm.weight", "_norm.scale"): full for key, full in full_keys.items()})
 
 
 def find_family(shapes: Mapping[str, tuple[int, ...]], name: str) -> Family:
