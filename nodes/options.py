@@ -9,7 +9,7 @@ from ..prw.comfyui.conditioning import change_source, list_sources
 from ..prw.comfyui.make_source import SourceOptions
 from ..prw.comfyui.masks import check_region
 from .inputs.schema import CATEGORY, OptionsType, make_schema, slider
-from .inputs.source import placement_knobs, position_knobs, strength_knobs
+from .inputs.source import placement_knobs, position_knobs, strength_knobs, together_knob
 
 OUTPUT = "For a CoLoGen task."
 OTHER_OPTIONS = OptionsType.Input("options", optional=True, tooltip="Other options that these are added to.")
@@ -29,6 +29,7 @@ class CoLoGenSourceOptions(io.ComfyNode):
                 *position_knobs(),
                 *placement_knobs(),
                 OTHER_OPTIONS,
+                together_knob(),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
         )
@@ -48,11 +49,13 @@ class CoLoGenSourceOptions(io.ComfyNode):
         keep_between_runs: bool,
         region: Tensor | None = None,
         options: SourceOptions | None = None,
+        together: bool = True,
     ) -> io.NodeOutput:
         knobs = dict(strength=strength, expert_strength=expert_strength, start=start, end=end, size=size)
         where = dict(position=position, shift=(shift_down, shift_right), placement=keep_on, keep=keep_between_runs)
         region = None if region is None else check_region(region)
-        return io.NodeOutput(replace(options or SourceOptions(), **knobs, **where, region=region))
+        whole = replace(options or SourceOptions(), **knobs, **where, region=region, together=together)
+        return io.NodeOutput(whole)
 
 
 class CoLoGenRouting(io.ComfyNode):

@@ -9,7 +9,7 @@ from ..prw.comfyui.make_source import SourceOptions, make_source
 from ..prw.comfyui.masks import check_region
 from ..prw.tasks import TASKS
 from .inputs.schema import CATEGORY, BankType, advanced, make_schema, slider
-from .inputs.source import placement_knobs, position_knobs, strength_knobs
+from .inputs.source import placement_knobs, position_knobs, strength_knobs, together_knob
 
 
 class CoLoGenSource(io.ComfyNode):
@@ -40,6 +40,7 @@ class CoLoGenSource(io.ComfyNode):
                     optional=True,
                     tooltip="White is painted over, as the task's experts know holes: to be filled.",
                 ),
+                together_knob(),
             ],
             outputs=[io.Conditioning.Output(tooltip="For the sampler or the next source.")],
         )
@@ -67,6 +68,7 @@ class CoLoGenSource(io.ComfyNode):
         region: Tensor | None = None,
         experts: Bank | None = None,
         hole: Tensor | None = None,
+        together: bool = True,
     ) -> io.NodeOutput:
         options = SourceOptions(
             strength=strength,
@@ -82,6 +84,7 @@ class CoLoGenSource(io.ComfyNode):
             lean=lean,
             expert=expert.strip(),
             router=router.strip(),
+            together=together,
         )
         return io.NodeOutput(add_source(conditioning, make_source(vae, image, task, options, experts, hole)))
 

@@ -57,3 +57,15 @@ def placement_knobs() -> list:
             **advanced(),
         ),
     ]
+
+
+def together_knob() -> io.Boolean.Input:
+    """Whether a source without experts and the prompt's others see one another; older graphs have no value for it."""
+    return io.Boolean.Input(
+        "together",
+        default=True,
+        optional=True,
+        tooltip="Without experts, the pictures of a prompt see one another, as FLUX.2 klein 9B-KV was trained. Off: this one is "
+        "read by itself, whatever stands beside it.",
+        **advanced(),
+    )

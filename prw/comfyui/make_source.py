@@ -35,6 +35,7 @@ class SourceOptions:
     expert: str = ""
     router: str = ""
     curve: tuple[float, ...] = ()
+    together: bool = True
 
     def make_routing(self, task: str) -> Routing:
         """The options' part of a Routing, for this task."""
@@ -82,6 +83,7 @@ def make_source(
         region=options.region,
         placement=options.placement,
         keep=options.keep,
+        together=options.together,
     )
 
 

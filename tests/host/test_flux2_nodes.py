@@ -3,8 +3,9 @@
 import pytest
 import torch
 from cologen.prw.comfyui.conditioning import list_sources
+from naive_flux2 import NaiveFlux2
 from safetensors.torch import save_file
-from sampling import apply_bank, assert_close
+from sampling import apply_bank, assert_close, naive_model
 from tiny import host_model, latent, tiny_flux
 from tiny_flux2 import TEXT_WIDTH, tiny_flux2
 from tiny_server import make_tiny_vae
@@ -50,15 +51,16 @@ def sample(model, positive, negative, latent, steps=2):
     return out["samples"]
 
 
+OPTIONS = dict(
+    strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=128, position="auto", shift_right=1.0, shift_down=0.0,
+    keep_on="gpu", keep_between_runs=False,
+)  # fmt: skip
 SIZES = [(64, 48), (100, 1000), (33, 47)]
 
 
 @pytest.mark.parametrize("height, width", SIZES)
 def test_an_edit_is_drawn_at_its_pictures_size(nodes, model, vae, height, width):
-    options = nodes.CoLoGenSourceOptions.execute(
-        strength=0.7, expert_strength=1.0, start=0.0, end=1.0, size=128, position="auto", shift_right=1.0, shift_down=0.0,
-        keep_on="gpu", keep_between_runs=False,
-    )[0]  # fmt: skip
+    options = nodes.CoLoGenSourceOptions.execute(**OPTIONS | dict(strength=0.7))[0]
     given = dict(positive=prompt(), vae=vae, image=picture(height, width), options=options)
     positive, negative, empty = nodes.CoLoGenEdit.execute(**given).args
     (source,) = [source for _, options in positive for source in list_sources(options)]
@@ -104,6 +106,31 @@ def test_subjects_add_up(nodes, model, vae):
     assert [source.number for source in list_sources(options)] == [1, 2]
     drawn = sample(nodes.CoLoGenApply.execute(model)[0], *both, {"samples": torch.zeros(1, 128, 3, 3)})
     assert torch.isfinite(drawn).all()
+
+
+def test_pictures_that_are_not_together_are_the_naive_formula(nodes, model, vae):
+    """Each is alone in the formula; together they are another picture (tests/host/test_flux2.py has it as diffusers')."""
+
+    def draw(**knobs):
+        prompts = dict(positive=prompt(), negative=prompt(5))
+        for seed in (0, 1):
+            options = nodes.CoLoGenSourceOptions.execute(**OPTIONS, **knobs)[0]
+            given = dict(vae=vae, image=picture(48, 32, seed), options=options)
+            prompts = dict(zip(prompts, nodes.CoLoGenSubject.execute(**prompts, **given).args))
+        empty = {"samples": torch.zeros(1, 128, 4, 6)}
+        ((_, told),) = prompts["positive"]
+        return sample(apply_bank(model, None), *prompts.values(), empty), list_sources(told), empty
+
+    apart, sources, empty = draw(together=False)
+    alone = [dict(latent=source.latent, number=source.number, position="reference") for source in sources]
+    weights = model.model.diffusion_model.state_dict()
+    weights = {key.replace("_norm.weight", "_norm.scale"): value for key, value in weights.items()}
+    naive = naive_model(model, weights, None, {4: alone}, formula=NaiveFlux2, make_conditioning=prompt)
+    assert_close(apart, sample(naive, prompt(), prompt(5), empty))
+    together, others, _ = draw()
+    assert [source.together for source in (*sources, *others)] == [False, False, True, True]
+    assert (apart - together).abs().max() > 2e-3  # twenty times what the formula may differ by
+    assert torch.equal(draw(together=True)[0], together)
 
 
 @pytest.mark.parametrize("guided", [False, True], ids=["klein", "dev"])
