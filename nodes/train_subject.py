@@ -8,10 +8,11 @@ from ..training.comfyui.progress import RunProgress
 from ..training.comfyui.run import NodeRun
 from ..training.comfyui.run_outputs import read_loss_map, read_samples
 from ..training.comfyui.subject import make_subject_datasets, train_concept, train_subject_expert
+from ..training.comfyui.training_data import open_encoders
 from ..training.recipes.subject import OWN
 from ..training.subject.expert import make_expert_stage, make_photo_pairs
 from .inputs.images import split_images
-from .inputs.recipe import make_host_encoders
+from .inputs.recipe import check_connected
 from .inputs.schema import TRAINING, BankType, ConceptType, LossType, make_schema
 from .inputs.subject import make_subject_recipe, rare_subject_knobs, subject_knobs
 from .inputs.training import MODEL, RUN, bank_input, run_knobs, seed_knob
@@ -86,13 +87,15 @@ class CoLoGenTrainSubject(io.ComfyNode):
         **lists: list,
     ) -> io.NodeOutput:
         knobs = {name: values[0] for name, values in lists.items()}
-        encoders, others = make_host_encoders(vae[0], clip[0]), split_images(class_photos or [])
+        check_connected(vae[0], clip[0])
+        others = split_images(class_photos or [])
         out = run_folder(knobs["run"])
         recipe = make_subject_recipe(knobs, bool(others))
         extra = make_expert_stage(recipe, experts[0], knobs["run"]) if experts else None
         stages = [recipe.stage, *([extra[0]] if extra else [])]
         progress = RunProgress(stages, read_loss_map(out)["loss"])
         with torch.inference_mode(False):  # training takes ordinary tensors
+            encoders = open_encoders(vae[0], clip[0])
             datasets = make_subject_datasets(encoders, split_images(photos), others, recipe)
             pairs = make_photo_pairs(encoders, datasets[OWN].samples, recipe.subject) if extra else None
         run, bank = NodeRun(out, knobs["run_seed"], [progress]), None

@@ -1,7 +1,5 @@
 """Training data: a folder of one's own or the built-in world, through the VAE and CLIP of the FLUX that is trained."""
 
-from dataclasses import replace
-
 import torch
 from comfy_api.latest import io, ui
 
@@ -9,8 +7,8 @@ from ..prw.tasks import TASKS
 from ..training.comfyui.example_sources import EXAMPLE_SOURCES, FOLDER_SOURCE
 from ..training.comfyui.folders import data_folder
 from ..training.comfyui.progress import open_progress_bar
-from ..training.comfyui.training_data import TrainingData, encode_examples
-from .inputs.recipe import make_host_encoders
+from ..training.comfyui.training_data import TrainingData, encode_examples, open_encoders
+from .inputs.recipe import check_connected
 from .inputs.schema import TRAINING, DataType, advanced, make_schema
 
 SHOWN = 20
@@ -89,11 +87,11 @@ class CoLoGenTrainingData(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None) -> io.NodeOutput:
-        encoders = make_host_encoders(vae, clip)
+        check_connected(vae, clip)
         examples = EXAMPLE_SOURCES[source](folder, task, size, count, cut_seed)
         with torch.inference_mode(False):  # training takes ordinary tensors
+            encoders = open_encoders(vae, clip)
             dataset = encode_examples(encoders, task, examples.example, examples.count, open_progress_bar())
-            encoders = replace(encoders, empty=encoders.encode_prompts([""]))
             data = TrainingData(encoders, data.datasets if data else {}).add_dataset(dataset)
         lines = [f"{name} is left out: {why}" for name, why in examples.skipped.items()]
         return io.NodeOutput(data, ui=ui.PreviewText("\n".join([str(data), *lines[:SHOWN]])))

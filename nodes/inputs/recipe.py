@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 from ...training.comfyui.feature_encoders import VAE, encoder_path
-from ...training.comfyui.training_data import HostEncoders
 from ...training.recipes.curriculum import Curriculum, Settings, list_recipes, load_curriculum, parse_curriculum
 
 
@@ -21,13 +20,12 @@ def sample_at_end(settings: Settings, iterations: int) -> Settings:
     return settings if settings.sample_every else replace(settings, sample_every=iterations)
 
 
-def make_host_encoders(vae, clip) -> HostEncoders:
-    """What encodes training data, from a node's VAE and CLIP."""
+def check_connected(vae, clip) -> None:
+    """Raises if a node has no VAE or no CLIP: loaders may give none."""
     if vae is None or clip is None:
         raise ValueError(
-            "There is no VAE or no CLIP, expected FLUX.1's: connect those of the stock loaders or Load FLUX."
+            "There is no VAE or no CLIP, expected those of your FLUX: connect those of the stock loaders or Load FLUX."
         )
-    return HostEncoders(vae, clip)
 
 
 def select_fields(cls: type, knobs: dict[str, Any]) -> dict[str, Any]:

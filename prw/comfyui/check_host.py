@@ -59,12 +59,13 @@ def check_prompt_width(model: nn.Module, context: Tensor | None) -> None:
     """Raises if the prompt (batch, tokens, width) is another model's text encoder's."""
     expected = getattr(getattr(model, "txt_in", None), "in_features", None)
     if context is not None and expected is not None and context.shape[-1] != expected:
-        found, wanted = (_describe_width(width) for width in (context.shape[-1], expected))
+        found, wanted = (describe_text_width(width) for width in (context.shape[-1], expected))
         raise ValueError(
             f"The prompt's rows are {found}, the model expects {wanted}: encode the prompt with the text encoder that belongs to "
             f"this FLUX."
         )
 
 
-def _describe_width(width: int) -> str:
+def describe_text_width(width: int) -> str:
+    """Says how wide a prompt's rows are, and of which text encoder they are."""
     return f"{width} wide ({TEXT_ENCODERS[width]})" if width in TEXT_ENCODERS else f"{width} wide"

@@ -58,6 +58,8 @@ class Family(NamedTuple):
     latent_scale: float
     latent_shift: float
     """FLUX sees (latent - shift) * scale of what the VAE gives."""
+    text_widths: tuple[int, ...]
+    """Widths of its text encoders' tokens."""
     position: str
     """Where a source lies if neither its user nor its expert says so; "": where its task says."""
     reference_step: int
@@ -70,6 +72,10 @@ class Family(NamedTuple):
     """A model and timesteps -> the layer that reads them, and its input."""
     reads_guidance: Callable[[Any], bool] = has_guidance_in
     """Whether a model of this shape (`params`) embeds guidance."""
+    text_rows: int = 0
+    """ComfyUI fills shorter prompts up to as many tokens, with zeros in front; 0: to none."""
+    orders_text: bool = False
+    """Whether a prompt's tokens lie at positions of their own, so that the place of one among them counts."""
     mlp_width: int = 4
     """Of a block's MLP, in widths of the model."""
     mlp_rows: int = 4
@@ -88,6 +94,7 @@ FLUX1 = Family(
     latent_pixels=8,
     latent_scale=flux1.LATENT_SCALE,
     latent_shift=flux1.LATENT_SHIFT,
+    text_widths=(4096,),
     position="",
     reference_step=1,
 )
@@ -103,8 +110,11 @@ FLUX2 = Family(
     latent_pixels=16,
     latent_scale=1.0,
     latent_shift=0.0,
+    text_widths=(7680, 12288, 15360),
     position="reference",
     reference_step=10,
+    text_rows=512,
+    orders_text=True,
     mlp_width=3,
     mlp_rows=6,
 )
@@ -120,6 +130,7 @@ CHROMA = Family(
     latent_pixels=8,
     latent_scale=flux1.LATENT_SCALE,
     latent_shift=flux1.LATENT_SHIFT,
+    text_widths=(4096,),
     position="",
     reference_step=1,
     source_guidance="live",

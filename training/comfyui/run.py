@@ -15,7 +15,6 @@ from ..checkpoint.checkpoints import TrainingError
 from ..checkpoint.run_folder import RUN, RunFolder, format_label
 from ..coredi.trainer import make_stage_trainer
 from ..data.encoded.dataset import MemoryDataset
-from ..data.encoded.samples import EncodedSamples
 from ..listener import Listener
 from ..monitor.log import Log
 from ..monitor.samples import Samples
@@ -100,18 +99,7 @@ def check_data(host: TrainingHost, data: TrainingData, stages: Sequence[Stage]) 
                 f"The stage {stage.name} needs data of the task {stage.task}, there is {data}: chain another "
                 f"CoLoGen Training Data."
             )
-        check_text_width(host, data.datasets[stage.task].samples)
-
-
-def check_text_width(host: TrainingHost, samples: EncodedSamples) -> None:
-    """Checks that the text was encoded for this FLUX."""
-    params = host.flux.params
-    context, pooled = samples.context.shape[-1], samples.pooled.shape[-1]
-    if context != params.context_in_dim or pooled < params.vec_in_dim:
-        raise TrainingError(
-            f"The data's text is {context} and {pooled} numbers wide, the model reads {params.context_in_dim} and "
-            f"{params.vec_in_dim}: connect this FLUX's own CLIP."
-        )
+        host.check_samples(data.datasets[stage.task].samples)
 
 
 def list_sampled_stages(curriculum: Curriculum, stages: Sequence[Stage]) -> list[Stage]:
@@ -144,8 +132,7 @@ def estimate_memory(host: TrainingHost, data: TrainingData, settings: Settings, 
 
     def estimate(stage: Stage) -> float:
         samples = data.datasets[stage.task].samples
-        pictures = sum(part.shape[-2] * part.shape[-1] // 4 for part in (samples.target, samples.source))
-        batch = settings.micro or stage.batch
-        return host.estimate_memory(pictures + samples.context.shape[1], batch, settings.rank, settings.checkpointing)
+        tokens = host.count_tokens(samples, (samples.target, samples.source))
+        return host.estimate_memory(tokens, settings.micro or stage.batch, settings.rank, settings.checkpointing)
 
     return max(map(estimate, stages))

@@ -15,7 +15,7 @@ from ..recipes.curriculum import Settings, Stage
 from ..recipes.subject import OWN, PRIOR, SubjectRecipe
 from ..subject.dataset import encode_photos, encode_prior
 from ..subject.run import SubjectRun
-from .run import NodeRun, check_text_width, extend_curriculum, train_curriculum
+from .run import NodeRun, extend_curriculum, train_curriculum
 from .training_data import HostEncoders, TrainingData
 from .training_host import TrainingHost
 
@@ -51,9 +51,8 @@ def train_concept(
 ) -> Concept:
     """Trains a concept on a MODEL, or reads it where the run is done."""
     host, settings, own = TrainingHost(model), recipe.curriculum.settings, datasets[OWN].samples
-    check_text_width(host, own)
-    tokens = own.target.shape[-2] * own.target.shape[-1] // 4 + own.context.shape[1]
-    batch = settings.micro or recipe.stage.batch
+    host.check_samples(own)
+    tokens, batch = host.count_tokens(own, [own.target]), settings.micro or recipe.stage.batch
     memory = host.estimate_memory(tokens, batch, settings.rank, settings.checkpointing)
     encoders = replace(encoders, after=host.mark_pushed_out)
     training = SubjectRun(host, recipe, datasets, encoders, **run.make_options(host))

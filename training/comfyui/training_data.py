@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from ...prw.fit_image import to_bytes
-from ...prw.flux.flux1 import LATENT_CHANNELS
+from ...prw.comfyui.check_host import describe_text_width
+from ...prw.flux.families import FAMILIES, find_latent_family
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from ..data.encoded.dataset import MemoryDataset, choose_val_ids, concat_datasets, hold_out
 from ..data.encoded.samples import EncodedSamples, pad_context
 from ..data.sample import Example
 
+GREY = np.full((64, 64, 3), 128, np.uint8)
+"""A picture for asking a VAE what it makes."""
 CHUNK = 16
 """Pictures that are encoded at once."""
 
@@ -38,11 +41,7 @@ class HostEncoders:
         with torch.inference_mode():
             latents = self.vae.encode(pixels)
         self.after()
-        if latents.ndim != 4 or latents.shape[1] != LATENT_CHANNELS:
-            raise ValueError(
-                f"The VAE makes latents of shape {tuple(latents.shape)}, expected (batch, {LATENT_CHANNELS}, height, "
-                f"width): connect FLUX.1's (ae.safetensors)."
-            )
+        find_latent_family(latents)  # or it raises
         return copy_to_cpu(latents.float())
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -58,9 +57,8 @@ class HostEncoders:
         with torch.inference_mode():
             context, pooled = self.clip.encode_from_tokens(self.clip.tokenize(prompt), return_pooled=True)
         self.after()
-        if pooled is None:
-            raise ValueError("The CLIP gives no pooled text, expected FLUX.1's pair: load CLIP-L and T5-XXL as flux.")
         # FLUX computes in bf16 as a rule: T5 fills half the memory
+        pooled = context.new_zeros(len(context), 0) if pooled is None else pooled
         return copy_to_cpu(context.to(torch.bfloat16)), copy_to_cpu(pooled.float())
 
     def find_words(self, prompt: str) -> MarkedTokens:
@@ -78,6 +76,23 @@ class HostEncoders:
             pictures = self.vae.decode(latents)
         self.after()
         return to_bytes(pictures)
+
+
+def open_encoders(vae, clip) -> HostEncoders:
+    """Encoders of a VAE and a CLIP that belong together, with the empty prompt: raises before anything else is encoded."""
+    encoders = HostEncoders(vae, clip)
+    context, pooled = encoders.encode_prompts([""])
+    family, width = find_latent_family(encoders.encode([GREY])), context.shape[-1]
+    if width not in family.text_widths and any(width in other.text_widths for other in FAMILIES.values()):
+        raise ValueError(
+            f"The CLIP's tokens are {describe_text_width(width)}, expected those of {family.label}, whose VAE is connected: "
+            f"load the VAE and the text encoder that belong to your FLUX."
+        )
+    if family.reads_prompt and not pooled.shape[1]:
+        raise ValueError(
+            f"The CLIP gives no pooled text, expected {family.label}'s pair: load CLIP-L and T5-XXL as flux."
+        )
+    return replace(encoders, empty=(context, pooled))
 
 
 def copy_to_cpu(tensor: Tensor) -> Tensor:

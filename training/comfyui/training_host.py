@@ -4,7 +4,8 @@ MODEL stays as it is: nothing is copied or reloaded, and no hook outlasts the tr
 LoRAs count; wrappers and attention overrides do not, for training calls FLUX itself.
 """
 
-from collections.abc import Callable, Generator
+import math
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from traceback import clear_frames
@@ -16,20 +17,20 @@ import comfy.ops
 import torch
 from torch import Tensor, nn
 
-from ...prw.comfyui.check_host import check_flux, check_host
+from ...prw.comfyui.check_host import check_flux, check_host, check_prompt_width
 from ...prw.comfyui.host import ComfyHost
 from ...prw.flux.blocks import RUN_BLOCK
-from ...prw.flux.families import find_model_family
+from ...prw.flux.families import FAMILIES, check_latent_channels, find_model_family
+from ...prw.positions import token_grid
 from ...prw.weaving import named_blocks
 from ..base.input_gradients import pass_input_gradients
+from ..data.encoded.samples import EncodedSamples
 from ..forward import run_checkpointed
 from ..memory_estimate import estimate_activations
 
 INTERRUPTS = (comfy.model_management.InterruptProcessingException,)
 """How the host breaks off what runs, in the middle of any layer."""
 ATTENTION = "optimized_attention_override"
-TOKEN = 64
-"""Channels of a token that img_in takes: FLUX.1's 16 of 2 x 2."""
 
 
 class TrainingHost(ComfyHost):
@@ -41,7 +42,8 @@ class TrainingHost(ComfyHost):
         check_flux(flux)
         super().__init__(model.model, {ATTENTION: compute_attention})
         self.module = getattr(flux, "_orig_mod", flux)
-        self.flux = FluxWithOptions(self.module, self.options)
+        self.family = find_model_family(self.module)
+        self.flux = FluxWithOptions(self.module, self.options, self.family.text_rows)
         self.model, self.reserved, self.is_pushed_out = model, 0.0, False
         self._check_trainable()
 
@@ -56,16 +58,12 @@ class TrainingHost(ComfyHost):
         return super().tokenize(latent)
 
     def _check_trainable(self) -> None:
-        family = find_model_family(self.module)
+        family = self.family
         if family.embedded is None:
+            trainable = " or ".join(known.label for known in FAMILIES.values() if known.embedded)
             raise ValueError(
-                f"The model is a {family.label}, expected FLUX.1-dev, schnell or a fine-tune: {family.label} reads "
-                f"sources, experts are not trained on it."
-            )
-        if self.module.in_channels != TOKEN:
-            raise ValueError(
-                f"The model takes {self.module.in_channels // 4} latent channels, expected {TOKEN // 4}: experts are "
-                f"trained on FLUX.1-dev, schnell or a fine-tune; they run on Fill and control models, too."
+                f"The model is a {family.label}, expected {trainable}: {family.label} reads sources, experts are not "
+                f"trained on it."
             )
         if self.model.injections:
             raise ValueError(
@@ -100,6 +98,23 @@ class TrainingHost(ComfyHost):
         """Called when another model was loaded, maybe in this one's place."""
         self.is_pushed_out = True
 
+    def check_samples(self, samples: EncodedSamples) -> None:
+        """Raises if another VAE or other text encoders made them."""
+        for latent in (samples.target, samples.source):
+            check_latent_channels(latent, self.family)
+        check_prompt_width(self.module, samples.context)
+        pooled, params = samples.pooled.shape[-1], self.module.params
+        if self.family.reads_prompt and pooled < params.vec_in_dim:
+            raise ValueError(
+                f"The data's pooled text is {pooled} numbers wide, the model reads {params.vec_in_dim}: connect this FLUX's "
+                f"own CLIP."
+            )
+
+    def count_tokens(self, samples: EncodedSamples, pictures: Sequence[Tensor]) -> int:
+        """Tokens of one sample: of its text, and of these latents."""
+        grids = (token_grid(latent, self.module.patch_size) for latent in pictures)
+        return max(samples.context.shape[1], self.family.text_rows) + sum(map(math.prod, grids))
+
     def estimate_memory(self, tokens: int, samples: int, rank: int, checkpointing: bool) -> float:
         """Bytes that training takes beside the model, for `samples` of so many tokens (source and text among them)."""
         # k and v, down and up: weight, gradient and the optimizer's two, in fp32
@@ -108,16 +123,18 @@ class TrainingHost(ComfyHost):
 
 
 class FluxWithOptions:
-    """A FLUX whose every forward gets the same options, besides its own."""
+    """A FLUX whose every forward gets the same options besides its own, and the text filled up as the host does it."""
 
-    def __init__(self, module: nn.Module, options: dict[str, Any]):
-        self.module, self.options = module, options
+    def __init__(self, module: nn.Module, options: dict[str, Any], text_rows: int):
+        self.module, self.options, self.text_rows = module, options, text_rows
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.module, name)
 
-    def __call__(self, *args, transformer_options: dict[str, Any]) -> Tensor:
-        return self.module(*args, transformer_options={**self.options, **transformer_options})
+    def __call__(self, x: Tensor, times: Tensor, context: Tensor, *rest, transformer_options: dict[str, Any]) -> Tensor:
+        missing = max(0, self.text_rows - context.shape[1])
+        context = nn.functional.pad(context, (0, 0, missing, 0))
+        return self.module(x, times, context, *rest, transformer_options={**self.options, **transformer_options})
 
 
 def compute_attention(chosen: Callable, *args, **kwargs) -> Tensor:

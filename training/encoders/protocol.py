@@ -19,7 +19,7 @@ class Encoders(Protocol):
         """Turns such latents into pictures uint8 (batch, height, width, 3)."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Gives context (batch, tokens, width) and pooled (batch, width)."""
+        """Gives context (batch, tokens, width) and pooled (batch, width), of width 0 for a FLUX that reads none."""
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int] | None:
         """Tokens of each prompt before padding; None where there is no padding that could be left out."""

@@ -21,9 +21,9 @@ class EncodedSamples:
     source: Tensor
     """Latents of the given pictures, likewise."""
     context: Tensor
-    """T5's tokens (samples, tokens, width)."""
+    """The text encoder's tokens (samples, tokens, width)."""
     pooled: Tensor
-    """CLIP's vector (samples, width)."""
+    """The prompt's vector (samples, width): CLIP's; of width 0 for a FLUX that reads none."""
 
     def __len__(self) -> int:
         return len(self.ids)
