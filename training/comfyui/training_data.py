@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...prw.fit_image import to_bytes
 from ...prw.comfyui.check_host import describe_text_width
+from ...prw.fit_image import to_bytes
 from ...prw.flux.families import FAMILIES, find_latent_family
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from ..data.encoded.dataset import MemoryDataset, choose_val_ids, concat_datasets, hold_out
