@@ -9,13 +9,13 @@ Layers have their names in FLUX; one that is the same in both is left out.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..base_model import Base
 from ..experts import LowRank
@@ -25,6 +25,7 @@ from ..files.lazy_tensors import tensor_state
 from ..files.safe_file import FLOATS, SafeFile
 from ..files.safetensors_writer import write_safetensors
 from ..files.validate import check_range, shorten
+from ..flux.blocks import FluxModel
 from ..layer_residuals import LayerResidual
 
 DIFFERENCE, DOWN, UP = "difference", "down", "up"
@@ -70,17 +71,16 @@ class TemplateDifference:
         """A value that changes whenever the tensors do."""
         return tensor_state(self.tensors)
 
-    def make_residuals(self, flux: nn.Module) -> dict[str, list[LayerResidual]]:
+    def make_residuals(self, flux: FluxModel) -> dict[str, list[LayerResidual]]:
         """What the layers of the base add to their outputs to be the template's; raises where the base has another shape."""
         if problem := self.info.base.describe_incompatibility(Base.of(flux)):
             raise FileError(problem.replace("the bank was", "the template was"))
-        modules = dict(flux.named_modules())
         layers = {name.rpartition(".")[0] for name in self.tensors}
-        for layer in layers - modules.keys():
+        for layer in layers - dict(flux.named_modules()).keys():
             raise FileError(f"The template changes {shorten(layer)}, which this FLUX has not: load its base.")
-        return {layer: [LayerResidual(slice(None), self._make_residual(layer, modules[layer]))] for layer in layers}
+        return {layer: [LayerResidual(slice(None), self._make_residual(layer))] for layer in layers}
 
-    def _make_residual(self, layer: str, module: nn.Module):
+    def _make_residual(self, layer: str) -> Callable[[Tensor], Tensor]:
         difference = self.tensors.get(f"{layer}.{DIFFERENCE}")
         if difference is None:
             return LowRank(self.tensors[f"{layer}.{DOWN}"], self.tensors[f"{layer}.{UP}"], 1.0)

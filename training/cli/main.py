@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import RunStopped
-from . import bank, bank_edit, bench, data, demo, eval_benchmarks, eval_drift, eval_toy, reproduce, train
+from . import bank, bank_edit, bank_extract, bench, data, demo, eval_benchmarks, eval_drift, eval_toy, reproduce, train
 
 GROUPS = (
-    ("bank", "ACTION", "make, look at, change, import and export banks", (bank, bank_edit)),
+    ("bank", "ACTION", "make, look at, change, import and export banks", (bank, bank_edit, bank_extract)),
     ("bench", "FIGURE", "measure on this machine", (bench,)),
     ("eval", "WORLD", "measure what a bank can do", (eval_toy, eval_drift, eval_benchmarks)),
     ("data", "ACTION", "look at training data", (data,)),

@@ -1,6 +1,7 @@
 """The terminal, end to end in this process."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +11,10 @@ from cologen.prw.bank.bank import Bank
 from cologen.training.cli.main import main
 from naive_easycontrol import random_file
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny import tiny_flux
 from tiny_flux2 import tiny_flux2
+from tiny_template import save_template
 
 
 def run(capsys, *argv):
@@ -167,3 +169,37 @@ def test_demo_runs_the_five_tasks(capsys, tmp_path):
     code, path, _ = run(capsys, "demo", "--out", tmp_path)
     assert code == 0
     assert Image.open(path).height > 5 * 128
+
+
+def test_a_template_is_extracted_and_its_error_is_that_of_every_block(capsys, tmp_path):
+    path, weights = save_template(tmp_path, seed=1)
+    save_file(base := tiny_flux2().state_dict(), tmp_path / "base.safetensors")
+    where = ("--base", tmp_path / "base.safetensors", "--out", tmp_path / "out.safetensors")
+    code, shown, _ = run(capsys, "bank", "extract", path, *where, "--rank", 16, "--dtype", "float32")
+    lines = dict(line.split() for line in shown.splitlines()[:-1])
+    assert code == 0 and len(lines) == 5 + 3 + 2 and "out.safetensors: error" in shown
+    tensors = load_file(tmp_path / "out.safetensors")
+    off = of = 0.0
+    for name in (name for name in base if name.startswith("single_blocks.1.")):
+        learned, layer = weights[name] - base[name], name.rpartition(".")[0]
+        kept = tensors.get(f"{layer}.difference")
+        kept = tensors[f"{layer}.up"] @ tensors[f"{layer}.down"] if kept is None else kept
+        off, of = off + (learned - kept).square().sum(), of + learned.square().sum()
+    assert float(lines["single_blocks.1"].rstrip("%")) == pytest.approx(100 * float(off / of) ** 0.5, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "changes, base, sentence",
+    [
+        (dict(context_in_dim=56), {}, r"txt_in.weight has shape \(256, 56\) in the template and \(256, 48\) in the base"),
+        ({}, dict(depth=1), "The template has double_blocks.1.* the base has not: choose the base"),
+        ({}, None, "base.safetensors looks like another model"),
+    ],
+)
+def test_a_template_and_a_base_that_do_not_belong_together_are_a_sentence(capsys, tmp_path, changes, base, sentence):
+    path, _ = save_template(tmp_path, **changes)
+    weights = {"x": torch.zeros(1)} if base is None else tiny_flux2(**base).state_dict()
+    save_file(weights, tmp_path / "base.safetensors")
+    where = ("--base", tmp_path / "base.safetensors", "--out", tmp_path / "out.safetensors")
+    code, _, said = run(capsys, "bank", "extract", path, *where)
+    assert code and re.search(sentence, said) and not (tmp_path / "out.safetensors").exists()
