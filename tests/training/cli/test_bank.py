@@ -191,7 +191,11 @@ def test_a_template_is_extracted_and_its_error_is_that_of_every_block(capsys, tm
 @pytest.mark.parametrize(
     "changes, base, sentence",
     [
-        (dict(context_in_dim=56), {}, r"txt_in.weight has shape \(256, 56\) in the template and \(256, 48\) in the base"),
+        (
+            dict(context_in_dim=56),
+            {},
+            r"txt_in.weight has shape \(256, 56\) in the template and \(256, 48\) in the base",
+        ),
         ({}, dict(depth=1), "The template has double_blocks.1.* the base has not: choose the base"),
         ({}, None, "base.safetensors looks like another model"),
     ],
