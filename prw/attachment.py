@@ -15,7 +15,7 @@ from .files.errors import BankError
 from .flux.families import check_latent_channels, find_model_family
 from .flux.inputs import FluxInputs
 from .kv_cache import KVCache, SampleKV, split_kv_by_sample
-from .positions import Grid, token_grid
+from .positions import token_grid
 from .select_experts import ExpertBank, find_source_format, make_selector
 from .source import Routing, Source, fill_channels, hash_tensor
 from .source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
@@ -56,21 +56,13 @@ class Attachment:
         `channels` counts those of img_in where x lacks some (0: x has them all).
         """
         self.check(host)
-        x, times, pooled, guidance = inputs.x, inputs.times, inputs.pooled, inputs.guidance
-        family = find_model_family(host.flux)
+        x, family = inputs.x, find_model_family(host.flux)
         for source in sources:
             check_latent_channels(source.latent, family)
-        if not family.reads_prompt:
-            pooled = None
-        elif pooled is None:
-            pooled = x.new_zeros(len(x), host.flux.params.vec_in_dim)
-        grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
-        is_guided = guidance is not None and family.reads_guidance(host.flux.params)
-        guidance = guidance.to(times).expand(len(x)) if is_guided else None
-        readers = ReaderConditions(grid, times, pooled, guidance)
+        readers = ReaderConditions.of(host, inputs)
         batch = ForwardBatch(readers, len(x) // chunks, channels or x.shape[1], x.device)
         groups = (self._prepare_group(host, group, batch) for group in self._group(sources))
-        return AppendedKV([kv for group in groups for kv in group], grid)
+        return AppendedKV([kv for group in groups for kv in group], readers.grid)
 
     def _group(self, sources: Sequence[Source]) -> list[list[Source]]:
         """Sources by who sees whom: with experts each is alone."""
@@ -121,7 +113,7 @@ class Attachment:
 
     def _follows_time(self) -> bool:
         """Banks of the shared timestep: every step has K/V of its own, nothing is worth caching."""
-        return self.bank.info.source.time == "shared"
+        return self.bank.info.source.follows_time
 
     def _cache_keys(self, host: Host, group: Sequence[Source], batch: ForwardBatch) -> list[Hashable]:
         """Which picture, prompt and size each sample's K/V belong to."""

@@ -17,6 +17,7 @@ from .source_format import SourceFormat
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an expert or a router may be called."""
+SOURCE_TIMES = ("zero", "shared")
 FINAL = "final"
 """Stands for the last router: the paper's single model."""
 
@@ -103,8 +104,13 @@ class SourceInfo:
 
     def __post_init__(self):
         check_choice("position", self.position, ("", *POSITION))
-        check_choice("time", self.time, ("zero", "shared"))
+        check_choice("time", self.time, SOURCE_TIMES)
         check_range("guidance", self.guidance)
+
+    @property
+    def follows_time(self) -> bool:
+        """Whether keys, values and routes are other ones at every timestep, so that none can be kept."""
+        return self.time == "shared"
 
 
 @dataclass(frozen=True)

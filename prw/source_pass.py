@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .flux.blocks import FluxModel, call_directly
 from .flux.families import find_model_family
-from .flux.inputs import SourceConditions
+from .flux.inputs import FluxInputs, SourceConditions
 from .flux.math import rotary
 from .positions import Grid, source_ids, token_grid
 from .select_experts import ExpertBank, find_source_format
@@ -70,6 +70,19 @@ class ReaderConditions(NamedTuple):
     guidance: Tensor | None = None
     """(batch,), the guidance scale; None: the model has no embedding for it."""
 
+    @classmethod
+    def of(cls, host: Host, inputs: FluxInputs) -> "ReaderConditions":
+        """What a forward of FLUX gives its sources to depend on."""
+        x, times, pooled, guidance = inputs.x, inputs.times, inputs.pooled, inputs.guidance
+        family, params = find_model_family(host.flux), host.flux.params
+        if not family.reads_prompt:
+            pooled = None
+        elif pooled is None:
+            pooled = x.new_zeros(len(x), params.vec_in_dim)
+        grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
+        is_guided = guidance is not None and family.reads_guidance(params)
+        return cls(grid, times, pooled, guidance.to(times).expand(len(x)) if is_guided else None)
+
 
 class SourcePicture(NamedTuple):
     """One picture of a source's pass."""
@@ -106,7 +119,7 @@ def run_source_pass(
 
     ids = torch.cat([place(picture) for picture in pictures], dim=1).expand(len(readers.times), -1, -1)
     pe = rotary(ids, axes, flux.params.theta).to(readers.times.device)
-    times = readers.times if info.time == "shared" else torch.zeros_like(readers.times)
+    times = readers.times if info.follows_time else torch.zeros_like(readers.times)
     guidance = readers.guidance if source_format.guidance else torch.full_like(times, info.guidance)
     h = flux.img_in(torch.cat([host.tokenize(picture.latent)[0] for picture in pictures], dim=1))
     conditions = SourceConditions(times, readers.pooled, guidance)

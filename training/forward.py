@@ -1,6 +1,7 @@
 """FLUX with a source, as training and our own sampling see it: the paper's weaving with gradients and router noise.
 
-run_source runs the source through FLUX's blocks (paper, eq. 4 to 7), predict_velocity lets the noisy latents read it.
+run_source runs the source through FLUX's blocks (paper, eq. 4 to 7), predict_velocity lets the noisy latents read it;
+make_source_reader runs it as often as a sampler needs it.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,6 @@ from ..prw.appended_kv import OPTION, AppendedKV, SourceKV, append_sources_patch
 from ..prw.bank.bank import Bank
 from ..prw.flux.blocks import RUN_BLOCK, call_directly
 from ..prw.flux.inputs import FluxInputs
-from ..prw.positions import Grid, token_grid
 from ..prw.router import Route
 from ..prw.select_experts import BlockNoise, make_selector
 from ..prw.source import Routing, Source, fill_channels
@@ -65,15 +65,30 @@ def run_source(
     follows them by RUN_BLOCK.
     """
     x, options = inputs.x, checkpointing_options or {}
-    grid = Grid.of(host.tokenize(x[:1])[1][0], *token_grid(x, host.flux.patch_size))
     latents = fill_channels(host.scale_latent(source), count_latent_channels(host.flux)).to(x.device, host.dtype)
     select, run = make_selector(bank, routing, noise), options.get(RUN_BLOCK, call_directly)
-    readers = ReaderConditions(grid, inputs.times, inputs.pooled)
+    readers = ReaderConditions.of(host, inputs)
     blocks, pe = run_source_pass(host, bank, routing, select, [SourcePicture(latents)], readers, run)
     stream = list(blocks)
-    appended = AppendedKV([LiveSourceKV(stream, pe, Source(source[:1], routing))], grid)
+    appended = AppendedKV([LiveSourceKV(stream, pe, Source(source[:1], routing))], readers.grid)
     options = {OPTION: appended, "patches": {"attn1_patch": [_append]}, **options}
     return SourceContext(options, {kv.block: kv.route for kv in stream})
+
+
+ReadSource = Callable[[FluxInputs], SourceContext]
+"""From what FLUX is asked in a sampler step to the source's context for it."""
+
+
+def make_source_reader(host: Host, bank: Bank, routing: Routing, source: Tensor) -> ReadSource:
+    """Make what samplers read a source by: it runs once, or in every step where the bank's sources follow the timestep."""
+    known: list[SourceContext] = []
+
+    def read(inputs: FluxInputs) -> SourceContext:
+        if not known or bank.info.source.follows_time:
+            known[:] = [run_source(host, bank, routing, source, inputs)]
+        return known[0]
+
+    return read
 
 
 def skip_source(host: Host, x: Tensor, checkpointing_options: dict[str, Any] | None = None) -> SourceContext:

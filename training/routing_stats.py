@@ -11,21 +11,23 @@ from ..prw.source import Routing
 from ..prw.source_pass import Host
 from .data.encoded.dataset import EncodedDataset
 from .forward import run_source
-from .validate import make_val_batch, split_batch
+from .validate import MAX_SAMPLES, TIMES, make_val_batch, split_batch
 
 
 @torch.no_grad()
-def count_choices(host: Host, bank: Bank, dataset: EncodedDataset, router: str, micro: int) -> dict[str, Tensor]:
-    """The column that each sample (or token) chooses, block by block."""
+def count_choices(
+    host: Host, bank: Bank, dataset: EncodedDataset, router: str, micro: int, count: int = MAX_SAMPLES
+) -> dict[str, Tensor]:
+    """The column that each sample (or token) chooses, block by block; where sources follow the timestep, at each of TIMES."""
     device, routing = host.device, Routing(task=dataset.task, router=router)
     chosen: dict[str, list[Tensor]] = {}
-    for batch in split_batch(make_val_batch(dataset), micro):
+    for batch in split_batch(make_val_batch(dataset, count), micro):
         target, source, pooled = (part.to(device) for part in (batch.target, batch.source, batch.pooled))
-        x, times = host.scale_latent(target).float(), torch.zeros(len(target), device=device)
-        for block, route in run_source(
-            host, bank, routing, source, FluxInputs(x, times, batch.context, pooled)
-        ).routes.items():
-            chosen.setdefault(block, []).append(route.expert.flatten().cpu())
+        x = host.scale_latent(target).float()
+        for time in TIMES if bank.info.source.follows_time else (0.0,):
+            inputs = FluxInputs(x, torch.full((len(x),), time, device=device), batch.context, pooled)
+            for block, route in run_source(host, bank, routing, source, inputs).routes.items():
+                chosen.setdefault(block, []).append(route.expert.flatten().cpu())
     return {block: torch.cat(parts) for block, parts in chosen.items()}
 
 
@@ -39,12 +41,16 @@ def find_dominant(host: Host, bank: Bank, dataset: EncodedDataset, micro: int) -
     }
 
 
+def measure_usage(
+    host: Host, bank: Bank, stage: str, dataset: EncodedDataset, micro: int, count: int = MAX_SAMPLES
+) -> tuple[float, ...]:
+    """The share of the blocks that a stage's router gives to each expert."""
+    columns = torch.cat(list(count_choices(host, bank, dataset, stage, micro, count).values()))
+    counts = torch.bincount(columns, minlength=len(bank.info.routers[stage].experts)) / len(columns)
+    return tuple(round(share, 4) for share in counts.tolist())
+
+
 def record_usage(host: Host, bank: Bank, stage: str, dataset: EncodedDataset, micro: int) -> Bank:
     """Record in the bank what share of the blocks a stage's router gives to each expert."""
-    router, columns = (
-        bank.info.routers[stage],
-        torch.cat(list(count_choices(host, bank, dataset, stage, micro).values())),
-    )
-    counts = torch.bincount(columns, minlength=len(router.experts)) / len(columns)
-    usage = tuple(round(share, 4) for share in counts.tolist())
-    return Bank(replace(bank.info, routers={**bank.info.routers, stage: replace(router, usage=usage)}), bank.tensors)
+    router = replace(bank.info.routers[stage], usage=measure_usage(host, bank, stage, dataset, micro))
+    return Bank(replace(bank.info, routers={**bank.info.routers, stage: router}), bank.tensors)

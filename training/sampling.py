@@ -11,7 +11,7 @@ from ..prw.flux.inputs import EncodedPrompt, FluxInputs
 from ..prw.flux.sampling import sample_euler
 from ..prw.source import Routing
 from ..prw.source_pass import Host
-from .forward import SourceContext, predict_velocity, run_source
+from .forward import ReadSource, make_source_reader, predict_velocity
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,25 +38,24 @@ def sample_latents(
     settings: SamplingSettings,
 ) -> Tensor:
     """Sample latents (as the VAE gives them) that read a source's latents, from noise."""
-    start = torch.zeros(len(noise), device=noise.device)
-    prompts = [prompt] if settings.negative is None else [prompt, settings.negative]
-    contexts = [run_source(host, bank, routing, source, FluxInputs(noise, start, *each)) for each in prompts]
-    return sample_with_contexts(host, contexts, noise, prompt, settings)
+    readers = [make_source_reader(host, bank, routing, source) for _ in (prompt, settings.negative)]
+    return sample_with_readers(host, readers, noise, prompt, settings)
 
 
 @torch.no_grad()
-def sample_with_contexts(
-    host: Host, contexts: Sequence[SourceContext], noise: Tensor, prompt: EncodedPrompt, settings: SamplingSettings
+def sample_with_readers(
+    host: Host, readers: Sequence[ReadSource], noise: Tensor, prompt: EncodedPrompt, settings: SamplingSettings
 ) -> Tensor:
-    """Sample latents (as the VAE gives them) with contexts for the prompt and, where there is one, the negative."""
+    """Sample latents (as the VAE gives them) that read a source for the prompt and, where there is one, the negative."""
 
-    def predict(context: SourceContext, x: Tensor, t: Tensor, prompt: EncodedPrompt) -> Tensor:
-        return predict_velocity(host, context, FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance)))
+    def predict(read: ReadSource, x: Tensor, t: Tensor, prompt: EncodedPrompt) -> Tensor:
+        inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))
+        return predict_velocity(host, read(inputs), inputs)
 
     def predict_guided(x: Tensor, t: Tensor, progress: float) -> Tensor:
-        velocity = predict(contexts[0], x, t, prompt)
+        velocity = predict(readers[0], x, t, prompt)
         if settings.negative is not None:
-            negative = predict(contexts[1], x, t, settings.negative)
+            negative = predict(readers[1], x, t, settings.negative)
             velocity = negative + settings.cfg * (velocity - negative)
         return velocity.float()
 

@@ -18,7 +18,7 @@ from ...prw.flux.sampling import sample_euler
 from ...prw.positions import token_grid
 from ...prw.source import Routing
 from ...prw.source_pass import Host
-from ..forward import SourceContext, predict_velocity, run_source
+from ..forward import ReadSource, make_source_reader, predict_velocity
 from ..sampling import SamplingSettings
 
 
@@ -44,37 +44,36 @@ class FeatureSampler:
         settings: SamplingSettings,
     ) -> Tensor:
         (features,) = (one.to(noise.device) for one in self.features if one.info.task == routing.task)
-        start = noise.new_zeros(len(noise))
         pool = make_pooling_matrix(*token_grid(noise, host.flux.patch_size)).to(noise.device)
         shape, generator = (len(noise), len(pool), features.info.size), torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(shape, generator=generator).to(noise.device)
         state = FEATURE_STATES[features.info.way](features.tensors, drawn)
         negative = settings.negative
-        prompts = [prompt] if negative is None else [prompt, negative]
-        contexts = [run_source(host, bank, routing, source, FluxInputs(noise, start, *each)) for each in prompts]
+        readers = [make_source_reader(host, bank, routing, source) for _ in (prompt, negative)]
 
-        def predict(context: SourceContext, x: Tensor, t: Tensor, prompt: EncodedPrompt) -> Tensor:
+        def predict(read: ReadSource, x: Tensor, t: Tensor, prompt: EncodedPrompt) -> Tensor:
             inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))
-            return predict_velocity(host, context, inputs).float()
+            return predict_velocity(host, read(inputs), inputs).float()
 
         def predict_with_features(x: Tensor, t: Tensor) -> Tensor:
             z, stream = state.advance(float(t[0])), None
+            inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))
+            context = readers[0](inputs)
             if z is not None:
-                inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))
-                routes = SourceRoutes(bank, routing, contexts[0].routes)
+                routes = SourceRoutes(bank, routing, context.routes)
                 stream = FeatureStream(host, routes, embed_features(features.tensors, z), inputs)
             with record_last_tokens(host.flux) as tokens:
-                velocity = predict(contexts[0].with_patches([stream] if stream else []), x, t, prompt)
+                velocity = predict_velocity(host, context.with_patches([stream] if stream else []), inputs).float()
             state.update(None if stream is None else stream.last_tokens, tokens[0], pool)
             return velocity
 
         def predict_guided(x: Tensor, t: Tensor, progress: float) -> Tensor:
             velocity = predict_with_features(x, t)
             if self.weight != 1:
-                without = predict(contexts[0], x, t, prompt)
+                without = predict(readers[0], x, t, prompt)
                 velocity = without + self.weight * (velocity - without)
             if negative is not None:
-                without = predict(contexts[1], x, t, negative)
+                without = predict(readers[1], x, t, negative)
                 velocity = without + settings.cfg * (velocity - without)
             return velocity
 

@@ -22,7 +22,7 @@ from ..comfyui.enter_host import enter_host, load_flux_files
 from ..encoders.protocol import Encoders
 from ..find_host import require_host
 from ..forward import skip_source
-from ..sampling import SamplingSettings, sample_latents, sample_with_contexts
+from ..sampling import SamplingSettings, sample_latents, sample_with_readers
 from ..toy.evaluate import CFG, STEPS
 from ..toy.store import BANK, SHIPPED, open_toy_models
 
@@ -77,8 +77,9 @@ class ImageGenerator:
     ) -> np.ndarray:
         """Generates a picture without a source, with `patches` of attention in place."""
         noise, encoded, settings = self._prepare(prompt, size, seed)
-        contexts = [skip_source(self.host, noise).with_patches(patches)] * 2
-        return self.encoders.decode(sample_with_contexts(self.host, contexts, noise, encoded, settings))[0]
+        context = skip_source(self.host, noise).with_patches(patches)
+        readers = [lambda inputs: context] * 2
+        return self.encoders.decode(sample_with_readers(self.host, readers, noise, encoded, settings))[0]
 
     def _prepare(self, prompt: str, size: tuple[int, int], seed: int) -> tuple[Tensor, EncodedPrompt, SamplingSettings]:
         """Makes a picture's noise, encoded prompt and sampling settings."""

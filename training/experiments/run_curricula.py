@@ -12,23 +12,21 @@ from ...prw.coredi.features import SUFFIX, Features
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import build
-from ...prw.flux.inputs import FluxInputs
-from ...prw.source import Routing
 from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, fingerprint, format_label
 from ..coredi.sampling import FeatureSampler
 from ..coredi.trainer import make_stage_trainer
-from ..forward import run_source
-from ..objective import count_usage
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
+from ..routing_stats import measure_usage
 from ..run import CurriculumRun
 from ..sampling import sample_latents
 from ..setup.stage_data import StageDatasets, describe_toy_data
 from ..toy.evaluate import ToyEvaluation, evaluate
 from ..toy.make import ToyRecipe, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_toy_models
-from ..validate import make_val_batch
 from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, Experiment, start_afresh
 
+USAGE_SAMPLES = 64
+"""Held-out samples of each task on which usage is measured."""
 Report = dict[str, Any]
 """What is measured of one row and seed: "usage" by stage, and by task what toy/evaluate.py says; or "after", by stage."""
 Reports = dict[str, dict[int, Report]]
@@ -73,7 +71,7 @@ class ExperimentRunner:
         inputs = (self.host, curriculum, self.datasets, self.encoders, folder, seed, NAME)
         run = CurriculumRun(*inputs, make_trainer=make_stage_trainer)
         bank = run.train(self._open_shared_bank(experiment, row, seed))
-        report: Report = {"usage": measure_usage(run, bank)}
+        report: Report = {"usage": measure_newest(run, bank)}
         if name == FORGETTING:
             report["after"] = {
                 stage.name: self._evaluate_stage(folder, i, stage, seed) for i, stage in enumerate(curriculum.stages)
@@ -117,17 +115,10 @@ def open_features(curriculum: Curriculum, folder: Path) -> list[Features]:
     return [Features.open(path) for path in paths]
 
 
-def measure_usage(run: CurriculumRun, bank: Bank) -> dict[str, float]:
+def measure_newest(run: CurriculumRun, bank: Bank) -> dict[str, float]:
     """By stage: its expert's share of the blocks by its own router, as at inference, on held-out samples of its task."""
-    shares: dict[str, float] = {}
-    for stage in run.recipe.stages:
-        batch = make_val_batch(run.datasets[stage.task], 64)
-        x = run.host.scale_latent(batch.target).float()
-        inputs = FluxInputs(x, batch.times, batch.context, batch.pooled)
-        source_context = run_source(run.host, bank, Routing(task=stage.task, router=stage.name), batch.source, inputs)
-        newest = len(bank.info.routers[stage.name].experts)
-        shares[stage.name] = round(count_usage(source_context.routes.values(), newest)[-1].item(), 4)
-    return shares
+    names, data = [stage.name for stage in run.recipe.stages], run.datasets
+    return {name: measure_usage(run.host, bank, name, data[name], 0, USAGE_SAMPLES)[-1] for name in names}
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:

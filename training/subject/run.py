@@ -25,7 +25,7 @@ from ..errors import RunStopped
 from ..forward import skip_source
 from ..recipes.subject import OWN, PRIOR
 from ..run import Run
-from ..sampling import SamplingSettings, sample_with_contexts
+from ..sampling import SamplingSettings, sample_with_readers
 from ..stage_context import StageContext
 from ..validate import SEED, Validation, stack_rows, validate
 from .dataset import init_vectors
@@ -108,7 +108,7 @@ class SubjectRun(Run):
         size = settings.micro or len(prompts)
         with trainer.attach_weights(exported=True):
             parts = [
-                sample_with_contexts(self.host, [source], part, EncodedPrompt(*text), sampling)
+                sample_with_readers(self.host, [lambda inputs: source], part, EncodedPrompt(*text), sampling)
                 for part, *text in zip(*(tensor.split(size) for tensor in (noise, context, pooled)))
             ]
         return torch.cat(parts)

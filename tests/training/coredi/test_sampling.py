@@ -1,7 +1,11 @@
 """Pictures drawn along with their features, against a loop that is written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from cologen.prw.bank.bank import Bank
+from cologen.prw.config import SourceInfo
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt, FluxInputs
 from cologen.prw.flux.math import timestep_embedding
@@ -51,17 +55,19 @@ def pooled_of(tokens):
     return torch.cat((tokens, tokens.mean(1, keepdim=True)), dim=1)
 
 
-@pytest.mark.parametrize("weight", [1.0, 1.5])
+@pytest.mark.parametrize("weight, time", [(1.0, "zero"), (1.5, "zero"), (1.5, "shared")])
 @pytest.mark.parametrize("way", ["coredi", "self"])
-def test_it_is_eulers_way_for_picture_and_features(host, way, weight):
+def test_it_is_eulers_way_for_picture_and_features(host, way, weight, time):
     heads, case, untold = a_case(host, way, up=0.0)  # no expert bends the tokens
-    _, bank, routing, source, x, told, _ = case
+    _, bank, routing, source, x, told, settings = case
+    bank = Bank(replace(bank.info, source=SourceInfo(time)), bank.tensors)
+    case = (host, bank, routing, source, x, told, settings)
     head = heads[0].tensors
     z = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)) if way == "coredi" else None
 
     @torch.no_grad()
     def forward(t, text, z):
-        source_context = run_source(host, bank, routing, source, FluxInputs(x, torch.zeros(2), *text))
+        source_context = run_source(host, bank, routing, source, FluxInputs(x, torch.full((2,), t), *text))
         given = NoisedBatch(x, x, FluxInputs(x, torch.full((2,), t), *text), source_context)
         h = torch.zeros(2, 0, 32) if z is None else z @ head["in.weight"].T + head["in.kind"]
         picture, own = forward_with_features(host, given, h, PLACES[: h.shape[1]])
