@@ -17,6 +17,8 @@ STAND_INS = ("thing", "circle")
 """Two words that have no token in common."""
 TOKEN_ROWS: dict[str, Callable[[int, int], int]] = {
     "t5xxl": lambda place, word: place,
+    "qwen3_4b": lambda place, word: place,
+    "qwen3_8b": lambda place, word: place,
     "toy": lambda place, word: word - 1,
 }
 """For each tokenizer that FLUX's text tokens come from: a token's place and word id (from 1) -> its row among them."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from cologen.prw.files.errors import FileError
-from cologen.training.encoders.flux1 import EncoderFiles, FluxEncoders, open_encoders
+from cologen.training.encoders.families import open_encoders
+from cologen.training.encoders.flux1 import Flux1Files, FluxEncoders
 from pack import HOST
 from safetensors.torch import load_file, save_file
 from tiny_run import tiny_host
@@ -105,7 +106,7 @@ def apart(ours, theirs) -> float:
 
 
 def hidden(encoders, prompt):
-    return encoders.encode_t5(encoders.tokenize([prompt]))
+    return encoders.encode_rows(encoders.tokenize([prompt]))
 
 
 @pytest.mark.parametrize("prompt", [*PROMPTS, LONG])
@@ -115,7 +116,7 @@ def test_texts_are_the_hosts_with_their_padding(models, prompt, tokens):
     context, pooled = hosts(models, prompt, tokenizer_options={"t5xxl_min_length": tokens})
     found = hidden(encoders, prompt)
     assert found.shape == context.shape and found.shape[1] >= tokens
-    assert apart(found, context) <= 1e-5 and apart(encoders.encode_clip([prompt]), pooled) <= 1e-5
+    assert apart(found, context) <= 1e-5 and apart(encoders.encode_pooled([prompt]), pooled) <= 1e-5
     assert context.abs().max() > 0.5 and pooled.abs().max() > 0.5
 
 
@@ -226,7 +227,7 @@ def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, mo
     (tmp_path / "r.toml").write_text(RECIPE)
     words = ["r.toml", *places, "--device", "cpu"]
     assert cli.main(["data", "cache", *words]) == 0, capsys.readouterr().err
-    monkeypatch.setattr(FluxEncoders, "encode_t5", None)  # training needs no T5
+    monkeypatch.setattr(FluxEncoders, "encode_rows", None)  # training needs no T5
     assert cli.main(["train", *words, "--out", "out"]) == 0, capsys.readouterr().err
     assert list(Bank.open("out/bank.safetensors").info.experts) == ["inpaint"]
     assert len(list((tmp_path / "out/samples").iterdir())) == 1
@@ -312,4 +313,4 @@ def test_what_is_wrong_is_a_sentence(models, tmp_path):
     for changes in (dict(tokens=0), dict(precision="fp8"), dict(t6="")):
         with pytest.raises(ValueError, match="encoders"):
             ours(folder, **changes)
-    assert EncoderFiles().tokens == 256
+    assert Flux1Files().tokens == 256

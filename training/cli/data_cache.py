@@ -66,7 +66,7 @@ def _cache(args: Namespace) -> str:
 def open_recipe_encoders(curriculum: Curriculum, device: str) -> Encoders:
     """Opens the built-in world's encoders, or FLUX.1's."""
     if curriculum.base != "toy":
-        from ..encoders.flux1 import open_encoders
+        from ..encoders.families import open_encoders
 
         return open_encoders(curriculum.encoders, device)
     from ..toy.make import ToyRecipe

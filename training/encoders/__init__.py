@@ -1,1 +1,1 @@
-"""FLUX.1's text encoders and VAE where there is no ComfyUI."""
+"""FLUX's text encoders and VAEs where there is no ComfyUI: a file a family, and a row in families.py."""

@@ -3,7 +3,7 @@
 Shapes are read off the weights; nothing is fetched, and no weight is made up.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ IGNORED = (EMBEDDING, SCALE, "scaled_fp8", ".scale_input")
 BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
 LEVELS = (1, 2, 4, 4)
 """Widths of the VAE's levels, in those of the first."""
+VAE_KEPT = ("bn.",)
+"""Tensors of a VAE whose names are the same in both layouts."""
 
 
 def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
@@ -31,10 +33,9 @@ def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
 
     Those of scaled fp8 stay unscaled: what a layer makes of them is scaled.
     """
-    from diffusers.hooks.layerwise_casting import apply_layerwise_casting_hook
     from transformers import T5EncoderModel
 
-    file = open_file(path, "T5-XXL's encoder (t5xxl_fp16.safetensors)", T5_BLOCK.format(0) + "SelfAttention.q.weight")
+    file = open_t5_file(path)
     with torch.device("meta"):
         t5 = T5EncoderModel(read_t5_config(file))
     weights = {name: file[name] for name in file if not name.endswith(IGNORED)}
@@ -42,11 +43,7 @@ def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     outside = {name: t.to(dtype).nan_to_num() for name, t in weights.items() if not name.startswith("encoder.block.")}
     load_weights(t5, {**weights, **outside, EMBEDDING: outside.get("shared.weight")}, path)
     t5 = t5.to(device).eval().requires_grad_(False)  # pyrefly: ignore[bad-argument-type]
-    for block in t5.encoder.block:
-        if stored == dtype:
-            block.to(dtype)
-        else:  # by block: transformers' layers look at their own weights' type
-            apply_layerwise_casting_hook(block, stored, dtype, non_blocking=False)
+    widen_blocks(t5.encoder.block, stored, dtype)
     for name in filter(lambda name: name.endswith(SCALE), file):
         layer, scale = name.removesuffix(SCALE), file[name].to(device, dtype)
         if f"{layer}.weight" not in weights or scale.numel() != 1:
@@ -55,6 +52,22 @@ def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
             )
         t5.get_submodule(layer).register_forward_hook(partial(apply_scale, scale))
     return t5
+
+
+def open_t5_file(path: Path) -> SafeFile:
+    sign = T5_BLOCK.format(0) + "SelfAttention.q.weight"
+    return open_file(path, "T5-XXL's encoder (t5xxl_fp16.safetensors)", sign)
+
+
+def widen_blocks(blocks: Iterable[nn.Module], stored: torch.dtype, dtype: torch.dtype) -> None:
+    """Has blocks whose weights are stored in one type compute in another: each is widened when it is used."""
+    from diffusers.hooks.layerwise_casting import apply_layerwise_casting_hook
+
+    for block in blocks:  # by block: transformers' layers look at their own weights' type
+        if stored == dtype:
+            block.to(dtype)
+        else:
+            apply_layerwise_casting_hook(block, stored, dtype, non_blocking=False)
 
 
 def read_t5_config(file: SafeFile) -> Any:
@@ -106,25 +119,34 @@ def open_clip(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
 
 def open_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     from diffusers import AutoencoderKL
-    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     file = open_file(path, "FLUX.1's VAE (ae.safetensors)", "encoder.conv_in.weight")
+    config = dict(read_vae_config(file), use_quant_conv=False, use_post_quant_conv=False)
+    return load_vae(AutoencoderKL, config, {name: file[name] for name in file}, path).to(device, dtype)
+
+
+def read_vae_config(file: SafeFile) -> dict[str, Any]:
+    """Reads off the weights' shapes what diffusers' autoencoders of FLUX are made with."""
     first, latents = file.shape("encoder.conv_in.weight")[0], file.shape("encoder.conv_out.weight")[0] // 2
-    config = dict(
+    return dict(
         {key: (kind,) * len(LEVELS) for key, kind in BLOCK_TYPES.items()},
         block_out_channels=tuple(first * level for level in LEVELS),
         layers_per_block=2,
         latent_channels=latents,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
     )
+
+
+def load_vae(kind: Any, config: dict[str, Any], weights: dict[str, Tensor], path: Path) -> nn.Module:
+    """Loads an autoencoder of diffusers' class `kind` from weights in Black Forest Labs' layout, or in diffusers' own."""
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
     with torch.device("meta"):
-        vae: Any = AutoencoderKL(**config)
-    weights = {name: file[name] for name in file}
-    if "decoder.up_blocks.0.resnets.0.norm1.weight" not in file:  # else it is in diffusers' layout already
-        weights = convert_ldm_vae_checkpoint(weights, config)
-    load_weights(vae, {name: weight.to(dtype) for name, weight in weights.items()}, path)
-    return vae.to(device).eval().requires_grad_(False)
+        vae: Any = kind(**config)
+    if "decoder.up_blocks.0.resnets.0.norm1.weight" not in weights:
+        kept = {name: tensor for name, tensor in weights.items() if name.startswith(VAE_KEPT)}
+        weights = convert_ldm_vae_checkpoint(weights, config) | kept
+    load_weights(vae, weights, path)
+    return vae.eval().requires_grad_(False)
 
 
 def open_file(path: Path, wanted: str, sign: str) -> SafeFile:

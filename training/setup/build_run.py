@@ -13,7 +13,7 @@ from ..checkpoint.checkpoints import TrainingError
 from ..checkpoint.run_folder import DATASETS_FOLDER
 from ..data.encoded.cached import load_empty_prompt
 from ..data.encoded.dataset import EncodedDataset
-from ..encoders.flux1 import open_encoders
+from ..encoders.families import open_encoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
