@@ -41,7 +41,9 @@ def host(comfy, folder):
 
 
 def ours(folder, **changes) -> Flux2Encoders:
-    encoders = open_encoders({**{name: str(folder / f"{name}.safetensors") for name in ("qwen3", "vae")}, **changes}, "cpu")
+    encoders = open_encoders(
+        {**{name: str(folder / f"{name}.safetensors") for name in ("qwen3", "vae")}, **changes}, "cpu"
+    )
     assert isinstance(encoders, Flux2Encoders)
     return encoders
 
