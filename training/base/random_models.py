@@ -1,25 +1,49 @@
 """Small random models, for demonstrations, benchmarks and tests: the shapes of FLUX without its knowledge."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 
 from ...prw.base_model import Base
 from ...prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
+from ...prw.flux import families
+from ...prw.flux.blocks import FluxModel
 from ...prw.flux.flux1 import Flux, FluxParams
+from ...prw.flux.flux2 import Flux2, Flux2Params
 from ...prw.tasks import TASKS
 
+T = TypeVar("T", bound=FluxModel)
 TINY: dict[str, Any] = dict(
     hidden_size=256, num_heads=2, depth=2, depth_single_blocks=2, context_in_dim=32, vec_in_dim=16
 )
-FLUX1 = dict(hidden_size=3072, num_heads=24, depth=19, depth_single_blocks=38)
+TINY_FLUX2: dict[str, Any] = {name: size for name, size in TINY.items() if name != "vec_in_dim"}
+
+
+def random_flux(seed: int = 0, dtype=torch.float32, device="cpu", gain: float = 1.5, **shape) -> Flux:
+    """A FLUX.1 with weights large enough that every part of it matters; heads keep the 128 channels of the real one."""
+    with torch.device("meta"):
+        flux = Flux(FluxParams(**{**TINY, **shape}))
+    return fill_randomly(flux, seed, dtype, device, gain)
+
+
+def random_flux2(seed: int = 0, dtype=torch.float32, device="cpu", gain: float = 1.5, **shape) -> Flux2:
+    """A FLUX.2 like `random_flux`."""
+    with torch.device("meta"):
+        flux = Flux2(Flux2Params(**{**TINY_FLUX2, **shape}))
+    return fill_randomly(flux, seed, dtype, device, gain)
+
+
+RANDOM_MODELS: Mapping[str, Callable[..., families.Flux]] = {
+    families.FLUX1.name: random_flux,
+    families.FLUX2.name: random_flux2,
+}
+"""By family."""
 
 
 @torch.no_grad()
-def random_flux(seed: int = 0, dtype=torch.float32, device="cpu", gain: float = 1.5, **shape) -> Flux:
-    """A FLUX with weights large enough that every part of it matters; heads keep the 128 channels of the real one."""
-    with torch.device("meta"):
-        flux = Flux(FluxParams(**{**TINY, **shape}))
+def fill_randomly(flux: T, seed: int, dtype: torch.dtype, device: str, gain: float) -> T:
+    """Gives a model without weights random ones: matrices keep their input's size times `gain`."""
     flux = flux.to_empty(device=device).to(dtype)
     generator = torch.Generator(device).manual_seed(seed)
     for name, parameter in flux.named_parameters():

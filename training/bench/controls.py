@@ -21,7 +21,7 @@ from ...prw.base_model import Base
 from ...prw.config import BankInfo, ExpertInfo
 from ...prw.embedded_host import EmbeddedHost, velocity
 from ...prw.experts import BlockExperts
-from ...prw.flux.flux1 import Flux, modulate_source
+from ...prw.flux.families import Flux
 from ...prw.flux.inputs import FluxInputs, SourceConditions
 from ...prw.router import route
 from ...prw.source import Routing
@@ -78,7 +78,7 @@ def make_peer(shapes: Shapes, flux: Flux, inputs: FluxInputs, dtype: torch.dtype
     latent = shapes.make_source(seed=0).latent.to(inputs.x)
     h = flux.img_in(host.tokenize(latent)[0])
     conditions = SourceConditions(torch.zeros_like(inputs.times), inputs.pooled, guidance)
-    modulation = modulate_source(flux, conditions, host.dtype)
+    modulation = host.family.modulate_source(flux, conditions, host.dtype)
     nothing = BlockExperts(route(h[:, :1], h.new_zeros(h.shape[-1], 1)), {})
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ...prw.bank.bank import Bank
 from ...prw.bank.shapes import list_shapes
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.experts import BlockExperts
-from ...prw.flux.flux1 import Flux
+from ...prw.flux.families import Flux
 from ...prw.router import Route
 from ...prw.source import Routing
 from ...prw.weaving import Selector

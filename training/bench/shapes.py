@@ -2,21 +2,41 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from ...prw.bank.bank import Bank
 from ...prw.bank.edit import make_random_bank
 from ...prw.base_model import Base
-from ...prw.flux.flux1 import Flux
+from ...prw.flux.families import FAMILIES, FLUX1, FLUX2, Family, Flux
 from ...prw.flux.inputs import FluxInputs
 from ...prw.source import Routing, Source
-from ..base.random_models import FLUX1, bank_info, random_flux
+from ..base.random_models import RANDOM_MODELS, bank_info
 
 PIXELS_PER_TOKEN = 16
 """Side of the square of pixels that a token stands for."""
-PIXELS_PER_LATENT = 8
-"""Side of the square of pixels that a cell of the latents stands for."""
+PAPER_RANK, PAPER_WIDTH = 128, 3072
+"""An expert's rank in the paper, and FLUX's width there."""
+
+
+class Preset(NamedTuple):
+    """A model's shape by name: each number may be told otherwise, `--width` and so on."""
+
+    family: str
+    width: int
+    double: int
+    single: int
+    text: int
+    dtype: str
+
+
+PRESETS = {
+    "small": Preset(FLUX1.name, 1024, 2, 4, 256, "float32"),
+    "flux1": Preset(FLUX1.name, 3072, 19, 38, 512, "bfloat16"),
+    "klein4b": Preset(FLUX2.name, 3072, 5, 20, 512, "bfloat16"),
+    "klein9b": Preset(FLUX2.name, 4096, 8, 24, 512, "bfloat16"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,15 +57,16 @@ class Shapes:
     """Text tokens."""
     rank: int = 0
     """An expert's rank; 0: the paper's 128 at width 3072, in proportion."""
+    family: str = FLUX1.name
+    """A row of FAMILIES."""
 
-    @classmethod
-    def flux1(cls, target: int, source: int) -> "Shapes":
-        """FLUX.1's own."""
-        return cls(FLUX1["hidden_size"], FLUX1["depth"], FLUX1["depth_single_blocks"], target, source)
+    @property
+    def row(self) -> Family:
+        return FAMILIES[self.family]
 
     @property
     def expert_rank(self) -> int:
-        return self.rank or max(1, 128 * self.width // FLUX1["hidden_size"])
+        return self.rank or max(1, PAPER_RANK * self.width // PAPER_WIDTH)
 
     @property
     def heads(self) -> int:
@@ -57,8 +78,8 @@ class Shapes:
 
     def floor(self) -> float:
         """The least that a step with longer keys can take, over a plain step, by arithmetic (inference.py)."""
-        n = self.text + self.count_tokens(self.target)
-        return 1 + 2 * self.count_tokens(self.source) / (12 * self.width + 2 * n)
+        n, layers = self.text + self.count_tokens(self.target), 4 + self.row.mlp_rows + self.row.mlp_width
+        return 1 + 2 * self.count_tokens(self.source) / (layers * self.width + 2 * n)
 
     def kv_bytes(self, dtype: torch.dtype) -> int:
         """Bytes of a source's keys and values in all blocks."""
@@ -66,7 +87,8 @@ class Shapes:
 
     def make_flux(self, dtype: torch.dtype, device: str) -> Flux:
         shape = dict(hidden_size=self.width, num_heads=self.heads, depth=self.double)
-        return random_flux(dtype=dtype, device=device, depth_single_blocks=self.single, gain=0.5, **shape)
+        make = RANDOM_MODELS[self.family]
+        return make(dtype=dtype, device=device, depth_single_blocks=self.single, gain=0.5, **shape)
 
     def make_bank(self, flux: Flux, names: Sequence[str] = ("inpaint", "ground", "control", "subject", "edit")) -> Bank:
         return make_random_bank(bank_info(Base.of(flux), tuple(names), self.expert_rank), up=0.02)
@@ -78,12 +100,15 @@ class Shapes:
         def normal(*shape: int) -> torch.Tensor:
             return torch.randn(shape, generator=generator, device=device, dtype=dtype)
 
-        x = normal(1, 16, (self.target + more_height) // PIXELS_PER_LATENT, self.target // PIXELS_PER_LATENT)
-        times, guidance = torch.full((1,), 0.7, device=device), torch.full((1,), 3.5, device=device)
-        context, pooled = normal(1, self.text, flux.params.context_in_dim), normal(1, flux.params.vec_in_dim)
+        pixels = self.row.latent_pixels
+        x = normal(1, self.row.latent_channels, (self.target + more_height) // pixels, self.target // pixels)
+        times, context = torch.full((1,), 0.7, device=device), normal(1, self.text, flux.params.context_in_dim)
+        pooled = normal(1, flux.params.vec_in_dim) if self.row.reads_prompt else None
+        guidance = torch.full((1,), 3.5, device=device) if self.row.reads_guidance(flux.params) else None
         return FluxInputs(x, times, context, pooled, guidance)
 
     def make_source(self, routing: Routing | None = None, seed: int = 2) -> Source:
         """Random latents of a source, for the expert of edits if not told otherwise."""
-        side, generator = self.source // PIXELS_PER_LATENT, torch.Generator().manual_seed(seed)
-        return Source(torch.randn(1, 16, side, side, generator=generator), routing or Routing(task="edit"))
+        side, generator = self.source // self.row.latent_pixels, torch.Generator().manual_seed(seed)
+        latent = torch.randn(1, self.row.latent_channels, side, side, generator=generator)
+        return Source(latent, routing or Routing(task="edit"))

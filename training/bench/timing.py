@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,20 +11,47 @@ from .shapes import Shapes
 
 Steps = Mapping[str, Callable[[], object]]
 """What is compared, by name."""
+Rounds = Mapping[str, Sequence[float]]
+"""Seconds of each step, round by round."""
 
 
 def time_in_turn(steps: Steps, repeats: int, device: str) -> dict[str, float]:
     """Median seconds of each step over `repeats` rounds, after one that warms up."""
+    return take_medians(time_rounds(steps, repeats, device))
+
+
+def time_rounds(steps: Steps, repeats: int, device: str) -> Rounds:
+    """Seconds of each step in every of `repeats` rounds, after one that warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(repeats + 1):
         for name, step in steps.items():
             _synchronize(device)
-            start = time.perf_counter()
+            start = read_clock(device)
             step()
             _synchronize(device)
             if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                seconds[name].append(read_clock(device) - start)
+    return seconds
+
+
+def take_medians(rounds: Rounds) -> dict[str, float]:
+    """The median of each step."""
+    return {name: statistics.median(values) for name, values in rounds.items()}
+
+
+def compare_rounds(rounds: Rounds, step: str, other: str) -> list[float]:
+    """A step over another, round by round: two that ran side by side had the same machine."""
+    return [mine / theirs for mine, theirs in zip(rounds[step], rounds[other], strict=True)]
+
+
+def is_alone(device: str) -> bool:
+    """Whether one thread computes all: its processor time is what it costs, whatever else runs on the machine."""
+    return device == "cpu" and torch.get_num_threads() == 1
+
+
+def read_clock(device: str) -> float:
+    """Seconds of the process where one thread computes, else of the wall."""
+    return time.process_time() if is_alone(device) else time.perf_counter()
 
 
 def measure_peaks(steps: Steps, device: str) -> dict[str, float]:
@@ -45,6 +72,7 @@ def describe_run(shapes: Shapes, device: str, dtype: torch.dtype = torch.float32
     name = torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
     return {
         "device": name,
+        "clock": "processor" if is_alone(device) else "wall",
         "dtype": str(dtype).removeprefix("torch."),
         "torch": torch.__version__,
         "shapes": vars(shapes),

@@ -8,7 +8,6 @@ allocator's peak as well.
 """
 
 import copy
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -30,7 +29,7 @@ from ..recipes.curriculum import Settings, Stage
 from ..stage_context import StageContext
 from ..trainer import StageTrainer
 from .shapes import Shapes
-from .timing import describe_run, measure_peaks, time_in_turn
+from .timing import describe_run, measure_peaks, read_clock, time_in_turn
 
 T = TypeVar("T", bound=StageTrainer)
 LORA_LAYERS = r"(double_blocks\.\d+\.img_attn\.qkv)|(single_blocks\.\d+\.linear1)"
@@ -42,6 +41,7 @@ def bench_training(
 ) -> dict:
     """Time and memory of an iteration, ours over the peer's, and what drawing batches and the veteran loss take of ours."""
     flux = shapes.make_flux(dtype, device)
+    assert isinstance(flux, Flux)
     trainer = make_trainer(shapes, EmbeddedHost(flux, dtype), batch, checkpointing=checkpointing)
     steps = {"prw": trainer.train_iteration, "lora_concat": make_lora_step(copy.deepcopy(flux), trainer)}
     seconds = time_in_turn(steps, repeats, device)
@@ -52,8 +52,8 @@ def bench_training(
         "memory_prw_over_lora_concat": saved["prw"] / saved["lora_concat"],
         "kept_mib": {name: count / 2**20 for name, count in saved.items()},
         "peak_mib": measure_peaks(steps, device),
-        "loader_share": time_call(trainer.draw_batches, repeats) / seconds["prw"],
-        "usage_share": time_call(make_usage_step(trainer), repeats) / seconds["prw"],
+        "loader_share": time_call(trainer.draw_batches, repeats, device) / seconds["prw"],
+        "usage_share": time_call(make_usage_step(trainer), repeats, device) / seconds["prw"],
         "batch": batch,
         "checkpointing": checkpointing,
         **describe_run(shapes, device, dtype),
@@ -75,7 +75,6 @@ def make_trainer(
     bank = make_empty_bank(Base.of(host.flux), settings)
     for stage in stages:
         bank = add_expert(bank, stage, settings, 0)
-    assert isinstance(host.flux, Flux)
     datasets = {name: random_samples(shapes, host.flux, name, 4 * batch) for name in ("inpaint", "ground")}
     first = datasets["ground"].samples
     empty = EncodedPrompt(first.context[:1], first.pooled[:1])
@@ -136,13 +135,13 @@ def make_usage_step(trainer: StageTrainer) -> Callable[[], object]:
     return run
 
 
-def time_call(call: Callable[[], object], repeats: int) -> float:
+def time_call(call: Callable[[], object], repeats: int, device: str) -> float:
     """Median seconds."""
     times = []
     for _ in range(max(5, repeats)):
-        start = time.perf_counter()
+        start = read_clock(device)
         call()
-        times.append(time.perf_counter() - start)
+        times.append(read_clock(device) - start)
     return sorted(times)[len(times) // 2]
 
 

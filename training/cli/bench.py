@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import torch
 
+from ...prw.flux.families import FLUX1
 from ..bench.controls import bench_controls
 from ..bench.experts import bench_experts
 from ..bench.inference import bench_inference
-from ..bench.shapes import Shapes
+from ..bench.shapes import PRESETS, Preset, Shapes
 from ..bench.start import bench_import
 from ..comfyui.enter_host import enter_host
 from ..find_host import require_host
@@ -25,16 +26,19 @@ def add_commands(commands: _SubParsersAction) -> None:
     )
     for name, text, run in on_shapes:
         parser = commands.add_parser(name, help=text)
-        parser.add_argument("--width", type=_parse_count(128), default=1024, help="hidden size, a multiple of 128")
-        parser.add_argument("--double", type=_parse_count(), default=2, help="double blocks")
-        parser.add_argument("--single", type=_parse_count(), default=4, help="single blocks")
+        presets = [key for key, preset in PRESETS.items() if name != "training" or preset.family == FLUX1.name]
+        parser.add_argument(
+            "--preset", default="small", choices=presets, help="a model's shape; what follows changes it"
+        )
+        parser.add_argument("--width", type=_parse_count(128), help="hidden size, a multiple of 128")
+        parser.add_argument("--double", type=_parse_count(), help="double blocks")
+        parser.add_argument("--single", type=_parse_count(), help="single blocks")
+        parser.add_argument("--text", type=_parse_count(), help="text tokens")
+        parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"])
         parser.add_argument("--target", type=_parse_count(16), default=512, help="side of the picture in pixels")
         parser.add_argument("--source", type=_parse_count(16), default=512, help="side of the source in pixels")
-        parser.add_argument("--text", type=_parse_count(), default=256, help="text tokens")
         parser.add_argument("--rank", type=int, default=0, help="0: as the paper's 128 is to width 3072")
-        parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
         parser.add_argument("--device", type=_parse_device, default="cuda" if torch.cuda.is_available() else "cpu")
-        parser.add_argument("--preset", choices=["flux1"], help="the real shapes of FLUX.1, bf16")
         _add_shared(parser, run)
         if name == "inference":
             parser.add_argument("--host", default="embedded", choices=["embedded", "comfyui"])
@@ -84,36 +88,33 @@ def _parse_device(text: str) -> str:
     return text
 
 
-def _read_shapes(args: Namespace) -> Shapes:
-    if args.preset == "flux1":
-        args.dtype = "bfloat16"
-        return Shapes.flux1(args.target, args.source)
-    return Shapes(args.width, args.double, args.single, args.target, args.source, args.text, args.rank)
+def read_shapes(args: Namespace) -> tuple[Shapes, torch.dtype]:
+    """Returns a preset's shapes and dtype, with what the command says otherwise."""
+    told = {name: getattr(args, name) for name in Preset._fields if getattr(args, name, None) is not None}
+    family, width, double, single, text, dtype = PRESETS[args.preset]._replace(**told)
+    shapes = Shapes(width, double, single, args.target, args.source, text, args.rank, family)
+    return shapes, getattr(torch, dtype)
 
 
 def _inference(args: Namespace) -> str:
     if args.host == "comfyui":
         enter_host(require_host(), cpu=not args.device.startswith("cuda"), torch_attention=True)
-    return _format(
-        args, bench_inference(_read_shapes(args), getattr(torch, args.dtype), args.device, args.host, args.repeats)
-    )
+    return _format(args, bench_inference(*read_shapes(args), args.device, args.host, args.repeats))
 
 
 def _experts(args: Namespace) -> str:
-    return _format(args, bench_experts(_read_shapes(args), getattr(torch, args.dtype), args.device, args.repeats))
+    return _format(args, bench_experts(*read_shapes(args), args.device, args.repeats))
 
 
 def _controls(args: Namespace) -> str:
-    return _format(args, bench_controls(_read_shapes(args), getattr(torch, args.dtype), args.device, args.repeats))
+    return _format(args, bench_controls(*read_shapes(args), args.device, args.repeats))
 
 
 def _training(args: Namespace) -> str:
     from ..bench.training import bench_training
 
-    dtype = getattr(torch, args.dtype)
-    return _format(
-        args, bench_training(_read_shapes(args), dtype, args.device, args.repeats, args.batch, args.checkpointing)
-    )
+    result = bench_training(*read_shapes(args), args.device, args.repeats, args.batch, args.checkpointing)
+    return _format(args, result)
 
 
 def _import(args: Namespace) -> str:

@@ -24,3 +24,11 @@ def bind_model_call(model, inputs: FluxInputs, **conds: Any) -> Callable[[], Ten
     options = {**options["transformer_options"], "cond_or_uncond": [0], "sigmas": inputs.times}
     conds = {"y": inputs.pooled, "guidance": inputs.guidance, "transformer_options": options, **conds}
     return lambda: model.model.apply_model(inputs.x, inputs.times, c_crossattn=inputs.context, **conds)
+
+
+def cache_references(model):
+    """A clone with the host's own cache of reference latents, its node FluxKVCache; None where the host has none."""
+    import comfy_extras.nodes_flux
+
+    node = getattr(comfy_extras.nodes_flux, "FluxKVCache", None)
+    return None if node is None else node.execute(model)[0]

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
-from cologen.training.cli.main import main
+from cologen.prw.bank.importers.find_base import PUBLIC
+from cologen.training.cli.bench import read_shapes
+from cologen.training.cli.main import main, make_parser
 
 
 def run(capsys, *argv):
@@ -23,20 +25,27 @@ def test_bench_refuses_shapes_it_cannot_build(capsys, wrong):
 SMALL = ["--width", 128, "--double", 1, "--single", 1, "--target", 64, "--source", 64, "--text", 8, "--repeats", 1]
 
 
+LAYERS = {"small": 12, "klein4b": 13}
+"""Multiplications of a block's layers for a token, in squares of the width: klein's MLP is 3 wide and gated, FLUX.1's 4."""
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("preset", LAYERS)
 @pytest.mark.parametrize("host", ["embedded", "comfyui"])
-def test_bench_inference_prints_one_object(capsys, request, host):
+def test_bench_inference_prints_one_object(capsys, request, host, preset):
     if host == "comfyui":
         request.getfixturevalue("comfy")
-    code, text, _ = run(capsys, "bench", "inference", *SMALL, "--host", host, "--json")
+    shape = [*SMALL, "--dtype", "float32", "--preset", preset, "--host", host]
+    code, text, _ = run(capsys, "bench", "inference", *shape, "--json")
     found = json.loads(text)
     for key in ("plain", "concat", "uncached", "cached", "source_pass", "device", "shapes"):
         assert key in found
+    assert ("host_cache" in found) == (host == "comfyui" and preset == "klein4b")
     assert found["cached_over_plain"] == found["cached"] / found["plain"]
     assert found["concat_over_cached"] == found["concat"] / found["cached"]
     assert found["cached_over_floor"] == pytest.approx(found["cached_over_plain"] / found["floor"])
     n, s, d = 8 + 16, 16, 128
-    block = 12 * n * d**2 + 2 * n**2 * d
+    block = LAYERS[preset] * n * d**2 + 2 * n**2 * d
     assert found["floor"] == pytest.approx((block + 2 * n * s * d) / block)
 
 
@@ -54,11 +63,23 @@ def test_the_pack_drags_nothing_heavy_into_the_host(comfy):
     assert found["heavy"] == [] and found["nodes"] >= 6
 
 
-def test_the_flux1_preset_needs_the_memory_the_design_names():
-    from cologen.training.bench.shapes import Shapes
+def read(*argv):
+    """What a run with these options is built from."""
+    return read_shapes(make_parser().parse_args(["bench", "inference", *map(str, argv)]))
 
-    assert Shapes.flux1(1024, 512).kv_bytes(torch.bfloat16) == 684 * 2**20
-    assert Shapes.flux1(1024, 1024).kv_bytes(torch.bfloat16) == 4 * 684 * 2**20
+
+@pytest.mark.parametrize("preset, kib_a_token", [("flux1", 684), ("klein4b", 300), ("klein9b", 512)])
+def test_presets_are_public_models(preset, kib_a_token):
+    shapes, dtype = read("--preset", preset, "--target", 1024, "--source", 1024)
+    assert dtype == torch.bfloat16 and shapes.kv_bytes(dtype) == 4096 * kib_a_token * 2**10
+    (public,) = [base for base in PUBLIC if (base.family, base.hidden_size) == (shapes.family, shapes.width)]
+    assert (public.double_blocks, public.single_blocks) == (shapes.double, shapes.single)
+
+
+def test_a_preset_can_be_cut_to_fit():
+    shapes, dtype = read("--preset", "klein4b", "--double", 1, "--single", 4, "--dtype", "float32")
+    assert (shapes.family, shapes.width, shapes.double, shapes.single, shapes.text) == ("flux2", 3072, 1, 4, 512)
+    assert dtype == torch.float32
 
 
 @pytest.mark.slow
