@@ -21,7 +21,7 @@ from ..prw.flux.inputs import EncodedPrompt
 from ..prw.source_pass import Host
 from .add_expert import add_expert, check_stages, make_empty_bank
 from .check_processes import check_batch_size, check_sharded_features
-from .checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint
+from .checkpoint.checkpoints import CheckpointFolder, TrainingError
 from .checkpoint.run_folder import BANK, RunFolder, format_label, open_stage_bank
 from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
@@ -74,10 +74,7 @@ class Run(ABC):
 
     def run_trainer(self, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
         """Train to the end, from the last checkpoint."""
-        if latest := ranks.broadcast_object(checkpoints.latest()):
-            tensors, state = read_checkpoint(latest)
-            trainer.load(tensors, state)
-            self.review_pending = state.get("unseen", False)
+        self.review_pending = bool(checkpoints.resume(trainer.load, self.host.device).get("unseen", False))
         self.notify("on_stage_begin", trainer)
         try:
             if self.review_pending:

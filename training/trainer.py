@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..prw.bank.bank import Bank
 from ..prw.coredi.features import Features
+from ..prw.files.validate import check_range
 from ..prw.flux.inputs import FluxInputs
 from ..prw.router import Route
 from ..prw.select_experts import BlockNoise
@@ -159,7 +160,8 @@ class Trainer(ABC):
     def load(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.weights.load(tensors, state["optimizer"])
-        self.iteration, self.skipped, self.seed = state["iteration"], state["missed"], state["seed"]
+        self.iteration, self.skipped, self.seed = (int(state[key]) for key in ("iteration", "missed", "seed"))
+        check_range("iteration", self.iteration, 0, self.stage.iterations)
         if self.timestep_schedule.phases > 1:
             self.timestep_schedule.load(state["pacing"])
 

@@ -13,7 +13,7 @@ import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.files.errors import FileError
 from cologen.training.checkpoint import checkpoints
-from cologen.training.checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint
+from cologen.training.checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint, write_checkpoint
 from cologen.training.errors import NonFiniteLoss, RunStopped
 from cologen.training.listener import Listener
 from cologen.training.monitor.log import Log, read_log
@@ -70,6 +70,8 @@ def test_a_half_written_checkpoint_is_never_chosen(tmp_path):
     stray.write_bytes(good.read_bytes()[:1000])
     folder = CheckpointFolder(tmp_path / "checkpoints", "2-ground", 2)
     assert folder.latest() == good and not stray.exists()
+    for older in folder.list()[:-1]:
+        older.unlink()
     good.write_bytes(good.read_bytes()[:-1000])
     with pytest.raises(TrainingError, match="2-ground-000000003.safetensors is no checkpoint that can be read") as said:
         tiny_run(tmp_path, recipe).train()
@@ -78,6 +80,56 @@ def test_a_half_written_checkpoint_is_never_chosen(tmp_path):
     tiny_run(tmp_path, recipe).train()
     tiny_run(tmp_path / "whole", recipe).train()
     assert (tmp_path / "bank.safetensors").read_bytes() == (tmp_path / "whole/bank.safetensors").read_bytes()
+
+
+def flip_a_bit(path):
+    """In the middle of the last tensor."""
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+def change_state(**changes):
+    """What writes a checkpoint with another state; None leaves an entry out."""
+
+    def change(path):
+        tensors, state = read_checkpoint(path)
+        write_checkpoint(
+            path, tensors, {name: value for name, value in {**state, **changes}.items() if value is not None}
+        )
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "is no checkpoint that can be read"),
+        (lambda path: path.write_bytes(b"garbage" * 1000), "is no checkpoint that can be read"),
+        (flip_a_bit, "is not as it was written, a bit or more has changed"),
+        (change_state(optimizer=None), "does not hold what this stage needs (KeyError: 'optimizer')"),
+        (change_state(iteration="two"), "does not hold what this stage needs (ValueError: "),
+        (change_state(iteration=10**6), "does not hold what this stage needs (ValueError: iteration is 1000000"),
+        (change_state(optimizer=[]), "does not hold what this stage needs (TypeError: "),
+    ],
+)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, damage, said):
+    recipe = stopped_run(tmp_path, iteration=4, save_every=2)
+    before, last = sorted((tmp_path / "checkpoints").glob("2-ground-*"))
+    damage(last)
+    tiny_run(tmp_path, recipe).train()
+    (warning,) = [record.getMessage() for record in caplog.records if last.name in record.getMessage()]
+    assert warning.startswith(f"{last.name} {said}") and warning.endswith(
+        f"training goes on from {before.name}, the one before."
+    )
+    assert (tmp_path / "checkpoints" / f"{last.stem}.damaged").exists()
+    tiny_run(tmp_path / "whole", recipe).train()
+    assert (tmp_path / "bank.safetensors").read_bytes() == (tmp_path / "whole/bank.safetensors").read_bytes()
+
+
+def test_the_first_checkpoint_that_fails_promises_no_other(tmp_path):
+    with full_disk(), pytest.raises(TrainingError, match="the disk is full; there is none before it: make room"):
+        CheckpointFolder(tmp_path, "one", 2).save(1, {"a": torch.zeros(1)}, {})
 
 
 @contextmanager

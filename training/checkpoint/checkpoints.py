@@ -5,19 +5,28 @@ There is no random state in it: what iteration k draws follows from the seed and
 
 import errno
 import json
+import logging
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ...prw.files.atomic_write import PART, atomic_write
 from ...prw.files.validate import shorten
+from ..distributed import ranks
 
+LOG = logging.getLogger(__name__)
 SUFFIX = ".safetensors"
-KEY = "cologen_training"
+DAMAGED, REMEDY = ".damaged", ": delete it."
+KEY, CHECKSUMS = "cologen_training", "cologen_checksums"
 VERSION = 1
+Load = Callable[[dict[str, Tensor], dict[str, Any]], None]
+"""Takes a checkpoint's tensors and state."""
 
 
 class TrainingError(RuntimeError):
@@ -28,18 +37,23 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, An
     try:
         with atomic_write(path) as partial:
             contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(contents, partial, {KEY: json.dumps({"version": VERSION, **state})})
+            text = json.dumps({"version": VERSION, **state})
+            save_file(contents, partial, {KEY: text, CHECKSUMS: json.dumps(compute_checksums(contents, text))})
     except (OSError, SafetensorError) as error:
         raise TrainingError(_describe_failure(path, error)) from None
+
+
+def compute_checksums(tensors: Mapping[str, Tensor], state: str) -> dict[str, int]:
+    """CRC-32 of every tensor's bytes and, under no name, of the state's text."""
+    sums = {name: zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data) for name, tensor in tensors.items()}
+    return {**sums, "": zlib.crc32(state.encode())}
 
 
 def _describe_failure(path: Path, error: Exception) -> str:
     full = getattr(error, "errno", None) == errno.ENOSPC or "no space" in str(error).lower()
     reason = "the disk is full" if full else shorten(error)
-    return (
-        f"The checkpoint could not be written to {path.parent}: {reason}; the last good one is intact: make room there, "
-        f"then resume."
-    )
+    kept = "the last good one is intact" if any(path.parent.glob(f"*{SUFFIX}")) else "there is none before it"
+    return f"The checkpoint could not be written to {path.parent}: {reason}; {kept}: make room there, then resume."
 
 
 def _discard(path: Path) -> None:
@@ -50,14 +64,20 @@ def _discard(path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads the tensors and the state; raises if a bit of them is not as it was written."""
     try:
         with safe_open(path, framework="pt") as file:
-            state = json.loads((file.metadata() or {}).get(KEY, "null"))
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise TrainingError(f"{path.name} is no checkpoint that can be read ({shorten(error)}): delete it.") from None
+        text = metadata.get(KEY, "null")
+        state, sums = json.loads(text), json.loads(metadata.get(CHECKSUMS, "null"))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise TrainingError(f"{path.name} is no checkpoint that can be read ({shorten(error)}){REMEDY}") from None
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise TrainingError(f"{path.name} is no checkpoint of this version: delete it, or use the pack that made it.")
+    # those of old had no checksums
+    if sums is not None and sums != compute_checksums(tensors, text):
+        raise TrainingError(f"{path.name} is not as it was written, a bit or more has changed{REMEDY}")
     return tensors, state
 
 
@@ -87,3 +107,39 @@ class CheckpointFolder:
 
     def latest(self) -> Path | None:
         return next(reversed(self.list()), None)
+
+    def resume(self, load: Load, device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Gives `load` the latest checkpoint that is whole, on all ranks; returns its state, {} where there is none.
+
+        A damaged one before which another is kept is put aside under another name; `device` is where ranks compare notes.
+        """
+        paths = ranks.broadcast_object(self.list()[::-1])
+        for i, path in enumerate(paths):
+            state, error = _try_to_load(path, load)
+            if not ranks.max_over_ranks(int(error is not None), device):
+                return state
+            if i == len(paths) - 1:
+                raise error or TrainingError(
+                    f"{path.name} cannot be read by every process: give all of them one folder."
+                )
+            message = "%s: it is put aside as %s, training goes on from %s, the one before."
+            if ranks.rank() == 0:
+                reason = str(error or path.name).removesuffix(REMEDY)
+                LOG.warning(message, reason, path.with_suffix(DAMAGED).name, paths[i + 1].name)
+                path.replace(path.with_suffix(DAMAGED))
+        return {}
+
+
+def _try_to_load(path: Path, load: Load) -> tuple[dict[str, Any], TrainingError | None]:
+    """The state that was loaded, and what was wrong with it."""
+    try:
+        tensors, state = read_checkpoint(path)
+        load(tensors, state)
+        return state, None
+    except torch.OutOfMemoryError:
+        raise
+    except TrainingError as error:
+        return {}, error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {shorten(error)}"
+        return {}, TrainingError(f"{path.name} does not hold what this stage needs ({reason}){REMEDY}")

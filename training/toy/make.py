@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...prw.files.validate import check_range
-from ..checkpoint.checkpoints import CheckpointFolder, read_checkpoint
+from ..checkpoint.checkpoints import CheckpointFolder
 from ..checkpoint.folder_guard import claim_folder
 from ..data.sample import Example
 from ..data.tasks.canny import canny
@@ -133,8 +133,7 @@ def make_flux(recipe: ToyRecipe, folder: Path, seed: int, progress: Progress, ev
         open_toy_encoders(folder), recipe.flux_iterations, recipe.flux_batch, recipe.flux_rate, seed, recipe.flux_shift
     )
     checkpoints = CheckpointFolder(folder, "flux-training", keep=1)
-    if latest := checkpoints.latest():
-        run.load(*read_checkpoint(latest))
+    checkpoints.resume(run.load)
     while run.done < run.iterations:
         run.step()
         progress("flux", run.done, run.iterations)
