@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..prw.flux.families import find_model_family
 from ..prw.flux.inputs import EncodedPrompt
 from ..prw.flux.sampling import make_timesteps
 from ..prw.positions import token_grid
@@ -91,11 +92,20 @@ def _sample_batch(trainer: StageTrainer, batch: Batch) -> Tensor:
         part.to(trainer.device) for part in (batch.source, batch.context, batch.pooled, batch.noise)
     )
     rows, columns = token_grid(noise, trainer.host.flux.patch_size)
-    steps = make_timesteps(trainer.settings.sample_steps, rows * columns)
-    routing, settings = trainer.make_routing(batch.task), SamplingSettings(steps, trainer.settings.guidance)
+    how, family = trainer.settings, find_model_family(trainer.host.flux)
+    steps = make_timesteps(how.sample_steps, rows * columns, family.time_shift)
+    empty = None
+    if how.sample_cfg != 1:
+        empty = EncodedPrompt(*(repeat_rows(part.to(trainer.device), len(noise)) for part in trainer.empty_prompt))
+    routing, settings = trainer.make_routing(batch.task), SamplingSettings(steps, how.guidance, how.sample_cfg, empty)
     return sample_latents(
         trainer.host, trainer.exported_bank, routing, source, noise, EncodedPrompt(context, pooled), settings
     )
+
+
+def repeat_rows(tensor: Tensor, count: int) -> Tensor:
+    """Repeats a tensor of one row."""
+    return tensor.expand(count, *tensor.shape[1:])
 
 
 def make_sample_sheet(trainer: StageTrainer, encoders: Encoders) -> np.ndarray:

@@ -64,6 +64,8 @@ class Family(NamedTuple):
     """Where a source lies if neither its user nor its expert says so; "": where its task says."""
     reference_step: int
     """How far apart references lie on the first axis of positions, for the position "reference"."""
+    time_shift: Callable[[int, int], float]
+    """Sampler steps and a picture's tokens -> mu, by which timesteps are shifted towards noise (sampling.py)."""
     source_guidance: str = ""
     """Which guidance a source has if its expert does not say so: "live", the picture's own; "": the bank's constant."""
     tokenize: Callable[..., tuple[torch.Tensor, torch.Tensor]] = tokenize
@@ -97,6 +99,7 @@ FLUX1 = Family(
     text_widths=(4096,),
     position="",
     reference_step=1,
+    time_shift=flux1.time_shift,
 )
 FLUX2 = Family(
     name="flux2",
@@ -113,6 +116,7 @@ FLUX2 = Family(
     text_widths=(7680, 12288, 15360),
     position="reference",
     reference_step=10,
+    time_shift=flux2.time_shift,
     text_rows=512,
     orders_text=True,
     mlp_width=3,
@@ -133,6 +137,7 @@ CHROMA = Family(
     text_widths=(4096,),
     position="",
     reference_step=1,
+    time_shift=flux1.time_shift,
     source_guidance="live",
     tokenize=chroma.tokenize,
     read_time=chroma.read_time,

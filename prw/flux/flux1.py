@@ -74,6 +74,11 @@ def read_params(shapes: Mapping[str, tuple[int, ...]]) -> FluxParams:
     )
 
 
+def time_shift(steps: int, tokens: int) -> float:
+    """Returns mu, by which timesteps are shifted: it grows linearly from 0.5 at 256 tokens to 1.15 at 4096."""
+    return 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+
+
 def make_tokens(x: Tensor, axes: int) -> tuple[Tensor, Tensor]:
     """Flattens 2 x 2 latents to a token each and gives their positions; odd sizes are padded by wrapping round."""
     height, width = x.shape[-2:]

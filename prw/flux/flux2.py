@@ -66,6 +66,18 @@ def read_params(shapes: Mapping[str, tuple[int, ...]]) -> Flux2Params:
     )
 
 
+SHIFT_OF_10, SHIFT_OF_200 = (8.73809524e-5, 1.89833333), (0.00016927, 0.45666666)
+"""Slope and start of the lines that mu follows, over tokens, in 10 and in 200 sampler steps."""
+MAX_TOKENS = 4300
+"""Of pictures with more, mu is that of 200 steps."""
+
+
+def time_shift(steps: int, tokens: int) -> float:
+    """Returns mu, by which timesteps are shifted: it grows with the tokens and falls with the steps."""
+    few, many = (slope * tokens + start for slope, start in (SHIFT_OF_10, SHIFT_OF_200))
+    return many if tokens > MAX_TOKENS else few + (many - few) * (steps - 10) / (200 - 10)
+
+
 class Flux2(FluxModel):
     """Predicts the velocity of a latent picture (batch, 128, height, width)."""
 

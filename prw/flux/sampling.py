@@ -6,16 +6,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .flux1 import time_shift
 
-def make_timesteps(steps: int, tokens: int | None = 4096) -> list[float]:
-    """1 to 0 in `steps` steps, shifted towards noise the more tokens the picture has.
 
-    FLUX's rule: mu grows linearly from 0.5 at 256 tokens to 1.15 at 4096. None for schnell: no shift.
+def make_timesteps(
+    steps: int, tokens: int | None = 4096, time_shift: Callable[[int, int], float] = time_shift
+) -> list[float]:
+    """1 to 0 in `steps` steps, shifted towards noise by the family's rule, FLUX.1's if not given.
+
+    `tokens` None, for schnell: no shift.
     """
     times = torch.linspace(1, 0, steps + 1).tolist()
     if tokens is None:
         return times
-    mu = 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
+    mu = time_shift(steps, tokens)
     return [0.0 if t == 0 else math.exp(mu) / (math.exp(mu) + (1 / t - 1)) for t in times]
 
 

@@ -33,7 +33,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
     parser.add_argument("--out", type=Path, help="a folder, if the set's table names none as its cache")
     parser.add_argument("--shard-size", type=_shard_size, default=512, metavar="N", help="samples in a file; 512")
-    parser.add_argument("--padding", action="store_true", help="keep what T5 makes of a prompt's padding, too")
+    parser.add_argument("--padding", action="store_true", help="keep what the text encoder makes of a prompt's padding, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cuda if there is one, else cpu, if not given")
     parser.set_defaults(run=_cache)
@@ -64,7 +64,7 @@ def _cache(args: Namespace) -> str:
 
 
 def open_recipe_encoders(curriculum: Curriculum, device: str) -> Encoders:
-    """Opens the built-in world's encoders, or FLUX.1's."""
+    """Opens the built-in world's encoders, or those that its table [encoders] names."""
     if curriculum.base != "toy":
         from ..encoders.families import open_encoders
 

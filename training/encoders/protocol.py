@@ -1,4 +1,4 @@
-"""What training asks of a VAE and text encoders: FLUX.1's (flux1.py), the host's, or the built-in world's."""
+"""What training asks of a VAE and text encoders: those of a family's files (families.py), the host's, or the built-in world's."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

@@ -41,7 +41,7 @@ class GenerationSettings:
     router: str = ""
     """A stage whose router answers, or "final"; empty: the task's own."""
     shifted: bool = True
-    """Time is shifted towards noise the more tokens there are, as FLUX.1-dev is sampled."""
+    """Time is shifted towards noise the more tokens there are, as the family is sampled."""
 
     def __post_init__(self):
         check_range("--steps", self.steps, 1, 1000)
@@ -90,7 +90,7 @@ class ImageGenerator:
         texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
         encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
-        times = make_timesteps(how.steps, rows * columns) if how.shifted else make_timesteps(how.steps)
+        times = make_timesteps(how.steps, rows * columns, family.time_shift) if how.shifted else make_timesteps(how.steps)
         return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, *negative)
 
 

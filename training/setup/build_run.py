@@ -9,11 +9,13 @@ import torch
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import build, shorten
 from ...prw.flux.checkpoint import load_flux
+from ...prw.flux.families import Flux, find_model_family
 from ..checkpoint.checkpoints import TrainingError
 from ..checkpoint.run_folder import DATASETS_FOLDER
 from ..data.encoded.cached import load_empty_prompt
 from ..data.encoded.dataset import EncodedDataset
-from ..encoders.families import open_encoders
+from ..encoders.families import ENCODERS, open_encoders
+from ..encoders.from_files import FileEncoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
@@ -43,14 +45,14 @@ def open_run_inputs(
     if not Path(curriculum.base).is_file():
         found = f"is {shorten(curriculum.base)}, which is no file" if curriculum.base else "is not named"
         raise TrainingError(
-            f"The recipe's base {found}, expected \"toy\", or FLUX.1's file and a table [encoders]: set base; or train "
+            f"The recipe's base {found}, expected \"toy\", or a FLUX's file and a table [encoders]: set base; or train "
             f"from ComfyUI, with the node CoLoGen Train Curriculum."
         )
     return open_flux(curriculum, out, device, seed, progress)
 
 
 def open_flux(curriculum: Curriculum, out: Path, device: str, seed: int, progress: Progress) -> RunInputs:
-    """Opens FLUX.1 from its file, on our own modules. Where all data is cached, T5 and CLIP are not loaded."""
+    """Opens a FLUX from its file, on our own modules. Where all data is cached, text encoders are not loaded."""
     dtype = DTYPES[curriculum.settings.precision]
     encoders = open_encoders(curriculum.encoders, device)
     data = plan_stage_data(curriculum, 0, encoders, seed)
@@ -60,8 +62,25 @@ def open_flux(curriculum: Curriculum, out: Path, device: str, seed: int, progres
     flux = load_flux(
         curriculum.base, dtype
     )  # not on the device yet, where it may not fit as a whole (base/placement.py)
+    check_encoders(encoders, flux, Path(curriculum.base).name)
     datasets = StageDatasets(data, out / DATASETS_FOLDER, progress)
     return RunInputs(EmbeddedHost(flux, dtype), encoders, datasets, Path(curriculum.base).stem, EMBEDDED_CHECKPOINTING)
+
+
+def check_encoders(encoders: FileEncoders, flux: Flux, base: str) -> None:
+    """Raises if a FLUX reads other encoders' latents or text."""
+    family = find_model_family(flux)
+    if encoders.family is not family:
+        raise TrainingError(
+            f"{base} is a {family.label}, the table [encoders] names those of {encoders.family.label}, expected "
+            f"{', '.join(ENCODERS[family.name].encoders.needed)}: set them."
+        )
+    if encoders.context_width != flux.params.context_in_dim:
+        raise TrainingError(
+            f"{base} reads text of width {flux.params.context_in_dim}, the text encoder in the table [encoders] gives "
+            f"{encoders.context_width}: set the one that belongs to the base; FLUX.2 klein 4B's is Qwen3-4B, 9B's is Qwen3-8B. "
+            f"FLUX.2-dev's is opened in ComfyUI alone."
+        )
 
 
 def open_toy(curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Progress) -> RunInputs:

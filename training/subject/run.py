@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...prw.base_model import Base
+from ...prw.flux.families import find_model_family
 from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
 from ...prw.personalization.concept import Concept, ConceptInfo, insert_vectors
@@ -104,7 +105,8 @@ class SubjectRun(Run):
         noise = torch.randn(len(prompts), *one.shape[1:], generator=torch.Generator().manual_seed(SEED)).to(device)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
         source = skip_source(self.host, noise)
-        sampling = SamplingSettings(make_timesteps(settings.sample_steps, rows * columns), settings.guidance)
+        times = make_timesteps(settings.sample_steps, rows * columns, find_model_family(self.host.flux).time_shift)
+        sampling = SamplingSettings(times, settings.guidance)
         size = settings.micro or len(prompts)
         with trainer.attach_weights(exported=True):
             parts = [

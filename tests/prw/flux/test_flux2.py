@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cologen.prw.flux.checkpoint import load_flux
+from cologen.prw.flux.families import FLUX2
 from flux2_in_diffusers import convert_to_diffusers
 from safetensors.torch import save_file
 from tiny_flux2 import flux2_inputs, tiny_flux2
@@ -68,3 +69,15 @@ def test_half_a_file_is_a_sentence(tmp_path):
     save_file(weights, tmp_path / "flux2.safetensors")
     with pytest.raises(ValueError, match=r"lacks single_stream_modulation.lin.weight .* expected a whole FLUX.2 file"):
         load_flux(tmp_path / "flux2.safetensors")
+
+
+@pytest.mark.parametrize("steps, side", [(4, 512), (20, 1024), (50, 1024), (200, 768), (30, 2048)])
+def test_timesteps_are_the_hosts_scheduler_s_and_those_of_diffusers(comfy, steps, side):
+    from cologen.prw.flux.sampling import make_timesteps
+    from comfy_extras.nodes_flux import Flux2Scheduler
+    from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+    tokens = (side // 16) ** 2
+    assert FLUX2.time_shift(steps, tokens) == pytest.approx(compute_empirical_mu(tokens, steps))
+    expected = Flux2Scheduler.execute(steps, side, side).result[0].tolist()
+    assert make_timesteps(steps, tokens, FLUX2.time_shift) == pytest.approx(expected, abs=1e-6)

@@ -1,6 +1,7 @@
 """The terminal, end to end in this process."""
 
 import json
+from dataclasses import replace
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,6 +40,23 @@ def test_a_new_bank_of_the_real_shape_promises_what_the_paper_says():
     expert = sum(a * b for name, (a, b) in shapes.items() if name.startswith("experts.inpaint."))
     assert expert == 57 * 4 * 128 * 3072  # 89.7 M parameters an expert
     assert sum(a * b for name, (a, b) in shapes.items() if name.startswith("routers.edit.")) == 57 * 2 * 3072 * 5
+
+
+def test_a_klein_s_name_is_its_shape():
+    from cologen.prw.base_model import Base
+    from cologen.prw.flux.flux2 import Flux2, Flux2Params
+    from cologen.training.cli.bank import SHAPES
+
+    wide = dict(hidden_size=4096, num_heads=32, depth=8, depth_single_blocks=24, context_in_dim=12288)
+    for name, shape, parameters in (("4b", {}, 3_875_544_576), ("9b", wide, 9_078_581_248)):
+        with torch.device("meta"):
+            flux = Flux2(Flux2Params(**shape))
+        assert sum(parameter.numel() for parameter in flux.parameters()) == parameters
+        for kind in (f"klein-{name}", f"klein-base-{name}"):
+            assert replace(SHAPES[kind], name="") == Base.of(flux) and SHAPES[kind].name.lower().endswith(kind)
+        # what is trained on the base runs on the distilled one
+        assert not SHAPES[f"klein-base-{name}"].describe_incompatibility(SHAPES[f"klein-{name}"])
+    assert SHAPES["klein-base-4b"].describe_incompatibility(SHAPES["klein-9b"])
 
 
 def test_inspect_shows_experts_and_routers(capsys, bank):
@@ -122,7 +140,7 @@ def test_verify_finds_values_that_are_not_finite(capsys, bank):
     "argv, sentence",
     [
         (["bank", "inspect", "nowhere.safetensors"], "There is no file nowhere.safetensors"),
-        (["bank", "new", "x.safetensors", "--base", "sdxl"], "There is no base sdxl, expected flux1, tiny or"),
+        (["bank", "new", "x.safetensors", "--base", "sdxl"], "There is no base sdxl, expected flux1, flux1-fill, klein-4b, klein-base-4b"),
         (["bank", "new", "x.safetensors", "--experts", "a/b"], "not made of 1 to 64 letters"),
         (["bank", "new", "x.safetensors", "--rank", "0"], "rank is 0"),
         (["bank", "new", "x.safetensors", "--base", "tiny", "--up", "nan"], "--up is nan"),

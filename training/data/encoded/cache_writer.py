@@ -50,7 +50,7 @@ class CacheSettings:
     shard: int = 512
     """Samples in a file."""
     trim: bool = True
-    """Leave T5's padding out, where there is any."""
+    """Leave the text encoder's padding out, where there is any."""
 
 
 class EncodedSample(NamedTuple):

@@ -53,7 +53,7 @@ class CachedDataset:
         empty, trimmed = load_empty_prompt(folder)[0], read_json(folder / ABOUT)["trimmed"]
         least = empty.shape[1] if trimmed else 0
         self.context_length = max(least, *(entry.tokens for entry in entries))
-        # T5's padding was trimmed: in its place stands what it makes of the empty prompt's
+        # padding was trimmed: in its place stands what the text encoder makes of the empty prompt's
         self.padding = pad_context(empty[:, :least], self.context_length)[0]
         self.open_shards: OrderedDict[int, Shard] = OrderedDict()
         val_rows = range(self.train_count, len(self))

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from ....prw.files.safe_file import SafeFile
 from ....prw.files.safetensors_writer import write_safetensors
+from ....prw.flux.families import find_latent_family
 from .samples import TENSORS, EncodedSamples, concat_samples
 
 MIN_VAL, MAX_VAL = 1, 64
@@ -130,11 +132,16 @@ def hold_out(dataset: MemoryDataset, val_ids: Set[str]) -> MemoryDataset:
     return replace(dataset, samples=samples, val_count=sum(is_val))
 
 
+def describe_size(latents: Tensor) -> str:
+    pixels = find_latent_family(latents).latent_pixels
+    return f"{latents.shape[-1] * pixels} x {latents.shape[-2] * pixels}"
+
+
 def concat_datasets(a: MemoryDataset, b: MemoryDataset) -> MemoryDataset:
     """Joins two of one task and size; pictures that either holds out are held out of both."""
     both = (a, b)
     if a.samples.target.shape[1:] != b.samples.target.shape[1:]:
-        sizes = [f"{part.samples.target.shape[-1] * 8} x {part.samples.target.shape[-2] * 8}" for part in both]
+        sizes = [describe_size(part.samples.target) for part in both]
         raise ValueError(f"The data of {a.task} is {' and '.join(sizes)} pixels, expected one size: set both alike.")
     samples = concat_samples([part.samples for part in both])
     val_ids = {id for part in both for id in part.samples.ids[part.train_count :]}
