@@ -1,8 +1,8 @@
 """The terminal, end to end in this process."""
 
 import json
-from dataclasses import replace
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
