@@ -9,13 +9,13 @@ Layers have their names in FLUX; one that is the same in both is left out.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base_model import Base
 from ..experts import LowRank
@@ -26,7 +26,8 @@ from ..files.safe_file import FLOATS, SafeFile
 from ..files.safetensors_writer import write_safetensors
 from ..files.validate import check_range, shorten
 from ..flux.blocks import FluxModel
-from ..layer_residuals import LayerResidual
+from ..flux.changed_model import Residual, change_model
+from ..flux.families import Flux
 
 DIFFERENCE, DOWN, UP = "difference", "down", "up"
 
@@ -71,16 +72,29 @@ class TemplateDifference:
         """A value that changes whenever the tensors do."""
         return tensor_state(self.tensors)
 
-    def make_residuals(self, flux: FluxModel) -> dict[str, list[LayerResidual]]:
-        """What the layers of the base add to their outputs to be the template's; raises where the base has another shape."""
-        if problem := self.info.base.describe_incompatibility(Base.of(flux)):
+    def build(self, base: FluxModel) -> Flux:
+        """The template on the layers of its base, ours or ComfyUI's; raises where the base has another shape."""
+        if problem := self.info.base.describe_incompatibility(Base.of(base)):
             raise FileError(problem.replace("the bank was", "the template was"))
         layers = {name.rpartition(".")[0] for name in self.tensors}
-        for layer in layers - dict(flux.named_modules()).keys():
-            raise FileError(f"The template changes {shorten(layer)}, which this FLUX has not: load its base.")
-        return {layer: [LayerResidual(slice(None), self._make_residual(layer))] for layer in layers}
+        known = dict(base.named_modules())
+        for layer in layers:
+            self._check_size(layer, known.get(layer))
+        return change_model(base, {layer: self._make_residual(layer) for layer in layers})
 
-    def _make_residual(self, layer: str) -> Callable[[Tensor], Tensor]:
+    def _check_size(self, layer: str, module: nn.Module | None) -> None:
+        difference = self.tensors.get(f"{layer}.{DIFFERENCE}")
+        if difference is None:
+            size = len(self.tensors[f"{layer}.{UP}"]), self.tensors[f"{layer}.{DOWN}"].shape[1]
+        else:
+            size = difference.shape[0], difference.shape[-1]
+        weight = getattr(module, "weight", getattr(module, "scale", None))
+        if weight is None or size != (weight.shape[0], weight.shape[-1]):
+            raise FileError(
+                f"The template's difference in {shorten(layer)} fits no layer of this FLUX: load the base that it was made for."
+            )
+
+    def _make_residual(self, layer: str) -> Residual:
         difference = self.tensors.get(f"{layer}.{DIFFERENCE}")
         if difference is None:
             return LowRank(self.tensors[f"{layer}.{DOWN}"], self.tensors[f"{layer}.{UP}"], 1.0)

@@ -34,6 +34,8 @@ class Embedded(NamedTuple):
     read: tuple[str, ...]
     """Matrices of a checkpoint by whose shapes read_params finds the model's parameters."""
     read_params: Callable[[Mapping[str, tuple[int, ...]]], Any]
+    params: type
+    """The dataclass that says a model's shape."""
     model: Callable[[Any], Flux]
 
 
@@ -88,7 +90,7 @@ FLUX1 = Family(
     name="flux1",
     label="FLUX.1",
     marks=flux1.MARKS,
-    embedded=Embedded(flux1.READ, flux1.read_params, flux1.Flux),
+    embedded=Embedded(flux1.READ, flux1.read_params, flux1.FluxParams, flux1.Flux),
     module="vector_in",
     modulate_source=flux1.modulate_source,
     reads_prompt=True,
@@ -105,7 +107,7 @@ FLUX2 = Family(
     name="flux2",
     label="FLUX.2",
     marks=flux2.MARKS,
-    embedded=Embedded(flux2.READ, flux2.read_params, flux2.Flux2),
+    embedded=Embedded(flux2.READ, flux2.read_params, flux2.Flux2Params, flux2.Flux2),
     module="double_stream_modulation_img",
     modulate_source=flux2.modulate_source,
     reads_prompt=False,

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +27,6 @@ from ..files.file_metadata import FileMetadata
 from ..files.safe_file import SafeFile, check_tensors, header_matches
 from ..files.safetensors_writer import write_safetensors
 from ..files.validate import check_choice, check_range
-from ..layer_residuals import LayerResidual
 from .marked_prompt import MarkedTokens
 
 TOKENS = "concept.tokens"
@@ -69,6 +69,13 @@ class ConceptInfo:
 
 
 METADATA = FileMetadata(ConceptInfo, "cologen-concept", "concept", "CoLoGen Train Subject")
+
+
+class LayerResidual(NamedTuple):
+    """A low-rank residual of some of a layer's output rows."""
+
+    rows: slice
+    pair: LowRank
 
 
 class Concept:

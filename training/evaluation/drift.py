@@ -12,8 +12,8 @@ import numpy as np
 
 from ...prw.attachment import Attachment
 from ...prw.base_model import Base
-from ...prw.layer_residuals import apply_residuals
 from ...prw.personalization.concept import Concept, make_residuals
+from ...prw.personalization.low_rank_patch import apply_low_rank
 from ..toy.evaluate import HELD_OUT_SEED
 from ..toy.oracle import read_scene
 from ..toy.scene import Scene, draw_scene
@@ -70,7 +70,7 @@ def apply_subject(generator: ImageGenerator, path: Path) -> Patches:
             f"one's: give that FLUX by --flux."
         )
     tensors = {name: tensor.to(device) for name, tensor in concept.tensors.items()}
-    with apply_residuals(generator.host.flux, make_residuals(concept.info, tensors)):
+    with apply_low_rank(generator.host.flux, make_residuals(concept.info, tensors)):
         yield ()
 
 

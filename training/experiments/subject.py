@@ -21,9 +21,9 @@ from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
 from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
-from ...prw.layer_residuals import apply_residuals
 from ...prw.personalization.concept import Concept, insert_vectors, make_residuals
 from ...prw.personalization.dual_branch import BlendSettings
+from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.personalization.marked_prompt import remove_marks
 from ...prw.personalization.shared_guidance import SharedStepSettings
 from ..checkpoint.run_folder import fingerprint
@@ -129,7 +129,7 @@ class SubjectExperiment:
         """Measures how well pictures that are sampled this way answer the questions."""
         questions = sorted(make_questions(self.count, HELD_OUT + seed), key=lambda question: len(question.scene.items))
         pictures: list[np.ndarray] = []
-        with apply_residuals(self.flux, make_residuals(concept.info, concept.tensors)):
+        with apply_low_rank(self.flux, make_residuals(concept.info, concept.tensors)):
             for size in sorted({len(question.scene.items) for question in questions}):
                 alike = [question for question in questions if len(question.scene.items) == size]
                 pictures += list(self._generate(concept, alike, way, seed + size))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ...prw.flux.inputs import FluxInputs
-from ...prw.layer_residuals import apply_residuals
 from ...prw.personalization.concept import TOKENS, Concept, ConceptInfo, insert_vectors, list_shapes, make_residuals
+from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.router import Route
 from ..batch import Batch
 from ..distributed import ranks
@@ -60,7 +60,7 @@ class SubjectTrainer(Trainer):
     def attach_weights(self, exported: bool = False) -> AbstractContextManager[None]:
         """Within, FLUX computes with the concept's weights: those in training, or those that would be left now."""
         tensors = self.weights.exported if exported else self.trained
-        return apply_residuals(self.host.flux, make_residuals(self.info, tensors))
+        return apply_low_rank(self.host.flux, make_residuals(self.info, tensors))
 
     def compute_loss(self, batch: Batch) -> Tensor:
         loss = self.compute_training_errors(batch).sum() / self.stage.batch

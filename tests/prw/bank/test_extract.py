@@ -6,7 +6,6 @@ from cologen.prw.bank.difference import METADATA, DifferenceInfo, TemplateDiffer
 from cologen.prw.bank.extract import ExtractedTensors
 from cologen.prw.base_model import Base
 from cologen.prw.files.errors import FileError
-from cologen.prw.layer_residuals import apply_residuals
 from cologen.prw.weaving import named_blocks
 from safetensors.torch import load_file, save_file
 from tiny_flux2 import flux2_inputs, tiny_flux2
@@ -66,8 +65,8 @@ def test_at_full_rank_the_base_with_it_is_the_template(base, tmp_path, learned, 
     difference, error = extract(template, base, rank, tmp_path)
     assert any(name.endswith(".down") for name in difference.tensors) and error.total < 1e-5
     expected, before = read_all_kv(load(template)), read_all_kv(flux)
-    with apply_residuals(flux, difference.make_residuals(flux)):
-        assert (read_all_kv(flux) - expected).abs().max() < 1e-5 * expected.abs().max()
+    found = read_all_kv(difference.build(flux))
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     assert (before - expected).abs().max() > 0.1 and torch.equal(read_all_kv(flux), before)
 
 
@@ -155,7 +154,26 @@ def test_numbers_that_are_not_finite_are_a_sentence(base, tmp_path):
 def test_a_difference_for_another_shape_is_a_sentence(base, tmp_path):
     difference, _ = extract(make_template(base), base, 2, tmp_path)
     with pytest.raises(FileError, match="The model has double_blocks 3, the template was made for 2"):
-        difference.make_residuals(tiny_flux2(depth=3))
+        difference.build(tiny_flux2(depth=3))
+
+
+def test_it_runs_on_the_host_s_own_layers(comfy, base, tmp_path):
+    """Moving or dropping it leaves them alone."""
+    from cologen.training.comfyui.enter_host import load_model
+
+    template = make_template(base, 3)
+    difference, _ = extract(template, base, 3, tmp_path)
+    model = difference.build(load_model(base, torch.float32).model.diffusion_model)
+    expected = read_all_kv(load(template))
+    assert (read_all_kv(model.to("meta")) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_a_layer_that_the_base_has_not_is_a_sentence(base, tmp_path):
+    difference, _ = extract(make_template(base), base, 2, tmp_path)
+    for layer, rows in (("img_in", 255), ("img_out", 256)):
+        pair = {f"{layer}.down": torch.ones(2, 128), f"{layer}.up": torch.ones(rows, 2)}
+        with pytest.raises(FileError, match=f"difference in {layer} fits no layer of this FLUX"):
+            TemplateDifference(difference.info, pair).build(load(base))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import torch
 from cologen.prw.base_model import Base
 from cologen.prw.config import NAME
 from cologen.prw.files.errors import FileError
-from cologen.prw.layer_residuals import apply_residuals
 from cologen.prw.personalization.concept import TOKENS, Concept, insert_vectors, make_residuals
+from cologen.prw.personalization.low_rank_patch import apply_low_rank
 from cologen.prw.personalization.marked_prompt import MarkedTokens
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.errors import RunStopped
@@ -161,7 +161,7 @@ def test_runs_in_other_alphabets_name_experts_that_can_be_told_apart(names):
 def velocity_of(host, text, bends=()):
     g = torch.Generator().manual_seed(9)
     x, pooled = torch.randn(len(text), 16, 4, 4, generator=g), torch.randn(1, 4, generator=g).expand(len(text), -1)
-    with torch.no_grad(), apply_residuals(host.flux, dict(bends)):
+    with torch.no_grad(), apply_low_rank(host.flux, dict(bends)):
         return host.flux(x, torch.full((len(text),), 0.4), text, pooled)
 
 

@@ -1,22 +1,15 @@
-"""Residuals on some layers of a FLUX: for a while, and without touching its weights."""
+"""Low-rank residuals on some layers of a FLUX: for a while, and without touching its weights."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from torch import Tensor, nn
 
-
-class LayerResidual(NamedTuple):
-    """A residual of some of a layer's output rows."""
-
-    rows: slice
-    compute: Callable[[Tensor], Tensor]
-    """What the rows get of the layer's input, such as a LowRank."""
+from .concept import LayerResidual
 
 
 @contextmanager
-def apply_residuals(flux: nn.Module, residuals: Mapping[str, Sequence[LayerResidual]]) -> Generator[None]:
+def apply_low_rank(flux: nn.Module, residuals: Mapping[str, Sequence[LayerResidual]]) -> Generator[None]:
     """Within, the named layers add to their outputs what `residuals` make of their inputs; gradients reach both.
 
     A backward that computes blocks again (checkpointing) belongs within.
@@ -40,7 +33,7 @@ class _LayerHooks:
         self.computed: list[tuple[slice, Tensor]] = []
 
     def before(self, module: nn.Module, args: tuple) -> None:
-        self.computed = [(residual.rows, residual.compute(args[0])) for residual in self.residuals]
+        self.computed = [(residual.rows, residual.pair(args[0])) for residual in self.residuals]
 
     def after(self, module: nn.Module, args: tuple, out: Tensor) -> Tensor:
         out, computed, self.computed = out.clone(), self.computed, []
