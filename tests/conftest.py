@@ -46,6 +46,17 @@ def comfy():
     return comfy
 
 
+@pytest.fixture
+def folders(comfy, tmp_path, monkeypatch):
+    """The host's input, output and temp as empty folders of this test."""
+    import folder_paths
+
+    for kind in ("input", "output", "temp"):
+        (tmp_path / kind).mkdir()
+        monkeypatch.setattr(folder_paths, f"{kind}_directory", str(tmp_path / kind))
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def start_server(comfy):
     """A function that starts a real ComfyUI server on a base directory; those it started stop with the module."""

@@ -3,6 +3,7 @@
 import comfy.sd
 
 from ..base_model import Base
+from ..flux.families import FAMILIES
 from ..personalization.concept import Concept, insert_vectors
 from ..personalization.marked_prompt import MARKED_TOKENS
 from .check_host import check_flux
@@ -21,14 +22,18 @@ def apply_concept_lora(model, concept: Concept, strength: float):
 
 
 def insert_concept(conditioning: list, concept: Concept) -> list:
-    """Inserts the concept's vectors into every entry's text: before its marked noun, behind all where none is."""
-    entries = []
+    """Inserts the concept's vectors into every entry's text: before its marked noun, behind all where none is.
+
+    Where text has positions (FLUX.2) they come behind all in any case, where they were trained.
+    """
+    entries, orders_text = [], FAMILIES[concept.info.base.family].orders_text
     for text, options in conditioning:
         if text.shape[-1] != concept.info.width:
             raise ValueError(
                 f"The prompt's vectors have {text.shape[-1]} numbers, expected {concept.info.width} as the concept's: encode "
                 f"it with the text encoders of the FLUX that the concept was trained on."
             )
-        text, marked = insert_vectors(text, options.get(MARKED_TOKENS), concept.vectors)
+        place = None if orders_text else options.get(MARKED_TOKENS)
+        text, marked = insert_vectors(text, place, concept.vectors)
         entries.append([text, {**options, MARKED_TOKENS: marked} if marked else dict(options)])
     return entries

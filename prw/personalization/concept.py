@@ -2,8 +2,8 @@
 
 It is the result of image-specific context optimisation (Jin et al., ECCV 2024, arXiv 2412.04831): the concept stands
 beside its class's noun, and the weights are the counterpart of to_k and to_v. Our choice for FLUX: vectors are learned
-behind the text encoder, where no gradient has to pass T5, and their place among the text's tokens, all at position 0, is
-free.
+behind the text encoder, where no gradient has to pass it. Their place among FLUX.1's text tokens, all at position 0, is
+free; on FLUX.2, whose text tokens have positions, they stay behind all, where they are trained.
 
     concept.tokens                                  (tokens, width)
     transformer.<layer>.<lora_A|lora_B>.weight      an ordinary LoRA in diffusers' names, which other loaders read, too

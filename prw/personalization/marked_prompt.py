@@ -57,7 +57,9 @@ def list_word_tokens(tokens: dict[str, list]) -> list[tuple[Any, int]]:
     for name, row in TOKEN_ROWS.items():
         if name in tokens:
             return [(entry[0], row(place, entry[2])) for place, entry in enumerate(tokens[name][0]) if entry[2]]
-    raise ValueError(f"The text encoder is of {', '.join(tokens)}, expected FLUX.1's: load it with type flux.")
+    raise ValueError(
+        f"The text encoder is of {', '.join(tokens)}, expected FLUX.1's or FLUX.2 klein's: load it with type flux or flux2."
+    )
 
 
 def list_marked_tokens(conditioning: list) -> list[MarkedTokens]:

@@ -51,11 +51,20 @@ def beside(features, **settings):
     return Curriculum(replace(SETTINGS, feature_size=4, **settings), stages)
 
 
-@pytest.mark.parametrize("curriculum", [TWO_STAGES, beside("self"), beside("coredi")], ids=["plain", "self", "coredi"])
-def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path, curriculum):
+FILL = dict(in_channels=384, out_channels=64)
+
+
+@pytest.mark.parametrize(
+    "curriculum, shape",
+    [(TWO_STAGES, {}), (beside("self"), {}), (beside("coredi"), {}), (TWO_STAGES, FILL)],
+    ids=["plain", "self", "coredi", "fill"],
+)
+def test_the_node_trains_the_bank_that_a_headless_run_trains(tmp_path, curriculum, shape):
     given = training_data()
+    with torch.inference_mode():
+        model = host_model(tiny_flux(**BLOCKS, **shape))
     headless = CurriculumRun(
-        EmbeddedHost(tiny_flux(**BLOCKS), torch.float32),
+        EmbeddedHost(tiny_flux(**BLOCKS, **shape), torch.float32),
         curriculum,
         given.datasets,
         given.encoders,
@@ -295,16 +304,6 @@ def test_models_that_cannot_be_trained_are_a_sentence(model, tmp_path):
 
 
 # data
-
-
-@pytest.fixture
-def folders(comfy, tmp_path, monkeypatch):
-    import folder_paths
-
-    for kind in ("input", "output", "temp"):
-        (tmp_path / kind).mkdir()
-        monkeypatch.setattr(folder_paths, f"{kind}_directory", str(tmp_path / kind))
-    return tmp_path
 
 
 def read(folder="mine", task="edit", count=0, previous=None, **changes):
