@@ -23,6 +23,7 @@ from ..training.recipes.curriculum import (
 from .inputs.recipe import read_recipe, sample_at_end, select_fields
 from .inputs.schema import TRAINING, FeaturesType, make_schema
 from .inputs.training import (
+    AS_EXPERTS,
     DATA,
     MODEL,
     RUN,
@@ -31,6 +32,7 @@ from .inputs.training import (
     rare_stage_knobs,
     run_knobs,
     seed_knob,
+    source_knobs,
     stage_knobs,
     training_outputs,
 )
@@ -59,6 +61,7 @@ class CoLoGenTrainStage(io.ComfyNode):
                 *run_knobs(),
                 seed_knob(),
                 *feature_knobs(),
+                *source_knobs(),
             ],
             outputs=[
                 *training_outputs(),
@@ -82,6 +85,7 @@ class CoLoGenTrainStage(io.ComfyNode):
     ) -> io.NodeOutput:
         name, knobs["start"] = knobs.pop("name").strip() or task, knobs["start"].strip()
         knobs["encoder"] = encoder_path(encoder)
+        knobs |= {knob: "" for knob in ("route", "source_time") if knobs.get(knob) == AS_EXPERTS}
         settings = sample_at_end(Settings(**select_fields(Settings, knobs)), knobs["iterations"])
         stage = Stage(name=name, task=task, **select_fields(Stage, knobs))
         curriculum = extend_curriculum(experts, stage, settings)

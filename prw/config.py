@@ -121,6 +121,11 @@ class BankInfo:
     source: SourceInfo = field(default_factory=SourceInfo)
     licence: str = ""
 
+    @property
+    def last_router(self) -> str | None:
+        """The stage whose router knows most experts; None where there is no router."""
+        return max(self.routers, key=lambda stage: len(self.routers[stage].experts), default=None)
+
     def __post_init__(self):
         _check_names((*self.experts, *self.routers))
         if FINAL in self.routers:

@@ -125,7 +125,7 @@ def _find_task_router(info: BankInfo, task: str, name: str) -> tuple[str | None,
     routers = info.routers
     stage = name or next((stage for stage, router in routers.items() if router.task == task), task)
     if name == FINAL:
-        stage = max(routers, key=lambda stage: len(routers[stage].experts), default=task)
+        stage = info.last_router or task
     if stage in routers:
         missing = [expert for expert in routers[stage].experts if expert not in info.experts]
         if missing:

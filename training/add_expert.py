@@ -20,7 +20,8 @@ ROUTER_STD = 0.02
 
 
 def make_empty_bank(base: Base, settings: Settings) -> Bank:
-    return Bank(BankInfo(base=base, experts={}, routers={}, source=SourceInfo(guidance=settings.guidance)), {})
+    source = SourceInfo(time=settings.source_time or "zero", guidance=settings.guidance)
+    return Bank(BankInfo(base=base, experts={}, routers={}, source=source), {})
 
 
 def add_expert(
@@ -32,8 +33,7 @@ def add_expert(
     """
     check_untrained(bank, stage)
     check_start(bank, stage, settings)
-    last = max(bank.info.routers, key=lambda name: len(bank.info.routers[name].experts), default=None)
-    info = extend_info(bank.info, stage, settings, last)
+    last, info = bank.info.last_router, extend_info(bank.info, stage, settings)
     generator = torch.Generator().manual_seed(seed)
     tensors = dict(bank.tensors)
     for name, shape in list_shapes(info).items():
@@ -68,7 +68,8 @@ def widen_router(old: Tensor | None, shape: tuple[int, ...], dominant: int, gene
     return torch.cat((old, (column + COLUMN_NOISE * column.std() * noise[:, -1])[:, None]), dim=1)
 
 
-def extend_info(info: BankInfo, stage: Stage, settings: Settings, last: str | None) -> BankInfo:
+def extend_info(info: BankInfo, stage: Stage, settings: Settings) -> BankInfo:
+    """Add the stage's expert and router; it routes as the last router does, if the stage does not say how."""
     role = TASKS[stage.task].role if stage.task in TASKS else ""
     expert = ExpertInfo(
         rank=settings.rank,
@@ -78,8 +79,9 @@ def extend_info(info: BankInfo, stage: Stage, settings: Settings, last: str | No
         stage=len(info.experts),
         shared=stage.shared,
     )
-    known = info.routers[last].experts if last else ()
-    router = RouterInfo(experts=(*known, stage.name), task=stage.task)
+    last = info.routers[info.last_router] if info.last_router else RouterInfo((stage.name,))
+    known = last.experts if info.last_router else ()
+    router = RouterInfo(experts=(*known, stage.name), task=stage.task, per=stage.route or last.per)
     return replace(info, experts={**info.experts, stage.name: expert}, routers={**info.routers, stage.name: router})
 
 
@@ -108,6 +110,22 @@ def check_start(bank: Bank, stage: Stage, settings: Settings) -> None:
         )
 
 
+def check_source_time(info: BankInfo, settings: Settings) -> None:
+    if settings.source_time not in ("", info.source.time):
+        raise ValueError(
+            f"The recipe's source_time is {settings.source_time}, but the bank's sources have the time {info.source.time}, "
+            f"which its experts were trained with: leave source_time out, or start without this bank."
+        )
+
+
+def check_features(info: BankInfo, stage: Stage) -> None:
+    if stage.features != "off" and info.routers[stage.name].per == "token":
+        raise ValueError(
+            f'The stage {stage.name} learns features and routes each token, expected one of the two: set route = "sample" '
+            f'or features = "off".'
+        )
+
+
 def check_along(bank: Bank, stage: Stage) -> None:
     missing = [name for name in stage.along if name not in bank.info.experts]
     if missing:
@@ -115,13 +133,15 @@ def check_along(bank: Bank, stage: Stage) -> None:
 
 
 def check_stages(info: BankInfo, stages: Sequence[Stage], settings: Settings) -> None:
-    """Check before the first stage, not days later, that what a stage begins as or trains along will be there."""
+    """Check before the first stage, not days later, that each can be trained on what will be there by then."""
+    check_source_time(info, settings)
     for stage in stages:
         bank = Bank(info, {})
         check_untrained(bank, stage)
         check_start(bank, stage, settings)
         check_along(bank, stage)
-        info = extend_info(info, stage, settings, None)
+        info = extend_info(info, stage, settings)
+        check_features(info, stage)
 
 
 def list_trained(bank: Bank, stage: Stage) -> list[str]:

@@ -33,7 +33,7 @@ def count_choices(
 
 def find_dominant(host: Host, bank: Bank, dataset: EncodedDataset, micro: int) -> dict[str, int]:
     """Find which column of the last router most samples of a new task choose in each block."""
-    last = max(bank.info.routers, key=lambda name: len(bank.info.routers[name].experts), default=None)
+    last = bank.info.last_router
     if last is None:
         return {}
     return {

@@ -4,11 +4,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...prw.config import SOURCE_TIMES
+from ...prw.router import ROUTE_PER
 from ...training.comfyui.feature_encoders import VAE, list_encoders
-from ...training.recipes.curriculum import (
-    FEATURES,
-    OPTIMIZERS,
-)
+from ...training.recipes.curriculum import OPTIMIZERS
+from ...training.recipes.stage import FEATURES
 from ...training.schedules import SCHEDULES
 from .schema import BankType, DataType, LossType, advanced
 
@@ -231,6 +231,35 @@ def feature_knobs() -> list:
             optional=True,
             tooltip="Who sees them: FLUX's VAE, which is there anyway, or a DINOv2 in models/clip_vision, which knows "
             "more of what things are.",
+            **advanced(),
+        ),
+    ]
+
+
+AS_EXPERTS = "as experts"
+"""A recipe's empty choice: what the connected experts have."""
+
+
+def source_knobs() -> list:
+    """How sources are routed and modulated; the inputs come behind all others, because graphs are older than these."""
+    return [
+        io.Combo.Input(
+            "route",
+            options=[AS_EXPERTS, *ROUTE_PER],
+            default=AS_EXPERTS,
+            optional=True,
+            tooltip="What an expert is chosen for: sample, the whole source, or token, each small piece of it, which reads "
+            "more experts in every block. as experts: as the last router of the connected ones does, else sample.",
+            **advanced(),
+        ),
+        io.Combo.Input(
+            "source_time",
+            options=[AS_EXPERTS, *SOURCE_TIMES],
+            default=AS_EXPERTS,
+            optional=True,
+            tooltip="zero: the source is read as a clean picture and runs once a picture. shared: it follows the noise's "
+            "timestep, routes too, so it runs again in every step and nothing of it is cached: about twice the time. All "
+            "experts of a bank have the same.",
             **advanced(),
         ),
     ]

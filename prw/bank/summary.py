@@ -13,7 +13,7 @@ def describe_bank(bank: Bank, title: str) -> str:
         f"{title}: {len(info.experts)} experts, {len(info.routers)} routers",
         f"base     {base.name or 'unnamed'} ({FAMILIES[base.family].label}): width {base.hidden_size}, "
         f"{base.double_blocks} double and {base.single_blocks} single blocks, {base.in_channels} channels in",
-        f"source   time {info.source.time}, guidance {info.source.guidance:g}"
+        f"source   time {info.source.time}{' (runs in every step)' if info.source.follows_time else ''}, guidance {info.source.guidance:g}"
         + (f", position {info.source.position}" if info.source.position else ""),
         f"licence  {info.licence or 'not stated'}",
         "",

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..experts import BlockExperts
+from ..files.validate import shorten
 from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs, SourceConditions
 from ..flux.math import rotary
@@ -62,7 +63,13 @@ class FeatureStream:
         all, so do its features: `bias` of text tokens and queries is source.read_bias for it.
         """
         self.host, self.bank, self.routes = host, source.bank, source.routes
-        self.names = find_router(source.bank.info, source.routing)[1].experts
+        router = find_router(source.bank.info, source.routing)[1]
+        if router.per != "sample":
+            raise ValueError(
+                f"The router of {shorten(source.routing.task)} chooses an expert for each {router.per}, expected one for a "
+                f"whole source, which its features share: take away the features, or choose another router."
+            )
+        self.names = router.experts
         self.strengths = compute_block_strengths(source.bank.info, source.routing)
         self.h, self.readers, self.bias = h.to(host.dtype), readers, bias
         self.last_tokens: Tensor | None = None

@@ -395,6 +395,16 @@ def test_a_stage_gives_experts_losses_samples_and_usage(model, folders):
         CoLoGenUsagePlot.execute({"loss": [1.0]})
 
 
+def test_a_stage_routes_tokens_and_lets_sources_follow_the_time(model, folders):
+    first = stage_node(model, route="token", source_time="shared").result[0]
+    assert first.info.source.time == "shared"
+    later = dict(task="ground", run="next", experts=first)
+    bank = stage_node(model, **later).result[0]
+    assert [router.per for router in bank.info.routers.values()] == ["token", "token"]
+    with pytest.raises(ValueError, match="source_time is zero, but the bank's sources have the time shared"):
+        stage_node(model, **{**later, "run": "other"}, source_time="zero")
+
+
 def dinov2(folder):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

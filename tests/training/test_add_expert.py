@@ -6,7 +6,7 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.compress import convert, share_down
-from cologen.training.add_expert import add_expert, list_trained, make_empty_bank
+from cologen.training.add_expert import add_expert, check_stages, list_trained, make_empty_bank
 from cologen.training.recipes.curriculum import Settings, Stage
 from tiny import tiny_bank, tiny_flux
 from tiny_run import tiny_curriculum, tiny_run
@@ -51,6 +51,24 @@ def test_a_shared_down_matrix_is_its_first_experts_and_stays(tmp_path):
     for name in second.tensors:
         if name.startswith("experts."):
             assert second.tensors[name].any() and torch.equal(third.tensors[name], second.tensors[name])
+
+
+@pytest.mark.parametrize("per", ["sample", "token"])
+@pytest.mark.parametrize("route", ["", "sample", "token"])
+def test_a_router_routes_as_the_last_one_unless_its_stage_says_how(per, route):
+    bank = add_expert(tiny_bank(tiny_flux(), per=per), Stage(name="mine", task="edit", route=route), Settings(), 0)
+    assert bank.info.routers["mine"].per == (route or per)
+
+
+def test_what_does_not_go_with_the_bank_s_routes_and_time_is_refused_before_the_first_stage():
+    info = tiny_bank(tiny_flux(), per="token").info
+    with pytest.raises(ValueError, match="source_time is shared, but the bank's sources have the time zero"):
+        check_stages(info, [Stage(name="mine", task="edit")], Settings(source_time="shared"))
+    check_stages(info, [Stage(name="mine", task="edit")], Settings(source_time="zero"))
+    stages = [Stage(name="mine", task="edit"), Stage(name="next", task="edit", features="self")]
+    with pytest.raises(ValueError, match="next learns features and routes each token, expected one of the two"):
+        check_stages(info, stages, Settings())
+    check_stages(info, [stages[0], replace(stages[1], route="sample")], Settings())
 
 
 def test_experts_trained_along_train_what_only_they_share():

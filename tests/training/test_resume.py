@@ -14,6 +14,7 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.files.errors import FileError
 from cologen.training.checkpoint import checkpoints
 from cologen.training.checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint, write_checkpoint
+from cologen.training.checkpoint.run_folder import fingerprint
 from cologen.training.errors import NonFiniteLoss, RunStopped
 from cologen.training.listener import Listener
 from cologen.training.monitor.log import Log, read_log
@@ -54,6 +55,13 @@ def test_kills_at_random_moments_leave_no_trace():
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["kills"] == 5
+
+
+def test_settings_that_a_recipe_does_not_use_leave_its_run_what_it_was():
+    recipe = tiny_curriculum()
+    assert fingerprint(recipe, 7) == "4b7f9f0b25dc018428ff542d78e3556c"  # as written by 0.1.0
+    for change in (dict(route="token"), dict(source_time="shared")):
+        assert fingerprint(tiny_curriculum(**change), 7) != fingerprint(recipe, 7)
 
 
 def stopped_run(out, stage="ground", iteration=3, **settings):

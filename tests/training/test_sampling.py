@@ -19,7 +19,7 @@ from cologen.training.sampling import SamplingSettings, sample_latents
 from cologen.training.toy.evaluate import CFG, STEPS, answer_questions
 from cologen.training.validate import TIMES, make_val_batch, sample_task, validate
 from tiny_features import tiny_feature_trainer
-from tiny_run import tiny_host, tiny_trainer
+from tiny_run import tiny_curriculum, tiny_host, tiny_run, tiny_trainer
 
 BANKS = [("zero", "sample"), ("shared", "sample"), ("zero", "token"), ("shared", "token")]
 each_bank = pytest.mark.parametrize("time, per", BANKS)
@@ -139,6 +139,23 @@ def test_answers_to_the_toy_world_s_questions_are_the_attachment_s(host, time, p
         host, bank, Routing(task="ground"), encoders.encode(sources), noise, prompts, times, CFG
     )
     close(found, expected)
+
+
+def test_a_run_trains_routes_per_token_with_the_shared_time_and_samples_them(host, tmp_path):
+    curriculum = tiny_curriculum(3, ("inpaint", "ground"), source_time="shared", rate=0.1)
+    first, second = curriculum.stages
+    run = tiny_run(tmp_path, replace(curriculum, stages=(replace(first, route="token"), second)), host)
+    bank = run.train()
+    assert bank.info.source.time == "shared"
+    assert [router.per for router in bank.info.routers.values()] == ["token", "token"]  # the second as the first
+    batch = make_val_batch(run.datasets["ground"])
+    prompt, times, routing = EncodedPrompt(batch.context, batch.pooled), (1.0, 0.5, 0.0), Routing(task="ground")
+    args = (routing, batch.source, batch.noise)
+    found = sample_latents(host, bank, *args, prompt, SamplingSettings(times))
+    close(found, follow_attachment(host, bank, *args, [prompt], times))
+    assert not torch.allclose(
+        found, sample_latents(host, change(bank, "zero", "token"), *args, prompt, SamplingSettings(times))
+    )
 
 
 def count_by_attachment(host, bank, batch, time):

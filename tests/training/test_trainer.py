@@ -48,7 +48,7 @@ def whole_batch(trainer):
 
 
 class NoisyNaive(Naive):
-    """With the router's noise of eq. 2: `noise[block]` (batch, experts)."""
+    """With the router's noise of eq. 2: `noise[block]` (batch, experts), per token (batch, tokens, experts)."""
 
     def __init__(self, *args, noise):
         super().__init__(*args, depth=1, single=2)
@@ -61,25 +61,29 @@ class NoisyNaive(Naive):
             w = mean @ weight + self.noise[block] * torch.log(1 + torch.exp(mean @ spread))
             return torch.exp(w) / torch.exp(w).sum(-1, keepdim=True)
 
-        p = chances(h.mean(1))
+        router_input = h if per == "token" else h.mean(1)
+        p = chances(router_input)
         self.routes[block] = p.argmax(-1)
-        self.chances[block] = chances(h.mean(1).detach())  # for the veteran loss: it moves the router alone
-        rows = {target: [] for target in "kv"}
-        for b, e in enumerate(self.routes[block].tolist()):
-            for target, out in rows.items():
-                out.append(p[b, e] * self.expert(bank, names[e], block, target, h[b]))
-        return {target: torch.stack(out) for target, out in rows.items()}
+        self.chances[block] = chances(router_input.detach())  # for the veteran loss: it moves the router alone
+
+        def add(target, b, i):
+            row = (b, i) if per == "token" else (b,)
+            e = int(self.routes[block][row])
+            return p[row][e] * self.expert(bank, names[e], block, target, h[b, i])
+
+        samples, tokens = range(h.shape[0]), range(h.shape[1])
+        return {t: torch.stack([torch.stack([add(t, b, i) for i in tokens]) for b in samples]) for t in "kv"}
 
 
-def written_out(trainer, batch, noise):
+def written_out(trainer, batch, noise, per="sample", source_time=None):
     """Loss and gradients by the paper's equations over the whole batch."""
     flux = NoisyNaive(trainer.host.flux.state_dict(), noise=noise)
     names = trainer.bank.info.routers[trainer.stage.name].experts
     x0 = (batch.target - 0.1159) * 0.3611
     t = batch.times.view(-1, 1, 1, 1)
-    source = dict(latent=batch.source, stage=trainer.stage.name, names=names)
+    source = dict(latent=batch.source, stage=trainer.stage.name, names=names, per=per)
     x, pooled = (1 - t) * x0 + t * batch.noise, batch.pooled
-    found = flux(x, batch.times, batch.context, pooled, sources=[source], bank=trainer.bank)
+    found = flux(x, batch.times, batch.context, pooled, sources=[source], bank=trainer.bank, source_time=source_time)
     task = ((found - (batch.noise - x0)) ** 2).mean()
     chosen = torch.stack(list(flux.routes.values()))  # (blocks, batch)
     hard = (chosen == trainer.newest).float().mean()
@@ -92,14 +96,14 @@ def written_out(trainer, batch, noise):
     return dict(zip(trainer.trained, grads)), task.item(), veteran.item(), shares
 
 
-def with_noise(trainer, seed=11):
-    """Router noise that is drawn here: by block and by a sample's seed."""
+def with_noise(trainer, seed=11, tokens=()):
+    """Router noise that is drawn here: by block and by a sample's seed, for each of so many `tokens`."""
     drawn = {}
 
     def of(block, sample):
         if (block, sample) not in drawn:
             g = torch.Generator().manual_seed(seed + len(drawn))
-            drawn[block, sample] = torch.randn(trainer.newest + 1, generator=g)
+            drawn[block, sample] = torch.randn(*tokens, trainer.newest + 1, generator=g)
         return drawn[block, sample]
 
     trainer.make_router_noise = lambda batch: lambda block, like: torch.stack([of(block, each) for each in batch.seeds])
@@ -118,6 +122,19 @@ def test_an_iteration_is_the_papers_equations_written_out(rho, micro):
     assert len(set(shares)) > 1 and 0 < shares[-1] < 1
     norm = math.sqrt(sum(float((g**2).sum()) for g in expected.values()))
     assert step.norm == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("route, source_time", [("token", "zero"), ("sample", "shared"), ("token", "shared")])
+def test_an_iteration_with_routes_per_token_or_the_shared_time_is_the_equations_too(route, source_time):
+    how = dict(route=route, source_time=source_time, stage=1, batch=3, clip=0.0)
+    trainer = tiny_trainer(tiny_host(REAL_HEADS), **how)
+    noise, batch = with_noise(trainer, tokens=(4,) * (route == "token")), whole_batch(trainer)
+    times = batch.times if source_time == "shared" else None
+    expected, task, veteran, shares = written_out(trainer, batch, noise(batch), route, times)
+    found, step = gradients(trainer)
+    assert close(found, expected)
+    assert step.task_loss == pytest.approx(task, rel=1e-5) and step.veteran_loss == pytest.approx(veteran, rel=1e-5)
+    assert step.usage == pytest.approx(shares) and 0 < shares[-1] < 1
 
 
 def test_the_veteran_loss_moves_the_newest_router_alone_and_by_its_weight(host):

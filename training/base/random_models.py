@@ -54,8 +54,10 @@ def fill_randomly(flux: T, seed: int, dtype: torch.dtype, device: str, gain: flo
     return flux.eval().requires_grad_(False)
 
 
-def bank_info(base: Base, names=tuple(TASKS), rank: int = 128, alpha: float | None = None, **source) -> BankInfo:
-    """Experts named after tasks, and for each stage the router over what was trained so far."""
+def bank_info(
+    base: Base, names=tuple(TASKS), rank: int = 128, alpha: float | None = None, per: str = "sample", **source
+) -> BankInfo:
+    """Experts named after tasks, and for each stage the router over what was trained so far; `source` is SourceInfo's."""
     roles = {name: task.role for name, task in TASKS.items()}
     alpha = 2 * rank if alpha is None else alpha
     return BankInfo(
@@ -64,6 +66,6 @@ def bank_info(base: Base, names=tuple(TASKS), rank: int = 128, alpha: float | No
             name: ExpertInfo(rank=rank, alpha=float(alpha), task=name, role=roles.get(name, ""), stage=i)
             for i, name in enumerate(names)
         },
-        routers={name: RouterInfo(experts=tuple(names[: i + 1]), task=name) for i, name in enumerate(names)},
+        routers={name: RouterInfo(experts=tuple(names[: i + 1]), task=name, per=per) for i, name in enumerate(names)},
         source=SourceInfo(**source),
     )

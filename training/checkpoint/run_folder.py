@@ -54,6 +54,8 @@ LATER_FIELDS = (
     "feature_size",
     "feature_weight",
     "base_weights",
+    "route",
+    "source_time",
 )
 """Fields that recipes have only lately: runs from before them go on."""
 

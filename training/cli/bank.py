@@ -16,10 +16,12 @@ from ...prw.bank.info import encode_info
 from ...prw.bank.shapes import list_shapes
 from ...prw.bank.summary import describe_bank
 from ...prw.base_model import Base
+from ...prw.config import SOURCE_TIMES
 from ...prw.files.errors import FileError
 from ...prw.flux.checkpoint import load_flux
 from ...prw.flux.families import FLUX2
 from ...prw.flux.flux2 import Flux2Params
+from ...prw.router import ROUTE_PER
 from ...prw.tasks import TASKS
 from ..base.random_models import TINY, bank_info
 
@@ -29,7 +31,9 @@ KLEIN_9B = Flux2Params(hidden_size=4096, num_heads=32, depth=8, depth_single_blo
 def make_klein_base(name: str, shape: Flux2Params = Flux2Params()) -> Base:
     blocks = {"double_blocks": shape.depth, "single_blocks": shape.depth_single_blocks}
     guidance, family = shape.guidance_embed, FLUX2.name
-    return Base(shape.in_channels, shape.hidden_size, **blocks, guidance=guidance, name=f"FLUX.2-klein-{name}", family=family)
+    return Base(
+        shape.in_channels, shape.hidden_size, **blocks, guidance=guidance, name=f"FLUX.2-klein-{name}", family=family
+    )
 
 
 SHAPES = {
@@ -62,6 +66,13 @@ def _add_new(commands: _SubParsersAction) -> None:
     new.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"], help="of the experts")
     new.add_argument(
         "--up", type=float, default=0.0, help="size of random up matrices; 0 adds nothing, as before training"
+    )
+    new.add_argument("--route", default="sample", choices=ROUTE_PER, help="what routers choose an expert for")
+    new.add_argument(
+        "--source-time",
+        default="zero",
+        choices=SOURCE_TIMES,
+        help="the timestep of sources: zero runs them once a picture, shared in every step with the noise's",
     )
     new.set_defaults(run=_new)
 
@@ -118,10 +129,8 @@ def find_base(name: str) -> Base:
 
 
 def _new(args: Namespace) -> str:
-    path, info = (
-        check_new(args.out),
-        bank_info(find_base(args.base), tuple(args.experts.split(",")), args.rank, args.alpha),
-    )
+    path, names = check_new(args.out), tuple(args.experts.split(","))
+    info = bank_info(find_base(args.base), names, args.rank, args.alpha, args.route, time=args.source_time)
     dtype, free = getattr(torch, args.dtype), find_free_space(path)
     shapes = list_shapes(info).items()
     needed = sum(math.prod(s) * (dtype.itemsize if name.startswith("experts.") else 4) for name, s in shapes)

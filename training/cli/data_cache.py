@@ -33,7 +33,9 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="as for train; data.SET.path=FOLDER")
     parser.add_argument("--out", type=Path, help="a folder, if the set's table names none as its cache")
     parser.add_argument("--shard-size", type=_shard_size, default=512, metavar="N", help="samples in a file; 512")
-    parser.add_argument("--padding", action="store_true", help="keep what the text encoder makes of a prompt's padding, too")
+    parser.add_argument(
+        "--padding", action="store_true", help="keep what the text encoder makes of a prompt's padding, too"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cuda if there is one, else cpu, if not given")
     parser.set_defaults(run=_cache)

@@ -90,7 +90,9 @@ class ImageGenerator:
         texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
         encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
-        times = make_timesteps(how.steps, rows * columns, family.time_shift) if how.shifted else make_timesteps(how.steps)
+        times = (
+            make_timesteps(how.steps, rows * columns, family.time_shift) if how.shifted else make_timesteps(how.steps)
+        )
         return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, *negative)
 
 

@@ -1,4 +1,4 @@
-"""The curriculum: stages as data (paper, Table 1). One stage trains one expert and its router; older experts are frozen.
+"""The curriculum: stages (stage.py) and what they share, as data (paper, Table 1 and section 3.1).
 
 "Step" has three meanings around here. In this code the paper's curriculum step is a Stage, an optimizer
 update is an iteration, and sampler steps stay the host's.
@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...prw.config import FINAL, NAME
+from ...prw.config import SOURCE_TIMES
 from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ..schedules import SCHEDULES
 from .read_recipe import read_tables
+from .stage import Stage
 
 RECIPES = Path(__file__).parent
 SUBJECT = "subject"
@@ -21,57 +22,6 @@ SUBJECT = "subject"
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
 BASE_WEIGHTS = ("plain", "fp8", "int8", "nf4")
-FEATURES = ("off", "auxiliary", "self", "coredi")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A step of the curriculum, which trains one expert: a table of a recipe."""
-
-    name: str = ""
-    """Of the expert, its router and, unless `task` says otherwise, its task."""
-    task: str = ""
-    """A row of TASKS, or a name that the data has; empty: the stage's name."""
-    data: tuple[str, ...] = ()
-    """Names of the sets that it trains on, of the recipe's [data]."""
-    iterations: int = 1
-    batch: int = 1
-    """Samples an optimizer update sees, over all ranks and accumulation."""
-    rho: float = 0.8
-    """The newest expert's share of the blocks that the veteran loss aims at (eq. 9)."""
-    veteran: float = 0.5
-    """The veteran loss's weight, the paper's alpha."""
-    replay: float = 0.0
-    """Share of samples from earlier stages; the veteran loss leaves them out."""
-    start: str = ""
-    """An older expert that the new one begins as a copy of; empty: it begins as nothing, adding 0 (our choice: the
-    paper does not say)."""
-    shared: str = ""
-    """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
-    Empty: an expert of its own, as the paper's."""
-    features: str = "off"
-    """How it learns an encoder's features of the target as well (training/coredi)."""
-    along: tuple[str, ...] = ()
-    """Older experts that are trained as well: co-training, what the paper compares its curriculum with."""
-
-    def __post_init__(self):
-        if not self.name:
-            raise ValueError("a stage has no name")
-        if not NAME.fullmatch(self.name) or self.name == FINAL:
-            raise ValueError(
-                f"a stage is named {shorten(self.name)!r}, expected 1 to 64 letters, digits, _ and -, and not {FINAL}"
-            )
-        if self.shared and not NAME.fullmatch(self.shared):
-            raise ValueError(
-                f"{self.name}.shared is {shorten(self.shared)!r}, expected 1 to 64 letters, digits, _ and -"
-            )
-        check_range(f"{self.name}.iterations", self.iterations, 1, 10**9)
-        check_range(f"{self.name}.batch", self.batch, 1, 10**6)
-        check_range(f"{self.name}.rho", self.rho, 0, 1)
-        check_range(f"{self.name}.veteran", self.veteran, 0, 1000)
-        check_range(f"{self.name}.replay", self.replay, 0, 1)
-        check_choice(f"{self.name}.features", self.features, FEATURES)
-        object.__setattr__(self, "task", self.task or self.name)
 
 
 @dataclass(frozen=True)
@@ -114,6 +64,9 @@ class Settings:
     """Factor of the features' loss beside L_task, for stages with features."""
     guidance: float = 1.0
     """For a distilled base (dev) while it trains, and for the source always."""
+    source_time: str = ""
+    """The timestep that sources are modulated with: "zero", a clean picture's, so that a source runs once a picture, or
+    "shared", the noise's, so that it runs in every step and routes depend on it. Empty: as the bank, a new one: "zero"."""
     noise_end: float = 1.0
     """From this part of a stage on the router's noise fades to 0, so that usage stays what it was when it is gone."""
     micro: int = 0
@@ -147,6 +100,7 @@ class Settings:
             ("schedule", tuple(SCHEDULES)),
             ("precision", PRECISIONS),
             ("base_weights", BASE_WEIGHTS),
+            ("source_time", ("", *SOURCE_TIMES)),
         ):
             check_choice(name, getattr(self, name), options)
         if self.shard and self.offload:

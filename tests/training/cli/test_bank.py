@@ -59,6 +59,16 @@ def test_a_klein_s_name_is_its_shape():
     assert SHAPES["klein-base-4b"].describe_incompatibility(SHAPES["klein-9b"])
 
 
+def test_a_new_bank_routes_and_reads_sources_as_it_is_told(capsys, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    words = ("--base", "tiny", "--rank", 4, "--experts", "inpaint,edit", "--route", "token", "--source-time", "shared")
+    assert run(capsys, "bank", "new", path, *words)[0] == 0
+    info = Bank.open(path).info
+    assert info.source.time == "shared" and {router.per for router in info.routers.values()} == {"token"}
+    _, shown, _ = run(capsys, "bank", "inspect", path)
+    assert "time shared (runs in every step)" in shown and "edit     edit     token  inpaint, edit" in shown
+
+
 def test_inspect_shows_experts_and_routers(capsys, bank):
     _, shown, _ = run(capsys, "bank", "inspect", bank)
     assert "5 experts, 5 routers" in shown and "localisation" in shown
@@ -140,7 +150,10 @@ def test_verify_finds_values_that_are_not_finite(capsys, bank):
     "argv, sentence",
     [
         (["bank", "inspect", "nowhere.safetensors"], "There is no file nowhere.safetensors"),
-        (["bank", "new", "x.safetensors", "--base", "sdxl"], "There is no base sdxl, expected flux1, flux1-fill, klein-4b, klein-base-4b"),
+        (
+            ["bank", "new", "x.safetensors", "--base", "sdxl"],
+            "There is no base sdxl, expected flux1, flux1-fill, klein-4b, klein-base-4b",
+        ),
         (["bank", "new", "x.safetensors", "--experts", "a/b"], "not made of 1 to 64 letters"),
         (["bank", "new", "x.safetensors", "--rank", "0"], "rank is 0"),
         (["bank", "new", "x.safetensors", "--base", "tiny", "--up", "nan"], "--up is nan"),

@@ -105,3 +105,12 @@ def test_fp16_overflows_as_the_host_s_does(bank, monkeypatch):
     case = (EmbeddedHost(half, torch.float16), bank, Routing(task="control"), *given, SamplingSettings(SIGMAS))
     assert torch.isfinite(sample_latents(*case)).all()
     assert torch.isfinite(FeatureSampler([random_features(half)])(*case)).all()
+
+
+def test_a_router_for_each_token_is_a_sentence(host):
+    heads, case, _ = a_case(host, "coredi")
+    _, bank, *rest = case
+    routers = {name: replace(router, per="token") for name, router in bank.info.routers.items()}
+    bank = Bank(replace(bank.info, routers=routers), bank.tensors)
+    with pytest.raises(ValueError, match="chooses an expert for each token, expected one for a whole source"):
+        FeatureSampler(heads)(host, bank, *rest)

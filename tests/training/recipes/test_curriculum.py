@@ -51,6 +51,11 @@ def test_a_sixth_stage_is_a_sixth_table(tmp_path):
         ('[[stages]]\nname = "a"\nstep = 1\n', "stage 1 has an unknown entry 'step'"),
         ('optimiser = "adamw"\n[[stages]]\nname = "a"\n', "the recipe has an unknown entry 'optimiser'"),
         ('optimizer = "sgd"\n[[stages]]\nname = "a"\n', "optimizer is 'sgd', expected one of"),
+        ('[[stages]]\nname = "a"\nroute = "block"\n', "a.route is 'block', expected one of '', 'sample', 'token'"),
+        (
+            'source_time = "late"\n[[stages]]\nname = "a"\n',
+            "source_time is 'late', expected one of '', 'zero', 'shared'",
+        ),
         ("rate = nan\n[[stages]]\nname = 'a'\n", "rate is nan"),
         ("stages = 3\n", "stages is '3', expected a list"),
         ("rank = \n", "cannot be used"),

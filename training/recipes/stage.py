@@ -1,0 +1,63 @@
+"""A stage of the curriculum as data. One stage trains one expert and its router; older experts are frozen."""
+
+from dataclasses import dataclass
+
+from ...prw.config import FINAL, NAME
+from ...prw.files.validate import check_choice, check_range, shorten
+from ...prw.router import ROUTE_PER
+
+FEATURES = ("off", "auxiliary", "self", "coredi")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the curriculum, which trains one expert: a table of a recipe."""
+
+    name: str = ""
+    """Of the expert, its router and, unless `task` says otherwise, its task."""
+    task: str = ""
+    """A row of TASKS, or a name that the data has; empty: the stage's name."""
+    data: tuple[str, ...] = ()
+    """Names of the sets that it trains on, of the recipe's [data]."""
+    iterations: int = 1
+    batch: int = 1
+    """Samples an optimizer update sees, over all ranks and accumulation."""
+    rho: float = 0.8
+    """The newest expert's share of the blocks that the veteran loss aims at (eq. 9)."""
+    veteran: float = 0.5
+    """The veteran loss's weight, the paper's alpha."""
+    replay: float = 0.0
+    """Share of samples from earlier stages; the veteran loss leaves them out."""
+    start: str = ""
+    """An older expert that the new one begins as a copy of; empty: it begins as nothing, adding 0 (our choice: the
+    paper does not say)."""
+    shared: str = ""
+    """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
+    Empty: an expert of its own, as the paper's."""
+    features: str = "off"
+    """How it learns an encoder's features of the target as well (training/coredi)."""
+    along: tuple[str, ...] = ()
+    """Older experts that are trained as well: co-training, what the paper compares its curriculum with."""
+    route: str = ""
+    """What the router chooses an expert for: "sample", a whole source, or "token", each of its tokens. Empty: as the last
+    stage's router, the first: "sample"."""
+
+    def __post_init__(self):
+        if not self.name:
+            raise ValueError("a stage has no name")
+        if not NAME.fullmatch(self.name) or self.name == FINAL:
+            raise ValueError(
+                f"a stage is named {shorten(self.name)!r}, expected 1 to 64 letters, digits, _ and -, and not {FINAL}"
+            )
+        if self.shared and not NAME.fullmatch(self.shared):
+            raise ValueError(
+                f"{self.name}.shared is {shorten(self.shared)!r}, expected 1 to 64 letters, digits, _ and -"
+            )
+        check_range(f"{self.name}.iterations", self.iterations, 1, 10**9)
+        check_range(f"{self.name}.batch", self.batch, 1, 10**6)
+        check_range(f"{self.name}.rho", self.rho, 0, 1)
+        check_range(f"{self.name}.veteran", self.veteran, 0, 1000)
+        check_range(f"{self.name}.replay", self.replay, 0, 1)
+        check_choice(f"{self.name}.features", self.features, FEATURES)
+        check_choice(f"{self.name}.route", self.route, ("", *ROUTE_PER))
+        object.__setattr__(self, "task", self.task or self.name)
