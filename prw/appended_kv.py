@@ -27,21 +27,22 @@ class SourceKV:
         """Reads K and V of a block (batch, heads, tokens, head_dim), before rotation."""
         raise NotImplementedError
 
-    def routes(self, sample: int = 0) -> dict[str, Route]:
-        """Returns the route that one sample takes, by block."""
-        raise NotImplementedError
+    def read_bias(self, text: int, target: Grid, queries: int) -> Tensor | None:
+        """Log weight (queries, 1) that text and noise give its keys; None if it is 0 everywhere."""
+        return read_bias(self.source, text, target, queries)
 
 
-class CachedSourceKV(SourceKV):
-    """A source's K/V read from the cache's entries, one for each sample of the batch.
+class SampledKV(SourceKV):
+    """K/V read from the cache's entries, one for each sample of the batch.
 
     Samples of the same picture and prompt have the same entry. Sources that see one another have one entry together, of
-    which `tokens` are this source's.
+    which `tokens` are these keys. Several sources may share them, as those of one whole model share its prompt's: they
+    are then read wherever one of these is, with the largest weight.
     """
 
-    def __init__(self, source: Source, samples: Sequence[SampleKV], tokens: slice = slice(None)):
-        super().__init__(source, samples[0].pe[:, :, tokens])
-        self.samples, self.slice = samples, tokens
+    def __init__(self, sources: Sequence[Source], samples: Sequence[SampleKV], tokens: slice = slice(None)):
+        super().__init__(sources[0], samples[0].pe[:, :, tokens])
+        self.sharers, self.samples, self.slice = sources, samples, tokens
 
     def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
         distinct = {id(sample): sample.read(block, device) for sample in self.samples}
@@ -51,7 +52,21 @@ class CachedSourceKV(SourceKV):
             k, v = (torch.cat(parts) for parts in zip(*(distinct[id(sample)] for sample in self.samples), strict=True))
         return k[:, :, self.slice], v[:, :, self.slice]
 
+    def read_bias(self, text: int, target: Grid, queries: int) -> Tensor | None:
+        biases = [read_bias(source, text, target, queries) for source in self.sharers]
+        if all(bias is None for bias in biases):
+            return None
+        return torch.stack([torch.zeros(queries, 1) if bias is None else bias for bias in biases]).amax(0)
+
+
+class CachedSourceKV(SampledKV):
+    """One source's K/V in the base's own stream, and the routes that it took."""
+
+    def __init__(self, source: Source, samples: Sequence[SampleKV], tokens: slice = slice(None)):
+        super().__init__([source], samples, tokens)
+
     def routes(self, sample: int = 0) -> dict[str, Route]:
+        """Returns the route that one sample takes, by block."""
         return self.samples[sample].routes
 
 
@@ -79,7 +94,7 @@ class AppendedKV:
         return {"k": k, "v": v, "pe": all_pe, "attn_mask": self._mask[2]}
 
     def _bias(self, q: Tensor, text: int) -> Tensor | None:
-        biases = [read_bias(source_kv.source, text, self.grid, q.shape[2]) for source_kv in self.sources]
+        biases = [source_kv.read_bias(text, self.grid, q.shape[2]) for source_kv in self.sources]
         if all(bias is None for bias in biases):
             return None
         columns = [q.new_zeros(q.shape[2], 1) if bias is None else bias.to(q) for bias in biases]

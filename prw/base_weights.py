@@ -11,6 +11,7 @@ from torch import Tensor
 from .base_model import Base
 from .config import BankInfo
 from .experts import Expert
+from .flux.blocks import FluxModel
 
 
 class BaseWeights:
@@ -24,6 +25,9 @@ class BaseWeights:
 
     def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
         raise ValueError("There is no bank and so no router: connect experts to CoLoGen Apply.")
+
+    def model(self, name: str, base: FluxModel) -> FluxModel:
+        raise ValueError("There is no bank and so no model in it: connect experts to CoLoGen Apply.")
 
     def state(self) -> Hashable:
         return None

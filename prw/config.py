@@ -71,6 +71,17 @@ class ExpertInfo:
 
 
 @dataclass(frozen=True)
+class ModelInfo:
+    """An expert that is a whole model: a second FLUX, which reads the source and a prompt of its own (model_pass.py)."""
+
+    data: str = ""
+    """The file that it is read from: a bank's own file holds none."""
+    licence: str = ""
+    on_base: bool = False
+    """Whether it runs on the layers of the base, and is only what differs from them (bank/difference.py)."""
+
+
+@dataclass(frozen=True)
 class RouterInfo:
     experts: tuple[str, ...] = ()
     """Expert names in column order; the stage's own comes last."""
@@ -120,6 +131,8 @@ class BankInfo:
     routers: Mapping[str, RouterInfo] = field(default_factory=dict)
     source: SourceInfo = field(default_factory=SourceInfo)
     licence: str = ""
+    models: Mapping[str, ModelInfo] = field(default_factory=dict, metadata=OMIT_DEFAULT)
+    """Experts that are whole models."""
 
     @property
     def last_router(self) -> str | None:
@@ -127,7 +140,9 @@ class BankInfo:
         return max(self.routers, key=lambda stage: len(self.routers[stage].experts), default=None)
 
     def __post_init__(self):
-        _check_names((*self.experts, *self.routers))
+        _check_names((*self.experts, *self.routers, *self.models))
+        if both := self.experts.keys() & self.models.keys():
+            raise ValueError(f"two experts are named {both.pop()}: rename one of them")
         if FINAL in self.routers:
             raise ValueError(f"a router is named {FINAL}, which stands for the last one: rename it")
         ranks: dict[str, int] = {}

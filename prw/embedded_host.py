@@ -1,6 +1,6 @@
 """PRW on our own FLUX: no ComfyUI on the machine."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from .flux.families import Flux, find_model_family
 from .flux.inputs import FluxInputs
 from .flux.math import attention
 from .source import Source
-from .weaving import Attend
+from .weaving import Attend, BlockKV
 
 
 class EmbeddedHost:
@@ -41,6 +41,12 @@ class EmbeddedHost:
 
     def state(self) -> Any:
         return read_versions(self.flux.parameters())
+
+    def attention_state(self) -> None:
+        return None
+
+    def watch(self, blocks: Iterator[BlockKV], count: int) -> Iterator[BlockKV]:
+        return blocks
 
 
 def velocity(

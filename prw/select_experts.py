@@ -15,6 +15,7 @@ from .config import FINAL, BankInfo, RouterInfo
 from .experts import BlockExperts, Expert
 from .files.errors import BankError
 from .files.validate import shorten
+from .flux.blocks import FluxModel
 from .flux.families import FAMILIES
 from .router import Route, Steering, route
 from .source import Routing
@@ -26,6 +27,8 @@ BlockNoise = Callable[[str, Tensor], Tensor]
 BASE = "base"
 """Stands in a route for no expert at all: a base that reads sources with its own weights (base_weights.py)."""
 BASE_FORMAT = SourceFormat(guidance="live", position="reference")
+MODEL_FORMAT = SourceFormat(position="reference")
+"""How whole models were given their sources."""
 LEANS = {"concept": -1.0, "localisation": 1.0}
 """Role of an expert -> the sign of a lean that favours it."""
 
@@ -41,6 +44,10 @@ class ExpertBank(Protocol):
 
     def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
         """Reads W_r and W_n of eq. 2, each (dim, experts)."""
+        ...
+
+    def model(self, name: str, base: FluxModel) -> FluxModel:
+        """Builds an expert that is a whole model, perhaps on the base's layers; its weights stay in their file until used."""
         ...
 
     def state(self) -> Hashable:
@@ -102,8 +109,8 @@ def find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInf
         return _find_task_router(info, routing.task, routing.router)
     if routing.expert not in info.experts:
         raise BankError(
-            f"The bank has no expert {shorten(routing.expert)}, expected one of {', '.join(info.experts)}: "
-            f"choose one of them or let the router choose."
+            f"The bank has no expert {shorten(routing.expert)}, expected one of "
+            f"{', '.join((*info.experts, *info.models))}: choose one of them or let the router choose."
         )
     alone = RouterInfo(experts=(routing.expert,), task=routing.task)
     try:
@@ -162,11 +169,39 @@ def _find_lone_expert(info: BankInfo, task: str) -> str:
     return fit[0] if fit else ""
 
 
+def find_model(info: BankInfo, routing: Routing) -> str:
+    """The whole model that reads a source, by its name; "" where low-rank experts or the base do.
+
+    Low-rank experts that were trained for the source's task come first.
+    """
+    if routing.expert or not info.models:
+        return routing.expert if routing.expert in info.models else ""
+    if info.experts and _has_router(info, routing):
+        return ""
+    fit = [name for name in info.models if routing.task in name.lower()] if len(info.models) > 1 else list(info.models)
+    if len(fit) != 1:
+        raise BankError(
+            f"The experts hold several whole models ({', '.join(info.models)}), expected one that is named for "
+            f"{shorten(routing.task)}: type its name as the source's expert."
+        )
+    return fit[0]
+
+
+def _has_router(info: BankInfo, routing: Routing) -> bool:
+    """Whether a bank's low-rank experts serve a routing."""
+    try:
+        return bool(find_router(info, routing))
+    except BankError:
+        return bool(routing.router)
+
+
 def find_source_format(info: BankInfo, routing: Routing) -> SourceFormat:
     """The source format of an expert that works alone: forced by the user, or without a router.
 
     Where it names no guidance, the family does.
     """
+    if find_model(info, routing):
+        return MODEL_FORMAT
     stage, router = find_router(info, routing)
     alone = routing.expert or (router.experts[0] if stage is None else "")
     if not info.experts:

@@ -79,6 +79,8 @@ class Source:
     """Where no bank is: whether it and the prompt's other references see one another, as klein 9B-KV was trained."""
     number: int = 1
     """Which of a prompt's references it is, from 1: its place where the position is "reference"."""
+    prompt: Tensor | None = None
+    """(batch, tokens, width), encoded: what an expert that is a whole model reads beside it; None: the base's own prompt."""
 
     def __post_init__(self):
         check_choice("placement", self.placement, PLACEMENTS)
@@ -95,6 +97,8 @@ class Source:
             raise ValueError(f"The source latent has shape {shape}, expected a picture: connect one and its VAE.")
         if not torch.isfinite(self.latent).all():
             raise ValueError("The source latent holds values that are not finite: check the picture and the VAE.")
+        if self.prompt is not None and (self.prompt.ndim != 3 or not self.prompt.numel()):
+            raise ValueError(f"The source's prompt has shape {tuple(self.prompt.shape)}, expected (batch, tokens, width).")
         if self.region is not None:
             self._check_region(self.region)
 
@@ -110,15 +114,24 @@ class Source:
         return self.strength > 0 and has_begun and (self.end >= 1 or progress < self.end)
 
     @cached_property
+    def latent_hash(self) -> str:
+        return hash_tensor(self.latent)
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        """A hash of the prompt of its own, "" if it has none."""
+        return "" if self.prompt is None else hash_tensor(self.prompt)
+
+    @cached_property
     def digest(self) -> str:
         """A hash of what decides K/V, the latent, routing and number; Attachment's cache finds K/V by it."""
-        return hash_tensor(self.latent) + repr((*astuple(self.routing), self.number))
+        return self.latent_hash + repr((*astuple(self.routing), self.number))
 
     @cached_property
     def identity(self) -> str:
         """A hash of all fields; the host batches two conditionings only if their sources' are equal (SourceCond)."""
         rest = (self.strength, self.start, self.end, self.placement, self.keep, self.together)
-        return self.digest + repr(rest) + ("" if self.region is None else hash_tensor(self.region))
+        return self.digest + self.prompt_hash + repr(rest) + ("" if self.region is None else hash_tensor(self.region))
 
 
 def fill_channels(latent: Tensor, channels: int) -> Tensor:

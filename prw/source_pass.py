@@ -57,6 +57,14 @@ class Host(Protocol):
         """Changes when the base's weights, or how it computes, do."""
         ...
 
+    def attention_state(self) -> Hashable:
+        """Changes when its attention function does."""
+        ...
+
+    def watch(self, blocks: Iterator[BlockKV], count: int) -> Iterator[BlockKV]:
+        """Passes on what a long pass yields, `count` in all; shows its progress, and ends it if the user cancels."""
+        ...
+
 
 class ReaderConditions(NamedTuple):
     """What a source's keys and values depend on of the pictures that read it: the batch that is sampled or trained on."""

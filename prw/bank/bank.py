@@ -2,6 +2,9 @@
 
 Which tensors it holds: shapes.py; what they mean stands as JSON in the file's metadata (info.py). Tensors are
 memory-mapped: opening costs nothing, an expert is read when a block takes it, and saving copies one at a time.
+
+A bank may hold experts that are whole models as well, `models.<name>.<the public name>` among its tensors. They come from
+files of their own and stay there: no bank file holds one.
 """
 
 import os
@@ -13,9 +16,12 @@ from torch import Tensor
 
 from ..config import BankInfo, ExpertInfo
 from ..experts import LowRank
-from ..files.lazy_tensors import tensor_state
+from ..files.errors import BankError
+from ..files.lazy_tensors import Renamed, tensor_state
 from ..files.safe_file import SafeFile
 from ..files.safetensors_writer import write_safetensors
+from ..flux.blocks import FluxModel
+from ..flux.checkpoint import build_flux
 from .info import decode_info, encode_info
 from .shapes import check_bank, down_key
 
@@ -40,6 +46,7 @@ class Bank:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes to a temporary name beside `path` and renames: a reader sees the old file or the new."""
+        require_low_rank(self)
         return write_safetensors(path, self.tensors, {METADATA_KEY: encode_info(self.info)})
 
     def expert(self, name: str, block: str) -> dict[str, LowRank]:
@@ -60,6 +67,25 @@ class Bank:
         prefix = f"routers.{stage}.{block}"
         return self.tensors[f"{prefix}.weight"], self.tensors[f"{prefix}.noise"]
 
+    def model(self, name: str, base: FluxModel) -> FluxModel:
+        """Builds an expert that is a whole model; its weights stay in their file until they are used."""
+        return build_flux(select_model(self.tensors, name), self.info.models[name].data or name)
+
     def state(self) -> Any:
         """A value that changes whenever the tensors do."""
         return tensor_state(self.tensors)
+
+
+def select_model(tensors: Mapping[str, Tensor], name: str) -> Renamed:
+    """The tensors of a whole model under their public names."""
+    prefix = f"models.{name}."
+    return Renamed(tensors, {key.removeprefix(prefix): key for key in tensors if key.startswith(prefix)})
+
+
+def require_low_rank(bank: Bank) -> None:
+    """Raises if some of a bank's experts are whole models, which only CoLoGen Apply takes."""
+    if bank.info.models:
+        raise BankError(
+            f"The experts hold a whole model ({', '.join(bank.info.models)}), expected low-rank experts alone: load it "
+            f"from its own file each time, or make low-rank experts of it with cologen bank extract."
+        )

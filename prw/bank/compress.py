@@ -16,7 +16,7 @@ from ..experts import LowRank
 from ..files.errors import BankError
 from ..files.lazy_tensors import LazyTensors, itemsize
 from ..files.validate import shorten
-from .bank import Bank
+from .bank import Bank, require_low_rank
 from .shapes import down_key, list_expert_keys, list_shapes, parse_place
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -165,6 +165,7 @@ def share_down(bank: Bank, rank: int, group: str = "shared", names: Iterable[str
 
 def convert(bank: Bank, dtype: torch.dtype) -> tuple[Bank, RelativeError]:
     """Converts experts to another precision; in fp8 each pair gets a scale, so that its largest numbers just fit."""
+    require_low_rank(bank)
     scaled = dtype in FP8
     experts = {name: replace(expert, scaled=scaled or expert.scaled) for name, expert in bank.info.experts.items()}
     info, error = replace(bank.info, experts=experts), RelativeError()
@@ -212,6 +213,7 @@ def _compare(error: RelativeError, place: str, old: LowRank, new: LowRank) -> No
 
 def _choose(bank: Bank, names: Iterable[str]) -> list[str]:
     """The experts of these names (none: all) in the bank's order."""
+    require_low_rank(bank)
     names = set(names) or set(bank.info.experts)
     for name in names - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")

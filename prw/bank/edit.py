@@ -28,20 +28,27 @@ def make_random_bank(info: BankInfo, seed: int = 0, up: float = 0.0, router: flo
 def merge(banks: Iterable[Bank]) -> Bank:
     """One bank with the experts and routers of all; equal names must not mean different things."""
     banks = list(banks)
-    experts, routers, shared = {}, {}, {}
+    experts, routers, models, shared = {}, {}, {}, {}
     for bank in banks:
         if bank.info.base.describe_incompatibility(banks[0].info.base):
             raise BankError(
                 "These banks are for FLUX models of different shapes, expected one: merge banks for the same base."
             )
         _check_shared(shared, bank)
-        for kind, merged, added in (("expert", experts, bank.info.experts), ("router", routers, bank.info.routers)):
+        for kind, merged, added in (
+            ("expert", experts, bank.info.experts),
+            ("router", routers, bank.info.routers),
+            ("expert", models, bank.info.models),
+        ):
             for name in merged.keys() & added.keys():
                 raise BankError(f"Two banks have {kind} {name}: rename or split one of them first.")
             merged.update(added)
+    for name in experts.keys() & models.keys():
+        raise BankError(f"Two banks have expert {name}: give one of them another name when you import it.")
     licences = dict.fromkeys(bank.info.licence for bank in banks if bank.info.licence)
     base = next((bank.info.base for bank in banks if bank.info.base.probe), banks[0].info.base)
-    info = BankInfo(base, experts, routers, _find_source_info([bank.info for bank in banks]), "; ".join(licences))
+    source = _find_source_info([bank.info for bank in banks])
+    info = BankInfo(base, experts, routers, source, "; ".join(licences), models)
     return Bank(info, Merged(*(bank.tensors for bank in banks)))
 
 
@@ -57,6 +64,7 @@ def _check_shared(shared: dict[str, Tensor], bank: Bank) -> None:
 
 def _find_source_info(infos: list[BankInfo]) -> SourceInfo:
     """How all of them modulate their sources; a bank whose experts all get the picture's guidance takes anyone's."""
+    infos = [info for info in infos if info.experts or info.routers] or infos
     common = next((info for info in infos if _uses_own_guidance(info)), infos[0]).source
     for info in infos:
         source = info.source if _uses_own_guidance(info) else replace(info.source, guidance=common.guidance)

@@ -53,6 +53,8 @@ def decode_info(text: str | None, name: str) -> BankInfo:
 
 
 def _build_bank_info(data: dict[str, Any]) -> BankInfo:
+    if data.get("models"):
+        raise ValueError("it names whole models, which no bank file holds")
     named = {"experts": ExpertInfo, "routers": RouterInfo}
     whole = {"base": Base, "source": SourceInfo}
     for key, cls in named.items():

@@ -2,25 +2,29 @@
 
 from ..config import ExpertInfo
 from ..flux.families import FAMILIES
-from .bank import Bank
+from .bank import Bank, select_model
 from .shapes import list_expert_keys
 
 
 def describe_bank(bank: Bank, title: str) -> str:
     """A text of tables: base, experts, routers, and what a user of each expert should know."""
     info, base = bank.info, bank.info.base
+    models = f", {len(info.models)} whole models" if info.models else ""
     lines = [
-        f"{title}: {len(info.experts)} experts, {len(info.routers)} routers",
+        f"{title}: {len(info.experts)} experts, {len(info.routers)} routers{models}",
         f"base     {base.name or 'unnamed'} ({FAMILIES[base.family].label}): width {base.hidden_size}, "
         f"{base.double_blocks} double and {base.single_blocks} single blocks, {base.in_channels} channels in",
         f"source   time {info.source.time}{' (runs in every step)' if info.source.follows_time else ''}, guidance {info.source.guidance:g}"
         + (f", position {info.source.position}" if info.source.position else ""),
         f"licence  {info.licence or 'not stated'}",
-        "",
-        *align_columns(
-            [["expert", "task", "role", "rank", "alpha", "changes", "type", "iterations"], *_expert_rows(bank)]
-        ),
     ]
+    if info.experts or not info.models:
+        lines += [
+            "",
+            *align_columns(
+                [["expert", "task", "role", "rank", "alpha", "changes", "type", "iterations"], *_expert_rows(bank)]
+            ),
+        ]
     if info.routers:
         lines += [
             "",
@@ -28,6 +32,8 @@ def describe_bank(bank: Bank, title: str) -> str:
                 [["router", "task", "per", "chooses among (share of the blocks, where known)"], *_router_rows(bank)]
             ),
         ]
+    if info.models:
+        lines += ["", *align_columns([["whole model", "numbers", "GiB", "type", "file"], *_model_rows(bank)])]
     for name, expert in info.experts.items():
         lines += _note_lines(name, expert)
     return "\n".join(lines)
@@ -53,6 +59,16 @@ def _expert_rows(bank: Bank) -> list[list[str]]:
         ]
         for name, expert in bank.info.experts.items()
     ]
+
+
+def _model_rows(bank: Bank) -> list[list[str]]:
+    rows = []
+    for name, model in bank.info.models.items():
+        tensors = list(select_model(bank.tensors, name).values())
+        numbers, size = sum(t.numel() for t in tensors), sum(t.nbytes for t in tensors)
+        kinds = dict.fromkeys(str(t.dtype).removeprefix("torch.") for t in tensors)
+        rows.append([name, f"{numbers / 1e9:.2f} billion", f"{size / 2**30:.2f}", ", ".join(kinds), model.data or "-"])
+    return rows
 
 
 def _describe_type(bank: Bank, name: str) -> str:

@@ -1,17 +1,19 @@
 """One model call of ComfyUI as the method sees it, and the few things of the host that our patches share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import comfy.ldm.flux.math
+import comfy.model_management
+import comfy.utils
 import torch
 from torch import Tensor
 
 from ..files.tensor_versions import IdentityKey
 from ..flux.families import find_model_family
-from ..weaving import Attend
+from ..weaving import Attend, BlockKV
 
 SIGMA_MARGIN = 1 + 1e-6
 """A step on the bound between two parts is the later one's first, however its sigma was rounded."""
@@ -48,8 +50,18 @@ class ComfyHost:
         hooks = [] if patcher.current_hooks is None else patcher.current_hooks.hooks
         injected = [injection for group in patcher.injections.values() for injection in group]
         replaced = patcher.object_patches.values()
-        objects = (self.base, self.options.get("optimized_attention_override"), *injected, *replaced)
-        return patcher.patches_uuid, IdentityKey(*objects, *hooks), tuple(hook.strength for hook in hooks)
+        objects = IdentityKey(self.base, *injected, *replaced, *hooks)
+        return patcher.patches_uuid, objects, self.attention_state(), tuple(hook.strength for hook in hooks)
+
+    def attention_state(self) -> Any:
+        return IdentityKey(self.options.get("optimized_attention_override"))
+
+    def watch(self, blocks: Iterator[BlockKV], count: int) -> Iterator[BlockKV]:
+        progress = comfy.utils.ProgressBar(count)
+        for block in blocks:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            progress.update(1)
+            yield block
 
 
 def enlarge_noise_shape(base, noise_shape: Sequence[int], needed_bytes: int) -> Sequence[int]:

@@ -17,17 +17,19 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..appended_kv import OPTION, AppendedKV
+from ..appended_kv import OPTION, AppendedKV, CachedSourceKV
 from ..attachment import Attachment
 from ..bank.bank import Bank
 from ..base_model import Base
 from ..base_weights import BaseWeights
+from ..config import BankInfo
 from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs
+from ..model_pass import measure_largest_block
 from ..positions import token_grid
 from ..router import Route
-from ..select_experts import find_router
-from ..source import Source
+from ..select_experts import find_model, find_router
+from ..source import Routing, Source
 from ..weaving import named_blocks
 from .check_host import check_flux, check_host, check_prompt_width
 from .conditioning import COND, list_sources
@@ -78,18 +80,30 @@ class HostAttachment(Attachment):
         return executor(model, enlarge_noise_shape(model.model, noise_shape, needed), conds, *args, **kwargs)
 
     def estimate_kv_bytes(self, base, noise_shape: Sequence[int], conds: dict[str, list]) -> int:
-        """K and V of every block, for each cond's sources that wait on the GPU (one block for those on the CPU)."""
+        """K and V of every block, for each cond's sources that wait on the GPU (one block for those on the CPU).
+
+        A whole model asks for its prompt's K and V as well, and for the weights of one of its blocks.
+        """
         flux = base.diffusion_model
         blocks = sum(1 for _ in named_blocks(flux))
         width = comfy.model_management.dtype_size(base.get_dtype_inference())
         bytes_per_value = {"gpu": width * blocks, "fp8": blocks + 2 * width, "cpu": 2 * width}
-        total = 0
-        for entries in conds.values():
-            for source in (source for options in entries for source in list_sources(options)):
+        total, models = 0, set()
+        for options in (options for entries in conds.values() for options in entries):
+            for source in list_sources(options):
                 rows, columns = token_grid(source.latent, flux.patch_size)
+                model = find_model(self.bank.info, source.routing)
+                tokens = rows * columns + (count_prompt_rows(source, options) if model else 0)
                 samples = min(len(source.latent), noise_shape[0])
-                total += 2 * samples * rows * columns * flux.hidden_size * bytes_per_value[source.placement]
-        return total
+                total += 2 * samples * tokens * flux.hidden_size * bytes_per_value[source.placement]
+                models.add(model)
+        return total + max((measure_largest_block(self.bank.model(model, flux)) for model in models if model), default=0)
+
+
+def count_prompt_rows(source: Source, options: dict[str, Any]) -> int:
+    """Rows of the prompt that a whole model reads beside a source of this cond."""
+    prompt = options.get("cross_attn") if source.prompt is None else source.prompt
+    return 0 if prompt is None else prompt.shape[1]
 
 
 def apply_bank(model, bank: Bank | None):
@@ -146,15 +160,23 @@ def compute_routes(model, conditioning: list, latent: Tensor) -> list[tuple[str,
             inputs = FluxInputs(x, x.new_zeros(1), context, pooled, guidance)
             for source in list_sources(options):
                 title = f"{source.routing.task}, source {len(routes) + 1}"
-                if not attachment.bank.info.experts:
-                    routes.append((f"{title}: no experts, read with FLUX's own weights", (), {}))
+                if reason := _describe_unrouted(attachment.bank.info, source.routing):
+                    routes.append((f"{title}: {reason}", (), {}))
                     continue
                 appended = attachment.make_appended_kv(model.model, [source], inputs, transformer_options, channels)
                 _, columns = find_router(attachment.bank.info, source.routing)
-                routes.append((title, columns.experts, appended.sources[0].routes()))
+                kv = next(kv for kv in appended.sources if isinstance(kv, CachedSourceKV))
+                routes.append((title, columns.experts, kv.routes()))
     finally:
         model.cleanup()
     return routes
+
+
+def _describe_unrouted(info: BankInfo, routing: Routing) -> str:
+    """Why a source takes no routes; "" if it does."""
+    if model := find_model(info, routing):
+        return f"read by the whole model {model}, which has no router"
+    return "" if info.experts else "no experts, read with FLUX's own weights"
 
 
 def _is_on(source: Source, base, options: dict[str, Any]) -> bool:

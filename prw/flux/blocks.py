@@ -5,9 +5,9 @@ without knowing which. `img`, `txt`, `vec` and `pe` are FLUX's words: image toke
 rotary positions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from .math import ModulationOut, attention, modulate, split_heads
 
 RUN_BLOCK = "run_block"
 """Key of transformer_options: the function that calls blocks, which training replaces by activation checkpointing."""
+ATTENTION = "attention"
+"""Key of transformer_options: a function in the place of math.attention, such as a host's own."""
 
 
 def call_directly(function: Callable, *args: Any) -> Any:
@@ -123,7 +125,7 @@ def attention_with_patches(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, options:
         out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=options)
         q, k, v = out.get("q", q), out.get("k", k), out.get("v", v)
         pe, mask = out.get("pe", pe), out.get("attn_mask", mask)
-    attn = attention(q, k, v, pe, mask)
+    attn = options.get(ATTENTION, attention)(q, k, v, pe, mask)
     for patch in patches.get("attn1_output_patch", ()):
         attn = patch(attn, options)
     return attn
@@ -210,6 +212,16 @@ class LastLayer(nn.Module):
         return self.linear((1 + scale) * self.norm_final(x) + shift)
 
 
+class BlockInputs(NamedTuple):
+    """What the first block gets."""
+
+    img: Tensor
+    txt: Tensor
+    vecs: tuple[Any, Any]
+    """What double and single blocks get as `vec`."""
+    pe: Tensor
+
+
 class FluxModel(nn.Module):
     """What all families have, ComfyUI's own models as well."""
 
@@ -229,43 +241,33 @@ class FluxModel(nn.Module):
         """Flattens a latent to tokens (batch, tokens, channels) and gives their ids (batch, tokens, axes)."""
         raise NotImplementedError
 
+    def embed(
+        self, tokens: Tensor, ids: Tensor, timestep: Tensor, context: Tensor, guidance: Tensor | None = None
+    ) -> tuple[Tensor, BlockInputs]:
+        """Time and guidance as a vector, and what the first block gets of image tokens with these ids and of the prompt.
 
-def run_blocks(flux: FluxModel, img: Tensor, txt: Tensor, vecs: tuple[Any, Any], pe: Tensor, options: dict) -> Tensor:
-    """Image tokens after all blocks; `vecs` are what double and single blocks get as `vec`."""
+        Only models of our own have it, of families that whole models are trained for.
+        """
+        raise NotImplementedError
+
+
+def run_blocks(flux: FluxModel, inputs: BlockInputs, options: dict) -> Tensor:
+    """Image tokens after all blocks."""
+    img = inputs.img
+    for step in step_blocks(flux, inputs, options):
+        img = step[1]
+    return img
+
+
+def step_blocks(flux: FluxModel, inputs: BlockInputs, options: dict) -> Iterator[tuple[str, Tensor]]:
+    """Runs the blocks one by one, and yields each one's name and the image tokens behind it."""
+    img, txt, vecs, pe = inputs
     run = options.pop(RUN_BLOCK, call_directly)
     for i, block in enumerate(flux.double_blocks):
         img, txt = run(block, img, txt, vecs[0], pe, options | {"block_type": "double", "block_index": i})
-    img = torch.cat((txt, img), dim=1)
-    options["img_slice"] = [txt.shape[1], img.shape[1]]
+        yield f"double_blocks.{i}", img
+    tokens = torch.cat((txt, img), dim=1)
+    options["img_slice"] = [txt.shape[1], tokens.shape[1]]
     for i, block in enumerate(flux.single_blocks):
-        img = run(block, img, vecs[1], pe, options | {"block_type": "single", "block_index": i})
-    return img[:, txt.shape[1] :]
-
-
-def check_heads(hidden_size: int, num_heads: int, axes_dim: tuple[int, ...]) -> None:
-    """Checks that the heads' positions fill the model's width."""
-    if hidden_size != num_heads * sum(axes_dim):
-        raise ValueError(
-            f"hidden_size is {hidden_size}, expected num_heads x sum(axes_dim) = {num_heads} x {sum(axes_dim)}; change "
-            f"one of the three."
-        )
-
-
-def read_common_params(shapes: Mapping[str, tuple[int, ...]], axes_dim: tuple[int, ...]) -> dict[str, Any]:
-    """Reads the parameters that all families have off the shapes of a checkpoint's weights."""
-    hidden_size, in_channels = shapes["img_in.weight"]
-    return dict(
-        in_channels=in_channels,
-        out_channels=shapes["final_layer.linear.weight"][0],
-        context_in_dim=shapes["txt_in.weight"][1],
-        hidden_size=hidden_size,
-        num_heads=hidden_size // sum(axes_dim),
-        depth=count_blocks(shapes, "double_blocks"),
-        depth_single_blocks=count_blocks(shapes, "single_blocks"),
-        guidance_embed="guidance_in.in_layer.weight" in shapes,
-    )
-
-
-def count_blocks(shapes: Mapping[str, tuple[int, ...]], kind: str) -> int:
-    """How many blocks of a kind the keys of a checkpoint name."""
-    return len({key.split(".")[1] for key in shapes if key.startswith(f"{kind}.")})
+        tokens = run(block, tokens, vecs[1], pe, options | {"block_type": "single", "block_index": i})
+        yield f"single_blocks.{i}", tokens[:, txt.shape[1] :]

@@ -13,18 +13,18 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .blocks import (
+    BlockInputs,
     DoubleStreamBlock,
     FluxModel,
     LastLayer,
     Linear,
     MLPEmbedder,
     SingleStreamBlock,
-    check_heads,
-    read_common_params,
     run_blocks,
 )
 from .inputs import BlockModulation, SourceConditions
 from .math import rotary, timestep_embedding
+from .shapes import check_heads, read_common_params
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Flux(FluxModel):
         if self.params.guidance_embed and guidance is not None:
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(img))
 
-        out = self.final_layer(run_blocks(self, img, txt, (vec, vec), pe, options), vec)
+        out = self.final_layer(run_blocks(self, BlockInputs(img, txt, (vec, vec), pe), options), vec)
 
         rows = (x.shape[-2] + 1) // 2
         out = rearrange(out, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=rows, ph=2, pw=2)

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .blocks import (
+    BlockInputs,
     BlockStyle,
     DoubleStreamBlock,
     FluxModel,
@@ -21,12 +22,11 @@ from .blocks import (
     MLPEmbedder,
     Modulation,
     SingleStreamBlock,
-    check_heads,
-    read_common_params,
     run_blocks,
 )
 from .inputs import BlockModulation, SourceConditions
 from .math import rotary, timestep_embedding
+from .shapes import check_heads, read_common_params
 
 STYLE = BlockStyle(bias=False, modulation=False, gated=True)
 
@@ -117,20 +117,25 @@ class Flux2(FluxModel):
         transformer_options: dict[str, Any] | None = None,
     ) -> Tensor:
         """`y`, FLUX.1's pooled prompt, is taken and ignored, as ComfyUI's FLUX.2 does."""
-        options = dict(transformer_options or {})
-        img, img_ids = self.process_img(x)
-        txt_ids = img_ids.new_zeros(len(x), context.shape[1], img_ids.shape[-1])
-        txt_ids[..., 3] = torch.arange(context.shape[1], device=x.device)
-        pe = rotary(torch.cat((txt_ids, img_ids), dim=1), self.params.axes_dim, self.params.theta)
+        tokens, ids = self.process_img(x)
+        vec, inputs = self.embed(tokens, ids, timestep, context, guidance)
+        img = run_blocks(self, inputs, dict(transformer_options or {}))
+        return rearrange(self.final_layer(img, vec), "b (h w) c -> b c h w", h=x.shape[-2])
 
-        img, txt = self.img_in(img), self.txt_in(context)
+    def embed(
+        self, tokens: Tensor, ids: Tensor, timestep: Tensor, context: Tensor, guidance: Tensor | None = None
+    ) -> tuple[Tensor, BlockInputs]:
+        txt_ids = ids.new_zeros(len(ids), context.shape[1], ids.shape[-1])
+        txt_ids[..., 3] = torch.arange(context.shape[1], device=ids.device)
+        pe = rotary(torch.cat((txt_ids, ids), dim=1), self.params.axes_dim, self.params.theta)
+
+        img, txt = self.img_in(tokens), self.txt_in(context)
         vec = self.time_in(timestep_embedding(timestep).to(img))
         if self.params.guidance_embed and guidance is not None:
             vec = vec + self.guidance_in(timestep_embedding(guidance).to(img))
 
         double = self.double_stream_modulation_img(vec), self.double_stream_modulation_txt(vec)
-        img = run_blocks(self, img, txt, (double, self.single_stream_modulation(vec)[0]), pe, options)
-        return rearrange(self.final_layer(img, vec), "b (h w) c -> b c h w", h=x.shape[-2])
+        return vec, BlockInputs(img, txt, (double, self.single_stream_modulation(vec)[0]), pe)
 
 
 def modulate_source(flux: Any, conditions: SourceConditions, dtype: torch.dtype) -> BlockModulation:

@@ -16,7 +16,17 @@ class UnsupportedFile(NamedTuple):
     reason: str
 
 
+NO_TEMPLATE = (
+    "a Diffusion Template ({kind}), expected one that is a whole model (ControlNet, Edit, Upscaler): its Python file, which "
+    "is never run here, says how its weights are used"
+)
 UNSUPPORTED_FILES = (
+    UnsupportedFile(
+        ".prefer_value_embedder.",
+        (),
+        NO_TEMPLATE.format(kind="learned keys from a number, as Brightness"),
+    ),
+    UnsupportedFile("img_to_qkv.lora_", (), NO_TEMPLATE.format(kind="a LoRA of one")),
     UnsupportedFile(
         ".lora_route.",
         (),

@@ -1,0 +1,106 @@
+"""Sources that a whole model reads: a second FLUX, once, with a prompt of its own (model_pass.py).
+
+Their K/V depend on pictures, prompt and the model's weights: not on the base's weights, noise, timestep or size, and on
+the base's prompt only where the sources bring none.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .appended_kv import SampledKV
+from .flux.blocks import FluxModel
+from .kv_cache import SampleKV, split_kv_by_sample
+from .model_pass import run_model_pass
+from .positions import token_grid
+from .select_experts import ExpertBank
+from .source import Source, hash_tensor
+from .source_group import ForwardBatch, SourceGroup
+from .source_pass import Host, SourcePicture
+from .stream_group import check_finite
+
+
+class PromptHashes:
+    """Hashes of prompts. Those seen before are told by comparing them where they lie, which is far faster."""
+
+    def __init__(self):
+        self.known: list[tuple[Tensor, str]] = []
+
+    def find(self, prompt: Tensor) -> str:
+        for known, digest in self.known:
+            if (known.shape, known.dtype, known.device) == (prompt.shape, prompt.dtype, prompt.device):
+                if torch.equal(known, prompt):
+                    return digest
+        self.known.append((prompt.clone(), hash_tensor(prompt)))
+        return self.known[-1][1]
+
+
+class ModelGroup(SourceGroup):
+    """Sources of one whole model and one prompt: they see one another, and are numbered from 1."""
+
+    def __init__(
+        self,
+        host: Host,
+        sources: Sequence[Source],
+        batch: ForwardBatch,
+        bank: ExpertBank,
+        model: str,
+        prompt_hashes: PromptHashes,
+    ):
+        super().__init__(host, sources, batch)
+        self.bank, self.model, self.prompt_hashes = bank, model, prompt_hashes
+
+    def make_keys(self) -> list[Hashable]:
+        routing = self.sources[0].routing
+        position = routing.choose_position("reference")
+        grid = None if position == "reference" else self.batch.readers.grid
+        pictures = tuple(source.latent_hash for source in self.sources)
+        common = (self.model, pictures, position, routing.shift, grid, self.placement)
+        computed = (str(self.batch.device), self.host.dtype)
+        return [(*common, *computed, *self._identify_sample(i)) for i in range(len(self.batch.context))]
+
+    def _identify_sample(self, sample: int) -> tuple[Hashable, ...]:
+        images = tuple(self.batch.select_image(source, sample) for source in self.sources)
+        return images, self.prompt_hashes.find(self._select_prompt(sample))
+
+    def _select_prompt(self, sample: int) -> Tensor:
+        """The prompt that the model reads in a sample of the batch: (tokens, width)."""
+        prompt = self.sources[0].prompt
+        if prompt is None:
+            return self.batch.context[sample]
+        return prompt[sample % self.batch.pictures % len(prompt)]
+
+    def read_state(self) -> Any:
+        on_base = self.bank.info.models[self.model].on_base
+        return self.bank.state(), self.host.state() if on_base else self.host.attention_state()
+
+    def compute(self, samples: Sequence[int]) -> list[SampleKV]:
+        batch, host, flux = self.batch, self.host, self.bank.model(self.model, self.host.flux)
+        prompts = torch.stack([self._select_prompt(i) for i in samples]).to(batch.device, host.dtype)
+        self._check_width(flux, prompts)
+
+        def select(source: Source, number: int) -> SourcePicture:
+            latent = host.scale_latent(source.latent[[batch.select_image(source, i) for i in samples]])
+            return SourcePicture(latent.to(batch.device, host.dtype), number)
+
+        pictures = [select(source, number) for number, source in enumerate(self.sources, 1)]
+        stream, pe = run_model_pass(host, flux, prompts, pictures, self.sources[0].routing, batch.readers.grid)
+        return split_kv_by_sample(check_finite(stream), pe, self.placement)
+
+    def _check_width(self, flux: FluxModel, prompts: Tensor) -> None:
+        if prompts.shape[-1] != flux.params.context_in_dim:
+            raise ValueError(
+                f"The rows of the source's prompt are {prompts.shape[-1]} wide, {self.model} expects "
+                f"{flux.params.context_in_dim}: encode its prompt with the text encoder that belongs to this FLUX."
+            )
+
+    def split(self, samples: Sequence[SampleKV]) -> Iterator[SampledKV]:
+        """The prompt's keys, which all sources share, and each source's."""
+        sizes = [token_grid(source.latent, self.host.flux.patch_size) for source in self.sources]
+        first = samples[0].pe.shape[2] - sum(rows * columns for rows, columns in sizes)
+        yield SampledKV(self.sources, samples, slice(0, first))
+        for source, (rows, columns) in zip(self.sources, sizes, strict=True):
+            yield SampledKV([source], samples, slice(first, first + rows * columns))
+            first += rows * columns

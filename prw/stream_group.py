@@ -1,0 +1,83 @@
+"""Sources that the base reads itself: its image side's own stream, with a bank's experts in every block."""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from .appended_kv import CachedSourceKV
+from .files.errors import BankError
+from .kv_cache import SampleKV, split_kv_by_sample
+from .positions import token_grid
+from .select_experts import ExpertBank, find_source_format
+from .source import Routing, Source, fill_channels, hash_tensor
+from .source_group import ForwardBatch, SourceGroup
+from .source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
+from .weaving import BlockKV, Selector
+
+
+class StreamGroup(SourceGroup):
+    """Sources in the base's own stream; those of one routing see one another where the base has no experts."""
+
+    def __init__(
+        self,
+        host: Host,
+        sources: Sequence[Source],
+        batch: ForwardBatch,
+        bank: ExpertBank,
+        make_selector: Callable[[Routing], Selector],
+    ):
+        super().__init__(host, sources, batch)
+        self.bank, self.routing, self.make_selector = bank, sources[0].routing, make_selector
+        self.is_cached = not bank.info.source.follows_time
+
+    def make_keys(self) -> list[Hashable]:
+        batch = self.batch
+        grid, times, pooled, guidance = batch.readers
+        size = (grid.rows, grid.columns, batch.channels, str(batch.device), self.host.dtype)
+        unused = [None] * len(times)
+        time_keys = unused if self.is_cached else times.tolist()
+        is_live = find_source_format(self.bank.info, self.routing).guidance == "live"
+        guidance_keys = unused if guidance is None or not is_live else guidance.tolist()
+        prompt_keys = unused if pooled is None else map(hash_tensor, pooled)
+        common = (tuple(source.digest for source in self.sources), self.placement, size)
+        images = (tuple(batch.select_image(source, i) for source in self.sources) for i in range(len(times)))
+        return [(common, *key) for key in zip(images, prompt_keys, time_keys, guidance_keys, strict=True)]
+
+    def read_state(self) -> Any:
+        return self.batch.readers.grid, self.host.state(), self.bank.state()
+
+    def compute(self, samples: Sequence[int]) -> list[SampleKV]:
+        batch, host = self.batch, self.host
+
+        def select(source: Source) -> SourcePicture:
+            latent = host.scale_latent(source.latent[[batch.select_image(source, i) for i in samples]])
+            return SourcePicture(fill_channels(latent, batch.channels).to(batch.device, host.dtype), source.number)
+
+        grid, times, pooled, guidance = batch.readers
+        rows = list(samples)
+        pooled, guidance = (None if part is None else part[rows] for part in (pooled, guidance))
+        readers = ReaderConditions(grid, times[rows], pooled, guidance)
+        pictures = [select(source) for source in self.sources]
+        select_experts = self.make_selector(self.routing)
+        stream, pe = run_source_pass(host, self.bank, self.routing, select_experts, pictures, readers)
+        return split_kv_by_sample(check_finite(stream), pe, self.placement)
+
+    def split(self, samples: Sequence[SampleKV]) -> Iterator[CachedSourceKV]:
+        first = 0
+        for source in self.sources:
+            rows, columns = token_grid(source.latent, self.host.flux.patch_size)
+            yield CachedSourceKV(source, samples, slice(first, first + rows * columns))
+            first += rows * columns
+
+
+def check_finite(stream: Iterator[BlockKV]) -> Iterator[BlockKV]:
+    """Passes a source stream on; what went wrong in any block shows in the last one's values."""
+    kv = None
+    for kv in stream:
+        yield kv
+    if kv is not None and not torch.isfinite(kv.v).all():
+        raise BankError(
+            "The source's values are not finite, expected numbers: check the bank with cologen bank verify, "
+            "or load FLUX in bf16 instead of fp16."
+        )
