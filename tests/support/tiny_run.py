@@ -31,10 +31,10 @@ def tiny_host(shape=SMALL) -> EmbeddedHost:
     return EmbeddedHost(random_flux(3, gain=1.0, **shape), torch.float32)
 
 
-def tiny_dataset(task: str, count=12, side=4) -> MemoryDataset:
+def tiny_dataset(task: str, count=12, side=4, channels=16, text=8, pooled_width=4) -> MemoryDataset:
     g = torch.Generator().manual_seed(len(task))
-    target, source = (torch.randn(count, 16, side, side, generator=g) for _ in range(2))
-    context, pooled = torch.randn(count, 3, 8, generator=g), torch.randn(count, 4, generator=g)
+    target, source = (torch.randn(count, channels, side, side, generator=g) for _ in range(2))
+    context, pooled = torch.randn(count, 3, text, generator=g), torch.randn(count, pooled_width, generator=g)
     ids, prompts = (
         tuple(f"{name}{i}{end}" for i in range(count)) for name, end in ((f"{task}-", ""), ("prompt <", ">"))
     )
@@ -42,8 +42,11 @@ def tiny_dataset(task: str, count=12, side=4) -> MemoryDataset:
 
 
 class TinyEncoders:
+    def __init__(self, text=8, pooled_width=4):
+        self.text, self.pooled_width = text, pooled_width
+
     def encode_prompts(self, prompts):
-        return torch.ones(len(prompts), 2, 8), torch.ones(len(prompts), 4)
+        return torch.ones(len(prompts), 2, self.text), torch.ones(len(prompts), self.pooled_width)
 
     def decode(self, latents):
         grey = latents[:, :3].float().sigmoid().mul(255).byte().movedim(1, -1).numpy()
@@ -59,6 +62,12 @@ def tiny_curriculum(iterations=5, stages=TASKS, batch=4, rho=0.8, veteran=0.5, r
     return make_curriculum({**shared, "sample_every": 0, **settings, "stages": tables})
 
 
+def text_widths(host) -> dict[str, int]:
+    """How wide the text and the pooled prompt are that a FLUX reads."""
+    params = host.flux.params
+    return {"text": params.context_in_dim, "pooled_width": getattr(params, "vec_in_dim", 0)}
+
+
 def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
     """At the start of a stage whose older experts know something."""
     curriculum = tiny_curriculum(**changes)
@@ -72,8 +81,9 @@ def tiny_trainer(host, stage=1, older=0.3, up=0.2, **changes) -> StageTrainer:
                 tensor.copy_(older * torch.randn(tensor.shape, generator=generator))
             elif name.endswith(".up") and name.split(".")[1] == stages[number].name:
                 tensor.copy_(up * torch.randn(tensor.shape, generator=generator))
-    datasets = {each.task: tiny_dataset(each.task) for each in stages[: stage + 1]}
-    empty = TinyEncoders().encode_prompts([""])
+    widths, channels = text_widths(host), host.family.latent_channels
+    datasets = {each.task: tiny_dataset(each.task, channels=channels, **widths) for each in stages[: stage + 1]}
+    empty = TinyEncoders(**widths).encode_prompts([""])
     return StageTrainer(
         StageContext(host, stages[stage], stage, settings, datasets, empty, 7, EMBEDDED_CHECKPOINTING), bank
     )

@@ -25,10 +25,11 @@ from ...prw.router import ROUTE_PER
 from ...prw.tasks import TASKS
 from ..base.random_models import TINY, bank_info
 
+KLEIN_4B = Flux2Params()
 KLEIN_9B = Flux2Params(hidden_size=4096, num_heads=32, depth=8, depth_single_blocks=24, context_in_dim=12288)
 
 
-def make_klein_base(name: str, shape: Flux2Params = Flux2Params()) -> Base:
+def make_klein_base(name: str, shape: Flux2Params) -> Base:
     blocks = {"double_blocks": shape.depth, "single_blocks": shape.depth_single_blocks}
     guidance, family = shape.guidance_embed, FLUX2.name
     return Base(
@@ -39,8 +40,8 @@ def make_klein_base(name: str, shape: Flux2Params = Flux2Params()) -> Base:
 SHAPES = {
     "flux1": Base(name="FLUX.1-dev"),
     "flux1-fill": Base(in_channels=384, name="FLUX.1-Fill-dev"),
-    "klein-4b": make_klein_base("4B"),
-    "klein-base-4b": make_klein_base("base-4B"),
+    "klein-4b": make_klein_base("4B", KLEIN_4B),
+    "klein-base-4b": make_klein_base("base-4B", KLEIN_4B),
     "klein-9b": make_klein_base("9B", KLEIN_9B),
     "klein-base-9b": make_klein_base("base-9B", KLEIN_9B),
     "klein-9b-kv": make_klein_base("9B-KV", KLEIN_9B),

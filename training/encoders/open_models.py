@@ -122,7 +122,7 @@ def open_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
 
     file = open_file(path, "FLUX.1's VAE (ae.safetensors)", "encoder.conv_in.weight")
     config = dict(read_vae_config(file), use_quant_conv=False, use_post_quant_conv=False)
-    return load_vae(AutoencoderKL, config, {name: file[name] for name in file}, path).to(device, dtype)
+    return load_vae(AutoencoderKL, config, {name: file[name].to(dtype) for name in file}, path).to(device)
 
 
 def read_vae_config(file: SafeFile) -> dict[str, Any]:
