@@ -26,7 +26,7 @@ save_every = 1
 sample_every = 2
 sample_steps = 1
 sample_cfg = 2.0
-validate_every = 2
+validate_every = 0
 base_weights = "fp8"
 [encoders]
 qwen3 = "qwen3.safetensors"
