@@ -98,7 +98,9 @@ class Source:
         if not torch.isfinite(self.latent).all():
             raise ValueError("The source latent holds values that are not finite: check the picture and the VAE.")
         if self.prompt is not None and (self.prompt.ndim != 3 or not self.prompt.numel()):
-            raise ValueError(f"The source's prompt has shape {tuple(self.prompt.shape)}, expected (batch, tokens, width).")
+            raise ValueError(
+                f"The source's prompt has shape {tuple(self.prompt.shape)}, expected (batch, tokens, width)."
+            )
         if self.region is not None:
             self._check_region(self.region)
 

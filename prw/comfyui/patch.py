@@ -97,7 +97,9 @@ class HostAttachment(Attachment):
                 samples = min(len(source.latent), noise_shape[0])
                 total += 2 * samples * tokens * flux.hidden_size * bytes_per_value[source.placement]
                 models.add(model)
-        return total + max((measure_largest_block(self.bank.model(model, flux)) for model in models if model), default=0)
+        return total + max(
+            (measure_largest_block(self.bank.model(model, flux)) for model in models if model), default=0
+        )
 
 
 def count_prompt_rows(source: Source, options: dict[str, Any]) -> int:

@@ -119,7 +119,10 @@ def test_a_cache_takes_the_encoders_place(run, files, monkeypatch):
     "base, sentence",
     [
         ("flux1", "flux1.safetensors is a FLUX.1, the table [encoders] names those of FLUX.2, expected t5, clip, vae"),
-        ("wide", f"wide.safetensors reads text of width {2 * TEXT_WIDTH}, the text encoder in the table [encoders] gives"),
+        (
+            "wide",
+            f"wide.safetensors reads text of width {2 * TEXT_WIDTH}, the text encoder in the table [encoders] gives",
+        ),
     ],
 )
 def test_another_base_s_encoders_are_named(files, monkeypatch, capsys, base, sentence):

@@ -209,7 +209,9 @@ def test_memory_is_asked_for_both_streams_and_one_block(model, control):
     before = model.model.diffusion_model
     assert largest > sum(p.numel() for p in before.img_in.parameters())
     expected = 2 * (512 + 15) * 256 * 5 * width
-    assert expected + largest <= attachment.estimate_kv_bytes(model.model, (1, 128, 4, 6), conds) <= expected + 2 * largest
+    assert (
+        expected + largest <= attachment.estimate_kv_bytes(model.model, (1, 128, 4, 6), conds) <= expected + 2 * largest
+    )
 
 
 def test_a_user_can_cancel_within_a_pass(model, control):

@@ -211,9 +211,7 @@ def test_with_a_prompt_of_its_own_nothing_depends_on_the_bases(flux, control):
     velocity(flux, *args, attachment, given)
     found = velocity(flux, *args._replace(context=text(8, tokens=3)), attachment, given)
     assert bank.passes == 1
-    assert torch.equal(
-        found, velocity(flux, *args._replace(context=text(8, tokens=3)), Attachment(control), given)
-    )
+    assert torch.equal(found, velocity(flux, *args._replace(context=text(8, tokens=3)), Attachment(control), given))
     velocity(tiny_flux2(seed=9), *args, attachment, given)  # another base, the same template
     assert bank.passes == 1
 

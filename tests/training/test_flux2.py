@@ -76,7 +76,9 @@ def test_sample_pictures_follow_flux_2_s_timesteps_and_guidance(cfg):
     empty = trainer.empty_prompt[0].expand(len(x), -1, -1)
     for t, following in zip(times, times[1:]):
         at = batch._replace(times=torch.full((len(x),), t))
-        told, untold = (naive_velocity(trainer, x, one, trainer.exported_bank) for one in (at, at._replace(context=empty)))
+        told, untold = (
+            naive_velocity(trainer, x, one, trainer.exported_bank) for one in (at, at._replace(context=empty))
+        )
         x = x + (following - t) * (untold + cfg * (told - untold))
     assert torch.allclose(found, x, atol=1e-4 * float(x.abs().max()))
     sheet = make_sample_sheet(trainer, TinyEncoders(**text_widths(trainer.host)))

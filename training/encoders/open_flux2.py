@@ -87,5 +87,7 @@ def open_flux2_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     weights = {VAE_COUNTER: torch.zeros((), dtype=torch.long)}
     for name in file:
         old = next((start for start in VAE_RENAMES if name.startswith(start)), "")
-        weights[VAE_RENAMES.get(old, "") + name.removeprefix(old)] = file[name] if name == VAE_COUNTER else file[name].to(dtype)
+        weights[VAE_RENAMES.get(old, "") + name.removeprefix(old)] = (
+            file[name] if name == VAE_COUNTER else file[name].to(dtype)
+        )
     return load_vae(AutoencoderKLFlux2, config, weights, path).to(device)
