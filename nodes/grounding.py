@@ -44,7 +44,8 @@ class CoLoGenGround(io.ComfyNode):
                 io.Combo.Input(
                     "form",
                     options=list(FORMS),
-                    tooltip="box: round it. mask: painted over. detect: boxes round all of a kind.",
+                    tooltip="box: round it. mask: painted over. instance: a box round one of a kind. detect: boxes round all of "
+                    "a kind, if the experts learned it.",
                 ),
                 io.Combo.Input(
                     "colour",

@@ -20,6 +20,7 @@ from ...encoders.protocol import Encoders
 from ..prefetch import prefetch
 from ..sample import Example
 from ..sets import Knobs, OpenDataset
+from ..tasks import EXAMPLE_MAKERS
 from ..tasks.examples import ExampleStream
 from .cache_index import (
     EMPTY,
@@ -100,13 +101,19 @@ class CacheWriter:
         """Everything that decides what a shard holds; how many there are may change."""
         defaults = vars(Knobs(cache=self.dataset.knobs.cache))
         knobs = {name: value for name, value in vars(self.dataset.knobs).items() if value != defaults[name]}
+        maker, kinds = EXAMPLE_MAKERS[self.task], self.dataset.knobs.kinds
+        # a cache from before the usual kinds changed names none, and goes on where a table asks for what it has
+        as_once = bool(kinds) and kinds == maker.once_usual
+        unnamed = COUNT_KNOBS | ({"kinds"} if as_once else set())
+        usual = {"kinds": None if as_once else maker.usual} if maker.usual and (as_once or not kinds) else {}
         return {
-            "set": [repr(self.dataset.reader), {name: knobs[name] for name in sorted(knobs.keys() - COUNT_KNOBS)}],
+            "set": [repr(self.dataset.reader), {name: knobs[name] for name in sorted(knobs.keys() - unnamed)}],
             "size": self.settings.size,
             "seed, shard": [self.settings.seed, self.settings.shard],
             "processes": self.world,
             "trimmed": self.trim,
             "encoders": self.encoders.identity(),
+            **usual,
         }
 
     def begin(self) -> None:

@@ -1,7 +1,8 @@
-"""Grounding (paper, section 3.1): the answer is painted on the picture; this paints it, and reads it again.
+"""Grounding (paper, section 2.3): the answer is painted on the picture; this paints it, and reads it again.
 
-Three forms: a box round what a phrase refers to, a mask over it, boxes round all instances of a class. Templates,
-colours and line width are our choice. Reading compares with the picture that was asked about.
+The paper's three forms: a box round what a phrase refers to, a mask over it, a box round a random instance of a class.
+A fourth is ours, for sets that ask for it: boxes round all instances. Our choice: templates, colours, line width, each
+form as often. Reading compares with the picture that was asked about.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,6 +59,8 @@ class Form(NamedTuple):
     """Painted with the opacity that is asked for; else always in full."""
     templates: tuple[str, ...]
     """No article before the colour, which may begin with a vowel."""
+    one: bool = False
+    """Of several things that the prompt fits, a random one is painted; else all of them."""
 
 
 FORMS = {
@@ -83,6 +86,18 @@ FORMS = {
             "Which pixels belong to {thing}? Answer with a mask in {colour}.",
         ),
     ),
+    "instance": Form(
+        "kind",
+        outline_boxes,
+        False,
+        (
+            "Draw a box in {colour} around one {kind}.",
+            "Detect one {kind} and frame it in {colour}.",
+            "Find an instance of {kind}: a box in {colour}.",
+            "Mark any {kind} in the picture with a rectangle in {colour}.",
+        ),
+        one=True,
+    ),
     "detect": Form(
         "kind",
         outline_boxes,
@@ -97,6 +112,12 @@ FORMS = {
 }
 
 
+PAPER_FORMS = ("box", "mask", "instance")
+"""Those that a set makes if its table names none."""
+OLD_FORMS = ("box", "mask", "detect")
+"""Those that it made before there was "instance"."""
+
+
 def make_ground_example(
     rng: np.random.Generator,
     sample: Sample,
@@ -104,8 +125,9 @@ def make_ground_example(
     colours: Colours = COLOURS,
     opacity: float = 1.0,
 ) -> Example:
-    """Chooses a form, a phrase or class, a colour and a template, each uniformly among those that are possible."""
-    phrases = {name: list_phrases(FORMS[name], sample.things) for name in (forms or FORMS)}
+    """Chooses a form (none given: of the paper's), what it asks for, a colour and a template, each uniformly among those
+    that are possible."""
+    phrases = {name: list_phrases(FORMS[name], sample.things) for name in (forms or PAPER_FORMS)}
     possible = [name for name, some in phrases.items() if some]
     if not possible:
         raise UnsuitableSample(
@@ -115,7 +137,11 @@ def make_ground_example(
     name = choose(rng, possible)
     form, phrase = FORMS[name], choose(rng, phrases[name])
     size = sample.picture.shape[:2]
-    area = form.area([thing for thing in sample.things if getattr(thing, form.by) == phrase], size)
+    asked = [thing for thing in sample.things if getattr(thing, form.by) == phrase]
+    if form.one:
+        instances = list({thing.box: thing for thing in asked}.values())  # a thing with several names is there as often
+        asked = [instances[int(rng.integers(len(instances)))]]
+    area = form.area(asked, size)
     colour = choose(rng, find_visible_colours(sample.picture[area], colours))
     target = paint(sample.picture, area, colours[colour], opacity if form.translucent else 1.0)
     prompt = choose(rng, form.templates).format(thing=phrase, kind=phrase, colour=colour)

@@ -72,7 +72,7 @@ def read_all_boxes(picture: np.ndarray, source: np.ndarray, colour: str, colours
     return boxes, None
 
 
-READERS = {"box": read_one_box, "mask": read_one_mask, "detect": read_all_boxes}
+READERS = {"box": read_one_box, "mask": read_one_mask, "instance": read_one_box, "detect": read_all_boxes}
 """How each of FORMS is read: boxes, and a mask if it is not their inside."""
 
 

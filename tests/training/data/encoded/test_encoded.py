@@ -284,6 +284,20 @@ def looked(ids):
     return [(id, ids[:i].count(id)) for i, id in enumerate(ids)]
 
 
+def test_a_cache_from_before_the_usual_kinds_changed_goes_on_with_what_it_has(there):
+    old, new = dict(kinds=["box", "mask", "detect"]), dict(kinds=["box", "mask", "instance"])
+    cache = cached(task="ground")
+    about = json.loads((cache.folder / "cache.json").read_text())
+    assert about.pop("kinds") == new["kinds"] and "kinds" not in about["set"][1]
+    with pytest.raises(ValueError, match="kinds: .'box', 'mask', 'instance'. there, None here"):
+        cached(task="ground", knobs=old)
+    (cache.folder / "cache.json").write_text(json.dumps(about))  # as it was written then
+    with pytest.raises(ValueError, match="kinds: None there, .'box', 'mask', 'instance'. here.: cache into another"):
+        cached(task="ground")
+    list(cached(task="ground", knobs=old).fill())
+    assert len(opened(cache, there / "note")) == 13  # and is trained on
+
+
 def test_other_models_or_settings_are_a_sentence(there):
     cache = filled()
     with pytest.raises(ValueError, match=r"other models or settings \(size: 32 there, 16 here\)"):

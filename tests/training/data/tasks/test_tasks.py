@@ -1,6 +1,8 @@
 """Recipes: what the model is given, what it is to draw, and what it was told."""
 
 import re
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,6 +106,9 @@ def test_what_was_drawn_is_what_was_asked_and_is_read_again(seed):
     things, (colour,) = name_what_is_asked(sample, example)
     assert things and example.source is sample.picture
     changed = (example.target != example.source).any(-1)
+    if example.kind == "instance":  # things stand side by side
+        things = [thing for thing in things if changed[:, thing.box.x0].any()]
+        assert len(things) == 1
     assert (example.target[changed] == COLOURS[colour]).all()
     union = np.logical_or.reduce([thing.mask for thing in things])
     assert read_colour(example.target, example.source) == colour
@@ -119,7 +124,7 @@ def test_what_was_drawn_is_what_was_asked_and_is_read_again(seed):
                     if y in (ys.min(), ys.max()) or x in (xs.min(), xs.max()):
                         expected[y, x] = True
         assert np.array_equal(changed, expected)
-    if example.kind == "box":
+    if example.kind in ("box", "instance"):
         (thing,) = things
         assert read_box(example.target, colour, example.source) == thing.box == read_box(example.target, colour)
     others = [read_box(example.target, other, example.source) for other in COLOURS if other != colour]
@@ -133,6 +138,19 @@ def test_all_instances_of_a_class_are_boxed_and_no_other():
         changed = (example.target != example.source).any(-1)
         found = [thing.kind for thing in sample.things if changed[thing.box.y0, thing.box.x0]]
         assert found == (["dog"] if "dog" in example.prompt else ["cup", "cup"])
+
+
+def test_one_instance_of_a_class_is_boxed_each_as_often_whatever_names_it_has():
+    sample, found = scene(1), Counter()
+    dog, cup, other = sample.things[1], *(thing for thing in sample.things if thing.kind == "cup")
+    sample = replace(sample, things=(dog, cup, replace(cup, name="the left one"), replace(cup, name="a cup"), other))
+    for seed in range(300):
+        example = make_ground_example(np.random.default_rng(seed), sample, forms=["instance"])
+        changed = (example.target != example.source).any(-1)
+        (box,) = {thing.box for thing in sample.things if changed[thing.box.y0, thing.box.x0]}
+        assert (box == dog.box) == ("dog" in example.prompt)
+        found[box] += 1
+    assert found[dog.box] > 100 and abs(found[cup.box] - found[other.box]) < 50 and min(found.values()) > 50
 
 
 def test_forms_colours_things_and_templates_all_come_up():
@@ -151,7 +169,7 @@ def test_forms_colours_things_and_templates_all_come_up():
             for colour in COLOURS
         }
         assert set(prompts) <= possible and len(set(prompts)) > 0.75 * len(possible)
-    assert drawn.keys() == FORMS.keys()
+    assert drawn.keys() == {"box", "mask", "instance"} == FORMS.keys() - {"detect"}
 
 
 def test_templates_name_what_is_asked_and_the_colour():
@@ -165,7 +183,7 @@ def test_templates_name_what_is_asked_and_the_colour():
 
 def test_forms_that_the_picture_cannot_answer_are_left_out():
     unnamed = scene(1, entries=[("", "cup")])
-    assert {make_ground_example(np.random.default_rng(seed), unnamed).kind for seed in range(20)} == {"detect"}
+    assert {make_ground_example(np.random.default_rng(seed), unnamed).kind for seed in range(20)} == {"instance"}
     named = scene(1, entries=[("the cup", "")])
     assert {make_ground_example(np.random.default_rng(seed), named).kind for seed in range(30)} == {"box", "mask"}
     for sample, forms in ((named, ["detect"]), (Sample("bare", named.picture), None)):
