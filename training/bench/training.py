@@ -18,7 +18,7 @@ from torch import Tensor, UntypedStorage
 from ...prw.bank.bank import Bank
 from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
-from ...prw.flux.flux1 import Flux
+from ...prw.flux.families import Flux
 from ...prw.flux.inputs import EncodedPrompt
 from ..add_expert import add_expert, make_empty_bank
 from ..data.encoded.dataset import MemoryDataset
@@ -41,7 +41,6 @@ def bench_training(
 ) -> dict:
     """Time and memory of an iteration, ours over the peer's, and what drawing batches and the veteran loss take of ours."""
     flux = shapes.make_flux(dtype, device)
-    assert isinstance(flux, Flux)
     trainer = make_trainer(shapes, EmbeddedHost(flux, dtype), batch, checkpointing=checkpointing)
     steps = {"prw": trainer.train_iteration, "lora_concat": make_lora_step(copy.deepcopy(flux), trainer)}
     seconds = time_in_turn(steps, repeats, device)
@@ -83,12 +82,11 @@ def make_trainer(
 
 def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> MemoryDataset:
     """A dataset of `count` random samples of a task."""
-    g = torch.Generator().manual_seed(1)
-    target, source = (
-        torch.randn(count, 16, side // 8, side // 8, generator=g) for side in (shapes.target, shapes.source)
-    )
+    g, row = torch.Generator().manual_seed(1), shapes.row
+    sides = (side // row.latent_pixels for side in (shapes.target, shapes.source))
+    target, source = (torch.randn(count, row.latent_channels, side, side, generator=g) for side in sides)
     context = torch.randn(count, shapes.text, flux.params.context_in_dim, generator=g)
-    pooled = torch.randn(count, flux.params.vec_in_dim, generator=g)
+    pooled = torch.randn(count, flux.params.vec_in_dim if row.reads_prompt else 0, generator=g)
     names = tuple(map(str, range(count)))
     return MemoryDataset(task, EncodedSamples(names, names, target, source, context, pooled))
 

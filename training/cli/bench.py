@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 
-from ...prw.flux.families import FLUX1
 from ..bench.controls import bench_controls
 from ..bench.experts import bench_experts
 from ..bench.inference import bench_inference
@@ -26,9 +25,8 @@ def add_commands(commands: _SubParsersAction) -> None:
     )
     for name, text, run in on_shapes:
         parser = commands.add_parser(name, help=text)
-        presets = [key for key, preset in PRESETS.items() if name != "training" or preset.family == FLUX1.name]
         parser.add_argument(
-            "--preset", default="small", choices=presets, help="a model's shape; what follows changes it"
+            "--preset", default="small", choices=PRESETS, help="a model's shape; what follows changes it"
         )
         parser.add_argument("--width", type=_parse_count(128), help="hidden size, a multiple of 128")
         parser.add_argument("--double", type=_parse_count(), help="double blocks")
