@@ -35,6 +35,7 @@ bench: $(VENV)/ready $(HOST_READY)
 	$(BIN)/torchrun --standalone --nproc-per-node 2 -m cologen.training bench scaling --device cpu
 	$(BIN)/cologen bench training --width 512 --target 256 --source 256 --text 64 --batch 2
 	$(if $(HOST),$(BIN)/cologen bench inference --host comfyui --width 2048 --double 1 --single 2 --repeats 3)
+	$(if $(HOST),$(BIN)/cologen bench inference --host comfyui --preset klein4b --double 1 --single 4 --dtype float32 --repeats 3)
 	$(if $(HOST),$(BIN)/cologen bench import)
 
 lint: $(VENV)/ready
