@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .errors import FileError
 from .lazy_tensors import LazyTensors
+from .regular_file import open_regular
 from .validate import shorten
 
 FLOATS = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
@@ -100,5 +101,5 @@ def header_matches(path: str | os.PathLike, pattern: re.Pattern, length: int) ->
 
 @lru_cache(4096)
 def _header_matches(path: str, size: int, changed: int, pattern: re.Pattern, length: int) -> bool:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return pattern.search(file.read(length)) is not None

@@ -10,8 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from ...prw.files.regular_file import read_regular_text
 from ...prw.files.validate import shorten
 
+MAX_CONFIG = 2**22
 FETCH_KEYS = ("backbone", "attn_implementation", "_attn_implementation")
 """Entries of a configuration by which transformers finds code or weights elsewhere; whole models have none."""
 DETR_CONFIG = "decoder_config"
@@ -25,7 +27,7 @@ IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def read_config(folder: Path) -> dict:
     """The config.json; its one architecture stands as "architecture", too."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_regular_text(folder / "config.json", MAX_CONFIG))
         (config["architecture"],) = config["architectures"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...prw.files.errors import FileError
+from ...prw.files.regular_file import open_regular
 from ...prw.files.validate import check_choice, check_range, shorten
 from ...prw.fit_image import to_bytes
 from ...prw.flux.families import Family
@@ -151,7 +152,7 @@ def open_tokenizer(kind: Any, folder: str, hosts: str, least: int, name: str) ->
 def fingerprint_file(path: Path) -> str:
     """Hashes a large file without reading all of it."""
     size, digest = path.stat().st_size, hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for place in range(HASHED_PLACES):
             file.seek(place * size // HASHED_PLACES)
             digest.update(file.read(HASHED_BYTES))

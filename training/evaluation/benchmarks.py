@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...prw.files.regular_file import read_regular_text
 from ..data.formats.parquet import is_in_split, read_rows
 from ..data.formats.picture_files import BrokenFile, decode_labels, decode_picture, read_picture
 from ..data.tasks.canny import canny
@@ -19,7 +20,7 @@ from .segmentation import IGNORE_LABEL
 
 LIVE = {"cat", "dog"}
 """DreamBench's nouns of animals, which have prompts of their own."""
-PROMPT = re.compile(r"'(a [^']*\{1\}[^']*)'\.format")
+PROMPT = re.compile(r"'(a [^']*)'\.format")
 SUBJECT = re.compile(r"^([\w]+),([\w ]+)$", re.MULTILINE)
 PROMPTS = 25
 """Length of each of DreamBench's two lists of prompts."""
@@ -47,7 +48,7 @@ def read_emuedit(root: Path, side: int, networks: MetricNetworks) -> Iterator[Ca
 def read_dreambench(root: Path, side: int, networks: MetricNetworks) -> Iterator[Case]:
     folder = root / "dataset" if (root / "dataset").is_dir() else root
     text = _read_text(folder / "prompts_and_classes.txt")
-    prompts = PROMPT.findall(text)
+    prompts = [prompt for prompt in PROMPT.findall(text) if "{1}" in prompt]
     if len(prompts) != 2 * PROMPTS:
         raise BrokenFile(f"prompts_and_classes.txt in {folder} has {len(prompts)} prompts, expected {2 * PROMPTS}")
     for subject, noun in SUBJECT.findall(text.partition("Prompts")[0]):
@@ -120,6 +121,10 @@ def _read_rows(root: Path, split: str, columns: Sequence[str]) -> Iterator[Mappi
         raise FileNotFoundError(f"{root} holds no {split}*.parquet, expected the benchmark as it is published.")
     for path in files:
         for row in read_rows(str(path), columns):
+            if "broken" in row:
+                raise BrokenFile(
+                    f"{path.name}, {row['id']}: {row['broken']}, expected the benchmark as it is published"
+                )
             if missing := [name for name in columns if name not in row["record"]]:
                 raise BrokenFile(f"{path.name} has no column {missing[0]}, expected {', '.join(columns)}")
             yield row["record"]
@@ -151,10 +156,14 @@ def _get_bytes(value: Any) -> bytes:
     return data
 
 
+MAX_LIST = 2**28
+"""Bytes of a list of questions."""
+
+
 def _read_text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path.name} in {path.parent}, expected the benchmark as it is published.")
-    return path.read_text(encoding="utf-8")
+    return read_regular_text(path, MAX_LIST)
 
 
 def _read_json(path: Path) -> dict:

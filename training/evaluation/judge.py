@@ -9,6 +9,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from ...prw.files.atomic_write import atomic_write
+from ...prw.files.regular_file import read_regular_text
 from .case import resize
 from .networks import open_network, open_processor
 
@@ -86,8 +88,8 @@ def ask_marks(judge: Judge, source: np.ndarray, answer: np.ndarray, instruction:
 def load_marks(judge: Judge, path: Path, source: np.ndarray, answer: np.ndarray, instruction: str) -> Marks | None:
     """Reads the marks that this judge gave the picture at `path`, kept in a file beside it; asks if there is none."""
     file = path.with_suffix(".marks.json")
-    if file.exists():
-        record = json.loads(file.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # none yet, or damaged: ask
+        record = json.loads(read_regular_text(file, 2**20))
         if record["judge"] == judge.name:
             return Marks(*record["marks"]) if record["marks"] else None
     marks = ask_marks(judge, source, answer, instruction)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ...config import BankInfo
 from ...files.errors import BankError, FileError
 from ...files.lazy_tensors import Renamed
+from ...files.regular_file import read_regular_text
 from ...files.safe_file import SafeFile, check_tensors
 from ...files.safetensors_writer import write_safetensors
 from ...files.validate import LARGEST, shorten
@@ -34,6 +35,8 @@ from .unsupported_files import check_supported
 
 WEIGHTS, CONFIG, NOTE = "adapter_model.safetensors", "adapter_config.json", "cologen.json"
 PREFIX, DOWN, UP = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+MAX_CONFIG = 2**20
+"""Bytes of an adapter's configuration."""
 FUSED = ("q", "k", "v")
 """Rows of a layer that gives all three."""
 
@@ -229,9 +232,7 @@ def _is_positive(value: Any) -> TypeGuard[float]:
 
 def _read_json(path: Path) -> Mapping:
     try:
-        if path.stat().st_size > 1 << 20:
-            raise ValueError("it is too long")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_regular_text(path, MAX_CONFIG))
     except (OSError, ValueError, RecursionError) as error:
         raise FileError(
             f"{path.parent.name}/{path.name} cannot be read ({shorten(error)}): export the adapter again."

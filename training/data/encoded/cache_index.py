@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ....prw.files.atomic_write import PART, atomic_write
+from ....prw.files.regular_file import read_regular_text
 from ....prw.files.validate import shorten
 from ...checkpoint.folder_guard import claim_folder
 from .dataset import LatentShapes
@@ -18,6 +19,8 @@ from .dataset import LatentShapes
 ABOUT, EMPTY = "cache.json", "empty.safetensors"
 HOLDS = "samples of other models or settings"
 VERSION = 1
+MAX_INDEX = 2**30
+"""Bytes of a list of samples."""
 KEY = "cologen_cache"
 """A shard's metadata that holds its ids, prompts and token counts."""
 
@@ -54,8 +57,8 @@ def cache_folder(cache: str | Path, task: str, name: str) -> Path:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(read_regular_text(path, MAX_INDEX))
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} cannot be read ({shorten(error)}), expected what cologen data cache wrote: delete the folder "
             f"{path.parent} and cache its set again."

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from ....prw.files.regular_file import open_regular
 from ....prw.files.validate import shorten
 from .picture_files import BrokenFile
 from .rows import Row, name_row
@@ -28,7 +29,7 @@ def read_rows(part: Part) -> Iterator[Row]:
     """Yields the objects of the lines that begin in this part; a line without one is a broken row."""
     path, start, end = Path(part[0]), part[1], part[2]
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if start:  # a line that began before belongs to the part before
                 file.seek(start - 1)
                 skip_line(file)

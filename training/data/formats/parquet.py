@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ....prw.files.regular_file import open_regular
 from ....prw.files.validate import shorten
 from .picture_files import MAX_BYTES, BrokenFile
 from .rows import Row
@@ -96,6 +97,7 @@ def open_table(file: str) -> Generator[Any, None, None]:
     from pyarrow.parquet import ParquetFile
 
     if not file.startswith(HUB):
+        open_regular(file).close()
         with ParquetFile(file, memory_map=True) as table:
             yield table
         return

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from ....prw.files.regular_file import read_regular
 from ....prw.files.validate import shorten
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -60,13 +61,9 @@ def join_below(root: Path, name: str) -> Path:
 
 def read_bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        return read_regular(path, MAX_BYTES)
     except OSError as error:
         raise BrokenFile(f"{path.name} cannot be read ({error.strerror or shorten(error)})") from None
-    if len(data) > MAX_BYTES:
-        raise BrokenFile(f"{path.name} is larger than {MAX_BYTES} bytes")
-    return data
 
 
 def open_picture(path: Path, root: Path) -> Image.Image:

@@ -10,6 +10,7 @@ import pickletools
 from pathlib import Path
 from typing import Any
 
+from ....prw.files.regular_file import read_regular
 from ....prw.files.validate import shorten
 from .picture_files import BrokenFile
 
@@ -40,10 +41,8 @@ class PlainUnpickler(pickle._Unpickler):
 def load_plain(path: Path) -> Any:
     """Loads a pickle's plain values."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BrokenFile(f"it is larger than {MAX_BYTES} bytes")
         # from memory: a file would be asked for as many bytes as an instruction claims
-        return PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        return PlainUnpickler(io.BytesIO(read_regular(path, MAX_BYTES)), encoding="latin1").load()
     except Exception as error:  # a damaged one can raise anything
         raise BrokenFile(
             f"{path.name} is no plain pickle ({shorten(error) or type(error).__name__}), expected lists, dicts, texts and "

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from ....prw.files.regular_file import open_regular
 from ....prw.files.validate import shorten
 from .json_lines import MAX_LINE
 from .picture_files import MAX_BYTES, BrokenFile
@@ -39,9 +40,10 @@ FILE_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 @contextmanager
 def open_tar(path: Path) -> Generator[tuple[BinaryIO, tarfile.TarFile], None, None]:
     """Opens the tar, and what its bytes come from."""
-    with path.open("rb") as start:
-        opener: Any = gzip.open if start.read(2) == b"\x1f\x8b" else open
-    with opener(path, "rb") as file:
+    with open_regular(path) as packed:
+        is_packed = packed.read(2) == b"\x1f\x8b"
+        packed.seek(0)
+        file: Any = gzip.GzipFile(fileobj=packed, mode="rb") if is_packed else packed
         bounded: Any = BoundedFile(file, path.name)
         with tarfile.open(fileobj=bounded, mode="r:") as tar:
             yield file, tar
@@ -101,7 +103,7 @@ def make_row(key: str, parts: dict[str, bytes]) -> Row:
 def read_lines(path: Path) -> Iterator[bytes]:
     """Yields the lines of the first regular file in a tar, or of a file that is none."""
     if path.name.endswith(".jsonl"):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             yield from iter(lambda: file.readline(MAX_LINE), b"")
         return
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ....prw.files.atomic_write import atomic_write
+from ....prw.files.regular_file import open_regular
 from ....prw.files.validate import shorten
 from ...checkpoint.folder_guard import claim_folder
 from ..box import Size
@@ -81,7 +82,7 @@ class Labels:
         """Id -> file and byte."""
         positions = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 while True:
                     start = file.tell()
                     line = file.readline()
@@ -103,7 +104,7 @@ class Labels:
             return ()
         path, start = self.positions[id]
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 file.seek(start)
                 return parse_things(json.loads(file.readline()).get("things", []), size)
         except (OSError, ValueError, AttributeError, RecursionError) as error:

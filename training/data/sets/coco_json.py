@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ....prw.files.regular_file import open_regular
 from ....prw.files.validate import shorten
 from ..box import Size
 from ..formats.picture_files import BrokenFile
@@ -31,7 +32,7 @@ class CocoJson:
 def load_coco(path: Path) -> CocoJson:
     """Loads a list. Polygons become arrays while it is parsed, which takes a third of the memory."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with open_regular(path) as file:
             data = json.load(file, object_hook=strip_annotation)
         annotations = defaultdict(list)
         for annotation in data["annotations"]:

@@ -10,7 +10,9 @@ from cologen.prw.bank.edit import merge
 from cologen.prw.bank.importers import open_experts
 from cologen.prw.bank.importers.easycontrol import HEADER_BYTES, KINDS, looks_like_easycontrol
 from cologen.prw.embedded_host import velocity
+from cologen.prw.files import safe_file
 from cologen.prw.files.errors import FileError
+from cologen.prw.files.regular_file import open_regular
 from naive_easycontrol import RANK, WIDTH, NaiveEasyControl, below, over, random_file
 from safetensors.torch import save_file
 from tiny import inputs, latent, source, tiny_bank
@@ -168,7 +170,7 @@ def test_no_header_keeps_the_list_of_files_waiting(tmp_path):
 
 def test_a_listed_file_is_read_again_only_when_it_changes(tmp_path, monkeypatch):
     path, read = tmp_path / "x.safetensors", []
-    monkeypatch.setattr("builtins.open", lambda *args, plain=open: read.append(args) or plain(*args))
+    monkeypatch.setattr(safe_file, "open_regular", lambda path: read.append(path) or open_regular(path))
     path.write_bytes(b"nothing")
     assert [looks_like_easycontrol(path) for _ in range(3)] == [False] * 3 and len(read) == 1
     save_file(random_file(), path)

@@ -186,7 +186,7 @@ def test_an_export_is_there_whole_or_not_at_all(flux, tmp_path, monkeypatch):
 def test_settings_of_a_megabyte_are_no_settings(flux, tmp_path):
     folder = adapter_of(flux, tmp_path)
     (folder / "cologen.json").write_text(" " * (1 << 20) + "{}")
-    with pytest.raises(FileError, match="it is too long"):
+    with pytest.raises(FileError, match="it is larger than 1048576 bytes"):
         open_experts(folder)
 
 

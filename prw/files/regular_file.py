@@ -1,0 +1,33 @@
+"""Opens what others may have put into a folder: a pipe would let us wait for ever, a device never ends."""
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Pipes are opened without waiting for their other end."""
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Opens a file to read its bytes; raises OSError for what is no regular file."""
+    descriptor = os.open(path, FLAGS)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: str | os.PathLike, most: int) -> bytes:
+    """Reads a whole file of at most so many bytes, whatever size it claims; raises OSError for a longer one."""
+    with open_regular(path) as file:
+        is_larger = os.fstat(file.fileno()).st_size > most
+        data = b"" if is_larger else file.read(most + 1)
+    if is_larger or len(data) > most:
+        raise OSError(f"it is larger than {most} bytes")
+    return data
+
+
+def read_regular_text(path: Path, most: int) -> str:
+    """Reads a whole text in UTF-8; raises OSError or UnicodeError."""
+    return read_regular(path, most).decode("utf-8")
