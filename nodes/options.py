@@ -8,10 +8,14 @@ from torch import Tensor
 from ..prw.comfyui.conditioning import change_source, list_sources
 from ..prw.comfyui.make_source import SourceOptions
 from ..prw.comfyui.masks import check_region
+from ..prw.router import ABLATIONS
+from ..prw.source import MODES
 from .inputs.schema import CATEGORY, OptionsType, make_schema, slider
 from .inputs.source import placement_knobs, position_knobs, strength_knobs, together_knob
 
 OUTPUT = "For a CoLoGen task."
+BY_LEAN = "as lean says"
+AS_ROUTED = "as routed"
 OTHER_OPTIONS = OptionsType.Input("options", optional=True, tooltip="Other options that these are added to.")
 
 
@@ -69,7 +73,12 @@ class CoLoGenRouting(io.ComfyNode):
             search_aliases=["router", "expert", "block weight", "concept", "localization", "lora block weight"],
             inputs=[
                 slider(
-                    "lean", 0.0, -1, 1, "-1: concept experts win (what things are), 1: localisation experts (where)."
+                    "lean",
+                    0.0,
+                    -1,
+                    1,
+                    "-1 is concept: experts of what things are win. 0 is balanced: the router decides. 1 is localisation: "
+                    "experts of where they are.",
                 ),
                 io.String.Input(
                     "expert",
@@ -88,16 +97,43 @@ class CoLoGenRouting(io.ComfyNode):
                     "things out, late ones finish surfaces. Empty: as strong in all.",
                 ),
                 OTHER_OPTIONS,
+                io.Combo.Input(
+                    "mode",
+                    options=[BY_LEAN, *MODES],
+                    optional=True,
+                    tooltip="The marks of lean by name, for programs: concept is -1, balanced 0, localisation 1.",
+                ),
+                io.Combo.Input(
+                    "older",
+                    options=[AS_ROUTED, *ABLATIONS],
+                    optional=True,
+                    tooltip="Whether older experts matter: draw once as routed, once with their blocks given to the newest expert "
+                    "or to none, and compare.",
+                ),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
         )
 
     @classmethod
     def execute(
-        cls, lean: float, expert: str, router: str, curve: str, options: SourceOptions | None = None
+        cls,
+        lean: float,
+        expert: str,
+        router: str,
+        curve: str,
+        options: SourceOptions | None = None,
+        mode: str = BY_LEAN,
+        older: str = AS_ROUTED,
     ) -> io.NodeOutput:
-        routing = dict(lean=lean, expert=expert.strip(), router=router.strip(), curve=parse_curve(curve))
-        return io.NodeOutput(replace(options or SourceOptions(), **routing))
+        knobs = replace(
+            options or SourceOptions(),
+            lean=MODES.get(mode, lean),
+            expert=expert.strip(),
+            router=router.strip(),
+            curve=parse_curve(curve),
+            older="" if older == AS_ROUTED else older,
+        )
+        return io.NodeOutput(knobs)
 
 
 class CoLoGenExpertSchedule(io.ComfyNode):

@@ -10,6 +10,8 @@ from torch import Tensor
 Noise = Callable[[Tensor], Tensor]
 """Standard normal numbers shaped like the logits it is given."""
 ROUTE_PER = ("sample", "token")
+ABLATIONS = ("newest", "none")
+"""Who gets what an older expert would take, to see whether that expert matters: the newest expert, or no expert at all."""
 
 
 class Route(NamedTuple):
@@ -30,6 +32,8 @@ class Steering(NamedTuple):
     """One number a column in -1..1: at 1 the column beats all that do not lean, at -1 it loses to them."""
     forced: int | None = None
     """A column to take whatever the router thinks, with gate 1."""
+    older: str = ""
+    """A row of ABLATIONS: who gets what a column before the last would take; empty: that column."""
 
 
 def route(
@@ -64,6 +68,8 @@ def route(
 
     probs = w.softmax(dim=-1)
     gate, expert = probs.max(dim=-1)  # eq. 3
+    if steering.older:
+        expert, gate = replace_older(expert, gate, steering.older, w.shape[-1] - 1)
     if logits_noise is not None and noise_weight is not None:
         # Our choice: the veteran loss, which reads these, moves the router alone. Through the tokens it would
         # reach the experts, where its steady push drowns what they learn of the task.
@@ -75,6 +81,16 @@ def route(
 def add_noise(w: Tensor, noise: Tensor, pooled: Tensor, noise_weight: Tensor) -> Tensor:
     """Adds eq. 2's second term: noise of a size that the router has learned."""
     return w + noise * F.softplus(pooled @ noise_weight.float())
+
+
+def replace_older(expert: Tensor, gate: Tensor, by: str, newest: int) -> tuple[Tensor, Tensor]:
+    """Takes from older experts what they chose.
+
+    Our choice: the newest expert gets it at the strength that the older one had, so that only what an expert knows differs.
+    """
+    if by == "none":
+        return expert, gate.masked_fill(expert != newest, 0.0)
+    return torch.full_like(expert, newest), gate
 
 
 def _force(w: Tensor, column: int) -> Route:

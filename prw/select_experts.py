@@ -65,6 +65,7 @@ def make_selector(bank: ExpertBank, routing: Routing, noise: BlockNoise | None =
         lean=_make_lean(bank.info, router, routing.lean),
         forced=router.experts.index(routing.expert) if routing.expert else None,
     )
+    ablating = steering._replace(older=routing.older)
     strengths = compute_block_strengths(bank.info, routing)
 
     def select(block: str, h: Tensor) -> BlockExperts:
@@ -72,10 +73,11 @@ def make_selector(bank: ExpertBank, routing: Routing, noise: BlockNoise | None =
             weight, noise_weight = h.new_zeros(h.shape[-1], 1), None
         else:
             weight, noise_weight = (w.to(h.device) for w in bank.router(stage, block))
+        asked = ablating if not routing.older_in or block in routing.older_in else steering
         if noise is None:
-            decision = route(h, weight, None, router.per, steering)
+            decision = route(h, weight, None, router.per, asked)
         else:
-            decision = route(h, weight, noise_weight, router.per, steering, partial(noise, block))
+            decision = route(h, weight, noise_weight, router.per, asked, partial(noise, block))
         return select_block_experts(bank, router.experts, block, decision, strengths[block])
 
     return select

@@ -15,8 +15,11 @@ from torch import Tensor
 from .files.validate import check_choice, check_range
 from .flux.families import find_latent_family
 from .positions import Grid
+from .router import ABLATIONS
 from .tasks import TASKS
 
+MODES = {"concept": -1.0, "balanced": 0.0, "localisation": 1.0}
+"""Marks of a routing's lean."""
 PLACEMENTS = ("gpu", "cpu", "fp8")
 POSITIONS = ("auto", "aligned", "shifted", "reference")
 
@@ -40,9 +43,14 @@ class Routing:
     """Down and right, in target sizes, when shifted (our choice: one width to the right)."""
     curve: tuple[float, ...] = ()
     """Factors of `strength` from the first block to the last, straight lines between them; empty: 1 in all."""
+    older: str = ""
+    """An ablation: "newest" gives what older experts would take to the router's last one, "none" to no expert; empty: theirs."""
+    older_in: tuple[str, ...] = ()
+    """The blocks in which `older` acts; empty: all."""
 
     def __post_init__(self):
         check_choice("position", self.position, POSITIONS)
+        check_choice("older", self.older, ("", *ABLATIONS))
         check_range("lean", self.lean, -1, 1)
         check_range("expert strength", self.strength, -100, 100)
         for part in self.shift:

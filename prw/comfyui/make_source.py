@@ -36,6 +36,7 @@ class SourceOptions:
     router: str = ""
     curve: tuple[float, ...] = ()
     together: bool = True
+    older: str = ""
 
     def make_routing(self, task: str) -> Routing:
         """The options' part of a Routing, for this task."""
@@ -48,6 +49,7 @@ class SourceOptions:
             position=self.position,
             shift=self.shift,
             curve=self.curve,
+            older=self.older,
         )
 
 

@@ -15,21 +15,17 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
-from torch import Tensor
 
-from ..appended_kv import OPTION, AppendedKV, CachedSourceKV
+from ..appended_kv import OPTION, AppendedKV
 from ..attachment import Attachment
 from ..bank.bank import Bank
 from ..base_model import Base
 from ..base_weights import BaseWeights
-from ..config import BankInfo
-from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs
 from ..model_pass import measure_largest_block
 from ..positions import token_grid
-from ..router import Route
-from ..select_experts import find_model, find_router
-from ..source import Routing, Source
+from ..select_experts import find_model
+from ..source import Source
 from ..weaving import named_blocks
 from .check_host import check_flux, check_host, check_prompt_width
 from .conditioning import COND, list_sources
@@ -139,46 +135,6 @@ def require_attachment(model) -> HostAttachment:
     if attachment is None:
         raise ValueError("This MODEL has no CoLoGen bank, expected one: put CoLoGen Apply before this node.")
     return attachment
-
-
-def compute_routes(model, conditioning: list, latent: Tensor) -> list[tuple[str, tuple[str, ...], dict[str, Route]]]:
-    """For every source: a title, expert names in column order, and the route in each block.
-
-    Runs the sources alone: without noise their routes are the sampler's.
-    """
-    attachment = require_attachment(model)
-    comfy.model_management.load_models_gpu([model])
-    transformer_options, routes = model.model_options.get("transformer_options", {}), []
-    family = find_model_family(model.model.diffusion_model)
-    channels = model.model.diffusion_model.in_channels // model.model.diffusion_model.patch_size**2
-    model.pre_run()
-    try:
-        for context, options in conditioning:
-            x = torch.zeros(1, family.latent_channels, *latent.shape[-2:], device=model.load_device)
-            pooled = options.get("pooled_output")
-            pooled = None if pooled is None else pooled[:1].to(x.device)
-            guidance = options.get("guidance")
-            guidance = None if guidance is None else x.new_full((1,), guidance)
-            inputs = FluxInputs(x, x.new_zeros(1), context, pooled, guidance)
-            for source in list_sources(options):
-                title = f"{source.routing.task}, source {len(routes) + 1}"
-                if reason := _describe_unrouted(attachment.bank.info, source.routing):
-                    routes.append((f"{title}: {reason}", (), {}))
-                    continue
-                appended = attachment.make_appended_kv(model.model, [source], inputs, transformer_options, channels)
-                _, columns = find_router(attachment.bank.info, source.routing)
-                kv = next(kv for kv in appended.sources if isinstance(kv, CachedSourceKV))
-                routes.append((title, columns.experts, kv.routes()))
-    finally:
-        model.cleanup()
-    return routes
-
-
-def _describe_unrouted(info: BankInfo, routing: Routing) -> str:
-    """Why a source takes no routes; "" if it does."""
-    if model := find_model(info, routing):
-        return f"read by the whole model {model}, which has no router"
-    return "" if info.experts else "no experts, read with FLUX's own weights"
 
 
 def _is_on(source: Source, base, options: dict[str, Any]) -> bool:

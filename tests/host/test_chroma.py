@@ -164,10 +164,10 @@ def test_base_and_probe(model, chroma):
 
 
 def test_routes_of_a_source_are_shown(model, bank):
-    from cologen.prw.comfyui.patch import compute_routes
+    from cologen.prw.comfyui.routes import compute_routes
 
     positive = add_sources(conditioning(), source())
-    (title, experts, routes), *_ = compute_routes(apply_bank(model, bank), positive, latent())
+    (title, experts, routes, _), *_ = compute_routes(apply_bank(model, bank), positive, latent())
     assert title == "control, source 1" and len(routes) == 4 and experts
 
 

@@ -135,14 +135,14 @@ def test_pictures_that_are_not_together_are_the_naive_formula(nodes, model, vae)
 
 @pytest.mark.parametrize("guided", [False, True], ids=["klein", "dev"])
 def test_a_route_map_without_a_bank_says_so(nodes, vae, guided):
-    from cologen.prw.comfyui.patch import compute_routes
+    from cologen.prw.comfyui.routes import compute_routes
     from cologen.training.comfyui.enter_host import load_model
 
     model = load_model(tiny_flux2(guidance_embed=guided).state_dict(), torch.float32)
     positive, _, empty = nodes.CoLoGenEdit.execute(positive=prompt(), vae=vae, image=picture(32, 32)).args
     patched = nodes.CoLoGenApply.execute(model)[0]
     assert compute_routes(patched, positive, empty["samples"]) == [
-        ("edit, source 1: no experts, read with FLUX's own weights", (), {})
+        ("edit, source 1: no experts, read with FLUX's own weights", (), {}, {})
     ]
     drawn = nodes.CoLoGenRouteMap.execute(patched, positive, empty)[0]
     assert drawn.shape[0] == 1 and drawn.std() > 0.01

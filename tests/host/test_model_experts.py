@@ -231,13 +231,13 @@ def test_a_user_can_cancel_within_a_pass(model, control):
 
 
 def test_a_route_map_says_who_reads(model, flux, control):
-    from cologen.prw.comfyui.patch import compute_routes
+    from cologen.prw.comfyui.routes import compute_routes
 
     patched = apply_bank(model, merge([tiny_bank(flux), control]))
     given = add_sources(prompt(), source(), source(expert=CONTROL))
     routed, read = compute_routes(patched, given, torch.zeros(1, 128, 4, 6))
     assert routed[1] == ("inpaint", "ground", "control") and len(routed[2]) == 5
-    assert read == (f"control, source 2: read by the whole model {CONTROL}, which has no router", (), {})
+    assert read == (f"control, source 2: read by the whole model {CONTROL}, which has no router", (), {}, {})
 
 
 def test_a_base_of_another_shape_is_a_sentence(control):

@@ -90,6 +90,19 @@ def test_options_reach_the_source():
     assert (routing.position, routing.shift) == ("shifted", (0.25, 0.5))
 
 
+def test_modes_are_marks_of_the_lean_and_older_experts_can_be_left_out():
+    def routing(**given):
+        (options,) = run(nodes().CoLoGenRouting, **(dict(lean=0.25, expert="", router="", curve="") | given))
+        return run(nodes().CoLoGenEdit, positive=PROMPT, vae=Vae(), image=picture(), options=options)[0]
+
+    (plain,) = sources(routing())
+    assert (plain.routing.lean, plain.routing.older) == (0.25, "")
+    for mode, lean in (("concept", -1), ("balanced", 0), ("localisation", 1), ("as lean says", 0.25)):
+        assert sources(routing(mode=mode))[0].routing.lean == lean
+    assert sources(routing(older="none"))[0].routing.older == "none"
+    assert sources(routing(older="as routed"))[0].digest == plain.digest
+
+
 def test_a_schedule_gives_each_source_its_window():
     both = run(nodes().CoLoGenEdit, positive=PROMPT, vae=Vae(), image=picture())[0]
     both = run(nodes().CoLoGenSubject, positive=both, vae=Vae(), image=picture(seed=1))[0]

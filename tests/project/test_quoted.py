@@ -81,7 +81,7 @@ def test_half_a_flux():
 
 @pytest.mark.usefixtures("comfy")
 def test_a_map_of_a_model_without_a_bank():
-    from cologen.prw.comfyui.patch import compute_routes
+    from cologen.prw.comfyui.routes import compute_routes
 
     with pytest.raises(ValueError, match="This MODEL has no CoLoGen bank, expected one: put CoLoGen Apply before"):
         compute_routes(host_model(tiny_flux()), [], None)

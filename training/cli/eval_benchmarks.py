@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...prw.router import ABLATIONS
 from ..distributed import ranks
 from ..errors import RunStopped
 from .arguments import choose_device, parse_positive, print_progress
@@ -42,6 +43,9 @@ def add_commands(commands: _SubParsersAction) -> None:
             parser.add_argument("--kind", choices=KINDS[name], required=True)
         # not --n: torchrun would take it for the beginning of an option of its own
         parser.add_argument("--cases", type=parse_positive, default=0, help="only the first so many")
+        parser.add_argument(
+            "--ablate", action="store_true", help="also with older experts' blocks given to the newest, and to none"
+        )
         parser.add_argument("--measure", action="store_true", help="only measure what is drawn already")
         add_generation(parser)
         parser.add_argument("--router", help='a stage whose router answers everything, or "final"')
@@ -83,7 +87,8 @@ def _evaluate(args: Namespace) -> str:
 
 
 def _run(args: Namespace, device: str) -> str:
-    from ..evaluation.generate import claim_answers, generate_answers, limit_cases, read_answers
+    from ..evaluation.ablation import compare_ablations
+    from ..evaluation.generate import limit_cases, read_answers
     from ..evaluation.measure import measure
     from ..evaluation.networks import MetricNetworks
     from ..evaluation.protocols import PROTOCOLS
@@ -101,22 +106,42 @@ def _run(args: Namespace, device: str) -> str:
 
     record = dict(benchmark=name, data=args.data, side=side, seed=args.seed, **asdict(sampling))
     record |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY)
+    generator = None if args.measure else open_generator(args, sampling, device)
+    folders = {"": out} | {way: out / f"older-{way}" for way in (ABLATIONS if args.ablate else ())}
+    for older, folder in folders.items():
+        record_of_folder = record | ({"bank": f"{record['bank']}, older experts' blocks to {older}"} if older else {})
+        _generate(generator and replace(generator, older=older), protocol, cases(), folder, record_of_folder)
+    if ranks.rank() > 0:
+        return ""
+    names = list(dict.fromkeys((*protocol.paper, *protocol.extra_metrics, *(TOY_METRICS if toy else ()))))
+    by_way = {
+        older: measure(names, read_answers(protocol, cases(), folder), networks, print_progress)
+        for older, folder in folders.items()
+    }
+    scores = by_way.pop("")
+    ablations = compare_ablations(scores, by_way)
+    report = write_report(out, protocol, scores, read_answers(protocol, cases(), out), networks, record, ablations)
+    return (out / "report.md").read_text(encoding="utf-8") + f"\n{report}"
+
+
+def _generate(
+    generator: "ImageGenerator | None",
+    protocol: "Protocol",
+    cases: "Iterator[Case]",
+    out: Path,
+    record: dict,
+) -> None:
+    """Draws what is missing in a folder, or without a generator only looks whether something is there."""
+    from ..evaluation.generate import claim_answers, generate_answers
+
     with ranks.main_process_first():
         if ranks.rank() == 0:
             claim_answers(out, record)
-    if not args.measure:
-        generate_answers(
-            open_generator(args, sampling, device), protocol, cases(), out, side, args.seed, print_progress
-        )
+    if generator:
+        generate_answers(generator, protocol, cases, out, record["side"], record["seed"], print_progress)
         ranks.barrier()
-    if ranks.rank() > 0:
-        return ""
-    if next(read_answers(protocol, cases(), out), None) is None:
+    if ranks.rank() == 0 and not any((out / "drawn").glob("*/*.png")):
         raise ValueError(f"There is no answer in {out}: draw some first, without --measure.")
-    names = dict.fromkeys((*protocol.paper, *protocol.extra_metrics, *(TOY_METRICS if toy else ())))
-    scores = measure(list(names), read_answers(protocol, cases(), out), networks, print_progress)
-    report = write_report(out, protocol, scores, read_answers(protocol, cases(), out), networks, record)
-    return (out / "report.md").read_text(encoding="utf-8") + f"\n{report}"
 
 
 def _read_cases(args: Namespace, protocol: "Protocol", side: int, networks: "MetricNetworks") -> "Iterable[Case]":

@@ -9,6 +9,9 @@ from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from .arguments import parse_positive, print_progress
 
+ABLATION = "ablation"
+"""The report's entry that is no task."""
+
 
 def add_commands(commands: _SubParsersAction) -> None:
     toy = commands.add_parser("toy", help="the five tasks on held-out toy scenes, judged by the oracle")
@@ -18,11 +21,19 @@ def add_commands(commands: _SubParsersAction) -> None:
     toy.add_argument("--seed", type=int, default=0, help="draws other scenes")
     toy.add_argument("--tasks", nargs="+", help="only these")
     toy.add_argument("--router", default="", help='a stage whose router answers everything, or "final"')
+    toy.add_argument(
+        "--ablate",
+        nargs="?",
+        const="all",
+        choices=("all", "blocks"),
+        help="what changes if older experts' blocks go to the newest, or to none; blocks: one block at a time, too",
+    )
     toy.add_argument("--json", action="store_true", help="print one JSON object")
     toy.set_defaults(run=_evaluate_toy)
 
 
 def _evaluate_toy(args: Namespace) -> str:
+    from ..toy.ablate import ablate
     from ..toy.evaluate import ToyEvaluation, evaluate
     from ..toy.store import BANK, SHIPPED, open_toy_models
     from ..toy.tasks import QUESTION_MAKERS
@@ -34,17 +45,37 @@ def _evaluate_toy(args: Namespace) -> str:
     bank = Bank.open(args.bank or SHIPPED / BANK)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
     evaluation = ToyEvaluation(args.n, args.seed, tasks, args.router)
-    report = evaluate(host, toy.encoders, bank, evaluation, None if args.json else print_progress)
+    say = (lambda line: None) if args.json else print_progress
+    if args.ablate:
+        report = ablate(host, toy.encoders, bank, evaluation, args.ablate == "blocks", say)
+    else:
+        report = evaluate(host, toy.encoders, bank, evaluation, say)
     return json.dumps(report) if args.json else format_table(report)
 
 
 def format_table(report: dict[str, Any]) -> str:
     rows = []
     for task, scores in report.items():
-        if isinstance(scores, dict):
+        if isinstance(scores, dict) and task != ABLATION:
             rows += [
                 f"{task:8} {name:8} {value:.4f}   95 % {scores[name + '_ci'][0]:.4f} to {scores[name + '_ci'][1]:.4f}"
                 for name, value in scores.items()
                 if not name.endswith("_ci")
             ]
+    for task, found in report.get(ABLATION, {}).items():
+        rows += ["", f"{task}: older experts take {found['older']:.1%} of the blocks", *format_changes(found)]
+        for block, alone in found.get("blocks", {}).items():
+            rows += [f"  {block} alone, older in {alone['older']:.1%} of the scenes", *format_changes(alone)]
     return "\n".join([*rows, f"{report['n']} scenes a task, seed {report['seed']}"])
+
+
+def format_changes(found: dict[str, Any]) -> list[str]:
+    """Lines of an ablation: how each measure changes, and whether the scenes show that it does."""
+    rows = []
+    for way, words in (("newest", "to the newest"), ("none", "to none")):
+        changes = found[way]
+        for name in (name for name in changes if not name.endswith("_ci")):
+            low, high = changes[f"{name}_ci"]
+            verdict = "a difference" if low > 0 or high < 0 else "no difference that these scenes show"
+            rows.append(f"  {words:13} {name:8} {changes[name]:+.4f}   95 % {low:+.4f} to {high:+.4f}   {verdict}")
+    return rows

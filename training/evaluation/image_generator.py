@@ -61,6 +61,8 @@ class ImageGenerator:
     bank: Bank | None
     """None: it can only generate without a source."""
     settings: GenerationSettings
+    older: str = ""
+    """A row of ABLATIONS: who gets what older experts would take; empty: they."""
 
     @torch.no_grad()
     def __call__(self, task: str, source: np.ndarray, prompt: str, size: tuple[int, int], seed: int) -> np.ndarray:
@@ -68,7 +70,7 @@ class ImageGenerator:
         assert self.bank is not None
         noise, encoded, settings = self._prepare(prompt, size, seed)
         latent = self.encoders.encode([source]).to(noise.device)
-        routing = Routing(task=task, router=self.settings.router)
+        routing = Routing(task=task, router=self.settings.router, older=self.older)
         return self.encoders.decode(sample_latents(self.host, self.bank, routing, latent, noise, encoded, settings))[0]
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ...prw.files.atomic_write import atomic_write
 from ..monitor.html_page import render_image, render_page, render_table
+from .ablation import ABLATION_HEADS
 from .measure import Score
 from .metrics import METRICS, Answer
 from .networks import CHECKPOINTS, MetricNetworks
@@ -72,8 +73,12 @@ def write_report(
     answers: Iterable[Answer],
     networks: MetricNetworks,
     settings: Mapping[str, object],
+    ablations: Sequence[tuple[str, ...]] = (),
 ) -> Path:
-    """Writes the three files and returns the page's path; `answers` once more: their pictures are not kept in memory."""
+    """Writes the three files and returns the page's path; `answers` once more: their pictures are not kept in memory.
+
+    `ablations` are lines in the order of ABLATION_HEADS.
+    """
     case_parts, count = [], 0
     for _, case_answers in groupby(answers, key=lambda answer: answer.case.id):
         count += 1
@@ -84,11 +89,17 @@ def write_report(
         collect_notes(protocol, scores, networks, count, settings["data"] == "toy"),
     )
     missing = explain_missing(scores)
-    _write_text(out / "scores.json", _format_scores(protocol, scores, notes, settings))
-    _write_text(out / "report.md", _render_markdown(protocol, lines, notes, missing, settings))
+    scores_by_metric = _collect_scores(protocol, scores, notes, settings)
+    if ablations:
+        scores_by_metric["ablation"] = [dict(zip(ABLATION_HEADS, line)) for line in ablations]
+    _write_text(out / "scores.json", json.dumps(scores_by_metric))
+    table = "\n".join(["", "## Older experts", "", *_render_rows(ABLATION_HEADS, ablations), ""]) if ablations else ""
+    _write_text(out / "report.md", _render_markdown(protocol, lines, notes, missing, settings) + table)
     parts = [f"<h1>{escape(protocol.title)}</h1>", render_table(HEADS, lines), _render_list(notes)]
     if missing:
         parts += ["<h2>Not measured</h2>", _render_list(missing)]
+    if ablations:
+        parts += ["<h2>Older experts</h2>", render_table(ABLATION_HEADS, ablations)]
     parts += ["<h2>Drawn with</h2>", render_table(("setting", "value"), settings.items())]
     parts += [f"<h2>Pictures ({len(case_parts)} of {count} cases)</h2>", *case_parts]
     path = out / "report.html"
@@ -136,7 +147,7 @@ def _render_markdown(
     missing: Sequence[str],
     settings: Mapping,
 ) -> str:
-    body = [f"# {protocol.title}", "", _render_line(HEADS), "|---" * len(HEADS) + "|", *map(_render_line, lines), ""]
+    body = [f"# {protocol.title}", "", *_render_rows(HEADS, lines), ""]
     body += [f"- {line}" for line in notes]
     if missing:
         body += ["", "Not measured:", "", *(f"- {line}" for line in missing)]
@@ -144,11 +155,17 @@ def _render_markdown(
     return "\n".join(body)
 
 
+def _render_rows(heads: Sequence[str], lines: Sequence[tuple[str, ...]]) -> list[str]:
+    return [_render_line(heads), "|---" * len(heads) + "|", *map(_render_line, lines)]
+
+
 def _render_line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _format_scores(protocol: Protocol, scores: Sequence[Score], notes: Sequence[str], settings: Mapping) -> str:
+def _collect_scores(
+    protocol: Protocol, scores: Sequence[Score], notes: Sequence[str], settings: Mapping
+) -> dict[str, object]:
     figures = {
         score.metric: {
             "total": None if score.reason else score.total,
@@ -159,9 +176,7 @@ def _format_scores(protocol: Protocol, scores: Sequence[Score], notes: Sequence[
         }
         for score in scores
     }
-    return json.dumps(
-        {"benchmark": protocol.title, "settings": dict(settings), "notes": list(notes), "scores": figures}
-    )
+    return {"benchmark": protocol.title, "settings": dict(settings), "notes": list(notes), "scores": figures}
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -37,6 +37,13 @@ class ToyEvaluation:
     """A stage whose router answers every task, or "final"; empty: each task has its own."""
     chunk: int = 64
     """Pictures that are sampled at once."""
+    older: str = ""
+    """A row of ABLATIONS: who gets what older experts would take; empty: they."""
+    older_in: Sequence[str] = ()
+    """The blocks in which `older` acts; empty: all."""
+
+    def make_routing(self, task: str) -> Routing:
+        return Routing(task=task, router=self.router, older=self.older, older_in=tuple(self.older_in))
 
 
 @torch.no_grad()
@@ -46,16 +53,19 @@ def answer_questions(
     bank: Bank,
     questions: Sequence[Question],
     seed: int,
-    router: str = "",
+    routing: Routing | None = None,
     sampler: Sampler = sample_latents,
 ) -> np.ndarray:
-    """Samples an answer to each question of one task: pictures uint8 (questions, height, width, 3)."""
+    """Samples an answer to each question of one task: pictures uint8 (questions, height, width, 3).
+
+    Without a `routing` the task's own router answers.
+    """
     examples = [question.example for question in questions]
     source = encoders.encode([example.source for example in examples])
     prompt = EncodedPrompt(*encoders.encode_prompts([example.prompt for example in examples]))
     negative = EncodedPrompt(*(part.expand(len(examples), *part.shape[1:]) for part in encoders.encode_prompts([""])))
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
-    routing = Routing(task=examples[0].task, router=router)
+    routing = routing or Routing(task=examples[0].task)
     settings = SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)
     return encoders.decode(sampler(host, bank, routing, source, noise, prompt, settings))
 
@@ -74,16 +84,28 @@ def evaluate(
     """
     scores_by_task: dict[str, Any] = {"n": evaluation.count, "seed": evaluation.seed}
     for task in evaluation.tasks:
-        scores = []
-        questions = make_questions(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
-        for start in range(0, evaluation.count, evaluation.chunk):
-            chunk, seed = questions[start : start + evaluation.chunk], evaluation.seed + start
-            pictures = answer_questions(host, encoders, bank, chunk, seed, evaluation.router, sampler)
-            scores += [SCORERS[task](question, picture) for question, picture in zip(chunk, pictures)]
-        scores_by_task[task] = summarize(scores)
+        scores_by_task[task] = summarize(score_answers(host, encoders, bank, task, evaluation, sampler))
         if report is not None:
             report(f"{task}: {scores_by_task[task]}")
     return scores_by_task
+
+
+def score_answers(
+    host: Host,
+    encoders: ToyEncoders,
+    bank: Bank,
+    task: str,
+    evaluation: ToyEvaluation,
+    sampler: Sampler = sample_latents,
+) -> list[dict[str, float]]:
+    """Scores an answer to each of a task's questions, in their order."""
+    scores, routing = [], evaluation.make_routing(task)
+    questions = make_questions(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
+    for start in range(0, evaluation.count, evaluation.chunk):
+        chunk, seed = questions[start : start + evaluation.chunk], evaluation.seed + start
+        pictures = answer_questions(host, encoders, bank, chunk, seed, routing, sampler)
+        scores += [SCORERS[task](question, picture) for question, picture in zip(chunk, pictures)]
+    return scores
 
 
 def summarize(scores: Sequence[dict[str, float]]) -> dict[str, Any]:

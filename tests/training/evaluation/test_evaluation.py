@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from benchmark_layouts import LAYOUTS
+from cologen.prw.bank.bank import Bank
 from cologen.training.cli import eval_benchmarks as tables
 from cologen.training.cli.main import main
 from cologen.training.distributed import ranks
@@ -23,6 +25,7 @@ from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks
 from cologen.training.evaluation.protocols import PROTOCOLS
 from cologen.training.evaluation.report import write_report
 from cologen.training.evaluation.toy_cases import make_toy_cases
+from cologen.training.toy.store import BANK, SHIPPED
 from cologen.training.toy.tasks import make_questions
 from PIL import Image
 from tiny_networks import tiny_clip, tiny_dino
@@ -66,6 +69,32 @@ class TestCommand:
         assert scores["dino_source"]["total"] is None and "There is no dino-vits16 in" in scores["dino_source"]["why"]
         assert "| L1 to the source ↓ |" in said and "| 0.063 | Table 2 |" in said
         assert "pictures of the toy world" in said
+
+    @pytest.mark.slow
+    def test_an_ablation_is_measured_case_by_case(self, capsys, tmp_path):
+        words = ["magicbrush", "--cases", 2, "--steps", 2, "--out", tmp_path / "out", "--checkpoints", tmp_path]
+        code, said, _ = run(capsys, *words, "--ablate")
+        assert code == 0 and "## Older experts" in said and (tmp_path / "out/report.html").stat().st_size > 1000
+        emptied = {
+            key: torch.zeros_like(tensor) if key.endswith(".up") and not key.startswith("experts.edit.") else tensor
+            for key, tensor in Bank.open(SHIPPED / BANK).tensors.items()
+        }
+        Bank(Bank.open(SHIPPED / BANK).info, emptied).save(tmp_path / "emptied.safetensors")
+        words[words.index("--out") + 1] = tmp_path / "other"
+        assert run(capsys, *words, "--bank", tmp_path / "emptied.safetensors")[0] == 0
+        assert pictures(tmp_path / "out/older-none") == pictures(tmp_path / "other")
+        before, after = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("out", "other"))
+        (row,) = (
+            row
+            for row in before["ablation"]
+            if row["measure"] == "L1 to the reference" and row["older experts' blocks go"] == "to none"
+        )
+        l1 = [found["scores"]["l1"]["each"] for found in (before, after)]
+        changes = [l1[1][key] - l1[0][key] for key in l1[0]]
+        assert float(row["change"]) == pytest.approx(np.mean(changes), rel=1e-3)
+        assert row["95 %"] == f"{min(changes):+.4g} to {max(changes):+.4g}"
+        code, _, error = run(capsys, *words[:-4], "--out", tmp_path / "out/older-none", "--measure")
+        assert code == 1 and "answers that were drawn otherwise (bank: " in error
 
     @pytest.mark.parametrize("name", ["magicbrush", "dreambench", "multigen-depth"])
     def test_a_benchmark_as_published_is_drawn_and_measured(self, capsys, tmp_path, name):

@@ -1,0 +1,103 @@
+"""Whether older experts matter: a task's measures when what they take goes to the newest expert, or to none.
+
+The questions and the noise are the same in every run, so differences are paired; the newest expert is the one whose column
+is the router's last.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...prw.bank.bank import Bank
+from ...prw.flux.inputs import EncodedPrompt, FluxInputs
+from ...prw.router import ABLATIONS, Route
+from ...prw.select_experts import find_router
+from ...prw.source_pass import Host
+from ..forward import run_source
+from .encoders import ToyEncoders
+from .evaluate import HELD_OUT_SEED, ToyEvaluation, bootstrap_interval, score_answers, summarize
+from .tasks import make_questions
+
+Scores = Sequence[Mapping[str, float]]
+"""A picture's measures each, in the order of the questions."""
+
+
+def ablate(
+    host: Host,
+    encoders: ToyEncoders,
+    bank: Bank,
+    evaluation: ToyEvaluation,
+    by_block: bool = False,
+    report: Callable[[str], Any] = lambda line: None,
+) -> dict[str, Any]:
+    """Gives what evaluate() does, and under "ablation" {"edit": {"older": share of blocks, "newest": differences, ...}}.
+
+    `by_block` takes older experts from one block at a time, too: {"blocks": {"single_blocks.3": {"older": ..., ...}}}.
+    """
+    scores_by_task: dict[str, Any] = {"n": evaluation.count, "seed": evaluation.seed}
+    ablations: dict[str, Any] = {}
+    for task in evaluation.tasks:
+        routed = score_answers(host, encoders, bank, task, evaluation)
+        scores_by_task[task] = summarize(routed)
+        report(f"{task}: {scores_by_task[task]}")
+        shares = count_older(host, encoders, bank, task, evaluation)
+        if not any(shares.values()):
+            report(f"{task}: no block takes an older expert")
+            continue
+
+        def measure(blocks: Sequence[str], task: str = task, routed: Scores = routed) -> dict[str, Any]:
+            asked = {way: replace(evaluation, older=way, older_in=blocks) for way in ABLATIONS}
+            return {
+                way: compare_scores(routed, score_answers(host, encoders, bank, task, how))
+                for way, how in asked.items()
+            }
+
+        ablations[task] = {"older": round(sum(shares.values()) / len(shares), 4), **measure(())}
+        report(f"{task}: {ablations[task]}")
+        if by_block:
+            taken = [block for block, share in shares.items() if share]
+            ablations[task]["blocks"] = {block: {"older": shares[block], **measure((block,))} for block in taken}
+            report(f"{task}: {ablations[task]['blocks']}")
+    return scores_by_task | {"ablation": ablations}
+
+
+@torch.no_grad()
+def count_older(
+    host: Host, encoders: ToyEncoders, bank: Bank, task: str, evaluation: ToyEvaluation
+) -> dict[str, float]:
+    """The share of a task's questions in which a block takes an older expert."""
+    routing, columns = (
+        evaluation.make_routing(task),
+        len(find_router(bank.info, evaluation.make_routing(task))[1].experts),
+    )
+    examples = [
+        question.example for question in make_questions(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
+    ]
+    older: dict[str, float] = {}
+    for start in range(0, len(examples), evaluation.chunk):
+        chunk = examples[start : start + evaluation.chunk]
+        source = encoders.encode([example.source for example in chunk])
+        prompt = EncodedPrompt(*encoders.encode_prompts([example.prompt for example in chunk]))
+        inputs = FluxInputs(torch.zeros_like(source), torch.zeros(len(source), device=source.device), *prompt)
+        for block, route in run_source(host, bank, routing, source, inputs).routes.items():
+            older[block] = older.get(block, 0.0) + sum_older(route, columns) / len(examples)
+    return {block: round(share, 4) for block, share in older.items()}
+
+
+def sum_older(route: Route, columns: int) -> float:
+    """How many samples of a route take an older expert; of a sample that is routed token by token, a part of one."""
+    return float((route.expert != columns - 1).float().reshape(len(route.expert), -1).mean(-1).sum())
+
+
+def compare_scores(routed: Scores, ablated: Scores) -> dict[str, Any]:
+    """Gives the mean change of each measure, over the questions that have it, and as NAME_ci its 95 % interval."""
+    changes: dict[str, Any] = {}
+    for name in sorted({name for score in routed for name in score}):
+        pairs = [(before[name], after[name]) for before, after in zip(routed, ablated) if name in before]
+        differences = np.array([after - before for before, after in pairs])
+        changes[name] = round(float(differences.mean()), 4)
+        changes[f"{name}_ci"] = [round(bound, 4) for bound in bootstrap_interval(differences)]
+    return changes
