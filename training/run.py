@@ -244,4 +244,10 @@ class CurriculumRun(Run):
                 f"There is no data for {stage.task} (there is for {', '.join(self.datasets) or 'nothing'}): add some, or "
                 f"leave the stage {stage.name} out."
             )
-        return {task: self.datasets[name] for task, name in latest.items() if name in self.datasets}
+        datasets = {task: self.datasets[name] for task, name in latest.items() if name in self.datasets}
+        if absent := stage.replay_from.keys() - datasets.keys():
+            raise TrainingError(
+                f"The stage {stage.name} mixes in {', '.join(sorted(absent))}, of which there is no data: add some, or leave "
+                f"it out of replay_from."
+            )
+        return datasets

@@ -42,7 +42,9 @@ def _build_value(where: str, value: Any, default: Any, hint: Any) -> Any:
         kind = str if get_args(hint)[:1] == (str,) else (int, float)
         return tuple(check_type(where, item, kind) for item in items)
     if isinstance(default, dict):
-        return {key: check_type(where, item, str) for key, item in check_type(where, value, dict).items()}
+        kind = (int, float) if get_args(hint)[1:] == (float,) else str
+        items = check_type(where, value, dict).items()
+        return {key: check_type(f"{where}.{shorten(key)}", item, kind) for key, item in items}
     if isinstance(default, bool) or not isinstance(default, (int, float)):
         return check_type(where, value, type(default))
     if isinstance(value, bool):

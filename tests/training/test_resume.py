@@ -60,6 +60,12 @@ def test_kills_at_random_moments_leave_no_trace():
 def test_settings_that_a_recipe_does_not_use_leave_its_run_what_it_was():
     recipe = tiny_curriculum()
     assert fingerprint(recipe, 7) == "4b7f9f0b25dc018428ff542d78e3556c"  # as written by 0.1.0
+    mixed = replace(recipe.stages[2], replay=0.5)
+    one, other = (
+        replace(recipe, stages=(*recipe.stages[:2], replace(mixed, replay_from=tasks)))
+        for tasks in ({}, {"ground": 1.0})
+    )
+    assert fingerprint(one, 7) != fingerprint(other, 7)
     for change in (dict(route="token"), dict(source_time="shared")):
         assert fingerprint(tiny_curriculum(**change), 7) != fingerprint(recipe, 7)
 

@@ -1,6 +1,7 @@
 """The training loop against the paper's equations written out, and against itself cut differently."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +16,20 @@ from cologen.training.data.batch_sampler import sample_indices
 from cologen.training.distributed import ranks
 from cologen.training.errors import NonFiniteLoss
 from cologen.training.objective import compute_usage, sign_of_gap
+from cologen.training.recipes.stage import Stage
 from cologen.training.validate import TIMES, sample_task, validate
 from naive import Naive
-from tiny_run import REAL_HEADS, SMALL, TASKS, gradients, tiny_curriculum, tiny_host, tiny_run, tiny_trainer
+from tiny_run import (
+    REAL_HEADS,
+    SMALL,
+    TASKS,
+    gradients,
+    tiny_curriculum,
+    tiny_dataset,
+    tiny_host,
+    tiny_run,
+    tiny_trainer,
+)
 
 BLOCKS = ("double_blocks.0", "single_blocks.0", "single_blocks.1")
 
@@ -430,3 +442,21 @@ def test_a_batch_that_is_only_replay_is_drawn_from_every_earlier_task(host):
     trainer = tiny_trainer(host, stage=2, batch=40, replay=1.0)
     tasks = [slot.task for slot in sample_indices(7, 2, 0, trainer.stage, {task: 11 for task in TASKS})]
     assert set(tasks) == {"inpaint", "ground"} and 10 < tasks.count("ground") < 30
+
+
+def test_a_stage_mixes_in_the_tasks_that_it_names_by_their_weights(host):
+    counts = {task: 11 for task in ("inpaint", "ground", "control", "edit")}
+    stage = Stage(name="edit", batch=3000, replay=0.5, replay_from={"ground": 3.0, "control": 1.0})
+    tasks = Counter(slot.task for slot in sample_indices(7, 3, 0, stage, counts))
+    assert tasks.keys() == {"edit", "ground", "control"}
+    for task, share in (("edit", 0.5), ("ground", 0.375), ("control", 0.125)):
+        assert abs(tasks[task] / 3000 - share) < 0.03
+
+
+def test_a_task_that_is_mixed_in_without_data_is_named_before_its_stage(tmp_path):
+    recipe = tiny_curriculum(1)
+    last = replace(recipe.stages[-1], replay=0.5, replay_from={"ground": 1.0})
+    recipe = replace(recipe, stages=(*recipe.stages[:-1], last))
+    run = tiny_run(tmp_path, recipe, datasets={task: tiny_dataset(task) for task in ("inpaint", "edit")})
+    with pytest.raises(TrainingError, match="edit mixes in ground, of which there is no data: add some, or leave"):
+        run._collect_datasets(last)

@@ -14,7 +14,7 @@ run.json                   what this folder is of
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ LATER_FIELDS = (
     "base_weights",
     "route",
     "source_time",
+    "replay_from",
 )
 """Fields that recipes have only lately: runs from before them go on."""
 
@@ -151,7 +152,11 @@ def is_equal(one: Bank, other: Bank) -> bool:
 
 def list_deciding(part: Stage | Settings) -> dict[str, Any]:
     """Its fields; those of LATER_FIELDS only where they differ from their defaults."""
-    fresh = {field.name: field.default for field in fields(part) if field.name in LATER_FIELDS}
+    fresh = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(part)
+        if field.name in LATER_FIELDS
+    }
     return {name: value for name, value in asdict(part).items() if name not in fresh or value != fresh[name]}
 
 

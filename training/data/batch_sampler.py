@@ -33,17 +33,21 @@ def sample_indices(
 ) -> list[SampleIndex]:
     """Lists what an iteration of the `number`-th stage sees, over all ranks: its task's samples, each once an epoch.
 
-    With replay some come from the earlier tasks instead. `train_counts` are by task, `buckets` are how many samples of
-    the stage's task have each size.
+    With replay some come from earlier tasks instead, of those that the stage names by their weights. `train_counts` are by
+    task, `buckets` are how many samples of the stage's task have each size.
     """
     rng = np.random.default_rng((seed, number, iteration))
     seeds = rng.integers(2**62, size=stage.batch)
     is_replayed = rng.random(stage.batch) < stage.replay
-    earlier = [task for task in train_counts if task != stage.task]
+    earlier = [task for task in train_counts if task != stage.task and task in (stage.replay_from or train_counts)]
+    weights = np.array([stage.replay_from.get(task, 1.0) for task in earlier])
     indices = []
     for j in range(stage.batch):
         if is_replayed[j] and earlier:
-            task = earlier[rng.integers(len(earlier))]
+            weighed = stage.replay_from
+            task = earlier[
+                rng.choice(len(earlier), p=weights / weights.sum()) if weighed else rng.integers(len(earlier))
+            ]
             indices.append(SampleIndex(task, int(rng.integers(train_counts[task])), int(seeds[j])))
         else:
             epoch, place = divmod(iteration * stage.batch + j, train_counts[stage.task])

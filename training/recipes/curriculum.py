@@ -151,6 +151,13 @@ class Curriculum:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"the stages are named {shorten(names)}, expected one or more, each once")
+        for i, stage in enumerate(self.stages):
+            tasks = list(dict.fromkeys(each.task for each in self.stages[:i] if each.task != stage.task))
+            if unknown := [task for task in stage.replay_from if task not in tasks]:
+                raise ValueError(
+                    f"{stage.name}.replay_from names {shorten(unknown[0])}, expected tasks of earlier stages"
+                    f" ({', '.join(tasks) or 'there is none'})"
+                )
 
     def experts(self, stage: str) -> tuple[str, ...]:
         """The columns of a stage's router: every expert trained so far, its own last."""

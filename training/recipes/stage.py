@@ -1,6 +1,7 @@
 """A stage of the curriculum as data. One stage trains one expert and its router; older experts are frozen."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ...prw.config import FINAL, NAME
 from ...prw.files.validate import check_choice, check_range, shorten
@@ -27,7 +28,10 @@ class Stage:
     veteran: float = 0.5
     """The veteran loss's weight, the paper's alpha."""
     replay: float = 0.0
-    """Share of samples from earlier stages; the veteran loss leaves them out."""
+    """Share of samples from earlier tasks. Our choice: the stage's own router and expert learn them, too, and the veteran
+    loss leaves them out."""
+    replay_from: Mapping[str, float] = field(default_factory=dict)
+    """Earlier tasks that `replay` takes from, and their weights; empty: all, each as often."""
     start: str = ""
     """An older expert that the new one begins as a copy of; empty: it begins as nothing, adding 0 (our choice: the
     paper does not say)."""
@@ -58,6 +62,10 @@ class Stage:
         check_range(f"{self.name}.rho", self.rho, 0, 1)
         check_range(f"{self.name}.veteran", self.veteran, 0, 1000)
         check_range(f"{self.name}.replay", self.replay, 0, 1)
+        for task, weight in self.replay_from.items():
+            check_range(f"{self.name}.replay_from.{shorten(task)}", weight, 1e-6, 10**6)
+        if self.replay_from and not self.replay:
+            raise ValueError(f"{self.name}.replay_from names tasks, but replay is 0: set the share that is theirs")
         check_choice(f"{self.name}.features", self.features, FEATURES)
         check_choice(f"{self.name}.route", self.route, ("", *ROUTE_PER))
         object.__setattr__(self, "task", self.task or self.name)

@@ -4,7 +4,7 @@ import pytest
 from cologen.prw.tasks import TASKS
 from cologen.training.recipes.curriculum import list_recipes, load_curriculum
 
-# the paper's Table 1 and section 4.1: iterations, batch, rho, alpha of eq. 9
+# the paper's Table 1 and section 3.1: iterations, batch, rho, alpha of eq. 9
 PAPER = {
     "inpaint": (200_000, 256, 1.0, 0.0),
     "ground": (200_000, 256, 0.8, 0.5),
@@ -19,6 +19,9 @@ def test_the_papers_recipe_holds_the_papers_numbers():
     assert {s.name: (s.iterations, s.batch, s.rho, s.veteran) for s in paper.stages} == PAPER
     assert sum(s.iterations for s in paper.stages) == 1_050_000
     assert (paper.settings.rank, paper.settings.alpha, paper.settings.rate) == (128, 256, 1e-4)
+    *earlier, last = paper.stages
+    assert last.replay_from == {"subject": 1.0} and last.replay == pytest.approx(200e3 / (200e3 + 1.6e6), abs=2e-3)
+    assert not any(stage.replay for stage in earlier)
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -56,6 +59,13 @@ def test_a_sixth_stage_is_a_sixth_table(tmp_path):
             'source_time = "late"\n[[stages]]\nname = "a"\n',
             "source_time is 'late', expected one of '', 'zero', 'shared'",
         ),
+        (
+            '[[stages]]\nname = "a"\n[[stages]]\nname = "b"\nreplay = 0.1\nreplay_from = {c = 1}\n',
+            "expected tasks of ear",
+        ),
+        ('[[stages]]\nname = "a"\n[[stages]]\nname = "b"\nreplay_from = {a = 1}\n', "but replay is 0: set the share"),
+        ('[[stages]]\nname = "a"\nreplay = 0.1\nreplay_from = {b = 0}\n', "a.replay_from.b is 0, expected 1e-06"),
+        ('[[stages]]\nname = "a"\nreplay_from = {b = "x"}\n', "stage 1.replay_from.b is 'x', expected a number"),
         ("rate = nan\n[[stages]]\nname = 'a'\n", "rate is nan"),
         ("stages = 3\n", "stages is '3', expected a list"),
         ("rank = \n", "cannot be used"),
