@@ -1,6 +1,7 @@
 """A bank described for people: in the terminal and in a node."""
 
 from ..config import ExpertInfo
+from ..files.validate import escape_controls
 from ..flux.families import FAMILIES
 from .bank import Bank, select_model
 from .shapes import list_expert_keys
@@ -36,11 +37,12 @@ def describe_bank(bank: Bank, title: str) -> str:
         lines += ["", *align_columns([["whole model", "numbers", "GiB", "type", "file"], *_model_rows(bank)])]
     for name, expert in info.experts.items():
         lines += _note_lines(name, expert)
-    return "\n".join(lines)
+    return "\n".join(map(escape_controls, lines))
 
 
 def align_columns(rows: list[list[str]]) -> list[str]:
     """Joins each row's cells to a line, columns as wide as their longest cell."""
+    rows = [[escape_controls(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 

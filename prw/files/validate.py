@@ -1,9 +1,12 @@
 """Dataclasses from untrusted objects (JSON, TOML), and the checks that they share: each ends in one sentence."""
 
+import unicodedata
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 LARGEST = 1e6
+CONTROLS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode's categories of characters that are no marks on paper."""
 KIND_NAMES: dict[Any, str] = {
     dict: "an object",
     list: "a list",
@@ -75,5 +78,13 @@ def shorten(value: Any) -> str:
         text = str(value)
     except (ValueError, RecursionError):  # more digits than Python prints, lists in lists in lists
         text = "a huge value"
-    text = text.encode("unicode_escape", "replace").decode()
+    text = escape_controls(text)
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def escape_controls(text: str, keep: str = "") -> str:
+    """Text that shows and does nothing: control characters, half characters and what turns writing round as escapes."""
+    return "".join(
+        char if char in keep or unicodedata.category(char) not in CONTROLS else char.encode("unicode_escape").decode()
+        for char in text
+    )

@@ -2,6 +2,12 @@
 
 import argparse
 import sys
+from typing import TextIO
+
+from ...prw.files.validate import escape_controls
+
+LINES = "\n\t"
+"""Control characters that a text of several lines has."""
 
 
 def parse_positive(text: str) -> int:
@@ -19,4 +25,14 @@ def choose_device(name: str | None) -> str:
 
 
 def print_progress(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    write_text(sys.stderr, line)
+
+
+def write_text(stream: TextIO | None, text: str) -> None:
+    """Writes text for people, of which parts may come from a file: no terminal obeys it. A closed stream takes nothing."""
+    if stream is not None:
+        text = escape_controls(text, LINES)
+        stream.write(
+            text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8") + "\n"
+        )
+        stream.flush()

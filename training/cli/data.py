@@ -8,7 +8,7 @@ from pathlib import Path
 from ...prw.files.atomic_write import atomic_write
 from ..recipes.curriculum import list_recipes, load_curriculum
 from . import data_cache
-from .arguments import choose_device, parse_positive
+from .arguments import choose_device, parse_positive, write_text
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -71,7 +71,7 @@ def _check(args: Namespace) -> str:
     shown: dict[str, list] = {}
     unusable = 0
     for report in check_sets(curriculum, args.n, args.seed):
-        sys.stdout.write("\n".join(report.format_lines()) + "\n")
+        write_text(sys.stdout, "\n".join(report.format_lines()))
         unusable += bool(report.error)
         shown.setdefault(report.stage.task, []).extend((report.name, example) for example in report.shown)
     paths = []

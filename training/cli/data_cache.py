@@ -18,7 +18,7 @@ from ..errors import RunStopped
 from ..monitor.terminal import ProgressLine
 from ..recipes.curriculum import Curriculum, Stage, list_recipes, load_curriculum
 from ..setup.stage_data import TOY, find_cache, open_stage_dataset
-from .arguments import choose_device
+from .arguments import choose_device, write_text
 
 AGAIN = "Stopped: give the same command again to go on behind the last whole shard."
 
@@ -99,9 +99,8 @@ def begin(writers: Sequence[CacheWriter]) -> None:
     missing: dict[Path, float] = {}
     for writer in writers:
         estimate = estimate_cache(writer, sum(entry.size for entry in read_all_entries(writer.folder)))
-        sys.stdout.write(f"{writer.task:10} {writer.dataset.name:20} {estimate}\n")
+        write_text(sys.stdout, f"{writer.task:10} {writer.dataset.name:20} {estimate}")
         missing[writer.folder.parent] = missing.get(writer.folder.parent, 0) + estimate.missing
-    sys.stdout.flush()
     for folder, size in missing.items():
         check_free(folder, size)
     for writer in writers:

@@ -1,43 +1,103 @@
-"""The terminal: the table of its commands, a module each."""
+"""The terminal: the table of its commands, a module each.
+
+Whatever ends a command is one line: a mistake, Ctrl-C (also while this is still importing), a closed output.
+"""
 
 import argparse
 import logging
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import NoReturn
 
-from ..errors import RunStopped
-from . import bank, bank_edit, bank_extract, bench, data, demo, eval_benchmarks, eval_drift, eval_toy, reproduce, train
+from ...prw.files.validate import escape_controls
+from .arguments import LINES, write_text
 
 GROUPS = (
-    ("bank", "ACTION", "make, look at, change, import and export banks", (bank, bank_edit, bank_extract)),
-    ("bench", "FIGURE", "measure on this machine", (bench,)),
-    ("eval", "WORLD", "measure what a bank can do", (eval_toy, eval_drift, eval_benchmarks)),
-    ("data", "ACTION", "look at training data", (data,)),
+    ("bank", "ACTION", "make, look at, change, import and export banks", ("bank", "bank_edit", "bank_extract")),
+    ("bench", "FIGURE", "measure on this machine", ("bench",)),
+    ("eval", "WORLD", "measure what a bank can do", ("eval_toy", "eval_drift", "eval_benchmarks")),
+    ("data", "ACTION", "look at training data", ("data",)),
 )
 """Name, what its commands are called in the help, the help, and the modules that add them."""
-COMMANDS = (train, reproduce, demo)
+COMMANDS = ("train", "reproduce", "demo")
 """Modules of commands outside a group."""
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; mistakes are one sentence on stderr."""
+    try:
+        with clean_up_when_terminated():
+            return run_command(argv)
+    except KeyboardInterrupt:
+        write_text(sys.stderr, "cologen: stopped.")
+        return INTERRUPTED
+    except BrokenPipeError:  # who read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not flushed into it
+        return 1
+
+
+def run_command(argv: Sequence[str] | None) -> int:
+    # imported here, for they take seconds, in which Ctrl-C is Ctrl-C, too
     args = parse_arguments(make_parser(), argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from ..errors import RunStopped
+
+    log_to_stderr()
     try:
         if text := args.run(args):
-            sys.stdout.write(text + "\n")
+            write_text(sys.stdout, text)
     except RunStopped as stopped:
         if str(stopped):
-            sys.stderr.write(f"cologen: {stopped}\n")
+            write_text(sys.stderr, f"cologen: {stopped}")
         return 128 + stopped.signal
+    except BrokenPipeError:
+        raise
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"cologen: {error.name} is not installed: pip install -e '.[train]' in the pack's folder.\n")
+        write_text(
+            sys.stderr, f"cologen: {error.name} is not installed: pip install -e '.[train]' in the pack's folder."
+        )
         return 1
     except (ValueError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        sys.stderr.write(f"cologen: {error}\n")
+        write_text(sys.stderr, f"cologen: {error}")
         return 1
     return 0
+
+
+class PlainFormatter(logging.Formatter):
+    """Writes records as `write_text` writes text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record), LINES)
+
+
+def log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+@contextmanager
+def clean_up_when_terminated() -> Generator[None, None, None]:
+    """Lets SIGTERM end this process as an exception does: what is half written is deleted on the way out."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread: signals are not ours
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -48,9 +108,9 @@ def make_parser() -> argparse.ArgumentParser:
     for name, metavar, text, modules in GROUPS:
         group = commands.add_parser(name, help=text).add_subparsers(required=True, metavar=metavar)
         for module in modules:
-            module.add_commands(group)
+            import_module(f".{module}", __package__).add_commands(group)
     for module in COMMANDS:
-        module.add_commands(commands)
+        import_module(f".{module}", __package__).add_commands(commands)
     return parser
 
 

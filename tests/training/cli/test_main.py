@@ -1,0 +1,101 @@
+"""Whatever ends a command is one line, and no terminal obeys what a file says."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from cologen.prw.bank.bank import Bank
+from cologen.prw.files.validate import escape_controls, shorten
+from cologen.training.cli import main as terminal
+from cologen.training.cli.arguments import write_text
+from cologen.training.toy.store import BANK, SHIPPED
+
+COMMAND = [sys.executable, "-m", "cologen.training"]
+INSPECT = ["bank", "inspect", str(SHIPPED / BANK)]
+
+
+@pytest.mark.parametrize("step", ["make_parser", "parse_arguments", "log_to_stderr"])
+def test_control_c_is_one_line_wherever_it_comes(capsys, monkeypatch, step):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(terminal, step, interrupted)
+    assert terminal.main(INSPECT) == 130
+    out, error = capsys.readouterr()
+    assert (out, error) == ("", "cologen: stopped.\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_commands_are_imported_is_no_traceback(number):
+    watch = "import sys; sys.setprofile(lambda *_: None); from cologen.training.cli.main import main; print(flush=True); sys.exit(main())"
+    process = subprocess.Popen([sys.executable, "-c", watch], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    time.sleep(0.2)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "Traceback" not in error and len(error.splitlines()) <= 1
+
+
+def test_a_terminated_command_leaves_nothing_half_written(tmp_path):
+    script = (
+        "import sys, time, pathlib\n"
+        "from cologen.prw.files.atomic_write import atomic_write\n"
+        "from cologen.training.cli import main as terminal\n"
+        "def write(argv):\n"
+        "    with atomic_write(pathlib.Path(sys.argv[1]) / 'a') as partial:\n"
+        "        partial.write_text('half')\n"
+        "        print(flush=True)\n"
+        "        time.sleep(60)\n"
+        "terminal.run_command = write\n"
+        "sys.exit(terminal.main([]))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    assert len(list(tmp_path.iterdir())) == 1
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_closed_output_is_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, *INSPECT], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert done.returncode in (0, 1) and done.stderr == ""
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *COMMAND, *INSPECT], stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+
+
+EVIL = "\x1b]0;owned\x07\x9b2J\u202egnp.\ud800\r\x08name"
+
+
+def test_no_terminal_obeys_a_file(capsys, tmp_path):
+    bank = Bank.open(SHIPPED / BANK)
+    object.__setattr__(bank.info, "licence", EVIL + "\nrouters: fine")
+    bank.save(tmp_path / "evil.safetensors")
+    assert terminal.main(["bank", "inspect", str(tmp_path / "evil.safetensors")]) == 0
+    assert terminal.main(["bank", "inspect", str(tmp_path / f"{EVIL[:3]}.safetensors")]) == 1
+    for text in capsys.readouterr():
+        assert "\x1b" not in text and "\x9b" not in text and "\u202e" not in text
+        assert not any(line == "routers: fine" for line in text.splitlines())
+
+
+def test_text_that_a_terminal_shows_stays_as_it_is():
+    text = "小さな猫, größer — ok 🦊"
+    assert escape_controls(text) == shorten(text) == text
+    assert escape_controls("a\nb\tc\x1b", "\n\t") == "a\nb\tc\\x1b"
+
+
+def test_an_output_of_another_encoding_takes_what_it_can():
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    write_text(stream, "größer")
+    assert stream.buffer.getvalue() == b"gr\\xf6\\xdfer\n"
+    write_text(None, "nobody reads this")
