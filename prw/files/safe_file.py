@@ -1,10 +1,14 @@
 """A safetensors file as a mapping of memory-mapped tensors."""
 
+import json
 import os
 import re
+import struct
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -32,7 +36,8 @@ class SafeFile(LazyTensors):
         try:
             self._file = safe_open(self.path, framework="pt")
             super().__init__(dict.fromkeys(sorted(self._file.keys())))
-        except (SafetensorError, OSError) as error:
+            check_keys_once(self.path)
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise FileError(
                 f"{self.path.name} is not a whole safetensors file ({shorten(error)}): download or save it again."
             ) from None
@@ -70,6 +75,18 @@ class SafeFile(LazyTensors):
 
     def dtype(self, name: str) -> str:
         return self._file.get_slice(name).get_dtype()
+
+
+def check_keys_once(path: Path) -> None:
+    """Raises ValueError if a header names anything twice: which of the two counts, readers do not agree about."""
+
+    def check_pairs(pairs: list[tuple[str, Any]]) -> None:
+        if repeated := next((key for key, count in Counter(key for key, _ in pairs).items() if count > 1), None):
+            raise ValueError(f"its header names {shorten(repeated)!r} twice")
+
+    with open_regular(path) as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        json.loads(file.read(length), object_pairs_hook=check_pairs)
 
 
 def check_tensors(file: SafeFile, expected: Mapping[str, tuple[int, ...]]) -> None:

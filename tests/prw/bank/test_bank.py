@@ -154,11 +154,22 @@ def drop(held):
     return held
 
 
+def name_twice(data: bytes) -> bytes:
+    """The file with its first tensor's entry repeated in the header."""
+    size = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:size])
+    name = next(name for name in header if name != "__metadata__")
+    text = data[8:size].rstrip()[:-1] + f",{json.dumps(name)}:{json.dumps(header[name])}}}".encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data[size:]
+
+
 KEY = "experts.ground.single_blocks.1.v.up"
 BROKEN = {
     "truncated": (lambda p: p.write_bytes(p.read_bytes()[:-100]), "is not a whole safetensors file"),
     "empty": (lambda p: p.write_bytes(b""), "is not a whole safetensors file"),
     "pickle": (lambda p: p.write_bytes(pickle.dumps({"a": torch.ones(2)})), "is not a whole safetensors file"),
+    "a name twice": (lambda p: p.write_bytes(name_twice(p.read_bytes())), "its header names 'experts"),
     "huge header": (lambda p: p.write_bytes(struct.pack("<Q", 1 << 60) + b"{}"), "is not a whole safetensors file"),
     "missing file": (lambda p: p.unlink(), "There is no file"),
     "no metadata": (lambda p: save_file({"a": torch.ones(1)}, p), "but no CoLoGen bank"),
