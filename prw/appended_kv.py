@@ -9,7 +9,7 @@ from torch import Tensor
 from .kv_cache import SampleKV
 from .positions import Grid
 from .router import Route
-from .source import Source, read_bias
+from .source import Reading, Source, read_bias
 from .weaving import append_mask, append_positions, append_sources
 
 OPTION = "cologen"
@@ -19,7 +19,7 @@ OPTION = "cologen"
 class SourceKV:
     """One source's keys and values in one forward, for every sample of the batch."""
 
-    def __init__(self, source: Source, pe: Tensor):
+    def __init__(self, source: Reading, pe: Tensor):
         self.source, self.pe = source, pe
         self.tokens = pe.shape[2]
 
@@ -40,7 +40,7 @@ class SampledKV(SourceKV):
     are then read wherever one of these is, with the largest weight.
     """
 
-    def __init__(self, sources: Sequence[Source], samples: Sequence[SampleKV], tokens: slice = slice(None)):
+    def __init__(self, sources: Sequence[Reading], samples: Sequence[SampleKV], tokens: slice = slice(None)):
         super().__init__(sources[0], samples[0].pe[:, :, tokens])
         self.sharers, self.samples, self.slice = sources, samples, tokens
 
@@ -64,6 +64,7 @@ class CachedSourceKV(SampledKV):
 
     def __init__(self, source: Source, samples: Sequence[SampleKV], tokens: slice = slice(None)):
         super().__init__([source], samples, tokens)
+        self.routing = source.routing
 
     def routes(self, sample: int = 0) -> dict[str, Route]:
         """Returns the route that one sample takes, by block."""

@@ -11,9 +11,10 @@ from .base_model import Base
 from .flux.families import check_latent_channels, find_model_family
 from .flux.inputs import FluxInputs
 from .kv_cache import KVCache
+from .learned_keys import LearnedGroup, LearnedSource
 from .model_group import ModelGroup, PromptHashes
 from .select_experts import ExpertBank, find_model, find_source_format, make_selector
-from .source import Routing, Source
+from .source import Reading, Routing, Source
 from .source_group import ForwardBatch, SourceGroup
 from .source_pass import Host, ReaderConditions
 from .stream_group import StreamGroup
@@ -33,7 +34,7 @@ class Attachment:
         self._warned: set[str] = set()
 
     def prepare(
-        self, host: Host, sources: Sequence[Source], inputs: FluxInputs, chunks: int = 1, channels: int = 0
+        self, host: Host, sources: Sequence[Reading], inputs: FluxInputs, chunks: int = 1, channels: int = 0
     ) -> AppendedKV:
         """K/V of all sources for a forward of FLUX; `chunks` conds of equal size share the batch.
 
@@ -42,21 +43,23 @@ class Attachment:
         self.check(host)
         x, family = inputs.x, find_model_family(host.flux)
         for source in sources:
-            check_latent_channels(source.latent, family)
+            if isinstance(source, Source):
+                check_latent_channels(source.latent, family)
         readers = ReaderConditions.of(host, inputs)
         batch = ForwardBatch(readers, inputs.context, len(x) // chunks, channels or x.shape[1], x.device)
         groups = self._make_groups(host, sources, batch)
         return AppendedKV([kv for group in groups for kv in group.prepare(self.cache, self.cached)], readers.grid)
 
-    def _make_groups(self, host: Host, sources: Sequence[Source], batch: ForwardBatch) -> list[SourceGroup]:
-        """Sources by who sees whom: with low-rank experts each is alone."""
+    def _make_groups(self, host: Host, sources: Sequence[Reading], batch: ForwardBatch) -> list[SourceGroup]:
+        """Sources by who sees whom: with low-rank experts each is alone, and so are numbers."""
+        numbers = [LearnedGroup(host, source, batch) for source in sources if isinstance(source, LearnedSource)]
         groups: dict[Hashable, list[Source]] = {}
-        for i, source in enumerate(sources):
+        for i, source in enumerate(source for source in sources if isinstance(source, Source)):
             model = find_model(self.bank.info, source.routing)
             alone = not source.together or (self.bank.info.experts and not model)
             reader = (model, source.prompt_hash) if model else source.routing
             groups.setdefault(i if alone else (reader, source.placement, source.keep), []).append(source)
-        return [self._make_group(host, group, batch) for group in groups.values()]
+        return [*(self._make_group(host, group, batch) for group in groups.values()), *numbers]
 
     def _make_group(self, host: Host, sources: Sequence[Source], batch: ForwardBatch) -> SourceGroup:
         if model := find_model(self.bank.info, sources[0].routing):

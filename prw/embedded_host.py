@@ -13,7 +13,7 @@ from .files.tensor_versions import read_versions
 from .flux.families import Flux, find_model_family
 from .flux.inputs import FluxInputs
 from .flux.math import attention
-from .source import Source
+from .source import Reading
 from .weaving import Attend, BlockKV
 
 
@@ -57,7 +57,7 @@ def velocity(
     pooled: Tensor | None,
     guidance: Tensor | None = None,
     attachment: Attachment | None = None,
-    sources: Sequence[Source] = (),
+    sources: Sequence[Reading] = (),
     progress: float = 0.0,
 ) -> Tensor:
     """Predicts the velocity at noisy latents x, with sources read through an attachment.

@@ -50,6 +50,7 @@ class ModelGroup(SourceGroup):
         prompt_hashes: PromptHashes,
     ):
         super().__init__(host, sources, batch)
+        self.sources = sources
         self.bank, self.model, self.prompt_hashes = bank, model, prompt_hashes
 
     def make_keys(self) -> list[Hashable]:

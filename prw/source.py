@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .files.validate import check_choice, check_range
 from .flux.families import find_latent_family
-from .positions import Grid
+from .positions import Grid, token_grid
 from .router import ABLATIONS
 from .tasks import TASKS
 
@@ -65,13 +65,10 @@ class Routing:
         return trained or (TASKS[self.task].position if self.task in TASKS else "aligned")
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
-    """One source image (or a batch of them) with its knobs. Immutable: caches rely on it."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reading:
+    """How keys and values that stand behind the base's own are read and where they wait: none of it changes them."""
 
-    latent: Tensor
-    """(batch, channels, height, width) as the VAE gives it."""
-    routing: Routing = field(default_factory=Routing)
     strength: float = 1.0
     """Weight of its keys in attention; 1 costs nothing, 0 switches the source off."""
     start: float = 0.0
@@ -83,12 +80,6 @@ class Source:
     """Where K/V wait between steps: "gpu", "cpu" (streamed), or "fp8" (half the memory)."""
     keep: bool = False
     """Keep K/V on the CPU for the next run with the same source."""
-    together: bool = True
-    """Where no bank is: whether it and the prompt's other references see one another, as klein 9B-KV was trained."""
-    number: int = 1
-    """Which of a prompt's references it is, from 1: its place where the position is "reference"."""
-    prompt: Tensor | None = None
-    """(batch, tokens, width), encoded: what an expert that is a whole model reads beside it; None: the base's own prompt."""
 
     def __post_init__(self):
         check_choice("placement", self.placement, PLACEMENTS)
@@ -98,16 +89,6 @@ class Source:
         if self.start >= self.end:
             raise ValueError(
                 f"The source starts at {self.start} and ends at {self.end}: let it end later than it starts."
-            )
-        shape = tuple(self.latent.shape)
-        find_latent_family(self.latent)
-        if not self.latent.numel():
-            raise ValueError(f"The source latent has shape {shape}, expected a picture: connect one and its VAE.")
-        if not torch.isfinite(self.latent).all():
-            raise ValueError("The source latent holds values that are not finite: check the picture and the VAE.")
-        if self.prompt is not None and (self.prompt.ndim != 3 or not self.prompt.numel()):
-            raise ValueError(
-                f"The source's prompt has shape {tuple(self.prompt.shape)}, expected (batch, tokens, width)."
             )
         if self.region is not None:
             self._check_region(self.region)
@@ -122,6 +103,53 @@ class Source:
         """Whether it is read at this part of the sampling; the ends 0 and 1 are open."""
         has_begun = self.start <= 0 or progress >= self.start
         return self.strength > 0 and has_begun and (self.end >= 1 or progress < self.end)
+
+    @property
+    def digest(self) -> str:
+        """A hash of what decides K/V."""
+        raise NotImplementedError
+
+    def count_keys(self, patch_size: int, images: int) -> int:
+        """How many keys stand behind those of a batch of so many images."""
+        raise NotImplementedError
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of all fields; the host batches two conditionings only if their sources' are equal (SourceCond)."""
+        rest = (self.strength, self.start, self.end, self.placement, self.keep)
+        return self.digest + repr(rest) + ("" if self.region is None else hash_tensor(self.region))
+
+
+@dataclass(frozen=True, eq=False)
+class Source(Reading):
+    """One source image (or a batch of them) with its knobs. Immutable: caches rely on it."""
+
+    latent: Tensor
+    """(batch, channels, height, width) as the VAE gives it."""
+    routing: Routing = field(default_factory=Routing)
+    together: bool = True
+    """Where no bank is: whether it and the prompt's other references see one another, as klein 9B-KV was trained."""
+    number: int = 1
+    """Which of a prompt's references it is, from 1: its place where the position is "reference"."""
+    prompt: Tensor | None = None
+    """(batch, tokens, width), encoded: what an expert that is a whole model reads beside it; None: the base's own prompt."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        shape = tuple(self.latent.shape)
+        find_latent_family(self.latent)
+        if not self.latent.numel():
+            raise ValueError(f"The source latent has shape {shape}, expected a picture: connect one and its VAE.")
+        if not torch.isfinite(self.latent).all():
+            raise ValueError("The source latent holds values that are not finite: check the picture and the VAE.")
+        if self.prompt is not None and (self.prompt.ndim != 3 or not self.prompt.numel()):
+            raise ValueError(
+                f"The source's prompt has shape {tuple(self.prompt.shape)}, expected (batch, tokens, width)."
+            )
+
+    def count_keys(self, patch_size: int, images: int) -> int:
+        rows, columns = token_grid(self.latent, patch_size)
+        return rows * columns * min(len(self.latent), images)
 
     @cached_property
     def latent_hash(self) -> str:
@@ -139,9 +167,7 @@ class Source:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of all fields; the host batches two conditionings only if their sources' are equal (SourceCond)."""
-        rest = (self.strength, self.start, self.end, self.placement, self.keep, self.together)
-        return self.digest + self.prompt_hash + repr(rest) + ("" if self.region is None else hash_tensor(self.region))
+        return super().identity + self.prompt_hash + repr(self.together)
 
 
 def fill_channels(latent: Tensor, channels: int) -> Tensor:
@@ -157,7 +183,7 @@ def fill_channels(latent: Tensor, channels: int) -> Tensor:
     return torch.cat([latent, given, latent.new_zeros(len(latent), missing - given.shape[1], *latent.shape[2:])], dim=1)
 
 
-def read_bias(source: Source, text: int, target: Grid, queries: int) -> Tensor | None:
+def read_bias(source: Reading, text: int, target: Grid, queries: int) -> Tensor | None:
     """Log weight (queries, 1) that text and noise give the source's keys; None if it is 0 everywhere.
 
     Text reads the source with its strength; image tokens with strength times the region.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .appended_kv import SourceKV
 from .kv_cache import KVCache, SampleKV
-from .source import Source
+from .source import Reading, Source
 from .source_pass import Host, ReaderConditions
 
 
@@ -39,8 +39,8 @@ class SourceGroup:
     is_cached = True
     """Whether later steps may read the same K/V."""
 
-    def __init__(self, host: Host, sources: Sequence[Source], batch: ForwardBatch):
-        self.host, self.sources, self.batch = host, sources, batch
+    def __init__(self, host: Host, sources: Sequence[Reading], batch: ForwardBatch):
+        self.host, self.batch = host, batch
         self.placement, self.keep = sources[0].placement, sources[0].keep
 
     def make_keys(self) -> list[Hashable]:

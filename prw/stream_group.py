@@ -28,6 +28,7 @@ class StreamGroup(SourceGroup):
         make_selector: Callable[[Routing], Selector],
     ):
         super().__init__(host, sources, batch)
+        self.sources = sources
         self.bank, self.routing, self.make_selector = bank, sources[0].routing, make_selector
         self.is_cached = not bank.info.source.follows_time
 

@@ -22,6 +22,7 @@ from ..files.safe_file import SafeFile
 from ..files.safetensors_writer import write_safetensors
 from ..flux.blocks import FluxModel
 from ..flux.checkpoint import build_flux
+from .difference import DifferenceInfo, TemplateDifference
 from .info import decode_info, encode_info
 from .shapes import check_bank, down_key
 
@@ -69,7 +70,10 @@ class Bank:
 
     def model(self, name: str, base: FluxModel) -> FluxModel:
         """Builds an expert that is a whole model; its weights stay in their file until they are used."""
-        return build_flux(select_model(self.tensors, name), self.info.models[name].data or name)
+        info, tensors = self.info.models[name], select_model(self.tensors, name)
+        if info.on_base:
+            return TemplateDifference(DifferenceInfo(self.info.base, info.data), tensors).build(base)
+        return build_flux(tensors, info.data or name)
 
     def state(self) -> Any:
         """A value that changes whenever the tensors do."""

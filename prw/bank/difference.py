@@ -60,7 +60,11 @@ class TemplateDifference:
     @classmethod
     def open(cls, path: str | os.PathLike) -> "TemplateDifference":
         """Reads the header; a layer is read when it is needed."""
-        file = SafeFile(path)
+        return cls.of(SafeFile(path))
+
+    @classmethod
+    def of(cls, file: SafeFile) -> "TemplateDifference":
+        """Checks the header of an open file."""
         info = METADATA.decode(file)
         _check_parts(file)
         return cls(info, file)

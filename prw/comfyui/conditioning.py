@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from ..source import Source
+from ..source import Reading, Source
 
 COND = "cologen_sources"
 
@@ -15,7 +15,7 @@ class SourceCond:
     Entries with other sources run in another batch.
     """
 
-    def __init__(self, cond: tuple[Source, ...]):
+    def __init__(self, cond: tuple[Reading, ...]):
         self.cond = cond
 
     def size(self) -> list[int]:
@@ -44,12 +44,14 @@ class Sources(tuple):
         )
 
 
-def add_source(conditioning: list, source: Source) -> list:
-    """The conditioning with one more source in every entry, numbered in order."""
+def add_source(conditioning: list, source: Reading) -> list:
+    """The conditioning with one more source in every entry; pictures are numbered in order."""
     out = []
     for embedding, options in conditioning:
         known = list_sources(options)
-        conds = {**options.get("model_conds", {}), COND: SourceCond((*known, replace(source, number=len(known) + 1)))}
+        if isinstance(source, Source):
+            source = replace(source, number=1 + sum(isinstance(one, Source) for one in known))
+        conds = {**options.get("model_conds", {}), COND: SourceCond((*known, source))}
         out.append([embedding, {**options, "model_conds": conds}])
     return out
 
@@ -76,6 +78,6 @@ def remove_sources(conditioning: list) -> list:
     return out
 
 
-def list_sources(options: dict[str, Any]) -> Sequence[Source]:
+def list_sources(options: dict[str, Any]) -> Sequence[Reading]:
     """The sources that a conditioning entry's options carry."""
     return getattr(options.get("model_conds", {}).get(COND), "cond", ())

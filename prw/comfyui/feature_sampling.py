@@ -158,7 +158,7 @@ class FeatureReader:
     def _find_source(self, appended: AppendedKV) -> CachedSourceKV | None:
         """The source that a picture of the features' task is drawn from."""
         sources = [source for source in appended.sources if isinstance(source, CachedSourceKV)]
-        return next((source for source in sources if source.source.routing.task == self.features.info.task), None)
+        return next((source for source in sources if source.routing.task == self.features.info.task), None)
 
 
 class FeatureCall:
@@ -224,7 +224,7 @@ class FeatureCall:
         def bias(text: int, queries: int) -> Tensor | None:
             return read_bias(source_kv.source, text, appended.grid, queries)
 
-        source = SourceRoutes(bank, source_kv.source.routing, routes)
+        source = SourceRoutes(bank, source_kv.routing, routes)
         tokens = embed_features(self.features.tensors, features)
         return HostFeatureStream(self.host, source, tokens, inputs, None if readers.all() else readers, bias)
 

@@ -23,9 +23,8 @@ from ..base_model import Base
 from ..base_weights import BaseWeights
 from ..flux.inputs import FluxInputs
 from ..model_pass import measure_largest_block
-from ..positions import token_grid
 from ..select_experts import find_model
-from ..source import Source
+from ..source import Reading, Source
 from ..weaving import named_blocks
 from .check_host import check_flux, check_host, check_prompt_width
 from .conditioning import COND, list_sources
@@ -59,7 +58,7 @@ class HostAttachment(Attachment):
 
     @torch.compiler.disable()
     def make_appended_kv(
-        self, base, sources: Sequence[Source], inputs: FluxInputs, options: dict[str, Any], channels: int = 0
+        self, base, sources: Sequence[Reading], inputs: FluxInputs, options: dict[str, Any], channels: int = 0
     ) -> AppendedKV:
         """The K/V of all sources for one model call of the host; the times of `inputs` are the host's."""
         check_flux(base.diffusion_model)
@@ -87,15 +86,12 @@ class HostAttachment(Attachment):
         total, models = 0, set()
         for options in (options for entries in conds.values() for options in entries):
             for source in list_sources(options):
-                rows, columns = token_grid(source.latent, flux.patch_size)
-                model = find_model(self.bank.info, source.routing)
-                tokens = rows * columns + (count_prompt_rows(source, options) if model else 0)
-                samples = min(len(source.latent), noise_shape[0])
-                total += 2 * samples * tokens * flux.hidden_size * bytes_per_value[source.placement]
-                models.add(model)
-        return total + max(
-            (measure_largest_block(self.bank.model(model, flux)) for model in models if model), default=0
-        )
+                keys = source.count_keys(flux.patch_size, noise_shape[0])
+                if isinstance(source, Source) and (model := find_model(self.bank.info, source.routing)):
+                    keys += count_prompt_rows(source, options) * min(len(source.latent), noise_shape[0])
+                    models.add(model)
+                total += 2 * keys * flux.hidden_size * bytes_per_value[source.placement]
+        return total + max((measure_largest_block(self.bank.model(model, flux)) for model in models), default=0)
 
 
 def count_prompt_rows(source: Source, options: dict[str, Any]) -> int:
@@ -137,7 +133,7 @@ def require_attachment(model) -> HostAttachment:
     return attachment
 
 
-def _is_on(source: Source, base, options: dict[str, Any]) -> bool:
+def _is_on(source: Reading, base, options: dict[str, Any]) -> bool:
     if source.strength == 0 or (source.start <= 0 and source.end >= 1):
         return source.strength > 0
     return is_within(source.start, source.end, float(options["sigmas"].max()), base)

@@ -50,7 +50,7 @@ def compute_routes(model, conditioning: list, latent: Tensor, ablate: bool = Fal
             guidance = options.get("guidance")
             guidance = None if guidance is None else x.new_full((1,), guidance)
             inputs = FluxInputs(x, x.new_zeros(1), context, pooled, guidance)
-            for source in list_sources(options):
+            for source in (one for one in list_sources(options) if isinstance(one, Source)):
                 title = f"{source.routing.task}, source {len(routes) + 1}"
                 if reason := _describe_unrouted(attachment.bank.info, source.routing):
                     routes.append(SourceRoutes(f"{title}: {reason}", (), {}, {}))

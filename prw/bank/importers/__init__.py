@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ...files.errors import FileError
 from ...files.safe_file import SafeFile
 from ..bank import METADATA_KEY, Bank
-from . import easycontrol, lora, peft, template
+from . import difference, easycontrol, lora, peft, template
 from .names import apply_name
 from .unsupported_files import check_supported
 
@@ -25,6 +25,7 @@ class Importer(NamedTuple):
 
 IMPORTERS = {
     "template": Importer("a Diffusion Template that is a whole model", template.recognize, template.read),
+    "difference": Importer("a template that was extracted", difference.recognize, difference.read),
     "easycontrol": Importer("EasyControl or OmniConsistency", easycontrol.recognize, easycontrol.read),
     "lora": Importer("a LoRA", lora.recognize, lora.read),
 }

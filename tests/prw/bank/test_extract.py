@@ -2,13 +2,18 @@
 
 import pytest
 import torch
+from cologen.prw.attachment import Attachment
 from cologen.prw.bank.difference import METADATA, DifferenceInfo, TemplateDifference
 from cologen.prw.bank.extract import ExtractedTensors
+from cologen.prw.bank.importers import open_experts
 from cologen.prw.base_model import Base
+from cologen.prw.embedded_host import velocity
 from cologen.prw.files.errors import FileError
+from cologen.prw.source import Source
 from cologen.prw.weaving import named_blocks
 from safetensors.torch import load_file, save_file
-from tiny_flux2 import flux2_inputs, tiny_flux2
+from tiny_flux2 import TEXT_WIDTH, flux2_inputs, tiny_flux2
+from tiny_template import template_weights
 
 FULL = 4096
 TIME = ("time_in.in_layer.weight", "time_in.out_layer.weight")
@@ -155,6 +160,35 @@ def test_a_difference_for_another_shape_is_a_sentence(base, tmp_path):
     difference, _ = extract(make_template(base), base, 2, tmp_path)
     with pytest.raises(FileError, match="The model has double_blocks 3, the template was made for 2"):
         difference.build(tiny_flux2(depth=3))
+
+
+def picture(bank, flux, **knobs):
+    g = torch.Generator().manual_seed(8)
+    source = Source(torch.randn(1, 128, 3, 5, generator=g), prompt=torch.randn(1, 4, TEXT_WIDTH, generator=g), **knobs)
+    return velocity(flux, *flux2_inputs(2), Attachment(bank), [source])
+
+
+def test_its_file_reads_sources_as_the_template_s_own_file_does(base, tmp_path):
+    flux, template = load(base), make_template(base, 3)
+    save_file(template_weights(template), tmp_path / "template.safetensors")
+    extract(template, base, 3, tmp_path)
+    whole, small = (open_experts(tmp_path / f"{name}.safetensors") for name in ("template", 3))
+    assert small.info.models["template_safetensors"].on_base and not small.info.experts
+    for knobs in ({}, {"strength": 0.4}):
+        expected = picture(whole, flux, **knobs)
+        assert (picture(small, flux, **knobs) - expected).abs().max() < 1e-5 * expected.abs().max()
+        assert (flux(*flux2_inputs(2)) - expected).abs().max() > 0.01
+
+
+def test_it_follows_the_weights_of_its_base(base, tmp_path):
+    """What is kept between steps does not outlive a change of them."""
+    extract(make_template(base, 3), base, 3, tmp_path)
+    flux, bank = load(base), open_experts(tmp_path / "3.safetensors")
+    attachment, source = Attachment(bank), Source(torch.ones(1, 128, 2, 2))
+    velocity(flux, *flux2_inputs(), attachment, [source])
+    flux.double_blocks[0].img_attn.qkv.weight.mul_(1.1)
+    found = velocity(flux, *flux2_inputs(), attachment, [source])
+    assert torch.equal(found, velocity(flux, *flux2_inputs(), Attachment(bank), [source]))
 
 
 def test_it_runs_on_the_host_s_own_layers(comfy, base, tmp_path):
