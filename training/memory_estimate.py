@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..prw.flux.blocks import FluxModel
+from ..prw.flux.families import find_model_family
 from ..prw.weaving import named_blocks
 from .base.memory import find_free_memory, format_bytes
 from .base.offload import RESIDENT_BLOCKS, OffloadedLinear
@@ -22,10 +23,11 @@ from .distributed import ranks
 from .listener import Listener
 from .trainer import StageTrainer, Trainer
 
-KEPT, KEPT_ONCE = 14, 5
-"""Activations a token, in widths: those that every block keeps for its gradient, and the others."""
-CHECKPOINTED, CHECKPOINTED_ONCE = 2, 21
-"""The same with checkpointing: between blocks, and within the one that computes."""
+KEPT, KEPT_OF_MLP = 8, 2
+"""Activations that a block keeps for its gradient, in widths a token: besides its MLP, and for each of its first layer's rows."""
+CHECKPOINTED, CHECKPOINTED_ONCE = 3.5, 15
+"""The same with checkpointing: between blocks (what they are given, the source's keys and values and those' gradients), and
+within the one that computes."""
 STATES = {"adamw": 2, "prodigy": 4}
 """Tensors of an optimizer for each that is trained."""
 
@@ -104,8 +106,9 @@ def _count_activations(trainer: StageTrainer, batch: Batch, twice: bool) -> int:
 def estimate_activations(flux: FluxModel, tokens: int, dtype: torch.dtype, twice: bool) -> int:
     """Estimate activations of all samples' `tokens`: text, picture and source; `twice`: with checkpointing."""
     blocks = len(flux.double_blocks) + len(flux.single_blocks)
-    widths = CHECKPOINTED * blocks + CHECKPOINTED_ONCE if twice else KEPT * blocks + KEPT_ONCE
-    return tokens * flux.params.hidden_size * dtype.itemsize * widths
+    kept = blocks * (KEPT + KEPT_OF_MLP * find_model_family(flux).mlp_rows)
+    widths = CHECKPOINTED * blocks + CHECKPOINTED_ONCE if twice else kept
+    return int(tokens * flux.params.hidden_size * dtype.itemsize * widths)
 
 
 def check_memory(trainer: StageTrainer, estimate: MemoryEstimate, free: int | None) -> None:

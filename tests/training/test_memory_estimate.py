@@ -1,6 +1,7 @@
 """What a stage is said to take, against what it takes: to the byte where tensors can be counted, else within a share."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from cologen.training.bench.training import make_trainer
 from cologen.training.checkpoint.checkpoints import TrainingError
 from cologen.training.memory_estimate import MemoryReport, check_memory, estimate_memory
 from cologen.training.recipes.curriculum import Settings
-from tiny_run import tiny_host, tiny_trainer
+from tiny_flux2 import tiny_flux2
+from tiny_run import tiny_dataset, tiny_host, tiny_trainer
 from torch.profiler import ProfilerActivity, profile
 
 TOLERANCE = 0.15
@@ -53,7 +55,9 @@ def test_weights_gradients_and_optimizer_are_counted_to_the_byte(optimizer, ema)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sparing", [False, True])
-@pytest.mark.parametrize("shape", [(256, 1, 2, 128, 2), (512, 2, 4, 192, 2)], ids=["tiny", "mid"])
+@pytest.mark.parametrize(
+    "shape", [(256, 1, 2, 128, 2), (512, 2, 4, 192, 2), (256, 2, 14, 192, 2)], ids=["tiny", "mid", "deep"]
+)
 def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
     width, double, single, side, batch = shape
     shapes = Shapes(width, double, single, side, side, 64)
@@ -61,6 +65,20 @@ def test_an_iterations_peak_is_as_told(shape, sparing, tmp_path):
         shapes, EmbeddedHost(shapes.make_flux(torch.float32, "cpu"), torch.float32), batch, checkpointing=sparing
     )
     trainer.train_iteration()  # the optimizer's state is there from then on
+    found = estimate_memory(trainer)
+    told = found.activations + found.gradients
+    assert peak(trainer.train_iteration, tmp_path) == pytest.approx(told, rel=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sparing", [False, True])
+@pytest.mark.parametrize("shape", [(512, 2, 4), (256, 2, 14)], ids=["mid", "deep"])
+def test_an_iterations_peak_on_flux_2_is_as_told(shape, sparing, tmp_path, monkeypatch):
+    width, double, single = shape
+    flux = tiny_flux2(hidden_size=width, num_heads=width // 128, depth=double, depth_single_blocks=single)
+    monkeypatch.setattr("tiny_run.tiny_dataset", partial(tiny_dataset, count=4, side=12))
+    trainer = tiny_trainer(EmbeddedHost(flux, torch.float32), batch=2, checkpointing=sparing)
+    trainer.train_iteration()
     found = estimate_memory(trainer)
     told = found.activations + found.gradients
     assert peak(trainer.train_iteration, tmp_path) == pytest.approx(told, rel=TOLERANCE)
