@@ -19,34 +19,10 @@ from ...prw.base_model import Base
 from ...prw.config import SOURCE_TIMES
 from ...prw.files.errors import FileError
 from ...prw.flux.checkpoint import load_flux
-from ...prw.flux.families import FLUX2
-from ...prw.flux.flux2 import Flux2Params
 from ...prw.router import ROUTE_PER
 from ...prw.tasks import TASKS
-from ..base.random_models import TINY, bank_info
-
-KLEIN_4B = Flux2Params()
-KLEIN_9B = Flux2Params(hidden_size=4096, num_heads=32, depth=8, depth_single_blocks=24, context_in_dim=12288)
-
-
-def make_klein_base(name: str, shape: Flux2Params) -> Base:
-    blocks = {"double_blocks": shape.depth, "single_blocks": shape.depth_single_blocks}
-    guidance, family = shape.guidance_embed, FLUX2.name
-    return Base(
-        shape.in_channels, shape.hidden_size, **blocks, guidance=guidance, name=f"FLUX.2-klein-{name}", family=family
-    )
-
-
-SHAPES = {
-    "flux1": Base(name="FLUX.1-dev"),
-    "flux1-fill": Base(in_channels=384, name="FLUX.1-Fill-dev"),
-    "klein-4b": make_klein_base("4B", KLEIN_4B),
-    "klein-base-4b": make_klein_base("base-4B", KLEIN_4B),
-    "klein-9b": make_klein_base("9B", KLEIN_9B),
-    "klein-base-9b": make_klein_base("base-9B", KLEIN_9B),
-    "klein-9b-kv": make_klein_base("9B-KV", KLEIN_9B),
-    "tiny": Base(hidden_size=TINY["hidden_size"], double_blocks=2, single_blocks=2, name="tiny"),
-}
+from ..base.known_models import KNOWN_MODELS, find_base
+from ..base.random_models import bank_info
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -59,7 +35,7 @@ def add_commands(commands: _SubParsersAction) -> None:
 def _add_new(commands: _SubParsersAction) -> None:
     new = commands.add_parser("new", help="write a bank of fresh experts and routers")
     new.add_argument("out", type=Path)
-    new.add_argument("--base", default="flux1", help=f"{', '.join(SHAPES)}, or a FLUX file")
+    new.add_argument("--base", default="flux1", help=f"{', '.join(KNOWN_MODELS)}, or a FLUX file")
     new.add_argument("--experts", default=",".join(TASKS), help="names in training order, with commas")
     new.add_argument("--rank", type=int, default=128)
     new.add_argument("--alpha", type=float, help="2 x rank if not given, as in the paper")
@@ -117,16 +93,6 @@ def _add_writers(commands: _SubParsersAction) -> None:
     exporting.set_defaults(
         run=lambda args: "\n".join(map(str, export_adapters(open_experts(args.file), args.peft, args.names)))
     )
-
-
-def find_base(name: str) -> Base:
-    """One of SHAPES by its name, or that of a FLUX file."""
-    if name in SHAPES:
-        return SHAPES[name]
-    if not Path(name).is_file():
-        raise FileError(f"There is no base {name}, expected {', '.join(SHAPES)} or a FLUX file: check the name.")
-    flux = load_flux(name)
-    return Base.of(flux).with_probe(flux, Path(name).stem)
 
 
 def _new(args: Namespace) -> str:

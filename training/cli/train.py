@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...prw.bank.bank import Bank
+from ..base.known_models import KNOWN_MODELS, open_shape
 from ..checkpoint.checkpoints import TrainingError
 from ..distributed import ranks
 from ..errors import RunStopped
 from ..recipes.curriculum import BUDGETS, SUBJECT, Curriculum, list_recipes, scale_curriculum
 from ..recipes.subject import SubjectRecipe, load_recipe, scale_recipe
+from ..setup.build_run import DTYPES
 from .arguments import choose_device
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ..monitor.terminal import ProgressLine
     from ..setup.build_run import RunInputs
 
+ESTIMATE = f"only say what memory each stage takes; base may be a name, too: {', '.join(KNOWN_MODELS)}"
 AGAIN = "Stopped, and everything is saved: give the same command with --resume to go on."
 
 
@@ -43,6 +46,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("--seed", type=parse_seed, default=0)
     parser.add_argument("--resume", action="store_true", help="go on in a folder that is not empty")
     parser.add_argument("--bank", type=Path, help="experts to begin with; their stages are passed over")
+    parser.add_argument("--estimate", action="store_true", help=ESTIMATE)
     parser.set_defaults(run=_train)
 
 
@@ -59,6 +63,8 @@ def _train(args: Namespace) -> str:
     if isinstance(recipe, SubjectRecipe) and args.bank is not None:
         raise ValueError(f"--bank is {args.bank}, but a subject begins with no experts: leave it out.")
     only = find_stage(_curriculum_of(recipe), args.stage)
+    if args.estimate:
+        return estimate_stages(_curriculum_of(recipe), only)
     out = args.out or Path("out") / "train" / _recipe_name(args)
     with ranks.join(choose_device(args.device)) as device:
         check_device(device)
@@ -77,6 +83,15 @@ def _train(args: Namespace) -> str:
 
 def _curriculum_of(recipe: Curriculum | SubjectRecipe) -> Curriculum:
     return recipe.curriculum if isinstance(recipe, SubjectRecipe) else recipe
+
+
+def estimate_stages(curriculum: Curriculum, only: str) -> str:
+    """A table for each stage, or for `only` one; nothing is read but the base's shape."""
+    from ..estimate_recipe import estimate_recipe
+
+    flux, dtype = open_shape(curriculum.base), DTYPES[curriculum.settings.precision]
+    estimates = estimate_recipe(curriculum, flux, dtype)
+    return "\n".join(f"{name} takes:\n{found.format_table()}" for name, found in estimates if only in ("", name))
 
 
 def _recipe_name(args: Namespace) -> str:

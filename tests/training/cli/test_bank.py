@@ -33,10 +33,10 @@ def bank(capsys, tmp_path):
 
 def test_a_new_bank_of_the_real_shape_promises_what_the_paper_says():
     from cologen.prw.bank.shapes import list_shapes
+    from cologen.training.base.known_models import find_base
     from cologen.training.base.random_models import bank_info
-    from cologen.training.cli.bank import SHAPES
 
-    shapes = list_shapes(bank_info(SHAPES["flux1"]))
+    shapes = list_shapes(bank_info(find_base("flux1")))
     expert = sum(a * b for name, (a, b) in shapes.items() if name.startswith("experts.inpaint."))
     assert expert == 57 * 4 * 128 * 3072  # 89.7 M parameters an expert
     assert sum(a * b for name, (a, b) in shapes.items() if name.startswith("routers.edit.")) == 57 * 2 * 3072 * 5
@@ -45,7 +45,7 @@ def test_a_new_bank_of_the_real_shape_promises_what_the_paper_says():
 def test_a_klein_s_name_is_its_shape():
     from cologen.prw.base_model import Base
     from cologen.prw.flux.flux2 import Flux2, Flux2Params
-    from cologen.training.cli.bank import SHAPES
+    from cologen.training.base.known_models import find_base
 
     wide = dict(hidden_size=4096, num_heads=32, depth=8, depth_single_blocks=24, context_in_dim=12288)
     for name, shape, parameters in (("4b", {}, 3_875_544_576), ("9b", wide, 9_078_581_248)):
@@ -53,10 +53,10 @@ def test_a_klein_s_name_is_its_shape():
             flux = Flux2(Flux2Params(**shape))
         assert sum(parameter.numel() for parameter in flux.parameters()) == parameters
         for kind in (f"klein-{name}", f"klein-base-{name}"):
-            assert replace(SHAPES[kind], name="") == Base.of(flux) and SHAPES[kind].name.lower().endswith(kind)
+            assert replace(find_base(kind), name="") == Base.of(flux) and find_base(kind).name.lower().endswith(kind)
         # what is trained on the base runs on the distilled one
-        assert not SHAPES[f"klein-base-{name}"].describe_incompatibility(SHAPES[f"klein-{name}"])
-    assert SHAPES["klein-base-4b"].describe_incompatibility(SHAPES["klein-9b"])
+        assert not find_base(f"klein-base-{name}").describe_incompatibility(find_base(f"klein-{name}"))
+    assert find_base("klein-base-4b").describe_incompatibility(find_base("klein-9b"))
 
 
 def test_a_new_bank_routes_and_reads_sources_as_it_is_told(capsys, tmp_path):
