@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...prw.router import ABLATIONS
+from ...prw.source import Routing
 from ..distributed import ranks
 from ..errors import RunStopped
 from .arguments import choose_device, parse_positive, print_progress
@@ -110,7 +111,9 @@ def _run(args: Namespace, device: str) -> str:
     folders = {"": out} | {way: out / f"older-{way}" for way in (ABLATIONS if args.ablate else ())}
     for older, folder in folders.items():
         record_of_folder = record | ({"bank": f"{record['bank']}, older experts' blocks to {older}"} if older else {})
-        _generate(generator and replace(generator, older=older), protocol, cases(), folder, record_of_folder)
+        _generate(
+            generator and replace(generator, routing=Routing(older=older)), protocol, cases(), folder, record_of_folder
+        )
     if ranks.rank() > 0:
         return ""
     names = list(dict.fromkeys((*protocol.paper, *protocol.extra_metrics, *(TOY_METRICS if toy else ()))))

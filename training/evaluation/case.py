@@ -41,7 +41,7 @@ def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
-def fit_area(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+def fit_area(shape: tuple[int, ...], side: float) -> tuple[int, int]:
     """Height and width in a picture's own proportions, at the area of a square of this side, on FLUX's grid."""
     scale = side / math.sqrt(shape[0] * shape[1])
     height, width = (max(GRID, round(length * scale / GRID) * GRID) for length in shape[:2])

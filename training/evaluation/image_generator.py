@@ -1,7 +1,7 @@
 """Generates the answers: a bank on the built-in toy FLUX, or on FLUX.1's own files through a ComfyUI on this machine."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,8 @@ class ImageGenerator:
     bank: Bank | None
     """None: it can only generate without a source."""
     settings: GenerationSettings
-    older: str = ""
-    """A row of ABLATIONS: who gets what older experts would take; empty: they."""
+    routing: Routing = Routing()
+    """What is asked of the experts, besides the task and the settings' router."""
 
     @torch.no_grad()
     def __call__(self, task: str, source: np.ndarray, prompt: str, size: tuple[int, int], seed: int) -> np.ndarray:
@@ -70,7 +70,7 @@ class ImageGenerator:
         assert self.bank is not None
         noise, encoded, settings = self._prepare(prompt, size, seed)
         latent = self.encoders.encode([source]).to(noise.device)
-        routing = Routing(task=task, router=self.settings.router, older=self.older)
+        routing = replace(self.routing, task=task, router=self.settings.router)
         return self.encoders.decode(sample_latents(self.host, self.bank, routing, latent, noise, encoded, settings))[0]
 
     @torch.no_grad()
