@@ -12,6 +12,7 @@ from cologen.training.data.sets import open_dataset
 from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.monitor.log import read_log
 from cologen.training.recipes.curriculum import load_curriculum, parse_curriculum
+from cologen.training.setup.check_objects import check_objects
 from cologen.training.setup.stage_data import StageDatasets, plan_stage_data
 from cologen.training.toy.store import open_toy_encoders
 
@@ -103,6 +104,58 @@ def test_a_table_can_come_from_the_terminal():
 def test_a_mistake_is_a_sentence_before_anything_is_trained(there, capsys, changes, sentence):
     assert cli.main(["train", "mine.toml", "--device", "cpu", *changes]) == 1
     assert sentence in capsys.readouterr().err
+
+
+UNLABELLED = """
+base = "toy"
+resolution = 64
+[[stages]]
+name = "inpaint"
+data = ["journeydb", "ade20k", "coco-stuff"]
+[[stages]]
+name = "control"
+data = ["ade20k"]
+[data.journeydb]
+path = "journey"
+[data.ade20k]
+path = "captioned"
+[data.coco-stuff]
+path = "coco"
+"""
+
+
+def test_pictures_without_objects_are_said_before_a_run_or_refused(there, caplog):
+    layouts.journeydb(there / "journey")
+    layouts.captioned(there / "captioned")
+    check_objects(parse_curriculum(UNLABELLED, "a"))
+    said = "makes random holes alone of {}, whose pictures come without objects"
+    assert len(caplog.messages) == 2
+    assert said.format("journeydb") in caplog.messages[0] and said.format("ade20k") in caplog.messages[1]
+    refused = parse_curriculum(UNLABELLED, "a", ["unlabelled=refuse"])
+    with pytest.raises(ValueError, match=said.format("journeydb") + '.* or set unlabelled = "warn"'):
+        check_objects(refused)
+    with pytest.raises(ValueError, match=said.format("ade20k")):
+        check_objects(parse_curriculum(UNLABELLED, "a", ["unlabelled=refuse", "data.journeydb.labels=there"]))
+    layouts.ade20k(there / "challenge")  # the layout with classes
+    objects = ["data.journeydb.labels=there", "data.ade20k.path=challenge"]
+    caplog.clear()
+    check_objects(parse_curriculum(UNLABELLED, "a", ["unlabelled=refuse", *objects]))
+    check_objects(parse_curriculum(UNLABELLED, "a", [f"data.{name}.cache=c" for name in ("journeydb", "ade20k")]))
+    assert not caplog.messages
+    with pytest.raises(ValueError, match=said.format("journeydb")):
+        check_objects(parse_curriculum(UNLABELLED, "a", ["unlabelled=refuse", "data.journeydb.cache=c"]), caches=True)
+
+
+def test_the_papers_run_is_refused_where_journeydb_has_no_labels(there, capsys):
+    layouts.journeydb(there / "journey")
+    words = ["paper", "base=toy", "data.journeydb.path=journey", 'inpaint.data=["journeydb"]', "--device", "cpu"]
+    others = [f'{name}.data=["toy"]' for name in ("ground", "control", "subject", "edit")]
+    assert cli.main(["train", *words, *others]) == 1
+    assert "journeydb, whose pictures come without objects" in capsys.readouterr().err
+    assert cli.main(["data", "cache", *words, *others, "data.journeydb.cache=c", "toy.rebuild=false"]) == 1
+    assert "journeydb, whose pictures come without objects" in capsys.readouterr().err
+    cli.main(["data", "check", *words[:-2], *others, "--n", "2"])
+    assert "journeydb, whose pictures come without objects" in capsys.readouterr().out
 
 
 def test_two_stages_of_a_task_have_each_its_own_data(there, capsys):

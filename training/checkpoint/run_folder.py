@@ -42,6 +42,7 @@ CHANGEABLE = (
     "validate_every",
     "sample_every",
     "sample_steps",
+    "unlabelled",
     "sample_cfg",
 )
 """Settings that may change between two parts of a run."""

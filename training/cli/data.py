@@ -4,11 +4,15 @@ import argparse
 import sys
 from argparse import Namespace, _SubParsersAction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...prw.files.atomic_write import atomic_write
 from ..recipes.curriculum import list_recipes, load_curriculum
 from . import data_cache
 from .arguments import choose_device, parse_positive, write_text
+
+if TYPE_CHECKING:
+    from ..data.sets.reader import Reader
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -57,9 +61,13 @@ def _list(args: Namespace) -> str:
     parts = []
     for name, row in DATASETS.items():
         lines = [f"{name:20}{', '.join(row.feeds)}", f"licence: {row.licence}"]
-        lines += [row.home] * bool(row.home) + [f"layout: {reader.LAYOUT}" for reader in row.readers]
+        lines += [row.home] * bool(row.home) + [f"layout: {describe_layout(reader)}" for reader in row.readers]
         parts.append(f"\n{'':20}".join(lines))
     return "\n".join(parts)
+
+
+def describe_layout(reader: "type[Reader]") -> str:
+    return reader.LAYOUT + ("" if reader.HAS_THINGS else " (no objects: for holes of their shapes it wants labels)")
 
 
 def _check(args: Namespace) -> str:

@@ -17,6 +17,7 @@ from ..encoders.protocol import Encoders
 from ..errors import RunStopped
 from ..monitor.terminal import ProgressLine
 from ..recipes.curriculum import Curriculum, Stage, list_recipes, load_curriculum
+from ..setup.check_objects import check_objects
 from ..setup.stage_data import TOY, find_cache, open_stage_dataset
 from .arguments import choose_device, write_text
 
@@ -86,6 +87,7 @@ def make_writers(curriculum: Curriculum, encoders: Encoders, args: Namespace) ->
     }
     if not wanted:
         raise ValueError("The recipe names no data set: all its data is the built-in world's, which needs no cache.")
+    check_objects(curriculum, caches=True)
     settings = CacheSettings(curriculum.settings.resolution, args.seed, args.shard_size, not args.padding)
     for (task, name), stage in wanted.items():
         dataset, out = open_stage_dataset(curriculum, stage, name), args.out or find_cache(curriculum, name)

@@ -21,6 +21,7 @@ SUBJECT = "subject"
 """The one recipe among them that is no curriculum (subject.py)."""
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
+UNLABELLED = ("warn", "refuse")
 BASE_WEIGHTS = ("plain", "fp8", "int8", "nf4")
 
 
@@ -83,6 +84,8 @@ class Settings:
     """Several processes share the frozen base's blocks (FSDP2) instead of having them each."""
     offload: bool = False
     """The base's blocks stay in host memory; each is copied to the device when it computes."""
+    unlabelled: str = "warn"
+    """What is done before a run whose inpainting data brings no objects (setup/check_objects.py): "warn" or "refuse"."""
     save_every: int = 500
     """Iterations between checkpoints, and one at a stage's end; 0: none, unless the run is stopped."""
     keep: int = 2
@@ -101,6 +104,7 @@ class Settings:
             ("precision", PRECISIONS),
             ("base_weights", BASE_WEIGHTS),
             ("source_time", ("", *SOURCE_TIMES)),
+            ("unlabelled", UNLABELLED),
         ):
             check_choice(name, getattr(self, name), options)
         if self.shard and self.offload:

@@ -21,6 +21,7 @@ from ..forward import EMBEDDED_CHECKPOINTING
 from ..recipes.curriculum import Curriculum
 from ..toy.make import Progress, ToyRecipe, make_toy_models, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_toy_models
+from .check_objects import check_objects
 from .stage_data import CacheReference, StageDatasets, plan_stage_data
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -41,6 +42,7 @@ def open_run_inputs(
 ) -> RunInputs:
     """Opens what the recipe's base needs; `share` is the budget's, which also shortens what a new toy base trains."""
     if curriculum.base == "toy":
+        check_objects(curriculum)
         return open_toy(curriculum, out, device, seed, share, progress)
     if not Path(curriculum.base).is_file():
         found = f"is {shorten(curriculum.base)}, which is no file" if curriculum.base else "is not named"
@@ -48,6 +50,7 @@ def open_run_inputs(
             f"The recipe's base {found}, expected \"toy\", or a FLUX's file and a table [encoders]: set base; or train "
             f"from ComfyUI, with the node CoLoGen Train Curriculum."
         )
+    check_objects(curriculum)
     return open_flux(curriculum, out, device, seed, progress)
 
 

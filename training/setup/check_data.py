@@ -8,6 +8,7 @@ from itertools import islice
 from ..data.sample import Example
 from ..data.tasks.examples import ExampleStream
 from ..recipes.curriculum import Curriculum, Stage
+from .check_objects import describe_missing_objects
 from .stage_data import TOY, open_stage_dataset
 
 SHEET_EXAMPLES = 6
@@ -32,6 +33,8 @@ class SetReport:
     unsuitable: int = 0
     error: str = ""
     """Why it cannot be used as it is."""
+    note: str = ""
+    """What it cannot do, though it can be used."""
     shown: list[Example] = field(default_factory=list)
     """For the contact sheet."""
 
@@ -45,7 +48,7 @@ class SetReport:
         parts += [f"{self.broken} broken"] * bool(self.broken)
         parts += [f"{self.unsuitable} with nothing for {self.stage.task}"] * bool(self.unsuitable)
         reasons = [f"{'':32}{id}: {why}" for id, why in self.reasons.items()]
-        return [head + ", ".join(parts), *reasons, *([f"{'':32}{self.error}"] if self.error else [])]
+        return [head + ", ".join(parts), *reasons, *(f"{'':32}{line}" for line in (self.note, self.error) if line)]
 
 
 def check_sets(curriculum: Curriculum, count: int, seed: int = 0) -> Iterator[SetReport]:
@@ -64,6 +67,8 @@ def check_set(curriculum: Curriculum, stage: Stage, name: str, count: int, seed:
     except (ValueError, OSError) as error:
         report.error = str(error)
         return report
+    if problem := describe_missing_objects(stage, dataset):
+        report.note = f"{problem}."
     counter = examples.stream.counter
     try:
         report.rows = examples.dataset.reader.count_rows()

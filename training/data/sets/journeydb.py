@@ -30,6 +30,7 @@ class JourneyDb(Reader):
 
     PATTERN: ClassVar[str] = "data/*/imgs/*.tgz"
     LAYOUT: ClassVar[str] = "data/SPLIT/imgs/000.tgz, data/SPLIT/SPLIT_anno_..._repath.jsonl.tgz"
+    HAS_THINGS: ClassVar[bool] = False
 
     @property
     def folder(self) -> Path:

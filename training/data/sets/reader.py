@@ -31,6 +31,8 @@ class Reader(ABC):
     """Matches a file that is there in this layout."""
     LAYOUT: ClassVar[str] = ""
     """The layout in words."""
+    HAS_THINGS: ClassVar[bool] = True
+    """Whether its samples may bring things; those of others need labels for tasks that are about things."""
 
     @classmethod
     def matches(cls, path: str) -> bool:

@@ -28,12 +28,14 @@ class ExampleMaker(NamedTuple):
     """Those that are made where nothing else is said; none: all."""
     once_usual: tuple[str, ...] = ()
     """What was usual in an earlier version, whose caches do not say so."""
+    wants_things: bool = False
+    """Whether most of its kinds are made of a sample's things, though it does without."""
     layout: FolderLayout | None = None
     """How a folder of one's own holds it; None: as all tasks do whose source lies there."""
 
 
 EXAMPLE_MAKERS = {
-    "inpaint": ExampleMaker(Sample, make_inpaint_example, layout=HOLE),
+    "inpaint": ExampleMaker(Sample, make_inpaint_example, wants_things=True, layout=HOLE),
     "ground": ExampleMaker(Sample, make_ground_example, tuple(FORMS), PAPER_FORMS, OLD_FORMS),
     "control": ExampleMaker(Sample, make_control_example, tuple(MAP_DRAWERS)),
     "subject": ExampleMaker(Pair, make_subject_example),
