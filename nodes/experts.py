@@ -17,13 +17,21 @@ class CoLoGenLoadExperts(io.ComfyNode):
             display_name="Load CoLoGen Experts",
             category=CATEGORY,
             description="Opens a bank: the experts that let FLUX read a source image, and the routers that choose them.",
-            search_aliases=["bank", "load bank", "lora loader", "controlnet loader", "ip adapter"],
+            search_aliases=[
+                "bank",
+                "load bank",
+                "lora loader",
+                "controlnet loader",
+                "ip adapter",
+                "diffsynth",
+                "diffusion template",
+            ],
             inputs=[
                 io.Combo.Input(
                     "bank_name",
                     options=list_banks(),
-                    tooltip="A bank from models/cologen, or an EasyControl file from models/loras. It must be made for the "
-                    "FLUX you load; the toy world has its own.",
+                    tooltip="A bank from models/cologen, an EasyControl file from models/loras, or a Diffusion Template from either or "
+                    "from models/diffusion_models. It must be made for the FLUX you load; the toy world has its own.",
                 ),
             ],
             outputs=[BankType.Output(display_name="experts", tooltip="For CoLoGen Apply.")],

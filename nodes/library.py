@@ -6,7 +6,7 @@ from ..prw.bank.bank import Bank
 from ..prw.bank.edit import merge
 from ..prw.bank.importers import CHOICES, open_experts
 from ..prw.bank.summary import describe_bank
-from ..training.comfyui.folders import list_loras, lora_path, read_stamp
+from ..training.comfyui.folders import import_path, list_importable, read_stamp
 from .inputs.schema import CATEGORY, BankType, make_schema
 
 
@@ -17,7 +17,8 @@ class CoLoGenImportExperts(io.ComfyNode):
             node_id="CoLoGenImportExperts",
             display_name="Import Experts (CoLoGen)",
             category=CATEGORY,
-            description="Takes an EasyControl, OmniConsistency or plain LoRA file as an expert. Chain it to stack several.",
+            description="Takes an EasyControl, OmniConsistency or LoRA file, or a Diffusion Template, as an expert. Chain it to stack "
+            "several.",
             search_aliases=[
                 "easycontrol",
                 "omniconsistency",
@@ -26,12 +27,15 @@ class CoLoGenImportExperts(io.ComfyNode):
                 "canny",
                 "depth",
                 "ghibli",
+                "diffsynth",
+                "diffusion template",
             ],
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=list_loras(),
-                    tooltip="From models/loras. Nothing is copied: it is read as it is used.",
+                    options=list_importable(),
+                    tooltip="From models/loras; a template also from models/cologen or models/diffusion_models. Nothing is copied: it is "
+                    "read as it is used.",
                 ),
                 io.Combo.Input(
                     "kind",
@@ -56,11 +60,11 @@ class CoLoGenImportExperts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **rest):
-        return read_stamp(lora_path(file))
+        return read_stamp(import_path(file))
 
     @classmethod
     def execute(cls, file: str, kind: str, name: str, experts: Bank | None = None) -> io.NodeOutput:
-        bank = open_experts(lora_path(file), name.strip(), kind)
+        bank = open_experts(import_path(file), name.strip(), kind)
         triggers = dict.fromkeys(word for expert in bank.info.experts.values() for word in expert.triggers)
         whole = bank if experts is None else merge([experts, bank])
         return io.NodeOutput(whole, ", ".join(triggers), ui=ui.PreviewText(describe_bank(bank, file)))

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
-from ..prw.comfyui.conditioning import add_source
+from ..prw.comfyui.conditioning import add_source, read_prompt
 from ..prw.comfyui.make_source import SourceOptions, make_source
 from ..prw.comfyui.masks import check_region
 from ..prw.tasks import TASKS
@@ -41,6 +41,11 @@ class CoLoGenSource(io.ComfyNode):
                     tooltip="White is painted over, as the task's experts know holes: to be filled.",
                 ),
                 together_knob(),
+                io.Conditioning.Input(
+                    "prompt",
+                    optional=True,
+                    tooltip="What a Diffusion Template reads beside the picture, if not this prompt itself; other experts read none.",
+                ),
             ],
             outputs=[io.Conditioning.Output(tooltip="For the sampler or the next source.")],
         )
@@ -69,6 +74,7 @@ class CoLoGenSource(io.ComfyNode):
         experts: Bank | None = None,
         hole: Tensor | None = None,
         together: bool = True,
+        prompt: list | None = None,
     ) -> io.NodeOutput:
         options = SourceOptions(
             strength=strength,
@@ -85,6 +91,7 @@ class CoLoGenSource(io.ComfyNode):
             expert=expert.strip(),
             router=router.strip(),
             together=together,
+            prompt=None if prompt is None else read_prompt(prompt),
         )
         return io.NodeOutput(add_source(conditioning, make_source(vae, image, task, options, experts, hole)))
 

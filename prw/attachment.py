@@ -59,9 +59,10 @@ class Attachment:
             alone = not source.together or (self.bank.info.experts and not model)
             reader = (model, source.prompt_hash) if model else source.routing
             groups.setdefault(i if alone else (reader, source.placement, source.keep), []).append(source)
-        return [*(self._make_group(host, group, batch) for group in groups.values()), *numbers]
+        return [*(self.make_group(host, group, batch) for group in groups.values()), *numbers]
 
-    def _make_group(self, host: Host, sources: Sequence[Source], batch: ForwardBatch) -> SourceGroup:
+    def make_group(self, host: Host, sources: Sequence[Source], batch: ForwardBatch) -> SourceGroup:
+        """Chooses how the K/V of sources that see one another are made."""
         if model := find_model(self.bank.info, sources[0].routing):
             return ModelGroup(host, sources, batch, self.bank, model, self._prompt_hashes)
         for source in sources:

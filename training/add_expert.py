@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..prw.bank.bank import Bank
+from ..prw.bank.bank import Bank, require_low_rank
 from ..prw.bank.shapes import list_shapes, parse_place
 from ..prw.base_model import Base
 from ..prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
@@ -86,6 +86,7 @@ def extend_info(info: BankInfo, stage: Stage, settings: Settings) -> BankInfo:
 
 
 def check_untrained(bank: Bank, stage: Stage) -> None:
+    require_low_rank(bank)
     if stage.name in bank.info.experts or stage.name in bank.info.routers:
         raise ValueError(
             f"The bank has an expert {stage.name} already ({', '.join(bank.info.experts)}): give the new stage another "

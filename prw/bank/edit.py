@@ -10,7 +10,7 @@ from ..config import BankInfo, RouterInfo, SourceInfo
 from ..files.errors import BankError
 from ..files.lazy_tensors import Merged, Renamed
 from ..files.validate import shorten
-from .bank import Bank
+from .bank import Bank, require_low_rank
 from .shapes import list_shapes
 
 
@@ -101,6 +101,7 @@ def _find_owner(bank: Bank, router: RouterInfo) -> str:
 
 def drop(bank: Bank, names: Iterable[str]) -> Bank:
     """The bank without some experts. A router loses their columns, and goes with the expert of its own stage."""
+    require_low_rank(bank)
     dropped = set(names)
     for name in dropped - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")
@@ -129,6 +130,7 @@ def drop(bank: Bank, names: Iterable[str]) -> Bank:
 
 def rename(bank: Bank, names: Mapping[str, str]) -> Bank:
     """The bank with experts under other names; a router that has its expert's name goes along."""
+    require_low_rank(bank)
     for name in names.keys() - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")
     routed = {name for router in bank.info.routers.values() for name in router.experts}

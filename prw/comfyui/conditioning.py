@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
+from torch import Tensor
+
 from ..source import Reading, Source
 
 COND = "cologen_sources"
@@ -54,6 +56,15 @@ def add_source(conditioning: list, source: Reading) -> list:
         conds = {**options.get("model_conds", {}), COND: SourceCond((*known, source))}
         out.append([embedding, {**options, "model_conds": conds}])
     return out
+
+
+def read_prompt(conditioning: list) -> Tensor:
+    """The encoded text of a conditioning that has one entry."""
+    if len(conditioning) != 1:
+        raise ValueError(
+            f"The prompt holds {len(conditioning)} entries, expected one: connect what a text encode node gives."
+        )
+    return conditioning[0][0].detach().clone()
 
 
 def change_source(conditioning: list, number: int, **knobs: Any) -> list:

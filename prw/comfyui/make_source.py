@@ -37,6 +37,7 @@ class SourceOptions:
     curve: tuple[float, ...] = ()
     together: bool = True
     older: str = ""
+    prompt: Tensor | None = None
 
     def make_routing(self, task: str) -> Routing:
         """The options' part of a Routing, for this task."""
@@ -86,6 +87,7 @@ def make_source(
         placement=options.placement,
         keep=options.keep,
         together=options.together,
+        prompt=options.prompt,
     )
 
 

@@ -243,3 +243,97 @@ def test_a_route_map_says_who_reads(model, flux, control):
 def test_a_base_of_another_shape_is_a_sentence(control):
     with pytest.raises(ValueError, match="^The model has hidden_size 128, the bank was made for 256: load the base"):
         apply_bank(load(tiny_flux2(hidden_size=128, num_heads=1)), control)
+
+
+@pytest.fixture
+def folders(comfy, tmp_path, monkeypatch):
+    """A template in each folder where one may lie, and another model in each."""
+    import folder_paths
+
+    for kind in ("loras", "diffusion_models", "cologen"):
+        save_template(tmp_path / kind, f"{kind}-template", seed=len(kind))
+        save_template(tmp_path / kind, "other")
+        (tmp_path / kind / "other/model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+        entry = ([str(tmp_path / kind)], {".safetensors"})
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, entry)
+    folder_paths.filename_list_cache.clear()
+    yield tmp_path
+    folder_paths.filename_list_cache.clear()
+
+
+NAMES = (
+    ("loras/loras-template/model.safetensors", "loras-template/model.safetensors"),
+    ("cologen-template/model.safetensors", "cologen/cologen-template/model.safetensors"),
+    *[("diffusion_models/diffusion_models-template/model.safetensors",) * 2],
+)
+"""Of templates in the list of Load CoLoGen Experts and in that of Import Experts."""
+
+
+def test_templates_are_found_wherever_they_lie(folders):
+    from cologen.training.comfyui.folders import list_banks, list_importable
+
+    banks, importable = list_banks(), list_importable()
+    for loaded, imported in NAMES:
+        assert loaded in banks and imported in importable
+    assert [name for name in banks if "other" in name] == ["other/model.safetensors"]  # what lies in models/cologen
+    assert [name for name in importable if "other" in name] == ["other/model.safetensors"]  # what lies in models/loras
+
+
+@pytest.mark.parametrize("loaded, imported", NAMES)
+def test_load_and_import_give_the_same_expert(folders, loaded, imported):
+    from cologen.nodes.experts import CoLoGenLoadExperts
+    from cologen.nodes.library import CoLoGenImportExperts
+
+    first = CoLoGenLoadExperts.execute(loaded)[0]
+    second = CoLoGenImportExperts.execute(imported, "auto", "")[0]
+    assert list(first.info.models) == [loaded.split("/")[-2]] and first.info == second.info
+    assert CoLoGenLoadExperts.fingerprint_inputs(loaded) == CoLoGenImportExperts.fingerprint_inputs(imported)
+
+
+def test_chained_imports_are_one_bank_and_saving_is_a_sentence(folders):
+    from cologen.nodes.experts import CoLoGenSaveExperts
+    from cologen.nodes.library import CoLoGenImportExperts, CoLoGenInspectExperts
+
+    first = CoLoGenImportExperts.execute(NAMES[0][1], "auto", "first")[0]
+    both = CoLoGenImportExperts.execute(NAMES[1][1], "auto", "second", first)[0]
+    assert list(both.info.models) == ["first", "second"]
+    assert "2 whole models" in CoLoGenInspectExperts.execute(both)[0]
+    with pytest.raises(ValueError, match="hold a whole model .first, second., expected low-rank experts alone"):
+        CoLoGenSaveExperts.execute(both, "mine")
+    assert not (folders / "cologen/mine.safetensors").exists()
+
+
+def test_training_on_a_template_is_a_sentence(model, control):
+    from cologen.training.comfyui.run import train_curriculum
+
+    with pytest.raises(ValueError, match=f"hold a whole model .{CONTROL}., expected low-rank experts alone"):
+        train_curriculum(model, None, None, None, control)
+
+
+KNOBS = dict(
+    task="control", strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=1024, position="auto", shift_right=1.0,
+    shift_down=0.0, lean=0.0, expert="", router="", keep_on="gpu", keep_between_runs=False,
+)  # fmt: skip
+
+
+def test_the_source_node_takes_a_prompt_for_the_template(model, control):
+    import comfy.sd
+    from cologen.nodes.source import CoLoGenSource
+    from tiny_server import make_tiny_vae
+
+    vae = comfy.sd.VAE(sd=make_tiny_vae(128), metadata={"tae_latent_channels": 128})
+    image = torch.rand(1, 48, 80, 3, generator=torch.Generator().manual_seed(0))
+    given = dict(conditioning=prompt(), vae=vae, image=image, experts=control, **KNOBS)
+    own, open_, same = (
+        CoLoGenSource.execute(**given, prompt=text)[0] for text in (prompt(9), None, [[padded(prompt()), {}]])
+    )
+    patched = apply_bank(model, control)
+    assert torch.equal(sample(patched, same), sample(patched, open_))
+    assert (sample(patched, own) - sample(patched, open_)).abs().max() > 0.01
+    with pytest.raises(ValueError, match="The prompt holds 2 entries, expected one: connect what a text encode node"):
+        CoLoGenSource.execute(**given, prompt=prompt() * 2)
+
+
+def padded(conditioning):
+    """As the host fills FLUX.2's prompts up; Qwen3's have that length already."""
+    return torch.nn.functional.pad(conditioning[0][0], (0, 0, 512 - conditioning[0][0].shape[1], 0))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ...prw.bank.bank import Bank
+from ...prw.bank.bank import Bank, require_low_rank
 from ...prw.bank.edit import make_random_bank, merge, split
 from ...prw.bank.importers import CHOICES, open_experts
 from ...prw.bank.importers.peft import SPELLINGS, export_adapters
@@ -144,6 +144,7 @@ def _import(args: Namespace) -> str:
 
 def _split(args: Namespace) -> str:
     bank = open_experts(args.file)
+    require_low_rank(bank)
     targets = {name: check_new(args.out / f"{name}.safetensors") for name in bank.info.experts}
     paths = [split(bank, name).save(path) for name, path in targets.items()]
     return "\n".join(map(str, paths))

@@ -6,11 +6,13 @@ Banks live in models/cologen and what extra_model_paths.yaml adds under that nam
 import itertools
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import folder_paths
 
 from ...prw.bank.importers.easycontrol import looks_like_easycontrol
+from ...prw.bank.importers.template import looks_like_template
 from ...prw.coredi.features import SUFFIX, looks_like_features
 from ...prw.personalization.concept import looks_like_concept
 from ..toy.store import TOY_NAME
@@ -19,6 +21,8 @@ from .toy_models import BANK_PATH
 FOLDER = "cologen"
 LORAS = "loras/"
 """Prefix of the names of files from models/loras, in the nodes' lists."""
+MODELS = "diffusion_models/"
+"""The same of files from models/diffusion_models."""
 RUNS = "runs/"
 """Prefix of the names of runs that trained a subject."""
 SUBJECT = "subject"
@@ -39,23 +43,51 @@ def register_folder() -> None:
 
 
 def list_banks() -> list[str]:
-    """Banks, the toy world's, and EasyControl's files among the LoRAs."""
+    """Banks, the toy world's, EasyControl's files among the LoRAs, and templates wherever they lie."""
     register_folder()
     banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in list_bank_features()]
-    loras = ((LORAS + name, folder_paths.get_full_path(LORAS[:-1], name)) for name in list_loras())
-    return [
-        *banks,
-        TOY_NAME,
-        *(name for name, path in loras if name not in banks and path and looks_like_easycontrol(path)),
-    ]
+    loras = [LORAS + name for name in _select_files(LORAS, looks_like_easycontrol, looks_like_template)]
+    return [*banks, TOY_NAME, *(name for name in (*loras, *_list_model_templates()) if name not in banks)]
+
+
+def list_importable() -> list[str]:
+    """LoRAs, and templates of the other folders."""
+    register_folder()
+    banks = [f"{FOLDER}/{name}" for name in _select_files(FOLDER + "/", looks_like_template)]
+    loras = list_loras()
+    return [*loras, *(name for name in (*banks, *_list_model_templates()) if name not in loras)]
+
+
+def _list_model_templates() -> list[str]:
+    return [MODELS + name for name in _select_files(MODELS, looks_like_template)]
+
+
+def _select_files(prefix: str, *tests: Callable[[str], bool]) -> list[str]:
+    """Files of a folder of models that one of the tests is true of."""
+    kind = prefix[:-1]
+    files = ((name, folder_paths.get_full_path(kind, name)) for name in folder_paths.get_filename_list(kind))
+    return [name for name, path in files if path and any(test(path) for test in tests)]
 
 
 def bank_path(name: str) -> str:
     if name == TOY_NAME:
         return str(BANK_PATH)
-    if name.startswith(LORAS) and name not in folder_paths.get_filename_list(FOLDER):
-        return lora_path(name.removeprefix(LORAS))
-    return folder_paths.get_full_path_or_raise(FOLDER, name)
+    register_folder()
+    own = name in folder_paths.get_filename_list(FOLDER)
+    return folder_paths.get_full_path_or_raise(FOLDER, name) if own else _find_path(name, FOLDER)
+
+
+def import_path(name: str) -> str:
+    """A file of `list_importable`."""
+    return lora_path(name) if name in list_loras() else _find_path(name, LORAS[:-1])
+
+
+def _find_path(name: str, folder: str) -> str:
+    """A file by a name that begins with its folder, else one in `folder`."""
+    for prefix in (LORAS, MODELS, FOLDER + "/"):
+        if name.startswith(prefix):
+            return folder_paths.get_full_path_or_raise(prefix[:-1], name.removeprefix(prefix))
+    return folder_paths.get_full_path_or_raise(folder, name)
 
 
 def list_loras() -> list[str]:
@@ -83,10 +115,9 @@ def run_folder(name: str) -> Path:
 def list_concepts() -> list[str]:
     """Concepts among the LoRAs, and those that runs have trained."""
     register_folder()
-    loras = ((name, folder_paths.get_full_path(LORAS[:-1], name)) for name in list_loras())
     runs = Path(folder_paths.get_output_directory()) / FOLDER
     trained = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob(f"**/{SUBJECT}.safetensors"))
-    return [*(name for name, path in loras if path and looks_like_concept(path)), *(RUNS + name for name in trained)]
+    return [*_select_files(LORAS, looks_like_concept), *(RUNS + name for name in trained)]
 
 
 def concept_path(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...prw.bank.bank import Bank
+from ...prw.bank.bank import Bank, require_low_rank
 from ..add_expert import check_untrained
 from ..checkpoint.checkpoints import TrainingError
 from ..checkpoint.run_folder import RUN, RunFolder, format_label
@@ -49,6 +49,8 @@ def train_curriculum(
     model, data: TrainingData, curriculum: Curriculum, run: NodeRun, bank: Bank | None = None, only: str = ""
 ) -> Bank:
     """Trains all stages of a curriculum, or the one named `only`, and returns the bank with their experts."""
+    if bank is not None:
+        require_low_rank(bank)
     host = TrainingHost(model)
     stages = [stage for stage in curriculum.stages if only in ("", stage.name)]
     check_data(host, data, stages)

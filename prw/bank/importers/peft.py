@@ -26,7 +26,7 @@ from ...files.safe_file import SafeFile, check_tensors
 from ...files.safetensors_writer import write_safetensors
 from ...files.validate import LARGEST, shorten
 from ...flux.families import FAMILIES, FLUX2, Family
-from ..bank import Bank
+from ..bank import Bank, require_low_rank
 from ..compress import wide_dtype
 from ..info import decode_info, encode_info
 from . import lora
@@ -109,6 +109,7 @@ def plan_layout(info: BankInfo, name: str, spelling: str) -> tuple[dict[str, tup
 
 def export_adapters(bank: Bank, folder: Path, spelling: str = "diffusers") -> list[Path]:
     """Writes folder/EXPERT for each expert of the bank."""
+    require_low_rank(bank)
     for name, expert in bank.info.experts.items():
         if "proj" in expert.targets:
             raise BankError(

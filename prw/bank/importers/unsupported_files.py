@@ -28,6 +28,12 @@ UNSUPPORTED_FILES = (
     ),
     UnsupportedFile("img_to_qkv.lora_", (), NO_TEMPLATE.format(kind="a LoRA of one")),
     UnsupportedFile(
+        ".proj_residual.proj_out.",
+        (),
+        "an image-to-LoRA model (i2L), which writes a LoRA for pictures that it is shown; load a LoRA that it wrote with the "
+        "stock LoRA loader",
+    ),
+    UnsupportedFile(
         ".lora_route.",
         (),
         "ICEdit's mixture of LoRAs, which routes every token of the picture itself in layers that no source passes; use "
