@@ -38,8 +38,11 @@ class CoLoGenTrainSubject(io.ComfyNode):
             is_input_list=True,  # photos of different sizes come as a list
             inputs=[
                 MODEL,
-                io.Vae.Input("vae", tooltip="FLUX's VAE."),
-                io.Clip.Input("clip", tooltip="FLUX's text encoders, CLIP-L and T5-XXL. They are not trained."),
+                io.Vae.Input("vae", tooltip="The VAE of the FLUX that you will train."),
+                io.Clip.Input(
+                    "clip",
+                    tooltip="Its text encoders (CLIP-L and T5-XXL for FLUX.1, Qwen3 for FLUX.2 klein). They are not trained.",
+                ),
                 io.Image.Input(
                     "photos", tooltip="3 to 10 photos of it, in different places and poses. Each is cut to a square."
                 ),

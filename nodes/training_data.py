@@ -25,8 +25,11 @@ class CoLoGenTrainingData(io.ComfyNode):
             description="Reads and encodes pictures for training one task. Chain several for several tasks.",
             search_aliases=["dataset", "load images", "make training dataset", "train lora"],
             inputs=[
-                io.Vae.Input("vae", tooltip="FLUX's VAE."),
-                io.Clip.Input("clip", tooltip="FLUX's text encoders, CLIP-L and T5-XXL: prompts are encoded once."),
+                io.Vae.Input("vae", tooltip="The VAE of the FLUX that you will train."),
+                io.Clip.Input(
+                    "clip",
+                    tooltip="Its text encoders (CLIP-L and T5-XXL for FLUX.1, Qwen3 for FLUX.2 klein): prompts are encoded once.",
+                ),
                 io.Combo.Input(
                     "source",
                     options=list(EXAMPLE_SOURCES),

@@ -60,7 +60,7 @@ def rare_subject_knobs() -> list:
         float_knob("class_share", 0.3, 0, 1, 0.01, "Share of updates with class_photos, where some are connected.", **advanced()),
         io.Combo.Input("optimizer", options=list(OPTIMIZERS), tooltip="adamw is steady; prodigy finds its own rate (set rate to 1) and must be installed: prodigyopt.", **advanced()),
         io.Combo.Input("schedule", options=list(SCHEDULES), tooltip="How the rate falls towards the end.", **advanced()),
-        float_knob("guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()),
+        float_knob("guidance", 1.0, 0, 100, 0.1, "What a dev model is told while it trains; schnell and klein ignore it.", **advanced()),
         float_knob("time_shift", 1.0, 0.01, 100, 0.1, "Above 1 it trains more on near noise.", **advanced()),
     ]  # fmt: skip
 

@@ -20,7 +20,7 @@ RUN = io.String.Input(
 )
 MODEL = io.Model.Input(
     "model",
-    tooltip="The FLUX.1 to train on: fp8 and LoRAs are fine. It is left exactly as it is.",
+    tooltip="The FLUX.1 or FLUX.2 to train on: fp8 and LoRAs are fine. It is left exactly as it is.",
 )
 DATA = DataType.Input(
     "data", tooltip="From CoLoGen Training Data. Tasks of earlier experts in it serve replay and samples."
@@ -133,7 +133,7 @@ def rare_stage_knobs() -> list:
             "text_drop", 0.1, 0, 1, 0.01, "Share of pictures whose prompt is left empty, for cfg above 1.", **advanced()
         ),
         float_knob(
-            "guidance", 1.0, 0, 100, 0.1, "What FLUX.1-dev is told while it trains; schnell ignores it.", **advanced()
+            "guidance", 1.0, 0, 100, 0.1, "What a dev model is told while it trains; schnell and klein ignore it.", **advanced()
         ),
         float_knob(
             "time_shift",

@@ -8,6 +8,7 @@ from pathlib import Path
 import support_path  # noqa: F401
 import workflows_flux
 import workflows_flux2
+import workflows_flux2_train
 import workflows_sampling
 import workflows_subject
 import workflows_toy
@@ -19,7 +20,14 @@ from tiny_server import make_tiny_base
 FOLDER = ROOT / "example_workflows"
 WORKFLOWS = {
     name: build
-    for module in (workflows_toy, workflows_sampling, workflows_flux, workflows_subject, workflows_flux2)
+    for module in (
+        workflows_toy,
+        workflows_sampling,
+        workflows_flux,
+        workflows_subject,
+        workflows_flux2,
+        workflows_flux2_train,
+    )
     for name, build in module.WORKFLOWS.items()
 }
 

@@ -4,6 +4,7 @@ from canvas import Canvas, Node, Output
 
 HUB = "https://huggingface.co"
 EASY = f"{HUB}/Xiaojiu-z/EasyControl/resolve/main/models"
+KLEIN = f"{HUB}/Comfy-Org/flux2-klein/resolve/main/split_files"
 ENCODERS = f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"
 FILES = {
     "flux1-dev.safetensors": ("diffusion_models", f"{HUB}/Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors"),
@@ -24,6 +25,12 @@ FILES = {
         "text_encoders",
         f"{HUB}/Comfy-Org/flux2-klein-9B/resolve/main/split_files/text_encoders/qwen_3_8b_fp8mixed.safetensors",
     ),
+    "flux-2-klein-base-4b.safetensors": (
+        "diffusion_models",
+        f"{KLEIN}/diffusion_models/flux-2-klein-base-4b.safetensors",
+    ),
+    "flux-2-klein-4b.safetensors": ("diffusion_models", f"{KLEIN}/diffusion_models/flux-2-klein-4b.safetensors"),
+    "qwen_3_4b.safetensors": ("text_encoders", f"{KLEIN}/text_encoders/qwen_3_4b.safetensors"),
     "flux2-vae.safetensors": (
         "vae",
         f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
