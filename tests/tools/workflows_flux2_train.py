@@ -24,24 +24,24 @@ def train_expert(canvas: Canvas) -> None:
     data = add("CoLoGenTrainingData", (1, 0), "Pairs and their words", vae=vae, clip=clip, task="edit")
     knobs = dict(task="edit", run=NAME, iterations=2000, batch=2)
     trained = add("CoLoGenTrainStage", (2, 0), model=base["MODEL"], data=data["data"], **knobs)
-    add("CoLoGenSaveExperts", (1, 7), "Keep it", experts=trained["experts"], name=NAME)
+    add("CoLoGenSaveExperts", (0, 13), "Keep it", experts=trained["experts"], name=NAME)
 
     applied = add("CoLoGenApply", (3, 0), model=fast["MODEL"], experts=trained["experts"])
-    words = add("CLIPTextEncode", (3, 2.5), "Prompt", box=(300, 160), clip=clip, text="Make it winter")[0]
-    chosen = add("LoadImage", (3, 6.5), "What to change", image="example.png")["IMAGE"]
-    picture = add("ImageScaleToTotalPixels", (3, 13), image=chosen, upscale_method="lanczos", megapixels=1.0)[0]
-    told = add("CoLoGenEdit", (4, 0), positive=words, vae=vae, image=picture, experts=trained["experts"])
-    size = add("GetImageSize", (3, 17), image=picture)
+    words = add("CLIPTextEncode", (1, 7), "Prompt", box=(300, 160), clip=clip, text="Make it winter")[0]
+    chosen = add("LoadImage", (1, 11), "What to change", image="example.png")["IMAGE"]
+    picture = add("ImageScaleToTotalPixels", (1, 18), image=chosen, upscale_method="lanczos", megapixels=1.0)[0]
+    told = add("CoLoGenEdit", (3, 2.5), positive=words, vae=vae, image=picture, experts=trained["experts"])
+    size = add("GetImageSize", (0, 18), image=picture)
 
-    noise = add("RandomNoise", (4, 5), noise_seed=7, after="randomize")
+    noise = add("RandomNoise", (3, 7), noise_seed=7, after="randomize")
     guided = dict(model=applied[0], positive=told["positive"], negative=told["negative"])
-    guider = add("CFGGuider", (4, 8), cfg=1.0, **guided)
-    sampler = add("KSamplerSelect", (4, 11.5), sampler_name="euler")
-    sigmas = add("Flux2Scheduler", (4, 14), steps=4, width=size["width"], height=size["height"])
+    guider = add("CFGGuider", (3, 10), cfg=1.0, **guided)
+    sampler = add("KSamplerSelect", (3, 13.5), sampler_name="euler")
+    sigmas = add("Flux2Scheduler", (3, 16), steps=4, width=size["width"], height=size["height"])
     parts = dict(noise=noise[0], guider=guider[0], sampler=sampler[0], sigmas=sigmas[0])
-    sampled = add("SamplerCustomAdvanced", (5, 0), latent_image=told["latent"], **parts)
-    image = add("VAEDecode", (5, 3.5), samples=sampled[0], vae=vae)[0]
-    add("SaveImage", (5, 5), box=(400, 420), images=image, filename_prefix=NAME)
+    sampled = add("SamplerCustomAdvanced", (4, 0), latent_image=told["latent"], **parts)
+    image = add("VAEDecode", (4, 3.5), samples=sampled[0], vae=vae)[0]
+    add("SaveImage", (4, 5), box=(400, 420), images=image, filename_prefix=NAME)
     canvas.note(
         "## Train an expert on FLUX.2 klein\n\nPut pairs into `input/cologen/my_pictures`: `NAME.source.png` (before), "
         "`NAME.png` (after) and `NAME.txt` (the instruction). For another task, such as control, choose that `task` in both "
