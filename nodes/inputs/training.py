@@ -133,7 +133,13 @@ def rare_stage_knobs() -> list:
             "text_drop", 0.1, 0, 1, 0.01, "Share of pictures whose prompt is left empty, for cfg above 1.", **advanced()
         ),
         float_knob(
-            "guidance", 1.0, 0, 100, 0.1, "What a dev model is told while it trains; schnell and klein ignore it.", **advanced()
+            "guidance",
+            1.0,
+            0,
+            100,
+            0.1,
+            "What a dev model is told while it trains; schnell and klein ignore it.",
+            **advanced(),
         ),
         float_knob(
             "time_shift",
