@@ -88,7 +88,7 @@ class ModelGroup(SourceGroup):
 
         pictures = [select(source, number) for number, source in enumerate(self.sources, 1)]
         stream, pe = run_model_pass(host, flux, prompts, pictures, self.sources[0].routing, batch.readers.grid)
-        return split_kv_by_sample(check_finite(stream), pe, self.placement)
+        return split_kv_by_sample(check_finite(stream, [self.model]), pe, self.placement)
 
     def _check_width(self, flux: FluxModel, prompts: Tensor) -> None:
         if prompts.shape[-1] != flux.params.context_in_dim:

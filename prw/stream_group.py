@@ -9,7 +9,7 @@ from .appended_kv import CachedSourceKV
 from .files.errors import BankError
 from .kv_cache import SampleKV, split_kv_by_sample
 from .positions import token_grid
-from .select_experts import ExpertBank, find_source_format
+from .select_experts import ExpertBank, find_router, find_source_format
 from .source import Routing, Source, fill_channels, hash_tensor
 from .source_group import ForwardBatch, SourceGroup
 from .source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
@@ -62,7 +62,8 @@ class StreamGroup(SourceGroup):
         pictures = [select(source) for source in self.sources]
         select_experts = self.make_selector(self.routing)
         stream, pe = run_source_pass(host, self.bank, self.routing, select_experts, pictures, readers)
-        return split_kv_by_sample(check_finite(stream), pe, self.placement)
+        experts = find_router(self.bank.info, self.routing)[1].experts
+        return split_kv_by_sample(check_finite(stream, experts), pe, self.placement)
 
     def split(self, samples: Sequence[SampleKV]) -> Iterator[CachedSourceKV]:
         first = 0
@@ -72,13 +73,18 @@ class StreamGroup(SourceGroup):
             first += rows * columns
 
 
-def check_finite(stream: Iterator[BlockKV]) -> Iterator[BlockKV]:
-    """Passes a source stream on; what went wrong in any block shows in the last one's values."""
-    kv = None
+def check_finite(stream: Iterator[BlockKV], experts: Sequence[str]) -> Iterator[BlockKV]:
+    """Passes a stream on and raises at its end if a block's keys or values are not finite; `experts` are its routes' columns."""
+    blocks = []
     for kv in stream:
+        # looked at once, in the end: the device is not waited for in every block
+        blocks.append((kv.block, kv.route.expert, torch.isfinite(kv.k).all() & torch.isfinite(kv.v).all()))
         yield kv
-    if kv is not None and not torch.isfinite(kv.v).all():
-        raise BankError(
-            "The source's values are not finite, expected numbers: check the bank with cologen bank verify, "
-            "or load FLUX in bf16 instead of fp16."
-        )
+    if not blocks or torch.stack([is_finite for *_, is_finite in blocks]).all():
+        return
+    block, columns = next((block, columns) for block, columns, is_finite in blocks if not is_finite)
+    taken = ", ".join(experts[column] for column in columns.unique().tolist())
+    raise BankError(
+        f"The source's values are not finite in {block}, where it takes {taken}, expected numbers: train or download these "
+        f"experts again, or load FLUX in bf16 instead of fp16."
+    )

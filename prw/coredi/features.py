@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..base_model import Base
 from ..files.file_metadata import FileMetadata
-from ..files.safe_file import SafeFile, check_tensors, header_matches
+from ..files.safe_file import SafeFile, check_numbers, check_tensors, header_matches
 from ..files.safetensors_writer import write_safetensors
 from ..files.validate import check_choice, check_range
 
@@ -62,7 +62,9 @@ class Features:
         file = SafeFile(path)
         info = METADATA.decode(file)
         check_tensors(file, list_shapes(info))
-        return cls(info, {name: file[name].float() for name in file})
+        tensors = {name: file[name].float() for name in file}
+        check_numbers(file.name, tensors)
+        return cls(info, tensors)
 
     def save(self, path: str | os.PathLike) -> Path:
         return write_safetensors(path, self.tensors, METADATA.encode(self.info))

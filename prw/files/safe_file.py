@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -105,6 +106,13 @@ def check_tensors(file: SafeFile, expected: Mapping[str, tuple[int, ...]]) -> No
             )
         if dtype not in FLOATS:
             raise FileError(f"{file.name}: {key} is of type {dtype}, expected one of {', '.join(sorted(FLOATS))}.")
+
+
+def check_numbers(name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raises if a tensor of the file called `name` holds anything but numbers; reads all of them."""
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor.float()).all():
+            raise FileError(f"{name}: {key} holds values that are not finite: train or download it again.")
 
 
 def header_matches(path: str | os.PathLike, pattern: re.Pattern, length: int) -> bool:

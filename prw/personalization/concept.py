@@ -24,7 +24,7 @@ from ..base_model import Base
 from ..experts import LowRank
 from ..files.errors import FileError
 from ..files.file_metadata import FileMetadata
-from ..files.safe_file import SafeFile, check_tensors, header_matches
+from ..files.safe_file import SafeFile, check_numbers, check_tensors, header_matches
 from ..files.safetensors_writer import write_safetensors
 from ..files.validate import check_choice, check_range
 from .marked_prompt import MarkedTokens
@@ -92,7 +92,9 @@ class Concept:
         check_tensors(file, shapes)
         if any(file[name] != torch.tensor(float(info.alpha), dtype=file[name].dtype) for name in list_alphas(info)):
             raise FileError(f"{file.name} has another alpha than its metadata says ({info.alpha:g}): save it again.")
-        return cls(info, {name: file[name] for name in list_shapes(info)})
+        tensors = {name: file[name] for name in list_shapes(info)}
+        check_numbers(file.name, tensors)
+        return cls(info, tensors)
 
     def save(self, path: str | os.PathLike) -> Path:
         return write_safetensors(path, {TOKENS: self.vectors, **self.make_lora()}, METADATA.encode(self.info))

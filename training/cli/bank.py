@@ -18,6 +18,7 @@ from ...prw.bank.summary import describe_bank
 from ...prw.base_model import Base
 from ...prw.config import SOURCE_TIMES
 from ...prw.files.errors import FileError
+from ...prw.files.safe_file import check_numbers
 from ...prw.flux.checkpoint import load_flux
 from ...prw.router import ROUTE_PER
 from ...prw.tasks import TASKS
@@ -152,9 +153,7 @@ def _split(args: Namespace) -> str:
 
 def _verify(args: Namespace) -> str:
     bank = open_experts(args.file)
-    for name in bank.tensors:
-        if not torch.isfinite(bank.tensors[name].float()).all():
-            raise FileError(f"{args.file.name}: {name} holds values that are not finite: train or download it again.")
+    check_numbers(args.file.name, bank.tensors)
     if args.base is not None:
         flux = load_flux(args.base)
         base = Base.of(flux).with_probe(flux)

@@ -1,5 +1,6 @@
 """The bank file: what is saved loads, and what is broken is a sentence and changes nothing."""
 
+import copy
 import json
 import pickle
 import struct
@@ -268,12 +269,30 @@ def test_a_bank_written_over_while_loaded_is_a_sentence_and_a_replaced_one_is_no
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("part", ["experts.inpaint.double_blocks.0.k.up", "routers.inpaint.double_blocks.0.weight"])
-def test_values_that_are_not_finite_are_a_sentence(flux, part, value):
+@pytest.mark.parametrize(
+    "part, block",
+    [
+        ("experts.inpaint.double_blocks.0.k.up", "double_blocks.0"),
+        ("routers.inpaint.double_blocks.0.weight", "double_blocks.0"),
+        ("experts.inpaint.single_blocks.1.k.up", "single_blocks.1"),
+        ("experts.inpaint.single_blocks.1.v.up", "single_blocks.1"),
+    ],
+)
+def test_values_that_are_not_finite_are_a_sentence(flux, part, block, value):
     bank = tiny_bank(flux)
     bank.tensors[part][0, 0] = value
-    with pytest.raises(BankError, match="not finite, expected numbers: check the bank"):
+    with pytest.raises(BankError, match=rf"not finite in {block}, where it takes inpaint, expected numbers"):
         run(flux, bank, source("inpaint", seed=3))
+
+
+def test_no_clamp_hides_what_is_no_number(flux):
+    """fp16 is kept within its range, as the host does; what is no number must not look like one again."""
+    flux, bank = copy.deepcopy(flux).half(), tiny_bank(flux)
+    asked = inputs(dtype=torch.float16)
+    assert torch.isfinite(velocity(flux, *asked, Attachment(bank), [source("inpaint")])).all()
+    flux.double_blocks[0].img_mlp[2].bias.data[:] = torch.nan
+    with pytest.raises(BankError, match="not finite in .* or load FLUX in bf16 instead of fp16"):
+        velocity(flux, *asked, Attachment(bank), [source("inpaint")])
 
 
 def test_an_expert_and_its_router_part_and_meet_again_in_any_order(flux):

@@ -35,6 +35,9 @@ def test_a_file_brings_back_what_was_saved_and_refuses_all_else(flux, bank, tmp_
         save_file(features.tensors, tmp_path / "x.safetensors", {"cologen_features": json.dumps(metadata)})
         with pytest.raises(FileError, match=said):
             Features.open(tmp_path / "x.safetensors")
+    features.tensors["head.bias"][0] = torch.nan
+    with pytest.raises(FileError, match="head.bias holds values that are not finite"):
+        Features.open(features.save(tmp_path / "nan.safetensors"))
 
 
 def test_a_time_that_is_asked_for_twice_changes_nothing(flux):

@@ -309,6 +309,13 @@ def test_bad_files_are_a_sentence(how, sentence, tmp_path):
     assert str(said.value).startswith("mine.safetensors")
 
 
+def test_a_concept_that_holds_no_numbers_is_a_sentence(tmp_path):
+    concept = trainer_of(recipe()).export_concept()
+    concept.vectors[0, 0] = torch.nan
+    with pytest.raises(FileError, match="mine.safetensors: .* holds values that are not finite"):
+        Concept.open(concept.save(tmp_path / "mine.safetensors"))
+
+
 def test_a_file_that_is_cut_off_is_a_sentence(tmp_path):
     path = trainer_of(recipe()).export_concept().save(tmp_path / "mine.safetensors")
     path.write_bytes(path.read_bytes()[:-10])
