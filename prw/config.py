@@ -28,7 +28,8 @@ class ExpertInfo:
     alpha: float = 256.0
     """The paper's scale: alpha / rank = 2."""
     targets: Mapping[str, str] = field(default_factory=lambda: {"k": "all", "v": "all"})
-    """Changed projection -> the blocks in which: "all", "double" or "single"."""
+    """Changed projection -> the blocks in which: "all", "double" or "single". Our choice: keys and values have each a pair
+    of matrices, in all blocks, though "MMDiT blocks" may be read as the double ones alone."""
     task: str = ""
     role: str = ""
     """"concept", "localisation" or "": what a routing lean does to it."""
@@ -83,6 +84,8 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class RouterInfo:
+    """Our choice: each stage leaves a router of its own, so that a later stage changes no earlier task."""
+
     experts: tuple[str, ...] = ()
     """Expert names in column order; the stage's own comes last."""
     task: str = ""
@@ -108,8 +111,10 @@ class SourceInfo:
     """How the source stream was modulated in training."""
 
     time: str = "zero"
-    """"zero": as a clean picture, once for all sampler steps; "shared": with the noise's timestep."""
+    """"zero": as a clean picture, once for all sampler steps (our choice); "shared": with the noise's timestep, as the
+    supplement's "time-step dependent" routing may be read."""
     guidance: float = 1.0
+    """Of the source, for a distilled base (our choice)."""
     position: str = field(default="", metadata=OMIT_DEFAULT)
     """Where sources lay (positions.py); empty: as their task or the model's family says."""
 

@@ -118,7 +118,8 @@ def add_residuals(qkv: Tensor, residuals: Sequence[Tensor | None], heads: int) -
 def append_sources(k: Tensor, v: Tensor, pe: Tensor, sources: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Eq. 5 and 6: text and noise (k, v) get the sources' keys and values behind their own.
 
-    Eq. 7 is then FLUX's attention itself, whose queries are text and noise only.
+    Our choice where eq. 5 and 6 write K_h without its hat: these are eq. 4's, of the same block. Eq. 7 is then FLUX's
+    attention itself, whose queries are text and noise only.
     """
     k = torch.cat([k, *(source_k.expand(len(k), -1, -1, -1) for source_k, _ in sources)], dim=2)
     v = torch.cat([v, *(source_v.expand(len(v), -1, -1, -1) for _, source_v in sources)], dim=2)

@@ -14,9 +14,9 @@ from ..prw.tasks import TASKS
 from .recipes.curriculum import Settings, Stage
 
 COLUMN_NOISE = 0.01
-"""our choice: a new router column is a copy of the dominant one plus this share of noise, so it starts with about half."""
+"""Our choice: a new router column is a copy of the dominant one plus this share of noise, so it starts with about half."""
 ROUTER_STD = 0.02
-"""Standard deviation of the first router's weights."""
+"""Standard deviation of the first router's weights (our choice)."""
 
 
 def make_empty_bank(base: Base, settings: Settings) -> Bank:

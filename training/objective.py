@@ -20,7 +20,7 @@ ROUNDING = 1e-6
 def draw_times(
     count: int, generator: torch.Generator | None = None, device="cpu", shift: float = 1.0, noisiest_share: float = 1.0
 ) -> Tensor:
-    """Draw timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal.
+    """Draw timesteps (count,) in 0..1, densest in the middle: the sigmoid of a normal (our choice, as FLUX's relatives).
 
     A shift above 1 moves them towards noise, where it is decided what goes where: s t / (1 + (s - 1) t). Only the
     `noisiest_share` of that distribution is drawn from (timestep_schedule.py).
@@ -44,7 +44,8 @@ def task_loss(velocity: Tensor, picture: Tensor, noise: Tensor) -> Tensor:
 
 
 def compute_usage(routes: Iterable[Route], newest: int) -> Tensor:
-    """U_t of eq. 8: the newest expert's share of the blocks, averaged over the batch (and tokens).
+    """U_t of eq. 8: the newest expert's share of the blocks, averaged over the batch (and tokens) before the absolute value
+    of eq. 9 (our choice), so that samples may route differently.
 
     The indicator has no gradient, so it is straight-through: its value counts what was chosen, its
     gradient is that of the softmax (our choice; a soft count settles away from rho).

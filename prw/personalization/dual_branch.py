@@ -34,7 +34,7 @@ class BlendSettings:
     """The part of the sampling after which the concept branch goes on alone."""
     first: int = 0
     last: int = 37
-    """Blocks that blend, double blocks first: all but the last third of FLUX.1's 57."""
+    """Blocks that blend, double blocks first: all but the last third of FLUX.1's 57 (our choice)."""
     sources: bool = False
     """Whether what the sources' keys bear is blended, too: the concept's source then acts where the concept is."""
 

@@ -73,7 +73,9 @@ QUOTED = re.compile(r"`([\w/.]+\.(?:py|toml))(?:: ?([\w.]+))?`")
 
 
 def names_of(path) -> set[str]:
-    """What a file defines, methods and fields by Class.name."""
+    """What a file defines, methods and fields by Class.name; a recipe its keys."""
+    if path.suffix == ".toml":
+        return set(re.findall(r"^(\w+) = ", path.read_text(encoding="utf-8"), flags=re.M))
     names = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         names.update(defined(node))

@@ -14,9 +14,9 @@ from .box import Box, Size
 from .sample import Example, Pair, Sample, Thing, Triple
 
 MIN_CROP = 0.7
-"""A random crop has at least this share of the sides of the largest one that fits."""
+"""A random crop has at least this share of the sides of the largest one that fits (our choice)."""
 MIN_VISIBLE = 0.5
-"""A thing with fewer of its pixels left than this share is no longer in the picture."""
+"""A thing with fewer of its pixels left than this share is no longer in the picture (our choice)."""
 SMOOTH_MAPS = {"depth", "hed", "lineart"}
 """Maps that may be interpolated; between two colours of any other lies a third that means something else."""
 SIDE_WORDS = (

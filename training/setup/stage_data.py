@@ -79,7 +79,7 @@ class StageDatasets(Mapping[str, EncodedDataset]):
 
 
 def join_datasets(parts: Sequence[MemoryDataset | CachedDataset]) -> EncodedDataset:
-    """Joins what a stage names: in memory, if all of it is."""
+    """Joins what a stage names: in memory, if all of it is. Our choice: each sample is as likely, whatever set it is of."""
     in_memory = [part for part in parts if isinstance(part, MemoryDataset)]
     return reduce(concat_datasets, in_memory) if len(in_memory) == len(parts) else JoinedDataset(parts)
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 from ..sample import Thing
 
 MIN_SHARE, MAX_SHARE = 0.005, 0.5
-"""Share of the picture that a region has, to be a thing."""
+"""Share of the picture that a region has, to be a thing (our choice)."""
 
 
 def colour_labels(labels: np.ndarray, palette: np.ndarray, first: int = 0) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""Finds things that a caption names: by spaCy's noun chunks where it and its English model are installed, else as runs of words
-between those that never belong to a thing. The second is simple and takes some verbs along; labels say which it was."""
+"""Finds things that a caption names: by spaCy's noun chunks where it and its English model are installed, else (our choice)
+as runs of words between those that never belong to a thing. The second is simple and takes some verbs along; labels say which it was."""
 
 import re
 from collections.abc import Callable

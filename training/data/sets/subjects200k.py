@@ -26,7 +26,7 @@ class Subjects200k(Parquet):
     padding: int = 8
     """Before each tile."""
     score: float = 5.0
-    """Least of three scores up to 5; 0 takes those without scores, too."""
+    """Least of three scores up to 5; 0 takes those without scores, too (our choice: the paper names no filter)."""
     collection: str = ""
     """Reads only this one, as the set names it."""
 

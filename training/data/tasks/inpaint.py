@@ -1,4 +1,4 @@
-"""Inpainting (paper, section 3.1): fill the hole. How the hole is shown is our choice: mid-grey, no second mask."""
+"""Inpainting (paper, section 2.3): fill the hole. How the hole is shown is our choice: mid-grey, no second mask."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,8 @@ GREY = 128
 
 
 def make_inpaint_example(rng: np.random.Generator, sample: Sample, kinds: Sequence[str] = ()) -> Example:
-    """Makes a hole: one that an object made asks for the object, a random one for the scene. It has no kinds to choose."""
+    """Makes a hole: one that an object made asks for the object by its name (our choice), a random one for the scene by the
+    caption. It has no kinds to choose."""
     hole = draw_hole(rng, [thing.mask for thing in sample.things], sample.picture.shape[:2])
     thing = None if hole.of is None else sample.things[hole.of]
     prompt = sample.caption if thing is None else thing.name or thing.kind

@@ -1,4 +1,4 @@
-"""Holes for the inpainting stage (paper, section 3.1): random, object-shaped, irregular object-shaped.
+"""Holes for the inpainting stage (paper, section 2.3): random, object-shaped, irregular object-shaped.
 
 A mask is a bool array (height, width), True where the picture is to be filled. The random kind follows
 LaMa's generator (sizes in pixels for a side of 256, scaled with the picture), the irregular one grows
@@ -19,6 +19,7 @@ KINDS = {"random": 0.2, "object": 0.4, "irregular": 0.4}
 MAX_OVERLAP = 0.3
 """A random mask that covers an object better than this is drawn again: it shall ask for the scene."""
 TRIES = 50
+"""Random masks that are drawn before the one that overlaps least is taken: our choice, the paper discards them."""
 POINTS_A_SIDE = 5
 """Uniform points on each of the box's four curves: 20 in all."""
 
@@ -38,7 +39,7 @@ def compute_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def draw_hole(rng: np.random.Generator, objects: Sequence[np.ndarray], size: Size) -> Hole:
-    """Draws a mask of a kind from KINDS; a picture without objects gets a random one."""
+    """Draws a mask of a kind from KINDS; a picture without objects gets a random one (our choice)."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values()))) if objects else "random"
     if kind == "random":
         return Hole(kind, draw_scene_hole(rng, objects, size), None)

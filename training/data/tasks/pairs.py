@@ -1,4 +1,4 @@
-"""Subject and edit (paper, section 3.1): data sets bring both pictures, so that little is left to do."""
+"""Subject and edit (paper, section 2.3): data sets bring both pictures, so that little is left to do."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,8 @@ from ..sample import Example, Pair, Triple
 
 
 def make_subject_example(rng: np.random.Generator, pair: Pair, kinds: Sequence[str] = ()) -> Example:
-    """Asks for the subject of one picture in the scene of the other one's caption; either may be the target."""
+    """Asks for the subject of one picture in the scene of the other one's caption; either may be the
+    target (our choice)."""
     pictures, captions = (pair.first, pair.second), (pair.first_caption, pair.second_caption)
     target = int(rng.integers(2))
     return Example(pair.id, "subject", captions[target], pictures[1 - target], pictures[target])
