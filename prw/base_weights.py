@@ -27,7 +27,7 @@ class BaseWeights:
         raise ValueError("There is no bank and so no router: connect experts to CoLoGen Apply.")
 
     def model(self, name: str, base: FluxModel) -> FluxModel:
-        raise ValueError("There is no bank and so no model in it: connect experts to CoLoGen Apply.")
+        raise KeyError(name)
 
     def state(self) -> Hashable:
         return None

@@ -8,9 +8,13 @@ from collections import Counter
 import pytest
 import torch
 from cologen.prw.bank.edit import merge
+from cologen.prw.base_model import Base
+from cologen.prw.config import BankInfo, ExpertInfo
 from cologen.prw.files.errors import BankError, FileError
 from cologen.prw.files.safe_file import SafeFile
 from cologen.prw.flux.checkpoint import build_flux
+from cologen.prw.select_experts import find_router
+from cologen.prw.source import Routing
 from cologen.prw.weaving import append_sources
 from pack import ROOT
 from tiny import host_model, tiny_bank, tiny_flux
@@ -111,3 +115,16 @@ def test_positions_that_do_not_cover_the_keys():
     keys = torch.zeros(1, 2, 5, 8)
     with pytest.raises(RuntimeError, match="Positions cover 9 keys, expected 10: please report this graph"):
         append_sources(keys, keys, torch.zeros(1, 1, 9, 4, 2, 2), [(keys, keys)])
+
+
+def test_an_output_projection_that_single_blocks_do_not_have():
+    with pytest.raises(
+        ValueError, match="proj changes all blocks, expected double: only they have a projection of their"
+    ):
+        ExpertInfo(targets={"proj": "all"})
+
+
+def test_two_experts_for_a_task_that_no_router_knows():
+    info = BankInfo(Base(), {"one": ExpertInfo(task="edit"), "two": ExpertInfo(task="edit")})
+    with pytest.raises(BankError, match="The bank has several experts for edit .one, two., expected one that is named"):
+        find_router(info, Routing(task="edit"))
