@@ -64,7 +64,9 @@ def _train(args: Namespace) -> str:
         raise ValueError(f"--bank is {args.bank}, but a subject begins with no experts: leave it out.")
     only = find_stage(_curriculum_of(recipe), args.stage)
     if args.estimate:
-        return estimate_stages(_curriculum_of(recipe), only)
+        if isinstance(recipe, SubjectRecipe):
+            raise ValueError("--estimate is given with a subject, expected a curriculum: leave it out.")
+        return estimate_stages(recipe, only)
     out = args.out or Path("out") / "train" / _recipe_name(args)
     with ranks.join(choose_device(args.device)) as device:
         check_device(device)

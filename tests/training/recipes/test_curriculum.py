@@ -80,5 +80,5 @@ def test_a_broken_recipe_is_one_sentence(tmp_path, text, sentence):
 
 
 def test_a_recipe_that_is_not_there_names_those_that_are():
-    with pytest.raises(FileNotFoundError, match="give a TOML file or one of paper, small"):
+    with pytest.raises(FileNotFoundError, match="give a TOML file or one of klein, paper, small"):
         load_curriculum("papre")
