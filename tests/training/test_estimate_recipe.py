@@ -58,7 +58,9 @@ def test_klein_s_recipe_fits_on_16_gb_and_so_does_the_paper_s_curriculum_there()
         for estimate in found.values():
             assert 10 * GIB < sum(estimate.base.values()) + estimate.trained + estimate.additional < 11 * GIB
     smaller = replace(settings, micro=1)
-    (_, found), *_ = estimate_recipe(replace(paper, settings=smaller), KNOWN_MODELS["klein-base-4b"].build(), torch.bfloat16)
+    (_, found), *_ = estimate_recipe(
+        replace(paper, settings=smaller), KNOWN_MODELS["klein-base-4b"].build(), torch.bfloat16
+    )
     assert found.activations == estimate.activations // 4
 
 
