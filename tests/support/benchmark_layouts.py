@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from layouts import coco_stuff, refcoco
 from PIL import Image
 
 SIZE = (48, 64)
@@ -135,4 +136,8 @@ LAYOUTS = {
     "ade20k": ade20k,
     "cocostuff": cocostuff,
     "gedit": gedit,
+    "inpainting": lambda root: coco_stuff(root, split="val2017"),
+    "refcoco": refcoco,
+    "refcoco+": lambda root: refcoco(root, "refcoco+"),
+    "refcocog": lambda root: refcoco(root, "refcocog", "umd"),
 }

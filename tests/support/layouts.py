@@ -64,7 +64,7 @@ def ade20k(root, count=3):
     return labels
 
 
-def coco_stuff(root, ids=(9, 25, 30), train_ids=False, lists=True):
+def coco_stuff(root, ids=(9, 25, 30), train_ids=False, lists=True, split="train2017"):
     """Stuff "sky-other" (157) everywhere, "dog" (18) in the box, nothing (255) in the first row."""
     labels = np.full(SIZE, 156, np.uint8)
     labels[box_mask()] = 17
@@ -72,15 +72,15 @@ def coco_stuff(root, ids=(9, 25, 30), train_ids=False, lists=True):
     saved = np.where(labels == 156, 145, 16).astype(np.uint8) if train_ids else labels.copy()
     labels[0] = saved[0] = 255
     for id in ids:
-        write_file(root / f"images/train2017/{id:012}.jpg", encode_picture(draw_picture(id)))
+        write_file(root / f"images/{split}/{id:012}.jpg", encode_picture(draw_picture(id)))
         write_file(
-            root / f"annotations/train2017/{id:012}{'_labelTrainIds' if train_ids else ''}.png",
+            root / f"annotations/{split}/{id:012}{'_labelTrainIds' if train_ids else ''}.png",
             encode_picture(saved, "PNG"),
         )
     if lists:
         captions = [{"image_id": id, "id": 2 * id + n, "caption": f"dog {id}, {n}"} for id in ids for n in (0, 1)]
         write_file(
-            root / "annotations/captions_train2017.json",
+            root / f"annotations/captions_{split}.json",
             {"images": [{"id": id} for id in ids], "annotations": captions},
         )
     return labels

@@ -31,6 +31,10 @@ BENCHMARKS = {
     "ade20k": "pictures from ADE20K's maps of classes (Table 3)",
     "cocostuff": "pictures from COCO-Stuff's maps of classes (Table 3)",
     "gedit": "edits judged by a model on this machine (Table 8)",
+    "inpainting": "holes in COCO-Stuff's held-out pictures: CLIP, FID, what changed outside",
+    "refcoco": "boxes round what a phrase refers to, RefCOCO val: IoU of the box that is read back",
+    "refcoco+": "the same of RefCOCO+",
+    "refcocog": "the same of RefCOCOg",
 }
 KINDS = {"multigen": ("canny", "depth", "lineart")}
 

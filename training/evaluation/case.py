@@ -26,7 +26,7 @@ class Case(NamedTuple):
     extra: Mapping[str, Any] = MappingProxyType({})
     """"caption": what the answer shall show, where the prompt is an instruction; "photos": Pictures of a subject;
     "labels": reads classes (height, width), 255 where none counts; "mask": what was to change, of the reference's size
-    (bool); "group": a part of the benchmark with a mean of its own."""
+    (bool); "group": a part of the benchmark with a mean of its own; "asked": the box that is asked for (AskedBox)."""
 
 
 def read_pixels(picture: Picture) -> np.ndarray:

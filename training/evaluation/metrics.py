@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..data.tasks.masks import compute_iou
+from ..data.tasks.read_grounding import fill_boxes, read_answer
 from .cached_encoder import CachedEncoder
 from .case import Case, Picture, read_pixels, resize
 from .depth import DepthNetwork, stretch
@@ -144,6 +146,14 @@ def compare_classes(key: str, networks: MetricNetworks, answer: Answer) -> Overl
     return count_overlap(segmenter.predict(answer.pixels), labels[rows[:, None], columns], segmenter.classes)
 
 
+def compare_boxes(networks: MetricNetworks, answer: Answer) -> float:
+    """Reads the box back from the picture; IoU with the one that was asked for, 0 where there is none."""
+    asked = answer.extra("asked")
+    pixels = resize(answer.pixels, answer.source.shape[:2])
+    found = read_answer(pixels, answer.source, "box", asked.colour, asked.colours)
+    return compute_iou(found.mask, fill_boxes([asked.box], answer.source.shape[:2]))
+
+
 def extract_features(networks: MetricNetworks, answer: Answer) -> tuple[int, np.ndarray, np.ndarray]:
     inception = networks.load("inception", Inception)
     return answer.group, inception.embed(answer.pixels), inception.embed(answer.reference)
@@ -197,6 +207,12 @@ METRICS = {
     "depth_rmse": Metric("RMSE of depth", False, partial(compare_depth, rmse), "depth"),
     "depth_ssim": Metric("SSIM of depth", True, partial(compare_depth, ssim), "depth"),
     "lines_ms_ssim": Metric("MS-SSIM of line art", True, compare_lines, "lines"),
+    "box_iou": Metric("IoU of the box", True, compare_boxes),
+    "box_hit": Metric(
+        "Boxes with an IoU of 0.5 or more, in percent",
+        True,
+        lambda networks, answer: 100.0 * (compare_boxes(networks, answer) >= 0.5),
+    ),
     "miou_ade20k": make_segmentation_metric("mIoU", "ade20k"),
     "miou_cocostuff": make_segmentation_metric("mIoU", "cocostuff"),
     "fid": Metric("FID", False, extract_features, "inception", average_fid, None),

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from ..data.sets.refcoco import RefCoco, RefCocoG, RefCocoPlus
 from . import benchmarks
 from .case import Case, fit_area, fit_square
 from .networks import MetricNetworks
+from .set_benchmarks import read_inpainting, read_refcoco
 
 ReadCases = Callable[[Path, int, MetricNetworks], Iterable[Case]]
 """Reads cases from a folder as the benchmark is published, maps drawn from photographs at this side, by these networks."""
@@ -30,7 +33,7 @@ class Protocol:
     paper: Mapping[str, tuple[float, str]]
     """The paper's row: metric -> figure, and the table that it stands in. All of these are measured."""
     extra_metrics: tuple[str, ...] = ()
-    """Measured beside them: the benchmark's own script has these."""
+    """Measured beside them: the benchmark's own script has these, or the paper has no row."""
     images_per_case: int = 1
     side: int = 512
     """Pictures have the area of a square of this side; the paper is silent, ControlNet++ and GEdit-Bench say 512."""
@@ -48,6 +51,7 @@ SOURCE = (
     "reference"
 )
 CONTROL = "ControlNet++'s script: 512 x 512 by bicubic stretching, four pictures a case, PNG (its first version's JPG cost mIoU)"
+OURS = "our choice: the paper has no table for this task"
 PHOTO = "FID: ControlNet++'s, each of the four groups against the photographs by clean-fid, and the mean"
 EDIT = ("clip_i_source", "clip_out", "l1_source", "dino_source")
 
@@ -117,11 +121,21 @@ PROTOCOLS = {
         "validation*.parquet with image, control_depth, text",
         HUB + "limingcv/MultiGen-20M_depth_eval",
         5000,
-        {"depth_rmse": (31.79, "Table 3"), "depth_ssim": (40.1, "Table 6"), "fid": (19.56, "Table 6")},
+        {
+            "depth_rmse": (31.79, "Table 3"),
+            "depth_ssim": (40.1, "Table 6"),
+            "ssim": (40.1, "Table 6"),
+            "fid": (19.56, "Table 6"),
+        },
         images_per_case=4,
         fit=fit_square,
         kind="depth",
-        notes=(CONTROL, PHOTO, "the paper does not say what its SSIM compares: here the depth of both, by DPT"),
+        notes=(
+            CONTROL,
+            PHOTO,
+            "the paper does not say what its SSIM compares, so both readings are measured: the depth of both, by DPT, and the "
+            "pictures themselves",
+        ),
     ),
     "multigen-lineart": Protocol(
         "MultiGen-20M, line art",
@@ -172,4 +186,42 @@ PROTOCOLS = {
         quote_paper("Table 8", ("sc", "pq", "overall"), (8.03, 7.15, 7.31)),
         notes=("the mean of each of the 11 kinds of edits, then of these",),
     ),
+    "inpainting": Protocol(
+        "Inpainting, COCO-Stuff val2017",
+        "inpaint",
+        read_inpainting,
+        "images/val2017/*.jpg, annotations/val2017/*.png, annotations/captions_val2017.json, annotations/instances_val2017.json",
+        "https://github.com/nightrome/cocostuff",
+        5000,
+        {},
+        extra_metrics=("clip_score", "clip_i", "fid", "l1"),
+        notes=(
+            OURS,
+            "holes are drawn as in training (20 % random, 40 % objects, 40 % irregular), the same for every bank; L1 is of what "
+            "lies outside the hole, CLIP of the whole picture and the prompt",
+        ),
+    ),
+    **{
+        reader.NAME: Protocol(
+            f"{title} val, grounding",
+            "ground",
+            partial(read_refcoco, reader),
+            f"{reader.NAME}/instances.json, {reader.NAME}/refs({reader.by}).p, images/mscoco/images/train2014/*.jpg",
+            "https://github.com/lichengunc/refer",
+            count,
+            {},
+            extra_metrics=("box_iou", "box_hit"),
+            kind="box",
+            notes=(
+                OURS,
+                "the box is read back from the picture; a picture without one counts as 0; phrases that fit two things of a "
+                "picture, or are said twice, are left out",
+            ),
+        )
+        for reader, title, count in (
+            (RefCoco, "RefCOCO", 10834),
+            (RefCocoPlus, "RefCOCO+", 10758),
+            (RefCocoG, "RefCOCOg", 4896),
+        )
+    },
 }

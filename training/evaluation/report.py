@@ -53,7 +53,7 @@ def collect_notes(
         notes.append(
             "these are pictures of the toy world: the paper's row is of others, and only shows how to read ours"
         )
-    elif cases != protocol.count:
+    elif protocol.paper and cases != protocol.count:
         notes.append(f"{cases} of {protocol.count} cases: not comparable with the paper, which takes all")
     used_networks = dict.fromkeys(METRICS[score.metric].network for score in scores if METRICS[score.metric].network)
     for key in used_networks:

@@ -1,5 +1,8 @@
 """The paper's benchmarks are read as they are published, and what is wrong with a folder is a sentence."""
 
+import json
+import re
+
 import benchmark_layouts as layouts
 import numpy as np
 import pack  # noqa: F401
@@ -7,16 +10,20 @@ import pytest
 from benchmark_layouts import LAYOUTS, draw_picture
 from cologen.training.data.formats.picture_files import BrokenFile
 from cologen.training.data.tasks.canny import canny
+from cologen.training.data.tasks.ground import COLOURS
 from cologen.training.evaluation import benchmarks
 from cologen.training.evaluation.case import fit_area, fit_square, read_pixels, resize
 from cologen.training.evaluation.generate import limit_cases
 from cologen.training.evaluation.lines import LineNetwork
+from cologen.training.evaluation.metrics import METRICS, Answer
 from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks, MetricUnavailable
 from cologen.training.evaluation.protocols import PROTOCOLS
+from layouts import SIZE as PICTURE
 from PIL import Image
 from tiny_networks import tiny_lines
 
-COUNTS = {"magicbrush": 3, "emuedit": 3, "dreambench": 750, "ade20k": 2, "cocostuff": 2, "gedit": 3}
+COUNTS = {"magicbrush": 3, "emuedit": 3, "dreambench": 750, "ade20k": 2, "cocostuff": 2, "gedit": 3, "inpainting": 3}
+COUNTS |= dict.fromkeys(("refcoco", "refcoco+", "refcocog"), 3)
 
 
 def cases(name, root, side=64):
@@ -97,6 +104,57 @@ def test_gedit_is_asked_in_english(tmp_path):
     assert [case.prompt for case in found] == ["en 0", "en 1", "en 2"]
     assert [case.extra["group"] for case in found] == ["color_alter", "text_change", "color_alter"]
     assert read_pixels(found[0].source).shape == (96, 128, 3)
+
+
+def test_inpainting_asks_every_bank_for_the_same_hole(tmp_path):
+    first, again = cases("inpainting", tmp_path), cases("inpainting", tmp_path)
+    assert [case.id for case in first] == [f"{id:012}" for id in (9, 25, 30)]
+    for case, other in zip(first, again):
+        hole, source, picture = case.extra["mask"], read_pixels(case.source), read_pixels(case.reference)
+        assert hole.any() and not hole.all() and picture.shape[:2] == fit_area(picture.shape, 64) == hole.shape
+        assert (source[hole] == 128).all() and (source[~hole] == picture[~hole]).all()
+        assert (hole == other.extra["mask"]).all()
+        words = f"dog {int(case.id)}, 0" if case.extra["group"] == "random" else ("dog", "sky-other", "sky")
+        assert case.prompt in words
+
+
+def test_refcoco_asks_for_the_box_of_every_phrase_that_fits_one_thing(tmp_path):
+    found = cases("refcoco", tmp_path, side=128)
+    assert sorted(re.search("left man|man in red|right man", case.prompt).group() for case in found) == [
+        "left man", "man in red", "right man",
+    ]  # fmt: skip
+    annotations = json.loads((tmp_path / "refcoco/instances.json").read_text())["annotations"]
+    for case in found:
+        asked, size = case.extra["asked"], read_pixels(case.source).shape[:2]
+        number = 31 if "right" in case.prompt else 30
+        (polygon,) = next(one["segmentation"] for one in annotations if one["id"] == number)
+        scale = size[1] / PICTURE[1], size[0] / PICTURE[0]
+        wanted = [min(polygon[::2]) * scale[0], min(polygon[1::2]) * scale[1]]
+        wanted += [max(polygon[::2]) * scale[0], max(polygon[1::2]) * scale[1]]
+        assert np.allclose(asked.box, wanted, atol=2.5) and f" {asked.colour}" in case.prompt
+
+
+def test_a_drawn_box_is_measured_by_its_overlap(tmp_path):
+    (case, *_) = cases("refcoco", tmp_path, side=128)
+    source, asked = read_pixels(case.source), case.extra["asked"]
+
+    def score(box):
+        picture = source.copy()
+        x0, y0, x1, y1 = box
+        for part in (np.s_[y0:y1, x0], np.s_[y0:y1, x1 - 1], np.s_[y0, x0:x1], np.s_[y1 - 1, x0:x1]):
+            picture[part] = COLOURS[asked.colour]
+        answer = Answer(case, picture)
+        return [METRICS[name].score(MetricNetworks(tmp_path), answer) for name in ("box_iou", "box_hit")]
+
+    x0, y0, x1, y1 = asked.box
+    assert score(asked.box) == [1, 100]
+    narrow = x0 + (x1 - x0) * 2 // 5
+    iou, hit = score((x0, y0, narrow, y1))
+    assert iou == pytest.approx((narrow - x0) / (x1 - x0)) and hit == 0
+    assert [METRICS[name].score(MetricNetworks(tmp_path), Answer(case, source)) for name in ("box_iou", "box_hit")] == [
+        0,
+        0,
+    ]
 
 
 def test_sizes():

@@ -117,6 +117,23 @@ class TestCommand:
             assert "other instead of dino-vits16: figures of another network" in said and "| other |" in said
 
     @pytest.mark.parametrize(
+        "name, measured", [("inpainting", {"clip_i", "l1"}), ("refcoco+", {"box_iou", "box_hit"})]
+    )
+    def test_benchmarks_of_our_own_have_no_row_of_the_paper(self, capsys, tmp_path, name, measured):
+        LAYOUTS[name](tmp_path / "data")
+        tiny_clip(tmp_path / "nets" / CHECKPOINTS["clip"].name)
+        words = ["--checkpoints", tmp_path / "nets", "--steps", 1, "--cases", 2]
+        for data, side in ((tmp_path / "data", 32), ("toy", 64)):
+            out = tmp_path / f"out{side}"
+            code, said, _ = run(capsys, name, "--data", data, "--side", side, "--out", out, *words)
+            assert code == 0 and "our choice: the paper has no table for this task" in said
+            assert "not comparable with the paper" not in said
+            scores = json.loads((out / "scores.json").read_text())["scores"]
+            assert {key for key, score in scores.items() if score["total"] is not None} >= measured
+            assert {score["paper"] for key, score in scores.items() if key in measured} == {None}
+            assert all(score["pictures"] == 2 for key, score in scores.items() if key in measured)
+
+    @pytest.mark.parametrize(
         "words, sentence",
         [
             (
