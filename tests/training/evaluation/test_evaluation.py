@@ -116,9 +116,7 @@ class TestCommand:
         if "dino" in {METRICS[m].network for m in scores}:
             assert "other instead of dino-vits16: figures of another network" in said and "| other |" in said
 
-    @pytest.mark.parametrize(
-        "name, measured", [("inpainting", {"clip_i", "l1"}), ("refcoco+", {"box_iou", "box_hit"})]
-    )
+    @pytest.mark.parametrize("name, measured", [("inpainting", {"clip_i", "l1"}), ("refcoco+", {"box_iou", "box_hit"})])
     def test_benchmarks_of_our_own_have_no_row_of_the_paper(self, capsys, tmp_path, name, measured):
         LAYOUTS[name](tmp_path / "data")
         tiny_clip(tmp_path / "nets" / CHECKPOINTS["clip"].name)
