@@ -148,7 +148,7 @@ def test_a_built_in_recipe_may_be_called_by_its_files_name(capsys, asked, tmp_pa
     assert train(capsys, "toy", "--budget", "tiny", "--stage", "1", *changes, "inpaint.iterations=200")[0] == 0
     assert asked[0].share == 0.01 and asked[0].curriculum.stages[0].iterations == 2
     assert train(capsys, "nothing")[2] == (
-        "cologen: There is no recipe nothing: give a TOML file or one of paper, small, toy, subject."
+        "cologen: There is no recipe nothing: give a TOML file or one of klein, paper, small, toy, subject."
     )
 
 
