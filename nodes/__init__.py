@@ -13,6 +13,7 @@ from .features import CoLoGenFeatures
 from .flux import CoLoGenLoadFlux
 from .grounding import CoLoGenGround, CoLoGenReadGrounding
 from .inpaint import CoLoGenInpaint, CoLoGenPasteBack
+from .learned_keys import CoLoGenLearnedKeys
 from .library import CoLoGenImportExperts, CoLoGenInspectExperts, CoLoGenMergeExperts
 from .marked_prompt import CoLoGenMarkedPrompt
 from .options import CoLoGenExpertSchedule, CoLoGenRouting, CoLoGenSourceOptions
@@ -61,6 +62,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenTrainSubject,
     CoLoGenConceptTokens,
     CoLoGenFeatures,
+    CoLoGenLearnedKeys,
 ]
 
 

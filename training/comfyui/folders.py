@@ -14,6 +14,7 @@ import folder_paths
 from ...prw.bank.importers.easycontrol import looks_like_easycontrol
 from ...prw.bank.importers.template import looks_like_template
 from ...prw.coredi.features import SUFFIX, looks_like_features
+from ...prw.learned_keys import looks_like_learned_keys
 from ...prw.personalization.concept import looks_like_concept
 from ..toy.store import TOY_NAME
 from .toy_models import BANK_PATH
@@ -45,7 +46,8 @@ def register_folder() -> None:
 def list_banks() -> list[str]:
     """Banks, the toy world's, EasyControl's files among the LoRAs, and templates wherever they lie."""
     register_folder()
-    banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in list_bank_features()]
+    others = {*list_bank_features(), *list_learned_keys()}
+    banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in others]
     loras = [LORAS + name for name in _select_files(LORAS, looks_like_easycontrol, looks_like_template)]
     return [*banks, TOY_NAME, *(name for name in (*loras, *_list_model_templates()) if name not in banks)]
 
@@ -124,6 +126,12 @@ def concept_path(name: str) -> str:
     if name.startswith(RUNS):
         return str(run_folder(name.removeprefix(RUNS)) / f"{SUBJECT}.safetensors")
     return lora_path(name)
+
+
+def list_learned_keys() -> list[str]:
+    """Files of keys that were learned for a number, in the banks' folders."""
+    register_folder()
+    return _select_files(FOLDER + "/", looks_like_learned_keys)
 
 
 def list_features() -> list[str]:
