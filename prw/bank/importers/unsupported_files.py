@@ -24,7 +24,8 @@ UNSUPPORTED_FILES = (
     UnsupportedFile(
         ".prefer_value_embedder.",
         (),
-        NO_TEMPLATE.format(kind="learned keys from a number, as Brightness"),
+        "a Diffusion Template of learned keys from a number (as Brightness), which is no expert; put it into models/cologen and "
+        "choose it in Learned Keys (CoLoGen)",
     ),
     UnsupportedFile("img_to_qkv.lora_", (), NO_TEMPLATE.format(kind="a LoRA of one")),
     UnsupportedFile(

@@ -123,7 +123,7 @@ def test_two_experts_of_a_name_are_none(bank):
 OTHERS = {
     "learned keys": (
         {"proj_k.double_0.prefer_value_embedder.0.weight": torch.ones(4, 2)},
-        r"model.safetensors is a Diffusion Template \(learned keys from a number, as Brightness\), expected one that is a",
+        r"model.safetensors is a Diffusion Template of learned keys from a number .* choose it in Learned Keys",
     ),
     "LoRA of a template": (
         {"transformer_blocks.0.img_to_qkv.lora_A.weight": torch.ones(4, 2)},
