@@ -40,7 +40,7 @@ class EmbeddedHost:
         return partial(attention, pe=pe)
 
     def state(self) -> Any:
-        return read_versions(self.flux.parameters())
+        return read_versions(self.flux.parameters()), repr(self.flux.params)
 
     def attention_state(self) -> None:
         return None

@@ -54,7 +54,12 @@ class Host(Protocol):
         ...
 
     def state(self) -> Hashable:
-        """Changes when the base's weights, or how it computes, do."""
+        """Changes when the base's weights, or how it computes, do.
+
+        Watched are the host's ways to change a model (patches, hooks, injections, replaced objects, its attention) and its
+        parameters. A hook of torch on a module, or a weight that is written behind the host's back, is not seen: such a
+        program must not let K/V be kept.
+        """
         ...
 
     def attention_state(self) -> Hashable:

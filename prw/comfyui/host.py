@@ -51,7 +51,8 @@ class ComfyHost:
         injected = [injection for group in patcher.injections.values() for injection in group]
         replaced = patcher.object_patches.values()
         objects = IdentityKey(self.base, *injected, *replaced, *hooks)
-        return patcher.patches_uuid, objects, self.attention_state(), tuple(hook.strength for hook in hooks)
+        strengths = tuple(hook.strength for hook in hooks)
+        return patcher.patches_uuid, objects, self.attention_state(), strengths, repr(self.flux.params)
 
     def attention_state(self) -> Any:
         return IdentityKey(self.options.get("optimized_attention_override"))

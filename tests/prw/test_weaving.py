@@ -1,6 +1,8 @@
 """The source stream on our own FLUX: cached = uncached = one masked attention call, and the knobs."""
 
+import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -246,6 +248,15 @@ def test_a_changed_bank_is_not_read_from_the_cache(flux):
     halved = velocity(flux, *inputs(), attachment, [source()])
     assert torch.equal(halved, run(flux, bank, [source()])) and not torch.equal(halved, first)
     assert len(attachment.cache.entries) == 1
+
+
+def test_changed_parameters_of_a_base_are_not_read_from_the_cache(flux):
+    flux, bank = copy.copy(flux), tiny_bank(flux)
+    attachment = Attachment(bank)
+    first = velocity(flux, *inputs(), attachment, [source()])
+    flux.params = replace(flux.params, theta=500.0)
+    again = velocity(flux, *inputs(), attachment, [source()])
+    assert torch.equal(again, run(flux, bank, [source()])) and not torch.equal(again, first)
 
 
 def test_the_window_follows_the_progress(flux):
