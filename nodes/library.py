@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..prw.bank.bank import Bank
 from ..prw.bank.edit import merge
-from ..prw.bank.importers import CHOICES, open_experts
+from ..prw.bank.importers import CHOICES, FAMILY_CHOICES, open_experts
 from ..prw.bank.summary import describe_bank
 from ..training.comfyui.folders import import_path, list_importable, read_stamp
 from .inputs.schema import CATEGORY, BankType, make_schema
@@ -47,6 +47,13 @@ class CoLoGenImportExperts(io.ComfyNode):
                     "name", default="", tooltip="What CoLoGen Source calls it as expert; empty: the file's name."
                 ),
                 BankType.Input("experts", optional=True, tooltip="A bank that it joins, imported or trained."),
+                io.Combo.Input(
+                    "family",
+                    options=list(FAMILY_CHOICES),
+                    optional=True,
+                    tooltip="The FLUX that the file is for, where its layers leave that open. Chroma takes files of FLUX.1, whose blocks "
+                    "it has: a loan, not what they were trained on.",
+                ),
             ],
             outputs=[
                 BankType.Output(
@@ -63,8 +70,10 @@ class CoLoGenImportExperts(io.ComfyNode):
         return read_stamp(import_path(file))
 
     @classmethod
-    def execute(cls, file: str, kind: str, name: str, experts: Bank | None = None) -> io.NodeOutput:
-        bank = open_experts(import_path(file), name.strip(), kind)
+    def execute(
+        cls, file: str, kind: str, name: str, experts: Bank | None = None, family: str = "auto"
+    ) -> io.NodeOutput:
+        bank = open_experts(import_path(file), name.strip(), kind, family)
         triggers = dict.fromkeys(word for expert in bank.info.experts.values() for word in expert.triggers)
         whole = bank if experts is None else merge([experts, bank])
         return io.NodeOutput(whole, ", ".join(triggers), ui=ui.PreviewText(describe_bank(bank, file)))

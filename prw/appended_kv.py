@@ -84,6 +84,11 @@ class AppendedKV:
     def append(self, block: str, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text: int) -> dict:
         """A block's k, v, pe and attn_mask with the sources behind its own keys; `text` tokens come first."""
         keys = k.shape[2]
+        if not isinstance(pe, Tensor):
+            raise ValueError(
+                f"The positions in {block} are a {type(pe).__name__}, expected ComfyUI's own tensor: bypass the node that replaces "
+                f"FLUX's blocks or positions (a DyPE for FLUX.2 does)."
+            )
         if self._positions is None or self._positions[0] is not pe:
             self._positions = (pe, append_positions(pe, keys, [source.pe for source in self.sources]))
         shape = (q.shape[2], keys, text)

@@ -83,10 +83,13 @@ class Attachment:
 
     def _warn_unusual(self, source: Source) -> None:
         """Says once what an imported expert was not trained on."""
-        mismatch = find_source_format(self.bank.info, source.routing).describe_mismatch(source.latent)
-        if mismatch and mismatch not in self._warned:
-            self._warned.add(mismatch)
-            logging.getLogger(__name__).warning(mismatch)
+        self.warn_once(find_source_format(self.bank.info, source.routing).describe_mismatch(source.latent))
+
+    def warn_once(self, text: str) -> None:
+        """Logs a warning if there is one that was not logged yet."""
+        if text and text not in self._warned:
+            self._warned.add(text)
+            logging.getLogger(__name__).warning(text)
 
     def make_selector(self, routing: Routing) -> Selector:
         """Makes the function that chooses the experts of each block; subclasses may choose in another way."""

@@ -6,10 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..base_model import Base
 from ..config import BankInfo, RouterInfo, SourceInfo
 from ..files.errors import BankError
 from ..files.lazy_tensors import Merged, Renamed
 from ..files.validate import shorten
+from ..flux.families import FAMILIES
 from .bank import Bank, require_low_rank
 from .shapes import list_shapes
 
@@ -30,10 +32,7 @@ def merge(banks: Iterable[Bank]) -> Bank:
     banks = list(banks)
     experts, routers, models, shared = {}, {}, {}, {}
     for bank in banks:
-        if bank.info.base.describe_incompatibility(banks[0].info.base):
-            raise BankError(
-                "These banks are for FLUX models of different shapes, expected one: merge banks for the same base."
-            )
+        _check_same_base(banks[0].info.base, bank.info.base)
         _check_shared(shared, bank)
         for kind, merged, added in (
             ("expert", experts, bank.info.experts),
@@ -50,6 +49,16 @@ def merge(banks: Iterable[Bank]) -> Bank:
     source = _find_source_info([bank.info for bank in banks])
     info = BankInfo(base, experts, routers, source, "; ".join(licences), models)
     return Bank(info, Merged(*(bank.tensors for bank in banks)))
+
+
+def _check_same_base(first: Base, other: Base) -> None:
+    if first.family != other.family:
+        labels = " and ".join(FAMILIES[base.family].label for base in (first, other))
+        raise BankError(f"These banks are for {labels}, expected one family: merge banks for the same base.")
+    if first.describe_incompatibility(other):
+        raise BankError(
+            "These banks are for FLUX models of different shapes, expected one: merge banks for the same base."
+        )
 
 
 def _check_shared(shared: dict[str, Tensor], bank: Bank) -> None:

@@ -1,6 +1,9 @@
 """Checks that this ComfyUI and its model have the hooks that the method needs."""
 
 import inspect
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.chroma.model
@@ -21,6 +24,10 @@ TEXT_ENCODERS = {
 """Width of a prompt's rows -> the text encoder that they are from."""
 HOST_CLASSES = (comfy.ldm.flux.model.Flux, comfy.ldm.chroma.model.Chroma)
 """ComfyUI's models whose blocks have the hook."""
+UNKNOWN_ARGUMENT = re.compile(
+    r"([\w.]+)\(\) got an unexpected keyword argument '(input_act|act_weight|act_eps|residual|residual_scale)'"
+)
+"""What Python says of a layer without the arguments that hosts from 0.39 on pass."""
 
 
 def check_host() -> None:
@@ -53,6 +60,33 @@ def check_flux(model: nn.Module) -> None:
             f"FLUX's forward has been replaced by {getattr(forward, '__module__', 'another pack')}, expected "
             f"ComfyUI's own: bypass that node (TeaCache, WaveSpeed, PuLID ...); EasyCache works with CoLoGen."
         )
+
+
+def describe_foreign_positions(model: nn.Module) -> str:
+    """Says that another pack has put its own in the place of FLUX's positions; "" if none has."""
+    embedder = getattr(getattr(model, "_orig_mod", model), "pe_embedder", None)
+    if embedder is None or isinstance(embedder, comfy.ldm.flux.layers.EmbedND):
+        return ""
+    return (
+        f"FLUX's positions come from {type(embedder).__module__} (as a DyPE node does it): sources keep FLUX's own, and may not "
+        f"lie where the picture does."
+    )
+
+
+@contextmanager
+def name_outdated_layers() -> Generator[None]:
+    """Within, a layer of another pack that does not know what newer hosts pass to it is named as the cause."""
+    try:
+        yield
+    except TypeError as error:
+        unknown = UNKNOWN_ARGUMENT.search(str(error))
+        if unknown is None:
+            raise
+        raise RuntimeError(
+            f"ComfyUI {comfyui_version.__version__} passes {unknown[2]} to layers, which {unknown[1]} does not take, expected "
+            f"layers as new as the host: update the pack that loaded this model (ComfyUI-GGUF does so from ComfyUI 0.39 on), or load "
+            f"a bf16 or fp8 file."
+        ) from error
 
 
 def check_prompt_width(model: nn.Module, context: Tensor | None) -> None:

@@ -26,7 +26,7 @@ from ..model_pass import measure_largest_block
 from ..select_experts import find_model
 from ..source import Reading, Source
 from ..weaving import named_blocks
-from .check_host import check_flux, check_host, check_prompt_width
+from .check_host import check_flux, check_host, check_prompt_width, describe_foreign_positions, name_outdated_layers
 from .conditioning import COND, list_sources
 from .host import ComfyHost, enlarge_noise_shape, is_within, pause_malloc_graph
 
@@ -53,8 +53,10 @@ class HostAttachment(Attachment):
         if sources:
             channels = x.shape[1] + (0 if c_concat is None else c_concat.shape[1])
             inputs = FluxInputs(x, t, c_crossattn, conds.get("y"), conds.get("guidance"))
-            options[OPTION] = self.make_appended_kv(base, sources, inputs, options, channels)
-        return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+            with name_outdated_layers():
+                options[OPTION] = self.make_appended_kv(base, sources, inputs, options, channels)
+        with name_outdated_layers():
+            return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
     @torch.compiler.disable()
     def make_appended_kv(
@@ -62,6 +64,7 @@ class HostAttachment(Attachment):
     ) -> AppendedKV:
         """The K/V of all sources for one model call of the host; the times of `inputs` are the host's."""
         check_flux(base.diffusion_model)
+        self.warn_once(describe_foreign_positions(base.diffusion_model))
         host = ComfyHost(base, options)
         chunks = len(options.get("cond_or_uncond", [0]))
         inputs = inputs._replace(times=base.model_sampling.timestep(inputs.times).float())

@@ -18,6 +18,7 @@ from cologen.prw.source import Routing
 from cologen.prw.weaving import append_sources
 from pack import ROOT
 from tiny import host_model, tiny_bank, tiny_flux
+from tiny_flux2 import tiny_flux2
 
 LEAST = 9
 """Letters in a row that count as a quotation."""
@@ -67,6 +68,13 @@ def cut(part: str) -> list[str]:
 def test_banks_of_two_shapes_do_not_merge():
     with pytest.raises(BankError, match="These banks are for FLUX models of different shapes, expected one"):
         merge([tiny_bank(tiny_flux()), tiny_bank(tiny_flux(depth=1))])
+
+
+def test_banks_of_two_families_do_not_merge():
+    with pytest.raises(
+        BankError, match="These banks are for FLUX.1 and FLUX.2, expected one family: merge banks for the"
+    ):
+        merge([tiny_bank(tiny_flux()), tiny_bank(tiny_flux2())])
 
 
 def test_a_file_of_somebody_else(tmp_path, monkeypatch):

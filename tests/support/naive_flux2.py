@@ -112,8 +112,23 @@ class NaiveFlux2:
                 k[:, rows], v[:, rows] = own_k, own_v
         heads = [part.unflatten(-1, (-1, HEAD)).transpose(1, 2) for part in (q, k, v)]
         q, k = (rotate(normalize_rms(part, scale), self.ids) for part, scale in zip(heads, scales))
-        out = softmax(q @ k.transpose(-1, -2) / math.sqrt(HEAD) + self.mask) @ heads[2]
-        return out.transpose(1, 2).flatten(2)
+        out = softmax(q @ k.transpose(-1, -2) / math.sqrt(HEAD) + self.find_mask()) @ heads[2]
+        return out.transpose(1, 2).flatten(2) * (0.5 if self.halved else 1.0)
+
+    def find_mask(self):
+        """This block's; an extra one is over text and picture only, the same in all blocks or one for each."""
+        mask, self.block = self.mask.clone(), self.block + 1
+        if self.extra_mask is not None:
+            more = self.extra_mask if torch.is_tensor(self.extra_mask) else self.extra_mask[self.block - 1]
+            mask[: len(more), : len(more)] += more
+        return mask
+
+    def add_control(self, rows, control, kind, index, first):
+        """What a ControlNet adds to the picture's rows behind a block."""
+        if control is not None and index < len(control[kind]):
+            add = control[kind][index]
+            rows[:, first : first + add.shape[1]] += add
+        return rows
 
     def run_double(self, block, x, mod):
         text, n = self.owner == TEXT, int((self.owner == TEXT).sum())
@@ -150,12 +165,14 @@ class NaiveFlux2:
         """Who owns each row, where it lies, and what it may read."""
         rows, columns = x.shape[-2:]
         text, picture = context.shape[1], rows * columns
+        beside = [] if self.reference is None else place(self.reference, "reference", 1, rows, columns).tolist()
+        picture += len(beside)
         sizes = [text, picture, *(s["latent"].shape[-2] * s["latent"].shape[-1] for s in sources)]
         self.owner = torch.cat([torch.full((size,), i) for i, size in enumerate(sizes)])
         self.ids = torch.cat(
             [
                 torch.tensor([[0.0, 0, 0, i] for i in range(text)]),
-                torch.tensor([[0.0, i, j, 0] for i in range(rows) for j in range(columns)]),
+                torch.tensor([[0.0, i, j, 0] for i in range(rows) for j in range(columns)] + beside),
                 *(
                     place(s["latent"], s.get("position", "reference"), s.get("number", 1), rows, columns)
                     for s in sources
@@ -171,13 +188,30 @@ class NaiveFlux2:
                 self.mask[: text + picture, self.owner == FIRST_SOURCE + n] += bias[:, None]
 
     def __call__(
-        self, x, t, context, pooled=None, guidance=None, sources=(), bank=None, source_time=None, control=None
+        self,
+        x,
+        t,
+        context,
+        pooled=None,
+        guidance=None,
+        sources=(),
+        bank=None,
+        source_time=None,
+        control=None,
+        halve_attention=False,
+        reference=None,
+        extra_mask=None,
     ):
-        """sources: dicts with latent and perhaps stage, names, per, strength, log_bias, position, number."""
+        """sources: dicts with latent and perhaps stage, names, per, strength, log_bias, position, number.
+
+        reference: a latent whose rows stand beside the picture's and are its own kind.
+        """
         self.sources, self.bank, self.routes = sources, bank, {}
+        self.halved, self.reference, self.extra_mask, self.block = halve_attention, reference, extra_mask, 0
         self.lay_out(x, context, sources)
         n_text, n_picture, batch = context.shape[1], x.shape[-2] * x.shape[-1], len(x)
-        n_sources = len(self.owner) - n_text - n_picture
+        n_joint = int((self.owner < FIRST_SOURCE).sum()) - n_text
+        n_sources = len(self.owner) - n_text - n_joint
         live = self.vec(t, guidance)
         still = self.vec(
             torch.zeros(batch) if source_time is None else source_time,
@@ -185,17 +219,20 @@ class NaiveFlux2:
         )
 
         def modulate(text, picture):
-            parts = (text, live, n_text), (picture, live, n_picture), (picture, still, n_sources)
+            parts = (text, live, n_text), (picture, live, n_joint), (picture, still, n_sources)
             return torch.cat([self.linear(name, vec).expand(-1, count, -1) for name, vec, count in parts], 1)
 
         double = modulate("double_stream_modulation_txt.lin", "double_stream_modulation_img.lin")
         single = modulate("single_stream_modulation.lin", "single_stream_modulation.lin")
-        pictures = [flatten(x), *(flatten(s["latent"]).expand(batch, -1, -1) for s in sources)]
+        own = [flatten(x)] if reference is None else [flatten(x), flatten(reference).expand(batch, -1, -1)]
+        pictures = [*own, *(flatten(s["latent"]).expand(batch, -1, -1) for s in sources)]
         rows = torch.cat([self.linear("txt_in", context), self.linear("img_in", torch.cat(pictures, 1))], 1)
         for i in range(self.count("double_blocks")):
             rows = self.run_double(f"double_blocks.{i}", rows, double)
+            rows = self.add_control(rows, control, "input", i, n_text)
         for i in range(self.count("single_blocks")):
             rows = self.run_single(f"single_blocks.{i}", rows, single)
+            rows = self.add_control(rows, control, "output", i, n_text)
         shift, scale = self.linear("final_layer.adaLN_modulation.1", live).chunk(2, -1)
         rows = (1 + scale) * normalize(rows[:, n_text : n_text + n_picture]) + shift
         return self.linear("final_layer.linear", rows).transpose(1, 2).reshape(x.shape)

@@ -23,7 +23,7 @@ def sample(
     import comfy.samplers
 
     negative = conditioning(seed=5) if negative is None else negative
-    empty = torch.zeros(batch, 16, *size)
+    empty = torch.zeros(batch, model.model.latent_format.latent_channels, *size)
     noise = comfy.sample.prepare_noise(empty, seed)
     with torch.inference_mode():
         if sigmas is not None:

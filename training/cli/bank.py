@@ -10,7 +10,7 @@ import torch
 
 from ...prw.bank.bank import Bank, require_low_rank
 from ...prw.bank.edit import make_random_bank, merge, split
-from ...prw.bank.importers import CHOICES, open_experts
+from ...prw.bank.importers import CHOICES, FAMILY_CHOICES, open_experts
 from ...prw.bank.importers.peft import SPELLINGS, export_adapters
 from ...prw.bank.info import encode_info
 from ...prw.bank.shapes import list_shapes
@@ -85,6 +85,12 @@ def _add_writers(commands: _SubParsersAction) -> None:
         "--kind", default="auto", help=f"what they are for, if their names do not say: {', '.join(CHOICES)}"
     )
     importing.add_argument("--name", default="", help="the expert's; one file only")
+    importing.add_argument(
+        "--family",
+        default="auto",
+        choices=FAMILY_CHOICES,
+        help="the FLUX that they are for, if their layers do not say",
+    )
     importing.set_defaults(run=_import)
 
     exporting = commands.add_parser("export", help="write a PEFT adapter folder for each expert")
@@ -138,7 +144,7 @@ def _merge(args: Namespace) -> str:
 def _import(args: Namespace) -> str:
     if args.name and len(args.files) > 1:
         raise FileError(f"--name is {args.name} for {len(args.files)} files, expected one: import them one by one.")
-    bank = merge(open_experts(path, args.name, args.kind) for path in args.files)
+    bank = merge(open_experts(path, args.name, args.kind, args.family) for path in args.files)
     path = bank.save(check_new(args.out))
     return f"{describe_bank(bank, path.name)}\n\n{path} ({path.stat().st_size / 2**20:.1f} MiB)"
 

@@ -18,9 +18,10 @@ def recognize(names: Iterable[str]) -> bool:
     return MARK in set(names)
 
 
-def read(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
+def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = "auto") -> Bank:
     """One expert, named after its template."""
     check_choice("kind", kind, ("auto",))
+    check_choice("family", family, ("auto",))
     found = TemplateDifference.of(file).info
     name = make_expert_name(name or found.template or file.path.stem)
     info = BankInfo(found.base, models={name: ModelInfo(file.name, found.licence, on_base=True)})

@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +20,10 @@ from ...files.errors import FileError
 from ...files.lazy_tensors import Renamed
 from ...files.safe_file import SafeFile, header_matches
 from ...files.validate import check_choice, shorten
+from ...flux.families import CHROMA, FLUX1
 from ...source_format import SourceFormat
 from ..bank import Bank
+from .find_base import AUTO
 from .matrices import add_once, check_matrix
 from .names import make_expert_name
 
@@ -56,12 +59,14 @@ KINDS = {
 
 KEY = re.compile(
     r"(?:transformer\.)?(single_)?transformer_blocks\.(\d{1,3})\.attn\.(?:processor\.)?"
-    r"(?:cond_)?([qkv]|proj)_loras\.(\d{1,2})\.(down|up)\.weight"
+    r"(cond_)?([qkv]|proj)_loras\.(\d{1,2})\.(down|up)\.weight"
 )
 MARKER, HEADER_BYTES = (
     re.compile(rb"transformer_blocks\.\d{1,3}\.attn\.[\w.]{0,32}(?:[qkv]|proj)_loras\.\d{1,2}\.(?:down|up)\.weight"),
     1 << 16,
 )
+OTHER_RULES = ("seethrough3d", "seethrough_3d", "seethrough-3d")
+"""In the name of a file, or of its folder: EasyControl's layout with another rule."""
 TARGETS = {"q": "all", "k": "all", "v": "all", "proj": "double"}
 
 
@@ -89,11 +94,19 @@ class Place(NamedTuple):
         return f"{single}transformer_blocks.{self.block}.attn.processor.{self.target}_loras.{self.number}.{self.part}.weight"
 
 
-def read(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
+def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = AUTO) -> Bank:
     """One expert for each condition of the file."""
+    check_choice("family", family, (AUTO, FLUX1.label, CHROMA.label))
+    if kind == AUTO:
+        _check_rule(file)
     kind_info, name = _choose_kind(file.path, kind), make_expert_name(name or file.path.stem)
     keys = _find_places(file)
     counts = {kind: max((p.block + 1 for p in keys if p.kind == kind), default=0) for kind in ("double", "single")}
+    if not counts["single"]:
+        raise FileError(
+            f"{file.name} is for a model without single blocks (as Omni-Effects' files for CogVideoX are), expected FLUX: choose "
+            f"another."
+        )
     numbers = sorted({place.number for place in keys})
     rank, dim = _check_complete(file, keys, numbers, counts)
     expert = ExpertInfo(
@@ -107,6 +120,8 @@ def read(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
         habits=kind_info.source_format,
     )
     base = Base(hidden_size=dim, double_blocks=counts["double"], single_blocks=counts["single"], name="FLUX.1-dev")
+    if family == CHROMA.label:
+        base = replace(base, name="Chroma", family=CHROMA.name)
     names = {number: f"{name}_{number + 1}" if number else name for number in numbers}
     info = BankInfo(base=base, experts={names[number]: expert for number in numbers}, licence=kind_info.licence)
     their_keys = {
@@ -121,11 +136,11 @@ def _find_places(file: SafeFile) -> dict[Place, str]:
     keys: dict[Place, str] = {}
     for key in file:
         match = KEY.fullmatch(key)
-        if match is None or (match[1] and match[3] == "proj"):
+        if match is None or (match[1] and match[4] == "proj"):
             raise FileError(
                 f"{file.name} holds {shorten(key)} beside EasyControl's tensors: it is another kind of file, choose another."
             )
-        single, block, target, number, part = match.groups()
+        single, block, _, target, number, part = match.groups()
         add_once(keys, Place(int(number), "single" if single else "double", int(block), target, part), key, file)
     return keys
 
@@ -152,6 +167,20 @@ def _list_places(numbers: list[int], counts: dict[str, int]) -> Iterator[Place]:
         targets = [target for target, where in TARGETS.items() if where in ("all", kind)]
         for block, target, part in itertools.product(range(count), targets, ("down", "up")):
             yield Place(number, kind, block, target, part)
+
+
+def _check_rule(file: SafeFile) -> None:
+    """Raises where a file of these names may follow another rule; who chooses a kind has answered."""
+    if any(word in part.lower() for part in file.path.parts[-2:] for word in OTHER_RULES):
+        raise FileError(
+            f"{file.name} is SeeThrough3D's, whose condition also reads the prompt's words for each thing in it, expected one "
+            f"that sees itself alone: choose the kind spatial to use it without those words, a makeshift."
+        )
+    if any(match and match[3] for match in map(KEY.fullmatch, file)):
+        raise FileError(
+            f"{file.name} has the names of a fork of EasyControl (cond_q_loras), whose condition may read prompt or picture, "
+            f"expected EasyControl's own: choose a kind if you know that it sees itself alone."
+        )
 
 
 def _choose_kind(path: Path, kind: str) -> Kind:

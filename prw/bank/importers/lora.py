@@ -22,7 +22,7 @@ from ...files.safe_file import FLOATS, SafeFile
 from ...files.validate import check_choice, check_range, shorten
 from ..bank import Bank
 from ..shapes import list_shapes, parse_place
-from .find_base import find_base
+from .find_base import AUTO, find_base
 from .matrices import add_once, check_matrix
 from .names import make_expert_name
 
@@ -69,10 +69,10 @@ def recognize(names: Iterable[str]) -> bool:
     return any(SPLIT.fullmatch(name) or FUSED.fullmatch(name) for name in names)
 
 
-def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0) -> Bank:
+def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = AUTO, scale: float = 1.0) -> Bank:
     """One expert; the kind "partial" takes what fits of a LoRA that changes other layers, too.
 
-    `scale` is alpha / rank of layers that have no alpha.
+    `family` says which FLUX it is for, `scale` is alpha / rank of layers that have no alpha.
     """
     check_choice("kind", kind, ("auto", PARTIAL))
     modules, others = find_modules(file)
@@ -93,8 +93,7 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", scale: float = 1.0)
     alpha = rank * (1.0 if scaled else scales.pop())
     expert = ExpertInfo(rank=rank, alpha=alpha, targets=_find_targets(pairs), data=file.name, scaled=scaled)
     counts = {kind: _count_blocks(pairs, kind) for kind in ("double", "single")}
-    rows = {file.shape(module.keys["up"])[0] for module in modules.values() if module.block.startswith("single")}
-    info = BankInfo(base=find_base(dim, counts, rows), experts={make_expert_name(name or file.path.stem): expert})
+    info = BankInfo(find_base(file, dim, counts, family), {make_expert_name(name or file.path.stem): expert})
     return Bank(info, _make_tensors(file, pairs, info, rank))
 
 

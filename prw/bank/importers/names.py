@@ -15,9 +15,10 @@ def make_expert_name(name: str) -> str:
     return plain if NAME.fullmatch(plain) else "imported"
 
 
-def apply_name(bank: Bank, name: str, kind: str) -> Bank:
+def apply_name(bank: Bank, name: str, kind: str, family: str) -> Bank:
     """Renames the expert of a bank that says itself what it is for; several experts keep their names."""
     check_choice("kind", kind, ("auto",))
+    check_choice("family", family, ("auto",))
     if not name:
         return bank
     if len(bank.info.experts) != 1:

@@ -30,6 +30,7 @@ from ..bank import Bank, require_low_rank
 from ..compress import wide_dtype
 from ..info import decode_info, encode_info
 from . import lora
+from .find_base import AUTO
 from .names import apply_name
 from .unsupported_files import check_supported
 
@@ -176,7 +177,7 @@ def _build_adapter(
     return tensors
 
 
-def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
+def read(folder: Path, name: str = "", kind: str = "auto", family: str = AUTO) -> Bank:
     """Reads an adapter folder as a bank: exactly if we wrote it, else as a LoRA."""
     if not (folder / WEIGHTS).is_file():
         raise FileError(
@@ -184,12 +185,12 @@ def read(folder: Path, name: str = "", kind: str = "auto") -> Bank:
         )
     file = SafeFile(folder / WEIGHTS, folder.absolute().name)
     if (folder / NOTE).is_file():
-        return apply_name(_read_ours(folder, file), name, kind)
+        return apply_name(_read_ours(folder, file), name, kind, family)
     check_supported(file, file.name)
     config = _read_json(folder / CONFIG)
     if config.get("use_dora"):
         raise FileError(f"{file.name} is a DoRA, which divides by the base's weights, expected a LoRA: choose another.")
-    return lora.read(file, name or file.name, kind, _read_scale(config, file.name))
+    return lora.read(file, name or file.name, kind, family, _read_scale(config, file.name))
 
 
 def _read_scale(config: Mapping, name: str) -> float:

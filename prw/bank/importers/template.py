@@ -34,9 +34,10 @@ def looks_like_template(path: str | os.PathLike) -> bool:
     return header_matches(path, MARKER, HEADER_BYTES)
 
 
-def read(file: SafeFile, name: str = "", kind: str = "auto") -> Bank:
+def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = "auto") -> Bank:
     """One expert that is a whole model; it is named after its folder, where its file is called as all of them are."""
     check_choice("kind", kind, ("auto",))
+    check_choice("family", family, ("auto",))
     renamed = rename_template(file)
     path = file.path.absolute()
     name = make_expert_name(name or (path.parent.name if path.stem == PUBLISHED_NAME else path.stem))

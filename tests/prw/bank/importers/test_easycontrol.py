@@ -106,10 +106,58 @@ def test_other_spellings_of_the_same_file(flux, tmp_path, renamed):
         "cond_": lambda key: key.replace("processor.", "processor.cond_"),
     }[renamed]
     save_file({spell(key): tensor for key, tensor in tensors.items()}, tmp_path / "canny.safetensors")
-    found, expected = open_experts(tmp_path / "canny.safetensors"), bank_of(tmp_path / "..", "canny_again", 5)
+    kind = "canny" if renamed == "cond_" else "auto"
+    found, expected = (
+        open_experts(tmp_path / "canny.safetensors", kind=kind),
+        bank_of(tmp_path / "..", "canny_again", 5),
+    )
     names = zip(sorted(found.tensors), sorted(expected.tensors))
     assert all(torch.equal(found.tensors[a], expected.tensors[b]) for a, b in names)
     assert len(found.tensors) == len(expected.tensors)
+
+
+def test_a_fork_s_names_ask_for_a_kind(tmp_path):
+    save_file(
+        {key.replace("processor.", "processor.cond_"): t for key, t in random_file().items()},
+        tmp_path / "canny.safetensors",
+    )
+    with pytest.raises(FileError, match=r"has the names of a fork of EasyControl \(cond_q_loras\), .* choose a kind"):
+        open_experts(tmp_path / "canny.safetensors")
+
+
+@pytest.mark.parametrize("path", ["seethrough3d_release/lora", "SeeThrough3D-canny"])
+def test_seethrough3d_is_known_by_its_name_and_asks_for_a_kind(flux, tmp_path, path):
+    """As its repository names it: a folder with a file that says nothing."""
+    file = tmp_path / f"{path}.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    save_file(random_file(5), file)
+    with pytest.raises(
+        FileError, match="is SeeThrough3D's, whose condition also reads the prompt's words .*kind spatial"
+    ):
+        open_experts(file)
+    bank = open_experts(file, "cuboids", "spatial")
+    assert bank.info.experts["cuboids"].source_format == KINDS["spatial"].source_format
+
+
+def test_a_video_model_s_file_is_said_to_be_one(tmp_path):
+    save_file(
+        {key: t for key, t in random_file().items() if not key.startswith("single")}, tmp_path / "canny.safetensors"
+    )
+    with pytest.raises(
+        FileError,
+        match=r"is for a model without single blocks \(as Omni-Effects' files for CogVideoX are\), expected FLUX",
+    ):
+        open_experts(tmp_path / "canny.safetensors")
+
+
+def test_a_file_can_be_lent_to_chroma_but_not_to_flux_2(tmp_path):
+    path = tmp_path / "canny.safetensors"
+    save_file(random_file(), path)
+    mine, lent = open_experts(path), open_experts(path, family="Chroma")
+    assert (mine.info.base.family, lent.info.base.family) == ("flux1", "chroma")
+    assert all(torch.equal(lent.tensors[key], mine.tensors[key]) for key in mine.tensors)
+    with pytest.raises(FileError, match="family is 'FLUX.2', expected one of 'auto', 'FLUX.1', 'Chroma'"):
+        open_experts(path, family="FLUX.2")
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,8 @@ def test_what_a_lora_does_to_a_single_block_s_mlp_is_said_or_left_out(flux, tmp_
         (3072, "lora_unet_single_blocks_3_linear1", 9, ("flux2", 5, 20, False, "FLUX.2 klein 4B")),
         (3072, "transformer.single_transformer_blocks.3.attn.to_qkv_mlp_proj", 9, ("flux2", 5, 20, False, "FLUX.2 klein 4B")),
         (3072, "lora_unet_single_blocks_3_linear1", 7, ("flux1", 19, 38, True, "FLUX.1")),
-        (3072, "transformer.transformer_blocks.3.attn.to_k", 1, ("flux1", 19, 38, True, "FLUX.1")),
+        (3072, "transformer.transformer_blocks.7.attn.to_k", 1, ("flux1", 19, 38, True, "FLUX.1")),
+        (3072, "transformer.single_transformer_blocks.3.attn.to_k", 1, ("flux1", 19, 38, True, "FLUX.1")),
         (4096, "diffusion_model.double_blocks.3.img_attn.qkv", 3, ("flux2", 8, 24, False, "FLUX.2 klein 9B")),
         (6144, "transformer.transformer_blocks.3.attn.to_k", 1, ("flux2", 8, 48, True, "FLUX.2 dev")),
     ],
@@ -137,3 +138,84 @@ def test_a_lora_of_few_blocks_fits_the_whole_public_model(tmp_path, width, stem,
     bank = Bank.open(open_experts(tmp_path / "few.safetensors").save(tmp_path / "bank.safetensors"))
     found = bank.info.base
     assert (found.family, found.double_blocks, found.single_blocks, found.guidance, found.name) == base
+
+
+DOUBLE = {
+    "diffusers": "transformer.transformer_blocks.3.attn.to_k",
+    "kohya": "lora_unet_double_blocks_3_img_attn_qkv",
+}
+"""A layer that FLUX.1 and klein 4B have alike."""
+TELLING = {
+    "transformer.transformer_blocks.3.ff.net.0.proj": (1, 4, "flux1"),
+    "transformer.transformer_blocks.3.ff.linear_in": (1, 6, "flux2"),
+    "lora_unet_double_blocks_3_img_mlp_0": (1, 4, "flux1"),
+    "diffusion_model.double_blocks.3.txt_mlp.0": (1, 6, "flux2"),
+    "lora_unet_double_blocks_3_img_mod_lin": (1, 6, "flux1"),
+    "transformer.transformer_blocks.3.norm1.linear": (1, 6, "flux1"),
+    "transformer.single_transformer_blocks.3.proj_out": (5, 1, "flux1"),
+    "transformer.single_transformer_blocks.3.attn.to_out": (4, 1, "flux2"),
+    "lora_unet_single_blocks_3_linear2": (5, 1, "flux1"),
+    "diffusion_model.single_blocks.3.linear2": (4, 1, "flux2"),
+}
+"""A layer beside it -> its widths of 3072 in and out, and whose it is."""
+
+
+def save_double(path, spelling="diffusers", more=(), metadata=None, part="lora_A lora_B"):
+    """A LoRA of one double block, and of `more` layers with their widths."""
+    down, up = part.split()
+    layers = [(DOUBLE[spelling], 1, 3 if spelling == "kohya" else 1), *more]
+    tensors = {f"{stem}.{down}.weight": torch.ones(1, 3072 * columns) for stem, columns, _ in layers}
+    tensors |= {f"{stem}.{up}.weight": torch.ones(3072 * rows, 1) for stem, _, rows in layers}
+    save_file(tensors, path, metadata)
+    return path
+
+
+@pytest.mark.parametrize("spelling", DOUBLE)
+def test_a_lora_of_double_blocks_alone_asks_whose_it_is(tmp_path, spelling):
+    path = save_double(tmp_path / "open.safetensors", spelling)
+    sentence = "open.safetensors changes only layers that FLUX.1 and FLUX.2 klein 4B have alike, .*choose a family"
+    with pytest.raises(FileError, match=sentence):
+        open_experts(path)
+    for family, base in (("FLUX.1", (19, 38, "flux1")), ("FLUX.2", (5, 20, "flux2")), ("Chroma", (19, 38, "chroma"))):
+        found = open_experts(path, family=family).info.base
+        assert (found.double_blocks, found.single_blocks, found.family) == base
+    with pytest.raises(FileError, match="family is 'SDXL', expected one of 'auto', 'FLUX.1'"):
+        open_experts(path, family="SDXL")
+
+
+@pytest.mark.parametrize("layer", TELLING)
+def test_a_layer_beside_them_tells_whose_they_are(tmp_path, layer):
+    columns, rows, family = TELLING[layer]
+    for part in ("lora_A lora_B", "lora_down lora_up"):
+        path = save_double(tmp_path / "told.safetensors", more=[(layer, columns, rows)], part=part)
+        if "norm1" in layer:  # OminiControl's sign where no text layer stands beside it
+            path = save_double(
+                path, more=[(layer, columns, rows), (layer.replace("norm1", "norm1_context"), columns, rows)]
+            )
+        assert open_experts(path, kind="partial").info.base.family == family
+
+
+@pytest.mark.parametrize(
+    "key, said, family",
+    [
+        ("ss_base_model_version", "flux2_klein_4b", "flux2"),
+        ("modelspec.architecture", "Flux.2-klein-4b/lora", "flux2"),
+        ("modelspec.architecture", "flux-1-dev/lora", "flux1"),
+        ("ss_base_model_version", "chroma", "chroma"),
+    ],
+)
+def test_what_a_trainer_wrote_tells_whose_they_are(tmp_path, key, said, family):
+    assert open_experts(save_double(tmp_path / "said.safetensors", metadata={key: said})).info.base.family == family
+
+
+def test_layers_are_believed_before_words_but_for_chroma_whose_layers_are_flux_1_s(tmp_path):
+    mlp = [("transformer.transformer_blocks.3.ff.net.0.proj", 1, 4)]
+    for said, family in (("flux2", "flux1"), ("chroma", "chroma")):
+        path = save_double(tmp_path / "both.safetensors", more=mlp, metadata={"ss_base_model_version": said})
+        assert open_experts(path, kind="partial").info.base.family == family
+
+
+def test_a_bank_says_itself_whose_it_is(flux, tmp_path):
+    path = make_bank(flux).save(tmp_path / "bank.safetensors")
+    with pytest.raises(FileError, match="family is 'FLUX.1', expected one of 'auto'"):
+        open_experts(path, family="FLUX.1")
