@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from cologen.prw.bank.importers import open_experts
 from cologen.prw.base_model import Base, compute_probe
 from naive import Naive, embed, linear, rms
+from naive_easycontrol import NaiveEasyControl, over, random_file
 from safetensors.torch import save_file
 from sampling import add_sources, apply_bank, assert_close, conditioning, naive_source, sample
 from tiny import latent, source, tiny_bank, tiny_flux
@@ -57,12 +59,16 @@ def bank(chroma):
     return tiny_bank(chroma)
 
 
-def expected(model, chroma, bank, *sources, negative=(), positive=None, **steps):
+class NaiveLent(NaiveChroma, NaiveEasyControl):
+    """EasyControl's own design with Chroma in FLUX.1's place."""
+
+
+def expected(model, chroma, bank, *sources, negative=(), positive=None, formula=NaiveChroma, **steps):
     """The same sampling with the naive formula in Chroma's place."""
     import comfy.patcher_extension
 
     weights = {key.replace("_norm.weight", "_norm.scale"): value for key, value in chroma.state_dict().items()}
-    naive = NaiveChroma(weights)
+    naive = formula(weights)
     by_text = {float(conditioning(seed)[0][0][0, 0, 0]): found for seed, found in ((4, sources), (5, negative))}
 
     def forward(executor, x, t, context, guidance, control=None, transformer_options=None, **_):
@@ -117,6 +123,17 @@ def test_both_sides_of_cfg_read_their_own(model, chroma, bank):
     assert_close(found, expected(model, chroma, bank, naive_source(), **sides, **steps), 5e-4)
     plain = sample(apply_bank(model, bank), positive, **steps)  # a prompt to avoid that reads nothing
     assert_close(plain, expected(model, chroma, bank, naive_source(), **steps), 5e-4)
+
+
+def test_an_easycontrol_file_lent_to_it_is_its_own_design_on_chroma(model, chroma, tmp_path):
+    save_file(random_file(5), tmp_path / "canny.safetensors")
+    with pytest.raises(ValueError, match="The model is a Chroma, the bank was made for FLUX.1"):
+        apply_bank(model, open_experts(tmp_path / "canny.safetensors"))
+    lent = open_experts(tmp_path / "canny.safetensors", family="Chroma")
+    seen = dict(latent=latent(seed=3), positions=over(4, 4, 4, 4), file=random_file(5), weight=1.0)
+    found = sample(apply_bank(model, lent), add_sources(conditioning(), source()), cfg=3.0)
+    assert_close(found, expected(model, chroma, lent, seen, formula=NaiveLent, cfg=3.0), 5e-4)
+    assert (found - sample(model, conditioning(), cfg=3.0)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("options", [{}, {"guidance": 1.5}])
@@ -222,7 +239,7 @@ def test_the_loader_takes_one_text_encoder(model, tmp_path, monkeypatch, encoder
 def test_training_is_refused_in_a_sentence(model):
     from cologen.training.comfyui.training_host import TrainingHost
 
-    with pytest.raises(ValueError, match="The model is a Chroma, expected FLUX.1-dev"):
+    with pytest.raises(ValueError, match="The model is a Chroma, expected FLUX.1 or FLUX.2: Chroma reads"):
         TrainingHost(model)
 
 

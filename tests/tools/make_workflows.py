@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import support_path  # noqa: F401
+import workflows_chroma
 import workflows_flux
 import workflows_flux2
 import workflows_flux2_train
@@ -27,6 +28,7 @@ WORKFLOWS = {
         workflows_subject,
         workflows_flux2,
         workflows_flux2_train,
+        workflows_chroma,
     )
     for name, build in module.WORKFLOWS.items()
 }

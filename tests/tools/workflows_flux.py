@@ -17,6 +17,10 @@ FILES = {
     "canny.safetensors": ("loras", f"{EASY}/canny.safetensors"),
     "subject.safetensors": ("loras", f"{EASY}/subject.safetensors"),
     "inpainting.safetensors": ("loras", f"{EASY}/inpainting.safetensors"),
+    "Chroma1-HD-fp8mixed.safetensors": (
+        "diffusion_models",
+        f"{HUB}/Comfy-Org/Chroma1-HD_repackaged/resolve/main/split_files/diffusion_models/Chroma1-HD-fp8mixed.safetensors",
+    ),
     "flux-2-klein-9b-kv-fp8.safetensors": (
         "diffusion_models",
         f"{HUB}/black-forest-labs/FLUX.2-klein-9b-kv-fp8/resolve/main/flux-2-klein-9b-kv-fp8.safetensors",
@@ -36,7 +40,7 @@ FILES = {
         f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
     ),
 }
-"""Name -> folder and link, of FLUX.1's and FLUX.2's workflows."""
+"""Name -> folder and link, of all workflows but the toy ones."""
 OWN = "my_experts.safetensors"
 """A bank that the user trained; none is public."""
 LICENCES = (
