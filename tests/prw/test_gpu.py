@@ -1,11 +1,14 @@
 """What only a GPU can get wrong: devices, pinned memory, half precision, on both families. Skipped without one."""
 
 import json
+import tempfile
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
 from cologen.prw.attachment import Attachment
+from cologen.prw.bank.importers import open_experts
 from cologen.prw.base_model import Base
 from cologen.prw.base_weights import BaseWeights
 from cologen.prw.embedded_host import velocity
@@ -15,6 +18,7 @@ from cologen.prw.select_experts import ExpertBank
 from cologen.training.cli.main import main
 from tiny import inputs, latent, source, tiny_bank, tiny_flux
 from tiny_flux2 import flux2_inputs, tiny_flux2
+from tiny_template import save_template
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -46,7 +50,18 @@ def make_flux2_without_bank():
     return Case(flux, BaseWeights(Base.of(flux)), 128, flux2_inputs(2, guided=True))
 
 
-CASES = {"FLUX.1": make_flux1, "FLUX.2": make_flux2, "FLUX.2 without a bank": make_flux2_without_bank}
+def make_flux2_with_template():
+    """A whole model, whose weights stay on the CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Case(tiny_flux2(), open_experts(save_template(Path(folder))[0]), 128, flux2_inputs(2))
+
+
+CASES = {
+    "FLUX.1": make_flux1,
+    "FLUX.2": make_flux2,
+    "FLUX.2 without a bank": make_flux2_without_bank,
+    "FLUX.2 with a template": make_flux2_with_template,
+}
 
 
 @pytest.fixture(params=CASES)

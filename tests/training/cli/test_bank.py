@@ -238,3 +238,15 @@ def test_a_template_and_a_base_that_do_not_belong_together_are_a_sentence(capsys
     where = ("--base", tmp_path / "base.safetensors", "--out", tmp_path / "out.safetensors")
     code, _, said = run(capsys, "bank", "extract", path, *where)
     assert code and re.search(sentence, said) and not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_template_is_inspected_and_verified_and_never_written(capsys, tmp_path):
+    path, _ = save_template(tmp_path, "Template-X")
+    _, shown, _ = run(capsys, "bank", "inspect", path)
+    assert "0 experts, 0 routers, 1 whole models" in shown and "Template-X/model.safetensors" in shown
+    assert json.loads(run(capsys, "bank", "inspect", path, "--json")[1])["models"].keys() == {"Template-X"}
+    assert "model.safetensors is whole" in run(capsys, "bank", "verify", path)[1]
+    for words in (("split", path), ("import", path), ("merge", path, path), ("rerank", path, "--rank", 2)):
+        code, _, error = run(capsys, "bank", *words, "--out", tmp_path / "out.safetensors")
+        assert code and error.count("\n") == 0 and "Template-X" in error
+    assert not (tmp_path / "out.safetensors").exists()
