@@ -213,15 +213,16 @@ def test_tokenizers_lie_anywhere(models, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(moved.encode_prompts(PROMPTS), here.encode_prompts(PROMPTS)))
 
 
-def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("channels", [64, 384], ids=["dev", "fill"])
+def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, monkeypatch, capsys, channels):
     from cologen.prw.bank.bank import Bank
     from cologen.training.base.random_models import random_flux
     from cologen.training.cli import main as cli
 
     monkeypatch.chdir(tmp_path)
     layouts.json_lines(tmp_path / "mine", 4)
-    flux = random_flux(context_in_dim=T5["d_model"], vec_in_dim=CLIP["hidden_size"], depth=1, depth_single_blocks=1)
-    save_file(flux.state_dict(), "flux.safetensors")
+    widths = dict(context_in_dim=T5["d_model"], vec_in_dim=CLIP["hidden_size"], in_channels=channels)
+    save_file(random_flux(depth=1, depth_single_blocks=1, **widths).state_dict(), "flux.safetensors")
     files = dict(t5="t5", clip="clip", vae="ae")
     places = [f'encoders.{name}="{models[3] / file}.safetensors"' for name, file in files.items()]
     (tmp_path / "r.toml").write_text(RECIPE)
@@ -229,7 +230,8 @@ def test_flux_itself_is_trained_from_a_cache_without_a_host(models, tmp_path, mo
     assert cli.main(["data", "cache", *words]) == 0, capsys.readouterr().err
     monkeypatch.setattr(FluxEncoders, "encode_rows", None)  # training needs no T5
     assert cli.main(["train", *words, "--out", "out"]) == 0, capsys.readouterr().err
-    assert list(Bank.open("out/bank.safetensors").info.experts) == ["inpaint"]
+    info = Bank.open("out/bank.safetensors").info
+    assert list(info.experts) == ["inpaint"] and info.base.in_channels == channels
     assert len(list((tmp_path / "out/samples").iterdir())) == 1
     for base, found in (("", "is not named"), ("flux-x.safetensors", "is flux-x.safetensors, which is no file")):
         assert cli.main(["train", *words, f"base={base}", "--out", "no"]) == 1

@@ -115,6 +115,17 @@ def test_a_cache_takes_the_encoders_place(run, files, monkeypatch):
     assert sizes[0] < 0.6 * sizes[1], "without padding much of the text is gone"
 
 
+def test_a_subject_is_trained_too(run, files):
+    from cologen.prw.personalization.concept import Concept
+
+    words = ["base=klein.safetensors", "encoders.qwen3=qwen3.safetensors", "encoders.vae=vae.safetensors"]
+    words += ["encoders.tokens=64", "subject.photos=json-lines/pictures", "mine.replay=0.0", "mine.iterations=1"]
+    words += ["mine.batch=1", "resolution=32", "sample_steps=1", "validate_every=0"]
+    run("train", "subject", *words, "--out", "subject")
+    concept = Concept.open(files / "subject/mine.safetensors")
+    assert concept.vectors.shape == (2, TEXT_WIDTH) and concept.info.base.family == "flux2"
+
+
 @pytest.mark.parametrize(
     "base, sentence",
     [
