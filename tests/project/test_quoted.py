@@ -4,6 +4,7 @@ import ast
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -80,6 +81,13 @@ def test_banks_of_two_families_do_not_merge():
         BankError, match="These banks are for FLUX.1 and FLUX.2, expected one family: merge banks for the"
     ):
         merge([tiny_bank(tiny_flux()), tiny_bank(tiny_flux2())])
+
+
+def test_two_experts_for_a_task_without_a_router():
+    bank = tiny_bank(tiny_flux(), names=("one", "two"))
+    experts = {name: replace(expert, task="edit") for name, expert in bank.info.experts.items()}
+    with pytest.raises(BankError, match="The bank has several experts for edit .one, two., expected one that is named"):
+        find_router(replace(bank.info, experts=experts, routers={}), Routing(task="edit"))
 
 
 def test_a_file_of_somebody_else(tmp_path, monkeypatch):
