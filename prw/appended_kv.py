@@ -37,7 +37,7 @@ class SampledKV(SourceKV):
 
     Samples of the same picture and prompt have the same entry. Sources that see one another have one entry together, of
     which `tokens` are these keys. Several sources may share them, as those of one whole model share its prompt's: they
-    are then read wherever one of these is, with the largest weight.
+    are then read wherever one of these is, with the largest weight (our choice).
     """
 
     def __init__(self, sources: Sequence[Reading], samples: Sequence[SampleKV], tokens: slice = slice(None)):

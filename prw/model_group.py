@@ -67,7 +67,7 @@ class ModelGroup(SourceGroup):
         return images, self.prompt_hashes.find(self._select_prompt(sample))
 
     def _select_prompt(self, sample: int) -> Tensor:
-        """The prompt that the model reads in a sample of the batch: (tokens, width)."""
+        """The prompt that the model reads in a sample of the batch, (tokens, width); our choice: the base's own if none is given."""
         prompt = self.sources[0].prompt
         if prompt is None:
             return self.batch.context[sample]
