@@ -7,6 +7,7 @@ from typing import Any
 
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
+from ..toy.evaluate import READINGS
 from .arguments import parse_positive, print_progress
 
 ABLATION = "ablation"
@@ -20,6 +21,12 @@ def add_commands(commands: _SubParsersAction) -> None:
     toy.add_argument("--n", type=parse_positive, default=256, help="scenes of each task")
     toy.add_argument("--seed", type=int, default=0, help="draws other scenes")
     toy.add_argument("--tasks", nargs="+", help="only these")
+    toy.add_argument(
+        "--reads",
+        choices=READINGS,
+        default=READINGS[0],
+        help="what reads the sources: the bank's experts, the base's own weights, or nothing",
+    )
     toy.add_argument("--router", default="", help='a stage whose router answers everything, or "final"')
     toy.add_argument(
         "--ablate",
@@ -44,7 +51,7 @@ def _evaluate_toy(args: Namespace) -> str:
     toy = open_toy_models(args.base or SHIPPED)
     bank = Bank.open(args.bank or SHIPPED / BANK)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    evaluation = ToyEvaluation(args.n, args.seed, tasks, args.router)
+    evaluation = ToyEvaluation(args.n, args.seed, tasks, args.router, reads=args.reads)
     say = (lambda line: None) if args.json else print_progress
     if args.ablate:
         report = ablate(host, toy.encoders, bank, evaluation, args.ablate == "blocks", say)

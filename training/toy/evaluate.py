@@ -12,7 +12,8 @@ from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
 from ...prw.source import Routing
 from ...prw.source_pass import Host
-from ..sampling import SamplingSettings, sample_latents
+from ..forward import skip_source
+from ..sampling import SamplingSettings, sample_latents, sample_with_readers
 from .encoders import ToyEncoders
 from .score import SCORERS
 from .tasks import QUESTION_MAKERS, Question, make_questions
@@ -21,6 +22,9 @@ HELD_OUT_SEED = 10**6
 """Added to an evaluation's seed, so that no training run has seen its scenes."""
 STEPS = 12
 CFG = 2.5
+EXPERTS, NOTHING = "experts", "nothing"
+READINGS = (EXPERTS, "base", NOTHING)
+"""The bank's experts; the base's own weights, as where there is no bank; nothing, so that pictures know the prompt alone."""
 Sampler = Callable[..., torch.Tensor]
 """sample_latents, or what is called as it is."""
 
@@ -41,9 +45,14 @@ class ToyEvaluation:
     """A row of ABLATIONS: who gets what older experts would take; empty: they."""
     older_in: Sequence[str] = ()
     """The blocks in which `older` acts; empty: all."""
+    reads: str = EXPERTS
+    """A row of READINGS: what reads the sources."""
 
     def make_routing(self, task: str) -> Routing:
-        return Routing(task=task, router=self.router, older=self.older, older_in=tuple(self.older_in))
+        strength = float(self.reads == EXPERTS)
+        return Routing(
+            task=task, router=self.router, strength=strength, older=self.older, older_in=tuple(self.older_in)
+        )
 
 
 @torch.no_grad()
@@ -100,12 +109,27 @@ def score_answers(
 ) -> list[dict[str, float]]:
     """Scores an answer to each of a task's questions, in their order."""
     scores, routing = [], evaluation.make_routing(task)
+    sampler = sample_without_source if evaluation.reads == NOTHING else sampler
     questions = make_questions(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
     for start in range(0, evaluation.count, evaluation.chunk):
         chunk, seed = questions[start : start + evaluation.chunk], evaluation.seed + start
         pictures = answer_questions(host, encoders, bank, chunk, seed, routing, sampler)
         scores += [SCORERS[task](question, picture) for question, picture in zip(chunk, pictures)]
     return scores
+
+
+def sample_without_source(
+    host: Host,
+    bank: Bank,
+    routing: Routing,
+    source: torch.Tensor,
+    noise: torch.Tensor,
+    prompt: EncodedPrompt,
+    settings: SamplingSettings,
+) -> torch.Tensor:
+    """Samples as sample_latents does, but reads no source."""
+    readers = [lambda inputs: skip_source(host, inputs.x)] * 2
+    return sample_with_readers(host, readers, noise, prompt, settings)
 
 
 def summarize(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
