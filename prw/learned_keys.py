@@ -32,7 +32,7 @@ from .source_group import ForwardBatch, SourceGroup
 from .source_pass import Host
 from .weaving import named_blocks
 
-NAME = re.compile(r"proj_(?P<part>[kv])\.(?P<kind>double|single)_(?P<number>\d{1,3})\..+")
+NAME = re.compile(r"proj_(?P<part>[kv])\.(?P<kind>double|single)_(?P<number>[0-9]{1,3})\..+")
 FEATURES = 256
 """Sines and cosines of a number."""
 LAYERS: dict[str, tuple[str | int, ...]] = {

@@ -76,7 +76,7 @@ def list_names(names: Collection[str]) -> dict[str, str]:
     """Public name -> a template's, for as many blocks as these names of its tensors count."""
     layers = dict(LAYERS)
     for ours, theirs, in_block in BLOCKS:
-        counted = (re.match(rf"{theirs}\.(\d{{1,3}})\.", name) for name in names)
+        counted = (re.match(rf"{theirs}\.([0-9]{{1,3}})\.", name) for name in names)
         for i in range(len({match[1] for match in counted if match})):
             layers |= {f"{ours}.{i}.{our}": f"{theirs}.{i}.{their}" for our, their in in_block.items()}
     # the public files call the weight of an RMS norm its scale

@@ -58,11 +58,13 @@ KINDS = {
 """By a word in the file's name. "spatial" is anybody's own that is laid over the picture."""
 
 KEY = re.compile(
-    r"(?:transformer\.)?(single_)?transformer_blocks\.(\d{1,3})\.attn\.(?:processor\.)?"
-    r"(cond_)?([qkv]|proj)_loras\.(\d{1,2})\.(down|up)\.weight"
+    r"(?:transformer\.)?(single_)?transformer_blocks\.([0-9]{1,3})\.attn\.(?:processor\.)?"
+    r"(cond_)?([qkv]|proj)_loras\.([0-9]{1,2})\.(down|up)\.weight"
 )
 MARKER, HEADER_BYTES = (
-    re.compile(rb"transformer_blocks\.\d{1,3}\.attn\.[\w.]{0,32}(?:[qkv]|proj)_loras\.\d{1,2}\.(?:down|up)\.weight"),
+    re.compile(
+        rb"transformer_blocks\.[0-9]{1,3}\.attn\.[\w.]{0,32}(?:[qkv]|proj)_loras\.[0-9]{1,2}\.(?:down|up)\.weight"
+    ),
     1 << 16,
 )
 OTHER_RULES = ("seethrough3d", "seethrough_3d", "seethrough-3d")

@@ -29,11 +29,11 @@ from .names import make_expert_name
 PREFIX = r"(?:base_model\.model\.|transformer\.|diffusion_model\.|lora_unet_)*"
 PART = r"\.(?:lora_)?(?P<part>A|B|down|up)(?:\.default)?\.weight"
 SPLIT = re.compile(
-    PREFIX + r"(?P<single>single_)?transformer_blocks\.(?P<block>\d{1,3})\.attn\.to_"
+    PREFIX + r"(?P<single>single_)?transformer_blocks\.(?P<block>[0-9]{1,3})\.attn\.to_"
     r"(?P<target>[qkv]|out\.0|qkv_mlp_proj)" + PART
 )
 FUSED = re.compile(
-    PREFIX + r"(?P<kind>double|single)_blocks[._](?P<block>\d{1,3})[._]"
+    PREFIX + r"(?P<kind>double|single)_blocks[._](?P<block>[0-9]{1,3})[._]"
     r"(?P<layer>img_attn[._]qkv|linear1|img_attn[._]proj)" + PART
 )
 FUSED_TARGETS = ("q", "k", "v")
@@ -42,6 +42,8 @@ ALPHA = re.compile(r".*\.alpha")
 NUMBERS = FLOATS | {"F64", "I64", "I32", "I16", "I8", "U8"}
 """Types that an alpha may have."""
 PARTIAL = "partial"
+MAX_PADDING = 16
+"""How many times as large as its file an expert may be, whose pairs all get the rank of the largest one."""
 
 
 class Module(NamedTuple):
@@ -89,6 +91,11 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = AUTO,
     pairs = _find_pairs(file, modules, kind == PARTIAL, scale)
     dim = next(iter(pairs.values())).dim
     rank, scales = max(pair.rank for pair in pairs.values()), {pair.scale for pair in pairs.values()}
+    if rank * len(pairs) > MAX_PADDING * sum(pair.rank for pair in pairs.values()):
+        raise FileError(
+            f"{file.name} has pairs of rank {rank} beside {min(pair.rank for pair in pairs.values())}, expected ranks near one "
+            f"another (an expert has the largest everywhere): give its layers one rank, as by resizing the LoRA."
+        )
     scaled = len(scales) > 1
     alpha = rank * (1.0 if scaled else scales.pop())
     expert = ExpertInfo(rank=rank, alpha=alpha, targets=_find_targets(pairs), data=file.name, scaled=scaled)
@@ -116,7 +123,22 @@ def find_modules(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
     for stem, module in modules.items():
         if module.keys.keys() != {"down", "up"}:
             raise FileError(f"{file.name} has only half of {shorten(stem)}: download or save it again.")
+    _check_alphas(file, modules, others)
     return modules, others
+
+
+def _check_alphas(file: SafeFile, modules: Mapping[str, Module], others: Iterable[str]) -> None:
+    """Raises for an alpha without its layer: a layer under another name would get a scale that is not its own."""
+    known = {*modules, *(name[:end] for name in others for end in _find_dots(name))}
+    for key in file:
+        if ALPHA.fullmatch(key) and key.removesuffix(".alpha") not in known:
+            raise FileError(
+                f"{file.name} has {shorten(key)} without the layer that it belongs to: download or save it again."
+            )
+
+
+def _find_dots(name: str) -> list[int]:
+    return [i for i, letter in enumerate(name) if letter == "."]
 
 
 def _find_pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale: float) -> dict[str, Pair]:

@@ -89,6 +89,41 @@ def test_a_lora_of_few_blocks_fits_the_whole_flux_1(tmp_path):
         assert bent == {"experts.few.single_blocks.20.v.up"}
 
 
+def test_an_alpha_without_its_layer_is_said(tmp_path):
+    tensors = kohya(2.0)
+    stem = "lora_unet_double_blocks_1_img_attn_qkv"
+    tensors[stem.replace("lora_unet_", "lora_unett_") + ".alpha"] = tensors.pop(f"{stem}.alpha")
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(FileError, match="odd.safetensors has lora_unett_.*alpha without the layer that it belongs to"):
+        open_experts(tmp_path / "odd.safetensors")
+    elsewhere = "lora_unet_double_blocks_0_img_mlp_0"
+    more = {f"{elsewhere}.lora_down.weight": torch.ones(RANK, WIDTH), f"{elsewhere}.alpha": torch.tensor(1.0)}
+    save_file(kohya(2.0, **more), tmp_path / "more.safetensors")
+    assert open_experts(tmp_path / "more.safetensors", kind="partial").info.experts.keys() == {"more"}
+
+
+def test_one_pair_of_a_high_rank_does_not_blow_up_all_others(tmp_path):
+    tensors = {}
+    for i in range(38):
+        stem, rank = f"transformer.single_transformer_blocks.{i}.attn.to_v", 64 if i == 7 else 1
+        tensors |= {f"{stem}.lora_A.weight": torch.ones(rank, 64), f"{stem}.lora_B.weight": torch.ones(64, rank)}
+    save_file(tensors, tmp_path / "one.safetensors")
+    with pytest.raises(
+        FileError, match="one.safetensors has pairs of rank 64 beside 1, expected ranks near one another"
+    ):
+        open_experts(tmp_path / "one.safetensors")
+
+
+def test_digits_are_ascii(tmp_path):
+    stem = "transformer.single_transformer_blocks.\u0662.attn.to_v"
+    save_file(
+        {f"{stem}.lora_A.weight": torch.ones(1, 64), f"{stem}.lora_B.weight": torch.ones(64, 1)},
+        tmp_path / "a.safetensors",
+    )
+    with pytest.raises(FileError):
+        open_experts(tmp_path / "a.safetensors")
+
+
 def test_what_a_lora_does_elsewhere_is_said_or_left_out(tmp_path):
     more = {"lora_unet_double_blocks_0_img_mlp_0.lora_down.weight": torch.ones(RANK, WIDTH)}
     save_file(kohya(2.0, **more), tmp_path / "more.safetensors")
