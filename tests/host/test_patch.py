@@ -265,56 +265,6 @@ def test_an_fp8_base(flux, bank):
     assert (found - wanted).abs().mean() < 0.02 * wanted.abs().mean()
 
 
-def test_easycache_that_skips_steps(model, flux, bank):
-    from comfy_extras.nodes_easycache import EasyCacheNode
-
-    def easy(m):
-        return EasyCacheNode.execute(m, 3.0, 0.1, 0.95, False).result[0]
-
-    calls = []
-    hook = model.model.diffusion_model.img_in.register_forward_hook(lambda *a: calls.append(1))
-    found = sample(easy(apply_bank(model, bank)), add_sources(conditioning(), source()), steps=8)
-    hook.remove()
-    assert len(calls) < 8 + 1, "EasyCache should have skipped a step"
-    naive = naive_model(easy(model), flux.state_dict(), bank, {4: [naive_source()]})
-    assert_close(found, sample(naive, conditioning(), steps=8), 2e-3)
-    other_order = apply_bank(easy(model), bank)
-    assert_close(sample(other_order, add_sources(conditioning(), source()), steps=8), found, 1e-5)
-
-
-def test_controlnet_residuals(model, flux, bank):
-    import comfy.controlnet
-    import node_helpers
-
-    g = torch.Generator().manual_seed(6)
-    residuals = {kind: [torch.randn(1, 16, 256, generator=g) for _ in range(2)] for kind in ("input", "output")}
-
-    class Fixed(comfy.controlnet.ControlBase):
-        def get_control(self, x, t, cond, batched_number, transformer_options):
-            return {kind: [r.to(x) for r in tensors] for kind, tensors in residuals.items()}
-
-        def get_models(self):
-            return []
-
-    def controlled(cond):
-        return node_helpers.conditioning_set_values(cond, {"control": Fixed(), "control_apply_to_uncond": False})
-
-    found = sample(apply_bank(model, bank), controlled(add_sources(conditioning(), source())))
-    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]})
-    assert_close(found, sample(naive, controlled(conditioning())))
-
-
-def test_an_attention_override_sees_the_source_too(model, flux, bank):
-    def halve(func, q, k, v, *args, **kwargs):
-        return func(q, k, v * 0.5, *args, **kwargs)
-
-    patched = apply_bank(model, bank)
-    patched.model_options["transformer_options"]["optimized_attention_override"] = halve
-    found = sample(patched, add_sources(conditioning(), source()))
-    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]}, halve_attention=True)
-    assert_close(found, sample(naive, conditioning()))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["whole", "blocks"])
 def test_torch_compile(flux, bank, what):
@@ -331,25 +281,6 @@ def test_torch_compile(flux, bank, what):
     assert_close(found, expected(model, flux, bank, naive_source()))
 
 
-@pytest.mark.parametrize("kind", ["additive", "bool"])
-@pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_an_attention_mask_of_the_host_is_padded_to_our_keys(model, flux, bank, kind, strength):
-    """Redux sends a mask over text and image; the source must stay readable."""
-    mask = torch.randn(1, 21, 21, generator=torch.Generator().manual_seed(3))
-    mask = mask if kind == "additive" else mask > -0.7
-    additive = mask[0] if kind == "additive" else torch.zeros(21, 21).masked_fill(~mask[0], -math.inf)
-
-    def masked(q, k, v, pe, attn_mask, extra_options):
-        return {"attn_mask": mask}
-
-    first = model.clone()
-    first.set_model_attn1_patch(masked)
-    found = sample(apply_bank(first, bank), add_sources(conditioning(), source(source_strength=strength)))
-    bias = None if strength == 1 else torch.full((21,), math.log(strength))
-    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source(log_bias=bias)]}, extra_mask=additive)
-    assert_close(found, sample(naive, conditioning()))
-
-
 def test_a_mask_that_changes_from_block_to_block(model, flux, bank):
     g = torch.Generator().manual_seed(3)
     masks = [torch.randn(1, 21, 21, generator=g) for _ in range(4)]
@@ -363,17 +294,6 @@ def test_a_mask_that_changes_from_block_to_block(model, flux, bank):
     found = sample(apply_bank(first, bank), add_sources(conditioning(), source()))
     naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]}, extra_mask=[m[0] for m in masks])
     assert_close(found, sample(naive, conditioning()))
-
-
-def test_kontext_references_stand_beside_our_source(model, flux, bank):
-    import node_helpers
-
-    def kontext(cond):
-        return node_helpers.conditioning_set_values(cond, {"reference_latents": [latent(height=6, width=6, seed=12)]})
-
-    found = sample(apply_bank(model, bank), kontext(add_sources(conditioning(), source())))
-    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()]})
-    assert_close(found, sample(naive, kontext(conditioning())))
 
 
 def test_a_source_without_a_bank_is_a_sentence(model):

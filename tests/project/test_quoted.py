@@ -71,11 +71,6 @@ def test_banks_of_two_shapes_do_not_merge():
         merge([tiny_bank(tiny_flux()), tiny_bank(tiny_flux(depth=1))])
 
 
-def test_a_projection_of_single_blocks():
-    with pytest.raises(ValueError, match="proj changes single blocks, expected double: only they have a projection"):
-        ExpertInfo(rank=4, alpha=4.0, task="edit", targets={"proj": "single"})
-
-
 def test_banks_of_two_families_do_not_merge():
     with pytest.raises(
         BankError, match="These banks are for FLUX.1 and FLUX.2, expected one family: merge banks for the"

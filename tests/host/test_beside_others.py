@@ -1,0 +1,102 @@
+"""Sources beside what others put on a MODEL, on FLUX.1 and FLUX.2: the naive formula with the same in its place, sampled by the host."""
+
+import math
+
+import pytest
+import torch
+from host_family import FAMILIES, HostFamily
+from sampling import add_sources, apply_bank, assert_close
+
+pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, comfy):
+    return HostFamily(request.param)
+
+
+def read(family, model=None, knobs=None, change=lambda prompt: prompt, **how):
+    """A picture that reads one source, of a prompt that is changed by `change`."""
+    prompt = add_sources(family.prompt(), family.source(**knobs or {}))
+    return family.sample(apply_bank(model or family.model, family.bank), change(prompt), **how)
+
+
+def with_values(prompt, **values):
+    import node_helpers
+
+    return node_helpers.conditioning_set_values(prompt, values)
+
+
+def test_controlnet_residuals(family):
+    import comfy.controlnet
+
+    g = torch.Generator().manual_seed(6)
+    residuals = {kind: [torch.randn(1, 16, 256, generator=g) for _ in range(2)] for kind in ("input", "output")}
+
+    class Fixed(comfy.controlnet.ControlBase):
+        def get_control(self, x, t, cond, batched_number, transformer_options):
+            return {kind: [r.to(x) for r in tensors] for kind, tensors in residuals.items()}
+
+        def get_models(self):
+            return []
+
+    def control(prompt):
+        return with_values(prompt, control=Fixed(), control_apply_to_uncond=False)
+
+    naive = family.naive({4: [family.naive_source()]})
+    assert_close(read(family, change=control), family.sample(naive, control(family.prompt())))
+
+
+def test_an_attention_override_sees_the_source_too(family):
+    def halve(func, q, k, v, *args, **kwargs):
+        return func(q, k, v * 0.5, *args, **kwargs)
+
+    model = family.model.clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = halve
+    naive = family.naive({4: [family.naive_source()]}, halve_attention=True)
+    assert_close(read(family, model), family.sample(naive))
+
+
+@pytest.mark.parametrize("kind", ["additive", "bool"])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_an_attention_mask_of_the_host_is_padded_to_our_keys(family, kind, strength):
+    """Redux sends a mask over text and image; the source must stay readable."""
+    rows = family.text_rows + 16
+    mask = torch.randn(1, rows, rows, generator=torch.Generator().manual_seed(3))
+    mask = mask if kind == "additive" else mask > -0.7
+    additive = mask[0] if kind == "additive" else torch.zeros(rows, rows).masked_fill(~mask[0], -math.inf)
+    model = family.model.clone()
+    model.set_model_attn1_patch(lambda q, k, v, pe, attn_mask, extra_options: {"attn_mask": mask})
+    bias = {} if strength == 1 else {"log_bias": torch.full((rows,), math.log(strength))}
+    naive = family.naive({4: [family.naive_source(**bias)]}, extra_mask=additive)
+    assert_close(read(family, model, dict(source_strength=strength)), family.sample(naive))
+
+
+def test_references_of_the_host_stand_beside_our_source(family):
+    def refer(prompt):
+        return with_values(prompt, reference_latents=[family.latent(height=6, width=6, seed=12)])
+
+    naive = family.naive({4: [family.naive_source()]})
+    assert_close(read(family, change=refer), family.sample(naive, refer(family.prompt())))
+
+
+def test_easycache_that_skips_steps(family):
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    def skip(model):
+        return EasyCacheNode.execute(model, 3.0, 0.1, 0.95, False).result[0]
+
+    calls = []
+    hook = family.model.model.diffusion_model.final_layer.register_forward_hook(lambda *a: calls.append(1))
+    found = read(family, skip(family.model), steps=8)
+    hook.remove()
+    assert len(calls) < 8, "EasyCache should have skipped a step"
+    naive = family.naive({4: [family.naive_source()]}, skip(family.model))
+    assert_close(found, family.sample(naive, steps=8), 2e-3)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m"])
+def test_samplers(family, sampler):
+    assert_close(
+        family.weave(family.source(), sampler=sampler), family.expect(family.naive_source(), sampler=sampler), 2e-3
+    )
