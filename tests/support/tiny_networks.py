@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from cologen.training.evaluation.lines import LineDrawing
+from cologen.training.data.tasks.line_network import LineDrawing
 from torch import nn
 
 WORDS = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -67,8 +67,8 @@ def check_set(curriculum: Curriculum, stage: Stage, name: str, count: int, seed:
     except (ValueError, OSError) as error:
         report.error = str(error)
         return report
-    if problem := describe_missing_objects(stage, dataset):
-        report.note = f"{problem}."
+    notes = (describe_missing_objects(stage, dataset), examples.describe_maps())
+    report.note = " ".join(f"{note}." for note in notes if note)
     counter = examples.stream.counter
     try:
         report.rows = examples.dataset.reader.count_rows()

@@ -16,6 +16,7 @@ from ..data.encoded.cached import CachedDataset, JoinedDataset, open_cached
 from ..data.encoded.dataset import EncodedDataset, MemoryDataset, concat_datasets, load_dataset
 from ..data.encoded.encode import encode_dataset
 from ..data.sets import OpenDataset, open_dataset
+from ..data.tasks.learned_maps import LearnedMaps
 from ..encoders.protocol import Encoders
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
@@ -146,6 +147,7 @@ def describe_set_data(stage: Stage, dataset: OpenDataset, encoders: Encoders, si
             logging.getLogger(__name__).warning("%s: %s.", dataset.name, examples.summarize())
         return encoded
 
-    depends = json.dumps([repr(dataset.reader), repr(dataset.knobs), size, seed, encoders.identity()])
+    networks = [drawn] if (drawn := LearnedMaps(dataset.knobs.maps).identity) else []
+    depends = json.dumps([repr(dataset.reader), repr(dataset.knobs), size, seed, encoders.identity(), *networks])
     digest = hashlib.blake2b(depends.encode(), digest_size=8).hexdigest()
     return RunDatasetFile(f"{stage.task}-{dataset.name}-{digest}", make)

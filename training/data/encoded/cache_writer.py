@@ -22,6 +22,7 @@ from ..sample import Example
 from ..sets import Knobs, OpenDataset
 from ..tasks import EXAMPLE_MAKERS
 from ..tasks.examples import ExampleStream
+from ..tasks.learned_maps import LearnedMaps
 from .cache_index import (
     EMPTY,
     KEY,
@@ -104,7 +105,8 @@ class CacheWriter:
         maker, kinds = EXAMPLE_MAKERS[self.task], self.dataset.knobs.kinds
         # a cache from before the usual kinds changed names none, and goes on where a table asks for what it has
         as_once = bool(kinds) and kinds == maker.once_usual
-        unnamed = COUNT_KNOBS | ({"kinds"} if as_once else set())
+        unnamed = COUNT_KNOBS | {"maps"} | ({"kinds"} if as_once else set())
+        networks = LearnedMaps(self.dataset.knobs.maps).identity
         usual = {"kinds": None if as_once else maker.usual} if maker.usual and (as_once or not kinds) else {}
         return {
             "set": [repr(self.dataset.reader), {name: knobs[name] for name in sorted(knobs.keys() - unnamed)}],
@@ -114,6 +116,7 @@ class CacheWriter:
             "trimmed": self.trim,
             "encoders": self.encoders.identity(),
             **usual,
+            **({"maps": networks} if networks else {}),
         }
 
     def begin(self) -> None:

@@ -123,6 +123,8 @@ class Knobs:
     """Instead of the recipe's one, smallest first; no picture is enlarged for a larger one."""
     aspect: float = 1.0
     """Shapes of up to so much to one; 1: squares."""
+    maps: str = field(default="", repr=False)
+    """A folder of networks that draw HED and line art, each used if its file is there (tasks/learned_maps.py)."""
     cache: str = ""
     """The folder that `cologen data cache` fills, and that training reads."""
 

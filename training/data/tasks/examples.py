@@ -1,5 +1,6 @@
 """Makes a task's examples of a data set's samples: crops each, then makes its source, prompt and target."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..sets.folder import PictureFiles
 from ..sets.stream import Stream
 from . import EXAMPLE_MAKERS, find_layout
 from .folder_layouts import ChooseCrop, fit_to
+from .learned_maps import LearnedMaps
 
 
 def crop_any_sample(sample: AnySample, choose_crop: ChooseCrop) -> AnySample:
@@ -42,8 +44,15 @@ class ExampleStream:
         for kind in self.kinds:
             check_choice(f"data.{dataset.name}.kinds", kind, self.maker.kinds)
         self.kinds = self.kinds or tuple(kind for kind in dataset.info.kinds if kind in self.maker.kinds)
+        self.maps = LearnedMaps(dataset.knobs.maps)
+        if drawn := self.describe_maps():
+            logging.getLogger(__name__).info("%s: %s.", dataset.name, drawn)
         self.labels = Labels(Path(dataset.knobs.labels)) if dataset.knobs.labels else None
         self.stream = Stream(dataset.reader, dataset.name, rank, world, seed)
+
+    def describe_maps(self) -> str:
+        """Says what draws HED and line art; empty: none is drawn."""
+        return self.maps.describe(self.kinds or self.maker.kinds)
 
     def iterate_epoch(self) -> Iterator[Example]:
         """Yields what is left of an epoch."""
@@ -98,4 +107,7 @@ class ExampleStream:
         if self.labels and isinstance(sample, Sample):
             things = self.labels.things(sample.id, sample.picture.shape[:2])
             sample = replace(sample, things=(*sample.things, *things))
-        return self.maker.make(rng, crop_any_sample(sample, choose_crop), self.kinds)
+        cropped = crop_any_sample(sample, choose_crop)
+        if isinstance(cropped, Sample):
+            cropped = self.maps.add_to(cropped)
+        return self.maker.make(rng, cropped, self.kinds)
