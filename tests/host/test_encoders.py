@@ -305,7 +305,7 @@ def test_what_is_wrong_is_a_sentence(models, tmp_path):
         (dict(t5=str(tmp_path / "scaled.safetensors")), "scaled.safetensors also holds weight_scale"),
         (
             dict(t5=str(tmp_path / "stray.safetensors")),
-            r"stray.safetensors: x.scale_weight is \(1,\), expected one number",
+            r"stray.safetensors: the scale of x is \(1,\), expected one number",
         ),
         (dict(t5_tokenizer=str(tmp_path)), "No tokenizer can be read from .*: set encoders.t5_tokenizer"),
     ):

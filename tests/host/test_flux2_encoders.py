@@ -1,5 +1,6 @@
 """FLUX.2's encoders without ComfyUI give what the host's give, and diffusers' pipeline, from the same files."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,6 +100,32 @@ def test_narrow_files_are_widened_when_they_compute(host, folder, tmp_path, stor
     assert apart(found, ours(folder, qwen3=str(wide)).encode_rows(rows)) <= 1e-6
     assert {p.dtype for p in narrow.qwen3.layers.parameters()} == {stored}
     assert apart(found, encode_on_host(host, PROMPTS[0])) > 1e-4
+
+
+def test_a_scaled_fp8_file_is_read_as_the_host_reads_it(comfy, host, folder, tmp_path):
+    """Mixed: some layers stay as they are."""
+    from comfy.text_encoders.flux import klein_te
+    from comfy.text_encoders.hunyuan_video import llama_detect
+
+    stored = {}
+    for name, weight in load_file(folder / "qwen3.safetensors").items():
+        if name.endswith("_proj.weight") and ".5." not in name:
+            scale, layer = weight.abs().max() / 448, name.removesuffix(".weight")
+            mark = json.dumps({"format": "float8_e4m3fn", "full_precision_matrix_mult": True}).encode()
+            stored |= {name: (weight / scale).to(torch.float8_e4m3fn), f"{layer}.weight_scale": scale}
+            stored |= {f"{layer}.comfy_quant": torch.tensor(list(mark), dtype=torch.uint8)}
+        else:
+            stored[name] = weight.bfloat16()
+    save_file(stored, tmp_path / "qwen3.safetensors")
+    clip = klein_te(**llama_detect(stored))(model_options={"qwen3_4b_model_config": QWEN3})
+    clip.load_sd(dict(stored))
+    encoders = ours(folder, qwen3=str(tmp_path / "qwen3.safetensors"))
+    expected = encode_on_host(SimpleNamespace(clip=clip, tokenizer=host.tokenizer), PROMPTS[0])
+    for _ in range(2):  # the weights are narrow again after the first
+        found = encoders.encode_rows(encoders.tokenize(PROMPTS[:1]))
+        assert apart(found, expected) <= 1e-5
+    assert {p.dtype for p in encoders.qwen3.layers.parameters()} == {torch.bfloat16, torch.float8_e4m3fn}
+    assert 1e-3 < apart(expected, encode_on_host(host, PROMPTS[0])) < 0.3
 
 
 def test_latents_are_the_hosts_and_those_of_diffusers(host, folder):

@@ -31,7 +31,7 @@ class Flux2Files(EncoderFiles):
     """The table [encoders] for FLUX.2 klein; vae: flux2-vae.safetensors."""
 
     qwen3: str = ""
-    """qwen_3_4b.safetensors for klein 4B, qwen_3_8b.safetensors for 9B."""
+    """qwen_3_4b.safetensors for klein 4B, qwen_3_8b.safetensors or qwen_3_8b_fp8mixed.safetensors for 9B."""
     qwen3_tokenizer: str = ""
     """A folder; empty: the one in this machine's ComfyUI."""
 

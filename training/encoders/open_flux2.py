@@ -3,14 +3,16 @@
 Shapes are read off the weights; nothing is fetched, and no weight is made up.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ...prw.files.errors import FileError
 from ...prw.files.safe_file import SafeFile
-from .open_models import load_vae, load_weights, open_file, read_vae_config, widen_blocks
+from .open_models import load_vae, load_weights, open_file, read_vae_config, scale_layers, widen_blocks
 
 LAYERS = (9, 18, 27)
 """FLUX.2 klein reads the states after so many layers."""
@@ -19,6 +21,9 @@ QWEN3_LAYER = QWEN3_PREFIX + "layers.{}."
 ROPE_THETA = 1e6
 UNUSED = ("lm_head.",)
 """What some Qwen3 files hold beside the model."""
+SCALE = ".weight_scale"
+SCALED = (SCALE, ".input_scale", ".comfy_quant")
+"""What files of scaled fp8 hold beside a weight: the first one counts."""
 VAE_RENAMES = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
 VAE_COUNTER = "bn.num_batches_tracked"
 
@@ -39,12 +44,23 @@ def open_qwen3(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
         qwen3: Any = Qwen3Model(config)
     qwen3.norm = nn.Identity()  # the states are read before it
     qwen3.rotary_emb = Qwen3RotaryEmbedding(config)
-    weights = {name.removeprefix(QWEN3_PREFIX): file[name] for name in file if is_read(name)}
-    embedding = weights["embed_tokens.weight"]
-    load_weights(qwen3, {**weights, "embed_tokens.weight": embedding.to(dtype)}, path)
+    tensors = {name.removeprefix(QWEN3_PREFIX): file[name] for name in file if is_read(name)}
+    weights = {name: tensor for name, tensor in tensors.items() if not name.endswith(SCALED)}
+    check_floats(weights, path)
+    load_weights(qwen3, {**weights, "embed_tokens.weight": weights["embed_tokens.weight"].to(dtype)}, path)
     qwen3 = qwen3.to(device).eval().requires_grad_(False)
-    widen_blocks(qwen3.layers, next(qwen3.layers.parameters()).dtype, dtype)
+    widen_blocks(qwen3.layers, dtype)
+    scale_layers(qwen3, {n.removesuffix(SCALE): t for n, t in tensors.items() if n.endswith(SCALE)}, path)
     return qwen3
+
+
+def check_floats(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raises for weights that are codes of fewer bits."""
+    if name := next((name for name, tensor in weights.items() if not tensor.is_floating_point()), ""):
+        raise FileError(
+            f"{path.name}: {name} is {weights[name].dtype}, expected bf16, fp16, fp32 or fp8: choose a file without nvfp4 "
+            f"or other codes."
+        )
 
 
 def is_read(name: str) -> bool:

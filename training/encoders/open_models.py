@@ -39,18 +39,11 @@ def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     with torch.device("meta"):
         t5 = T5EncoderModel(read_t5_config(file))
     weights = {name: file[name] for name in file if not name.endswith(IGNORED)}
-    stored = weights["encoder.final_layer_norm.weight"].dtype if "encoder.final_layer_norm.weight" in weights else dtype
     outside = {name: t.to(dtype).nan_to_num() for name, t in weights.items() if not name.startswith("encoder.block.")}
     load_weights(t5, {**weights, **outside, EMBEDDING: outside.get("shared.weight")}, path)
     t5 = t5.to(device).eval().requires_grad_(False)  # pyrefly: ignore[bad-argument-type]
-    widen_blocks(t5.encoder.block, stored, dtype)
-    for name in filter(lambda name: name.endswith(SCALE), file):
-        layer, scale = name.removesuffix(SCALE), file[name].to(device, dtype)
-        if f"{layer}.weight" not in weights or scale.numel() != 1:
-            raise FileError(
-                f"{path.name}: {name} is {tuple(scale.shape)}, expected one number for a weight: choose another file."
-            )
-        t5.get_submodule(layer).register_forward_hook(partial(apply_scale, scale))
+    widen_blocks(t5.encoder.block, dtype)
+    scale_layers(t5, {name.removesuffix(SCALE): file[name] for name in file if name.endswith(SCALE)}, path)
     return t5
 
 
@@ -59,15 +52,34 @@ def open_t5_file(path: Path) -> SafeFile:
     return open_file(path, "T5-XXL's encoder (t5xxl_fp16.safetensors)", sign)
 
 
-def widen_blocks(blocks: Iterable[nn.Module], stored: torch.dtype, dtype: torch.dtype) -> None:
-    """Has blocks whose weights are stored in one type compute in another: each is widened when it is used."""
-    from diffusers.hooks.layerwise_casting import apply_layerwise_casting_hook
-
+def widen_blocks(blocks: Iterable[nn.Module], dtype: torch.dtype) -> None:
+    """Has blocks keep their weights as they are stored, and widen them to `dtype` while they compute."""
     for block in blocks:  # by block: transformers' layers look at their own weights' type
-        if stored == dtype:
-            block.to(dtype)
-        else:
-            apply_layerwise_casting_hook(block, stored, dtype, non_blocking=False)
+        stored = [(parameter, parameter.data) for parameter in block.parameters()]
+        block.register_forward_pre_hook(partial(_widen, stored, dtype))
+        block.register_forward_hook(partial(_restore, stored))
+
+
+def _widen(stored: list[tuple[nn.Parameter, Tensor]], dtype: torch.dtype, *_: Any) -> None:
+    for parameter, data in stored:
+        parameter.data = data.to(dtype)
+
+
+def _restore(stored: list[tuple[nn.Parameter, Tensor]], *_: Any) -> None:
+    for parameter, data in stored:
+        parameter.data = data
+
+
+def scale_layers(model: nn.Module, scales: Mapping[str, Tensor], path: Path) -> None:
+    """Has layers scale what they give by the numbers that the file at `path` has beside their weights."""
+    device, layers = next(model.parameters()).device, dict(model.named_modules())
+    for layer, scale in scales.items():
+        if layer not in layers or scale.numel() != 1:
+            raise FileError(
+                f"{path.name}: the scale of {layer} is {tuple(scale.shape)}, expected one number for a layer: choose "
+                f"another file."
+            )
+        layers[layer].register_forward_hook(partial(apply_scale, scale.to(device, torch.float32)))
 
 
 def read_t5_config(file: SafeFile) -> Any:
@@ -91,7 +103,7 @@ def read_t5_config(file: SafeFile) -> Any:
 
 def apply_scale(scale: Tensor, layer: nn.Module, args: tuple, out: Tensor) -> Tensor:
     """Scales a layer's output, as its forward hook."""
-    return out * scale
+    return out * scale.to(out.dtype)
 
 
 def open_clip(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
