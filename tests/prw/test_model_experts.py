@@ -226,6 +226,13 @@ def test_other_weights_of_the_template_are_another_pass(flux, tmp_path):
     assert (found - first).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_file_in_fewer_bits_is_computed_with_as_it_is(flux, tmp_path, dtype):
+    path, weights = save_template(tmp_path, dtype=dtype)
+    kept = NaiveTemplate(weights)(flux2_inputs().context, picture())
+    assert_close(predict(flux, open_experts(path), source()), predict_naively(flux, kept))
+
+
 def test_two_sides_of_cfg_read_their_own_prompts(flux, templates, control):
     """A batch of two conds, as hosts join them."""
     args = flux2_inputs(batch=2)
