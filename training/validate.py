@@ -1,7 +1,7 @@
 """How a stage does on samples that it never trained on: loss at fixed timesteps, usage without noise, pictures."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -96,16 +96,16 @@ def _sample_batch(trainer: StageTrainer, batch: Batch) -> Tensor:
     steps = make_timesteps(how.sample_steps, rows * columns, family.time_shift)
     empty = None
     if how.sample_cfg != 1:
-        empty = EncodedPrompt(*(repeat_rows(part.to(trainer.device), len(noise)) for part in trainer.empty_prompt))
+        empty = EncodedPrompt(*(repeat_rows(part, noise) for part in trainer.empty_prompt))
     routing, settings = trainer.make_routing(batch.task), SamplingSettings(steps, how.guidance, how.sample_cfg, empty)
     return sample_latents(
         trainer.host, trainer.exported_bank, routing, source, noise, EncodedPrompt(context, pooled), settings
     )
 
 
-def repeat_rows(tensor: Tensor, count: int) -> Tensor:
-    """Repeats a tensor of one row."""
-    return tensor.expand(count, *tensor.shape[1:])
+def repeat_rows(tensor: Tensor | None, like: Tensor) -> Any:
+    """Repeats a tensor of one row for every row of another, and puts it beside that."""
+    return None if tensor is None else tensor.to(like.device).expand(len(like), *tensor.shape[1:])
 
 
 def make_sample_sheet(trainer: StageTrainer, encoders: Encoders) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Shapes of published FLUX models, by the names that the terminal takes where no file is at hand."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,5 +56,4 @@ def find_base(name: str) -> Base:
     flux = open_shape(name)
     if name not in KNOWN_MODELS:
         return Base.of(flux).with_probe(flux, Path(name).stem)
-    label = KNOWN_MODELS[name].label
-    return Base(**{**vars(Base.of(flux)), "name": label})
+    return replace(Base.of(flux), name=KNOWN_MODELS[name].label)

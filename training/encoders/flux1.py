@@ -36,11 +36,10 @@ class Flux1Files(EncoderFiles):
     tokens: int = 256
 
 
-class FluxEncoders(FileEncoders):
+class FluxEncoders(FileEncoders[Flux1Files]):
     """FLUX.1's VAE, T5 and CLIP."""
 
     family, needed = FLUX1, ("t5", "clip", "vae")
-    files: Flux1Files
 
     @cached_property
     def t5(self) -> Any:

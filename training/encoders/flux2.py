@@ -36,11 +36,10 @@ class Flux2Files(EncoderFiles):
     """A folder; empty: the one in this machine's ComfyUI."""
 
 
-class Flux2Encoders(FileEncoders):
+class Flux2Encoders(FileEncoders[Flux2Files]):
     """FLUX.2's VAE and Qwen3."""
 
     family, needed = FLUX2, ("qwen3", "vae")
-    files: Flux2Files
 
     @cached_property
     def qwen3(self) -> Any:

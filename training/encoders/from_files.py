@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -41,14 +41,17 @@ class EncoderFiles:
         check_choice("encoders.precision", self.precision, tuple(DTYPES))
 
 
-class FileEncoders(ABC):
+Files = TypeVar("Files", bound=EncoderFiles)
+
+
+class FileEncoders(ABC, Generic[Files]):
     """A family's VAE and text encoders as Encoders (protocol.py). Each file is opened when it is first needed."""
 
     family: ClassVar[Family]
     needed: ClassVar[tuple[str, ...]]
     """Fields of the table [encoders] that name files."""
 
-    def __init__(self, files: EncoderFiles, device: str = "cpu"):
+    def __init__(self, files: Files, device: str = "cpu"):
         self.files, self.device, self.dtype = files, device, DTYPES[files.precision]
         self.empty: tuple[Tensor, Tensor] | None = None
         """Context and pooled of the empty prompt, if they are known already."""
