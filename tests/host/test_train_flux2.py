@@ -142,6 +142,36 @@ def test_training_s_pictures_are_those_of_the_nodes(comfy):
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+def sample(model, positive):
+    import comfy.sample
+
+    empty = torch.zeros(1, 128, 4, 4)
+    noise = comfy.sample.prepare_noise(empty, 7)
+    rest = dict(disable_pbar=True, seed=7)
+    with torch.inference_mode():
+        return comfy.sample.sample(model, noise, 2, 1.0, "euler", "simple", positive, positive, empty, **rest)
+
+
+def test_what_was_trained_on_the_base_acts_on_a_distilled_model_of_its_shape(model, tmp_path):
+    from cologen.prw.comfyui.conditioning import add_source
+    from cologen.prw.comfyui.patch import apply_bank
+    from cologen.training.comfyui.enter_host import load_model
+
+    bank = train_on_host(model, tmp_path, ONE_STAGE, flux2_data(tokens=5))
+    distilled = load_model(tiny_flux2(seed=1, **BLOCKS).state_dict(), torch.float32)
+    text, given = [[torch.randn(1, 5, TEXT_WIDTH), {}]], latent(1, 4, 4, 3, 128)
+    for flux in (model, distilled):
+        applied = apply_bank(flux, bank)
+        found, without = (
+            sample(applied, add_source(text, Source(given, Routing(task="inpaint", strength=strength))))
+            for strength in (100.0, 0.0)
+        )
+        assert torch.isfinite(found).all() and (found - without).abs().max() > 1e-3
+    larger = load_model(tiny_flux2(depth=2, depth_single_blocks=1).state_dict(), torch.float32)
+    with pytest.raises(ValueError, match="has double_blocks 2, the bank was made for 1"):
+        apply_bank(larger, bank)
+
+
 # encoders
 
 
