@@ -264,7 +264,7 @@ def source_knobs() -> list:
             default=AS_EXPERTS,
             optional=True,
             tooltip="zero: the source is read as a clean picture and runs once a picture. shared: it follows the noise's "
-            "timestep, routes too, so it runs again in every step and nothing of it is cached: about twice the time. All "
+            "timestep, routes too, so it runs again in every step and nothing of it is cached: up to twice the time. All "
             "experts of a bank have the same.",
             **advanced(),
         ),
