@@ -168,6 +168,8 @@ def test_what_is_wrong_is_a_sentence(folder, tmp_path):
     weights = load_file(folder / "qwen3.safetensors")
     save_file({n: t for n, t in weights.items() if "5.mlp.up" not in n}, tmp_path / "part.safetensors")
     save_file({n: t for n, t in weights.items() if ".26." not in n}, tmp_path / "short.safetensors")
+    codes = {n: t.to(torch.uint8) if n.endswith("q_proj.weight") else t for n, t in weights.items()}
+    save_file(codes, tmp_path / "codes.safetensors")
     save_file({"encoder.conv_in.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "ae.safetensors")
     for changes, sentence in (
         (dict(qwen3="nowhere.safetensors"), "FLUX.2's encoders are needed, but there is no file nowhere.safetensors"),
@@ -175,6 +177,7 @@ def test_what_is_wrong_is_a_sentence(folder, tmp_path):
         (dict(qwen3=str(folder / "vae.safetensors")), "vae.safetensors holds .*, expected Qwen3"),
         (dict(qwen3=str(tmp_path / "short.safetensors")), "short.safetensors holds .*, expected Qwen3"),
         (dict(qwen3=str(tmp_path / "part.safetensors")), "part.safetensors lacks layers.*up_proj.weight .3 tensors"),
+        (dict(qwen3=str(tmp_path / "codes.safetensors")), "layers.*q_proj.weight is torch.uint8, expected bf16, fp16"),
         (dict(vae=str(tmp_path / "ae.safetensors")), "ae.safetensors holds .*, expected FLUX.2's VAE"),
         (dict(qwen3_tokenizer=str(tmp_path)), "No tokenizer can be read from .*: set encoders.qwen3_tokenizer"),
     ):

@@ -72,3 +72,5 @@ def test_the_terminal_says_it_of_a_name_and_of_a_file(tmp_path, capsys):
         assert "ground takes:" in said and "in all" in said and "inpaint" not in said
     assert cli.main(["train", "small", "--estimate", "base=sdxl"]) == 1
     assert "There is no base sdxl, expected flux1, flux1-fill, klein-4b" in capsys.readouterr().err
+    assert cli.main(["train", "subject", "--estimate"]) == 1
+    assert "--estimate is given with a subject, expected a curriculum" in capsys.readouterr().err
