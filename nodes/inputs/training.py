@@ -235,8 +235,8 @@ def feature_knobs() -> list:
             options=[VAE, *list_encoders()],
             default=VAE,
             optional=True,
-            tooltip="Who sees them: FLUX's VAE, which is there anyway, or a DINOv2 in models/clip_vision, which knows "
-            "more of what things are.",
+            tooltip="Who sees them: FLUX's VAE, which is there anyway, or a vision model (DINOv2, SigLIP, CLIP) in models/clip_vision, "
+            "which knows more of what things are.",
             **advanced(),
         ),
     ]

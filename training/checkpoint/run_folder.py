@@ -54,6 +54,7 @@ LATER_FIELDS = (
     "encoder",
     "feature_size",
     "feature_weight",
+    "feature_loss",
     "base_weights",
     "route",
     "source_time",

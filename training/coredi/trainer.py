@@ -4,7 +4,10 @@ auxiliary   the picture's last tokens predict the features; nothing of it at inf
 self        a first pass without them predicts features for a second one, which reads them as tokens (as DINO Forcing)
 coredi      noised features are denoised along with the picture, in a space z = BN(z0 P) that learns with it (CoReDi)
 
-    L = L_task + L_veteran + weight * smooth-l1(predicted, sg[z]) + Ortho(P) + Cov(z)
+    L = L_task + L_veteran + weight * distance(predicted, sg[z]) + Ortho(P) + Cov(z)
+
+The distance is smooth-l1 (our choice) or, of coredi if the recipe says so, the mean squared error of z's velocity: the joint
+diffusion of CoReDi's abstract. The head predicts z all the same, from which the velocity follows: (z_t - z) / t.
 
 P learns by what its tokens do for the picture and for themselves, never by making the target easier. The stage leaves a
 bank as any other, and beside it the few tensors that sampling with features needs (prw/coredi/features.py). Experts see
@@ -51,6 +54,8 @@ TRUE_FEATURES = 0.05
 """Share of samples that read the true features instead of predicted ones (self)."""
 PCA_SAMPLES = 4096
 """Samples, at most, from which the principal components are computed."""
+MIN_TIME = 0.05
+"""Our choice: nearer to the picture a velocity counts as here, or a few samples would drown all others."""
 SMOOTHING = 0.95
 """Share of the running feature loss that stays from one iteration to the next."""
 MIN_RANK, MIN_LOSS, MIN_OVERLAP = 0.5, 0.05, 0.3
@@ -128,7 +133,11 @@ class FeatureTrainer(StageTrainer):
         reads = drawn.uniform >= UNREAD[self.stage.features]
         velocity, predicted, counts = FORWARD_BY_WAY[self.stage.features](self, noised, z, drawn, reads)
         losses = F.smooth_l1_loss(predicted, z.detach(), reduction="none").mean((1, 2)) * counts
-        self.feature_sums += torch.stack((losses.detach().sum(), counts.sum()))
+        self.feature_sums += torch.stack(
+            (losses.detach().sum(), counts.sum())
+        )  # logged and watched, whatever is trained
+        if self.stage.features == "coredi" and self.settings.feature_loss == "velocity":
+            losses = measure_velocity_error(predicted, z.detach(), noised.inputs.times) * counts
         loss = self.settings.feature_weight * losses.sum()
         if "projection" in tensors:
             loss = loss + len(batch.ids) * self.projection.penalty(p)
@@ -212,6 +221,11 @@ FORWARD_BY_WAY: dict[str, Callable[..., Prediction]] = {
     "coredi": run_coevolving,
 }
 """By the way that features are learned: a stage's `features`, FeaturesInfo's `way`."""
+
+
+def measure_velocity_error(predicted: Tensor, z: Tensor, times: Tensor) -> Tensor:
+    """The squared error of the velocity (z_t - z) / t that predicted features imply: that of z, over t squared."""
+    return (predicted - z).square().mean((1, 2)) / times.clamp(min=MIN_TIME).square()
 
 
 def draw_feature_noise(batch: Batch, z: Tensor) -> FeatureNoise:

@@ -21,6 +21,7 @@ SUBJECT = "subject"
 """The one recipe among them that is no curriculum (subject.py)."""
 OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
+FEATURE_LOSSES = ("smooth-l1", "velocity")
 UNLABELLED = ("warn", "refuse")
 BASE_WEIGHTS = ("plain", "fp8", "int8", "nf4")
 
@@ -58,11 +59,14 @@ class Settings:
     patience: int = 200
     """Iterations without a new low of the loss after which the next phase begins."""
     encoder: str = ""
-    """A folder of DINOv2 for stages with features; empty: the VAE's own."""
+    """A folder of DINOv2, SigLIP or CLIP for stages with features; empty: the VAE's own."""
     feature_size: int = 32
     """Channels that features are projected to."""
     feature_weight: float = 0.1
     """Factor of the features' loss beside L_task, for stages with features."""
+    feature_loss: str = "smooth-l1"
+    """Of coredi: "smooth-l1" of the features (our choice, steadier), or "velocity", the squared error of their velocity, as CoReDi
+    has it. Other ways learn no velocity and always take the first."""
     guidance: float = 1.0
     """For a distilled base (dev) while it trains, and for the source always."""
     source_time: str = ""
@@ -105,6 +109,7 @@ class Settings:
             ("base_weights", BASE_WEIGHTS),
             ("source_time", ("", *SOURCE_TIMES)),
             ("unlabelled", UNLABELLED),
+            ("feature_loss", FEATURE_LOSSES),
         ):
             check_choice(name, getattr(self, name), options)
         if self.shard and self.offload:

@@ -213,6 +213,54 @@ def test_a_stopped_stage_goes_on_to_the_bit(tmp_path, way, monkeypatch):
     assert saved_files(parts) == saved_files(whole) and logged_iterations(parts) == logged_iterations(whole)
 
 
+@pytest.mark.parametrize("kind", ["SiglipVision", "CLIPVision", "CLIP"])
+def test_an_encoder_is_any_vision_model(tmp_path, kind):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    shape = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48)
+    shape |= dict(image_size=64, patch_size=16)
+    if kind == "CLIP":
+        words = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48, vocab_size=99)
+        shape = dict(vision_config=shape, text_config=words, projection_dim=8)
+    network = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**shape)).eval()
+    network.save_pretrained(tmp_path / "eye")
+    (tmp_path / "eye/preprocessor_config.json").write_text(
+        '{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]}'
+    )
+    pictures = torch.randint(0, 256, (2, 32, 48, 3), generator=torch.Generator().manual_seed(0))
+    scaled = (pictures / 255 - torch.tensor([0.5, 0.4, 0.3])) / torch.tensor([0.5, 0.6, 0.7])
+    with torch.no_grad():
+        sees = getattr(network, "vision_model", network)
+        expected = sees(pixel_values=scaled.permute(0, 3, 1, 2), interpolate_pos_encoding=True).last_hidden_state
+        found = FeatureEncoder(tmp_path / "eye")(pictures, 2, 3)
+    assert found.shape == (2, 6, 32) and torch.allclose(found, expected[:, -6:], atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["smooth-l1", "velocity"])
+def test_the_loss_of_coredi_is_the_one_that_the_recipe_names(host, loss):
+    trainer = tiny_feature_trainer(host, "coredi", feature_weight=1.0, feature_loss=loss)
+    batch, noised = one_batch(trainer)
+    trainer.feature_sums.zero_()
+    _, found = trainer.predict(batch, noised)
+    p = trainer.trained["features.projection"]
+    z = trainer.projection.project(trainer.features[list(batch.rows)].float(), p)
+    drawn = draw_feature_noise(batch, z)
+    reads = drawn.uniform >= 0.2
+    times = noised.inputs.times
+    t = times[:, None, None]
+    z_t = (1 - t) * z + t * drawn.noise
+    stream = trainer.make_stream(noised, z_t, reads)
+    trainer.run_flux(noised, stream)
+    predicted = trainer.predict_features(stream.last_tokens)
+    if loss == "velocity":  # (noise - z) against what the predicted features imply
+        error = (((z_t - predicted) / t - (drawn.noise - z)) ** 2).mean((1, 2)) * (times / times.clamp(min=0.05)) ** 2
+    else:
+        size = (predicted - z).abs()
+        error = torch.where(size < 1, size**2 / 2, size - 0.5).mean((1, 2))
+    penalty = len(batch.ids) * trainer.projection.penalty(p)
+    assert torch.allclose(found, ((error * reads).sum() + penalty) / trainer.stage.batch, rtol=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
 def test_an_eye_is_dinov2_on_one_patch_a_token(tmp_path, host, kind):
     transformers = pytest.importorskip("transformers")
@@ -220,7 +268,8 @@ def test_an_eye_is_dinov2_on_one_patch_a_token(tmp_path, host, kind):
     shape = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=56, patch_size=14)
     network = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**shape)).eval()
     network.save_pretrained(tmp_path / "dino")
-    transformers.BitImageProcessor().save_pretrained(tmp_path / "dino")
+    processor = transformers.BitImageProcessor(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+    processor.save_pretrained(tmp_path / "dino")  # as DINOv2's own folders have it
     pictures = torch.randint(0, 256, (2, 28, 42, 3), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         scaled = (pictures / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
