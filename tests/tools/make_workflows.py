@@ -12,6 +12,7 @@ import workflows_flux2
 import workflows_flux2_train
 import workflows_sampling
 import workflows_subject
+import workflows_templates
 import workflows_toy
 from canvas import Canvas
 from cologen.training.comfyui.server import Server
@@ -29,6 +30,7 @@ WORKFLOWS = {
         workflows_flux2,
         workflows_flux2_train,
         workflows_chroma,
+        workflows_templates,
     )
     for name, build in module.WORKFLOWS.items()
 }

@@ -39,6 +39,13 @@ FILES = {
         "vae",
         f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
     ),
+    **{
+        f"Template-KleinBase4B-{name}.safetensors": (
+            "cologen",
+            f"{HUB}/DiffSynth-Studio/Template-KleinBase4B-{name}/resolve/main/model.safetensors",
+        )
+        for name in ("ControlNet", "Edit", "Upscaler")
+    },
 }
 """Name -> folder and link, of all workflows but the toy ones."""
 OWN = "my_experts.safetensors"

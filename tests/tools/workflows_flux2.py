@@ -1,4 +1,7 @@
-"""Example workflows for FLUX.2 klein without any bank: 9B-KV, whose authors trained it to read references so."""
+"""Example workflows for FLUX.2 klein without any bank: 9B-KV, whose authors trained it to read references so.
+
+Those with DiffSynth's templates on base-4B are in workflows_templates.py.
+"""
 
 from canvas import Canvas, Node, Output
 from workflows_flux import wants
@@ -17,17 +20,24 @@ MODELS = (
 
 
 class Klein:
-    """FLUX.2 klein 9B-KV by stock loaders and the stock sampler for it."""
+    """FLUX.2 klein by stock loaders and the stock sampler for it: 9B-KV, distilled to few steps without cfg."""
+
+    flux, qwen = KLEIN, QWEN
+    steps, cfg = 4, 1.0
 
     def __init__(self, canvas: Canvas):
         self.canvas = canvas
-        flux = canvas.add("UNETLoader", (0, 0), models=wants(KLEIN), unet_name=KLEIN, weight_dtype="default")
-        self.clip = canvas.add("CLIPLoader", (0, 3), models=wants(QWEN), clip_name=QWEN, type="flux2")["CLIP"]
+        flux = canvas.add("UNETLoader", (0, 0), models=wants(self.flux), unet_name=self.flux, weight_dtype="default")
+        self.clip = canvas.add("CLIPLoader", (0, 3), models=wants(self.qwen), clip_name=self.qwen, type="flux2")["CLIP"]
         self.vae = canvas.add("VAELoader", (0, 7), models=wants(VAE), vae_name=VAE)["VAE"]
-        self.model = canvas.add("CoLoGenApply", (1, 0), model=flux["MODEL"])[0]
+        self.model = canvas.add("CoLoGenApply", (1, 0), model=flux["MODEL"], **self.load_experts())[0]
 
-    def encode_prompt(self, text: str) -> Output:
-        return self.canvas.add("CLIPTextEncode", (1, 3), "Prompt", box=(300, 160), clip=self.clip, text=text)[0]
+    def load_experts(self) -> dict[str, Output]:
+        """What goes into CoLoGen Apply besides the model."""
+        return {}
+
+    def encode_prompt(self, text: str, row: float = 3, title: str = "Prompt") -> Output:
+        return self.canvas.add("CLIPTextEncode", (1, row), title, box=(300, 160), clip=self.clip, text=text)[0]
 
     def load_picture(self, title: str, row: float, scale_row: float) -> Output:
         """A picture of a million pixels, as the authors' references are."""
@@ -46,17 +56,19 @@ class Klein:
         told = dict(positive=prompts["positive"], negative=prompts["negative"]) if chained else dict(positive=prompts)
         return self.canvas.add(node, (2, row), title, vae=self.vae, options=options[0], **told, **given)
 
-    def sample(self, prompts: Node, latent: Output, width: Output | int = SIDE, height: Output | int = SIDE) -> None:
+    def sample(self, prompts: Node, latent: Output, width: Output | int = SIDE, height: Output | int = SIDE) -> Output:
         add = self.canvas.add
         noise = add("RandomNoise", (3, 0), noise_seed=7, after="randomize")
         guided = dict(model=self.model, positive=prompts["positive"], negative=prompts["negative"])
-        guider = add("CFGGuider", (3, 3), cfg=1.0, **guided)
+        guider = add("CFGGuider", (3, 3), cfg=self.cfg, **guided)
         sampler = add("KSamplerSelect", (3, 7), sampler_name="euler")
-        sigmas = add("Flux2Scheduler", (3, 9), steps=4, width=width, height=height)
+        sigmas = add("Flux2Scheduler", (3, 9), steps=self.steps, width=width, height=height)
         parts = dict(noise=noise[0], guider=guider[0], sampler=sampler[0], sigmas=sigmas[0])
         sampled = add("SamplerCustomAdvanced", (4, 0), latent_image=latent, **parts)
-        image = add("VAEDecode", (4, 3.5), samples=sampled[0], vae=self.vae)[0]
-        add("SaveImage", (4, 5), box=(400, 420), images=image, filename_prefix="flux2_klein")
+        return add("VAEDecode", (4, 3.5), samples=sampled[0], vae=self.vae)[0]
+
+    def save_image(self, image: Output, row: float = 5) -> None:
+        self.canvas.add("SaveImage", (4, row), box=(400, 420), images=image, filename_prefix="flux2_klein")
 
 
 def edit(canvas: Canvas) -> None:
@@ -64,7 +76,7 @@ def edit(canvas: Canvas) -> None:
     picture = klein.load_picture("What to change", 9, 7)
     size = canvas.add("GetImageSize", (1, 10), image=picture)
     prompts = klein.add_task("CoLoGenEdit", 0, klein.encode_prompt("Make it winter"), "Change this", image=picture)
-    klein.sample(prompts, prompts["latent"], size["width"], size["height"])
+    klein.save_image(klein.sample(prompts, prompts["latent"], size["width"], size["height"]))
     canvas.note(
         "## Edit on FLUX.2 klein\n\nSay what shall change. `strength` is how much of the picture is kept: 1 as trained, less "
         "gives the prompt more freedom; `end` below 1 lets go of it for the last steps." + MODELS,
@@ -84,7 +96,7 @@ def two_references(canvas: Canvas) -> None:
     first = klein.add_task("CoLoGenSubject", 0, words, "One, on the left", left, image=one)
     prompts = klein.add_task("CoLoGenSubject", 11, first, "The other, on the right", right, image=two)
     latent = canvas.add("EmptyFlux2LatentImage", (3, 12), width=SIDE, height=SIDE)[0]
-    klein.sample(prompts, latent)
+    klein.save_image(klein.sample(prompts, latent))
     canvas.note(
         "## Two references on FLUX.2 klein\n\nEach picture is read in its own half of the new one, so that the two do not mix; "
         "paint other masks, or disconnect a `region` and it is read everywhere. Each has a `strength` of its own."
