@@ -100,3 +100,67 @@ def test_samplers(family, sampler):
     assert_close(
         family.weave(family.source(), sampler=sampler), family.expect(family.naive_source(), sampler=sampler), 2e-3
     )
+
+
+def test_combined_and_area_prompts(family):
+    def limit(prompt):
+        return with_values(prompt, area=(*family.scale((4, 8)), family.scale((4, 0))[0], 0), strength=0.7)
+
+    half = dict(height=4, width=8)
+    naive = family.naive({4: [family.naive_source()], 6: [family.naive_source(**half)]})
+    both = add_sources(family.prompt(4), family.source()) + limit(add_sources(family.prompt(6), family.source(**half)))
+    found = family.sample(apply_bank(family.model, family.bank), both)
+    assert_close(found, family.sample(naive, family.prompt(4) + limit(family.prompt(6))), 5e-4)
+
+
+def test_differential_diffusion_draws_what_a_soft_mask_lets_it(family):
+    from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+
+    def soften(model):
+        return DifferentialDiffusion.execute(model).result[0]
+
+    rows, columns = family.latent().shape[-2:]
+    mask = torch.linspace(0, 1, columns).expand(1, 1, rows, columns)
+    naive = soften(family.naive({4: [family.naive_source()]}))
+    found = read(family, soften(family.model), mask=mask, steps=4)
+    assert_close(found, family.sample(naive, mask=mask, steps=4), 5e-4)
+    assert not torch.allclose(found, read(family, mask=mask, steps=4), atol=0.01)
+
+
+def test_blocks_that_are_compiled(family):
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
+
+    patched = apply_bank(family.load(), family.bank)
+    kinds = {kind: len(getattr(family.flux, kind)) for kind in ("double_blocks", "single_blocks")}
+    keys = [f"diffusion_model.{kind}.{i}" for kind, count in kinds.items() for i in range(count)]
+    set_torch_compile_wrapper(patched, "eager", options={"guard_filter_fn": skip_torch_compile_dict}, keys=keys)
+    found = family.sample(patched, add_sources(family.prompt(), family.source()))
+    assert_close(found, family.expect(family.naive_source()))
+
+
+def scale_to_fp8(weights):
+    """As the host's own scaled files are (fp8 weights, a scale beside each, and a mark), and what they mean."""
+    fp8 = torch.float8_e4m3fn
+    stored, meant = {"scaled_fp8": torch.zeros(2, dtype=fp8)}, dict(weights)
+    for name, weight in weights.items():
+        stored[name] = weight
+        if weight.ndim == 2 and "_blocks." in name:
+            scale = weight.abs().max() / 448
+            stored[name] = (weight / scale).to(fp8)
+            stored[name.replace(".weight", ".scale_weight")] = scale
+            meant[name] = stored[name].float() * scale
+    return stored, meant
+
+
+def test_scaled_fp8(family):
+    import comfy.utils
+    from cologen.training.comfyui.enter_host import load_model
+
+    stored, meant = scale_to_fp8(family.flux.state_dict())
+    converted, _ = comfy.utils.convert_old_quants(dict(stored), "", {})
+    with torch.inference_mode():  # as the host's loader node runs
+        model = load_model(converted, torch.float32)
+    naive = family.naive({4: [family.naive_source()]}, weights=meant)
+    assert_close(read(family, model), family.sample(naive), 1e-3)
+    assert not torch.equal(read(family, model), family.sample(model))

@@ -16,7 +16,6 @@ from torch import nn
 pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
 
 NAMES = ("inpaint", "ground", "control")
-FP8 = torch.float8_e4m3fn
 
 
 def woven(model, bank, *sources, positive=None, **how):
@@ -72,33 +71,6 @@ def test_fill_gives_the_source_its_own_picture_and_an_empty_mask(bank):
     seen = naive_source(latent=torch.cat([latent(seed=3), latent(seed=3), zero], 1))
     naive = naive_model(model, fill.state_dict(), bank, {4: [seen]})  # the host joins the picture's own channels
     close(found, sample(naive, wanted))
-
-
-def scaled_fp8(weights):
-    """As the host's own scaled files are: fp8 weights, a scale beside each, and a mark."""
-    stored, meant = {"scaled_fp8": torch.zeros(2, dtype=FP8)}, dict(weights)
-    for name, weight in weights.items():
-        stored[name] = weight
-        if weight.ndim == 2 and "_blocks." in name:
-            scale = weight.abs().max() / 448
-            stored[name] = (weight / scale).to(FP8)
-            stored[name.replace(".weight", ".scale_weight")] = scale
-            meant[name] = stored[name].float() * scale
-    return stored, meant
-
-
-def test_scaled_fp8(flux, bank):
-    from cologen.training.comfyui.enter_host import load_model
-
-    stored, meant = scaled_fp8(flux.state_dict())
-    import comfy.utils
-
-    converted, _ = comfy.utils.convert_old_quants(dict(stored), "", {})
-    with torch.inference_mode():  # as the host's loader node runs
-        model = load_model(converted, torch.float32)
-    assert not torch.equal(woven(model, bank), sample(model, conditioning()))
-    naive = naive_model(host_model(flux), meant, bank, {4: [naive_source()]})
-    close(woven(model, bank), sample(naive, conditioning()), 1e-3)
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

@@ -217,19 +217,6 @@ def test_source_on_the_positive_only(model, flux, bank):
     assert_close(found, sample(naive, conditioning(4), conditioning(5), cfg=2.5), 5e-4)
 
 
-def test_combined_and_area_conditionings(model, flux, bank):
-    import node_helpers
-
-    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source()], 6: [naive_source(height=4, width=8)]})
-
-    def area(cond):
-        return node_helpers.conditioning_set_values(cond, {"area": (4, 8, 4, 0), "strength": 0.7})
-
-    positive = add_sources(conditioning(4), source()) + area(add_sources(conditioning(6), source(height=4, width=8)))
-    wanted = sample(naive, conditioning(4) + area(conditioning(6)))
-    assert_close(sample(apply_bank(model, bank), positive), wanted, 5e-4)
-
-
 def test_source_batches_follow_the_picture_batch(model, flux, bank):
     found = woven(model, bank, source(batch=2), batch=2)
     assert_close(found, expected(model, flux, bank, naive_source(batch=2), batch=2))

@@ -4,6 +4,7 @@ import math
 
 import torch
 from naive import Naive, softmax_attention
+from naive_flux2 import NaiveFlux2
 
 
 def softmax(values):
@@ -25,7 +26,7 @@ def contrast(heat):
     return [500 * value for value in softmax([10 * value for value in heat])]
 
 
-class NaiveBranch(Naive):
+class Branch:
     """`role`: "auxiliary" fills `outputs`, "concept" blends with what they hold, "look" measures attention alone; None is
     the plain formula."""
 
@@ -33,11 +34,11 @@ class NaiveBranch(Naive):
         super().__init__(weights)
         self.role, self.words, self.outputs, self.strength = role, words, outputs, strength
         self.range, self.with_sources = blocks, sources
-        self.block, self.heat, self.kept = 0, [], {}
+        self.seen, self.heat, self.kept = 0, [], {}
 
     def attention(self, q, k, v, bias, text, picture):
         out = softmax_attention(q, k, v, bias)
-        number, self.block = self.block, self.block + 1
+        number, self.seen = self.seen, self.seen + 1
         if self.role is None or not self.range[0] <= number <= self.range[1]:
             return out
         mass = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias, -1)
@@ -61,3 +62,11 @@ class NaiveBranch(Naive):
                         self.kept[spot].append(keep)
                         out[b, h, text + i] += (keep - 1) * text_output[i] + take * other[i]
         return out
+
+
+class NaiveBranch(Branch, Naive):
+    """A branch of FLUX.1."""
+
+
+class NaiveBranchFlux2(Branch, NaiveFlux2):
+    """A branch of FLUX.2."""

@@ -112,8 +112,13 @@ class NaiveFlux2:
                 k[:, rows], v[:, rows] = own_k, own_v
         heads = [part.unflatten(-1, (-1, HEAD)).transpose(1, 2) for part in (q, k, v)]
         q, k = (rotate(normalize_rms(part, scale), self.ids) for part, scale in zip(heads, scales))
-        out = softmax(q @ k.transpose(-1, -2) / math.sqrt(HEAD) + self.find_mask()) @ heads[2]
+        text, picture = (int((self.owner == owner).sum()) for owner in (TEXT, PICTURE))
+        out = self.attention(q, k, heads[2], self.find_mask(), text, picture)
         return out.transpose(1, 2).flatten(2) * (0.5 if self.halved else 1.0)
+
+    def attention(self, q, k, v, bias, text, picture):
+        """What subclasses look into, or change; the first rows are `text` of the prompt and `picture` of the picture."""
+        return softmax(q @ k.transpose(-1, -2) / math.sqrt(HEAD) + bias) @ v
 
     def find_mask(self):
         """This block's; an extra one is over text and picture only, the same in all blocks or one for each."""

@@ -17,8 +17,20 @@ def conditioning(seed=4, text=5, guidance=3.5):
 
 
 def sample(
-    model, positive, negative=None, *, cfg=1.0, sampler="euler", steps=3, batch=1, size=(8, 8), sigmas=None, seed=7
+    model,
+    positive,
+    negative=None,
+    *,
+    cfg=1.0,
+    sampler="euler",
+    steps=3,
+    batch=1,
+    size=(8, 8),
+    sigmas=None,
+    seed=7,
+    mask=None,
 ):
+    """`mask` is the noise mask: 1 is drawn, 0 stays."""
     import comfy.sample
     import comfy.samplers
 
@@ -31,7 +43,18 @@ def sample(
             rest = dict(disable_pbar=True, seed=seed)
             return comfy.sample.sample_custom(model, noise, cfg, kind, sigmas, positive, negative, empty, **rest)
         return comfy.sample.sample(
-            model, noise, steps, cfg, sampler, "simple", positive, negative, empty, disable_pbar=True, seed=seed
+            model,
+            noise,
+            steps,
+            cfg,
+            sampler,
+            "simple",
+            positive,
+            negative,
+            empty,
+            disable_pbar=True,
+            seed=seed,
+            noise_mask=mask,
         )
 
 
