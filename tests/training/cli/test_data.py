@@ -65,6 +65,7 @@ def test_the_page_has_every_set_too():
 def test_a_check_counts_and_leaves_a_sheet_a_task(there, capsys):
     code, lines, error = run(capsys, "check", "mine.toml", "--n", 2)
     assert code == 0, error
+    lines = [line for line in lines if line[:1] != " "]  # without remarks
     assert [line.split()[:6] for line in lines[:3]] == [
         ["inpaint", "ade20k", "2", "of", "3", "read,"],
         ["inpaint", "journeydb", "2", "read,", "2", "examples"],
