@@ -1,4 +1,4 @@
-# make demo | demo-comfy | test | test-quick | coverage | bench | lint: on a machine with Python 3.10+ and package registries each is all the set-up.
+# make demo | demo-comfy | test | test-quick | fuzz | chaos | coverage | bench | lint: on a machine with Python 3.10+ and package registries each is all the set-up.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ HOST := $(patsubst %/comfy/ldm/flux/model.py,%,$(firstword $(wildcard $(addsuffi
 HOST_READY := $(if $(HOST),$(VENV)/host-ready)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo demo-comfy test test-quick coverage bench lint
+.PHONY: demo demo-comfy test test-quick fuzz chaos coverage bench lint
 
 demo: $(if $(wildcard $(VENV)/ready),,$(VENV)/small)
 	$(BIN)/cologen demo
@@ -23,6 +23,14 @@ test: $(VENV)/ready $(HOST_READY)
 # what one runs while working; make test ARGS="-p pytest_randomly" shuffles them all
 test-quick: $(VENV)/ready $(HOST_READY)
 	$(PYTEST) -m "not slow and not server and not browser" $(ARGS)
+
+# so many attempts each, from the FIRST on: make fuzz N=10000 FIRST=5000; their counts stand at the end
+fuzz: $(VENV)/ready $(HOST_READY)
+	FUZZ=$(or $(N),1000) FUZZ_FIRST=$(or $(FIRST),0) $(PYTEST) --dist worksteal tests/fuzz $(ARGS)
+
+# N faults in training runs, on one process and on two
+chaos: $(VENV)/ready
+	$(BIN)/python tests/tools/chaos.py $(or $(N),200)
 
 # processes that tests start are not counted
 coverage: $(VENV)/ready $(HOST_READY)

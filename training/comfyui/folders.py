@@ -175,7 +175,11 @@ def data_folder(name: str) -> Path:
     """A folder of training pictures: input/cologen/NAME, which may be named as its owner likes."""
     root = Path(folder_paths.get_input_directory()) / FOLDER
     folder = root / name.strip()
-    if "\0" in name or not folder.resolve().is_relative_to(root.resolve()):
+    try:
+        is_inside = "\0" not in name and folder.resolve().is_relative_to(root.resolve())
+    except ValueError:  # half a character, which no file system takes
+        is_inside = False
+    if not is_inside:
         raise ValueError(f"The folder {name[:80]!r} leads outside {root}, expected one in it: put the pictures there.")
     return folder
 

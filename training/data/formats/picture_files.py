@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ....prw.files.regular_file import read_regular
-from ....prw.files.validate import shorten
+from ....prw.files.validate import escape_controls, shorten
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -24,17 +24,20 @@ MAX_BYTES = 64 * 2**20
 
 
 class BrokenFile(ValueError):
-    """A file or a record that cannot be used, and why."""
+    """A file or a record that cannot be used, and why: one line, whatever names strangers give."""
+
+    def __init__(self, sentence: str):
+        super().__init__(escape_controls(sentence))
 
 
 def resolve_inside(path: Path, root: Path) -> Path:
     """The file itself, behind links; it must lie in the folder."""
     try:
         real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # a link to nothing, or to itself
-        raise BrokenFile(f"{path.name} leads nowhere") from error
+    except (OSError, RuntimeError, ValueError) as error:  # a link to nothing or to itself, no name for a file
+        raise BrokenFile(f"{shorten(path.name)} leads nowhere") from error
     if not real.is_relative_to(root.resolve()):
-        raise BrokenFile(f"{path.name} leads out of the folder")
+        raise BrokenFile(f"{shorten(path.name)} leads out of the folder")
     if not real.is_file():
         raise BrokenFile(f"{path.name} is not a file")
     return real
