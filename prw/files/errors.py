@@ -1,6 +1,5 @@
 """Errors of files that cannot be used, each in one sentence: what it holds, what was expected, what to do."""
 
-
 from .validate import escape_controls
 
 

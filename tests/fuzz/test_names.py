@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.edit import rename
 from cologen.prw.bank.importers.names import make_expert_name
 from cologen.prw.bank.summary import describe_bank
-from cologen.prw.config import ExpertInfo
-from cologen.training.data.formats.picture_files import BrokenFile, join_below, read_picture, resolve_inside
+from cologen.training.data.formats.picture_files import join_below, resolve_inside
 from cologen.training.data.sets import open_dataset
 from cologen.training.recipes.curriculum import make_curriculum
 from layouts import folder
@@ -17,7 +15,26 @@ from mutate import WORDS, pick
 from tiny import tiny_bank, tiny_info
 from tiny_run import SMALL, random_flux
 
-PIECES = (*WORDS, "..", "../", "/", "\\", "\\..\\", "a", "ok", ".", " ", "\t", "\r", "con.txt", "nul", "x:y", "~", "%2e%2e/", "..;/")
+PIECES = (
+    *WORDS,
+    "..",
+    "../",
+    "/",
+    "\\",
+    "\\..\\",
+    "a",
+    "ok",
+    ".",
+    " ",
+    "\t",
+    "\r",
+    "con.txt",
+    "nul",
+    "x:y",
+    "~",
+    "%2e%2e/",
+    "..;/",
+)
 
 
 def make_name(rng):

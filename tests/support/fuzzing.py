@@ -63,6 +63,7 @@ class Fuzz:
             problem = f"it took {grown:.0f} MiB"
         return problem
 
+
 def describe(error: Exception) -> str:
     """What is wrong with a sentence: not ours, not one line, or not to be shown on a terminal."""
     text, raised = str(error), traceback.extract_tb(error.__traceback__)[-1].filename

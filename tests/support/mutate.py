@@ -15,7 +15,23 @@ NUMBERS = (
     0, -1, 1, 2, 3, 255, 2**31 - 1, 2**31, 2**53, 2**62, 2**63, 2**64, -(2**63), 10**30, 0.5, -0.0, 1e308, 1e-308,
     float("nan"), float("inf"), float("-inf"),
 )  # fmt: skip
-DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "f32", "F4", "")
+DTYPES = (
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "I64",
+    "I8",
+    "U8",
+    "BOOL",
+    "F8_E4M3",
+    "F8_E5M2",
+    "F8_E8M0",
+    "C64",
+    "f32",
+    "F4",
+    "",
+)
 
 
 def pick(rng: np.random.Generator, options) -> Any:
