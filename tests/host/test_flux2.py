@@ -88,7 +88,15 @@ def test_a_whole_run_is_diffusers(model, flux, references):
 
 
 LEFT = torch.tensor([[1.0, 1.0, 0.3, 0.0, 0.0, 0.0]]).repeat(4, 1)
-KNOBS = [{}, {"strength": 0.4}, {"region": LEFT}, {"start": 0.3}, {"end": 0.5}, {"placement": "cpu"}, {"placement": "fp8"}]
+KNOBS = [
+    {},
+    {"strength": 0.4},
+    {"region": LEFT},
+    {"start": 0.3},
+    {"end": 0.5},
+    {"placement": "cpu"},
+    {"placement": "fp8"},
+]
 
 
 @pytest.mark.parametrize("knobs", KNOBS, ids=lambda knobs: " ".join(knobs) or "none")
