@@ -11,7 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from ..config import BankInfo
+from ..config import NAME, BankInfo
 from ..experts import LowRank
 from ..files.errors import BankError
 from ..files.lazy_tensors import LazyTensors, itemsize
@@ -139,6 +139,10 @@ def share_down(bank: Bank, rank: int, group: str = "shared", names: Iterable[str
     selected = _choose(bank, names)
     if not 1 <= rank <= (all_ranks := sum(bank.info.experts[name].rank for name in selected)):
         raise BankError(f"The shared rank is {rank}, expected 1 to {all_ranks}, what these experts have together.")
+    if not NAME.fullmatch(group):
+        raise BankError(
+            f"The group is called {shorten(group)!r}, expected 1 to 64 letters, digits, _ and -: name another."
+        )
     if users := [name for name, e in bank.info.experts.items() if e.shared == group and name not in selected]:
         raise BankError(f"The group {group} is used by {', '.join(users)}, too: choose another name with --group.")
     experts = {

@@ -8,9 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def list_masks(mask: Tensor) -> Tensor:
+    """A MASK of any number of dimensions as (batch, height, width)."""
+    if mask.ndim < 2 or 0 in mask.shape:
+        raise ValueError(
+            f"The mask has shape {tuple(mask.shape)}, expected (batch, height, width): connect another mask."
+        )
+    return mask.reshape(-1, *mask.shape[-2:])
+
+
 def reshape_mask(mask: Tensor, images: int) -> Tensor:
     """A MASK for so many images as (batch or 1, height, width)."""
-    rows = mask.reshape(-1, *mask.shape[-2:])
+    rows = list_masks(mask)
     if len(rows) not in (1, images):
         raise ValueError(
             f"There are {len(rows)} masks for {images} images, expected one, or one an image: connect others."
@@ -25,7 +34,7 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 def check_region(region: Tensor) -> Tensor:
     """A MASK that must be one for all pictures of a batch and not empty, as (height, width)."""
-    masks = region.reshape(-1, *region.shape[-2:])
+    masks = list_masks(region)
     if len(masks) != 1:
         raise ValueError(f"The region holds {len(masks)} masks, expected one: give each its own CoLoGen Source.")
     if not masks.any():

@@ -19,6 +19,8 @@ from .lazy_tensors import LazyTensors
 from .regular_file import open_regular
 from .validate import shorten
 
+COPIED = 1 << 20
+"""Bytes of the largest tensor that is copied: another program that cuts a file takes the pages of mapped ones away."""
 FLOATS = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 """Types of numbers that weights are kept in, in safetensors' words."""
 
@@ -65,7 +67,8 @@ class SafeFile(LazyTensors):
         if name not in self.names:
             raise KeyError(name)
         self._check_unchanged()
-        return self._file.get_tensor(name)
+        tensor = self._file.get_tensor(name)
+        return tensor.clone() if tensor.nbytes <= COPIED else tensor
 
     def state(self) -> tuple:
         """Returns what identifies the file's content as it was opened: reading refuses a file that has changed since."""

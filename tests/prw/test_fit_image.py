@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cologen.prw.fit_image import fill_holes, limit_size, pad, stretch, to_rgb
+from cologen.prw.fit_image import FIT_IMAGE, fill_holes, limit_size, pad, stretch, to_rgb
 from PIL import Image
 
 
@@ -65,3 +65,10 @@ def test_holes_are_painted_where_the_mask_is_white():
         found = fill_holes(image, hole, colour)
         assert torch.equal(found[:, 2:4, 4:6], torch.full((2, 2, 2, 3), value))
         assert ((found != image).any(-1).sum(dim=(1, 2)) == 4).all()
+
+
+@pytest.mark.parametrize("size", [(1, 8000), (8000, 1)])
+@pytest.mark.parametrize("fit", FIT_IMAGE)
+def test_a_picture_of_one_row_becomes_a_source_as_any(size, fit):
+    found = FIT_IMAGE[fit](torch.rand(1, *size, 3), 512)
+    assert all(side % 16 == 0 and 16 <= side <= 512 for side in found.shape[1:3])

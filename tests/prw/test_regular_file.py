@@ -5,6 +5,7 @@ import re
 import socket
 
 import pytest
+import torch
 from cologen.prw.bank.importers import open_experts
 from cologen.prw.files.errors import FileError
 from cologen.prw.files.regular_file import open_regular, read_regular
@@ -14,6 +15,7 @@ from cologen.training.data.formats.picture_files import BrokenFile, read_bytes
 from cologen.training.data.formats.plain_pickle import load_plain
 from cologen.training.data.model_folder import read_config
 from cologen.training.data.sets.coco_json import load_coco
+from safetensors.torch import save_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes there")
 
@@ -69,3 +71,15 @@ def test_no_more_is_read_than_a_file_may_have(tmp_path):
         read_regular(path, 9)
     with open_regular(path) as file:
         assert file.read() == b"x" * 10
+
+
+def test_what_was_read_of_a_file_outlives_its_being_cut(tmp_path):
+    """Another program may take a mapped file's pages away: what is small is a copy."""
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.arange(1000.0), "b": torch.ones(3)}, path)
+    file = SafeFile(path)
+    a = file["a"]
+    os.truncate(path, 16)
+    assert torch.equal(a, torch.arange(1000.0))
+    with pytest.raises(FileError, match="x.safetensors has changed since it was loaded"):
+        file["b"]

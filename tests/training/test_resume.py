@@ -57,6 +57,16 @@ def test_kills_at_random_moments_leave_no_trace():
     assert json.loads(done.stdout)["kills"] == 5
 
 
+@pytest.mark.slow
+def test_faults_of_every_kind_leave_no_trace_or_a_sentence():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "tests/tools/chaos.py"), "8", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["faults"] >= 8 and not report["failures"]
+
+
 def test_settings_that_a_recipe_does_not_use_leave_its_run_what_it_was():
     recipe = tiny_curriculum()
     assert fingerprint(recipe, 7) == "4b7f9f0b25dc018428ff542d78e3556c"  # as written by 0.1.0

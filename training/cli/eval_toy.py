@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...prw.bank.bank import Bank
+from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
 from ..toy.evaluate import READINGS
 from .arguments import parse_positive, print_progress
@@ -50,6 +51,8 @@ def _evaluate_toy(args: Namespace) -> str:
         raise ValueError(f"There is no toy task {unknown[0]!r}, expected some of {', '.join(QUESTION_MAKERS)}.")
     toy = open_toy_models(args.base or SHIPPED)
     bank = Bank.open(args.bank or SHIPPED / BANK)
+    if problem := bank.info.base.describe_incompatibility(Base.of(toy.flux)):
+        raise ValueError(problem)
     host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
     evaluation = ToyEvaluation(args.n, args.seed, tasks, args.router, reads=args.reads)
     say = (lambda line: None) if args.json else print_progress

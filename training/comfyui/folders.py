@@ -194,6 +194,6 @@ def resolve_path(root: Path, name: str) -> Path:
                 f"spaces, dots, _ and -: type another."
             )
     folder = root.joinpath(*folders)
-    if not folder.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"The folder {'/'.join(folders)} leads outside {root}, expected one in it: choose another.")
+    if not all(path.resolve().is_relative_to(root.resolve()) for path in (folder, folder / stem)):  # by a link there
+        raise ValueError(f"The folder {name} leads outside {root}, expected one in it: choose another.")
     return folder / stem

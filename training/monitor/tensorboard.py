@@ -13,6 +13,7 @@ from ..recipes.curriculum import Stage
 from ..stage_context import IterationResult
 from ..trainer import Trainer
 from ..validate import Validation
+from .event_file import EventFile
 from .log import name_experts
 
 FOLDER = "tensorboard"
@@ -23,20 +24,19 @@ class TensorBoard(Listener):
 
     def __init__(self, out: Path):
         self.folder = out / FOLDER
-        self.writer = None
+        self.writer: EventFile | None = None
         self.missing = False
 
     def on_stage_begin(self, trainer: Trainer) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import summary  # noqa: F401
         except ImportError:
             if not self.missing:
                 logging.getLogger(__name__).info("TensorBoard is not installed: training goes on without its files.")
             self.missing = True
             return
         path = self.folder / f"{trainer.stage_number + 1}-{trainer.stage.name}"
-        # steps that a kill left beyond the checkpoint are dropped
-        self.writer = SummaryWriter(str(path), purge_step=trainer.iteration + 1)
+        self.writer = EventFile(path, trainer.iteration + 1)
 
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
         rate = trainer.weights.optimizer.param_groups[0]["lr"]
@@ -49,13 +49,17 @@ class TensorBoard(Listener):
 
     def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
         if self.writer:
-            self.writer.add_image("samples", sheet, trainer.iteration, dataformats="HWC")
+            from torch.utils.tensorboard import summary
+
+            self.writer.add(summary.image("samples", sheet, dataformats="HWC"), trainer.iteration)
 
     def _add_scalars(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         if self.writer is None:
             return
+        from torch.utils.tensorboard import summary
+
         for name, value in values.items():
-            self.writer.add_scalar(name, value, trainer.iteration)
+            self.writer.add(summary.scalar(name, value), trainer.iteration)
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         if self.writer:

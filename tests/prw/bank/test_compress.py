@@ -142,6 +142,14 @@ def test_a_second_group_leaves_the_first_one_s_experts_alone(bank, tmp_path):
     assert torch.allclose(product(second, "control"), product(bank, "control"), atol=1e-4)
 
 
+@pytest.mark.parametrize("group", ["", "a b", "../x", "a" * 65])
+def test_a_group_needs_a_name(bank, group):
+    with pytest.raises(
+        BankError, match="The group is called .*, expected 1 to 64 letters, digits, _ and -: name another"
+    ):
+        share_down(bank, 2, group)
+
+
 def test_a_file_written_over_is_noticed_while_it_is_worked_on(bank, tmp_path):
     path = bank.save(tmp_path / "bank.safetensors")
     works = [Bank.open(path), rerank(Bank.open(path), 2)[0], split(Bank.open(path), "ground")]

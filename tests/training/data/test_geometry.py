@@ -253,3 +253,17 @@ def test_a_view_of_another_size_of_picture_is_refused():
     view = Crop(Box(0, 0, 21, 20), False, (8, 8))
     with pytest.raises(ValueError, match="The picture is 20 x 20, the view takes"):
         view.picture(noise((20, 20)))
+
+
+@pytest.mark.parametrize("size", [(1, 8000), (8000, 1), (1, 1)])
+def test_a_picture_of_one_row_is_cropped_as_any(size):
+    picture, mask = np.zeros((*size, 3), np.uint8), np.ones(size, bool)
+    sample = Sample("row", picture, "caption", (Thing("the box", "box", mask),), {"depth": picture})
+    for crop in (
+        draw_crop(np.random.default_rng(0), size, (64, 32)),
+        centre_crop(size, (64, 32)),
+        whole_crop(size, (64, 32)),
+    ):
+        found = crop_sample(crop, sample)
+        assert found.picture.shape == (64, 32, 3) and found.maps["depth"].shape == (64, 32, 3)
+        assert all(thing.mask.shape == (64, 32) for thing in found.things)

@@ -1,5 +1,8 @@
 """TensorBoard's files are the log's numbers; without TensorBoard training goes on."""
 
+import errno
+import io
+import os
 import sys
 
 import pytest
@@ -39,3 +42,24 @@ def test_without_tensorboard_training_goes_on_with_one_sentence(tmp_path, monkey
         tiny_run(tmp_path, tiny_curriculum(1), listeners=[TensorBoard(tmp_path)]).train()
     said = [record.getMessage() for record in caplog.records if "TensorBoard" in record.getMessage()]
     assert said == ["TensorBoard is not installed: training goes on without its files."]
+
+
+class FullDisk(io.BytesIO):
+    def write(self, data):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_a_folder_that_becomes_read_only_is_one_sentence(tmp_path, monkeypatch, caplog, capfd):
+    """Nothing is written by a thread, whose errors nobody hears."""
+    pytest.importorskip("tensorboard")
+    begin = TensorBoard.on_stage_begin
+
+    def begin_and_lose(board, trainer):
+        begin(board, trainer)
+        board.writer._records._writer = FullDisk()
+
+    monkeypatch.setattr(TensorBoard, "on_stage_begin", begin_and_lose)
+    tiny_run(tmp_path, tiny_curriculum(2), listeners=[TensorBoard(tmp_path)]).train(only="inpaint")
+    said = [record.getMessage() for record in caplog.records if "TensorBoard" in record.getMessage()]
+    assert len(said) == 1 and "TensorBoard cannot write (Read-only file system): training goes on without it" in said[0]
+    assert "Traceback" not in capfd.readouterr().err
