@@ -19,10 +19,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from kills import left  # also puts tests/support on the path
+import torch
 from cologen.training.distributed import ranks
 from cologen.training.monitor.log import Log
-import torch
+from kills import left  # also puts tests/support on the path
 from tiny_run import tiny_curriculum, tiny_host, tiny_run
 
 SENTENCE, GONE = 3, 77
