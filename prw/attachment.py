@@ -1,6 +1,6 @@
 """A bank at work on a FLUX: sources become keys and values once, and every block gets them appended.
 
-The same object serves both hosts; a source's way through FLUX is in source_pass.py and model_pass.py.
+The same object serves both hosts; a source's way through FLUX is in source_pass.py, a whole model's in model_pass.py.
 """
 
 import logging

@@ -171,7 +171,7 @@ class Source(Reading):
 
 
 def fill_channels(latent: Tensor, channels: int) -> Tensor:
-    """Gives a source the extra channels of Fill and control models (img_in wider than 16 latents).
+    """Gives a source the extra channels of Fill and control models, whose img_in reads more than a VAE's latents.
 
     Our choice: it is a finished picture, so the "given image" channels repeat it and the mask
     channels are 0, nothing to paint.

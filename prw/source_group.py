@@ -1,7 +1,7 @@
 """Sources that see one another, as a rule one: how the K/V of such a group are found in the cache, made and read.
 
-Two ways to make them stand in files of their own: the base's own stream with a bank's experts (stream_group.py), and a
-second model (model_group.py).
+The ways to make them stand in files of their own: the base's own stream with a bank's experts (stream_group.py), a second
+model (model_group.py), and keys learned for a number (learned_keys.py).
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -25,7 +25,7 @@ class ForwardBatch(NamedTuple):
     pictures: int
     """Samples of each cond in the batch."""
     channels: int
-    """Of the latents that img_in takes: 16, more for Fill and control models."""
+    """Of the latents that img_in takes: the VAE's, more for Fill and control models."""
     device: torch.device
 
     def select_image(self, source: Source, sample: int) -> int:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..prw.appended_kv import OPTION, AppendedKV, SourceKV, append_sources_patch
 from ..prw.bank.bank import Bank
 from ..prw.flux.blocks import RUN_BLOCK, call_directly
+from ..prw.flux.families import find_model_family
 from ..prw.flux.inputs import FluxInputs
 from ..prw.router import Route
 from ..prw.select_experts import BlockNoise, make_selector
@@ -101,7 +102,7 @@ def predict_velocity(host: Host, source: SourceContext, inputs: FluxInputs) -> T
     """FLUX's velocity for noisy latents that read the source; a base without a guidance embedding ignores guidance."""
     x, context = add_given_channels(host, inputs.x).to(host.dtype), inputs.context.to(host.dtype)
     pooled = None if inputs.pooled is None else inputs.pooled.to(host.dtype)
-    guidance = inputs.guidance if host.flux.params.guidance_embed else None
+    guidance = inputs.guidance if find_model_family(host.flux).reads_guidance(host.flux.params) else None
     return host.flux(x, inputs.times, context, pooled, guidance, transformer_options=dict(source.options))
 
 

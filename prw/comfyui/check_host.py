@@ -13,15 +13,8 @@ import comfy.ldm.flux.model
 import comfyui_version
 from torch import Tensor, nn
 
-from ..flux.families import find_model_family
+from ..flux.families import describe_text_width, find_model_family
 
-TEXT_ENCODERS = {
-    4096: "T5-XXL, FLUX.1's and Chroma's",
-    7680: "Qwen3-4B, FLUX.2 klein 4B's",
-    12288: "Qwen3-8B, FLUX.2 klein 9B's",
-    15360: "Mistral Small 3.2, FLUX.2 dev's",
-}
-"""Width of a prompt's rows -> the text encoder that they are from."""
 HOST_CLASSES = (comfy.ldm.flux.model.Flux, comfy.ldm.chroma.model.Chroma)
 """ComfyUI's models whose blocks have the hook."""
 UNKNOWN_ARGUMENT = re.compile(
@@ -98,8 +91,3 @@ def check_prompt_width(model: nn.Module, context: Tensor | None) -> None:
             f"The prompt's rows are {found}, the model expects {wanted}: encode the prompt with the text encoder that belongs to "
             f"this FLUX."
         )
-
-
-def describe_text_width(width: int) -> str:
-    """Says how wide a prompt's rows are, and of which text encoder they are."""
-    return f"{width} wide ({TEXT_ENCODERS[width]})" if width in TEXT_ENCODERS else f"{width} wide"

@@ -55,13 +55,14 @@ class Family(NamedTuple):
     reads_prompt: bool
     """Whether a source's modulation holds the prompt's pooled vector."""
     latent_channels: int
+    """Of what its VAE gives."""
     latent_pixels: int
     """Pixels along a latent's side."""
     latent_scale: float
     latent_shift: float
     """FLUX sees (latent - shift) * scale of what the VAE gives."""
-    text_widths: tuple[int, ...]
-    """Widths of its text encoders' tokens."""
+    text_encoders: Mapping[int, str]
+    """How wide a prompt's rows are -> the text encoder that they are from, for people."""
     position: str
     """Where a source lies if neither its user nor its expert says so; "": where its task says."""
     reference_step: int
@@ -94,11 +95,11 @@ FLUX1 = Family(
     module="vector_in",
     modulate_source=flux1.modulate_source,
     reads_prompt=True,
-    latent_channels=flux1.LATENT_CHANNELS,
+    latent_channels=16,
     latent_pixels=8,
     latent_scale=flux1.LATENT_SCALE,
     latent_shift=flux1.LATENT_SHIFT,
-    text_widths=(4096,),
+    text_encoders={4096: "T5-XXL, FLUX.1's and Chroma's"},
     position="",
     reference_step=1,
     time_shift=flux1.time_shift,
@@ -115,7 +116,11 @@ FLUX2 = Family(
     latent_pixels=16,
     latent_scale=1.0,
     latent_shift=0.0,
-    text_widths=(7680, 12288, 15360),
+    text_encoders={
+        7680: "Qwen3-4B, FLUX.2 klein 4B's",
+        12288: "Qwen3-8B, FLUX.2 klein 9B's",
+        15360: "Mistral Small 3.2, FLUX.2 dev's",
+    },
     position="reference",
     reference_step=10,
     time_shift=flux2.time_shift,
@@ -132,11 +137,11 @@ CHROMA = Family(
     module="distilled_guidance_layer",
     modulate_source=chroma.modulate_source,
     reads_prompt=False,
-    latent_channels=flux1.LATENT_CHANNELS,
+    latent_channels=16,
     latent_pixels=8,
     latent_scale=flux1.LATENT_SCALE,
     latent_shift=flux1.LATENT_SHIFT,
-    text_widths=(4096,),
+    text_encoders=FLUX1.text_encoders,
     position="",
     reference_step=1,
     time_shift=flux1.time_shift,
@@ -167,6 +172,12 @@ def find_model_family(flux: Any) -> Family:
             return family
     known = " or ".join(family.label for family in FAMILIES.values())
     raise ValueError(f"The model is a {type(flux).__name__} of another family, expected {known}: load one of these.")
+
+
+def describe_text_width(width: int) -> str:
+    """Says how wide a prompt's rows are, and which text encoder they are from."""
+    known = {width: name for family in FAMILIES.values() for width, name in family.text_encoders.items()}
+    return f"{width} wide ({known[width]})" if width in known else f"{width} wide"
 
 
 def check_latent_channels(latent: torch.Tensor, family: Family) -> None:

@@ -51,7 +51,6 @@ class FluxParams:
         check_heads(self.hidden_size, self.num_heads, self.axes_dim)
 
 
-LATENT_CHANNELS = 16
 LATENT_SCALE, LATENT_SHIFT = 0.3611, 0.1159
 """The VAE's latents are shifted and scaled to about unit size."""
 MARKS = ("double_blocks.0.img_attn.qkv.weight", "vector_in.in_layer.weight")

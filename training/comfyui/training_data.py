@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...prw.comfyui.check_host import describe_text_width
 from ...prw.fit_image import to_bytes
-from ...prw.flux.families import FAMILIES, find_latent_family
+from ...prw.flux.families import FAMILIES, describe_text_width, find_latent_family
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from ..data.encoded.dataset import MemoryDataset, choose_val_ids, concat_datasets, hold_out
 from ..data.encoded.samples import EncodedSamples, pad_context
@@ -83,7 +82,7 @@ def open_encoders(vae, clip) -> HostEncoders:
     encoders = HostEncoders(vae, clip)
     context, pooled = encoders.encode_prompts([""])
     family, width = find_latent_family(encoders.encode([GREY])), context.shape[-1]
-    if width not in family.text_widths and any(width in other.text_widths for other in FAMILIES.values()):
+    if width not in family.text_encoders and any(width in other.text_encoders for other in FAMILIES.values()):
         raise ValueError(
             f"The CLIP's tokens are {describe_text_width(width)}, expected those of {family.label}, whose VAE is connected: "
             f"load the VAE and the text encoder that belong to your FLUX."

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...prw.flux.families import FLUX1
 from .from_files import EncoderFiles, FileEncoders, open_tokenizer
-from .open_models import open_clip, open_t5, open_t5_file, open_vae, read_t5_config
+from .open_flux1 import open_clip, open_t5, open_t5_file, open_vae, read_t5_config
 
 CLIP_TOKENS = 77
 T5_WORDS, CLIP_WORDS = 32000, 49408

@@ -1,7 +1,4 @@
-"""Opens Qwen3 and FLUX.2's VAE as transformers' and diffusers' models, from the single files that ComfyUI's users have.
-
-Shapes are read off the weights; nothing is fetched, and no weight is made up.
-"""
+"""Opens Qwen3 and FLUX.2's VAE as transformers' and diffusers' models (open_models.py)."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -37,6 +37,7 @@ from ..stage_context import IterationResult
 from ..subject.dataset import open_subject_datasets
 from ..subject.run import SubjectRun
 from ..toy.evaluate import CFG, STEPS
+from ..toy.scene import SIDE
 from ..toy.store import NAME, SHIPPED, open_toy_models
 from ..toy.subject import SubjectQuestion, make_questions, mean_scores
 from ..trainer import Trainer
@@ -145,7 +146,10 @@ class SubjectExperiment:
         negative = EncodedPrompt(
             *(part.expand(len(questions), *part.shape[1:]) for part in self.encoders.encode_prompts([""]))
         )
-        noise, auxiliary_noise = (torch.randn(len(questions), 16, 8, 8, generator=generator) for _ in range(2))
+        family = self.host.family
+        side = SIDE // family.latent_pixels
+        shape = len(questions), family.latent_channels, side, side
+        noise, auxiliary_noise = (torch.randn(shape, generator=generator) for _ in range(2))
         branch = Branch(EncodedPrompt(longer, pooled), marked, noise)
         if way in SHARED_STEPS:
             plain = Branch(EncodedPrompt(context, pooled), words, noise)
