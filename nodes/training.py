@@ -18,17 +18,24 @@ from ..training.recipes.curriculum import (
     Settings,
     Stage,
     list_recipes,
+    open_lengths,
     scale_curriculum,
 )
 from .inputs.recipe import read_recipe, sample_at_end, select_fields
 from .inputs.schema import TRAINING, FeaturesType, make_schema
 from .inputs.training import (
+    AHEAD,
     AS_EXPERTS,
+    AS_RECIPE,
+    AUTO,
     DATA,
+    FIXED,
     MODEL,
     RUN,
     bank_input,
+    curriculum_length_knob,
     feature_knobs,
+    length_knobs,
     rare_stage_knobs,
     run_knobs,
     seed_knob,
@@ -62,6 +69,7 @@ class CoLoGenTrainStage(io.ComfyNode):
                 seed_knob(),
                 *feature_knobs(),
                 *source_knobs(),
+                *length_knobs(),
             ],
             outputs=[
                 *training_outputs(),
@@ -81,12 +89,14 @@ class CoLoGenTrainStage(io.ComfyNode):
         run_seed: int,
         experts: Bank | None = None,
         encoder: str = VAE,
+        length: str = FIXED,
         **knobs,
     ) -> io.NodeOutput:
         name, knobs["start"] = knobs.pop("name").strip() or task, knobs["start"].strip()
         knobs["encoder"] = encoder_path(encoder)
         knobs |= {knob: "" for knob in ("route", "source_time") if knobs.get(knob) == AS_EXPERTS}
         settings = sample_at_end(Settings(**select_fields(Settings, knobs)), knobs["iterations"])
+        knobs["ceiling"] = knobs["iterations"] if length == AUTO else 0
         stage = Stage(name=name, task=task, **select_fields(Stage, knobs))
         curriculum = extend_curriculum(experts, stage, settings)
         node_run = NodeRun(run_folder(run), run_seed)
@@ -123,15 +133,28 @@ class CoLoGenTrainCurriculum(io.ComfyNode):
                 RUN,
                 *run_knobs(),
                 seed_knob(),
+                curriculum_length_knob(),
             ],
             outputs=training_outputs(),
         )
 
     @classmethod
     def execute(
-        cls, model, data: TrainingData, recipe: str, budget: str, run: str, run_seed: int, experts=None, **knobs
+        cls,
+        model,
+        data: TrainingData,
+        recipe: str,
+        budget: str,
+        run: str,
+        run_seed: int,
+        experts=None,
+        length: str = AS_RECIPE,
+        **knobs,
     ) -> io.NodeOutput:
-        curriculum = scale_curriculum(read_recipe(recipe), BUDGETS[budget])
+        curriculum = read_recipe(recipe)
+        if length != AS_RECIPE:
+            curriculum = open_lengths(curriculum, ahead=length == AHEAD)
+        curriculum = scale_curriculum(curriculum, BUDGETS[budget])
         settings = replace(curriculum.settings, **select_fields(Settings, knobs))
         longest = max(stage.iterations for stage in curriculum.stages)
         curriculum = replace(curriculum, settings=sample_at_end(settings, longest))

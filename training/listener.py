@@ -9,6 +9,7 @@ from ..prw.bank.bank import Bank
 from ..prw.personalization.concept import Concept
 from .recipes.curriculum import Stage
 from .stage_context import IterationResult
+from .stage_length import LengthCheck
 from .trainer import Trainer
 from .validate import Validation
 
@@ -23,6 +24,9 @@ class Listener:
 
     def on_validation(self, trainer: Trainer, results: Mapping[str, Validation]) -> None:
         """`results` are by task."""
+
+    def on_length_check(self, trainer: Trainer, check: LengthCheck) -> None:
+        """Called when a stage of length "auto" has asked whether it is over."""
 
     def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
         """`sheet` is a picture, uint8 (height, width, 3)."""

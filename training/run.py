@@ -32,7 +32,7 @@ from .recipes.curriculum import Curriculum, Settings, Stage
 from .routing_stats import find_dominant, record_usage
 from .stage_context import StageContext
 from .trainer import StageTrainer, Trainer
-from .validate import Validation, make_sample_sheet, validate
+from .validate import Validation, check_length, make_sample_sheet, validate
 
 LOG = logging.getLogger(__name__)
 MakeTrainer = Callable[[StageContext, Bank, Encoders, Path], StageTrainer]
@@ -59,7 +59,7 @@ class Run(ABC):
     failed_listeners: list[Listener] = field(default_factory=list)
     """Listeners that could not write to the disk, each of which is warned of once."""
     review_pending: bool = field(default=False, init=False)
-    """Whether an iteration is done, but not the validation and samples that are due at it."""
+    """Whether an iteration is done, but not the checks and samples that are due at it."""
 
     @property
     def folder(self) -> RunFolder:
@@ -86,7 +86,7 @@ class Run(ABC):
 
     def _loop(self, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
         while not trainer.finished:
-            result = trainer.train_iteration()
+            result, self.review_pending = trainer.train_iteration(), True
             if result is not None:
                 self.notify("on_iteration", trainer, result)
             self._review(trainer)
@@ -98,8 +98,9 @@ class Run(ABC):
                 raise RunStopped
 
     def _review(self, trainer: Trainer) -> None:
-        """Validate and sample where it is due; if something ends the run meanwhile it is still due when it goes on."""
+        """Check, validate and sample where it is due; if something ends the run meanwhile it is still due when it goes on."""
         settings, self.review_pending = trainer.settings, True
+        self._notify_result("on_length_check", check_length, trainer)
         if is_due(trainer, settings.validate_every):
             self._notify_result("on_validation", self.validate, trainer)
         if (ranks.rank() == 0 or ranks.is_sharded(settings)) and is_due(trainer, settings.sample_every):
@@ -112,11 +113,12 @@ class Run(ABC):
         except torch.OutOfMemoryError:
             if ranks.world_size() > 1:  # others may wait for this one
                 raise
-            done = "validated" if event == "on_validation" else "sampled"
+            done = "sampled" if event == "on_samples" else "validated"
             message = "Memory ran out while iteration %s was %s: training goes on without it; set micro smaller."
             LOG.warning(message, trainer.iteration, done)
         else:
-            self.notify(event, trainer, result)
+            if result is not None:
+                self.notify(event, trainer, result)
 
     def _save_after(self, error: BaseException, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
         """Save the weights, which are still those of the last good iteration."""
@@ -169,13 +171,15 @@ class CurriculumRun(Run):
     recipe: Curriculum
     make_trainer: MakeTrainer = make_plain_trainer
     done: list[Stage] = field(default_factory=list)
+    spare: int = field(default=0, init=False)
+    """Iterations that the stages of length "auto" so far have left of their ceilings."""
 
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """Train all stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
         base = Base.of(self.host.flux).with_probe(self.host.flux, self.base_name)
         encoders = [self.encoders.identity()] if self.recipe.encoders else []
         bank = self.folder.begin(self.recipe, self.seed, base, bank, encoders)
-        bank = bank or make_empty_bank(base, self.recipe.settings)
+        bank, self.spare = bank or make_empty_bank(base, self.recipe.settings), 0
         self._check_stages(bank, only)
         for number, stage in enumerate(self.recipe.stages):
             path = self.folder.stage_path(format_label(stage, number))
@@ -189,6 +193,8 @@ class CurriculumRun(Run):
                     self.open_checkpoints(stage, number, self.recipe.settings).clear()
                 self.notify("on_stage_end", stage, bank)
             self.done.append(stage)
+            if stage.ceiling and ranks.broadcast_object(path.exists()):  # trained here, not brought
+                self.spare += stage.ceiling - bank.info.experts[stage.name].iterations
             if stage.name == only:
                 break
         path = self.path / BANK
@@ -222,7 +228,7 @@ class CurriculumRun(Run):
         dominant = find_dominant(self.host, bank, own, settings.micro)
         bank = add_expert(bank, stage, settings, self.seed + number, dominant)
         empty, options = EncodedPrompt(*self.encoders.encode_prompts([""])), self.checkpointing_options
-        context = StageContext(self.host, stage, number, settings, datasets, empty, self.seed, options)
+        context = StageContext(self.host, stage, number, settings, datasets, empty, self.seed, options, self.spare)
         trainer = self.make_trainer(context, bank, self.encoders, self.path)
         self.run_trainer(trainer, self.open_checkpoints(stage, number, settings))
         if ranks.rank() == 0 and (artifact := trainer.export_features()):

@@ -26,6 +26,8 @@ class StageContext:
     seed: int = 0
     checkpointing_options: dict[str, Any] | None = None
     """Transformer options by which this host recomputes activations."""
+    spare: int = 0
+    """Iterations that earlier stages of length "auto" have left."""
 
 
 @dataclass(frozen=True)

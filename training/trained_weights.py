@@ -10,7 +10,6 @@ from .distributed import ranks
 from .distributed.gradient_reducer import GradientReducer
 from .optimizers import ParamGroup, load_state, make_optimizer, split_state
 from .recipes.curriculum import Settings
-from .schedules import compute_rate_factor
 
 
 class TrainedWeights:
@@ -37,9 +36,8 @@ class TrainedWeights:
         """Clip the gradient to the recipe's length; return the length that it had."""
         return torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.settings.clip or torch.inf).item()
 
-    def step(self, iteration: int, iterations: int) -> None:
-        """Update the weights and their average, by the schedule's rate at this iteration, and clear the gradients."""
-        factor = compute_rate_factor(self.settings.schedule, iteration, iterations, self.settings.warmup)
+    def step(self, iteration: int, factor: float) -> None:
+        """Update the weights and their average, by a factor of the recipe's rates, and clear the gradients."""
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * factor
         self.optimizer.step()

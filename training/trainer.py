@@ -40,6 +40,7 @@ from .micro_batches import split_into_micro_batches
 from .objective import add_noise, task_loss, veteran_loss
 from .optimizers import ParamGroup
 from .stage_context import IterationResult, StageContext
+from .stage_length import StageLength
 from .timestep_schedule import TimestepSchedule
 from .trained_weights import TrainedWeights
 
@@ -62,11 +63,12 @@ class Trainer(ABC):
         self.weights = TrainedWeights(groups, settings, self.device)
         self.trained = self.weights.trained
         self.timestep_schedule = TimestepSchedule(settings.time_phases, settings.patience)
+        self.length = StageLength(stage, settings, context.spare)
         self.iteration, self.skipped, self.skipped_in_a_row = 0, 0, 0
 
     @property
     def finished(self) -> bool:
-        return self.iteration >= self.stage.iterations
+        return self.iteration >= self.length.end
 
     def train_iteration(self) -> IterationResult | None:
         """Draw the batch, take its gradient, clip it, update the weights; None if the batch did not fit into memory."""
@@ -78,7 +80,7 @@ class Trainer(ABC):
         else:
             self.skipped_in_a_row = 0
             norm = self._clip_gradients()
-            self.weights.step(self.iteration, self.stage.iterations)
+            self.weights.step(self.iteration, self.length.compute_rate_factor(self.iteration))
             result = self.summarize(norm)
             self.timestep_schedule.update(result.task_loss)
         self.iteration += 1
@@ -155,15 +157,18 @@ class Trainer(ABC):
         tensors, optimizer = self.weights.state()
         state = {"iteration": self.iteration, "missed": self.skipped, "optimizer": optimizer, "seed": self.seed}
         paced = {"pacing": self.timestep_schedule.state()} if self.timestep_schedule.phases > 1 else {}
-        return tensors, {**state, **paced}
+        open_end = {"length": self.length.state()} if self.length.is_auto else {}
+        return tensors, {**state, **paced, **open_end}
 
     def load(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.weights.load(tensors, state["optimizer"])
         self.iteration, self.skipped, self.seed = (int(state[key]) for key in ("iteration", "missed", "seed"))
-        check_range("iteration", self.iteration, 0, self.stage.iterations)
+        check_range("iteration", self.iteration, 0, self.length.limit)
         if self.timestep_schedule.phases > 1:
             self.timestep_schedule.load(state["pacing"])
+        if self.length.is_auto:
+            self.length.load(state["length"])
 
 
 class StageTrainer(Trainer):
@@ -242,9 +247,7 @@ class StageTrainer(Trainer):
 
     def make_router_noise(self, batch: Batch) -> BlockNoise:
         """Noise that fades to nothing over the end of the stage, where the recipe says so."""
-        share = self.iteration / self.stage.iterations
-        scale = 1.0 if share <= self.settings.noise_end else (1 - share) / (1 - self.settings.noise_end)
-        return RouterNoise(batch.seeds, scale)
+        return RouterNoise(batch.seeds, self.length.compute_noise_scale(self.iteration))
 
     def export_features(self) -> Features | None:
         """What the stage leaves beside its bank, if anything."""

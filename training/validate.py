@@ -13,9 +13,11 @@ from ..prw.flux.sampling import make_timesteps
 from ..prw.positions import token_grid
 from .batch import Batch
 from .data.encoded.dataset import EncodedDataset
+from .distributed import ranks
 from .encoders.protocol import Encoders
 from .objective import count_usage
 from .sampling import SamplingSettings, sample_latents
+from .stage_length import LengthCheck
 from .trainer import StageTrainer, Trainer
 
 TIMES = tuple((i + 0.5) / 8 for i in range(8))
@@ -65,19 +67,30 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
 @torch.no_grad()
 def validate(trainer: Trainer) -> dict[str, Validation]:
     """Validate every task so far with the router in training: what it forgets shows here."""
-    results = {}
-    for task, dataset in trainer.datasets.items():
-        batch = make_val_batch(dataset)
-        losses, shares = [], torch.zeros(len(trainer.expert_names))
-        for piece in split_batch(batch, trainer.settings.micro):
-            usages = []
-            for time in TIMES:
-                errors, routes = trainer.measure_errors(piece._replace(times=torch.full((len(piece.ids),), time)))
-                losses += errors.tolist()
-                usages.append(count_usage(routes.values(), len(trainer.expert_names)).double().cpu())
-            shares = shares + torch.stack(usages).mean(0).float() * (len(piece.ids) / len(batch.ids))
-        results[task] = Validation(float(np.mean(losses)), tuple(shares.tolist()))
-    return results
+    return {task: validate_task(trainer, task) for task in trainer.datasets}
+
+
+@torch.no_grad()
+def validate_task(trainer: Trainer, task: str) -> Validation:
+    batch = make_val_batch(trainer.datasets[task])
+    losses, shares = [], torch.zeros(len(trainer.expert_names))
+    for piece in split_batch(batch, trainer.settings.micro):
+        usages = []
+        for time in TIMES:
+            errors, routes = trainer.measure_errors(piece._replace(times=torch.full((len(piece.ids),), time)))
+            losses += errors.tolist()
+            usages.append(count_usage(routes.values(), len(trainer.expert_names)).double().cpu())
+        shares = shares + torch.stack(usages).mean(0).float() * (len(piece.ids) / len(batch.ids))
+    return Validation(float(np.mean(losses)), tuple(shares.tolist()))
+
+
+def check_length(trainer: Trainer) -> LengthCheck | None:
+    """Ask whether a stage of length "auto" is over, where that is due; rank 0 decides for all."""
+    length, iteration, phases = trainer.length, trainer.iteration, trainer.timestep_schedule
+    if not length.needs_check(iteration) or phases.phase < phases.phases:
+        return length.close(iteration)
+    loss, usage = ranks.broadcast_object(validate_task(trainer, trainer.stage.task))
+    return length.check(iteration, loss, usage[-1], len(usage))
 
 
 @torch.no_grad()

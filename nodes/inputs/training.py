@@ -271,6 +271,68 @@ def source_knobs() -> list:
     ]
 
 
+AS_RECIPE = "as recipe"
+FIXED, AUTO, AHEAD = "fixed", "auto", "ahead"
+"""Lengths of a stage, and of all stages of a recipe."""
+
+
+def length_knobs() -> list:
+    """A stage that ends by itself; the inputs come behind all others, because graphs are older than these."""
+    return [
+        io.Combo.Input(
+            "length",
+            options=[FIXED, AUTO],
+            default=FIXED,
+            optional=True,
+            tooltip="auto ends the stage when its loss on kept-out pictures stands still and the expert's share is near "
+            "rho; iterations is then the most there may be. The rate falls, as schedule says, in a last part of its own.",
+            **advanced(),
+        ),
+        int_knob("check_every", 100, 1, 10**6, "For auto: iterations between two checks.", optional=True, **advanced()),
+        int_knob(
+            "standstill",
+            3,
+            1,
+            10**6,
+            "For auto: checks in a row without a new low after which the loss stands still. More waits longer.",
+            optional=True,
+            **advanced(),
+        ),
+        float_knob(
+            "tolerance",
+            0.005,
+            0,
+            1,
+            0.001,
+            "For auto: share by which a loss must be lower to count as a new low. More ends sooner.",
+            optional=True,
+            **advanced(),
+        ),
+        float_knob(
+            "usage_band",
+            0.1,
+            0,
+            1,
+            0.01,
+            "For auto: how far from rho the expert's share may be at the end. 1 does not wait for it.",
+            optional=True,
+            **advanced(),
+        ),
+    ]
+
+
+def curriculum_length_knob() -> io.Combo.Input:
+    return io.Combo.Input(
+        "length",
+        options=[AS_RECIPE, AUTO, AHEAD],
+        default=AS_RECIPE,
+        optional=True,
+        tooltip="auto ends each stage when its loss on kept-out pictures stands still; the recipe's iterations are then "
+        "the most there may be. ahead also gives what stages leave to later ones that still gain.",
+        **advanced(),
+    )
+
+
 def int_knob(name: str, default: int, low: int, high: int, tooltip: str, **rest: Any) -> io.Int.Input:
     return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip, **rest)
 

@@ -120,6 +120,25 @@ def test_two_processes_then_one_then_four_are_one_run(train, tmp_path):
         assert torch.allclose(tensor, banks[1].tensors[name], atol=2e-5), name
 
 
+def test_two_processes_decide_a_stages_length_as_one_does(train, tmp_path):
+    words = ["--resume", "inpaint.iterations=auto", "inpaint.ceiling=40", "ground.iterations=auto", "ground.ceiling=24"]
+    words += ["check_every=2", "standstill=2", "tolerance=0.02", "usage_band=1.0", "ahead=true", "schedule=cosine"]
+    code, error = train("whole", words=words)
+    assert code == 0, error
+    code, error = train("parts", 2, dies=f"1 ground 5 {HARD}", words=words)
+    assert code != 0, error
+    code, error = train("parts", 2, words=words)
+    assert code == 0, error
+    one, other = (
+        [line for line in read_log(tmp_path / name / "log.jsonl") if "length" in line] for name in ("whole", "parts")
+    )
+    decided = [(line["stage"], line["iteration"], line["length"]["verdict"], line["length"]["end"]) for line in one]
+    assert decided == [(s["stage"], s["iteration"], s["length"]["verdict"], s["length"]["end"]) for s in other]
+    assert {verdict for _, _, verdict, _ in decided} >= {"goes on", "stood still"}
+    banks = [Bank.open(tmp_path / name / "bank.safetensors") for name in ("whole", "parts")]
+    assert banks[0].info == banks[1].info
+
+
 def test_processes_that_share_the_base_do_what_they_do_with_one_each(train, tmp_path):
     """To the bit, also where one has more passes than the other (replay), and whatever the blocks do besides."""
     shown = ["sample_every=4", "sample_steps=2", "validate_every=4", "--resume"]

@@ -59,6 +59,12 @@ LATER_FIELDS = (
     "route",
     "source_time",
     "replay_from",
+    "ceiling",
+    "check_every",
+    "standstill",
+    "tolerance",
+    "usage_band",
+    "ahead",
 )
 """Fields that recipes have only lately: runs from before them go on."""
 

@@ -20,7 +20,7 @@ Rows = Mapping[str, Mapping[str, tuple[float, float]]]
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    names = ("table5", "rho", "alpha", "rank", "coredi", "forgetting", SUBJECT)
+    names = ("table5", "rho", "alpha", "rank", "coredi", "auto", "forgetting", SUBJECT)
     parser = commands.add_parser("reproduce", help="the paper's experiments on the toy world")
     parser.add_argument("experiment", choices=names)
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="share of the toy recipe's iterations")
@@ -64,16 +64,24 @@ def _reproduce_subject(args: Namespace) -> str:
 
 
 def summarize_rows(reports: Mapping[str, Mapping[int, Mapping]]) -> Rows:
-    """Mean and standard deviation over the seeds of what tables show, and of the last expert's usage."""
+    """Mean and standard deviation over the seeds of what tables show, and of the last expert's usage.
+
+    Where stages end by themselves also of the iterations, as a share of the fixed recipe's.
+    """
     from ..experiments.run_curricula import mean_and_sd
 
     rows = {}
     for row, seeds in reports.items():
+        first = next(iter(seeds.values()))
         rows[row] = {
             f"{task} {name}": mean_and_sd([report[task][name] for report in seeds.values()])
-            for task, names in MEASURES.items()
-            for name in names
+            for task in MAIN
+            if task in first
+            for name in MEASURES.get(task, (MAIN[task],))
         }
+        if "iterations" in first:
+            counts = [report["iterations"] for report in seeds.values()]
+            rows[row]["iterations"] = mean_and_sd([count["trained"] / count["most"] for count in counts])
         rows[row]["usage"] = mean_and_sd([list(report["usage"].values())[-1] for report in seeds.values()])
     return rows
 

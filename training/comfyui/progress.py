@@ -36,7 +36,7 @@ class RunProgress(Listener):
 
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
         self.losses.append(result.task_loss)
-        done = self.starts[trainer.stage.name] + trainer.iteration
+        done = self.starts[trainer.stage.name] + min(trainer.iteration, trainer.stage.iterations)
         self.bar.update_absolute(done, preview=self._make_preview(trainer))
         # every iteration: the host itself looks only when a bar has moved enough
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -51,7 +51,7 @@ class RunProgress(Listener):
         self.shown_at, self.previews = now, self.previews + 1
         if self.sheet is not None and self.previews % 2 == 0:
             return ("JPEG", Image.fromarray(self.sheet), PREVIEW_SIZE)
-        title = f"{trainer.stage.name}: {trainer.iteration} of {trainer.stage.iterations}"
+        title = f"{trainer.stage.name}: {trainer.iteration} of {trainer.length.end}"
         curve = Curve(range(1, len(self.losses) + 1), self.losses)
         return ("JPEG", draw_chart(title, {"loss": curve}, smooth=max(1, len(self.losses) // SMOOTH)), PREVIEW_SIZE)
 

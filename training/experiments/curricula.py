@@ -1,20 +1,21 @@
 """EXPERIMENTS: the paper's, as tables of curricula for the toy world, where every answer can be measured.
 
 All rows of an experiment are trained from the same base on the same samples for the same number of iterations in all,
-with several seeds, and asked the same questions (run_curricula.py).
+with several seeds, and asked the same questions (run_curricula.py). In LENGTH that number is the most there may be.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..recipes.curriculum import Curriculum
+from ..recipes.curriculum import Curriculum, open_lengths
 
 Rows = Mapping[str, Curriculum]
 """By name."""
 CONCEPT, LOCALISATION = "inpaint", "ground"
 """The stages that the paper calls R_c and R_l."""
-FORGETTING = "forgetting"
+FORGETTING, LENGTH = "forgetting", "auto"
+ALL = ("inpaint", "ground", "control", "subject", "edit")
 MEASURED = ("subject", "edit")
 """The tasks that the paper's ablations measure."""
 TOY_FEATURES = 16
@@ -28,7 +29,7 @@ class Experiment:
     """A claim and the curricula that test it."""
 
     claim: str
-    """What the paper says."""
+    """What the paper says, or wishes for."""
     rows: Callable[[Curriculum], Rows]
     """Makes the rows of the toy curriculum."""
     tasks: tuple[str, ...] = MEASURED
@@ -119,6 +120,14 @@ FEATURE_WEIGHTS = {
 }
 
 
+def vary_length(curriculum: Curriculum) -> Rows:
+    return {
+        "fixed": curriculum,
+        "auto": open_lengths(curriculum),
+        "auto, ahead": open_lengths(curriculum, ahead=True),
+    }
+
+
 def keep_curriculum(curriculum: Curriculum) -> Rows:
     return {"curriculum": curriculum}
 
@@ -134,7 +143,6 @@ EXPERIMENTS = {
         shared_stages=3,
         feature_weights=FEATURE_WEIGHTS,
     ),
-    FORGETTING: Experiment(
-        "Frozen experts keep what they know.", keep_curriculum, ("inpaint", "ground", "control", "subject", "edit")
-    ),
+    LENGTH: Experiment("Stages that end by themselves need fewer iterations for as much.", vary_length, ALL),
+    FORGETTING: Experiment("Frozen experts keep what they know.", keep_curriculum, ALL),
 }

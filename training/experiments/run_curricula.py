@@ -23,12 +23,13 @@ from ..setup.stage_data import StageDatasets, describe_toy_data
 from ..toy.evaluate import ToyEvaluation, evaluate
 from ..toy.make import ToyRecipe, shorten_recipe
 from ..toy.store import NAME, SHIPPED, open_toy_models
-from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, Experiment, start_afresh
+from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, LENGTH, Experiment, start_afresh
 
 USAGE_SAMPLES = 64
 """Held-out samples of each task on which usage is measured."""
 Report = dict[str, Any]
-"""What is measured of one row and seed: "usage" by stage, and by task what toy/evaluate.py says; or "after", by stage."""
+"""What is measured of one row and seed: "usage" by stage, and by task what toy/evaluate.py says; or "after", by stage.
+LENGTH adds "iterations", those that were trained and the most there could have been."""
 Reports = dict[str, dict[int, Report]]
 """By row and seed."""
 
@@ -72,6 +73,8 @@ class ExperimentRunner:
         run = CurriculumRun(*inputs, make_trainer=make_stage_trainer)
         bank = run.train(self._open_shared_bank(experiment, row, seed))
         report: Report = {"usage": measure_newest(run, bank)}
+        if name == LENGTH:
+            report["iterations"] = count_trained(bank, curriculum)
         if name == FORGETTING:
             report["after"] = {
                 stage.name: self._evaluate_stage(folder, i, stage, seed) for i, stage in enumerate(curriculum.stages)
@@ -119,6 +122,11 @@ def measure_newest(run: CurriculumRun, bank: Bank) -> dict[str, float]:
     """By stage: its expert's share of the blocks by its own router, as at inference, on held-out samples of its task."""
     names, data = [stage.name for stage in run.recipe.stages], run.datasets
     return {name: measure_usage(run.host, bank, name, data[name], 0, USAGE_SAMPLES)[-1] for name in names}
+
+
+def count_trained(bank: Bank, curriculum: Curriculum) -> dict[str, int]:
+    trained = sum(bank.info.experts[stage.name].iterations for stage in curriculum.stages)
+    return {"trained": trained, "most": sum(stage.iterations for stage in curriculum.stages)}
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:

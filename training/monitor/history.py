@@ -6,6 +6,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..stage_length import CEILING, STILL
 from .plots import Curve, draw_chart
 
 SMOOTH = 50
@@ -30,6 +31,10 @@ class History:
     """By stage: where it begins on the axis."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage."""
+    standing: dict[str, Curve] = field(default_factory=dict)
+    """By stage of length "auto": the held-out loss by which it decides its end."""
+    ends: dict[str, tuple[int, str, int]] = field(default_factory=dict)
+    """By such a stage: where on the axis its end was decided, why, and which iteration it is."""
     missed: dict[str, int] = field(default_factory=dict)
     """By stage: iterations that did not fit into memory."""
 
@@ -54,6 +59,9 @@ class History:
                 _append(self.validation, task, x, loss)
             self.last[stage] = losses
             return
+        if "length" in line:
+            self._add_check(stage, x, line["length"])
+            return
         loss, used, seconds, missed = (float(line[key]) for key in ("task", "used", "seconds", "missed"))
         for expert, share in line["usage"].items():
             _append(self.usage, expert, x, float(share))
@@ -61,6 +69,13 @@ class History:
         _append(self.newest, stage, x, used)
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self.missed[stage] = int(missed)
+
+    def _add_check(self, stage: str, x: int, check: Mapping[str, Any]) -> None:
+        verdict, end = str(check["verdict"]), int(check["end"])
+        if "loss" in check:
+            _append(self.standing, stage, x, float(check["loss"]))
+        if verdict in (STILL, CEILING):
+            self.ends[stage] = x, verdict, end
 
     @property
     def marks(self) -> dict[str, float]:
@@ -71,12 +86,15 @@ class History:
         """Charts of loss, validation and usage, by name."""
         longest = max((len(curve.x) for curve in self.loss.values()), default=1)
         smooth = max(1, longest // SMOOTH)
+        ends = {f"{stage}: {verdict}": float(x) for stage, (x, verdict, _) in self.ends.items()}
+        decided = {"length": draw_chart("loss by which stages end, and where", self.standing, marks=ends)}
         return {
             "loss": draw_chart("training loss, by stage", self.loss, smooth=smooth),
             "validation": draw_chart("loss on what is held out, by task", self.validation, marks=self.marks),
             "usage": draw_chart(
                 "share of the blocks that takes each expert", self.usage, smooth=smooth, low=0, high=1, marks=self.marks
             ),
+            **(decided if self.standing or self.ends else {}),
         }
 
 

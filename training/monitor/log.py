@@ -1,7 +1,10 @@
-"""log.jsonl: a line an iteration and a line a validation.
+"""log.jsonl: a line an iteration, a line a validation and one for each check of a stage's length.
 
     {"stage", "iteration", "task", "veteran", "used", "usage": {expert: share}, "norm", "missed", "seconds"}
     {"stage", "iteration", "validation": {task: {"loss", "usage": {expert: share}}}}
+    {"stage", "iteration", "length": {"verdict", "end", "loss", "usage", "waited"}}
+
+The third is what a stage of length "auto" decides (stage_length.py); loss and usage are left out at its ceiling.
 
 A stage that also learns features adds "features", the mean of their loss, and "rank", the effective one (coredi).
 
@@ -20,6 +23,7 @@ import numpy as np
 from ...prw.files.atomic_write import atomic_write
 from ..listener import Listener
 from ..stage_context import IterationResult
+from ..stage_length import LengthCheck, describe_check
 from ..trainer import Trainer
 from ..validate import Validation
 
@@ -56,6 +60,9 @@ class Log(Listener):
             for task, validation in results.items()
         }
         self._write(trainer, validation=values)
+
+    def on_length_check(self, trainer: Trainer, check: LengthCheck) -> None:
+        self._write(trainer, length=describe_check(check))
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         self.since = time.monotonic()

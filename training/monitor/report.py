@@ -77,6 +77,9 @@ def _render_stages(curriculum: Curriculum, history: History) -> str:
         row = [stage.name, stage.task, stage.iterations, stage.batch, stage.rho, stage.veteran, stage.replay]
         if curve := history.loss.get(stage.name):
             row[2] = f"{curve.x[-1] - history.starts[stage.name]:.0f} of {stage.iterations}"
+            if stage.name in history.ends:
+                x, verdict, end = history.ends[stage.name]
+                row[2] += f" at most: {verdict} at {x - history.starts[stage.name]}, over at {end}"
             row += [f"{average_last_tenth(curve.y):.4f}", f"{average_last_tenth(history.newest[stage.name].y):.0%}"]
             row += [format_duration(history.seconds[stage.name]), history.missed[stage.name]]
         rows.append(row)

@@ -11,6 +11,7 @@ from ...prw.personalization.concept import Concept
 from ..listener import Listener
 from ..recipes.curriculum import Stage
 from ..stage_context import IterationResult
+from ..stage_length import LengthCheck
 from ..trainer import Trainer
 from ..validate import Validation
 from .event_file import EventFile
@@ -46,6 +47,10 @@ class TensorBoard(Listener):
 
     def on_validation(self, trainer: Trainer, results: Mapping[str, Validation]) -> None:
         self._add_scalars(trainer, {f"validation/{task}": validation.loss for task, validation in results.items()})
+
+    def on_length_check(self, trainer: Trainer, check: LengthCheck) -> None:
+        if check.loss is not None and check.usage is not None:
+            self._add_scalars(trainer, {"length/loss": check.loss, "length/usage": check.usage})
 
     def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
         if self.writer:

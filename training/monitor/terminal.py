@@ -11,6 +11,7 @@ from ...prw.personalization.concept import Concept
 from ..listener import Listener
 from ..recipes.curriculum import Stage
 from ..stage_context import IterationResult
+from ..stage_length import CEILING, STILL, LengthCheck
 from ..trainer import Trainer
 from ..validate import Validation
 
@@ -77,8 +78,8 @@ class Terminal(Listener):
         seconds = (self.line.clock() - self.since) / max(1, done - self.first)
         parts = [
             f"{stage.name} ({self.names.index(stage.name) + 1} of {len(self.names)})",
-            f"{done}/{stage.iterations}",
-            f"{format_duration(seconds * (stage.iterations - done))} left",
+            f"{done}/{trainer.length.end}",
+            f"{format_duration(seconds * (trainer.length.end - done))} left",
             f"loss {self.loss / self.weight:.4f}",
         ]
         shares = [f"{name} {share:.0%}" for name, share in zip(trainer.expert_names, result.usage, strict=True)]
@@ -87,7 +88,11 @@ class Terminal(Listener):
 
     def on_validation(self, trainer: Trainer, results: Mapping[str, Validation]) -> None:
         losses = ", ".join(f"{task} {validation.loss:.4f}" for task, validation in results.items())
-        self.line.say(f"{trainer.stage.name} {trainer.iteration}/{trainer.stage.iterations}  held out: {losses}")
+        self.line.say(f"{trainer.stage.name} {trainer.iteration}/{trainer.length.end}  held out: {losses}")
+
+    def on_length_check(self, trainer: Trainer, check: LengthCheck) -> None:
+        if check.verdict in (STILL, CEILING):
+            self.line.say(f"{trainer.stage.name} {check.verdict} at {trainer.iteration} and is over at {check.end}.")
 
     def on_stage_end(self, stage: Stage, result: Bank | Concept) -> None:
         self.line.say(f"{stage.name} is done after {format_duration(self.line.clock() - self.since)}.")

@@ -14,7 +14,7 @@ from ...prw.config import SOURCE_TIMES
 from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ..schedules import SCHEDULES
 from .read_recipe import read_tables
-from .stage import Stage
+from .stage import Stage, build_stage
 
 RECIPES = Path(__file__).parent
 SUBJECT = "subject"
@@ -58,6 +58,16 @@ class Settings:
     """Above 1: a stage begins near pure noise and goes on towards the picture in so many phases (timestep_schedule.py)."""
     patience: int = 200
     """Iterations without a new low of the loss after which the next phase begins."""
+    check_every: int = 100
+    """Iterations after which a stage of length "auto" asks anew whether it is over (stage_length.py)."""
+    standstill: int = 3
+    """Such checks in a row without a new low of the held-out loss after which it is."""
+    tolerance: float = 0.005
+    """Share by which a loss is lower that counts as a new low."""
+    usage_band: float = 0.1
+    """How far from rho the newest expert's usage may be at a stage's end."""
+    ahead: bool = False
+    """Iterations that stages of length "auto" have left of their ceilings go to later ones that still gain."""
     encoder: str = ""
     """A folder of DINOv2, SigLIP or CLIP for stages with features; empty: the VAE's own."""
     feature_size: int = 32
@@ -121,7 +131,7 @@ class Settings:
             check_range(name, getattr(self, name), 0, 1000)
         check_range("sample_cfg", self.sample_cfg, 1, 100)
         check_range("time_shift", self.time_shift, 0.01, 100)
-        for share in ("text_drop", "ema", "noise_end"):
+        for share in ("text_drop", "ema", "noise_end", "tolerance", "usage_band"):
             check_range(share, getattr(self, share), 0, 1)
         for name, least in (
             ("warmup", 0),
@@ -130,6 +140,8 @@ class Settings:
             ("sample_steps", 1),
             ("time_phases", 1),
             ("patience", 1),
+            ("check_every", 1),
+            ("standstill", 1),
             ("feature_size", 1),
         ):
             check_range(name, getattr(self, name), least, 10**6)
@@ -160,6 +172,8 @@ class Curriculum:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"the stages are named {shorten(names)}, expected one or more, each once")
+        if self.settings.ahead and not any(stage.ceiling for stage in self.stages):
+            raise ValueError('ahead is true, but no stage has iterations = "auto": give one, or set ahead to false')
         for i, stage in enumerate(self.stages):
             tasks = list(dict.fromkeys(each.task for each in self.stages[:i] if each.task != stage.task))
             if unknown := [task for task in stage.replay_from if task not in tasks]:
@@ -205,7 +219,7 @@ def parse_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curri
 def make_curriculum(data: dict[str, Any]) -> Curriculum:
     shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy", "data", "encoders")}
     tables = check_type("stages", data.get("stages", []), list)
-    stages = tuple(build(Stage, table, f"stage {i + 1}") for i, table in enumerate(tables))
+    stages = tuple(build_stage(table, f"stage {i + 1}") for i, table in enumerate(tables))
     base, toy = check_type("base", data.get("base", ""), str), check_type("toy", data.get("toy", {}), dict)
     sets = {
         name: check_type(f"data.{name}", table, dict)
@@ -217,5 +231,23 @@ def make_curriculum(data: dict[str, Any]) -> Curriculum:
 
 def scale_curriculum(curriculum: Curriculum, share: float) -> Curriculum:
     """Scale a curriculum to a share of its iterations, at least one a stage."""
-    stages = [replace(stage, iterations=max(1, round(stage.iterations * share))) for stage in curriculum.stages]
-    return replace(curriculum, stages=tuple(stages))
+
+    def scale(count: int) -> int:
+        return max(1, round(count * share))
+
+    stages = [
+        replace(stage, iterations=scale(stage.iterations), ceiling=stage.ceiling and scale(stage.ceiling))
+        for stage in curriculum.stages
+    ]
+    settings = curriculum.settings
+    if any(stage.ceiling for stage in stages):
+        settings = replace(settings, check_every=scale(settings.check_every))
+    return replace(curriculum, stages=tuple(stages), settings=settings)
+
+
+def open_lengths(curriculum: Curriculum, ahead: bool = False) -> Curriculum:
+    """Let every stage end by itself, with its iterations as the ceiling."""
+    stages = tuple(replace(stage, ceiling=stage.iterations) for stage in curriculum.stages)
+    return replace(
+        curriculum, stages=stages, settings=replace(curriculum.settings, ahead=ahead or curriculum.settings.ahead)
+    )

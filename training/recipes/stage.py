@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...prw.config import FINAL, NAME
-from ...prw.files.validate import check_choice, check_range, shorten
+from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ...prw.router import ROUTE_PER
 
+AUTO = "auto"
+"""Instead of a number of iterations: the stage ends by itself."""
 FEATURES = ("off", "auxiliary", "self", "coredi")
 
 
@@ -21,6 +24,9 @@ class Stage:
     data: tuple[str, ...] = ()
     """Names of the sets that it trains on, of the recipe's [data]."""
     iterations: int = 1
+    ceiling: int = 0
+    """Above 0: the stage may end before its `iterations`, which are as many (stage_length.py). A recipe says `iterations =
+    "auto"` and the ceiling."""
     batch: int = 1
     """Samples an optimizer update sees, over all ranks and accumulation."""
     rho: float = 0.8
@@ -58,6 +64,11 @@ class Stage:
                 f"{self.name}.shared is {shorten(self.shared)!r}, expected 1 to 64 letters, digits, _ and -"
             )
         check_range(f"{self.name}.iterations", self.iterations, 1, 10**9)
+        check_range(f"{self.name}.ceiling", self.ceiling, 0, 10**9)
+        if self.ceiling not in (0, self.iterations):
+            raise ValueError(
+                f"{self.name}.ceiling is {self.ceiling} and iterations {self.iterations}, expected the same: give one"
+            )
         check_range(f"{self.name}.batch", self.batch, 1, 10**6)
         check_range(f"{self.name}.rho", self.rho, 0, 1)
         check_range(f"{self.name}.veteran", self.veteran, 0, 1000)
@@ -69,3 +80,20 @@ class Stage:
         check_choice(f"{self.name}.features", self.features, FEATURES)
         check_choice(f"{self.name}.route", self.route, ("", *ROUTE_PER))
         object.__setattr__(self, "task", self.task or self.name)
+
+
+def build_stage(table: Any, where: str) -> Stage:
+    """Build one from a recipe's table; `where` is for the sentence, if it cannot be used."""
+    if not isinstance(table, dict) or "ceiling" not in table and table.get("iterations") != AUTO:
+        return build(Stage, table, where)
+    if "ceiling" not in table:
+        raise ValueError(
+            f'{where}.iterations is "auto" without an end, expected ceiling, the most there may be: add it'
+        )
+    if "iterations" not in table:
+        raise ValueError(f'{where} has a ceiling, but no iterations: add iterations = "auto"')
+    rest = {key: value for key, value in table.items() if key != "ceiling"}
+    if table["iterations"] != AUTO:  # a number, from the terminal perhaps, has the last word
+        return build(Stage, rest, where)
+    check_range(f"{where}.ceiling", check_type(f"{where}.ceiling", table["ceiling"], int), 1, 10**9)
+    return build(Stage, {**table, "iterations": table["ceiling"]}, where)

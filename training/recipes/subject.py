@@ -75,6 +75,10 @@ class SubjectRecipe:
     def __post_init__(self):
         if len(self.curriculum.stages) != 1:
             raise ValueError(f"a subject has {len(self.curriculum.stages)} stages, expected one")
+        if self.stage.ceiling:
+            raise ValueError(
+                f'{self.stage.name}.iterations is "auto", expected a number: no photos are held out to stand still on'
+            )
         if self.curriculum.settings.text_drop:
             raise ValueError(
                 f"text_drop is {self.curriculum.settings.text_drop}, expected 0: a concept is nothing without its noun"

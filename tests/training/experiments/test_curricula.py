@@ -6,7 +6,7 @@ import pack  # noqa: F401
 import pytest
 from cologen.training.cli.reproduce import draw_rows, format_forgetting, format_table, summarize_rows
 from cologen.training.experiments import run_curricula
-from cologen.training.experiments.curricula import EXPERIMENTS, Experiment, drop_stages, start_afresh
+from cologen.training.experiments.curricula import EXPERIMENTS, LENGTH, Experiment, drop_stages, start_afresh
 from cologen.training.experiments.run_curricula import ExperimentRunner, mean_and_sd
 from cologen.training.recipes.curriculum import load_curriculum
 
@@ -131,3 +131,16 @@ def test_forgetting_asks_every_task_after_every_stage(make_runner):
     }
     assert after["subject"]["own"]["subject"] == after["edit"]["own"]["subject"], "a frozen expert and its own router"
     assert len(format_forgetting(found).splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_stages_that_end_by_themselves_are_counted(make_runner, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, LENGTH, replace(EXPERIMENTS[LENGTH], tasks=("edit",)))
+    reports = make_runner[0](1).run(LENGTH, 1)
+    assert list(reports) == ["fixed", "auto", "auto, ahead"]
+    assert {seeds[0]["iterations"]["most"] for seeds in reports.values()} == {
+        reports["fixed"][0]["iterations"]["trained"]
+    }
+    rows = summarize_rows(reports)
+    assert list(rows["auto"]) == ["edit done", "edit rest", "iterations", "usage"]
+    assert rows["fixed"]["iterations"] == (1.0, 0.0) and "| iterations |" in format_table(rows)
