@@ -63,7 +63,7 @@ class ExtractedTensors(LazyTensors):
         """Makes a layer's parts and measures what they, as they are stored, leave out."""
         parts, name = self._list_parts(layer), self._weights[layer]
         if layer in MODULATIONS:
-            learned, *found = still_modulation(self._template, self._base, name)
+            learned, *found = reduce_modulation(self._template, self._base, name)
         else:
             learned = self._template[name].float() - self._base[name].float()
             _check_finite(layer, learned)
@@ -96,7 +96,7 @@ def factor(difference: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return (v[:, :rank] * root).T.contiguous(), u[:, :rank] * root
 
 
-def still_modulation(
+def reduce_modulation(
     template: Mapping[str, Tensor], base: Mapping[str, Tensor], name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The difference of a modulation as it acts on the base's vector, its down and its up.
@@ -104,13 +104,13 @@ def still_modulation(
     A template runs at timestep 0 alone, so that a modulation reads one vector only: rank one says all of it, and
     what the template learned in the timestep's own layers as well.
     """
-    vectors = [still_vector(weights) for weights in (template, base)]
+    vectors = [compute_time_vector(weights) for weights in (template, base)]
     learned, own = (weights[name].float() @ vector for weights, vector in zip((template, base), vectors, strict=True))
     down, up = (vectors[1] / vectors[1].square().sum().clamp(min=1e-30))[None], (learned - own)[:, None]
     return up @ down, down, up
 
 
-def still_vector(weights: Mapping[str, Tensor]) -> Tensor:
+def compute_time_vector(weights: Mapping[str, Tensor]) -> Tensor:
     """What modulations read at timestep 0."""
     hidden = F.silu(weights[f"{TIME}in_layer.weight"].float() @ timestep_embedding(torch.zeros(1))[0])
     return F.silu(weights[f"{TIME}out_layer.weight"].float() @ hidden)
@@ -127,8 +127,8 @@ def find_changed(template: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> 
     changed = [name for name in names if not torch.equal(template[name].float(), base[name].float())]
     if not changed:
         raise FileError("The template is the base itself, expected another training of it: choose the template's file.")
-    still = [f"{layer}.weight" for layer in MODULATIONS]
-    return sorted({*still, *(name for name in changed if not name.startswith(TIME))})
+    modulations = [f"{layer}.weight" for layer in MODULATIONS]
+    return sorted({*modulations, *(name for name in changed if not name.startswith(TIME))})
 
 
 def _check_same_shape(name: str, template: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
