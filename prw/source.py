@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .files.validate import check_choice, check_range
+from .flux.blocks import FluxModel
 from .flux.families import find_latent_family
 from .positions import Grid, token_grid
 from .router import ABLATIONS
@@ -168,6 +169,11 @@ class Source(Reading):
     @cached_property
     def identity(self) -> str:
         return super().identity + self.prompt_hash + repr(self.together)
+
+
+def count_latent_channels(flux: FluxModel) -> int:
+    """Counts the channels of latents that img_in reads: 16 on FLUX.1, 96 on its Fill, 128 on FLUX.2."""
+    return flux.in_channels // flux.patch_size**2
 
 
 def fill_channels(latent: Tensor, channels: int) -> Tensor:

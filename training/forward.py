@@ -18,10 +18,10 @@ from ..prw.flux.families import find_model_family
 from ..prw.flux.inputs import FluxInputs
 from ..prw.router import Route
 from ..prw.select_experts import BlockNoise, make_selector
-from ..prw.source import Routing, Source, fill_channels
+from ..prw.source import Routing, Source, count_latent_channels, fill_channels
 from ..prw.source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
 from ..prw.weaving import BlockKV
-from .given_channels import add_given_channels, count_latent_channels
+from .given_channels import add_given_channels
 
 
 class SourceContext(NamedTuple):

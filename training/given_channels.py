@@ -3,13 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..prw.flux.blocks import FluxModel
+from ..prw.source import count_latent_channels
 from ..prw.source_pass import Host
-
-
-def count_latent_channels(flux: FluxModel) -> int:
-    """Counts the channels of latents that img_in takes: 16 for FLUX.1, 96 for Fill."""
-    return flux.in_channels // flux.patch_size**2
 
 
 def add_given_channels(host: Host, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs
 from ..router import ABLATIONS, Route
 from ..select_experts import find_model, find_router
-from ..source import Routing, Source
+from ..source import Routing, Source, count_latent_channels
 from .conditioning import list_sources
 from .patch import require_attachment
 
@@ -40,7 +40,7 @@ def compute_routes(model, conditioning: list, latent: Tensor, ablate: bool = Fal
     comfy.model_management.load_models_gpu([model])
     transformer_options, routes = model.model_options.get("transformer_options", {}), []
     family = find_model_family(model.model.diffusion_model)
-    channels = model.model.diffusion_model.in_channels // model.model.diffusion_model.patch_size**2
+    channels = count_latent_channels(model.model.diffusion_model)
     model.pre_run()
     try:
         for context, options in conditioning:
