@@ -93,8 +93,8 @@ def test_a_table_can_come_from_the_terminal():
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        (["inpaint.data=[\"ade20k\"]"], 'names the data set ade20k, of which the recipe says no more: add a table [data."ade20k"]'),
-        (["data.mine.path=nowhere"], "nowhere (data.mine) is not laid out as expected"),
+        (["inpaint.data=[\"ade20k\"]"], 'names the data set ade20k, of which the recipe says no more: set data.ade20k.path=FOLDER'),
+        (["data.mine.path=nowhere"], "There is no nowhere (data.mine), expected"),
         (["data.mine.set=magicbrush"], "mine (data.mine) is not laid out as expected"),
         (["data.mine.size=3"], "data.mine has an unknown entry 'size'"),
         (["data=3"], "data is '3', expected an object"),

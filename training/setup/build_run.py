@@ -47,8 +47,9 @@ def open_run_inputs(
     if not Path(curriculum.base).is_file():
         found = f"is {shorten(curriculum.base)}, which is no file" if curriculum.base else "is not named"
         raise TrainingError(
-            f"The recipe's base {found}, expected \"toy\", or a FLUX's file and a table [encoders]: set base; or train "
-            f"from ComfyUI, with the node CoLoGen Train Curriculum."
+            f"The recipe's base {found}, expected \"toy\", or a FLUX's file and a table [encoders]: set base to "
+            f"where the file lies (names such as klein-base-4b serve --estimate alone), or train in ComfyUI, with the "
+            f"node CoLoGen Train Curriculum."
         )
     check_objects(curriculum)
     return open_flux(curriculum, out, device, seed, progress)

@@ -82,7 +82,7 @@ def test_a_check_names_what_is_wrong_and_goes_on(there, capsys):
     assert code == 1 and error == "cologen: 1 of the recipe's sets cannot be used as they are: see above.\n"
     assert "2 examples" in lines[0] and lines[0].endswith("1 broken")
     assert lines[1].strip().startswith("ADE_train_00000002: ADE_train_00000002.png is not a picture that can be read")
-    assert "nowhere (data.journeydb) is not laid out as expected" in lines[2]
+    assert "There is no nowhere (data.journeydb), expected" in lines[2]
     assert lines[3].split()[:2] == ["edit", "magicbrush"] and (there / "sheets/edit.png").exists()
 
 

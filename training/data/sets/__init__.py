@@ -9,6 +9,7 @@ Nothing is downloaded, but what the user asks for by name (generic.Parquet). Lin
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ....prw.files.validate import build, check_choice, check_range, check_type, shorten
@@ -172,6 +173,8 @@ def find_reader(info: DatasetInfo, path: str, where: str) -> type[Reader]:
     for reader in info.readers:
         if reader.matches(path):
             return reader
+    if "://" not in path and not Path(path).exists():
+        raise FileNotFoundError(f"There is no {path} ({where}), expected {describe_layouts(info)}: check the path.")
     raise FileNotFoundError(f"{path} ({where}) is not laid out as expected, which is {describe_layouts(info)}.")
 
 

@@ -336,7 +336,7 @@ def test_both_pictures_of_an_edit_are_seen_alike(tmp_path):
         (
             "ade20k",
             {"path": "/nowhere"},
-            r"/nowhere \(data.ade20k\) is not laid out as expected, which is ADEChallenge",
+            r"There is no /nowhere \(data.ade20k\), expected ADEChallenge",
         ),
         ("magicbrush", {"path": "hf://datasets/osunlp/MagicBrush"}, "nothing is downloaded unless you ask for it"),
         ("refcoco", {"path": "hf://datasets/a/b", "download": True}, "is not laid out as expected"),
