@@ -111,7 +111,7 @@ def open_stage_dataset(curriculum: Curriculum, stage: Stage, name: str) -> OpenD
     """Opens a set that a stage names."""
     if name not in curriculum.data:
         raise ValueError(
-            f'The stage {stage.name} names the data set {name}, of which the recipe says no more: set data.{name}.path=FOLDER, '
+            f"The stage {stage.name} names the data set {name}, of which the recipe says no more: set data.{name}.path=FOLDER, "
             f'or add a table [data."{name}"] with its path (docs/data.md).'
         )
     return open_dataset(name, curriculum.data[name])
