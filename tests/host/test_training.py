@@ -16,6 +16,7 @@ from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.listener import Listener
 from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
 from cologen.training.run import CurriculumRun
+from cologen.training.stage_length import StageLength
 from host_training import (
     BLOCKS,
     SETTINGS,
@@ -405,6 +406,25 @@ def test_a_stage_routes_tokens_and_lets_sources_follow_the_time(model, folders):
         stage_node(model, **{**later, "run": "other"}, source_time="zero")
 
 
+def test_a_stage_and_a_curriculum_end_by_themselves(model, folders):
+    from cologen.nodes.training import CoLoGenTrainCurriculum
+
+    # nothing is lower by 100 %, so two checks are a stage
+    bank, losses, *_ = stage_node(
+        model, iterations=9, length="auto", check_every=1, standstill=1, tolerance=1.0, usage_band=1.0
+    ).result
+    assert bank.info.experts["inpaint"].iterations == len(losses["loss"]) == 2
+    recipe = "check_every = 1\nstandstill = 1\ntolerance = 1.0\nusage_band = 1.0\n" + RECIPE.replace(
+        "100", "5"
+    ).replace("200", "5")
+    knobs = default_inputs(CoLoGenTrainCurriculum, model=model, data=training_data(), recipe=recipe, sample_steps=1)
+    with torch.inference_mode():
+        for length, count in (("as recipe", 5), ("auto", 2), ("ahead", 2)):
+            given = {**knobs, "run": length.replace(" ", "_"), "budget": "full", "length": length}
+            bank = CoLoGenTrainCurriculum.execute(**given).result[0]
+            assert bank.info.experts["ground"].iterations == count, length
+
+
 def dinov2(folder):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -492,7 +512,7 @@ def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda *args, **kwargs: sent.append(args))
     monkeypatch.setattr(training_watch, "PREVIEW_SECONDS", 0.0)
     watch = training_watch.RunProgress(STAGES)
-    stage = SimpleNamespace(stage=STAGES[1], iteration=1, finished=False)
+    stage = SimpleNamespace(stage=STAGES[1], iteration=1, finished=False, length=StageLength(STAGES[1], SETTINGS))
     for i in range(3):
         watch.on_iteration(stage, SimpleNamespace(task_loss=1.0 / (i + 1)))
         watch.on_samples(stage, np.zeros((8, 8, 3), dtype=np.uint8))

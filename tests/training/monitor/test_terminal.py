@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 from cologen.training.monitor.terminal import ProgressLine, Terminal
+from cologen.training.stage_length import StageLength
 from tiny_run import tiny_curriculum
 
 
@@ -31,6 +32,7 @@ def told(live, seconds):
         expert_names=("inpaint", "ground"),
         iteration=0,
         skipped=0,
+        length=StageLength(tiny_curriculum(10).stages[1], tiny_curriculum(10).settings),
     )
     terminal.on_stage_begin(trainer)
     for trainer.iteration in range(1, 11):
