@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from ..prw.source_pass import Host
 from .add_expert import add_expert, check_stages, make_empty_bank
 from .check_processes import check_batch_size, check_sharded_features
 from .checkpoint.checkpoints import CheckpointFolder, TrainingError
-from .checkpoint.run_folder import BANK, RunFolder, format_label, open_stage_bank
+from .checkpoint.run_folder import BANK, RunFolder, count_bank_iterations, format_label, open_stage_bank
+from .checkpoint.run_record import Knobs
 from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
 from .encoders.protocol import Encoders
 from .errors import NonFiniteLoss, RunStopped
+from .lengths import check_lengths
 from .listener import Listener
 from .recipes.curriculum import Curriculum, Settings, Stage
 from .routing_stats import find_dominant, record_usage
@@ -56,14 +59,24 @@ class Run(ABC):
     """Transformer options by which this host recomputes activations."""
     interrupts: tuple[type[BaseException], ...] = ()
     """What this host raises to stop, anywhere within an iteration; everything before it is saved."""
+    knobs: Knobs = field(default_factory=Knobs)
+    """How sentences name what a person would change."""
     failed_listeners: list[Listener] = field(default_factory=list)
     """Listeners that could not write to the disk, each of which is warned of once."""
     review_pending: bool = field(default=False, init=False)
     """Whether an iteration is done, but not the checks and samples that are due at it."""
 
-    @property
+    @cached_property
     def folder(self) -> RunFolder:
-        return RunFolder(self.path)
+        return RunFolder(self.path, self.knobs)
+
+    @abstractmethod
+    def count_finished(self, stage: Stage, number: int) -> int:
+        """Iterations of what a stage has left; 0 where it has left nothing yet."""
+
+    def is_finished(self, stage: Stage, number: int) -> bool:
+        """Whether a stage is over: more iterations than it has had make it go on, unless it ended by itself."""
+        return self.count_finished(stage, number) >= (1 if stage.ceiling else stage.iterations)
 
     @abstractmethod
     def validate(self, trainer: Any) -> dict[str, Validation]: ...
@@ -87,11 +100,13 @@ class Run(ABC):
     def _loop(self, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
         while not trainer.finished:
             result, self.review_pending = trainer.train_iteration(), True
+            self.folder.check_present()
             if result is not None:
                 self.notify("on_iteration", trainer, result)
             self._review(trainer)
             stop = self.is_stop_requested()
             if ranks.rank() == 0 and (stop or is_due(trainer, trainer.settings.save_every)):
+                self.folder.check_present()
                 self.notify("on_checkpoint", trainer, checkpoints.save(trainer.iteration, *trainer.state()))
             if stop and not trainer.finished:
                 ranks.barrier()  # the first process to leave ends the others
@@ -122,6 +137,8 @@ class Run(ABC):
 
     def _save_after(self, error: BaseException, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
         """Save the weights, which are still those of the last good iteration."""
+        if not self.folder.is_present():
+            return
         if isinstance(error, NonFiniteLoss):
             self.folder.write_json(error.file, {"iteration": trainer.iteration, "ids": error.ids})
         if ranks.rank() == 0:
@@ -177,20 +194,21 @@ class CurriculumRun(Run):
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
         """Train all stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
         base = Base.of(self.host.flux).with_probe(self.host.flux, self.base_name)
-        encoders = [self.encoders.identity()] if self.recipe.encoders else []
+        encoders = {"encoders": self.encoders.identity()} if self.recipe.encoders else {}
         bank = self.folder.begin(self.recipe, self.seed, base, bank, encoders)
+        check_lengths(self, self.recipe, only)
         bank, self.spare = bank or make_empty_bank(base, self.recipe.settings), 0
         self._check_stages(bank, only)
         for number, stage in enumerate(self.recipe.stages):
             path = self.folder.stage_path(format_label(stage, number))
-            if ranks.broadcast_object(path.exists()):
+            wanted = only in ("", stage.name)
+            if ranks.broadcast_object(self.is_finished(stage, number) if wanted else path.exists()):
                 bank = open_stage_bank(path, bank, stage)
             elif only == stage.name or (not only and stage.name not in bank.info.experts):
                 bank = self.train_stage(bank, stage, number)
+                self.folder.check_present()
                 if ranks.rank() == 0:
-                    bank.save(self.path / BANK)
-                    bank.save(path)  # last: it says that the stage is over
-                    self.open_checkpoints(stage, number, self.recipe.settings).clear()
+                    self._save_stage(bank, stage, number)
                 self.notify("on_stage_end", stage, bank)
             self.done.append(stage)
             if stage.ceiling and ranks.broadcast_object(path.exists()):  # trained here, not brought
@@ -201,6 +219,18 @@ class CurriculumRun(Run):
         if not only and ranks.rank() == 0 and not (path.exists() and Bank.open(path).info == bank.info):
             bank.save(path)  # an earlier stage was the last to be trained
         return bank
+
+    def _save_stage(self, bank: Bank, stage: Stage, number: int) -> None:
+        """Save what a stage leaves, and of checkpoints only its last, from which it can be lengthened."""
+        bank.save(self.path / BANK)
+        self.open_checkpoints(stage, number, self.recipe.settings).clear(but_last=True)
+        bank.save(self.folder.stage_path(format_label(stage, number)))  # it says that the stage is over
+        for earlier, one in enumerate(self.recipe.stages[:number]):
+            self.open_checkpoints(one, earlier, self.recipe.settings).clear()
+
+    def count_finished(self, stage: Stage, number: int) -> int:
+        path = self.folder.stage_path(format_label(stage, number))
+        return (count_bank_iterations(path, stage.name) or stage.iterations) if path.exists() else 0
 
     def _check_stages(self, bank: Bank, only: str) -> None:
         """Refuse before the first stage what can be known of all of them."""

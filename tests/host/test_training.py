@@ -277,6 +277,10 @@ def test_other_data_under_the_same_name_is_a_sentence(model, tmp_path):
     with pytest.raises(RuntimeError, match="began with other data: give this one another name"):
         train_on_host(model, tmp_path, one, more)
     (tmp_path / "run.json").unlink()
+    with pytest.raises(RuntimeError, match="but no run.json .* or give this training another name as run"):
+        train_on_host(model, tmp_path, one, other)
+    for path in tmp_path.rglob("*.safetensors"):
+        path.unlink()
     train_on_host(model, tmp_path, one, other)  # no run began
 
 

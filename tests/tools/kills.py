@@ -17,6 +17,7 @@ import support_path  # noqa: F401
 import torch
 from cologen.training.monitor.log import Log, read_log
 from cologen.training.recipes.read_recipe import parse_toml
+from stopped_run import saved_files
 from tiny_run import tiny_curriculum, tiny_host, tiny_run
 
 
@@ -38,7 +39,7 @@ def train(out: Path, settings: dict) -> int:
 
 def left(out: Path) -> dict:
     """All that must not depend on kills."""
-    files = {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.safetensors"))}
+    files = saved_files(out)
     log = [{key: value for key, value in line.items() if key != "seconds"} for line in read_log(out / "log.jsonl")]
     return {**files, "log": log, "strays": sorted(out.rglob(".*"))}
 

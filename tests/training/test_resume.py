@@ -14,7 +14,7 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.files.errors import FileError
 from cologen.training.checkpoint import checkpoints
 from cologen.training.checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint, write_checkpoint
-from cologen.training.checkpoint.run_folder import fingerprint
+from cologen.training.checkpoint.run_record import fingerprint
 from cologen.training.errors import NonFiniteLoss, RunStopped
 from cologen.training.listener import Listener
 from cologen.training.monitor.log import Log, read_log
@@ -224,25 +224,40 @@ def test_a_kill_between_a_stages_two_files_loses_nothing(tmp_path, monkeypatch):
     tiny_run(tmp_path, recipe).train()
     assert (tmp_path / "bank.safetensors").read_bytes() == before
     assert (tmp_path / "stages/3-edit.safetensors").read_bytes() == before
-    assert not list(tmp_path.rglob(".*")) and not list((tmp_path / "checkpoints").iterdir())
+    assert not list(tmp_path.rglob(".*"))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3-edit-000000005.safetensors"]
 
 
 def test_another_recipe_seed_or_base_is_refused_and_what_changes_no_result_is_not(tmp_path):
     recipe = stopped_run(tmp_path)
     other = replace(recipe, stages=(*recipe.stages[:2], replace(recipe.stages[2], rho=0.7)))
-    runs = [
-        tiny_run(tmp_path, other),
-        tiny_run(tmp_path, replace(recipe, settings=replace(recipe.settings, rate=1e-5))),
-        tiny_run(tmp_path, recipe, seed=8),
-        tiny_run(tmp_path, recipe, tiny_host(dict(num_heads=2, hidden_size=32, axes_dim=(4, 6, 6), depth=2))),
-    ]
-    for run in runs:
+    deep = tiny_host(dict(num_heads=2, hidden_size=32, axes_dim=(4, 6, 6), depth=2))
+    runs = {
+        r"other settings \(edit.rho was 0.8, is 0.7\): set them back, or choose": tiny_run(tmp_path, other),
+        r"\(rank was 2, is 3, rate was 0.003, is 1e-05\)": tiny_run(
+            tmp_path, replace(recipe, settings=replace(recipe.settings, rate=1e-5, rank=3))
+        ),
+        r"\(seed was 7, is 8\)": tiny_run(tmp_path, recipe, seed=8),
+        "holds a run on another base": tiny_run(tmp_path, recipe, deep),
+    }
+    for said, run in runs.items():
+        with pytest.raises(TrainingError, match=said):
+            run.train()
+    text = (tmp_path / "run.json").read_text()
+    old = {name: value for name, value in json.loads(text).items() if name != "settings"}
+    (tmp_path / "run.json").write_text(json.dumps(old))  # as runs of 0.1.0 have it
+    for run in runs.values():
         with pytest.raises(TrainingError, match="holds a run of another recipe, seed, base or other pictures: choose"):
             run.train()
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(TrainingError, match="holds a run of another"):
         tiny_run(tmp_path, recipe).train()
     (tmp_path / "run.json").unlink()
+    with pytest.raises(
+        TrainingError, match="holds bank.safetensors, but no run.json that says what it was trained on: move"
+    ):
+        tiny_run(tmp_path, recipe).train()
+    (tmp_path / "run.json").write_text(json.dumps(old))
     free = replace(recipe, settings=replace(recipe.settings, checkpointing=True, save_every=1, keep=1))
     tiny_run(tmp_path, free).train()
     tiny_run(tmp_path / "whole", recipe).train()
@@ -408,10 +423,14 @@ def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_pieces(tmp_path, monke
     assert listener.reached and bank.info.experts["inpaint"].iterations == LONG
 
 
-def test_only_the_last_checkpoints_are_kept_and_none_of_a_finished_stage(tmp_path):
-    stopped_run(tmp_path, "ground", 4, save_every=1, keep=2)
-    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["2-ground-000000003.safetensors", "2-ground-000000004.safetensors"]
+def test_only_the_last_checkpoints_are_kept_and_one_of_the_last_finished_stage(tmp_path):
+    def names():
+        return sorted(path.name.partition(".")[0] for path in (tmp_path / "checkpoints").iterdir())
+
+    recipe = stopped_run(tmp_path, "ground", 4, save_every=1, keep=2)
+    assert names() == ["1-inpaint-000000005", "2-ground-000000003", "2-ground-000000004"]
+    tiny_run(tmp_path, recipe).train()
+    assert names() == ["3-edit-000000005"]
 
 
 def test_the_log_loses_what_will_be_done_again_and_half_a_line(tmp_path):

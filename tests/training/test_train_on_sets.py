@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.training.checkpoint.run_folder import fingerprint
+from cologen.training.checkpoint.run_record import fingerprint
 from cologen.training.cli import main as cli
 from cologen.training.data.encoded.dataset import load_dataset
 from cologen.training.data.sets import open_dataset

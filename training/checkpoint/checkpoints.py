@@ -100,13 +100,20 @@ class CheckpointFolder:
             _discard(stray)
         return sorted(self.path.glob(f"{self.name}-*{SUFFIX}"))
 
-    def clear(self) -> None:
+    def clear(self, but_last: bool = False) -> None:
         """Delete all, once the stage is over."""
-        for path in self.list():
+        paths = self.list()
+        for path in paths[:-1] if but_last else paths:
             _discard(path)
 
     def latest(self) -> Path | None:
         return next(reversed(self.list()), None)
+
+    def count_iterations(self) -> int:
+        """How many the latest checkpoint has behind it, by its name; 0 where there is none."""
+        latest = self.latest()
+        number = latest.stem.rpartition("-")[2] if latest else ""
+        return int(number) if number.isdecimal() else 0
 
     def resume(self, load: Load, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Gives `load` the latest checkpoint that is whole, on all ranks; returns its state, {} where there is none.

@@ -11,12 +11,12 @@ lessons/                   the stages' encoded datasets, or the names of the cac
 run.json                   what this folder is of
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -24,60 +24,31 @@ from ...prw.bank.bank import Bank
 from ...prw.bank.shapes import list_expert_keys
 from ...prw.base_model import Base
 from ...prw.files.atomic_write import PART, atomic_write
-from ...prw.files.plain_data import to_plain
 from ..distributed import ranks
-from ..recipes.curriculum import Curriculum, Settings, Stage
+from ..recipes.curriculum import Curriculum, Stage
 from .checkpoints import TrainingError
+from .run_record import Change, Knobs, describe_changes, list_changes, make_record
 
+LOG = logging.getLogger(__name__)
 BANK, START, RUN = "bank.safetensors", "start", "run.json"
 DATASETS_FOLDER = "lessons"
-CHANGEABLE = (
-    "micro",
-    "checkpointing",
-    "compile",
-    "shard",
-    "offload",
-    "save_every",
-    "keep",
-    "validate_every",
-    "sample_every",
-    "sample_steps",
-    "unlabelled",
-    "sample_cfg",
+LENGTH_CHANGED = (
+    "%s: what is done stays, rates and whatever else follows a stage's course are spread over the new length."
 )
-"""Settings that may change between two parts of a run."""
-LATER_FIELDS = (
-    "time_phases",
-    "patience",
-    "shared",
-    "features",
-    "encoder",
-    "feature_size",
-    "feature_weight",
-    "feature_loss",
-    "base_weights",
-    "route",
-    "source_time",
-    "replay_from",
-    "ceiling",
-    "check_every",
-    "standstill",
-    "tolerance",
-    "usage_band",
-    "ahead",
-)
-"""Fields that recipes have only lately: runs from before them go on."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
     path: Path
+    knobs: Knobs = field(default_factory=Knobs)
+    record: str = field(default="", init=False)
+    """run.json's text since this run began or went on."""
 
     def stage_path(self, label: str) -> Path:
         return self.path / "stages" / f"{label}.safetensors"
 
     def begin(
-        self, curriculum: Curriculum, seed: int, base: Base, bank: Bank | None, more: Sequence = ()
+        self, curriculum: Curriculum, seed: int, base: Base, bank: Bank | None, more: Mapping[str, Any] | None = None
     ) -> Bank | None:
         """Begin or go on; return the bank that the first stage is given, which is kept here.
 
@@ -85,52 +56,104 @@ class RunFolder:
         """
         if bank is not None and (problem := bank.info.base.describe_incompatibility(base)):
             raise TrainingError(problem)
-        identity, start = (
-            {"recipe": fingerprint(curriculum, seed, more), "base": to_plain(base)},
-            self.stage_path(START),
-        )
+        record = make_record(curriculum, seed, base, more or {})
         with ranks.main_process_first():
             if (self.path / RUN).exists():
-                bank = self._open_start(identity, start, bank)
+                bank = self._go_on(record, bank)
             elif ranks.rank() == 0:
-                if bank is not None:
-                    bank.save(start)
-                self.write_json(RUN, identity)
+                self._begin_anew(record, bank)
             else:
                 raise TrainingError(
                     f"{self.path} of process {ranks.rank()} is not the folder that process 0 writes to: give all nodes "
                     f"one shared folder with --out."
                 )
+            self.record = (self.path / RUN).read_text(encoding="utf-8")
         if ranks.rank() == 0:
             self._clear_partial()
         return bank
 
-    def _open_start(self, identity: dict[str, Any], start: Path, bank: Bank | None) -> Bank | None:
-        self._check_identity(identity)
+    def _begin_anew(self, record: dict[str, Any], bank: Bank | None) -> None:
+        self.refuse_unrecorded()
+        start = self.stage_path(START)
+        if bank is not None:
+            bank.save(start)
+        elif start.exists():
+            start.unlink()  # of a run that was killed before it began
+        self.write_json(RUN, record)
+
+    def refuse_unrecorded(self) -> None:
+        """Refuse a folder of trained weights of which nothing says what they are of."""
+        if (self.path / RUN).exists():
+            return
+        found = [
+            path for folder in ("", "stages", "checkpoints") for path in (self.path / folder).glob("*.safetensors")
+        ]
+        if found := sorted(path for path in found if path != self.stage_path(START)):
+            raise TrainingError(
+                f"The folder {self.path} holds {found[0].relative_to(self.path)}, but no {RUN} that says what it was trained "
+                f"on: move it away, or {self.knobs.elsewhere}."
+            )
+
+    def _go_on(self, record: dict[str, Any], bank: Bank | None) -> Bank | None:
+        kept = self._read_record(record)
+        start = self.stage_path(START)
         known = Bank.open(start) if start.exists() else None
         if bank is not None and (known is None or not is_equal(bank, known)):
             raise TrainingError(
-                f"The run in {self.path} did not begin with this bank: give it the one that it began with, or choose another "
-                f"folder."
+                f"The run in {self.path} did not begin with this bank: give it the one that it began with, or "
+                f"{self.knobs.elsewhere}."
             )
+        if kept["recipe"] != record["recipe"] and ranks.rank() == 0:  # only lengths have changed
+            self.write_json(RUN, {**record, "base": kept["base"]})
         return known
 
-    def _check_identity(self, identity: dict[str, Any]) -> None:
+    def _read_record(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Read run.json; refuse it where it is of another run."""
         try:
-            record = json.loads((self.path / RUN).read_text(encoding="utf-8"))
-            base, own = _read_base(record["base"]), _read_base(identity["base"])
+            kept = json.loads((self.path / RUN).read_text(encoding="utf-8"))
+            base, own = _read_base(kept["base"]), _read_base(record["base"])
             # the probe not to the last bit: a run may go on on another device
-            same = (
-                record["recipe"] == identity["recipe"]
-                and not base.describe_incompatibility(own)
-                and not base.describe_difference(own)
-            )
-        except (ValueError, KeyError, TypeError):
-            same = False
-        if not same:
+            same_base = not base.describe_incompatibility(own) and not base.describe_difference(own)
+            same, was = kept["recipe"] == record["recipe"], kept.get("settings", {})
+            changes = [] if same or not was else list_changes(was, record["settings"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            same_base, same, was, changes, kept = False, False, {}, [], {}
+        if not (same_base and (same or changes)):
+            self._refuse_other(was, same_base, changes)
+        self._check_changes(changes)
+        return kept
+
+    def _refuse_other(self, was: Any, same_base: bool, changes: Sequence[Change]) -> NoReturn:
+        if was and not same_base:
+            what = "a run on another base or other weights of it"
+        else:
+            what = "a run of another recipe, seed, base or other pictures"
+        raise TrainingError(f"The folder {self.path} holds {what}: {self.knobs.elsewhere}, or delete this one.")
+
+    def _check_changes(self, changes: Sequence[Change]) -> None:
+        """Say which stages get another length; refuse every other change by its name."""
+        if others := [change for change in changes if not change.is_length]:
             raise TrainingError(
-                f"The folder {self.path} holds a run of another recipe, seed, base or other pictures: choose another folder, "
-                f"or delete this one."
+                f"The run in {self.path} began with other settings ({describe_changes(others, self.knobs)}): set them "
+                f"back, or {self.knobs.elsewhere}."
+            )
+        if changes and ranks.rank() == 0:
+            LOG.info(LENGTH_CHANGED, describe_changes(changes, self.knobs))
+
+    def is_present(self) -> bool:
+        """Whether this is still the folder in which the run began or went on; True before it has."""
+        try:
+            return not self.record or (self.path / RUN).read_text(encoding="utf-8") == self.record
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # a disk that does not answer for a moment
+
+    def check_present(self) -> None:
+        if ranks.rank() == 0 and not self.is_present():
+            raise TrainingError(
+                f"The folder {self.path} was deleted, emptied or begun anew while its run trained: the run has ended, start "
+                f"it again, or {self.knobs.elsewhere}."
             )
 
     def _clear_partial(self) -> None:
@@ -145,7 +168,7 @@ class RunFolder:
                 partial.write_text(json.dumps(data), encoding="utf-8")
         except OSError as error:
             raise TrainingError(
-                f"{name} cannot be written into {self.path} ({error.strerror}): make room or choose another folder."
+                f"{name} cannot be written into {self.path} ({error.strerror}): make room or {self.knobs.elsewhere}."
             ) from None
 
 
@@ -156,25 +179,6 @@ def _read_base(values: dict[str, Any]) -> Base:
 
 def is_equal(one: Bank, other: Bank) -> bool:
     return one.info == other.info and all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
-
-
-def list_deciding(part: Stage | Settings) -> dict[str, Any]:
-    """Its fields; those of LATER_FIELDS only where they differ from their defaults."""
-    fresh = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(part)
-        if field.name in LATER_FIELDS
-    }
-    return {name: value for name, value in asdict(part).items() if name not in fresh or value != fresh[name]}
-
-
-def fingerprint(curriculum: Curriculum, seed: int, more: Sequence = ()) -> str:
-    """Hash everything that decides the result."""
-    settings = {key: value for key, value in list_deciding(curriculum.settings).items() if key not in CHANGEABLE}
-    stages = [list_deciding(stage) for stage in curriculum.stages]
-    sets = [curriculum.data] if curriculum.data else []  # runs of old had none
-    decides = json.dumps([settings, stages, curriculum.toy, seed, *sets, *more], default=str)
-    return hashlib.blake2b(decides.encode(), digest_size=16).hexdigest()
 
 
 def format_label(stage: Stage, number: int) -> str:
@@ -197,3 +201,9 @@ def open_stage_bank(path: Path, bank: Bank, stage: Stage) -> Bank:
 
 def has_same_expert(one: Bank, other: Bank, expert: str) -> bool:
     return all(torch.equal(one.tensors[key], other.tensors[key]) for key in list_expert_keys(one.info, expert))
+
+
+def count_bank_iterations(path: Path, expert: str) -> int:
+    """Iterations that an expert in a bank's file has had."""
+    info = Bank.open(path).info.experts.get(expert)
+    return info.iterations if info else 0

@@ -12,7 +12,8 @@ import torch
 from ...prw.bank.bank import Bank, require_low_rank
 from ..add_expert import check_untrained
 from ..checkpoint.checkpoints import TrainingError
-from ..checkpoint.run_folder import RUN, RunFolder, format_label
+from ..checkpoint.run_folder import RUN, RunFolder
+from ..checkpoint.run_record import Knobs
 from ..coredi.trainer import make_stage_trainer
 from ..data.encoded.dataset import MemoryDataset
 from ..listener import Listener
@@ -24,6 +25,8 @@ from .training_data import TrainingData
 from .training_host import INTERRUPTS, TrainingHost, make_checkpointing_options
 
 DATA = "data.json"
+KNOBS = Knobs("give this training another name as run", {"seed": "run_seed", "subject.replay": "class_share"})
+"""What the training nodes call it."""
 
 
 class NodeRun(NamedTuple):
@@ -42,6 +45,7 @@ class NodeRun(NamedTuple):
             listeners=(Log(self.out), Samples(self.out), *self.listeners),
             checkpointing_options=make_checkpointing_options(host.flux),
             interrupts=INTERRUPTS,
+            knobs=KNOBS,
         )
 
 
@@ -54,7 +58,7 @@ def train_curriculum(
     host = TrainingHost(model)
     stages = [stage for stage in curriculum.stages if only in ("", stage.name)]
     check_data(host, data, stages)
-    record_data(RunFolder(run.out), data, list_sampled_stages(curriculum, stages))
+    record_data(RunFolder(run.out, KNOBS), data, list_sampled_stages(curriculum, stages))
     memory = estimate_memory(host, data, curriculum.settings, stages)
     encoders = replace(data.encoders, after=host.mark_pushed_out)
     datasets = {stage.name: data.datasets[stage.task] for stage in curriculum.stages if stage.task in data.datasets}
@@ -72,10 +76,7 @@ def train_curriculum(
 
 def are_finished(run: CurriculumRun, stages: Sequence[Stage]) -> bool:
     """Whether every stage's bank is in the run's folder."""
-    numbered = enumerate(run.recipe.stages)
-    return all(
-        run.folder.stage_path(format_label(stage, number)).exists() for number, stage in numbered if stage in stages
-    )
+    return all(run.is_finished(stage, number) for number, stage in enumerate(run.recipe.stages) if stage in stages)
 
 
 def copy_inference_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -113,6 +114,7 @@ def list_sampled_stages(curriculum: Curriculum, stages: Sequence[Stage]) -> list
 def record_data(folder: RunFolder, data: TrainingData, stages: Sequence[Stage]) -> None:
     """Records what a run is trained on; refuses a folder whose run began with other data."""
     hashes = {stage.task: hash_dataset(data.datasets[stage.task]) for stage in stages if stage.task in data.datasets}
+    folder.refuse_unrecorded()
     path, has_begun = folder.path / DATA, (folder.path / RUN).exists()
     if not has_begun or not path.exists():
         folder.write_json(DATA, hashes)

@@ -57,7 +57,7 @@ def train_concept(
     encoders = replace(encoders, after=host.mark_pushed_out)
     training = SubjectRun(host, recipe, datasets, encoders, **run.make_options(host))
     with torch.inference_mode(False):
-        if training.concept_path.exists():
+        if training.is_finished(recipe.stage, 0):
             return training.train()
     with host.training(memory):
         return training.train()

@@ -12,7 +12,8 @@ from ...prw.coredi.features import SUFFIX, Features
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import build
-from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, fingerprint, format_label
+from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, format_label
+from ..checkpoint.run_record import fingerprint
 from ..coredi.sampling import FeatureSampler
 from ..coredi.trainer import make_stage_trainer
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum

@@ -26,7 +26,7 @@ from ...prw.personalization.dual_branch import BlendSettings
 from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.personalization.marked_prompt import remove_marks
 from ...prw.personalization.shared_guidance import SharedStepSettings
-from ..checkpoint.run_folder import fingerprint
+from ..checkpoint.run_record import fingerprint
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..listener import Listener
 from ..monitor.plots import Curve, draw_chart

@@ -24,6 +24,8 @@ from ..data.encoded.samples import EncodedSamples
 from ..distributed import ranks
 from ..errors import RunStopped
 from ..forward import skip_source
+from ..lengths import check_lengths
+from ..recipes.curriculum import SUBJECT, Stage
 from ..recipes.subject import OWN, PRIOR
 from ..run import Run
 from ..sampling import SamplingSettings, sample_with_readers
@@ -48,9 +50,11 @@ class SubjectRun(Run):
         base = Base.of(self.host.flux).with_probe(self.host.flux, self.base_name)
         # prompts are only what samples show, and what folders hold is in the samples' names
         subject = replace(self.recipe.subject, prompts=(), photos="", prior="")
-        decides = [asdict(subject), *({name: read_all(self.datasets[name]).ids} for name in sorted(self.datasets))]
+        pictures = {name: {name: read_all(self.datasets[name]).ids} for name in sorted(self.datasets)}
+        decides = {SUBJECT: asdict(subject), **pictures}
         self.folder.begin(self.recipe.curriculum, self.seed, base, None, decides)
-        if ranks.broadcast_object(self.concept_path.exists()):
+        check_lengths(self, self.recipe.curriculum)
+        if ranks.broadcast_object(self.is_finished(self.recipe.stage, 0)):
             return Concept.open(self.concept_path)
         if self.is_stop_requested():
             raise RunStopped
@@ -58,11 +62,16 @@ class SubjectRun(Run):
         trainer, checkpoints = self.make_trainer(base), self.open_checkpoints(stage, 0, settings)
         self.run_trainer(trainer, checkpoints)
         concept = trainer.export_concept()
+        self.folder.check_present()
         if ranks.rank() == 0:
             concept.save(self.concept_path)  # before what it could be made of again
-            checkpoints.clear()
+            checkpoints.clear(but_last=True)
         self.notify("on_stage_end", stage, concept)
         return concept
+
+    def count_finished(self, stage: Stage, number: int) -> int:
+        path = self.concept_path
+        return (Concept.open(path).info.iterations or stage.iterations) if path.exists() else 0
 
     def make_trainer(self, base: Base) -> SubjectTrainer:
         """Make the trainer as it stands at the start."""
