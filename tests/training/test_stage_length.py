@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cologen.prw.bank.bank import Bank
-from cologen.training.checkpoint.run_folder import fingerprint
+from cologen.training.checkpoint.run_record import fingerprint
 from cologen.training.errors import RunStopped
 from cologen.training.monitor.log import Log, read_log
 from cologen.training.monitor.report import write_report
