@@ -106,6 +106,12 @@ class SourcePicture(NamedTuple):
     """Which reference it is, from 1."""
 
 
+def find_position(host: Host, bank: ExpertBank, routing: Routing) -> str:
+    """Where a source lies, a row of POSITION: as its user says, else its expert, the bank, the family or the task."""
+    trained = find_source_format(bank.info, routing).position or bank.info.source.position
+    return routing.choose_position(trained or find_model_family(host.flux).position)
+
+
 def run_source_pass(
     host: Host,
     bank: ExpertBank,
@@ -121,10 +127,7 @@ def run_source_pass(
     """
     flux, family = host.flux, find_model_family(host.flux)
     info, source_format = bank.info.source, find_source_format(bank.info, routing)
-    axes, position = (
-        flux.params.axes_dim,
-        routing.choose_position(source_format.position or info.position or family.position),
-    )
+    axes, position = flux.params.axes_dim, find_position(host, bank, routing)
 
     def place(picture: SourcePicture) -> Tensor:
         size, first = token_grid(picture.latent, flux.patch_size), family.reference_step * picture.number

@@ -12,7 +12,7 @@ from .positions import token_grid
 from .select_experts import ExpertBank, find_router, find_source_format
 from .source import Routing, Source, fill_channels, hash_tensor
 from .source_group import ForwardBatch, SourceGroup
-from .source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
+from .source_pass import Host, ReaderConditions, SourcePicture, find_position, run_source_pass
 from .weaving import BlockKV, Selector
 
 
@@ -31,22 +31,25 @@ class StreamGroup(SourceGroup):
         self.sources = sources
         self.bank, self.routing, self.make_selector = bank, sources[0].routing, make_selector
         self.is_cached = not bank.info.source.follows_time
+        self.grid = None if find_position(host, bank, self.routing) == "reference" else batch.readers.grid
+        """The pictures' grid, if the source's place depends on it."""
 
     def make_keys(self) -> list[Hashable]:
         batch = self.batch
-        grid, times, pooled, guidance = batch.readers
-        size = (grid.rows, grid.columns, batch.channels, str(batch.device), self.host.dtype)
+        _, times, pooled, guidance = batch.readers
+        size = None if self.grid is None else (self.grid.rows, self.grid.columns)
+        computed = (size, batch.channels, str(batch.device), self.host.dtype)
         unused = [None] * len(times)
         time_keys = unused if self.is_cached else times.tolist()
         is_live = find_source_format(self.bank.info, self.routing).guidance == "live"
         guidance_keys = unused if guidance is None or not is_live else guidance.tolist()
         prompt_keys = unused if pooled is None else map(hash_tensor, pooled)
-        common = (tuple(source.digest for source in self.sources), self.placement, size)
+        common = (tuple(source.digest for source in self.sources), self.placement, computed)
         images = (tuple(batch.select_image(source, i) for source in self.sources) for i in range(len(times)))
         return [(common, *key) for key in zip(images, prompt_keys, time_keys, guidance_keys, strict=True)]
 
     def read_state(self) -> Any:
-        return self.batch.readers.grid, self.host.state(), self.bank.state()
+        return self.grid, self.host.state(), self.bank.state()
 
     def compute(self, samples: Sequence[int]) -> list[SampleKV]:
         batch, host = self.batch, self.host

@@ -10,6 +10,7 @@ from cologen.prw.base_weights import BaseWeights
 from cologen.prw.embedded_host import velocity
 from cologen.prw.flux.sampling import sample_euler
 from cologen.prw.source import Source
+from cologen.prw.stream_group import StreamGroup
 from flux2_in_diffusers import convert_to_diffusers, predict_with_references
 from sampling import add_sources, apply_bank, assert_close
 from tiny_flux2 import TEXT_WIDTH, tiny_flux2
@@ -41,11 +42,11 @@ def reference(seed=8, height=3, width=5, **knobs):
     return Source(torch.randn(1, 128, height, width, generator=torch.Generator().manual_seed(seed)), **knobs)
 
 
-def sample(model, positive, negative=None, cfg=1.0, batch=1, seed=7):
+def sample(model, positive, negative=None, cfg=1.0, batch=1, seed=7, size=(4, 6)):
     import comfy.sample
     import comfy.samplers
 
-    empty = torch.zeros(batch, 128, 4, 6)
+    empty = torch.zeros(batch, 128, *size)
     noise = comfy.sample.prepare_noise(empty, seed)
     kind = comfy.samplers.sampler_object("euler")
     with torch.inference_mode():
@@ -116,6 +117,22 @@ def test_knobs_do_what_they_do_on_our_own(model, flux, knobs):
         assert_close(found, sample_euler(predict, noise_of(), SIGMAS.tolist()), 1e-4)
     if knobs.keys() - {"placement"}:
         assert (found - sample(apply_bank(model, None), add_sources(prompt(), reference()))).abs().max() > 1e-3
+
+
+def test_a_kept_reference_is_not_run_again_for_a_new_prompt_noise_or_size(model, monkeypatch):
+    from cologen.prw.comfyui.patch import require_attachment
+
+    used, kept = apply_bank(model, None), reference(keep=True)
+    sample(used, add_sources(prompt(), kept))
+    groups, compute = [], StreamGroup.compute
+    monkeypatch.setattr(StreamGroup, "compute", lambda group, rows: groups.append(group) or compute(group, rows))
+    changes = [(4, 8, (4, 6)), (6, 7, (4, 6)), (6, 8, (3, 5))]
+    found = [sample(used, add_sources(prompt(text), kept), seed=seed, size=size) for text, seed, size in changes]
+    assert not groups and require_attachment(used).cache.kept
+    for picture, (text, seed, size) in zip(found, changes):
+        fresh = sample(apply_bank(model, None), add_sources(prompt(text), kept), seed=seed, size=size)
+        assert torch.equal(picture, fresh)
+    assert len(groups) == len(changes)
 
 
 def test_a_picture_without_a_source_is_the_hosts_own(model):

@@ -49,9 +49,14 @@ def test_a_source_outlives_its_prompt_its_noise_and_their_size():
     other = flux2_inputs(tokens=9)
     attachment.prepare(host, [source], inputs._replace(context=other.context, times=other.times / 2))
     attachment.prepare(host, [source], inputs._replace(guidance=torch.ones(1)))
-    assert len(passes) == 1
+    larger = flux2_inputs(height=5, width=7)
+    assert larger.x.shape != inputs.x.shape
+    found = velocity(flux, *larger, attachment, [source])
+    assert len(passes) == 2  # the picture's own
+    assert torch.equal(found, velocity(flux, *larger, Attachment(BaseWeights(Base.of(flux))), [source]))
+    passes.clear()
     attachment.prepare(host, [reference(seed=9)], inputs)
-    assert len(passes) == 2
+    assert len(passes) == 1
 
 
 def test_references_apart_are_each_alone():
