@@ -53,7 +53,8 @@ class LearnedKeys:
     def __init__(self, file: SafeFile):
         self.file, self.name = file, file.name
         self.blocks = find_blocks(file)
-        shape = file.shape(f"proj_k.{next(iter(self.blocks.values()))}.positional_embedding")
+        first = f"proj_k.{next(iter(self.blocks.values()))}.positional_embedding"
+        shape = file.shape(first) if first in file else ()
         if len(shape) != 2 or not (0 < shape[0] <= MOST_KEYS and 0 < shape[1] <= MOST_WIDTH):
             raise FileError(
                 f"{self.name} has learned keys of shape {shape}, expected (keys, width): download it again."

@@ -6,12 +6,16 @@ import tarfile
 
 import numpy as np
 import pytest
+from benchmark_layouts import LAYOUTS as BENCHMARKS
 from cologen.training.data.formats.picture_files import BrokenFile
 from cologen.training.data.formats.run_length_masks import decode_mask
 from cologen.training.data.sample import Pair, Sample, Triple
 from cologen.training.data.sets import open_dataset
 from cologen.training.data.sets.folder import PictureFiles
 from cologen.training.data.sets.stream import iterate_rows, read_sample
+from cologen.training.evaluation.case import read_pixels
+from cologen.training.evaluation.networks import MetricNetworks
+from cologen.training.evaluation.protocols import PROTOCOLS
 from layouts import LAYOUTS, write_parquet, write_tar
 from mutate import WORDS, dump, make_value, mutate_bytes, mutate_json, pick
 
@@ -49,6 +53,32 @@ def read_set(name, root):
             continue
         check_sample(samples[-1])
     return samples, broken
+
+
+def test_damaged_benchmarks(tmp_path, fuzz):
+    whole = []
+    for name in sorted(BENCHMARKS.keys() - {"multigen-lineart"}):  # its lines are drawn by a network
+        BENCHMARKS[name](tmp_path / name)
+        whole.append((name, tmp_path / name))
+        assert read_benchmark(name, tmp_path / name), name
+    copy = tmp_path / "copy"
+
+    def attempt(rng):
+        name, root = pick(rng, whole)
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(root, copy)
+        mutate_set(rng, copy)
+        for case in read_benchmark(name, copy):
+            assert isinstance(case.id, str) and isinstance(case.prompt, str)
+            for picture in (case.source, case.reference):
+                pixels = None if picture is None else read_pixels(picture)
+                assert pixels is None or (pixels.dtype == np.uint8 and pixels.ndim == 3)
+
+    fuzz.run(60, attempt)
+
+
+def read_benchmark(name, root):
+    return list(PROTOCOLS[name].read_cases(root, 64, MetricNetworks(root, {}, "cpu")))
 
 
 def check_sample(sample):

@@ -165,7 +165,7 @@ def mutate_metadata(rng: np.random.Generator, header: dict) -> dict:
     except ValueError:
         metadata[key] = str(pick(rng, WORDS))
     if rng.random() < 0.1:
-        metadata[key] = mutate_bytes(rng, metadata[key].encode()).decode("utf-8", "replace")
+        metadata[key] = mutate_bytes(rng, metadata[key].encode("utf-8", "replace")).decode("utf-8", "replace")
     return {**header, "__metadata__": metadata}
 
 

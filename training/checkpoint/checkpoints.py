@@ -24,6 +24,8 @@ LOG = logging.getLogger(__name__)
 SUFFIX = ".safetensors"
 DAMAGED, REMEDY = ".damaged", ": delete it."
 KEY, CHECKSUMS = "cologen_training", "cologen_checksums"
+SHAPES = "types and shapes"
+"""Stands for them among the checksums' names, none of which has a space."""
 VERSION = 1
 Load = Callable[[dict[str, Tensor], dict[str, Any]], None]
 """Takes a checkpoint's tensors and state."""
@@ -44,9 +46,10 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, An
 
 
 def compute_checksums(tensors: Mapping[str, Tensor], state: str) -> dict[str, int]:
-    """CRC-32 of every tensor's bytes and, under no name, of the state's text."""
+    """CRC-32 of every tensor's bytes, of the state's text (under no name) and of all types and shapes."""
     sums = {name: zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data) for name, tensor in tensors.items()}
-    return {**sums, "": zlib.crc32(state.encode())}
+    shapes = repr(sorted((name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()))
+    return {**sums, "": zlib.crc32(state.encode()), SHAPES: zlib.crc32(shapes.encode())}
 
 
 def _describe_failure(path: Path, error: Exception) -> str:
@@ -75,8 +78,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise TrainingError(f"{path.name} is no checkpoint that can be read ({shorten(error)}){REMEDY}") from None
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise TrainingError(f"{path.name} is no checkpoint of this version: delete it, or use the pack that made it.")
-    # those of old had no checksums
-    if sums is not None and sums != compute_checksums(tensors, text):
+    expected = compute_checksums(tensors, text)
+    if isinstance(sums, dict) and SHAPES not in sums:  # those of old had none of the shapes
+        del expected[SHAPES]
+    if sums is not None and sums != expected:  # and before, none at all
         raise TrainingError(f"{path.name} is not as it was written, a bit or more has changed{REMEDY}")
     return tensors, state
 

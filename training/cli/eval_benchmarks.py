@@ -160,7 +160,7 @@ def _read_cases(args: Namespace, protocol: "Protocol", side: int, networks: "Met
         raise FileNotFoundError(
             f"There is no folder {root}: download the benchmark from {protocol.url}; expected are {protocol.layout}."
         )
-    return protocol.read(root, side, networks)
+    return protocol.read_cases(root, side, networks)
 
 
 def read_settings(args: Namespace) -> "GenerationSettings":

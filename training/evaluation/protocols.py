@@ -1,10 +1,12 @@
 """PROTOCOLS: the benchmarks of the paper, and how answers to each are generated and measured. A new one is a row."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from ...prw.files.validate import shorten
+from ..data.formats.picture_files import BrokenFile
 from ..data.sets.refcoco import RefCoco, RefCocoG, RefCocoPlus
 from . import benchmarks
 from .case import Case, fit_area, fit_square
@@ -43,6 +45,19 @@ class Protocol:
     """The kind of control map; empty: none."""
     notes: tuple[str, ...] = field(default=())
     """What to know before comparing."""
+
+    def read_cases(self, root: Path, side: int, networks: MetricNetworks) -> Iterator[Case]:
+        """Reads its cases; a list that is not as its makers publish it is one sentence, whatever it makes its reader raise."""
+        try:
+            for case in self.read(root, side, networks):
+                if not isinstance(case.prompt, str):
+                    raise TypeError(f"a prompt is {shorten(case.prompt)}, no text")
+                yield case
+        except (LookupError, TypeError, AttributeError, OverflowError, RecursionError, UnicodeError) as error:
+            raise BrokenFile(
+                f"{root} cannot be read ({type(error).__name__}: {shorten(error)}), expected {self.layout}: unpack the "
+                f"benchmark again."
+            ) from None
 
 
 HUB = "https://huggingface.co/datasets/"
