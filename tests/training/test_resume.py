@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -113,6 +114,17 @@ def flip_a_bit(path):
     path.write_bytes(data)
 
 
+def change_a_shape(path):
+    """The bytes stay what they were."""
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    name = next(name for name in header if name != "__metadata__" and len(header[name]["shape"]) == 2)
+    header[name]["shape"].reverse()
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
 def change_state(**changes):
     """What writes a checkpoint with another state; None leaves an entry out."""
 
@@ -131,6 +143,7 @@ def change_state(**changes):
         (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "is no checkpoint that can be read"),
         (lambda path: path.write_bytes(b"garbage" * 1000), "is no checkpoint that can be read"),
         (flip_a_bit, "is not as it was written, a bit or more has changed"),
+        (change_a_shape, "is not as it was written, a bit or more has changed"),
         (change_state(optimizer=None), "does not hold what this stage needs (KeyError: 'optimizer')"),
         (change_state(iteration="two"), "does not hold what this stage needs (ValueError: "),
         (change_state(iteration=10**6), "does not hold what this stage needs (ValueError: iteration is 1000000"),

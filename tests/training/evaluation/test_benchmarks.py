@@ -167,6 +167,13 @@ def test_sizes():
     "name, spoil, sentence",
     [
         ("magicbrush", lambda root: (root / "edit_sessions.json").write_text("{"), "is no whole JSON"),
+        ("magicbrush", lambda root: (root / "edit_sessions.json").write_text("[1]"), "unpack the benchmark again"),
+        ("magicbrush", lambda root: (root / "local_descriptions.json").write_text("{}"), "KeyError: '30'"),
+        (
+            "magicbrush",
+            lambda root: replace_text(root / "edit_sessions.json", '"edit 1 of 30"', "5"),
+            "a prompt is 5, no text",
+        ),
         ("magicbrush", lambda root: (root / "edit_sessions.json").unlink(), "There is no edit_sessions.json in"),
         (
             "dreambench",
@@ -185,9 +192,13 @@ def test_what_is_wrong_with_a_folder_is_a_sentence(tmp_path, name, spoil, senten
     LAYOUTS[name](tmp_path)
     spoil(tmp_path)
     with pytest.raises((BrokenFile, FileNotFoundError)) as raised:
-        for case in PROTOCOLS[name].read(tmp_path, 64, MetricNetworks(tmp_path)):
+        for case in PROTOCOLS[name].read_cases(tmp_path, 64, MetricNetworks(tmp_path)):
             read_pixels(case.source)
     assert sentence in str(raised.value) and "\n" not in str(raised.value)
+
+
+def replace_text(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
 
 
 def strip(root):

@@ -69,6 +69,7 @@ def test_a_sixth_stage_is_a_sixth_table(tmp_path):
         ("rate = nan\n[[stages]]\nname = 'a'\n", "rate is nan"),
         ("stages = 3\n", "stages is '3', expected a list"),
         ("rank = \n", "cannot be used"),
+        (f"rank = {'[' * 2000}", "cannot be used: it has lists within lists without end, expected TOML"),
     ],
 )
 def test_a_broken_recipe_is_one_sentence(tmp_path, text, sentence):
