@@ -12,7 +12,8 @@ class EventFile:
 
     def __init__(self, folder: Path, first_step: int):
         """Events of earlier files from `first_step` on are dropped: a kill may have left them beyond the checkpoint."""
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        # its names are made when it is imported
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._make_event = Event
