@@ -15,8 +15,8 @@ from .schema import BankType, DataType, LossType, advanced
 RUN = io.String.Input(
     "run",
     default="my_run",
-    tooltip="The run's folder in output/cologen. The same name goes on where it was stopped, and gives a finished run "
-    "at once; training anew needs another name.",
+    tooltip="The run's folder in output/cologen. The same name goes on where it was stopped, also to more "
+    "iterations, and gives a finished run at once; training anew needs another name.",
 )
 MODEL = io.Model.Input(
     "model",

@@ -169,6 +169,13 @@ def test_photos_of_all_sizes_through_the_node(model, tmp_path, monkeypatch):
     assert concept.info.iterations == 2 and len(loss["loss"]) == 2 and shown.shape == (1, 128, 192, 3)
     assert experts is None
     assert Concept.open(tmp_path / "cologen/mine/subject.safetensors").info == concept.info
+    with torch.inference_mode():
+        longer = CoLoGenTrainSubject.execute(**{**knobs, "iterations": [3]}).result[0]
+        assert longer.info.iterations == 3, "a finished run goes on to more"
+        with pytest.raises(
+            RuntimeError, match=r"\(subject.noun was dog, is cat, photos not the same, .*another name as run"
+        ):
+            CoLoGenTrainSubject.execute(**{**knobs, "noun": ["cat"], "photos": images[:1]})
 
 
 def test_pictures_of_the_class_are_told_by_the_caption():

@@ -400,6 +400,22 @@ def test_a_stage_gives_experts_losses_samples_and_usage(model, folders):
         CoLoGenUsagePlot.execute({"loss": [1.0]})
 
 
+def test_a_finished_stage_goes_on_to_more_iterations_and_names_other_changes(model, folders):
+    stage_node(model, iterations=2)
+    longer, losses, *_ = stage_node(model, iterations=5).result
+    whole = stage_node(model, iterations=5, run="whole").result[0]
+    assert largest_difference(longer, whole) == 0 and len(losses["loss"]) == 5
+    said = (
+        r"settings \(rank was 4, is 2, run_seed was 0, is 1\): set them back, or give this training another name as run"
+    )
+    with pytest.raises(RuntimeError, match=said):
+        stage_node(model, iterations=5, rank=2, run_seed=1)
+    with pytest.raises(
+        RuntimeError, match="inpaint has 5 iterations behind it, iterations is 4: set it to 5 or more, or give"
+    ):
+        stage_node(model, iterations=4)
+
+
 def test_a_stage_routes_tokens_and_lets_sources_follow_the_time(model, folders):
     first = stage_node(model, route="token", source_time="shared").result[0]
     assert first.info.source.time == "shared"
