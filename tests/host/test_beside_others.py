@@ -164,3 +164,38 @@ def test_scaled_fp8(family):
     naive = family.naive({4: [family.naive_source()]}, weights=meant)
     assert_close(read(family, model), family.sample(naive), 1e-3)
     assert not torch.equal(read(family, model), family.sample(model))
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_stack_of_loras_as_little_memory_leaves_them(family, monkeypatch, order):
+    """Weights that stay where they are and are cast and patched at each call, which is what low VRAM means."""
+    import comfy.model_patcher
+
+    generator, stack = torch.Generator().manual_seed(8), []
+    for strength in (0.8, -0.5, 1.0):  # a style, its opposite, a turbo LoRA
+        names = [f"{layer}.weight" for layer in ("double_blocks.0.img_attn.qkv", "single_blocks.1.linear1")]
+        shapes = {name: family.flux.state_dict()[name].shape for name in names}
+        deltas = {name: 0.2 * torch.randn(shape, generator=generator) * 256**-0.5 for name, shape in shapes.items()}
+        stack.append(({f"diffusion_model.{name}": ("diff", (delta,)) for name, delta in deltas.items()}, strength))
+
+    def draw():
+        model = family.load()
+        patched = model if order == "before" else apply_bank(model, family.bank)
+        for deltas, strength in stack:
+            patched = patched.clone()
+            assert len(patched.add_patches(deltas, strength)) == len(deltas)
+        patched = apply_bank(patched, family.bank) if order == "before" else patched
+        return family.sample(patched, add_sources(family.prompt(), family.source())), patched.model.model_lowvram
+
+    whole, is_spared = draw()
+    assert not is_spared
+    load = comfy.model_patcher.ModelPatcher.load
+
+    def load_little(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
+        return load(self, device_to, 1, force_patch_weights, False)
+
+    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", load_little)
+    found, is_spared = draw()
+    assert is_spared, "the host must have left weights where they were"
+    assert_close(found, whole)
+    assert (whole - family.weave(family.source())).abs().max() > 0.01

@@ -73,43 +73,6 @@ def test_fill_gives_the_source_its_own_picture_and_an_empty_mask(bank):
     close(found, sample(naive, wanted))
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
-def test_a_stack_of_loras_as_little_memory_leaves_them(flux, bank, monkeypatch, order):
-    """Weights that stay where they are and are cast and patched at each call, which is what low VRAM means."""
-    import comfy.model_patcher
-    from cologen.prw.comfyui.patch import apply_bank
-
-    g, stack = torch.Generator().manual_seed(8), []
-    for strength in (0.8, -0.5, 1.0):  # a style, its opposite, a turbo LoRA
-        deltas = {
-            f"diffusion_model.{name}.weight": ("diff", (0.2 * torch.randn(shape, generator=g) * 256**-0.5,))
-            for name, shape in (("double_blocks.0.img_attn.qkv", (768, 256)), ("single_blocks.1.linear1", (1792, 256)))
-        }
-        stack.append((deltas, strength))
-
-    def picture():
-        model = host_model(flux)
-        patched = model if order == "before" else apply_bank(model, bank)
-        for deltas, strength in stack:
-            patched = patched.clone()
-            patched.add_patches(deltas, strength)
-        patched = apply_bank(patched, bank) if order == "before" else patched
-        found = sample(patched, add_source(conditioning(), source()))
-        return found, patched.model.model_lowvram
-
-    whole, spared = picture()
-    assert not spared
-    load = comfy.model_patcher.ModelPatcher.load
-
-    def little(self, device_to=None, lowvram_model_memory=0, force_patch_weights=False, full_load=False):
-        return load(self, device_to, 1, force_patch_weights, False)
-
-    monkeypatch.setattr(comfy.model_patcher.ModelPatcher, "load", little)
-    found, spared = picture()
-    assert spared, "the host must have left weights where they were"
-    close(found, whole)
-
-
 @pytest.mark.parametrize("kind, strength", [("multiply", 0.7), ("attn_bias", 0.5)])
 def test_redux_by_the_host_s_own_nodes(flux, bank, kind, strength):
     """Its tokens lengthen the text; attn_bias brings a mask over text and picture that must reach our keys."""
