@@ -18,9 +18,9 @@ from ..training.recipes.curriculum import (
     Settings,
     Stage,
     list_recipes,
-    open_lengths,
     scale_curriculum,
 )
+from ..training.recipes.open_lengths import open_lengths
 from .inputs.recipe import read_recipe, sample_at_end, select_fields
 from .inputs.schema import TRAINING, FeaturesType, make_schema
 from .inputs.training import (

@@ -24,7 +24,7 @@ from .schedules import compute_rate_factor
 
 TAIL = 0.25
 """Length of the tail, as a share of the iterations before it."""
-GOES_ON, WAITS, STILL, CEILING = "goes on", "waits for usage", "stood still", "reached its ceiling"
+GOES_ON, WAITS, STILL, LIMIT = "goes on", "waits for usage", "stood still", "reached its limit"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LengthCheck:
     """What was found when a stage asked whether it is over."""
 
     verdict: str
-    """One of GOES_ON, WAITS, STILL, CEILING; with the last two the stage's end is decided."""
+    """One of GOES_ON, WAITS, STILL, LIMIT; with the last two the stage's end is decided."""
     end: int
     """The last iteration, as far as is known by now."""
     loss: float | None = None
@@ -87,7 +87,7 @@ class StageLength:
         if self.is_decided or iteration < self.tail_start:
             return None
         self.is_decided = True
-        return LengthCheck(CEILING, self.end, waited=self.waited)
+        return LengthCheck(LIMIT, self.end, waited=self.waited)
 
     def compute_rate_factor(self, iteration: int) -> float:
         settings = self.settings

@@ -8,11 +8,12 @@ from cologen.training.checkpoint.run_record import fingerprint
 from cologen.training.errors import RunStopped
 from cologen.training.monitor.log import Log, read_log
 from cologen.training.monitor.report import write_report
-from cologen.training.recipes.curriculum import open_lengths, parse_curriculum, scale_curriculum
+from cologen.training.recipes.curriculum import parse_curriculum, scale_curriculum
+from cologen.training.recipes.open_lengths import open_lengths
 from cologen.training.recipes.stage import Stage
 from cologen.training.recipes.subject import make_subject_recipe
 from cologen.training.schedules import FLOOR
-from cologen.training.stage_length import CEILING, GOES_ON, STILL, WAITS, StageLength
+from cologen.training.stage_length import GOES_ON, LIMIT, STILL, WAITS, StageLength
 from cologen.training.trainer import Trainer
 from cologen.training.validate import validate
 from stopped_run import StopAt, logged_iterations, saved_files
@@ -69,7 +70,7 @@ def test_rates_stay_up_and_fall_over_the_tail():
     never = make_length(schedule="linear")
     assert never.close(79) is None and (never.tail_start, never.end) == (80, 100)
     assert [never.compute_rate_factor(i) for i in (0, 80, 90)] == [1.0, 1.0, 0.5]
-    assert never.close(80).verdict == CEILING and never.close(80) is None and not never.needs_check(82)
+    assert never.close(80).verdict == LIMIT and never.close(80) is None and not never.needs_check(82)
     plain = make_length()
     check(plain, [1.0, 1.0, 1.0])
     assert plain.end == plain.tail_start == 6 and plain.compute_noise_scale(5) == 1
@@ -114,9 +115,9 @@ def test_a_run_ends_stages_that_stand_still_and_trains_others_to_their_ceiling(t
     recipe = auto_curriculum(8, standstill=4)
     bank = tiny_run(gains, recipe, listeners=[Log(gains)]).train()
     assert {expert.iterations for expert in bank.info.experts.values()} == {8}
-    assert [line[2]["verdict"] for line in decisions(gains)] == [GOES_ON, GOES_ON, GOES_ON, CEILING] * 3
+    assert [line[2]["verdict"] for line in decisions(gains)] == [GOES_ON, GOES_ON, GOES_ON, LIMIT] * 3
     write_report(gains / "report.html", recipe, 7, "r")
-    assert "8 of 8 at most: reached its ceiling at 8, over at 8" in (gains / "report.html").read_text()
+    assert "8, ceiling 8: reached its limit at 8, over at 8" in (gains / "report.html").read_text()
 
 
 def test_what_is_checked_is_what_validation_finds(tmp_path):
@@ -170,7 +171,7 @@ def test_what_goes_on_decides_the_same_to_the_bit(tmp_path, crash):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     tiny_run(whole, recipe, listeners=[Log(whole)]).train()
     lengths = {stage: line["end"] for stage, _, line in decisions(whole)}
-    (at,) = [i for stage, i, line in decisions(whole) if stage == "ground" and line["verdict"] in (STILL, CEILING)]
+    (at,) = [i for stage, i, line in decisions(whole) if stage == "ground" and line["verdict"] in (STILL, LIMIT)]
     assert min(lengths.values()) < 20, "or nothing has ended early"
     for stage, iteration in (("inpaint", 4), ("ground", 3), ("ground", at), ("ground", at + 1), ("edit", 5)):
         run = tiny_run(parts, recipe, listeners=[Log(parts), StopAt(stage, iteration, crash)])

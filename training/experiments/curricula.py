@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..recipes.curriculum import Curriculum, open_lengths
+from ..recipes.curriculum import Curriculum
+from ..recipes.open_lengths import open_lengths
 
 Rows = Mapping[str, Curriculum]
 """By name."""

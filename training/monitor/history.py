@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..stage_length import CEILING, STILL
+from ..stage_length import LIMIT, STILL
 from .plots import Curve, draw_chart
 
 SMOOTH = 50
@@ -74,7 +74,7 @@ class History:
         verdict, end = str(check["verdict"]), int(check["end"])
         if "loss" in check:
             _append(self.standing, stage, x, float(check["loss"]))
-        if verdict in (STILL, CEILING):
+        if verdict in (STILL, LIMIT):
             self.ends[stage] = x, verdict, end
 
     @property
@@ -86,8 +86,10 @@ class History:
         """Charts of loss, validation and usage, by name."""
         longest = max((len(curve.x) for curve in self.loss.values()), default=1)
         smooth = max(1, longest // SMOOTH)
-        ends = {f"{stage}: {verdict}": float(x) for stage, (x, verdict, _) in self.ends.items()}
-        decided = {"length": draw_chart("loss by which stages end, and where", self.standing, marks=ends)}
+        ends = {stage: float(x) for stage, (x, *_) in self.ends.items()}
+        decided = {
+            "length": draw_chart("loss by which stages end, and where that was decided", self.standing, marks=ends)
+        }
         return {
             "loss": draw_chart("training loss, by stage", self.loss, smooth=smooth),
             "validation": draw_chart("loss on what is held out, by task", self.validation, marks=self.marks),

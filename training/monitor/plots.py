@@ -151,7 +151,9 @@ def _draw_axes(draw: ImageDraw.ImageDraw, frame: Frame, title: str, across: str,
     for name, value in marks.items():
         (x, bottom), (_, top) = frame.place(value, low), frame.place(value, high)
         draw.line((x, bottom, x, top), DIM, FINER)
-        draw.text((x + 4 * FINER, top + 2 * FINER), shorten(name), DIM, _load_font(11))
+        fits = x + 4 * FINER + draw.textlength(shorten(name), _load_font(11)) < frame.width * FINER
+        beside = (x + 4 * FINER, top + 2 * FINER) if fits else (x - 4 * FINER, top + 2 * FINER)
+        draw.text(beside, shorten(name), DIM, _load_font(11), anchor="la" if fits else "ra")
     draw.line((*frame.place(left, low), *frame.place(right, low)), DIM, FINER)
     draw.text((LEFT * FINER, 10 * FINER), title, INK, _load_font(15))
     draw.text(((frame.width - RIGHT) * FINER, (frame.height - 6) * FINER), across, DIM, _load_font(12), anchor="rs")

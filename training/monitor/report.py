@@ -76,10 +76,11 @@ def _render_stages(curriculum: Curriculum, history: History) -> str:
     for stage in curriculum.stages:
         row = [stage.name, stage.task, stage.iterations, stage.batch, stage.rho, stage.veteran, stage.replay]
         if curve := history.loss.get(stage.name):
-            row[2] = f"{curve.x[-1] - history.starts[stage.name]:.0f} of {stage.iterations}"
+            done, start = f"{curve.x[-1] - history.starts[stage.name]:.0f}", history.starts[stage.name]
+            row[2] = f"{done}, ceiling {stage.ceiling}" if stage.ceiling else f"{done} of {stage.iterations}"
             if stage.name in history.ends:
                 x, verdict, end = history.ends[stage.name]
-                row[2] += f" at most: {verdict} at {x - history.starts[stage.name]}, over at {end}"
+                row[2] += f": {verdict} at {x - start}, over at {end}"
             row += [f"{average_last_tenth(curve.y):.4f}", f"{average_last_tenth(history.newest[stage.name].y):.0%}"]
             row += [format_duration(history.seconds[stage.name]), history.missed[stage.name]]
         rows.append(row)

@@ -11,7 +11,7 @@ from ...prw.personalization.concept import Concept
 from ..listener import Listener
 from ..recipes.curriculum import Stage
 from ..stage_context import IterationResult
-from ..stage_length import CEILING, STILL, LengthCheck
+from ..stage_length import LIMIT, STILL, LengthCheck
 from ..trainer import Trainer
 from ..validate import Validation
 
@@ -91,7 +91,7 @@ class Terminal(Listener):
         self.line.say(f"{trainer.stage.name} {trainer.iteration}/{trainer.length.end}  held out: {losses}")
 
     def on_length_check(self, trainer: Trainer, check: LengthCheck) -> None:
-        if check.verdict in (STILL, CEILING):
+        if check.verdict in (STILL, LIMIT):
             self.line.say(f"{trainer.stage.name} {check.verdict} at {trainer.iteration} and is over at {check.end}.")
 
     def on_stage_end(self, stage: Stage, result: Bank | Concept) -> None:

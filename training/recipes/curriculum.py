@@ -243,11 +243,3 @@ def scale_curriculum(curriculum: Curriculum, share: float) -> Curriculum:
     if any(stage.ceiling for stage in stages):
         settings = replace(settings, check_every=scale(settings.check_every))
     return replace(curriculum, stages=tuple(stages), settings=settings)
-
-
-def open_lengths(curriculum: Curriculum, ahead: bool = False) -> Curriculum:
-    """Let every stage end by itself, with its iterations as the ceiling."""
-    stages = tuple(replace(stage, ceiling=stage.iterations) for stage in curriculum.stages)
-    return replace(
-        curriculum, stages=stages, settings=replace(curriculum.settings, ahead=ahead or curriculum.settings.ahead)
-    )
