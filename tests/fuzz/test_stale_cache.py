@@ -77,7 +77,8 @@ def change_weights(rng, flux, bank) -> None:
     if rng.random() < 0.6:
         tensor = bank.tensors[pick(rng, sorted(bank.tensors))]
     else:
-        tensor = pick(rng, list(flux.parameters())).data if rng.random() < 0.3 else pick(rng, list(flux.parameters()))
+        rng.random()
+        tensor = pick(rng, list(flux.parameters()))
     with torch.no_grad():
         tensor.mul_(-1 if rng.random() < 0.5 else 0.5)
 
