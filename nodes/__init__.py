@@ -8,7 +8,7 @@ from .concept import CoLoGenConceptTokens
 from .control_map import CoLoGenControlMap
 from .dual_branch import CoLoGenBranchMap, CoLoGenDualBranch
 from .evaluate import CoLoGenEvaluate
-from .experts import CoLoGenApply, CoLoGenLoadExperts, CoLoGenSaveExperts
+from .experts import CoLoGenApply, CoLoGenExperts, CoLoGenLoadExperts, CoLoGenSaveExperts
 from .features import CoLoGenFeatures
 from .flux import CoLoGenLoadFlux
 from .grounding import CoLoGenGround, CoLoGenReadGrounding
@@ -63,6 +63,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenConceptTokens,
     CoLoGenFeatures,
     CoLoGenLearnedKeys,
+    CoLoGenExperts,
 ]
 
 

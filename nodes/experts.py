@@ -6,7 +6,9 @@ from ..prw.bank.bank import Bank
 from ..prw.bank.importers import open_experts
 from ..prw.comfyui.patch import apply_bank
 from ..training.comfyui.folders import bank_path, list_banks, new_bank_path, read_stamp
-from .inputs.schema import CATEGORY, BankType, make_schema
+from .inputs.schema import CATEGORY, BankType, make_schema, slider
+
+STRENGTH = "How far the experts bend every source, times its own expert strength. 0: FLUX's own reading; a whole model is then not read."
 
 
 class CoLoGenLoadExperts(io.ComfyNode):
@@ -27,12 +29,7 @@ class CoLoGenLoadExperts(io.ComfyNode):
                 "diffusion template",
             ],
             inputs=[
-                io.Combo.Input(
-                    "bank_name",
-                    options=list_banks(),
-                    tooltip="A bank from models/cologen, an EasyControl file from models/loras, or a Diffusion Template from either or "
-                    "from models/diffusion_models. It must be made for the FLUX you load; the toy world has its own.",
-                ),
+                bank_name_input(),
             ],
             outputs=[BankType.Output(display_name="experts", tooltip="For CoLoGen Apply.")],
         )
@@ -56,9 +53,7 @@ class CoLoGenApply(io.ComfyNode):
             description="Lets a FLUX model read the sources of CoLoGen Source. Without a source its pictures stay the same.",
             search_aliases=["apply experts", "apply controlnet", "apply ip adapter", "patch model"],
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="A FLUX.1, FLUX.2 or Chroma model from any loader; LoRAs may come before or after."
-                ),
+                model_input(),
                 BankType.Input(
                     "experts",
                     optional=True,
@@ -72,6 +67,32 @@ class CoLoGenApply(io.ComfyNode):
     @classmethod
     def execute(cls, model: io.Model.Type, experts: Bank | None = None) -> io.NodeOutput:
         return io.NodeOutput(apply_bank(model, experts))
+
+
+class CoLoGenExperts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return make_schema(
+            node_id="CoLoGenExperts",
+            display_name="CoLoGen Experts",
+            category=CATEGORY,
+            description="Opens a bank and puts it on a MODEL: Load CoLoGen Experts and CoLoGen Apply in one.",
+            search_aliases=["lora loader", "controlnet loader", "ip adapter", "bank", "experts", "apply"],
+            inputs=[
+                model_input(),
+                bank_name_input(),
+                slider("strength", 1.0, 0, 4, STRENGTH),
+            ],
+            outputs=[io.Model.Output(tooltip="For the sampler.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, bank_name: str, **rest):
+        return read_stamp(bank_path(bank_name))
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, bank_name: str, strength: float) -> io.NodeOutput:
+        return io.NodeOutput(apply_bank(model, open_experts(bank_path(bank_name)), strength))
 
 
 class CoLoGenSaveExperts(io.ComfyNode):
@@ -95,3 +116,18 @@ class CoLoGenSaveExperts(io.ComfyNode):
     def execute(cls, experts: Bank, name: str) -> io.NodeOutput:
         path = experts.save(new_bank_path(name))
         return io.NodeOutput(ui=ui.PreviewText(f"Saved {path.name} ({path.stat().st_size / 2**20:.1f} MiB)"))
+
+
+def model_input() -> io.Model.Input:
+    return io.Model.Input(
+        "model", tooltip="A FLUX.1, FLUX.2 or Chroma model from any loader; LoRAs may come before or after."
+    )
+
+
+def bank_name_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "bank_name",
+        options=list_banks(),
+        tooltip="A bank from models/cologen, an EasyControl file from models/loras, or a Diffusion Template from either or "
+        "from models/diffusion_models. It must be made for the FLUX you load; the toy world has its own.",
+    )

@@ -8,11 +8,11 @@ from torch import Tensor
 from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_task_source, check_clip
 from ..prw.fit_image import resize_bicubic, to_bytes, to_rgb
-from ..training.data.tasks.ground import COLOURS, FORMS
+from ..training.data.tasks.ground import COLOURS, FORMS, read_colour
 from ..training.data.tasks.read_grounding import Answer, draw_answer, read_answer
 from ..training.toy.scene import MARKERS
-from .inputs.schema import BankType, BoxType, OptionsType, make_schema
-from .inputs.tasks import TASK_NODES, latent_output, prompt_outputs
+from .inputs.schema import BoxType, OptionsType, make_schema
+from .inputs.tasks import TASK_NODES, experts_input, latent_output, prompt_outputs
 
 NAMED = {**COLOURS, **MARKERS}
 """The toy world answers in colours of its own."""
@@ -53,7 +53,7 @@ class CoLoGenGround(io.ComfyNode):
                     tooltip="Of the answer: choose one that the thing does not have. The toy set knows lime and pink.",
                 ),
                 OptionsType.Input("options", optional=True, tooltip="From CoLoGen Source Options."),
-                BankType.Input("experts", optional=True, tooltip="Connect it for imported experts."),
+                experts_input(),
             ],
             outputs=[*prompt_outputs(), latent_output()],
         )
@@ -116,7 +116,8 @@ class CoLoGenReadGrounding(io.ComfyNode):
         clean = np.stack(
             [draw_answer(source, answer, form, NAMED[colour]) for (_, source), answer in zip(pairs, answers)]
         )
-        text = "\n".join(map(describe_answer, answers))
+        others = [None if answer.boxes else find_other_colour(*pair, form) for answer, pair in zip(answers, pairs)]
+        text = "\n".join(map(describe_answer, answers, others))
         box = dict(zip(("x", "y", "width", "height"), answers[0].largest))
         image = torch.from_numpy(clean) / 255
         return io.NodeOutput(masks, box, image, text, ui=ui.PreviewImage(image, cls=cls))
@@ -128,8 +129,19 @@ def _to_pixels(image: Tensor, size=None) -> np.ndarray:
     return to_bytes(image if size is None else resize_bicubic(image, size))
 
 
-def describe_answer(answer: Answer) -> str:
+def find_other_colour(picture: np.ndarray, source: np.ndarray, form: str) -> str | None:
+    """The colour of an answer that another colour did not find; None if there is no answer in any."""
+    for colours in (COLOURS, MARKERS):
+        colour = read_colour(picture, source, colours=colours)
+        if colour is not None and read_answer(picture, source, form, colour, colours).boxes:
+            return colour
+    return None
+
+
+def describe_answer(answer: Answer, other: str | None = None) -> str:
     """What was found, in words."""
+    if other is not None:
+        return f"Nothing was found in this colour, but an answer in {other}: choose the colour that CoLoGen Ground asked for."
     if not answer.boxes:
         return "Nothing was found: try another colour, a shorter phrase, or the other form."
     places = "; ".join(f"x {box.x0} to {box.x1}, y {box.y0} to {box.y1}" for box in answer.boxes)

@@ -11,7 +11,7 @@ from ..prw.comfyui.masks import check_region
 from ..prw.router import ABLATIONS
 from ..prw.source import MODES
 from .inputs.schema import CATEGORY, OptionsType, make_schema, slider
-from .inputs.source import placement_knobs, position_knobs, strength_knobs, together_knob
+from .inputs.source import check_names, names_input, placement_knobs, position_knobs, strength_knobs, together_knob
 
 OUTPUT = "For a CoLoGen task."
 BY_LEAN = "as lean says"
@@ -110,6 +110,7 @@ class CoLoGenRouting(io.ComfyNode):
                     tooltip="Whether older experts matter: draw once as routed, once with their blocks given to the newest expert "
                     "or to none, and compare.",
                 ),
+                names_input(),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
         )
@@ -124,12 +125,14 @@ class CoLoGenRouting(io.ComfyNode):
         options: SourceOptions | None = None,
         mode: str = BY_LEAN,
         older: str = AS_ROUTED,
+        model: io.Model.Type | None = None,
     ) -> io.NodeOutput:
+        expert, router = check_names(model, expert.strip(), router.strip())
         knobs = replace(
             options or SourceOptions(),
             lean=MODES.get(mode, lean),
-            expert=expert.strip(),
-            router=router.strip(),
+            expert=expert,
+            router=router,
             curve=parse_curve(curve),
             older="" if older == AS_ROUTED else older,
         )
@@ -160,10 +163,12 @@ class CoLoGenExpertSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning, windows: str) -> io.NodeOutput:
-        spans, count = (
-            parse_windows(windows),
-            max((len(list_sources(options)) for _, options in conditioning), default=0),
-        )
+        spans = parse_windows(windows)
+        count = max((len(list_sources(options)) for _, options in conditioning), default=0)
+        if not count:
+            raise ValueError(
+                "The conditioning has no source, expected one at least: put a task, such as CoLoGen Edit, before this node."
+            )
         if len(spans) > count:
             raise ValueError(
                 f"There are {len(spans)} windows for {count} sources, expected one a source at most: remove the others."

@@ -8,8 +8,9 @@ from ..prw.comfyui.conditioning import add_source, read_prompt
 from ..prw.comfyui.make_source import SourceOptions, make_source
 from ..prw.comfyui.masks import check_region
 from ..prw.tasks import TASKS
-from .inputs.schema import CATEGORY, BankType, advanced, make_schema, slider
-from .inputs.source import placement_knobs, position_knobs, strength_knobs, together_knob
+from .inputs.schema import CATEGORY, advanced, make_schema, slider
+from .inputs.source import check_names, names_input, placement_knobs, position_knobs, strength_knobs, together_knob
+from .inputs.tasks import experts_input
 
 
 class CoLoGenSource(io.ComfyNode):
@@ -30,11 +31,7 @@ class CoLoGenSource(io.ComfyNode):
                 *position_knobs(),
                 *routing_knobs(),
                 *placement_knobs(),
-                BankType.Input(
-                    "experts",
-                    optional=True,
-                    tooltip="Connect it for imported experts: the picture is then fitted, and holes filled, as they know it.",
-                ),
+                experts_input(),
                 io.Mask.Input(
                     "hole",
                     optional=True,
@@ -46,6 +43,7 @@ class CoLoGenSource(io.ComfyNode):
                     optional=True,
                     tooltip="What a Diffusion Template reads beside the picture, if not this prompt itself; other experts read none.",
                 ),
+                names_input(),
             ],
             outputs=[io.Conditioning.Output(tooltip="For the sampler or the next source.")],
         )
@@ -75,7 +73,9 @@ class CoLoGenSource(io.ComfyNode):
         hole: Tensor | None = None,
         together: bool = True,
         prompt: list | None = None,
+        model: io.Model.Type | None = None,
     ) -> io.NodeOutput:
+        expert, router = check_names(model, expert.strip(), router.strip())
         options = SourceOptions(
             strength=strength,
             expert_strength=expert_strength,
@@ -88,8 +88,8 @@ class CoLoGenSource(io.ComfyNode):
             placement=keep_on,
             keep=keep_between_runs,
             lean=lean,
-            expert=expert.strip(),
-            router=router.strip(),
+            expert=expert,
+            router=router,
             together=together,
             prompt=None if prompt is None else read_prompt(prompt),
         )

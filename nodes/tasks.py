@@ -4,21 +4,23 @@ Each gives both prompts and, where the picture's size follows from what it was g
 the prompts of one node are the next one's. Inpainting and grounding have files of their own.
 """
 
-from dataclasses import replace
-
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_sources, add_task_source, make_source
-from ..prw.comfyui.masks import reshape_mask, resize_mask
+from ..prw.comfyui.masks import find_subject, reshape_mask
 from ..prw.fit_image import to_rgb
 from .inputs.schema import make_schema
 from .inputs.tasks import TASK_NODES, latent_output, optional_inputs, prompt_inputs, prompt_outputs
 
 KINDS = ("canny", "lineart", "hed", "depth", "seg", "pose", "other")
 """Of control maps. Where a bank has imported experts, they are found by these names."""
+
+
+MASKS = ("auto", "subject", "background")
+"""What is white in a subject's mask."""
 
 
 class CoLoGenEdit(io.ComfyNode):
@@ -80,12 +82,7 @@ class CoLoGenControl(io.ComfyNode):
         options: SourceOptions | None = None,
         experts: Bank | None = None,
     ):
-        options = options or SourceOptions()
-        return io.NodeOutput(
-            *add_task_source(
-                "control", positive, negative, vae, map, pick_imported_expert(options, kind, experts), experts
-            )
-        )
+        return io.NodeOutput(*add_task_source("control", positive, negative, vae, map, options, experts, kind))
 
 
 class CoLoGenSubject(io.ComfyNode):
@@ -100,8 +97,19 @@ class CoLoGenSubject(io.ComfyNode):
             inputs=[
                 *prompt_inputs(),
                 io.Image.Input("image", tooltip="The subject. A batch gives each picture of a latent batch its own."),
-                io.Mask.Input("mask", optional=True, tooltip="White is the subject; all else becomes white paper."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White is the subject, unless mask_is says otherwise; all else becomes white paper.",
+                ),
                 *optional_inputs(),
+                io.Combo.Input(
+                    "mask_is",
+                    options=list(MASKS),
+                    optional=True,
+                    tooltip="What is white in the mask. auto: the subject, but the background where most of the picture's border is "
+                    "white, as in the mask that Load Image gives of a picture with transparency.",
+                ),
             ],
             outputs=prompt_outputs(),
         )
@@ -116,22 +124,17 @@ class CoLoGenSubject(io.ComfyNode):
         negative=None,
         options: SourceOptions | None = None,
         experts: Bank | None = None,
+        mask_is: str = "subject",  # as graphs without it had it
     ):
-        image = to_rgb(image) if mask is None else paste_on_white(to_rgb(image), reshape_mask(mask, len(image)))
+        image = to_rgb(image)
+        if mask is not None:
+            size = image.shape[1:3]
+            image = paste_on_white(image, find_subject(reshape_mask(mask, len(image)), size, mask_is))
         source = make_source(vae, image, "subject", options or SourceOptions(), experts)
-        return io.NodeOutput(*add_sources(positive, negative, source))
+        shown = None if mask is None else ui.PreviewImage(image, cls=cls)
+        return io.NodeOutput(*add_sources(positive, negative, source), ui=shown)
 
 
-def pick_imported_expert(options: SourceOptions, kind: str, experts: Bank | None) -> SourceOptions:
-    """With the imported expert for a kind of map, if the bank has one and the user named none."""
-    if experts is None or options.expert:
-        return options
-    names = [
-        name for name, expert in experts.info.experts.items() if kind in name.lower() and expert.source_format.side
-    ]
-    return replace(options, expert=names[0]) if len(names) == 1 else options
-
-
-def paste_on_white(image: Tensor, mask: Tensor) -> Tensor:
-    """Pastes the subject on white (our choice)."""
-    return torch.where(resize_mask(mask, image.shape[1:3])[..., None].to(image.device), image, 1.0)
+def paste_on_white(image: Tensor, subject: Tensor) -> Tensor:
+    """Pastes the subject (batch or 1, height, width) on white (our choice)."""
+    return torch.where(subject[..., None].to(image.device), image, 1.0)

@@ -76,10 +76,10 @@ class Base:
         for name in ("hidden_size", "double_blocks", "single_blocks"):
             found, expected = getattr(flux, name), getattr(self, name)
             if found != expected:
-                return (
-                    f"The model has {name} {found}, the bank was made for {expected}"
-                    f"{f' ({self.name})' if self.name else ''}: load the base that the bank names, or another bank."
+                made_for, load = (
+                    (f" ({self.name})", self.name) if self.name else ("", "the FLUX that it was trained on")
                 )
+                return f"The model has {name} {found}, the bank was made for {expected}{made_for}: load {load}, or another bank."
         return ""
 
     def describe_difference(self, flux: "Base") -> str:

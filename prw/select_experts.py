@@ -20,6 +20,7 @@ from .flux.families import FAMILIES
 from .router import Route, Steering, route
 from .source import Routing
 from .source_format import SourceFormat
+from .tasks import TASKS
 from .weaving import Selector
 
 BlockNoise = Callable[[str, Tensor], Tensor]
@@ -103,6 +104,47 @@ def compute_block_strengths(info: BankInfo, routing: Routing) -> dict[str, float
     return {block: routing.strength * float(factor) for block, factor in zip(blocks, factors)}
 
 
+def match_names(info: BankInfo, expert: str, router: str) -> tuple[str, str]:
+    """An expert's and a router's name as the bank writes them, however capitals were typed; raises if it has none of them."""
+    experts, routers = (*info.experts, *info.models), (*info.routers, FINAL)
+    found = _match_name(expert, experts), _match_name(router, routers)
+    if found[0] and found[0] not in experts:
+        raise _name_missing_expert(info, expert)
+    if found[1] and found[1] not in routers:
+        raise BankError(
+            f"The bank has no router {shorten(router)}, expected one of {', '.join(routers)}: type one of them, or nothing "
+            f"to follow the task."
+        )
+    return found
+
+
+def _match_name(typed: str, names: Sequence[str]) -> str:
+    """The name that was meant; what was typed, if it is none of them."""
+    alike = [name for name in names if name.casefold() == typed.casefold()]
+    return alike[0] if len(alike) == 1 and typed not in names else typed
+
+
+def _name_missing_expert(info: BankInfo, expert: str) -> BankError:
+    names = ", ".join((*info.experts, *info.models))
+    if not names:
+        return BankError(
+            f"There is no expert {shorten(expert)} where FLUX reads sources with its own weights, expected a bank: connect one to "
+            f"CoLoGen Apply, or empty the name."
+        )
+    return BankError(
+        f"The bank has no expert {shorten(expert)}, expected one of {names}: choose one of them or let the router choose."
+    )
+
+
+def resolve_names(info: BankInfo, routing: Routing) -> Routing:
+    """The routing with its names as the bank writes them; raises if the bank cannot serve it."""
+    expert, router = match_names(info, routing.expert, routing.router)
+    routing = replace(routing, expert=expert, router=router)
+    if not find_model(info, routing):
+        find_router(info, routing)
+    return routing
+
+
 def find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInfo]:
     """The router that serves a routing: its stage, None where an expert works alone, and its experts in column order."""
     if not info.experts and not routing.expert:
@@ -110,10 +152,7 @@ def find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInf
     if not routing.expert:
         return _find_task_router(info, routing.task, routing.router)
     if routing.expert not in info.experts:
-        raise BankError(
-            f"The bank has no expert {shorten(routing.expert)}, expected one of "
-            f"{', '.join((*info.experts, *info.models))}: choose one of them or let the router choose."
-        )
+        raise _name_missing_expert(info, routing.expert)
     alone = RouterInfo(experts=(routing.expert,), task=routing.task)
     try:
         stage, router = _find_task_router(info, routing.task, routing.router)
@@ -147,14 +186,19 @@ def _find_task_router(info: BankInfo, task: str, name: str) -> tuple[str | None,
     if alone:
         return None, RouterInfo(experts=(alone,), task=task)
     if not routers:
-        raise BankError(
-            f"The bank has no router and no expert for {shorten(stage)}, expected the name of one of its experts "
-            f"({shorten(', '.join(info.experts))}): type it as CoLoGen Source's expert."
-        )
+        raise BankError(_describe_unserved(info, stage))
     raise BankError(
         f"The bank has no router {shorten(stage)}, expected one of {', '.join(routers)}: choose a task it was "
         f"trained for, or load another bank."
     )
+
+
+def _describe_unserved(info: BankInfo, stage: str) -> str:
+    """Says what a bank without routers is for, which has nothing for a task, or no router of that name."""
+    nodes = list(dict.fromkeys(TASKS[e.task].node for e in info.experts.values() if e.task in TASKS))
+    found = f"The bank has no router and no expert for {shorten(stage)}, expected the name of one of its experts"
+    use = f"use {' or '.join(nodes)}, or type it" if nodes else "type it"
+    return f"{found} ({shorten(', '.join(info.experts))}): {use} as expert in CoLoGen Routing."
 
 
 def _find_lone_expert(info: BankInfo, task: str) -> str:
@@ -166,7 +210,7 @@ def _find_lone_expert(info: BankInfo, task: str) -> str:
     if len(fit) > 1:
         raise BankError(
             f"The bank has several experts for {shorten(task)} ({', '.join(fit)}), expected one that is named: "
-            f"type its name as CoLoGen Source's expert."
+            f"type its name as expert in CoLoGen Routing."
         )
     return fit[0] if fit else ""
 
@@ -184,7 +228,7 @@ def find_model(info: BankInfo, routing: Routing) -> str:
     if len(fit) != 1:
         raise BankError(
             f"The experts hold several whole models ({', '.join(info.models)}), expected one that is named for "
-            f"{shorten(routing.task)}: type its name as the source's expert."
+            f"{shorten(routing.task)}: type its name as expert in CoLoGen Routing."
         )
     return fit[0]
 

@@ -5,6 +5,7 @@ a cache must know; those that only change how it is read (strength, window, regi
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .config import BankInfo
 from .files.validate import check_choice, check_range
 from .flux.blocks import FluxModel
 from .flux.families import find_latent_family
@@ -64,6 +66,10 @@ class Routing:
         if self.position != "auto":
             return self.position
         return trained or (TASKS[self.task].position if self.task in TASKS else "aligned")
+
+
+Fit = Callable[[BankInfo], tuple[Tensor, Routing]]
+"""From a bank to a source's latent and routing as the bank's experts know them."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -132,6 +138,8 @@ class Source(Reading):
     """Where no bank is: whether it and the prompt's other references see one another, as klein 9B-KV was trained."""
     number: int = 1
     """Which of a prompt's references it is, from 1: its place where the position is "reference"."""
+    fit: Fit | None = None
+    """Fits it to the bank that it meets; None: it is as its experts know it."""
     prompt: Tensor | None = None
     """(batch, tokens, width), encoded: what an expert that is a whole model reads beside it; None: the base's own prompt."""
 

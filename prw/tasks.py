@@ -19,12 +19,16 @@ class Task:
     """"aligned": the source lies over the target; "shifted": beside it (our choice, the paper is silent)."""
     role: str
     """Which seed the expert grows from: "concept", "localisation" or "" for neither (our choice)."""
+    node: str = "CoLoGen Source"
+    """Which node gives it its source, for sentences."""
 
 
 TASKS = {
-    "inpaint": Task("Inpainting", "the picture with its hole filled grey", "aligned", "concept"),
-    "ground": Task("Grounding", "the picture in which something is to be found", "aligned", "localisation"),
-    "control": Task("Control map", "edges, depth, lines or a segmentation", "aligned", ""),
-    "subject": Task("Subject reference", "the subject that shall appear", "shifted", ""),
-    "edit": Task("Instruction editing", "the picture to edit", "aligned", ""),
+    "inpaint": Task("Inpainting", "the picture with its hole filled grey", "aligned", "concept", "CoLoGen Inpaint"),
+    "ground": Task(
+        "Grounding", "the picture in which something is to be found", "aligned", "localisation", "CoLoGen Ground"
+    ),
+    "control": Task("Control map", "edges, depth, lines or a segmentation", "aligned", "", "CoLoGen Control"),
+    "subject": Task("Subject reference", "the subject that shall appear", "shifted", "", "CoLoGen Subject"),
+    "edit": Task("Instruction editing", "the picture to edit", "aligned", "", "CoLoGen Edit"),
 }

@@ -1,11 +1,13 @@
 """What can end a run, each in a sentence for the person who trains."""
 
+from ..prw.files.errors import show_as_ours
 from .checkpoint.checkpoints import TrainingError
 
 MAX_SKIPPED = 3
 """Iterations in a row that may run out of memory."""
 
 
+@show_as_ours
 class NonFiniteLoss(TrainingError):
     """Carries the ids of the samples that it happened with, and the name of the file for them."""
 
@@ -17,6 +19,7 @@ class NonFiniteLoss(TrainingError):
         )
 
 
+@show_as_ours
 class OutOfMemory(TrainingError):
     def __init__(self, misses: int, micro: int):
         super().__init__(
@@ -25,6 +28,7 @@ class OutOfMemory(TrainingError):
         )
 
 
+@show_as_ours
 class RunStopped(Exception):
     """A listener asked to stop, perhaps because of a signal; everything is saved."""
 

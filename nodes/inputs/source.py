@@ -2,7 +2,9 @@
 
 from comfy_api.latest import io
 
+from ...prw.comfyui.patch import require_attachment
 from ...prw.fit_image import TOKEN_PIXELS
+from ...prw.select_experts import match_names
 from ...prw.source import PLACEMENTS, POSITIONS
 from .schema import advanced, slider
 
@@ -57,6 +59,19 @@ def placement_knobs() -> list:
             **advanced(),
         ),
     ]
+
+
+def names_input() -> io.Model.Input:
+    return io.Model.Input(
+        "model",
+        optional=True,
+        tooltip="The MODEL with the experts: a name that they do not have is then said here, not by the sampler.",
+    )
+
+
+def check_names(model, expert: str, router: str) -> tuple[str, str]:
+    """The names of an expert and a router as the bank on a MODEL writes them; as they were typed where there is none."""
+    return (expert, router) if model is None else match_names(require_attachment(model).bank.info, expert, router)
 
 
 def together_knob() -> io.Boolean.Input:

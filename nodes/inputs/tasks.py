@@ -25,10 +25,18 @@ def optional_inputs() -> list:
         OptionsType.Input(
             "options", optional=True, tooltip="From CoLoGen Source Options: strength, window, region, size."
         ),
-        BankType.Input(
-            "experts", optional=True, tooltip="Connect it for imported experts, which want pictures of their own size."
-        ),
+        experts_input(),
     ]
+
+
+def experts_input() -> BankType.Input:
+    """Older graphs connect imported experts here."""
+    return BankType.Input(
+        "experts",
+        optional=True,
+        tooltip="May stay open: a source is fitted to the experts of the MODEL that samples it. Connected, it is fitted to these at "
+        "once.",
+    )
 
 
 def prompt_outputs() -> list:

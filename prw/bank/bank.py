@@ -91,5 +91,5 @@ def require_low_rank(bank: Bank) -> None:
     if bank.info.models:
         raise BankError(
             f"The experts hold a whole model ({', '.join(bank.info.models)}), expected low-rank experts alone: load it "
-            f"from its own file each time, which cologen bank extract can make small."
+            f"from its own file each time."
         )

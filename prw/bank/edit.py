@@ -40,10 +40,16 @@ def merge(banks: Iterable[Bank]) -> Bank:
             ("expert", models, bank.info.models),
         ):
             for name in merged.keys() & added.keys():
-                raise BankError(f"Two banks have {kind} {name}: rename or split one of them first.")
+                raise BankError(
+                    f"Two banks have {kind} {name}, expected a name once: leave one of them out, or give it another name where "
+                    f"you import it (name in Import Experts)."
+                )
             merged.update(added)
     for name in experts.keys() & models.keys():
-        raise BankError(f"Two banks have expert {name}: give one of them another name when you import it.")
+        raise BankError(
+            f"Two banks have expert {name}, expected a name once: give one of them another where you import it (name in "
+            f"Import Experts)."
+        )
     licences = dict.fromkeys(bank.info.licence for bank in banks if bank.info.licence)
     base = next((bank.info.base for bank in banks if bank.info.base.probe), banks[0].info.base)
     source = _find_source_info([bank.info for bank in banks])
@@ -66,8 +72,8 @@ def _check_shared(shared: dict[str, Tensor], bank: Bank) -> None:
     for key in (key for key in list_shapes(bank.info) if key.startswith("shared.")):
         if not torch.equal(shared.setdefault(key, bank.tensors[key]), bank.tensors[key]):
             raise BankError(
-                f"Two banks have different matrices for the group {key.split('.')[1]}, expected one name a group: make "
-                f"one of them again with cologen bank share --group."
+                f"Two banks have different matrices for the group {key.split('.')[1]}, expected one name a group: share "
+                f"one of them again under another name."
             )
 
 

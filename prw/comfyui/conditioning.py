@@ -1,6 +1,6 @@
 """How sources travel through ComfyUI's CONDITIONING: as a condition of their own beside the text's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -65,6 +65,14 @@ def read_prompt(conditioning: list) -> Tensor:
             f"The prompt holds {len(conditioning)} entries, expected one: connect what a text encode node gives."
         )
     return conditioning[0][0].detach().clone()
+
+
+def map_sources(options: dict[str, Any], change: Callable[[Reading], Reading]) -> dict[str, Any]:
+    """A conditioning entry's options with each of its sources changed."""
+    if not list_sources(options):
+        return options
+    changed = SourceCond(tuple(map(change, list_sources(options))))
+    return {**options, "model_conds": {**options["model_conds"], COND: changed}}
 
 
 def change_source(conditioning: list, number: int, **knobs: Any) -> list:

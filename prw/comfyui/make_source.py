@@ -1,15 +1,17 @@
 """From a picture and a user's options to a source in a prompt: what all task nodes share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import comfy.model_management
 import torch
 from torch import Tensor
 
 from ..bank.bank import Bank
+from ..config import BankInfo
 from ..fit_image import FIT_IMAGE, fill_holes, limit_size, to_rgb
 from ..flux.families import find_latent_family
-from ..select_experts import find_source_format
+from ..select_experts import find_source_format, resolve_names
 from ..source import Routing, Source
 from ..source_format import SourceFormat
 from .conditioning import add_source
@@ -63,22 +65,66 @@ def check_clip(clip) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture that becomes a source of a task as soon as a bank is known: its size, the colour of its hole, its expert."""
+
+    vae: Any
+    image: Tensor
+    hole: Tensor | None
+    task: str
+    options: SourceOptions
+    kind: str
+    """Of a control map."""
+    encoded: dict[tuple, Tensor] = field(default_factory=dict)
+    """Latents, by how the picture was fitted."""
+
+    def fit(self, info: BankInfo | None) -> tuple[Tensor, Routing]:
+        """The latent and routing as the bank's experts were trained on them; without one, as the paper's are."""
+        routing = self.options.make_routing(self.task)
+        if info is None:
+            return self._encode(SourceFormat()), routing
+        routing = resolve_names(info, pick_imported_expert(info, routing, self.kind))
+        return self._encode(find_source_format(info, routing)), routing
+
+    def _encode(self, given: SourceFormat) -> Tensor:
+        side = given.side or self.options.size
+        how = (given.fit, side, given.hole)
+        if how not in self.encoded:
+            image = self.image if self.hole is None else fill_holes(self.image, self.hole, given.hole)
+            self.encoded[how] = self.vae.encode(FIT_IMAGE[given.fit](image, side)).detach().clone()
+        return self.encoded[how]
+
+
+def pick_imported_expert(info: BankInfo, routing: Routing, kind: str) -> Routing:
+    """With the imported expert for a kind of map, if the bank has one and the user named none."""
+    if not kind or routing.expert:
+        return routing
+    names = [name for name, expert in info.experts.items() if kind in name.lower() and expert.source_format.side]
+    return replace(routing, expert=names[0]) if len(names) == 1 else routing
+
+
 def make_source(
-    vae, image: Tensor, task: str, options: SourceOptions, experts: Bank | None, hole: Tensor | None = None
+    vae,
+    image: Tensor,
+    task: str,
+    options: SourceOptions,
+    experts: Bank | None,
+    hole: Tensor | None = None,
+    kind: str = "",
 ) -> Source:
-    """Encodes an IMAGE, fitted (and with its hole filled) as the task's experts were trained on it."""
+    """Encodes an IMAGE for a task's experts; without a bank it is fitted to the one of the MODEL that will read it."""
     if vae is None:
         raise ValueError(
             "There is no VAE, expected FLUX's (ae.safetensors for FLUX.1, flux2-vae.safetensors for FLUX.2): connect it from "
             "Load VAE or Load FLUX."
         )
-    routing = options.make_routing(task)
-    source_format = SourceFormat() if experts is None else find_source_format(experts.info, routing)
     image = to_rgb(image)
-    if hole is not None:
-        image = fill_holes(image, reshape_mask(hole, len(image)), source_format.hole)
+    hole = None if hole is None else reshape_mask(hole, len(image))
+    picture = Picture(vae, image, hole, task, options, kind)
+    latent, routing = picture.fit(None if experts is None else experts.info)
     return Source(
-        latent=vae.encode(FIT_IMAGE[source_format.fit](image, source_format.side or options.size)).detach().clone(),
+        latent=latent,
         routing=routing,
         strength=options.strength,
         start=options.start,
@@ -88,6 +134,7 @@ def make_source(
         keep=options.keep,
         together=options.together,
         prompt=options.prompt,
+        fit=picture.fit if experts is None else None,
     )
 
 
@@ -124,9 +171,10 @@ def add_task_source(
     image: Tensor,
     options: SourceOptions | None,
     experts: Bank | None,
+    kind: str = "",
 ) -> tuple[list, list, dict]:
     """Both prompts with one source, and an empty LATENT of the source's size."""
     options = options or SourceOptions()
-    source = make_source(vae, image, task, options, experts)
+    source = make_source(vae, image, task, options, experts, kind=kind)
     height, width = limit_size(to_rgb(image), options.size).shape[1:3]
     return *add_sources(positive, negative, source), make_empty_latent(source, len(image), height, width)

@@ -32,6 +32,32 @@ def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(mask[:, None].float(), tuple(size), mode="bilinear", antialias=True)[:, 0] > 0.5
 
 
+def find_subject(mask: Tensor, size: Sequence[int], mask_is: str) -> Tensor:
+    """Where the subject is, as bools (batch, height, width) of another size.
+
+    Load Image's mask of a picture with transparency is white where nothing is: "auto" takes a mask that is white along most of the
+    picture's border for that (our choice), unless it is white all over.
+    """
+    white = resize_mask(mask, size)
+    if mask_is == "auto":
+        inverted = (measure_border(white) > 0.5) & ~white.flatten(1).all(1)
+    else:
+        inverted = torch.full((len(white),), mask_is == "background")
+    subject = white ^ inverted.to(white.device)[:, None, None]
+    if not subject.flatten(1).any(1).all():
+        raise ValueError(
+            "The mask shows no subject, expected some: paint it white, choose another mask_is, or disconnect the mask (Load Image "
+            "gives an empty one for a picture without transparency)."
+        )
+    return subject
+
+
+def measure_border(mask: Tensor) -> Tensor:
+    """The white part, 0 to 1, of each mask's (batch, height, width) border."""
+    inner = mask[:, 1:-1]
+    return torch.cat([mask[:, 0], mask[:, -1], inner[:, :, 0], inner[:, :, -1]], 1).float().mean(1)
+
+
 def check_region(region: Tensor) -> Tensor:
     """A MASK that must be one for all pictures of a batch and not empty, as (height, width)."""
     masks = list_masks(region)

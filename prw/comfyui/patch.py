@@ -1,7 +1,8 @@
-"""Where sources enter ComfyUI's FLUX: three hooks on a clone of MODEL, and nothing else of the host is touched.
+"""Where sources enter ComfyUI's FLUX: four hooks on a clone of MODEL, and nothing else of the host is touched.
 
     attn1_patch        HostAttachment.__call__          in every block: appends the sources' K and V to the block's own
     APPLY_MODEL        HostAttachment.prepare_sources   before a model call: CONDITIONING's sources -> K/V (or its cache)
+    OUTER_SAMPLE       HostAttachment.fit_guider        before a run: pictures become sources as the bank's experts know them
     PREPARE_SAMPLING   HostAttachment.reserve_memory    before a run: announces the memory of K/V to the host
 
 Sources travel in CONDITIONING (conditioning.py) as a condition of their own; the K/V of one call travel in its
@@ -10,6 +11,7 @@ attachment.py (K/V once a picture) and appended_kv.py (the appending, paper eq. 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -27,12 +29,15 @@ from ..select_experts import find_model
 from ..source import Reading, Source
 from ..weaving import named_blocks
 from .check_host import check_flux, check_host, check_prompt_width, describe_foreign_positions, name_outdated_layers
-from .conditioning import COND, list_sources
+from .conditioning import COND, list_sources, map_sources
 from .host import ComfyHost, enlarge_noise_shape, is_within, pause_malloc_graph
 
 
 class HostAttachment(Attachment):
-    """A bank on a MODEL of the host: an attachment whose methods are the three hooks."""
+    """A bank on a MODEL of the host: an attachment whose methods are the four hooks."""
+
+    strength = 1.0
+    """Of all its experts, a factor of each source's own."""
 
     @torch.compiler.disable()
     def __call__(self, *args, **kwargs) -> dict:
@@ -41,6 +46,29 @@ class HostAttachment(Attachment):
         # would go on with the sources of the run that traced it.
         with pause_malloc_graph():
             return super().__call__(*args, **kwargs)
+
+    def fit_guider(self, executor, *args, **kwargs):
+        """OUTER_SAMPLE wrapper: fits the sources of the guider's prompts, while the VAE may still be loaded."""
+        guider = executor.class_obj
+        guider.conds = {
+            name: [map_sources(options, self.fit_source) for options in entries]
+            for name, entries in guider.conds.items()
+        }
+        return executor(*args, **kwargs)
+
+    def fit_source(self, source: Reading) -> Reading:
+        """The source as this bank's experts know it, with their strength."""
+        info = self.bank.info
+        if not isinstance(source, Source) or not (info.experts or info.models):
+            return source
+        if source.fit is not None:
+            latent, routing = source.fit(info)
+            source = replace(source, latent=latent, routing=routing, fit=None)
+        if self.strength == 1:
+            return source
+        if find_model(info, source.routing):  # what reads a whole model's keys is the base
+            return replace(source, strength=source.strength * self.strength)
+        return replace(source, routing=replace(source.routing, strength=source.routing.strength * self.strength))
 
     def prepare_sources(
         self, executor, x, t, c_concat=None, c_crossattn: Any = None, control=None, transformer_options=None, **conds
@@ -103,21 +131,26 @@ def count_prompt_rows(source: Source, options: dict[str, Any]) -> int:
     return 0 if prompt is None else prompt.shape[1]
 
 
-def apply_bank(model, bank: Bank | None):
-    """A clone of MODEL on which sources can be used; without a bank the model reads them with its own weights."""
+def apply_bank(model, bank: Bank | None, strength: float = 1.0):
+    """A clone of MODEL on which sources can be used; without a bank the model reads them with its own weights.
+
+    `strength` is a factor of what every source asks of the bank's experts.
+    """
     check_host()
     flux = model.get_model_object("diffusion_model")
     check_flux(flux)
     if find_attachment(model) is not None:
         raise ValueError(
-            "This MODEL already has a CoLoGen bank, expected one without: apply both banks to the loader's MODEL "
-            "separately, or merge them first (cologen bank merge)."
+            "This MODEL already has a CoLoGen bank, expected one without: join both banks by Merge CoLoGen Experts, "
+            "and put that one on the MODEL."
         )
     attachment = HostAttachment(BaseWeights(Base.of(flux)) if bank is None else bank)
+    attachment.strength = strength
     attachment.check(ComfyHost(model.model, {}))
     patched = model.clone()
     patched.set_model_attn1_patch(attachment)
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, OPTION, attachment.prepare_sources)
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, OPTION, attachment.fit_guider)
     patched.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, OPTION, attachment.reserve_memory)
     return patched
 

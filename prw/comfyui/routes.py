@@ -15,7 +15,7 @@ from ..flux.inputs import FluxInputs
 from ..router import ABLATIONS, Route
 from ..select_experts import find_model, find_router
 from ..source import Routing, Source, count_latent_channels
-from .conditioning import list_sources
+from .conditioning import list_sources, map_sources
 from .patch import require_attachment
 
 
@@ -37,6 +37,7 @@ def compute_routes(model, conditioning: list, latent: Tensor, ablate: bool = Fal
     Runs the sources alone: without noise their routes are the sampler's.
     """
     attachment = require_attachment(model)
+    conditioning = [(context, map_sources(options, attachment.fit_source)) for context, options in conditioning]
     comfy.model_management.load_models_gpu([model])
     transformer_options, routes = model.model_options.get("transformer_options", {}), []
     family = find_model_family(model.model.diffusion_model)

@@ -30,6 +30,7 @@ NO_TEXT = dict(clip_name1="none", clip_name2="none")
 TWO_TEXTS = dict(clip_name1="clip_l.safetensors", clip_name2="t5.safetensors")
 CANNY = dict(image=IMAGE, kind="canny", model="auto", low_threshold=0.1, high_threshold=0.2)
 HOLE = dict(positive=PROMPT, vae=object(), image=IMAGE, mask=MASK, grow=0, keep_rest=False)
+SUBJECT = dict(positive=PROMPT, vae=object(), image=IMAGE)
 BACK = dict(drawn=IMAGE, original=IMAGE, mask=MASK, grow=0, feather=0)
 OPTIONS = dict(
     strength=1.0, expert_strength=1.0, start=0.0, end=1.0, size=0, position="auto", shift_right=1.0, shift_down=0.0,
@@ -118,9 +119,11 @@ CASES = [
     ("CoLoGenGround", dict(clip=0, vae=None, image=IMAGE, phrase=" ", form="box", colour="red"), "The phrase is empty"),
     ("CoLoGenInpaint", {**HOLE, "mask": 0 * MASK}, "The mask is empty"),
     ("CoLoGenInpaint", {**HOLE, "mask": MASK.repeat(3, 1, 1)}, "There are 3 masks for 1 images"),
+    ("CoLoGenSubject", {**SUBJECT, "mask": 0 * MASK}, "The mask shows no subject"),
     ("CoLoGenPasteBack", {**BACK, "original": IMAGE.repeat(2, 1, 1, 1)}, "There are 1 drawn pictures for 2 originals"),
     ("CoLoGenEdit", dict(positive=PROMPT, vae=None, image=IMAGE), "There is no VAE, expected FLUX's"),
-    ("CoLoGenExpertSchedule", dict(conditioning=PROMPT, windows="0 to 1"), "There are 1 windows for 0 sources"),
+    ("CoLoGenExpertSchedule", dict(conditioning=PROMPT, windows="0 to 1"), "The conditioning has no source"),
+    ("CoLoGenExpertSchedule", dict(conditioning=answered, windows="0 to 0.5, 0.5 to 1"), "There are 2 windows for 1 sources"),
     ("CoLoGenExpertSchedule", dict(conditioning=PROMPT, windows="half"), "A window is 'half'"),
     ("CoLoGenRouting", dict(lean=0.0, expert="", router="", curve="steep"), "The curve is 'steep'"),
     ("CoLoGenSourceOptions", {**OPTIONS, "region": MASK.repeat(2, 1, 1)}, "The region holds 2 masks"),

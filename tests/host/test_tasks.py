@@ -213,3 +213,16 @@ def test_an_answer_of_another_size_is_read_in_the_original_s_pixels():
     mask, box, _, text = run(nodes().CoLoGenReadGrounding, drawn=large, original=original, form="box", colour="red")
     assert mask.shape == (1, 120, 140) and text.startswith("1 found")
     assert all(abs(box[key] - value) <= 1 for key, value in dict(x=12, y=10, width=38, height=20).items())
+
+
+@pytest.mark.parametrize("form", ["box", "mask"])
+def test_an_answer_in_another_colour_is_named(form):
+    base, things = draw_two_things()
+    area, opacity = (outline_boxes(things[:1], base.shape[:2]), 1.0) if form == "box" else (things[0].mask, 0.5)
+    answer = paint(base, area, COLOURS["green"], opacity)
+    original, drawn = (torch.from_numpy(part.astype(np.float32) / 255)[None] for part in (base, answer))
+    *_, text = run(nodes().CoLoGenReadGrounding, drawn=drawn, original=original, form=form, colour="red")
+    assert (
+        text
+        == "Nothing was found in this colour, but an answer in green: choose the colour that CoLoGen Ground asked for."
+    )

@@ -247,7 +247,9 @@ def test_two_sides_of_cfg_read_their_own_prompts(flux, templates, control):
 
 
 def test_sentences(flux, both, control):
-    with pytest.raises(ValueError, match="^The model has hidden_size 128, the bank was made for 256: load the base"):
+    with pytest.raises(
+        ValueError, match="^The model has hidden_size 128, the bank was made for 256: load the FLUX that it"
+    ):
         predict(tiny_flux2(hidden_size=128, num_heads=1), control, source())
     with pytest.raises(BankError, match=f"several whole models .{CONTROL}, {EDIT}., expected one that is named for"):
         predict(flux, both, source(task="inpaint"))

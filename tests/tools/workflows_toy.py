@@ -30,8 +30,10 @@ class Toy:
     def __init__(self, canvas: Canvas, flux: Node | None = None, bank: Node | None = None, empty: bool = True):
         self.canvas = canvas
         self.flux = flux or canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY_NAME, vae_name=TOY_NAME)
-        bank = bank or canvas.add("CoLoGenLoadExperts", (0, 5), bank_name=TOY_NAME)
-        self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=bank["experts"])
+        if bank is None:
+            self.model = canvas.add("CoLoGenExperts", (1, 0), model=self.flux["MODEL"], bank_name=TOY_NAME)
+        else:
+            self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=bank["experts"])
         self.empty = self.words("", (1, 3), "No words")["CONDITIONING"] if empty else None
 
     def question(self, task: str, at: tuple[float, float], title: str = "", seed: int | None = None) -> Node:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...prw.files.atomic_write import PART, atomic_write
+from ...prw.files.errors import show_as_ours
 from ...prw.files.validate import shorten
 from ..distributed import ranks
 
@@ -31,6 +32,7 @@ Load = Callable[[dict[str, Tensor], dict[str, Any]], None]
 """Takes a checkpoint's tensors and state."""
 
 
+@show_as_ours
 class TrainingError(RuntimeError):
     """Something a person can act on: one sentence."""
 

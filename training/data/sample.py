@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...prw.files.errors import show_as_ours
 from .box import Box, find_box
 
 MAP_KINDS = ("canny", "lineart", "hed", "depth", "seg")
@@ -78,5 +79,6 @@ AnySample = Sample | Pair | Triple
 """What a data set yields."""
 
 
+@show_as_ours
 class UnsuitableSample(ValueError):
     """A sample with which nothing is wrong, but which has nothing of what the task asks for."""

@@ -8,12 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
+from ...prw.files.errors import show_as_ours
 from ...prw.files.validate import check_choice
 from ..data.model_folder import load_network, load_processor
 
 T = TypeVar("T")
 
 
+@show_as_ours
 class MetricUnavailable(ValueError):
     """Says why a metric cannot be measured; others can."""
 

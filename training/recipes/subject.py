@@ -48,7 +48,9 @@ class Subject:
 
     def __post_init__(self):
         if not self.noun.strip() or set("[]{}") & set(self.noun):
-            raise ValueError(f"the subject's noun is {shorten(self.noun)!r}, expected a word such as dog")
+            raise ValueError(
+                f"The subject's noun is {shorten(self.noun)!r}, expected a word without brackets: type what it is, such as dog."
+            )
         if self.caption.count(SLOT) != 1 or set("[]") & set(self.caption):
             raise ValueError(f"the subject's caption is {shorten(self.caption)!r}, expected one {SLOT} for the noun")
         for name, low, high in (("tokens", 1, 256), ("contexts", 1, 256)):

@@ -191,7 +191,7 @@ def _choose_kind(path: Path, kind: str) -> Kind:
     matches = [kind_info for word, kind_info in KINDS.items() if word in words]
     if len(matches) != 1:
         raise FileError(
-            f"{path.name} does not say what it is for, expected a name with one of {', '.join(KINDS)}: import it with "
-            f"CoLoGen Import Experts, or cologen bank import, and choose a kind."
+            f"{path.name} does not say what it is for, expected a name with one of {', '.join(KINDS)}: choose a "
+            f"kind where you import it (Import Experts), or rename the file."
         )
     return matches[0]

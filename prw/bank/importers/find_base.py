@@ -95,8 +95,8 @@ def _find_family(file: SafeFile, dim: int, counts: Mapping[str, int]) -> Family:
     if len(fitting) > 1:
         names = " and ".join(base.name for base in fitting)
         raise FileError(
-            f"{file.name} changes only layers that {names} have alike, expected one that tells them apart: import it with "
-            f"CoLoGen Import Experts, or cologen bank import, and choose a family."
+            f"{file.name} changes only layers that {names} have alike, expected one that tells them apart: choose a "
+            f"family where you import it (Import Experts)."
         )
     return FAMILIES[fitting[0].family] if fitting else FLUX1
 

@@ -23,7 +23,7 @@ def apply_name(bank: Bank, name: str, kind: str, family: str) -> Bank:
         return bank
     if len(bank.info.experts) != 1:
         raise BankError(
-            f"The name is {shorten(name)} for {len(bank.info.experts)} experts, expected one: give them names with "
-            f"cologen bank rename."
+            f"The name is {shorten(name)} for {len(bank.info.experts)} experts, expected one: leave the name "
+            f"empty, and they keep theirs."
         )
     return rename(bank, dict.fromkeys(bank.info.experts, make_expert_name(name)))

@@ -97,7 +97,7 @@ def test_merge_of_split_parts_is_the_bank(flux, tmp_path):
     assert torch.equal(run(flux, whole, source()), run(flux, bank, source()))
     with pytest.raises(BankError, match="lacks inpaint: merge it"):
         run(flux, parts[1], source("ground"))
-    with pytest.raises(BankError, match="Two banks have expert inpaint: rename or split one of them"):
+    with pytest.raises(BankError, match="Two banks have expert inpaint, expected a name once"):
         merge([bank, parts[0]])
 
 
@@ -106,7 +106,7 @@ def test_an_expert_without_a_router_runs_alone_with_gate_one(flux):
     fixed = Bank(replace(bank.info, routers={}), {k: v for k, v in bank.tensors.items() if k.startswith("experts")})
     assert torch.equal(run(flux, fixed, source("ground")), run(flux, bank, source("ground", expert="ground")))
     with pytest.raises(
-        BankError, match=r"no router and no expert for edit, .*\(inpaint, ground, control\): type it as"
+        BankError, match=r"no router and no expert for edit, .*\(inpaint, ground, control\): use CoLoGen Inpaint or "
     ):
         run(flux, fixed, source("edit"))
 

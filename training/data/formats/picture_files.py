@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from ....prw.files.errors import show_as_ours
 from ....prw.files.regular_file import read_regular
 from ....prw.files.validate import escape_controls, shorten
 
@@ -23,6 +24,7 @@ MAX_BYTES = 64 * 2**20
 """Largest file, or picture within a larger file."""
 
 
+@show_as_ours
 class BrokenFile(ValueError):
     """A file or a record that cannot be used, and why: one line, whatever names strangers give."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
+from ....prw.files.errors import show_as_ours
 from ....prw.files.validate import shorten
 
 MAX_BROKEN_SHARE = 0.01
@@ -13,6 +14,7 @@ TOLERANCE = 3.0
 MAX_REASONS = 20
 
 
+@show_as_ours
 class TooManyBroken(ValueError):
     pass
 
