@@ -107,12 +107,14 @@ def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Pa
     from ..monitor.stop_signal import StopSignals
     from ..monitor.terminal import ProgressLine
     from ..setup.build_run import open_run_inputs
+    from ..setup.describe_maps import describe_maps
 
     bank, curriculum = None if args.bank is None else Bank.open(args.bank), _curriculum_of(recipe)
     line, signals, report = ProgressLine(), StopSignals(), Report(out, curriculum, args.seed, _recipe_name(args))
     progress = line.count if ranks.rank() == 0 else lambda *_: None
     with ranks.main_process_first():
         inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], progress)
+    report.maps = describe_maps(curriculum)
     place_base(inputs.host.flux, curriculum.settings, device)
     listeners = [*make_listeners(out, curriculum, line, report), signals]
     try:

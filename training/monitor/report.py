@@ -1,6 +1,7 @@
 """report.html: a run on one page that needs no other file. All text is escaped."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -22,6 +23,8 @@ from .samples import find_latest
 from .terminal import format_duration
 
 REPORT = "report.html"
+Maps = Sequence[tuple[str, str, str]]
+"""Stages, data sets and what drew their control maps (setup/describe_maps.py)."""
 LEGEND = "a row a task; source, drawn, target, in turn"
 LEGENDS = {OWN: "some of the photos; below, what the prompts give"}
 """What samples show: by task, where it is not the same."""
@@ -29,6 +32,8 @@ LEGENDS = {OWN: "some of the photos; below, what the prompts give"}
 
 class Report(Listener):
     """Writes the page when a stage ends, and when it is asked to."""
+
+    maps: Maps = ()
 
     def __init__(self, out: Path, curriculum: Curriculum, seed: int, recipe: str):
         self.path, self.curriculum, self.seed, self.recipe = out / REPORT, curriculum, seed, recipe
@@ -43,20 +48,22 @@ class Report(Listener):
 
     def write(self) -> None:
         try:
-            write_report(self.path, self.curriculum, self.seed, self.recipe)
+            write_report(self.path, self.curriculum, self.seed, self.recipe, self.maps)
         except OSError as error:  # the bank is worth more
             logging.getLogger(__name__).warning("%s was not written (%s).", self.path, error.strerror or error)
 
 
-def write_report(path: Path, curriculum: Curriculum, seed: int, recipe: str) -> None:
+def write_report(path: Path, curriculum: Curriculum, seed: int, recipe: str, maps: Maps = ()) -> None:
     """Writes the page of the run in the path's folder."""
     with atomic_write(path) as partial:
-        partial.write_text(render_report(path.parent, curriculum, seed, recipe), encoding="utf-8")
+        partial.write_text(render_report(path.parent, curriculum, seed, recipe, maps), encoding="utf-8")
 
 
-def render_report(out: Path, curriculum: Curriculum, seed: int, recipe: str) -> str:
+def render_report(out: Path, curriculum: Curriculum, seed: int, recipe: str, maps: Maps = ()) -> str:
     history = History.from_log(read_log(out / LOG_FILE))
     parts = [f"<h1>CoLoGen training: {escape(recipe)}</h1>", _render_stages(curriculum, history)]
+    if maps:
+        parts += ["<h2>Control maps</h2>", render_table(("stage", "data", "drawn by"), maps)]
     for title, picture in history.draw_charts().items():
         parts.append(render_image(picture, title))
     parts += ["<h2>Held out</h2>", _render_validations(history), "<h2>Samples</h2>"]

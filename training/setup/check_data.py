@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ..data.sample import Example
-from ..data.tasks.examples import ExampleStream
+from ..data.tasks.examples import ExampleStream, describe_set_maps
 from ..recipes.curriculum import Curriculum, Stage
 from .check_objects import describe_missing_objects
 from .stage_data import TOY, open_stage_dataset
@@ -67,7 +67,7 @@ def check_set(curriculum: Curriculum, stage: Stage, name: str, count: int, seed:
     except (ValueError, OSError) as error:
         report.error = str(error)
         return report
-    notes = (describe_missing_objects(stage, dataset), examples.describe_maps())
+    notes = (describe_missing_objects(stage, dataset), describe_set_maps(dataset, stage.task))
     report.note = " ".join(f"{note}." for note in notes if note)
     counter = examples.stream.counter
     try:

@@ -17,6 +17,7 @@ from ..labels.labels import Labels
 from ..sample import AnySample, Example, Pair, Sample, Triple, UnsuitableSample
 from ..sets import OpenDataset
 from ..sets.folder import PictureFiles
+from ..sets.generic import OwnFolder
 from ..sets.stream import Stream
 from . import EXAMPLE_MAKERS, find_layout
 from .folder_layouts import ChooseCrop, fit_to
@@ -33,6 +34,18 @@ def crop_any_sample(sample: AnySample, choose_crop: ChooseCrop) -> AnySample:
     return crop_sample(choose_crop(sample.picture), sample)
 
 
+def list_kinds(dataset: OpenDataset, task: str) -> tuple[str, ...]:
+    """The kinds that its table names, else those that the set is for; empty: the usual."""
+    return dataset.knobs.kinds or tuple(kind for kind in dataset.info.kinds if kind in EXAMPLE_MAKERS[task].kinds)
+
+
+def describe_set_maps(dataset: OpenDataset, task: str) -> str:
+    """Says what draws HED and line art; empty: none is drawn, as in a folder of one's own."""
+    if isinstance(dataset.reader, OwnFolder):
+        return ""
+    return LearnedMaps(dataset.knobs.maps).describe(list_kinds(dataset, task) or EXAMPLE_MAKERS[task].kinds)
+
+
 class ExampleStream:
     """A data set's examples for a task. What is random about one follows from the seed, the epoch and its id alone."""
 
@@ -43,16 +56,12 @@ class ExampleStream:
         self.maker, self.kinds = EXAMPLE_MAKERS[task], dataset.knobs.kinds
         for kind in self.kinds:
             check_choice(f"data.{dataset.name}.kinds", kind, self.maker.kinds)
-        self.kinds = self.kinds or tuple(kind for kind in dataset.info.kinds if kind in self.maker.kinds)
+        self.kinds = list_kinds(dataset, task)
         self.maps = LearnedMaps(dataset.knobs.maps)
-        if drawn := self.describe_maps():
+        if drawn := describe_set_maps(dataset, task):
             logging.getLogger(__name__).info("%s: %s.", dataset.name, drawn)
         self.labels = Labels(Path(dataset.knobs.labels)) if dataset.knobs.labels else None
         self.stream = Stream(dataset.reader, dataset.name, rank, world, seed)
-
-    def describe_maps(self) -> str:
-        """Says what draws HED and line art; empty: none is drawn."""
-        return self.maps.describe(self.kinds or self.maker.kinds)
 
     def iterate_epoch(self) -> Iterator[Example]:
         """Yields what is left of an epoch."""

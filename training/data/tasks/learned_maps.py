@@ -4,7 +4,7 @@ Each example is drawn once and then encoded, in random crops that never repeat; 
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -58,15 +58,11 @@ class LearnedMaps:
 
     def describe(self, kinds: Sequence[str]) -> str:
         """Says what draws those of these kinds that a network could draw; empty: none of them."""
-        parts = []
-        for kind in (kind for kind in kinds if kind in NETWORKS):
-            missing = (
-                f"no {NETWORKS[kind].file} in {self.folder}" if self.folder else "maps names no folder of networks"
-            )
-            parts.append(
-                f"{kind} by {self.paths[kind].name}" if kind in self.paths else f"{kind} without a network ({missing})"
-            )
-        return f"maps are drawn: {', '.join(parts)}" if parts else ""
+
+        def explain(kind: str) -> str:
+            return f" (no {NETWORKS[kind].file} in {self.folder})" if self.folder else " (maps names no folder of networks)"
+
+        return describe_drawers(kinds, self.paths, explain)
 
     def draw(self, kind: str, picture: np.ndarray) -> np.ndarray:
         if kind not in self._opened:
@@ -78,6 +74,18 @@ class LearnedMaps:
     def add_to(self, sample: Sample) -> Sample:
         """The sample with maps that are drawn when they are asked for; those that it brings stay."""
         return replace(sample, maps=DrawnMaps(sample, self)) if self.paths else sample
+
+
+def describe_drawers(
+    kinds: Sequence[str], with_network: Container[str], explain: Callable[[str], str] = lambda kind: ""
+) -> str:
+    """Says which of these kinds networks draw, of those that one could; `explain` says why another has none."""
+    parts = [
+        f"{kind} by {NETWORKS[kind].file}" if kind in with_network else f"{kind} without a network{explain(kind)}"
+        for kind in kinds
+        if kind in NETWORKS
+    ]
+    return f"maps are drawn: {', '.join(parts)}" if parts else ""
 
 
 class DrawnMaps(dict[str, np.ndarray]):

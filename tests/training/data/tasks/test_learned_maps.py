@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cologen.prw.files.safetensors_writer import write_safetensors
+from cologen.training.data.encoded.cache_index import write_json
 from cologen.training.data.sample import Sample
 from cologen.training.data.sets import Knobs, open_dataset
 from cologen.training.data.tasks.control import lineart, make_control_example
@@ -13,9 +14,12 @@ from cologen.training.data.tasks.examples import ExampleStream
 from cologen.training.data.tasks.hed_network import HedNetwork, open_hed
 from cologen.training.data.tasks.learned_maps import LearnedMaps
 from cologen.training.data.tasks.line_network import open_lines
+from cologen.training.monitor.report import write_report
 from cologen.training.recipes.curriculum import make_curriculum
+from cologen.training.setup.describe_maps import describe_maps
 from cologen.training.setup.stage_data import describe_set_data
 from layouts import coco_stuff
+from layouts import folder as folder_of_pairs
 from tiny_networks import tiny_lines
 
 
@@ -88,3 +92,26 @@ def test_encoded_samples_are_of_the_networks_and_those_of_yesterday_are_found(ne
     (tmp_path / "empty").mkdir()
     assert name() == name(maps=str(tmp_path / "empty")) != name(maps=str(networks))
     assert "maps" not in repr(Knobs()), "as it was before there was such a key"
+
+
+def test_a_run_s_report_says_what_drew_its_maps(networks, tmp_path):
+    coco_stuff(tmp_path / "coco")
+    folder_of_pairs(tmp_path / "own")
+    (tmp_path / "control-cached").mkdir()
+    tables = {
+        "coco-stuff": {"path": str(tmp_path / "coco"), "kinds": ["hed"], "maps": str(networks)},
+        "plain": {"set": "coco-stuff", "path": str(tmp_path / "coco"), "kinds": ["canny", "lineart"]},
+        "own": {"set": "folder", "path": str(tmp_path / "own")},
+        "cached": {"set": "coco-stuff", "cache": str(tmp_path)},
+    }
+    write_json(tmp_path / "control-cached/cache.json", {"set": ["", {"kinds": ["hed", "lineart"]}], "maps": {"lineart": "1"}})
+    stages = [dict(name="inpaint", iterations=1, data=["plain"]), dict(name="control", iterations=1, data=list(tables))]
+    curriculum = make_curriculum({"stages": stages, "data": tables})
+    found = describe_maps(curriculum)
+    assert found == [
+        ("control", "coco-stuff", "maps are drawn: hed by ControlNetHED.safetensors"),
+        ("control", "plain", "maps are drawn: lineart without a network (maps names no folder of networks)"),
+        ("control", "cached", "maps are drawn: hed without a network, lineart by image-to-line-drawings.pth"),
+    ]
+    write_report(tmp_path / "report.html", curriculum, 0, "r", found)
+    assert "<td>maps are drawn: hed by ControlNetHED.safetensors</td>" in (tmp_path / "report.html").read_text()
