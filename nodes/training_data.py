@@ -7,6 +7,7 @@ from ..prw.tasks import TASKS
 from ..training.comfyui.example_sources import EXAMPLE_SOURCES, FOLDER_SOURCE
 from ..training.comfyui.folders import data_folder
 from ..training.comfyui.progress import open_progress_bar
+from ..training.comfyui.training_maps import MAP_KINDS, NONE, find_training_map
 from ..training.comfyui.training_data import TrainingData, encode_examples, open_encoders
 from .inputs.recipe import check_connected
 from .inputs.schema import TRAINING, DataType, advanced, make_schema
@@ -73,28 +74,40 @@ class CoLoGenTrainingData(io.ComfyNode):
                     optional=True,
                     tooltip="Other training data, which these are added to: of other tasks, or more.",
                 ),
+                io.Combo.Input(
+                    "drawn_map",
+                    options=list(MAP_KINDS),
+                    optional=True,
+                    tooltip="For control, where NAME.source.png is missing: this map is drawn of each picture. hed and lineart take "
+                    "a network if its file is in models/detection, depth and seg need one, as CoLoGen Control Map does.",
+                    **advanced(),
+                ),
             ],
             outputs=[DataType.Output(display_name="data", tooltip="For the training nodes, or for more data.")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, source: str = "", folder: str = "", **_):
-        """Pictures that were added or changed are read again."""
+    def fingerprint_inputs(cls, source: str = "", folder: str = "", drawn_map: str = NONE, **_):
+        """Pictures that were added or changed are read again, and maps drawn again by another network."""
         if source != FOLDER_SOURCE:
             return source
         try:
             files = sorted(data_folder(folder).iterdir())
-            return str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+            drawn = find_training_map(drawn_map)
+            return (drawn.describe() if drawn else "") + str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
         except (OSError, ValueError):
             return folder  # execute says what is wrong with it
 
     @classmethod
-    def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None) -> io.NodeOutput:
+    def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None, drawn_map=NONE) -> io.NodeOutput:
         check_connected(vae, clip)
-        examples = EXAMPLE_SOURCES[source](folder, task, size, count, cut_seed)
+        drawn = find_training_map(drawn_map) if (source, task) == (FOLDER_SOURCE, "control") else None
+        examples = EXAMPLE_SOURCES[source](folder, task, size, count, cut_seed, drawn and drawn.open())
         with torch.inference_mode(False):  # training takes ordinary tensors
             encoders = open_encoders(vae, clip)
             dataset = encode_examples(encoders, task, examples.example, examples.count, open_progress_bar())
-            data = TrainingData(encoders, data.datasets if data else {}).add_dataset(dataset)
-        lines = [f"{name} is left out: {why}" for name, why in examples.skipped.items()]
+            data = TrainingData(encoders, *((data.datasets, data.maps) if data else ())).add_dataset(dataset)
+            data = data.note_maps(folder, drawn.describe()) if drawn else data
+        lines = [drawn.describe()] if drawn else []
+        lines += [f"{name} is left out: {why}" for name, why in examples.skipped.items()]
         return io.NodeOutput(data, ui=ui.PreviewText("\n".join([str(data), *lines[:SHOWN]])))

@@ -10,8 +10,11 @@ import torch
 from cologen.prw.comfyui.conditioning import add_source
 from cologen.prw.coredi.features import Features
 from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.files.safetensors_writer import write_safetensors
 from cologen.training.comfyui.training_data import TrainingData
 from cologen.training.coredi.trainer import make_stage_trainer
+from cologen.training.data.tasks.control import hed
+from cologen.training.data.tasks.hed_network import HedNetwork
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.listener import Listener
 from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
@@ -33,6 +36,7 @@ from host_training import (
     training_data,
     with_samples,
 )
+from PIL import Image
 from sampling import conditioning, sample
 from tiny import host_model, source, tiny_flux
 
@@ -344,6 +348,34 @@ def test_what_is_found_broken_while_it_is_read_is_said(folders):
     (folder / "p1.source.png").write_bytes(whole[: len(whole) // 2])
     said = read().ui.as_dict()["text"][0]
     assert said.startswith("edit: 4\np1 is left out: ") and said.count("\n") == 1
+
+
+def test_maps_that_a_folder_lacks_are_drawn_and_the_report_says_by_what(model, folders, tmp_path, monkeypatch):
+    import folder_paths
+
+    folder = folders / "input/cologen/mine"
+    save_pairs(folder)
+    for i in range(3):
+        (folder / f"p{i}.source.png").unlink()
+    with pytest.raises(ValueError, match="p0: there is no p0.source.png"):
+        read(task="control")
+    networks = tmp_path / "networks"
+    networks.mkdir()
+    extensions = folder_paths.folder_names_and_paths["detection"][1]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "detection", ([str(networks)], extensions))
+    plain = read(task="control", drawn_map="hed")
+    assert "maps are drawn: hed without a network" in str(plain.ui.as_dict())
+    pictures = [np.asarray(Image.open(folder / f"p{i}.png")) for i in range(3)]
+    wanted = TinyVae().encode(torch.from_numpy(np.stack([hed(one) for one in pictures])).float() / 255)
+    assert torch.equal(plain.result[0].datasets["control"].samples.source, wanted.float())
+    torch.manual_seed(0)
+    write_safetensors(networks / "ControlNetHED.safetensors", HedNetwork().state_dict(), {})
+    drawn = read(task="control", drawn_map="hed").result[0]
+    assert drawn.datasets["control"].pixel_hash != plain.result[0].datasets["control"].pixel_hash
+    stage = replace(STAGES[0], name="control", task="control")
+    train_on_host(model, tmp_path / "run", Curriculum(SETTINGS, (stage,)), given=drawn)
+    said = "<td>mine</td><td>maps are drawn: hed by ControlNetHED.safetensors</td>"
+    assert said in (tmp_path / "run/report.html").read_text()
 
 
 def test_the_built_in_world_becomes_lessons(folders):

@@ -1,13 +1,16 @@
 """Where CoLoGen Training Data takes its examples from."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from ..data.sample import Example
 from ..data.tasks.folder import FolderExamples
+from ..data.tasks.folder_layouts import FolderLayout, make_drawn
 from .folders import data_folder
+from .map_models import Draw
 
 TOY_COUNT = 1000
 
@@ -22,9 +25,10 @@ class Examples(NamedTuple):
     """Name -> why an example is left out; grows while examples are read."""
 
 
-def open_folder(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
-    """Examples of input/cologen/FOLDER, each picture about equally often; 0: once."""
-    examples = FolderExamples(data_folder(folder), task, size)
+def open_folder(folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None) -> Examples:
+    """Examples of input/cologen/FOLDER, each picture about equally often; 0: once. `draw` makes sources that are missing."""
+    layout = draw and FolderLayout("source", False, partial(make_drawn, draw))
+    examples = FolderExamples(data_folder(folder), task, size, layout=layout)
     count = max(2, count or len(examples))
 
     def example(i: int) -> Example:
@@ -33,7 +37,9 @@ def open_folder(folder: str, task: str, size: int, count: int, seed: int) -> Exa
     return Examples(example, count, examples.skipped)
 
 
-def draw_toy_examples(folder: str, task: str, size: int, count: int, seed: int) -> Examples:
+def draw_toy_examples(
+    folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None
+) -> Examples:
     """Examples of the built-in world, which has a size of its own."""
     from ..toy.make import make_toy_examples
 

@@ -18,6 +18,7 @@ from ..coredi.trainer import make_stage_trainer
 from ..data.encoded.dataset import MemoryDataset
 from ..listener import Listener
 from ..monitor.log import Log
+from ..monitor.report import Report
 from ..monitor.samples import Samples
 from ..recipes.curriculum import Curriculum, Settings, Stage
 from ..run import CurriculumRun
@@ -62,6 +63,9 @@ def train_curriculum(
     memory = estimate_memory(host, data, curriculum.settings, stages)
     encoders = replace(data.encoders, after=host.mark_pushed_out)
     datasets = {stage.name: data.datasets[stage.task] for stage in curriculum.stages if stage.task in data.datasets}
+    report = Report(run.out, curriculum, run.seed, run.out.name)
+    report.maps = [("control", folder, drawer) for folder, drawer in data.maps.items()]
+    run = run._replace(listeners=(*run.listeners, report))
     training = CurriculumRun(
         host, curriculum, datasets, encoders, make_trainer=make_stage_trainer, **run.make_options(host)
     )

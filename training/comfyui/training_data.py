@@ -106,6 +106,8 @@ class TrainingData:
 
     encoders: HostEncoders
     datasets: Mapping[str, MemoryDataset] = field(default_factory=dict)
+    maps: Mapping[str, str] = field(default_factory=dict)
+    """Folder -> what drew its control maps, where they were missing."""
 
     def add_dataset(self, dataset: MemoryDataset) -> "TrainingData":
         """The data with one more dataset, behind that of the same task if there is one."""
@@ -113,6 +115,9 @@ class TrainingData:
         return replace(
             self, datasets={**self.datasets, task: dataset if known is None else concat_datasets(known, dataset)}
         )
+
+    def note_maps(self, folder: str, drawer: str) -> "TrainingData":
+        return replace(self, maps={**self.maps, folder: drawer})
 
     def __str__(self) -> str:
         return ", ".join(f"{task}: {len(dataset)}" for task, dataset in self.datasets.items())

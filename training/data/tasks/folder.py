@@ -15,6 +15,7 @@ from ..geometry import Crop, centre_crop, draw_crop
 from ..sample import Example
 from ..sets.folder import ENDINGS, Files, PictureFiles, list_files
 from . import find_layout
+from .folder_layouts import FolderLayout
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,20 @@ log = logging.getLogger(__name__)
 class FolderExamples:
     """The examples of a folder, by index: each index always means the same picture."""
 
-    def __init__(self, path: str | Path, task: str, size: int, centre: bool = False, flip: float = 0.0):
+    def __init__(
+        self,
+        path: str | Path,
+        task: str,
+        size: int,
+        centre: bool = False,
+        flip: float = 0.0,
+        layout: FolderLayout | None = None,
+    ):
         """`flip` is a probability, 0 unless asked for: mirroring spoils lettering and faces that one knows."""
         check_choice("task", task, tuple(TASKS))
         check_range("size", size, 16, 8192)
         self.root, self.task, self.size, self.centre, self.flip = Path(path), task, size, centre, flip
-        self.layout = find_layout(task)
+        self.layout = layout or find_layout(task)
         self.skipped: dict[str, str] = {}
         """Name -> why. A file may turn out broken as late as when it is read."""
         self.entries: list[tuple[str, Files]] = []

@@ -45,6 +45,20 @@ def make_aligned(choose_crop: ChooseCrop, rng: np.random.Generator, bare: Exampl
     return crop_example(choose_crop(bare.target), replace(bare, source=fit_to(source, bare.target)))
 
 
+def make_drawn(
+    draw: Callable[[np.ndarray], np.ndarray],
+    choose_crop: ChooseCrop,
+    rng: np.random.Generator,
+    bare: Example,
+    source: np.ndarray | None,
+) -> Example:
+    """Draws the source, a map of the cropped picture, where there is no file."""
+    if source is not None:
+        return make_aligned(choose_crop, rng, bare, source)
+    example = crop_example(choose_crop(bare.target), bare)
+    return replace(example, source=draw(example.target))
+
+
 def make_shifted(choose_crop: ChooseCrop, rng: np.random.Generator, bare: Example, source: np.ndarray) -> Example:
     """Crops each by itself: the source is another picture."""
     return crop_example(choose_crop(bare.target), replace(bare, source=source), choose_crop(source))
