@@ -7,8 +7,8 @@ from ..prw.tasks import TASKS
 from ..training.comfyui.example_sources import EXAMPLE_SOURCES, FOLDER_SOURCE
 from ..training.comfyui.folders import data_folder
 from ..training.comfyui.progress import open_progress_bar
-from ..training.comfyui.training_maps import MAP_KINDS, NONE, find_training_map
 from ..training.comfyui.training_data import TrainingData, encode_examples, open_encoders
+from ..training.comfyui.training_maps import MAP_KINDS, NONE, find_training_map
 from .inputs.recipe import check_connected
 from .inputs.schema import TRAINING, DataType, advanced, make_schema
 
@@ -94,12 +94,16 @@ class CoLoGenTrainingData(io.ComfyNode):
         try:
             files = sorted(data_folder(folder).iterdir())
             drawn = find_training_map(drawn_map)
-            return (drawn.describe() if drawn else "") + str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+            return (drawn.describe() if drawn else "") + str(
+                [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+            )
         except (OSError, ValueError):
             return folder  # execute says what is wrong with it
 
     @classmethod
-    def execute(cls, vae, clip, source, folder, task, size, count, cut_seed, data=None, drawn_map=NONE) -> io.NodeOutput:
+    def execute(
+        cls, vae, clip, source, folder, task, size, count, cut_seed, data=None, drawn_map=NONE
+    ) -> io.NodeOutput:
         check_connected(vae, clip)
         drawn = find_training_map(drawn_map) if (source, task) == (FOLDER_SOURCE, "control") else None
         examples = EXAMPLE_SOURCES[source](folder, task, size, count, cut_seed, drawn and drawn.open())

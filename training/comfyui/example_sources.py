@@ -37,9 +37,7 @@ def open_folder(folder: str, task: str, size: int, count: int, seed: int, draw: 
     return Examples(example, count, examples.skipped)
 
 
-def draw_toy_examples(
-    folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None
-) -> Examples:
+def draw_toy_examples(folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None) -> Examples:
     """Examples of the built-in world, which has a size of its own."""
     from ..toy.make import make_toy_examples
 

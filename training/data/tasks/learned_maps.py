@@ -60,7 +60,11 @@ class LearnedMaps:
         """Says what draws those of these kinds that a network could draw; empty: none of them."""
 
         def explain(kind: str) -> str:
-            return f" (no {NETWORKS[kind].file} in {self.folder})" if self.folder else " (maps names no folder of networks)"
+            return (
+                f" (no {NETWORKS[kind].file} in {self.folder})"
+                if self.folder
+                else " (maps names no folder of networks)"
+            )
 
         return describe_drawers(kinds, self.paths, explain)
 

@@ -104,7 +104,9 @@ def test_a_run_s_report_says_what_drew_its_maps(networks, tmp_path):
         "own": {"set": "folder", "path": str(tmp_path / "own")},
         "cached": {"set": "coco-stuff", "cache": str(tmp_path)},
     }
-    write_json(tmp_path / "control-cached/cache.json", {"set": ["", {"kinds": ["hed", "lineart"]}], "maps": {"lineart": "1"}})
+    write_json(
+        tmp_path / "control-cached/cache.json", {"set": ["", {"kinds": ["hed", "lineart"]}], "maps": {"lineart": "1"}}
+    )
     stages = [dict(name="inpaint", iterations=1, data=["plain"]), dict(name="control", iterations=1, data=list(tables))]
     curriculum = make_curriculum({"stages": stages, "data": tables})
     found = describe_maps(curriculum)
