@@ -129,7 +129,7 @@ CASES = [
     ("CoLoGenSourceOptions", {**OPTIONS, "region": MASK.repeat(2, 1, 1)}, "The region holds 2 masks"),
     ("CoLoGenSourceOptions", {**OPTIONS, "region": 0 * MASK}, "The region is empty"),
     ("CoLoGenSaveExperts", dict(experts=bank, name="../x"), "The name '../x' cannot be used"),
-    ("CoLoGenSaveExperts", dict(experts=bank, name="link/x"), "The folder link leads outside"),
+    ("CoLoGenSaveExperts", dict(experts=bank, name="link/x"), "The folder link/x leads outside"),
     ("CoLoGenTrainingData", {**DATA, "folder": "../.."}, "The folder '../..' leads outside"),
     ("CoLoGenTrainingData", {**DATA, "vae": None}, "There is no VAE or no CLIP"),
     ("CoLoGenConceptTokens", CONCEPT, "There is no concept, expected one"),
