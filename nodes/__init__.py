@@ -6,6 +6,7 @@ from ..training.comfyui.folders import register_folder
 from .best_of import CoLoGenBestOf
 from .concept import CoLoGenConceptTokens
 from .control_map import CoLoGenControlMap
+from .crop_stitch import CoLoGenCropForInpaint, CoLoGenStitch
 from .dual_branch import CoLoGenBranchMap, CoLoGenDualBranch
 from .evaluate import CoLoGenEvaluate
 from .experts import CoLoGenApply, CoLoGenExperts, CoLoGenLoadExperts, CoLoGenSaveExperts
@@ -64,6 +65,8 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenFeatures,
     CoLoGenLearnedKeys,
     CoLoGenExperts,
+    CoLoGenCropForInpaint,
+    CoLoGenStitch,
 ]
 
 

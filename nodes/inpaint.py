@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..prw.bank.bank import Bank
 from ..prw.comfyui.make_source import SourceOptions, add_sources, make_empty_latent, make_source
-from ..prw.comfyui.masks import feather_mask, grow_mask, reshape_mask, resize_mask
+from ..prw.comfyui.masks import feather_mask, grow_mask, reshape_mask, resize_mask, resize_soft_mask
 from ..prw.fit_image import limit_size, resize_bicubic, to_rgb
-from .inputs.schema import make_schema
+from .inputs.schema import advanced, make_schema
 from .inputs.tasks import TASK_NODES, latent_output, optional_inputs, prompt_inputs, prompt_outputs
 
 
@@ -39,6 +39,14 @@ class CoLoGenInpaint(io.ComfyNode):
                     tooltip="The sampler leaves everything outside the hole alone. Off: all of it is drawn anew.",
                 ),
                 *optional_inputs(),
+                io.Boolean.Input(
+                    "soft",
+                    default=False,
+                    optional=True,
+                    tooltip="Half-transparent parts of the mask stay so in the latent, which the Differential Diffusion node "
+                    "reads as how much may change. Off: they are cut at one half.",
+                    **advanced(),
+                ),
             ],
             outputs=[*prompt_outputs(), latent_output("The picture with its hole as noise mask, for the sampler.")],
         )
@@ -55,16 +63,20 @@ class CoLoGenInpaint(io.ComfyNode):
         negative=None,
         options: SourceOptions | None = None,
         experts: Bank | None = None,
+        soft: bool = False,
     ):
         options = options or SourceOptions()
         image = limit_size(to_rgb(image), options.size)
-        hole = grow_mask(resize_mask(reshape_mask(mask, len(image)), image.shape[1:3]), grow)
+        mask = resize_soft_mask(reshape_mask(mask, len(image)), image.shape[1:3])
+        hole = grow_mask(mask > 0.5, grow)
         if not hole.any():
             raise ValueError("The mask is empty, expected some white: paint what shall be new in the mask editor.")
         source = make_source(vae, image, "inpaint", options, experts, hole)
         prompts, size = add_sources(positive, negative, source), image.shape[1:3]
         picture = {"samples": vae.encode(image)} if keep_rest else make_empty_latent(source, len(image), *size)
-        return io.NodeOutput(*prompts, {**picture, "noise_mask": hole[:, None].float()} if keep_rest else picture)
+        if keep_rest:
+            picture["noise_mask"] = (grow_mask(mask, grow) if soft else hole.float())[:, None]
+        return io.NodeOutput(*prompts, picture)
 
 
 class CoLoGenPasteBack(io.ComfyNode):

@@ -14,6 +14,7 @@ ConceptType = io.Custom("COLOGEN_CONCEPT")
 DataType = io.Custom("COLOGEN_DATA")
 FeaturesType = io.Custom("COLOGEN_FEATURES")
 OptionsType = io.Custom("COLOGEN_OPTIONS")
+StitchType = io.Custom("COLOGEN_STITCH")
 BoxType = io.Custom("BOUNDING_BOX")
 """The host's own; named here because older hosts do not."""
 LossType = io.Custom("LOSS_MAP")

@@ -27,9 +27,17 @@ def reshape_mask(mask: Tensor, images: int) -> Tensor:
     return rows
 
 
+def resize_soft_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """A mask (batch, height, width) of another size, from 0 to 1 as it is."""
+    if list(mask.shape[1:]) == list(size):
+        return mask.float().clamp(0, 1)
+    resized = F.interpolate(mask[:, None].float(), tuple(size), mode="bilinear", antialias=True)
+    return resized[:, 0].clamp(0, 1)
+
+
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """A mask (batch, height, width) as bools of another size."""
-    return F.interpolate(mask[:, None].float(), tuple(size), mode="bilinear", antialias=True)[:, 0] > 0.5
+    return resize_soft_mask(mask, size) > 0.5
 
 
 def find_subject(mask: Tensor, size: Sequence[int], mask_is: str) -> Tensor:
@@ -72,7 +80,7 @@ def check_region(region: Tensor) -> Tensor:
 
 
 def grow_mask(mask: Tensor, pixels: int) -> Tensor:
-    """A bool mask (batch, height, width), larger by so many pixels to all sides."""
+    """A mask (batch, height, width), larger by so many pixels to all sides; a soft one keeps its slopes."""
     from scipy import ndimage
 
     side = 2 * pixels + 1
