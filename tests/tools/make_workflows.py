@@ -10,6 +10,7 @@ import workflows_chroma
 import workflows_flux
 import workflows_flux2
 import workflows_flux2_train
+import workflows_inpaint
 import workflows_sampling
 import workflows_subject
 import workflows_templates
@@ -31,6 +32,7 @@ WORKFLOWS = {
         workflows_flux2_train,
         workflows_chroma,
         workflows_templates,
+        workflows_inpaint,
     )
     for name, build in module.WORKFLOWS.items()
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from canvas import Node, Output
 from cologen.training.toy.evaluate import CFG
+from workflows_inpaint import draw_right_half
 from workflows_sampling import PLAIN, branch_map, branched, guided, marked, subject
 from workflows_subject import TOLD, own, trained
 from workflows_toy import PHRASE, Toy
@@ -84,6 +85,13 @@ def paste_back(toy: Toy) -> None:
     drawn = picture(toy, toy.task("CoLoGenInpaint", AT, words[0], image=original, keep_rest=False, **hole))
     whole = toy.canvas.add("CoLoGenPasteBack", AT, drawn=drawn, original=original, feather=0, **hole)
     for image, title in ((original, "original"), (drawn, "drawn"), (whole[0], "pasted back")):
+        toy.preview(image, AT, title)
+
+
+def crop_and_stitch(toy: Toy) -> None:
+    cut, drawn, back = draw_right_half(toy)
+    shown = {"preview": cut["preview"], "image": cut["image"], "drawn": drawn, "stitched": back}
+    for title, image in shown.items():
         toy.preview(image, AT, title)
 
 
@@ -263,6 +271,7 @@ def own_strengths(toy: Toy) -> None:
 PICTURES: dict[str, Callable[[Toy], None]] = {
     "CoLoGenInpaint": answers("CoLoGenInpaint", 4, 12),
     "CoLoGenPasteBack": paste_back,
+    "CoLoGenCropForInpaint": crop_and_stitch,
     "CoLoGenGround": forms,
     "CoLoGenReadGrounding": read,
     "CoLoGenControl": answers("CoLoGenControl", 3, 8),
