@@ -9,9 +9,9 @@ from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.source import Routing, Source
 from cologen.training.comfyui.training_data import TrainingData
+from cologen.training.curriculum_run import CurriculumRun
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.monitor.log import LOG_FILE, Log, read_log
-from cologen.training.run import CurriculumRun
 from cologen.training.sampling import SamplingSettings, sample_latents
 from host_training import (
     TWO_STAGES,

@@ -13,12 +13,12 @@ from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.files.safetensors_writer import write_safetensors
 from cologen.training.comfyui.training_data import TrainingData
 from cologen.training.coredi.trainer import make_stage_trainer
+from cologen.training.curriculum_run import CurriculumRun
 from cologen.training.data.tasks.control import hed
 from cologen.training.data.tasks.hed_network import HedNetwork
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.listener import Listener
 from cologen.training.recipes.curriculum import Curriculum, Settings, Stage
-from cologen.training.run import CurriculumRun
 from cologen.training.stage_length import StageLength
 from host_training import (
     BLOCKS,

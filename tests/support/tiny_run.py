@@ -11,11 +11,11 @@ from cologen.prw.embedded_host import EmbeddedHost
 from cologen.training.add_expert import add_expert, make_empty_bank
 from cologen.training.base.random_models import random_flux
 from cologen.training.coredi.trainer import make_stage_trainer
+from cologen.training.curriculum_run import CurriculumRun
 from cologen.training.data.encoded.dataset import MemoryDataset
 from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.curriculum import make_curriculum
-from cologen.training.run import CurriculumRun
 from cologen.training.setup import build_run
 from cologen.training.stage_context import StageContext
 from cologen.training.trainer import StageTrainer

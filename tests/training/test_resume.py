@@ -16,10 +16,10 @@ from cologen.prw.files.errors import FileError
 from cologen.training.checkpoint import checkpoints
 from cologen.training.checkpoint.checkpoints import CheckpointFolder, TrainingError, read_checkpoint, write_checkpoint
 from cologen.training.checkpoint.run_record import fingerprint
+from cologen.training.curriculum_run import CurriculumRun
 from cologen.training.errors import NonFiniteLoss, RunStopped
 from cologen.training.listener import Listener
 from cologen.training.monitor.log import Log, read_log
-from cologen.training.run import CurriculumRun
 from pack import ROOT
 from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_run import TASKS, tiny_curriculum, tiny_dataset, tiny_host, tiny_run

@@ -144,7 +144,7 @@ def train_stages(
     """Trains the stages of a curriculum, or `only` one; returns the bank's path."""
     from ..checkpoint.run_folder import BANK
     from ..coredi.trainer import make_stage_trainer
-    from ..run import CurriculumRun
+    from ..curriculum_run import CurriculumRun
 
     run = CurriculumRun(
         inputs.host,

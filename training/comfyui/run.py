@@ -15,13 +15,13 @@ from ..checkpoint.checkpoints import TrainingError
 from ..checkpoint.run_folder import RUN, RunFolder
 from ..checkpoint.run_record import Knobs
 from ..coredi.trainer import make_stage_trainer
+from ..curriculum_run import CurriculumRun
 from ..data.encoded.dataset import MemoryDataset
 from ..listener import Listener
 from ..monitor.log import Log
 from ..monitor.report import Report
 from ..monitor.samples import Samples
 from ..recipes.curriculum import Curriculum, Settings, Stage
-from ..run import CurriculumRun
 from .training_data import TrainingData
 from .training_host import INTERRUPTS, TrainingHost, make_checkpointing_options
 

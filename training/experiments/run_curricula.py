@@ -16,9 +16,9 @@ from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, format_label
 from ..checkpoint.run_record import fingerprint
 from ..coredi.sampling import FeatureSampler
 from ..coredi.trainer import make_stage_trainer
+from ..curriculum_run import CurriculumRun
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
 from ..routing_stats import measure_usage
-from ..run import CurriculumRun
 from ..sampling import sample_latents
 from ..setup.stage_data import StageDatasets, describe_toy_data
 from ..toy.evaluate import ToyEvaluation, evaluate
