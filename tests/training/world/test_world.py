@@ -1,0 +1,200 @@
+"""The world of stickers: its questions show what they say, and the oracle reads them back and notices what was broken."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pack
+import pytest
+from cologen.training.data.sample import MAP_KINDS
+from cologen.training.world.edits import EDITS, draw_edit
+from cologen.training.world.grounds import GROUNDS, draw_ground
+from cologen.training.world.oracle import is_behind, read_scene
+from cologen.training.world.render import render, thing_mask, visible_masks
+from cologen.training.world.scene import Scene, Thing, draw_scene
+from cologen.training.world.score import SCORERS
+from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
+from cologen.training.world.tasks import QUESTION_MAKERS, make_questions
+from cologen.training.world.words import list_references
+from PIL import Image, ImageFilter
+
+
+def scenes(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [draw_scene(rng) for _ in range(count)]
+
+
+def describe(scene):
+    """Everything that is read of things, but their exact position."""
+    return sorted((thing.sticker, thing.size, thing.hue) for thing in scene.things)
+
+
+def agrees(scene, reading):
+    near = all(
+        any(max(abs(thing.x - found.x), abs(thing.y - found.y)) <= 1 for found in reading.find(thing.sticker))
+        for thing in scene.things
+    )
+    return describe(scene) == describe(reading.scene) and near and reading.scene.ground == scene.ground
+
+
+def compress(picture, quality=50):
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file))
+
+
+def blur(picture, radius):
+    return np.array(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def test_stickers_are_apart():
+    lists = [set(list_stickers()[kind]) for kind in KINDS]
+    assert len(set.union(*lists)) == sum(map(len, lists)) and list_stickers()["named"] == tuple(NAMED)
+    assert len(lists[1]) >= 400 and len(lists[2]) == 128
+
+
+def test_a_turn_of_hue_keeps_the_greatest_and_smallest_channel():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    turned = turn_hue(pixels, 85).astype(int)
+    assert abs(turned.max(-1) - pixels.max(-1)).max() <= 1 and abs(turned.min(-1) - pixels.min(-1)).max() <= 2
+    assert turn_hue(np.uint8([[[200, 0, 0]]]), 85).argmax() == 1  # a third of a turn: red becomes green
+
+
+def test_every_colour_that_a_thing_can_have_shows():
+    for name in COLOURED:
+        looks = [draw_sticker(name, 48, hue)[..., :3] for hue in ("", *list_hues(name))]
+        assert all(abs(a - b).mean() > 8 for i, a in enumerate(looks) for b in looks[:i])
+
+
+@pytest.mark.slow
+def test_the_oracle_reads_true_pictures():
+    right = [agrees(scene, read_scene(render(scene))) for scene in scenes(200)]
+    assert np.mean(right) >= 0.99
+
+
+@pytest.mark.slow
+def test_the_oracle_reads_pictures_that_lost_a_little():
+    right = [agrees(scene, read_scene(compress(render(scene)))) for scene in scenes(60, 1)]
+    soft = [agrees(scene, read_scene(blur(render(scene), 0.8))) for scene in scenes(60, 2)]
+    assert np.mean(right) >= 0.95 and np.mean(soft) >= 0.95
+
+
+DAMAGES = ("moved", "removed", "hue", "sticker", "blurred", "ground")
+
+
+def damage(scene, kind, rng):
+    """Draws a scene with something wrong about its front thing, which the oracle must notice."""
+    last = len(scene.things) - 1
+    thing = scene.things[last]
+    if kind == "moved":
+        scene = scene.change_thing(last, x=thing.x + (24 if thing.x < 64 else -24))
+    elif kind == "removed":
+        scene = scene.remove_thing(last)
+    elif kind == "hue":
+        scene = scene.change_thing(last, hue=next(hue for hue in list_hues(thing.sticker) if hue != thing.hue))
+    elif kind == "sticker":
+        scene = scene.change_thing(last, sticker=next(n for n in NAMED if n != thing.sticker), hue="")
+    elif kind == "ground":
+        scene = replace(scene, ground=next(ground for ground in GROUNDS if ground != scene.ground))
+    return blur(render(scene), 8) if kind == "blurred" else render(scene)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_the_oracle_notices_what_was_broken(kind):
+    rng = np.random.default_rng(3)
+    whole = scenes(60, 4)
+    if kind == "hue":
+        whole = [scene.change_thing(-1, sticker="apple", hue="") for scene in whole]
+    noticed = [not agrees(scene, read_scene(damage(scene, kind, rng))) for scene in whole]
+    assert np.mean(noticed) >= 0.99
+
+
+def test_the_oracle_says_what_is_in_front():
+    fox, cat = Thing("fox", 54, 64, "large"), Thing("cat", 80, 70, "large")
+    for things in ((fox, cat), (cat, fox)):
+        picture = render(Scene("beach", 60, 3, things))
+        assert is_behind(picture.astype(float), *things) and not is_behind(picture.astype(float), *things[::-1])
+        assert [thing.sticker for thing in read_scene(picture).scene.things] == [thing.sticker for thing in things]
+
+
+def test_masks_are_where_a_thing_changes_the_picture():
+    for scene in scenes(20, 5):
+        empty = draw_ground(scene.ground, scene.horizon, scene.seed)
+        changed = (render(scene) != empty).any(-1)
+        outside = ~np.logical_or.reduce([thing_mask(thing) for thing in scene.things])
+        assert (changed & outside).sum() < 0.1 * outside.sum()  # half-covered edges only
+        assert not np.logical_and.reduce(visible_masks(scene)).any() or len(scene.things) == 1
+
+
+@pytest.mark.parametrize("task", QUESTION_MAKERS)
+def test_questions_are_drawn_again_by_their_seed(task):
+    for a, b in zip(make_questions(task, 4, 7), make_questions(task, 4, 7), strict=True):
+        assert a.example.prompt == b.example.prompt and a.scene == b.scene
+        assert (a.example.source == b.example.source).all() and (a.example.target == b.example.target).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", QUESTION_MAKERS)
+def test_true_answers_score_full_and_unanswered_ones_do_not(task):
+    best = {"outside": 0, "rest": 0, "wrong": 0}
+    # the horizon is not read to the pixel; beside unnamed things the oracle overlooks a named one now and then
+    least = {"depth": 0.85, "hit": 0.95}
+    true, unanswered = [], []
+    for question in make_questions(task, 40, 3, unseen=True):
+        true.append(SCORERS[task](question, question.example.target))
+        unanswered.append(SCORERS[task](question, question.example.source))
+    for name in {name for score in true for name in score}:
+        mean = np.mean([score[name] for score in true if name in score])
+        assert mean == 0 if name in best else mean >= least.get(name, 0.97)
+    measures = {"inpaint": "hit", "ground": "iou", "subject": "kept", "edit": "done"}
+    if task in measures:
+        assert np.mean([score[measures[task]] for score in unanswered if measures[task] in score]) <= 0.05
+
+
+@pytest.mark.slow
+def test_an_edit_of_the_wrong_thing_is_counted_apart():
+    for question in make_questions("edit", 60, 5):
+        if question.example.kind != "remove":
+            continue
+        others = [i for i, thing in enumerate(question.before.things) if thing.is_named and i != question.item]
+        picture = render(question.before.remove_thing(others[0]))
+        score = SCORERS["edit"](question, picture)
+        assert score["done"] == 0 and score["wrong"] == 1
+
+
+def test_subjects_of_an_evaluation_are_never_in_training():
+    held = set(list_stickers()["held out"])
+    for task in QUESTION_MAKERS:
+        for question in make_questions(task, 20, 1):
+            shown = {thing.sticker for scene in (question.scene, question.before) if scene for thing in scene.things}
+            assert not shown & held
+    for question in make_questions("subject", 20, 1, unseen=True):
+        assert question.scene.things[0].sticker in held and len(set(question.candidates)) == 64
+        assert question.scene.things[0].sticker in question.candidates
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_an_edit_leaves_the_rest(kind):
+    rng = np.random.default_rng(6)
+    for _ in range(10):
+        before, edit = draw_edit(rng, list_stickers()["pool"], kind)
+        assert sum(thing.is_named for thing in before.things) >= 2  # the right one has to be found
+        kept = [thing for thing in before.things if thing in edit.after.things]
+        assert len(kept) >= len(before.things) - 1 and edit.after != before
+
+
+def test_references_fit_one_thing_only():
+    left, right = Thing("fox", 30, 64), Thing("fox", 96, 64)
+    assert "the left fox" in list_references((left, right), 0) and "the right fox" in list_references((left, right), 1)
+    assert "the fox" not in list_references((left, right), 0)
+    assert "the animal" in list_references((left, Thing("pizza", 96, 64)), 0)
+
+
+def test_control_shows_every_kind_of_map():
+    assert {question.example.kind for question in make_questions("control", 60, 2)} == set(MAP_KINDS)
+
+
+def test_a_licence_lies_beside_the_pictures():
+    folder = pack.ROOT / "training" / "world" / "pictures"
+    assert "Apache License" in (folder / "LICENSE.txt").read_text() and "Noto" in (folder / "NOTICE.txt").read_text()

@@ -1,0 +1,147 @@
+"""Reads a picture of the world back into a scene: the ground, and which things, where, of what size
+and hue, in front of what.
+
+The ground is compared with drawings of every kind. Things are found one after the other: what explains most of what
+differs from the ground comes first, and its pixels are taken out.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from .grounds import GROUNDS, HORIZONS, SIDE, draw_ground
+from .matching import TOLERANCE, Evidence, Match, find_matches
+from .render import find_part, thing_mask
+from .scene import Scene, Thing
+from .stickers import NAMED
+
+MAX_DOUBT = 0.2
+"""What may stay unexplained of a thing."""
+MIN_SEEN = 0.35
+"""The share of a thing that must be seen."""
+MAX_THINGS = 6
+MARGIN = 10
+"""Pixels that a thing's centre is from the border at least."""
+CELLS = 16
+"""Side of the small pictures with which grounds are compared."""
+DRAWINGS = 20
+"""Of each ground, for every fourth horizon."""
+MAX_GROUND_DOUBT = 30.0
+"""Levels, of 255, that a ground may be off its nearest drawing in the median."""
+MIN_OVERLAP = 12
+"""Pixels that two things share before one is in front."""
+
+
+class Reading(NamedTuple):
+    """What a picture shows."""
+
+    scene: Scene
+    """Things from behind to the front."""
+    doubt: tuple[float, ...]
+    """Of each thing, what stays unexplained, 0 to 1."""
+    ground_doubt: float
+    """Levels that the ground is off its nearest drawing, in the median."""
+
+    @property
+    def knows_ground(self) -> bool:
+        return self.ground_doubt < MAX_GROUND_DOUBT
+
+    def find(self, sticker: str, hue: str | None = None) -> list[Thing]:
+        """Lists the things of a name, and of a hue if it is given."""
+        return [thing for thing in self.scene.things if thing.sticker == sticker and hue in (None, thing.hue)]
+
+
+@lru_cache(maxsize=1)
+def draw_grounds() -> tuple[list[tuple[str, int, int]], np.ndarray]:
+    """Draws every ground small: what each is, and float32 (grounds, CELLS * CELLS, 3)."""
+    names = [(kind, horizon, seed) for kind in GROUNDS for horizon in range(*HORIZONS, 4) for seed in range(DRAWINGS)]
+    return names, np.stack([shrink(draw_ground(*name)) for name in names])
+
+
+def shrink(picture: np.ndarray) -> np.ndarray:
+    step = SIDE // CELLS
+    small = picture.reshape(CELLS, step, CELLS, step, 3).mean((1, 3), dtype=np.float32)
+    return small.reshape(-1, 3)
+
+
+def read_ground(picture: np.ndarray) -> tuple[tuple[str, int, int], float]:
+    """Gives the nearest drawing, far pixels counting alike, and how far it is off in the median."""
+    names, drawings = draw_grounds()
+    apart = abs(drawings - shrink(picture))
+    far = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2])
+    best = int(np.minimum(far, TOLERANCE).sum(1).argmin())
+    return names[best], float(np.median(far[best]))
+
+
+def read_scene(picture: np.ndarray, names: Sequence[str] = tuple(NAMED)) -> Reading:
+    """Reads uint8 (SIDE, SIDE, 3); `names` are the stickers that could be there."""
+    (kind, horizon, seed), ground_doubt = read_ground(picture)
+    evidence = Evidence(
+        picture.astype(np.float32),
+        draw_ground(kind, horizon, seed).astype(np.float32),
+        np.ones((SIDE, SIDE), np.float32),
+    )
+    matches = sort_by_depth(evidence, find_things(evidence, names))
+    scene = Scene(kind, horizon, seed, tuple(match.thing for match in matches))
+    return Reading(scene, tuple(match.doubt for match in matches), ground_doubt)
+
+
+def find_things(evidence: Evidence, names: Sequence[str]) -> list[Match]:
+    """Takes the best matches that share no pixels out of the picture, until none is sure."""
+    found: list[Match] = []
+    while len(found) < MAX_THINGS:
+        taken, claimed = np.zeros((2, SIDE, SIDE), bool)
+        for match in filter(is_sure, find_matches(evidence, names)):
+            mask = binary_dilation(thing_mask(match.thing))
+            if not (claimed & mask).any():
+                found.append(match)
+                taken |= mask
+            claimed |= mask
+        if not taken.any():
+            break
+        evidence.free[taken] = 0
+    return found
+
+
+def is_sure(match: Match) -> bool:
+    """Whether a thing is there; one of which half lies outside is none."""
+    x, y = match.thing.x, match.thing.y
+    inside = MARGIN < min(x, y) and max(x, y) < SIDE - MARGIN
+    return inside and match.gain > 0 and match.doubt < MAX_DOUBT and match.seen > MIN_SEEN
+
+
+def sort_by_depth(evidence: Evidence, matches: Sequence[Match]) -> list[Match]:
+    """Sorts from behind to the front: of two things that share pixels, that one is in front which these look like."""
+    order: list[Match] = []
+    for match in matches:
+        place = len(order)
+        while place > 0 and not is_behind(evidence.picture, order[place - 1].thing, match.thing):
+            place -= 1
+        order.insert(place, match)
+    return order
+
+
+def is_behind(picture: np.ndarray, thing: Thing, other: Thing) -> bool:
+    """Whether a thing is behind another; things that share no pixels may stand either way."""
+    shared = thing_mask(thing) & thing_mask(other)
+    if shared.sum() < MIN_OVERLAP:
+        return False
+    return measure_error(picture, other, shared) < measure_error(picture, thing, shared)
+
+
+def measure_error(picture: np.ndarray, thing: Thing, where: np.ndarray) -> float:
+    sticker, top, left = find_part(thing)
+    ys, xs = np.nonzero(where)
+    return float(((picture[ys, xs] - sticker[ys - top, xs - left, :3]) ** 2).mean())
+
+
+def read_subject(picture: np.ndarray, candidates: Sequence[str]) -> Match | None:
+    """Finds which of some unnamed things the picture shows, and where; None if it shows none of them."""
+    (kind, horizon, seed), _ = read_ground(picture)
+    ground = draw_ground(kind, horizon, seed).astype(np.float32)
+    evidence = Evidence(picture.astype(np.float32), ground, np.ones((SIDE, SIDE), np.float32))
+    best = find_matches(evidence, candidates)[0]
+    return best if is_sure(best) else None

@@ -1,0 +1,84 @@
+"""Scenes as pictures, masks and control maps; all uint8 or bool arrays of SIDE x SIDE."""
+
+import numpy as np
+
+from .grounds import SIDE, draw_ground
+from .scene import SIZES, Scene, Thing
+from .stickers import CLASSES, NAMED, draw_sticker
+
+SEG_COLOURS = {
+    "animal": (255, 120, 0),
+    "snack": (0, 200, 120),
+    "vehicle": (120, 80, 255),
+    "plant": (255, 0, 120),
+    "object": (0, 160, 255),
+}
+"""The segmentation palette, over black; unnamed things are white."""
+UNNAMED_COLOUR = (255, 255, 255)
+NEAR, FAR = (130, 245), (70, 15)
+"""Brightness in the depth map: of the farthest and the nearest thing; of the ground's foot and its horizon."""
+
+
+def find_part(thing: Thing) -> tuple[np.ndarray, int, int]:
+    """Gives a thing's sticker, and the row and column of the picture where it begins."""
+    sticker = draw_sticker(thing.sticker, SIZES[thing.size], thing.hue)
+    height, width = sticker.shape[:2]
+    return sticker, thing.y - height // 2, thing.x - width // 2
+
+
+def put_thing(picture: np.ndarray, thing: Thing) -> None:
+    """Puts a thing into a picture (float), as far as it lies in it."""
+    sticker, top, left = find_part(thing)
+    y, x = max(-top, 0), max(-left, 0)
+    part = picture[top + y : top + sticker.shape[0], left + x : left + sticker.shape[1]]
+    sticker = sticker[y : y + part.shape[0], x : x + part.shape[1]]
+    part += sticker[..., 3:] * (sticker[..., :3] - part)
+
+
+def render(scene: Scene) -> np.ndarray:
+    """Draws a scene, uint8 (SIDE, SIDE, 3)."""
+    picture = draw_ground(scene.ground, scene.horizon, scene.seed).astype(np.float32)
+    for thing in scene.things:
+        put_thing(picture, thing)
+    return np.rint(picture).astype(np.uint8)
+
+
+def thing_mask(thing: Thing) -> np.ndarray:
+    """Finds the pixels of a thing, hidden ones too."""
+    mask = np.zeros((SIDE, SIDE), bool)
+    sticker, top, left = find_part(thing)
+    y, x = max(-top, 0), max(-left, 0)
+    part = mask[top + y : top + sticker.shape[0], left + x : left + sticker.shape[1]]
+    part[:] = sticker[y : y + part.shape[0], x : x + part.shape[1], 3] > 0.5
+    return mask
+
+
+def visible_masks(scene: Scene) -> list[np.ndarray]:
+    """Finds the pixels in which each thing is seen."""
+    free, masks = np.ones((SIDE, SIDE), bool), []
+    for thing in reversed(scene.things):
+        mask = thing_mask(thing)
+        masks.append(mask & free)
+        free &= ~mask
+    return masks[::-1]
+
+
+def depth_map(scene: Scene) -> np.ndarray:
+    """Draws what is in front brighter; the ground grows darker towards its horizon."""
+    rows = np.full(SIDE, FAR[1], float)
+    rows[scene.horizon :] = np.linspace(FAR[1], FAR[0], SIDE - scene.horizon)
+    picture = np.repeat(np.repeat(rows[:, None, None], SIDE, 1), 3, 2)
+    levels = np.linspace(*NEAR, max(2, len(scene.things)))
+    for level, mask in zip(levels[-len(scene.things) :], visible_masks(scene)):
+        picture[mask] = level
+    return picture.astype(np.uint8)
+
+
+def seg_map(scene: Scene) -> np.ndarray:
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    for thing, mask in zip(scene.things, visible_masks(scene)):
+        picture[mask] = SEG_COLOURS[NAMED[thing.sticker]] if thing.is_named else UNNAMED_COLOUR
+    return picture
+
+
+assert set(SEG_COLOURS) == set(CLASSES)

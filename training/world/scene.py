@@ -1,0 +1,130 @@
+"""What a picture of the world shows: one to four things at free places on a ground."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..toy.scene import pick
+from .grounds import GROUNDS, HORIZONS, SEEDS, SIDE
+from .stickers import NAMED, list_hues
+
+SIZES = {"small": 36, "medium": 48, "large": 62}
+"""A thing's longer side, in pixels."""
+MIN_DISTANCE = 0.48
+"""Of the sum of two things' sides: how far their centres are apart at least, along both axes together."""
+TRIES = 60
+HUE_SHARE = 0.3
+"""Of the things that can have another colour, the share that has."""
+MIDDLE = (0.38, 0.62)
+"""Between which shares of the picture's side a centre is in the middle."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    sticker: str
+    x: int
+    """Its centre, in pixels."""
+    y: int
+    size: str = "medium"
+    hue: str = ""
+    """A row of HUES; empty: its own colours."""
+
+    @property
+    def place(self) -> str:
+        return name_place(self.x, self.y)
+
+    @property
+    def is_named(self) -> bool:
+        return self.sticker in NAMED
+
+
+@dataclass(frozen=True)
+class Scene:
+    ground: str
+    horizon: int
+    seed: int
+    """Of the ground's details."""
+    things: tuple[Thing, ...] = ()
+    """From behind to the front."""
+
+    def change_thing(self, index: int, **changes: Any) -> "Scene":
+        things = list(self.things)
+        things[index] = replace(things[index], **changes)
+        return replace(self, things=tuple(things))
+
+    def remove_thing(self, index: int) -> "Scene":
+        return replace(self, things=self.things[:index] + self.things[index + 1 :])
+
+
+def name_place(x: float, y: float) -> str:
+    """Gives "top left", "left", "middle" and so on."""
+    low, high = MIDDLE
+    row = "top" if y < SIDE * low else "bottom" if y > SIDE * high else ""
+    column = "left" if x < SIDE * low else "right" if x > SIDE * high else ""
+    return f"{row} {column}".strip() or "middle"
+
+
+PLACES = tuple(name_place(x, y) for y in (0, SIDE / 2, SIDE) for x in (0, SIDE / 2, SIDE))
+
+
+def are_apart(thing: Thing, other: Thing, distance: float = MIN_DISTANCE) -> bool:
+    sides = SIZES[thing.size] + SIZES[other.size]
+    return abs(thing.x - other.x) + abs(thing.y - other.y) > sides * distance
+
+
+def fits(thing: Thing) -> bool:
+    """Whether all of a thing is in the picture."""
+    half = SIZES[thing.size] // 2
+    return half <= min(thing.x, thing.y) and max(thing.x, thing.y) <= SIDE - half
+
+
+def draw_ground_of_scene(rng: np.random.Generator, kinds: Sequence[str] = tuple(GROUNDS)) -> Scene:
+    """Draws a scene without things."""
+    return Scene(pick(rng, kinds), int(rng.integers(*HORIZONS)), int(rng.integers(SEEDS)))
+
+
+def place_thing(
+    rng: np.random.Generator, scene: Scene, sticker: str, place: str = "", distance: float = MIN_DISTANCE
+) -> Thing | None:
+    """Finds a free position for a thing, if there is one: anywhere, or in a place."""
+    for _ in range(TRIES):
+        size = pick(rng, SIZES)
+        half = SIZES[size] // 2
+        x, y = (int(value) for value in rng.integers(half, SIDE - half + 1, 2))
+        thing = Thing(sticker, x, y, size)
+        if (not place or thing.place == place) and all(are_apart(thing, other, distance) for other in scene.things):
+            hues = list_hues(sticker)
+            return replace(thing, hue=pick(rng, hues) if hues and rng.random() < HUE_SHARE else "")
+    return None
+
+
+def fill_scene(
+    rng: np.random.Generator, scene: Scene, stickers: Sequence[str], distance: float = MIN_DISTANCE
+) -> Scene:
+    """Puts things into a scene, one after the other; what finds no room is left out."""
+    for sticker in stickers:
+        thing = place_thing(rng, scene, sticker, distance=distance)
+        if thing is not None:
+            scene = replace(scene, things=(*scene.things, thing))
+    return scene
+
+
+def draw_names(rng: np.random.Generator, count: int, names: Sequence[str] = tuple(NAMED)) -> list[str]:
+    """Draws different names."""
+    return [names[i] for i in rng.permutation(len(names))[:count]]
+
+
+def draw_scene(
+    rng: np.random.Generator, least: int = 1, most: int = 4, unnamed: Sequence[str] = (), share: float = 0.2
+) -> Scene:
+    """Draws a scene of different things; a share of them is drawn from `unnamed`, if there are any."""
+    while True:
+        count = int(rng.integers(least, most + 1))
+        names = draw_names(rng, count)
+        for i, other in enumerate(draw_names(rng, count, unnamed) if unnamed else ()):
+            names[i] = other if rng.random() < share else names[i]
+        scene = fill_scene(rng, draw_ground_of_scene(rng), [names[i] for i in rng.permutation(count)])
+        if len(scene.things) >= least:
+            return scene

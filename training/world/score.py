@@ -1,0 +1,125 @@
+"""Scores how well a picture answers a question (tasks.py), by what the oracle reads in it.
+
+Each measure is from 0 to 1; more is better, but for "outside", "rest" and "wrong".
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from ..data.tasks.ground import COLOURS
+from ..data.tasks.masks import compute_iou
+from ..data.tasks.read_grounding import read_answer
+from ..toy.score import EDGE_MAPS, compute_edge_f1, compute_mean_difference, compute_mean_iou, make_square
+from .oracle import Reading, read_scene, read_subject
+from .render import depth_map, seg_map, visible_masks
+from .scene import SIZES, Thing
+from .stickers import NAMED
+from .tasks import Question
+
+REACH = 0.35
+"""How far a thing may be off its place, of its side."""
+
+
+def is_at(found: Thing, wanted: Thing) -> bool:
+    return max(abs(found.x - wanted.x), abs(found.y - wanted.y)) <= REACH * SIZES[wanted.size]
+
+
+def has_thing(reading: Reading, wanted: Thing, hue: bool = True) -> bool:
+    """Whether a thing was read near its place, and with its hue."""
+    return any(is_at(found, wanted) for found in reading.find(wanted.sticker, wanted.hue if hue else None))
+
+
+def score_inpaint(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """outside: how far the picture is from the truth outside the hole (less is better). hit: the thing is in the hole."""
+    example = question.example
+    hole = (example.source != example.target).any(-1)
+    scores = {"outside": compute_mean_difference(picture, example.target, ~hole)}
+    if question.item is not None:
+        wanted = question.scene.things[question.item]
+        scores["hit"] = float(has_thing(read_scene(picture), wanted, hue=bool(wanted.hue)))
+    return scores
+
+
+def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """iou: of what was painted and what is so painted in the truth; any instance is as good as another."""
+    example, form = question.example, question.example.kind
+    colour = next(name for name in COLOURS if f" {name}" in example.prompt)
+    answer = read_answer(picture, example.source, form, colour).mask
+    if form == "mask":
+        assert question.item is not None
+        return {"iou": compute_iou(answer, visible_masks(question.scene)[question.item])}
+    return {"iou": max(compute_iou(answer, fill_box(mask)) for mask in list_asked(question))}
+
+
+def list_asked(question: Question) -> list[np.ndarray]:
+    """Lists the masks of the things of which one is asked for."""
+    masks = visible_masks(question.scene)
+    if question.item is not None:
+        return [masks[question.item]]
+    prompt = question.example.prompt
+    kinds = [(thing.sticker, NAMED.get(thing.sticker, "")) for thing in question.scene.things]
+    return [mask for mask, some in zip(masks, kinds) if any(kind and f" {kind}" in prompt for kind in some)]
+
+
+def fill_box(mask: np.ndarray) -> np.ndarray:
+    ys, xs = np.nonzero(mask)
+    box = np.zeros_like(mask)
+    box[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] = True
+    return box
+
+
+def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """How well the map that was given is the picture's own, under the name of its kind."""
+    kind = question.example.kind
+    if kind in ("depth", "seg"):
+        things = {thing.sticker for thing in question.scene.things}
+        read = read_scene(picture, tuple(dict.fromkeys((*NAMED, *sorted(things))))).scene
+        drawn, wanted = (seg_map(read), seg_map(question.scene))
+        if kind == "seg":
+            return {"seg": compute_mean_iou(drawn, wanted)}
+        drawn, wanted = (depth_map(scene)[..., 0].astype(int) for scene in (read, question.scene))
+        return {"depth": float((abs(drawn - wanted) < 32).mean())}
+    draw_map, threshold = EDGE_MAPS[kind]
+    drawn, wanted = (draw_map(image)[..., 0].astype(int) for image in (picture, question.example.target))
+    if kind == "lineart":
+        drawn, wanted = 255 - drawn, 255 - wanted
+    return {kind: compute_edge_f1(drawn > threshold, wanted > threshold)}
+
+
+def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """right: of all candidates the picture shows the one that was asked for. kept: it does so in the place and on the
+    ground that were asked for."""
+    wanted = question.scene.things[0]
+    found, ground = read_subject(picture, question.candidates), read_scene(picture).scene.ground
+    right = found is not None and found.thing.sticker == wanted.sticker
+    placed = found is not None and found.thing.place == wanted.place
+    return {"right": float(right), "kept": float(right and placed and ground == question.scene.ground)}
+
+
+def score_edit(question: Question, picture: np.ndarray) -> dict[str, float]:
+    """done: the asked change is there. rest: how much changed that should not. wrong: another thing was changed."""
+    example, after, before = question.example, question.scene, question.before
+    assert before is not None
+    changed = binary_dilation((example.source != example.target).any(-1), make_square(2))
+    scores = {"rest": compute_mean_difference(picture, example.target, ~changed)}
+    reading = read_scene(picture)
+    if question.item is None:
+        return scores | {"done": float(reading.scene.ground == after.ground)}
+    if example.kind == "remove":
+        done = not has_thing(reading, before.things[question.item], hue=False)
+    else:
+        done = has_thing(reading, after.things[question.item], hue=True)
+    others = [thing for thing in before.things if thing in after.things and thing.is_named]
+    wrong = not done and any(not has_thing(reading, thing) for thing in others)
+    return scores | {"done": float(done), "wrong": float(wrong)}
+
+
+SCORERS: dict[str, Callable[[Question, np.ndarray], dict[str, float]]] = {
+    "inpaint": score_inpaint,
+    "ground": score_ground,
+    "control": score_control,
+    "subject": score_subject,
+    "edit": score_edit,
+}
