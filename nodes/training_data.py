@@ -106,7 +106,7 @@ class CoLoGenTrainingData(io.ComfyNode):
     ) -> io.NodeOutput:
         check_connected(vae, clip)
         drawn = find_training_map(drawn_map) if (source, task) == (FOLDER_SOURCE, "control") else None
-        examples = EXAMPLE_SOURCES[source](folder, task, size, count, cut_seed, drawn and drawn.open())
+        examples = EXAMPLE_SOURCES[source](folder, task, size, count, cut_seed, None if drawn is None else drawn.open())
         with torch.inference_mode(False):  # training takes ordinary tensors
             encoders = open_encoders(vae, clip)
             dataset = encode_examples(encoders, task, examples.example, examples.count, open_progress_bar())

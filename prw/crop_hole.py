@@ -58,7 +58,7 @@ def plan_windows(hole: Tensor, context: float, longest: int) -> tuple[tuple[Wind
     box = [max(box[side].stop - box[side].start for box in boxes) for side in (0, 1)]
     window, size = plan_size(box, picture, context, longest)
     corners = [[place(box[side], window[side], picture[side]) for side in (0, 1)] for box in boxes]
-    return tuple(Window(*corner, *window) for corner in corners), size
+    return tuple(Window(top, left, *window) for top, left in corners), size
 
 
 def find_box(hole: Tensor, number: int, count: int) -> tuple[slice, slice]:

@@ -27,7 +27,7 @@ class Examples(NamedTuple):
 
 def open_folder(folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None) -> Examples:
     """Examples of input/cologen/FOLDER, each picture about equally often; 0: once. `draw` makes sources that are missing."""
-    layout = draw and FolderLayout("source", False, partial(make_drawn, draw))
+    layout = None if draw is None else FolderLayout("source", False, partial(make_drawn, draw))
     examples = FolderExamples(data_folder(folder), task, size, layout=layout)
     count = max(2, count or len(examples))
 
