@@ -118,6 +118,7 @@ CASES = [
     ("CoLoGenControlMap", {**CANNY, "kind": "depth", "model": "seg"}, "seg draws seg, expected a model for depth"),
     ("CoLoGenGround", dict(clip=0, vae=None, image=IMAGE, phrase=" ", form="box", colour="red"), "The phrase is empty"),
     ("CoLoGenInpaint", {**HOLE, "mask": 0 * MASK}, "The mask is empty"),
+    ("CoLoGenInpaint", {**HOLE, "mask": MASK[:, :0]}, "The mask has shape (1, 0, "),
     ("CoLoGenInpaint", {**HOLE, "mask": MASK.repeat(3, 1, 1)}, "There are 3 masks for 1 images"),
     ("CoLoGenSubject", {**SUBJECT, "mask": 0 * MASK}, "The mask shows no subject"),
     ("CoLoGenPasteBack", {**BACK, "original": IMAGE.repeat(2, 1, 1, 1)}, "There are 1 drawn pictures for 2 originals"),

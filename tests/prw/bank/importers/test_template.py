@@ -81,7 +81,7 @@ def test_templates_and_low_rank_experts_merge(bank, path):
     assert merged.info.source == low_rank.info.source
     with pytest.raises(BankError, match=f"Two banks have expert {NAME}, expected a name once"):
         merge([bank, bank])
-    with pytest.raises(BankError, match="Two banks have expert control: expected a name once"):
+    with pytest.raises(BankError, match="Two banks have expert control, expected a name once"):
         merge([low_rank, open_experts(path, "control")])
 
 
