@@ -62,8 +62,8 @@ def run_source_stream(
 
 
 def clamp_fp16(h: Tensor) -> Tensor:
-    """Keeps fp16 within its range, as the host does: it can overflow in FLUX. What is no number stays none, to be seen."""
-    return h.clamp(-65504, 65504) if h.dtype == torch.float16 else h
+    """Keeps fp16 within its range, as the host does: it can overflow in FLUX."""
+    return h.nan_to_num(nan=0.0, posinf=65504, neginf=-65504) if h.dtype == torch.float16 else h
 
 
 def run_double_block(

@@ -240,7 +240,7 @@ def test_a_route_map_says_who_reads(model, flux, control):
 
 
 def test_a_base_of_another_shape_is_a_sentence(control):
-    with pytest.raises(ValueError, match="^The model has hidden_size 128, the bank was made for 256: load the base"):
+    with pytest.raises(ValueError, match="^The model has hidden_size 128, the bank was made for 256: load the FLUX"):
         apply_bank(load(tiny_flux2(hidden_size=128, num_heads=1)), control)
 
 

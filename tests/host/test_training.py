@@ -494,7 +494,7 @@ def test_a_stage_learns_features_as_its_recipe_would(model, folders, monkeypatch
     known = folders / "clip_vision"
     dinov2(known / "DINO small")
     (known / "other").mkdir()
-    (known / "other/config.json").write_text('{"architectures": ["CLIPVisionModel"]}')
+    (known / "other/config.json").write_text('{"architectures": ["BertModel"]}')
     (known / "other/model.safetensors").touch()
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_vision", ([str(known)], {".safetensors"}))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})

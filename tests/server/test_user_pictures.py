@@ -147,8 +147,8 @@ def test_a_negative_without_a_source_is_the_plain_model_s(server, base, info):
 
 def test_two_banks_on_one_model_are_a_sentence(server, info):
     graph = edited(info, "colour").prompt()
-    (number,) = [number for number, entry in graph.items() if entry["class_type"] == "CoLoGenApply"]
-    graph["again"] = make_node("CoLoGenApply", **{**graph[number]["inputs"], "model": [number, 0]})
+    (number,) = [number for number, entry in graph.items() if entry["class_type"] == "CoLoGenExperts"]
+    graph["again"] = make_node("CoLoGenExperts", **{**graph[number]["inputs"], "model": [number, 0]})
     (sampler,) = [entry["inputs"] for entry in graph.values() if entry["class_type"] == "KSampler"]
     sampler["model"] = ["again", 0]
     assert said(server.run(graph)).startswith("This MODEL already has a CoLoGen bank")

@@ -77,7 +77,7 @@ RUN = [name for name in WORKFLOWS if name.startswith("toy") and "train" not in n
 def test_the_toy_world_s_workflows_run_to_their_picture(server, base, info, name):
     graph = drawn(name, info).prompt()
     picture = saved_picture(base, graph, server.run(graph))
-    width = 64 if name != "toy_routing" else 5 * 64 + 4 * 2
+    width = {"toy_routing": 5 * 64 + 4 * 2, "toy_inpaint_full_resolution": 2 * 64}.get(name, 64)
     assert picture.shape == (64, width, 3) and picture.std() > 5
 
 

@@ -67,7 +67,7 @@ class Fuzz:
 def describe(error: Exception) -> str:
     """What is wrong with a sentence: not ours, not one line, or not to be shown on a terminal."""
     text, raised = str(error), traceback.extract_tb(error.__traceback__)[-1].filename
-    own = type(error).__module__.startswith("cologen") or type(error) in (ValueError, FileNotFoundError)
+    own = type(error).__module__.lower().startswith("cologen") or type(error) in (ValueError, FileNotFoundError)
     if not own or not raised.startswith(OURS):
         return f"not an error of ours, {type(error).__name__}: {text[:200]}\n{last_frames(error)}"
     if "\n" in text or not text.isprintable() or not 10 < len(text) < SENTENCE:

@@ -196,7 +196,7 @@ def test_the_terminal_trains_a_subject(tmp_path, monkeypatch, capsys):
     before = Path("out/train/subject/mine.safetensors").read_bytes()
     assert train("--resume")[0] == 0 and Path("out/train/subject/mine.safetensors").read_bytes() == before
     assert train("--resume", "subject.ico=false")[2].startswith(
-        "cologen: The folder out/train/subject holds a run of another"
+        "cologen: The run in out/train/subject began with other settings (subject.ico was True, is False)"
     )
     assert train("--out", "b", "--bank", "x")[2].startswith(
         "cologen: --bank is x, but a subject begins with no experts"
