@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..prw.comfyui.masks import feather_mask, grow_mask, reshape_mask, resize_soft_mask
+from ..prw.comfyui.masks import feather_mask, grow_mask, list_masks, reshape_mask, resize_soft_mask
 from ..prw.crop_hole import (
     FAINT,
     TOKEN_PIXELS,
@@ -78,7 +78,7 @@ class CoLoGenCropForInpaint(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, mask: Tensor, grow: int, feather: int, context: float, size: int) -> io.NodeOutput:
-        rgb, masks = to_rgb(image), mask.reshape(-1, *mask.shape[-2:])
+        rgb, masks = to_rgb(image), list_masks(mask)
         count = len(masks) if len(image) == 1 else len(image)
         hole = grow_mask(resize_soft_mask(reshape_mask(masks, count), image.shape[1:3]), grow)
         hole = torch.where(hole > FAINT, hole, 0.0).expand(count, -1, -1)
