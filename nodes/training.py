@@ -23,26 +23,20 @@ from ..training.recipes.curriculum import (
 from ..training.recipes.open_lengths import open_lengths
 from .inputs.recipe import read_recipe, sample_at_end, select_fields
 from .inputs.schema import TRAINING, FeaturesType, make_schema
-from .inputs.training import (
+from .inputs.stage import (
     AHEAD,
     AS_EXPERTS,
     AS_RECIPE,
     AUTO,
-    DATA,
     FIXED,
-    MODEL,
-    RUN,
-    bank_input,
     curriculum_length_knob,
     feature_knobs,
     length_knobs,
     rare_stage_knobs,
-    run_knobs,
-    seed_knob,
     source_knobs,
     stage_knobs,
-    training_outputs,
 )
+from .inputs.training import DATA, MODEL, RUN, bank_input, run_knobs, seed_knob, training_outputs
 
 
 class CoLoGenTrainStage(io.ComfyNode):

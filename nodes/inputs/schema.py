@@ -40,3 +40,13 @@ def advanced() -> dict[str, bool]:
 def slider(name: str, default: float, low: float, high: float, tooltip: str, **rest: Any) -> io.Float.Input:
     """A number in steps of 0.01."""
     return io.Float.Input(name, default=default, min=low, max=high, step=0.01, tooltip=tooltip, **rest)
+
+
+def int_knob(name: str, default: int, low: int, high: int, tooltip: str, **rest: Any) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=low, max=high, tooltip=tooltip, **rest)
+
+
+def float_knob(
+    name: str, default: float, low: float, high: float, step: float, tooltip: str, **rest: Any
+) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, round=False, tooltip=tooltip, **rest)

@@ -10,8 +10,7 @@ from ...training.recipes.curriculum import OPTIMIZERS, Curriculum, Settings, Sta
 from ...training.recipes.subject import OWN, Subject, SubjectRecipe
 from ...training.schedules import SCHEDULES
 from .recipe import sample_at_end, select_fields
-from .schema import advanced
-from .training import float_knob, int_knob
+from .schema import advanced, float_knob, int_knob
 
 
 def subject_knobs() -> list:
