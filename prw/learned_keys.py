@@ -8,7 +8,6 @@ They are used as they are, without norm and position. The file is `LearnedKeys`,
 and how its keys and values get into a forward `LearnedGroup`.
 """
 
-import math
 import os
 import re
 from collections.abc import Collection, Hashable, Iterator, Sequence
@@ -25,7 +24,7 @@ from .appended_kv import SampledKV
 from .files.errors import FileError
 from .files.safe_file import FLOATS, SafeFile, header_matches
 from .files.validate import check_range, shorten
-from .flux.math import rotary
+from .flux.math import embed_sinusoidal, rotary
 from .kv_cache import STORE, SampleKV
 from .source import Reading
 from .source_group import ForwardBatch, SourceGroup
@@ -102,11 +101,9 @@ class LearnedKeys:
 
 
 def embed(value: float) -> Tensor:
-    """Cosines and sines of 1000 times a number, which is rounded to bf16 as its trainer rounds it: 45 is 45056."""
-    angle = (torch.tensor(value, dtype=torch.bfloat16) * 1000).double()
-    steps = torch.arange(FEATURES // 2, dtype=torch.float64)
-    angles = angle * torch.exp(-math.log(10_000) * 2 * steps / FEATURES)
-    return torch.cat((angles.cos(), angles.sin())).float()
+    """Embeds 1000 times a number, which is rounded to bf16 as its trainer rounds it: 45 is 45056."""
+    rounded = torch.tensor([value], dtype=torch.bfloat16) * 1000
+    return embed_sinusoidal(rounded.double(), FEATURES)[0].float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,14 +146,21 @@ class LearnedGroup(SourceGroup):
         learned.check_base(flux.params.hidden_size, [name for name, _ in named_blocks(flux)])
         unrotated = rotary(torch.zeros(1, learned.keys, len(axes)), axes, flux.params.theta)
         sample, store = SampleKV(unrotated.to(self.batch.device)), STORE[self.placement]
-
-        def split_heads(x: Tensor) -> Tensor:
-            return rearrange(x.to(self.batch.device, self.host.dtype), "L (H D) -> 1 H L D", H=flux.params.num_heads)
-
         for name, _ in named_blocks(flux):
-            k, v = (store(split_heads(part)) for part in learned.compute(name, self.source.value))
+            k, v = map(store, self._compute_block(name))
             sample.kv[name] = k, v
         return [sample]
+
+    def _compute_block(self, block: str) -> Iterator[Tensor]:
+        """A block's keys and values (1, heads, keys, head_dim); raises if they are not finite."""
+        heads, learned = self.host.flux.params.num_heads, self.source.learned
+        kv = [part.to(self.host.dtype) for part in learned.compute(block, self.source.value)]
+        if not all(torch.isfinite(part).all() for part in kv):
+            raise FileError(
+                f"{learned.name} gives keys that are not finite in {block}, expected numbers: download it again, or load FLUX in "
+                f"bf16 instead of fp16."
+            )
+        return (rearrange(part.to(self.batch.device), "L (H D) -> 1 H L D", H=heads) for part in kv)
 
     def split(self, samples: Sequence[SampleKV]) -> Iterator[SampledKV]:
         yield SampledKV([self.source], samples)

@@ -12,14 +12,12 @@ from torch import Tensor
 
 from .appended_kv import SampledKV
 from .flux.blocks import FluxModel
-from .kv_cache import SampleKV, split_kv_by_sample
+from .kv_cache import SampleKV
 from .model_pass import run_model_pass
-from .positions import token_grid
 from .select_experts import ExpertBank
 from .source import Source, hash_tensor
-from .source_group import ForwardBatch, SourceGroup
+from .source_group import ForwardBatch, PictureGroup
 from .source_pass import Host, SourcePicture
-from .stream_group import check_finite
 
 
 class PromptHashes:
@@ -37,7 +35,7 @@ class PromptHashes:
         return self.known[-1][1]
 
 
-class ModelGroup(SourceGroup):
+class ModelGroup(PictureGroup):
     """Sources of one whole model and one prompt: they see one another, and are numbered from 1."""
 
     def __init__(
@@ -49,22 +47,17 @@ class ModelGroup(SourceGroup):
         model: str,
         prompt_hashes: PromptHashes,
     ):
-        super().__init__(host, sources, batch)
-        self.sources = sources
-        self.bank, self.model, self.prompt_hashes = bank, model, prompt_hashes
+        super().__init__(host, sources, batch, bank)
+        self.model, self.prompt_hashes = model, prompt_hashes
 
     def make_keys(self) -> list[Hashable]:
-        routing = self.sources[0].routing
-        position = routing.choose_position("reference")
+        position = self.routing.choose_position("reference")
         grid = None if position == "reference" else self.batch.readers.grid
         pictures = tuple(source.latent_hash for source in self.sources)
-        common = (self.model, pictures, position, routing.shift, grid, self.placement)
+        common = (self.model, pictures, position, self.routing.shift, grid, self.placement)
         computed = (str(self.batch.device), self.host.dtype)
-        return [(*common, *computed, *self._identify_sample(i)) for i in range(len(self.batch.context))]
-
-    def _identify_sample(self, sample: int) -> tuple[Hashable, ...]:
-        images = tuple(self.batch.select_image(source, sample) for source in self.sources)
-        return images, self.prompt_hashes.find(self._select_prompt(sample))
+        prompts = (self.prompt_hashes.find(self._select_prompt(i)) for i in range(len(self.batch.context)))
+        return [(*common, *computed, self.select_images(i), prompt) for i, prompt in enumerate(prompts)]
 
     def _select_prompt(self, sample: int) -> Tensor:
         """The prompt that the model reads in a sample of the batch, (tokens, width); our choice: the base's own if none is given."""
@@ -81,14 +74,10 @@ class ModelGroup(SourceGroup):
         batch, host, flux = self.batch, self.host, self.bank.model(self.model, self.host.flux)
         prompts = torch.stack([self._select_prompt(i) for i in samples]).to(batch.device, host.dtype)
         self._check_width(flux, prompts)
-
-        def select(source: Source, number: int) -> SourcePicture:
-            latent = host.scale_latent(source.latent[[batch.select_image(source, i) for i in samples]])
-            return SourcePicture(latent.to(batch.device, host.dtype), number)
-
-        pictures = [select(source, number) for number, source in enumerate(self.sources, 1)]
-        stream, pe = run_model_pass(host, flux, prompts, pictures, self.sources[0].routing, batch.readers.grid)
-        return split_kv_by_sample(check_finite(stream, [self.model]), pe, self.placement)
+        latents = (self.select_latents(source, samples).to(batch.device, host.dtype) for source in self.sources)
+        pictures = [SourcePicture(latent, number) for number, latent in enumerate(latents, 1)]
+        stream, pe = run_model_pass(host, flux, prompts, pictures, self.routing, batch.readers.grid)
+        return self._store(stream, pe, [self.model])
 
     def _check_width(self, flux: FluxModel, prompts: Tensor) -> None:
         if prompts.shape[-1] != flux.params.context_in_dim:
@@ -99,9 +88,7 @@ class ModelGroup(SourceGroup):
 
     def split(self, samples: Sequence[SampleKV]) -> Iterator[SampledKV]:
         """The prompt's keys, which all sources share, and each source's."""
-        sizes = [token_grid(source.latent, self.host.flux.patch_size) for source in self.sources]
-        first = samples[0].pe.shape[2] - sum(rows * columns for rows, columns in sizes)
-        yield SampledKV(self.sources, samples, slice(0, first))
-        for source, (rows, columns) in zip(self.sources, sizes, strict=True):
-            yield SampledKV([source], samples, slice(first, first + rows * columns))
-            first += rows * columns
+        prompt = samples[0].pe.shape[2] - sum(tokens.stop - tokens.start for _, tokens in self.slice_tokens())
+        yield SampledKV(self.sources, samples, slice(0, prompt))
+        for source, tokens in self.slice_tokens(prompt):
+            yield SampledKV([source], samples, tokens)

@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 from .appended_kv import SourceKV
-from .kv_cache import KVCache, SampleKV
+from .files.errors import BankError
+from .kv_cache import KVCache, SampleKV, split_kv_by_sample
+from .positions import token_grid
+from .select_experts import ExpertBank
 from .source import Reading, Source
 from .source_pass import Host, ReaderConditions
+from .weaving import BlockKV
 
 
 class ForwardBatch(NamedTuple):
@@ -82,3 +86,46 @@ class SourceGroup:
         if not self.keep:
             return None
         return lambda kept: kept if self.placement == "cpu" else kept.move(lambda x: x.to(self.batch.device))
+
+    def _store(self, stream: Iterator[BlockKV], pe: Tensor, experts: Sequence[str]) -> list[SampleKV]:
+        """Stores a stream's K/V sample by sample; raises if they are not finite."""
+        return split_kv_by_sample(check_finite(stream, experts), pe, self.placement)
+
+
+class PictureGroup(SourceGroup):
+    """Pictures that a bank's experts read."""
+
+    def __init__(self, host: Host, sources: Sequence[Source], batch: ForwardBatch, bank: ExpertBank):
+        super().__init__(host, sources, batch)
+        self.sources, self.bank, self.routing = sources, bank, sources[0].routing
+
+    def select_images(self, sample: int) -> tuple[int, ...]:
+        """Which of each source's images a sample uses."""
+        return tuple(self.batch.select_image(source, sample) for source in self.sources)
+
+    def select_latents(self, source: Source, samples: Sequence[int]) -> Tensor:
+        """The images of a source that these samples use, on FLUX's scale."""
+        return self.host.scale_latent(source.latent[[self.batch.select_image(source, i) for i in samples]])
+
+    def slice_tokens(self, first: int = 0) -> Iterator[tuple[Source, slice]]:
+        """Each source with its tokens' places among the group's; the first source's begin at `first`."""
+        for source in self.sources:
+            rows, columns = token_grid(source.latent, self.host.flux.patch_size)
+            yield source, slice(first, first := first + rows * columns)
+
+
+def check_finite(stream: Iterator[BlockKV], experts: Sequence[str]) -> Iterator[BlockKV]:
+    """Passes a stream on and raises at its end if a block's keys or values are not finite; `experts` are its routes' columns."""
+    blocks = []
+    for kv in stream:
+        # looked at once, in the end: the device is not waited for in every block
+        blocks.append((kv.block, kv.route.expert, torch.isfinite(kv.k).all() & torch.isfinite(kv.v).all()))
+        yield kv
+    if not blocks or torch.stack([is_finite for *_, is_finite in blocks]).all():
+        return
+    block, columns = next((block, columns) for block, columns, is_finite in blocks if not is_finite)
+    taken = ", ".join(experts[column] for column in columns.unique().tolist())
+    raise BankError(
+        f"The source's values are not finite in {block}, where it takes {taken}, expected numbers: train or download these "
+        f"experts again, or load FLUX in bf16 instead of fp16."
+    )

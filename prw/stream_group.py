@@ -3,20 +3,16 @@
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
-import torch
-
 from .appended_kv import CachedSourceKV
-from .files.errors import BankError
-from .kv_cache import SampleKV, split_kv_by_sample
-from .positions import token_grid
+from .kv_cache import SampleKV
 from .select_experts import ExpertBank, find_router, find_source_format
 from .source import Routing, Source, fill_channels, hash_tensor
-from .source_group import ForwardBatch, SourceGroup
+from .source_group import ForwardBatch, PictureGroup
 from .source_pass import Host, ReaderConditions, SourcePicture, find_position, run_source_pass
-from .weaving import BlockKV, Selector
+from .weaving import Selector
 
 
-class StreamGroup(SourceGroup):
+class StreamGroup(PictureGroup):
     """Sources in the base's own stream; those of one routing see one another where the base has no experts."""
 
     def __init__(
@@ -27,9 +23,8 @@ class StreamGroup(SourceGroup):
         bank: ExpertBank,
         make_selector: Callable[[Routing], Selector],
     ):
-        super().__init__(host, sources, batch)
-        self.sources = sources
-        self.bank, self.routing, self.make_selector = bank, sources[0].routing, make_selector
+        super().__init__(host, sources, batch, bank)
+        self.make_selector = make_selector
         self.is_cached = not bank.info.source.follows_time
         self.grid = None if find_position(host, bank, self.routing) == "reference" else batch.readers.grid
         """The pictures' grid, if the source's place depends on it."""
@@ -45,7 +40,7 @@ class StreamGroup(SourceGroup):
         guidance_keys = unused if guidance is None or not is_live else guidance.tolist()
         prompt_keys = unused if pooled is None else map(hash_tensor, pooled)
         common = (tuple(source.digest for source in self.sources), self.placement, computed)
-        images = (tuple(batch.select_image(source, i) for source in self.sources) for i in range(len(times)))
+        images = map(self.select_images, range(len(times)))
         return [(common, *key) for key in zip(images, prompt_keys, time_keys, guidance_keys, strict=True)]
 
     def read_state(self) -> Any:
@@ -55,8 +50,8 @@ class StreamGroup(SourceGroup):
         batch, host = self.batch, self.host
 
         def select(source: Source) -> SourcePicture:
-            latent = host.scale_latent(source.latent[[batch.select_image(source, i) for i in samples]])
-            return SourcePicture(fill_channels(latent, batch.channels).to(batch.device, host.dtype), source.number)
+            latent = fill_channels(self.select_latents(source, samples), batch.channels)
+            return SourcePicture(latent.to(batch.device, host.dtype), source.number)
 
         grid, times, pooled, guidance = batch.readers
         rows = list(samples)
@@ -66,28 +61,8 @@ class StreamGroup(SourceGroup):
         select_experts = self.make_selector(self.routing)
         stream, pe = run_source_pass(host, self.bank, self.routing, select_experts, pictures, readers)
         experts = find_router(self.bank.info, self.routing)[1].experts
-        return split_kv_by_sample(check_finite(stream, experts), pe, self.placement)
+        return self._store(stream, pe, experts)
 
     def split(self, samples: Sequence[SampleKV]) -> Iterator[CachedSourceKV]:
-        first = 0
-        for source in self.sources:
-            rows, columns = token_grid(source.latent, self.host.flux.patch_size)
-            yield CachedSourceKV(source, samples, slice(first, first + rows * columns))
-            first += rows * columns
-
-
-def check_finite(stream: Iterator[BlockKV], experts: Sequence[str]) -> Iterator[BlockKV]:
-    """Passes a stream on and raises at its end if a block's keys or values are not finite; `experts` are its routes' columns."""
-    blocks = []
-    for kv in stream:
-        # looked at once, in the end: the device is not waited for in every block
-        blocks.append((kv.block, kv.route.expert, torch.isfinite(kv.k).all() & torch.isfinite(kv.v).all()))
-        yield kv
-    if not blocks or torch.stack([is_finite for *_, is_finite in blocks]).all():
-        return
-    block, columns = next((block, columns) for block, columns, is_finite in blocks if not is_finite)
-    taken = ", ".join(experts[column] for column in columns.unique().tolist())
-    raise BankError(
-        f"The source's values are not finite in {block}, where it takes {taken}, expected numbers: train or download these "
-        f"experts again, or load FLUX in bf16 instead of fp16."
-    )
+        for source, tokens in self.slice_tokens():
+            yield CachedSourceKV(source, samples, tokens)

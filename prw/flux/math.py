@@ -16,11 +16,16 @@ class ModulationOut(NamedTuple):
 
 
 def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:
-    """Sines and cosines of 1000 t, as FLUX embeds the timestep (0 clean, 1 noise) and guidance."""
+    """Embeds 1000 t, as FLUX does with the timestep (0 clean, 1 noise) and guidance."""
+    return embed_sinusoidal(1000.0 * t.float(), dim)
+
+
+def embed_sinusoidal(x: Tensor, dim: int) -> Tensor:
+    """Cosines and sines (batch, dim) of numbers x (batch,), in their type."""
     half = dim // 2
-    steps = torch.arange(half, dtype=torch.float32, device=t.device)
-    args = 1000.0 * t[:, None].float() * torch.exp(-math.log(10_000) * steps / half)
-    return torch.cat([torch.cos(args), torch.sin(args)], dim=-1)  # (batch, dim)
+    steps = torch.arange(half, dtype=x.dtype, device=x.device)
+    args = x[:, None] * torch.exp(-math.log(10_000) * steps / half)
+    return torch.cat([torch.cos(args), torch.sin(args)], dim=-1)
 
 
 def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:

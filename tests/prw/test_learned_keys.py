@@ -124,6 +124,26 @@ def test_another_layout_is_a_sentence(tmp_path, change, sentence):
         LearnedKeys.open(tmp_path / "file.safetensors")
 
 
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+@pytest.mark.parametrize(
+    "name", ["proj_v.single_1.positional_embedding", "proj_k.double_0.prefer_value_embedder.0.weight"]
+)
+def test_keys_that_are_not_finite_are_a_sentence(flux, tmp_path, number, name):
+    tensors = learned_keys_file()
+    tensors[name][1, 2] = number
+    save_file(tensors, tmp_path / "broken.safetensors")
+    source, attachment = (
+        LearnedSource(open_keys(tmp_path, "broken"), 0.3, keep=True),
+        Attachment(BaseWeights(Base.of(flux))),
+    )
+    block = "single_blocks.1" if "single" in name else "double_blocks.0"
+    with pytest.raises(
+        FileError, match=f"broken.safetensors gives keys that are not finite in {block}, expected numbers"
+    ):
+        predict(flux, source, attachment=attachment)
+    assert not attachment.cache.entries
+
+
 def test_another_flux_is_a_sentence(flux, folder, tmp_path):
     save_file(learned_keys_file(blocks=BLOCKS[:-1]), tmp_path / "short.safetensors")
     with pytest.raises(
