@@ -9,8 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -28,15 +28,16 @@ GROUPS = (
 COMMANDS = ("train", "reproduce", "demo")
 """Modules of commands outside a group."""
 INTERRUPTED = 128 + signal.SIGINT
+STOPPED = "cologen: stopped."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; mistakes are one sentence on stderr."""
     try:
-        with clean_up_when_terminated():
+        with handle_signals(clean_up, signal.SIGTERM):
             return run_command(argv)
     except KeyboardInterrupt:
-        write_text(sys.stderr, "cologen: stopped.")
+        write_text(sys.stderr, STOPPED)
         return INTERRUPTED
     except BrokenPipeError:  # who read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is not flushed into it
@@ -44,8 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command(argv: Sequence[str] | None) -> int:
-    # imported here, for they take seconds, in which Ctrl-C is Ctrl-C, too
-    args = parse_arguments(make_parser(), argv)
+    # commands are imported here, for they take seconds, in which Ctrl-C is Ctrl-C, too
+    with handle_signals(leave_at_once, signal.SIGINT, signal.SIGTERM):
+        parser = make_parser()
+    args = parse_arguments(parser, argv)
     from ..errors import RunStopped
 
     log_to_stderr()
@@ -83,21 +86,31 @@ def log_to_stderr() -> None:
 
 
 @contextmanager
-def clean_up_when_terminated() -> Generator[None, None, None]:
-    """Lets SIGTERM end this process as an exception does: what is half written is deleted on the way out."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread: signals are not ours
-        yield
-        return
+def handle_signals(handler: Callable[[int, FrameType | None], NoReturn], *numbers: int) -> Generator[None, None, None]:
+    """Lets `handler` answer these signals, but those that this process was told to ignore."""
+    before = {}
+    with suppress(ValueError):  # not the main thread: signals are not ours
+        for number in numbers:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+def clean_up(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends this process as an exception does: what is half written is deleted on the way out."""
+    raise SystemExit(128 + number)
+
+
+def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends this process where it stands: libraries swallow exceptions while they are imported."""
+    if number == signal.SIGINT:
+        with suppress(OSError):
+            os.write(2, f"{STOPPED}\n".encode())
+    os._exit(128 + number)
 
 
 def make_parser() -> argparse.ArgumentParser:

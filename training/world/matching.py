@@ -26,6 +26,8 @@ MIN_OPACITY = 0.1
 """Less of a sticker is not compared."""
 HYPOTHESES, A_PLACE, NEAR = 20, 4, 24
 """Stickers that are compared in full; how many of them at most within so many pixels."""
+POSITIONS, APART = 3, 6
+"""Positions of a sticker in a size that are hypotheses; the pixels, at half the resolution, they are apart in x or y."""
 REACH = 2
 """Pixels each way in which a hypothesis is moved."""
 
@@ -96,17 +98,30 @@ def measure_gains(evidence: Evidence, names: tuple[str, ...]) -> np.ndarray:
 
 
 def find_hypotheses(evidence: Evidence, names: tuple[str, ...], count: int = HYPOTHESES) -> list[Thing]:
-    """Lists the things that gain most, each name and size at its best position."""
-    gains = measure_gains(evidence, names).reshape(len(names) * len(SIZES), -1)
-    positions, sizes = gains.argmax(1), list(SIZES)
+    """Lists the things that gain most, each name and size at its best positions."""
+    shapes = [(name, size) for name in names for size in SIZES]
+    found = [
+        (gain, Thing(name, 2 * x, 2 * y, size))
+        for (name, size), gains in zip(shapes, measure_gains(evidence, names))
+        for gain, x, y in find_peaks(gains)
+    ]
     chosen: list[Thing] = []
-    for i in np.argsort(-gains.max(1)):
-        x, y = 2 * int(positions[i] % HALF), 2 * int(positions[i] // HALF)
-        if sum(abs(x - other.x) + abs(y - other.y) < NEAR for other in chosen) < A_PLACE:
-            chosen.append(Thing(names[i // len(sizes)], x, y, sizes[i % len(sizes)]))
+    for _, thing in sorted(found, key=lambda peak: -peak[0]):
+        if sum(abs(thing.x - other.x) + abs(thing.y - other.y) < NEAR for other in chosen) < A_PLACE:
+            chosen.append(thing)
         if len(chosen) == count:
             break
     return chosen
+
+
+def find_peaks(gains: np.ndarray) -> list[tuple[float, int, int]]:
+    """Lists the best positions in (HALF, HALF): gain, x and y; overwrites what lies around them."""
+    peaks = []
+    for _ in range(POSITIONS):
+        y, x = divmod(int(gains.argmax()), HALF)
+        peaks.append((float(gains[y, x]), x, y))
+        gains[max(y - APART, 0) : y + APART + 1, max(x - APART, 0) : x + APART + 1] = -np.inf
+    return peaks
 
 
 def compare(evidence: Evidence, thing: Thing) -> Match:

@@ -277,16 +277,18 @@ class TestReport:
         cases = make_toy_cases(protocol.task, protocol.kind, 2, 0)
         found = list(read_answers(protocol, cases, tmp_path))
         values = {"judge": ("group", 0.5), "ade20k": OVERLAP, "cocostuff": OVERLAP}
-        scores = [Score(metric, 0.5, {"0/x": values.get(METRICS[metric].network, 0.5)}) for metric in protocol.paper]
+        metrics = (*protocol.paper, *protocol.extra_metrics)
+        scores = [Score(metric, 0.5, {"0/x": values.get(METRICS[metric].network, 0.5)}) for metric in metrics]
         settings = {"data": "<folder>", "bank": "mine"}
         path = write_report(tmp_path, protocol, scores, found, MetricNetworks(tmp_path), settings)
         html, text = path.read_text(), (tmp_path / "report.md").read_text()
-        for metric, (figure, where) in protocol.paper.items():
+        for metric in metrics:
+            quoted = "{:g} | {}".format(*protocol.paper[metric]) if metric in protocol.paper else " | "
             used = CHECKPOINTS[METRICS[metric].network].name if METRICS[metric].network else "the pixels alone"
-            assert f"| 0.5 | 1 | {figure:g} | {where} | {used} |" in text
-            assert f"<td>0.5</td><td>1</td><td>{figure:g}</td><td>{where}</td><td>{used}</td>" in html
+            row = f"0.5 | 1 | {quoted} | {used}"
+            assert f"| {row} |" in text and f"<td>{row.replace(' | ', '</td><td>')}</td>" in html
         assert all(note in text for note in protocol.notes)
-        assert f"2 of {protocol.count} cases" in text or not protocol.paper
+        assert (f"2 of {protocol.count} cases: not comparable" in text) == bool(protocol.paper)
         assert (
             html.count("<figcaption>result") == 2 * protocol.images_per_case and html.count("<figcaption>source") == 2
         )
