@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.ndimage import binary_dilation
 
+from ..data.box import find_box
 from ..data.tasks.canny import canny
 from ..data.tasks.control import hed, lineart
-from ..data.tasks.ground import read_box, read_mask
+from ..data.tasks.ground import read_mask
 from ..data.tasks.masks import compute_iou
+from ..data.tasks.read_grounding import fill_boxes, read_answer
 from .oracle import Reading, read_scene
 from .render import frame_mask, item_mask, seg_map
 from .scene import MARKERS, PLACES, SIZES, Item, Scene
@@ -43,19 +45,8 @@ def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
     item = item_mask(question.scene.items[mark.item])
     if mark.form == "paint":
         return {"iou": compute_iou(read_mask(picture, question.example.source, mark.colour, colours=MARKERS), item)}
-    box = read_box(picture, mark.colour, question.example.source, MARKERS)
-    drawn = np.zeros_like(item)
-    if box is not None:
-        drawn[box.part] = True
-    return {"iou": compute_iou(drawn, fill_frame(frame_mask(item)))}
-
-
-def fill_frame(lines: np.ndarray) -> np.ndarray:
-    """The area that a box's lines enclose, lines included."""
-    ys, xs = np.nonzero(lines.any(1))[0], np.nonzero(lines.any(0))[0]
-    area = np.zeros_like(lines)
-    area[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] = True
-    return area
+    answer = read_answer(picture, question.example.source, "box", mark.colour, MARKERS).mask
+    return {"iou": compute_iou(answer, fill_boxes([find_box(frame_mask(item))], item.shape))}
 
 
 EDGE_MAPS = {"canny": (canny, 128), "lineart": (lineart, 128), "hed": (hed, 64)}
@@ -69,11 +60,16 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
         return {"depth": score_depth_order(question.scene, read_scene(picture))}
     if kind == "seg":
         return {"seg": compute_mean_iou(seg_map(read_scene(picture).scene), seg_map(question.scene))}
+    return {kind: score_edges(kind, picture, question.example.target)}
+
+
+def score_edges(kind: str, picture: np.ndarray, truth: np.ndarray) -> float:
+    """Compares the edges that a row of EDGE_MAPS finds in a picture with those that it finds in the true one."""
     draw_map, threshold = EDGE_MAPS[kind]
-    drawn, wanted = (draw_map(image)[..., 0].astype(int) for image in (picture, question.example.target))
+    drawn, wanted = (draw_map(image)[..., 0].astype(int) for image in (picture, truth))
     if kind == "lineart":
         drawn, wanted = 255 - drawn, 255 - wanted
-    return {kind: compute_edge_f1(drawn > threshold, wanted > threshold)}
+    return compute_edge_f1(drawn > threshold, wanted > threshold)
 
 
 def score_depth_order(scene: Scene, reading: Reading) -> float:

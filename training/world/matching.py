@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 
 from .grounds import SIDE
-from .render import find_part
+from .render import clip_part, find_part
 from .scene import SIZES, Thing
 from .stickers import draw_sticker, list_hues
 
@@ -126,12 +126,9 @@ def find_peaks(gains: np.ndarray) -> list[tuple[float, int, int]]:
 
 def compare(evidence: Evidence, thing: Thing) -> Match:
     """Compares a thing with its place in the picture."""
-    sticker, top, left = find_part(thing)
-    y, x = max(-top, 0), max(-left, 0)
-    part = np.s_[max(top, 0) : max(top + sticker.shape[0], 0), max(left, 0) : max(left + sticker.shape[1], 0)]
-    picture, ground = evidence.picture[part], evidence.ground[part]
-    sticker = sticker[y : y + picture.shape[0], x : x + picture.shape[1]]
-    weight = (sticker[..., 3] > MIN_OPACITY) * evidence.free[part]
+    sticker, place = clip_part(thing)
+    picture, ground = evidence.picture[place], evidence.ground[place]
+    weight = (sticker[..., 3] > MIN_OPACITY) * evidence.free[place]
     error = square(picture - ground - sticker[..., 3:] * (sticker[..., :3] - ground))
     worth = square(picture - ground)
     seen = weight.sum() / (draw_sticker(thing.sticker, SIZES[thing.size])[..., 3] > MIN_OPACITY).sum()

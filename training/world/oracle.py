@@ -29,10 +29,12 @@ CELLS = 16
 """Side of the small pictures with which grounds are compared."""
 DRAWINGS = 20
 """Of each ground, for every fourth horizon."""
-MAX_GROUND_DOUBT = 30.0
-"""Levels, of 255, that a ground may be off its nearest drawing in the median."""
 MIN_OVERLAP = 12
 """Pixels that two things share before one is in front."""
+
+
+Ground = tuple[str, int, int]
+"""Kind, horizon and seed."""
 
 
 class Reading(NamedTuple):
@@ -45,17 +47,13 @@ class Reading(NamedTuple):
     ground_doubt: float
     """Levels that the ground is off its nearest drawing, in the median."""
 
-    @property
-    def knows_ground(self) -> bool:
-        return self.ground_doubt < MAX_GROUND_DOUBT
-
     def find(self, sticker: str, hue: str | None = None) -> list[Thing]:
         """Lists the things of a name, and of a hue if it is given."""
         return [thing for thing in self.scene.things if thing.sticker == sticker and hue in (None, thing.hue)]
 
 
 @lru_cache(maxsize=1)
-def draw_grounds() -> tuple[list[tuple[str, int, int]], np.ndarray]:
+def draw_grounds() -> tuple[list[Ground], np.ndarray]:
     """Draws every ground small: what each is, and float32 (grounds, CELLS * CELLS, 3)."""
     names = [(kind, horizon, seed) for kind in GROUNDS for horizon in range(*HORIZONS, 4) for seed in range(DRAWINGS)]
     return names, np.stack([shrink(draw_ground(*name)) for name in names])
@@ -67,7 +65,7 @@ def shrink(picture: np.ndarray) -> np.ndarray:
     return small.reshape(-1, 3)
 
 
-def read_ground(picture: np.ndarray) -> tuple[tuple[str, int, int], float]:
+def read_ground(picture: np.ndarray) -> tuple[Ground, float]:
     """Gives the nearest drawing, far pixels counting alike, and how far it is off in the median."""
     names, drawings = draw_grounds()
     apart = abs(drawings - shrink(picture))
@@ -76,16 +74,17 @@ def read_ground(picture: np.ndarray) -> tuple[tuple[str, int, int], float]:
     return names[best], float(np.median(far[best]))
 
 
+def compare_with_ground(picture: np.ndarray, ground: Ground) -> Evidence:
+    drawn = draw_ground(*ground).astype(np.float32)
+    return Evidence(picture.astype(np.float32), drawn, np.ones((SIDE, SIDE), np.float32))
+
+
 def read_scene(picture: np.ndarray, names: Sequence[str] = tuple(NAMED)) -> Reading:
     """Reads uint8 (SIDE, SIDE, 3); `names` are the stickers that could be there."""
-    (kind, horizon, seed), ground_doubt = read_ground(picture)
-    evidence = Evidence(
-        picture.astype(np.float32),
-        draw_ground(kind, horizon, seed).astype(np.float32),
-        np.ones((SIDE, SIDE), np.float32),
-    )
+    ground, ground_doubt = read_ground(picture)
+    evidence = compare_with_ground(picture, ground)
     matches = sort_by_depth(evidence, find_things(evidence, names))
-    scene = Scene(kind, horizon, seed, tuple(match.thing for match in matches))
+    scene = Scene(*ground, tuple(match.thing for match in matches))
     return Reading(scene, tuple(match.doubt for match in matches), ground_doubt)
 
 
@@ -140,8 +139,6 @@ def measure_error(picture: np.ndarray, thing: Thing, where: np.ndarray) -> float
 
 def read_subject(picture: np.ndarray, candidates: Sequence[str]) -> Match | None:
     """Finds which of some unnamed things the picture shows, and where; None if it shows none of them."""
-    (kind, horizon, seed), _ = read_ground(picture)
-    ground = draw_ground(kind, horizon, seed).astype(np.float32)
-    evidence = Evidence(picture.astype(np.float32), ground, np.ones((SIDE, SIDE), np.float32))
-    best = find_matches(evidence, candidates)[0]
+    ground, _ = read_ground(picture)
+    best = find_matches(compare_with_ground(picture, ground), candidates)[0]
     return best if is_sure(best) else None

@@ -26,13 +26,19 @@ def find_part(thing: Thing) -> tuple[np.ndarray, int, int]:
     return sticker, thing.y - height // 2, thing.x - width // 2
 
 
+def clip_part(thing: Thing) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """Gives the part of a thing's sticker that lies in the picture, and where."""
+    sticker, top, left = find_part(thing)
+    height, width = sticker.shape[:2]
+    rows, columns = slice(max(-top, 0), max(SIDE - top, 0)), slice(max(-left, 0), max(SIDE - left, 0))
+    place = slice(max(top, 0), max(top + height, 0)), slice(max(left, 0), max(left + width, 0))
+    return sticker[rows, columns], place
+
+
 def put_thing(picture: np.ndarray, thing: Thing) -> None:
     """Puts a thing into a picture (float), as far as it lies in it."""
-    sticker, top, left = find_part(thing)
-    y, x = max(-top, 0), max(-left, 0)
-    part = picture[top + y : top + sticker.shape[0], left + x : left + sticker.shape[1]]
-    sticker = sticker[y : y + part.shape[0], x : x + part.shape[1]]
-    part += sticker[..., 3:] * (sticker[..., :3] - part)
+    sticker, place = clip_part(thing)
+    picture[place] += sticker[..., 3:] * (sticker[..., :3] - picture[place])
 
 
 def render(scene: Scene) -> np.ndarray:
@@ -45,11 +51,8 @@ def render(scene: Scene) -> np.ndarray:
 
 def thing_mask(thing: Thing) -> np.ndarray:
     """Finds the pixels of a thing, hidden ones too."""
-    mask = np.zeros((SIDE, SIDE), bool)
-    sticker, top, left = find_part(thing)
-    y, x = max(-top, 0), max(-left, 0)
-    part = mask[top + y : top + sticker.shape[0], left + x : left + sticker.shape[1]]
-    part[:] = sticker[y : y + part.shape[0], x : x + part.shape[1], 3] > 0.5
+    mask, (sticker, place) = np.zeros((SIDE, SIDE), bool), clip_part(thing)
+    mask[place] = sticker[..., 3] > 0.5
     return mask
 
 

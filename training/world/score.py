@@ -8,15 +8,16 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from ..data.tasks.ground import COLOURS
+from ..data.box import find_box
+from ..data.tasks.ground import read_colour
 from ..data.tasks.masks import compute_iou
-from ..data.tasks.read_grounding import read_answer
-from ..toy.score import EDGE_MAPS, compute_edge_f1, compute_mean_difference, compute_mean_iou, make_square
-from .oracle import Reading, read_scene, read_subject
+from ..data.tasks.read_grounding import fill_boxes, read_answer
+from ..toy.score import compute_mean_difference, compute_mean_iou, make_square, score_edges
+from .oracle import Reading, read_ground, read_scene, read_subject
 from .render import depth_map, seg_map, visible_masks
 from .scene import SIZES, Thing
 from .stickers import NAMED
-from .tasks import Question
+from .tasks import Question, pad_words
 
 REACH = 0.35
 """How far a thing may be off its place, of its side."""
@@ -45,12 +46,14 @@ def score_inpaint(question: Question, picture: np.ndarray) -> dict[str, float]:
 def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
     """iou: of what was painted and what is so painted in the truth; any instance is as good as another."""
     example, form = question.example, question.example.kind
-    colour = next(name for name in COLOURS if f" {name}" in example.prompt)
+    colour = read_colour(example.target, example.source)  # not off the prompt: things have colours, too
+    assert colour is not None
     answer = read_answer(picture, example.source, form, colour).mask
     if form == "mask":
         assert question.item is not None
         return {"iou": compute_iou(answer, visible_masks(question.scene)[question.item])}
-    return {"iou": max(compute_iou(answer, fill_box(mask)) for mask in list_asked(question))}
+    boxes = (fill_boxes([find_box(mask)], mask.shape) for mask in list_asked(question))
+    return {"iou": max(compute_iou(answer, box) for box in boxes)}
 
 
 def list_asked(question: Question) -> list[np.ndarray]:
@@ -58,16 +61,9 @@ def list_asked(question: Question) -> list[np.ndarray]:
     masks = visible_masks(question.scene)
     if question.item is not None:
         return [masks[question.item]]
-    prompt = question.example.prompt
+    prompt = pad_words(question.example.prompt)
     kinds = [(thing.sticker, NAMED.get(thing.sticker, "")) for thing in question.scene.things]
-    return [mask for mask, some in zip(masks, kinds) if any(kind and f" {kind}" in prompt for kind in some)]
-
-
-def fill_box(mask: np.ndarray) -> np.ndarray:
-    ys, xs = np.nonzero(mask)
-    box = np.zeros_like(mask)
-    box[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1] = True
-    return box
+    return [mask for mask, some in zip(masks, kinds) if any(kind and f" {kind} " in prompt for kind in some)]
 
 
 def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
@@ -76,23 +72,18 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
     if kind in ("depth", "seg"):
         things = {thing.sticker for thing in question.scene.things}
         read = read_scene(picture, tuple(dict.fromkeys((*NAMED, *sorted(things))))).scene
-        drawn, wanted = (seg_map(read), seg_map(question.scene))
         if kind == "seg":
-            return {"seg": compute_mean_iou(drawn, wanted)}
+            return {"seg": compute_mean_iou(seg_map(read), seg_map(question.scene))}
         drawn, wanted = (depth_map(scene)[..., 0].astype(int) for scene in (read, question.scene))
         return {"depth": float((abs(drawn - wanted) < 32).mean())}
-    draw_map, threshold = EDGE_MAPS[kind]
-    drawn, wanted = (draw_map(image)[..., 0].astype(int) for image in (picture, question.example.target))
-    if kind == "lineart":
-        drawn, wanted = 255 - drawn, 255 - wanted
-    return {kind: compute_edge_f1(drawn > threshold, wanted > threshold)}
+    return {kind: score_edges(kind, picture, question.example.target)}
 
 
 def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:
     """right: of all candidates the picture shows the one that was asked for. kept: it does so in the place and on the
     ground that were asked for."""
     wanted = question.scene.things[0]
-    found, ground = read_subject(picture, question.candidates), read_scene(picture).scene.ground
+    found, (ground, *_) = read_subject(picture, question.candidates), read_ground(picture)[0]
     right = found is not None and found.thing.sticker == wanted.sticker
     placed = found is not None and found.thing.place == wanted.place
     return {"right": float(right), "kept": float(right and placed and ground == question.scene.ground)}

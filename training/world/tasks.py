@@ -96,12 +96,14 @@ def make_ground_question(rng: np.random.Generator, name: str, unnamed: tuple[str
             break
     sample = make_sample(rng, scene, name, names)
     example = make_ground_example(rng, sample)
-    asked = [i for i in names if f"{names[i]} " in _pad(example.prompt)] if example.kind != "instance" else []
+    words = pad_words(example.prompt)
+    asked = [i for i in names if f" {names[i]} " in words] if example.kind != "instance" else []
     return Question(example, scene, max(asked, key=lambda i: len(names[i]), default=None))
 
 
-def _pad(prompt: str) -> str:
-    return "".join(letter if letter.isalpha() or letter == " " else " " for letter in prompt) + " "
+def pad_words(prompt: str) -> str:
+    """Puts spaces round each word of a prompt, in place of punctuation."""
+    return f" {''.join(letter if letter.isalpha() else ' ' for letter in prompt)} "
 
 
 def _draw_ground_scene(rng: np.random.Generator, unnamed: tuple[str, ...]) -> Scene:

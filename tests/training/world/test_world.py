@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pack
 import pytest
-from cologen.training.data.sample import MAP_KINDS
+from cologen.training.data.sample import MAP_KINDS, Example
 from cologen.training.world.edits import EDITS, draw_edit
 from cologen.training.world.grounds import GROUNDS, draw_ground
 from cologen.training.world.oracle import is_behind, read_scene
 from cologen.training.world.render import render, thing_mask, visible_masks
 from cologen.training.world.scene import Scene, Thing, draw_scene
-from cologen.training.world.score import SCORERS
+from cologen.training.world.score import SCORERS, list_asked
 from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
-from cologen.training.world.tasks import QUESTION_MAKERS, make_questions
+from cologen.training.world.tasks import QUESTION_MAKERS, Question, make_questions
 from cologen.training.world.words import list_references
 from PIL import Image, ImageFilter
 
@@ -149,6 +149,21 @@ def test_true_answers_score_full_and_unanswered_ones_do_not(task):
     measures = {"inpaint": "hit", "ground": "iou", "subject": "kept", "edit": "done"}
     if task in measures:
         assert np.mean([score[measures[task]] for score in unanswered if measures[task] in score]) <= 0.05
+
+
+def test_the_true_answer_scores_full_where_the_thing_has_a_colour_of_its_own():
+    questions = make_questions("ground", 150, 0)
+    assert any(question.item is not None and question.scene.things[question.item].hue for question in questions)
+    for question in questions:
+        assert SCORERS["ground"](question, question.example.target)["iou"] >= 0.95, question.example.prompt
+
+
+def test_a_ball_is_no_balloon():
+    scene = Scene("beach", 60, 3, (Thing("ball", 30, 64), Thing("balloon", 96, 64)))
+    prompt, picture = "Draw a box in red around one balloon.", render(scene)
+    question = Question(Example("", "ground", prompt, picture, picture, "instance"), scene)
+    (asked,) = list_asked(question)
+    assert (asked == visible_masks(scene)[1]).all()
 
 
 @pytest.mark.slow
