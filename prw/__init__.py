@@ -13,7 +13,7 @@ To read beside the paper, from the formulas outwards:
 
     tasks, router, experts, weaving            the method itself, for one block and for all
     source, positions, fit_image               the given image, and where its tokens lie
-    config, select_experts                     what a bank says of itself, and which of its experts a block takes
+    config, find_experts, select_experts       what a bank says of itself, and which of its experts serve a source and a block
     source_pass, kv_cache, appended_kv         a source's way to keys and values, which every sampler step reads
     source_group, stream_group, model_group    sources that see one another, and who reads them: the base, or a whole model (model_pass)
     attachment                                 all of it at work on one FLUX

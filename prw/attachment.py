@@ -8,12 +8,13 @@ from collections.abc import Hashable, Sequence
 
 from .appended_kv import AppendedKV, append_sources_patch
 from .base_model import Base
+from .find_experts import find_model, find_source_format
 from .flux.families import check_latent_channels, find_model_family
 from .flux.inputs import FluxInputs
 from .kv_cache import KVCache
 from .learned_keys import LearnedGroup, LearnedSource
 from .model_group import ModelGroup, PromptHashes
-from .select_experts import ExpertBank, find_model, find_source_format, make_selector
+from .select_experts import ExpertBank, make_selector
 from .source import Reading, Routing, Source
 from .source_group import ForwardBatch, SourceGroup
 from .source_pass import Host, ReaderConditions

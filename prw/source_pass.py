@@ -9,12 +9,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from .find_experts import find_source_format
 from .flux.blocks import FluxModel, call_directly
 from .flux.families import find_model_family
 from .flux.inputs import FluxInputs, SourceConditions
 from .flux.math import rotary
 from .positions import Grid, source_ids, token_grid
-from .select_experts import ExpertBank, find_source_format
+from .select_experts import ExpertBank
 from .source import Routing
 from .weaving import Attend, BlockKV, RunBlock, Selector, run_source_stream
 

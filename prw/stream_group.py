@@ -4,8 +4,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from .appended_kv import CachedSourceKV
+from .find_experts import find_router, find_source_format
 from .kv_cache import SampleKV
-from .select_experts import ExpertBank, find_router, find_source_format
+from .select_experts import ExpertBank
 from .source import Routing, Source, fill_channels, hash_tensor
 from .source_group import ForwardBatch, PictureGroup
 from .source_pass import Host, ReaderConditions, SourcePicture, find_position, run_source_pass

@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from ...prw.comfyui.patch import require_attachment
+from ...prw.find_experts import match_names
 from ...prw.fit_image import TOKEN_PIXELS
-from ...prw.select_experts import match_names
 from ...prw.source import PLACEMENTS, POSITIONS
 from .schema import advanced, slider
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..bank.bank import Bank
 from ..config import BankInfo
+from ..find_experts import find_source_format, resolve_names
 from ..fit_image import FIT_IMAGE, fill_holes, limit_size, to_rgb
 from ..flux.families import find_latent_family
-from ..select_experts import find_source_format, resolve_names
 from ..source import Routing, Source
 from ..source_format import SourceFormat
 from .conditioning import add_source

@@ -23,9 +23,9 @@ from ..attachment import Attachment
 from ..bank.bank import Bank
 from ..base_model import Base
 from ..base_weights import BaseWeights
+from ..find_experts import find_model
 from ..flux.inputs import FluxInputs
 from ..model_pass import measure_largest_block
-from ..select_experts import find_model
 from ..source import Reading, Source
 from ..weaving import named_blocks
 from .check_host import check_flux, check_host, check_prompt_width, describe_foreign_positions, name_outdated_layers

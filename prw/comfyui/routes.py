@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..appended_kv import CachedSourceKV
 from ..config import BankInfo
+from ..find_experts import find_model, find_router
 from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs
 from ..router import ABLATIONS, Route
-from ..select_experts import find_model, find_router
 from ..source import Routing, Source, count_latent_channels
 from .conditioning import list_sources, map_sources
 from .patch import require_attachment

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from ..experts import BlockExperts
 from ..files.validate import shorten
+from ..find_experts import find_router
 from ..flux.families import find_model_family
 from ..flux.inputs import FluxInputs, SourceConditions
 from ..flux.math import rotary
 from ..positions import token_grid
 from ..router import Route
-from ..select_experts import ExpertBank, compute_block_strengths, find_router, select_block_experts
+from ..select_experts import ExpertBank, compute_block_strengths, select_block_experts
 from ..source import Routing
 from ..source_pass import Host
 from ..weaving import (

@@ -13,8 +13,8 @@ from cologen.prw.base_model import Base
 from cologen.prw.config import BankInfo, ExpertInfo
 from cologen.prw.files.errors import BankError, FileError
 from cologen.prw.files.safe_file import SafeFile
+from cologen.prw.find_experts import find_router
 from cologen.prw.flux.checkpoint import build_flux
-from cologen.prw.select_experts import find_router
 from cologen.prw.source import Routing
 from cologen.prw.weaving import append_sources
 from pack import ROOT

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from ...prw.bank.bank import Bank
+from ...prw.find_experts import find_router
 from ...prw.flux.inputs import EncodedPrompt, FluxInputs
 from ...prw.router import ABLATIONS, Route
-from ...prw.select_experts import find_router
 from ...prw.source_pass import Host
 from ..forward import run_source
 from .encoders import ToyEncoders
