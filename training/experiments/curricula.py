@@ -16,6 +16,8 @@ Rows = Mapping[str, Curriculum]
 CONCEPT, LOCALISATION = "inpaint", "ground"
 """The stages that the paper calls R_c and R_l."""
 FORGETTING, LENGTH = "forgetting", "auto"
+CHECKS = 4
+"""Checks of the shortest stage, if it does not end by itself: as many as recipe toy has at its full budget."""
 ALL = ("inpaint", "ground", "control", "subject", "edit")
 MEASURED = ("subject", "edit")
 """The tasks that the paper's ablations measure."""
@@ -122,10 +124,13 @@ FEATURE_WEIGHTS = {
 
 
 def vary_length(curriculum: Curriculum) -> Rows:
+    """Checks a stage as often whatever the budget."""
+    every = max(1, min(stage.iterations for stage in curriculum.stages) // CHECKS)
+    checked = replace(curriculum, settings=replace(curriculum.settings, check_every=every))
     return {
         "fixed": curriculum,
-        "auto": open_lengths(curriculum),
-        "auto, ahead": open_lengths(curriculum, ahead=True),
+        "auto": open_lengths(checked),
+        "auto, ahead": open_lengths(checked, ahead=True),
     }
 
 

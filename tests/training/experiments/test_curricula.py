@@ -8,7 +8,8 @@ from cologen.training.cli.reproduce import draw_rows, format_forgetting, format_
 from cologen.training.experiments import run_curricula
 from cologen.training.experiments.curricula import EXPERIMENTS, LENGTH, Experiment, drop_stages, start_afresh
 from cologen.training.experiments.run_curricula import ExperimentRunner, mean_and_sd
-from cologen.training.recipes.curriculum import load_curriculum
+from cologen.training.recipes.curriculum import BUDGETS, load_curriculum, scale_curriculum
+from cologen.training.recipes.open_lengths import open_lengths
 
 CURRICULUM = start_afresh(load_curriculum("toy"))
 TOTAL = sum(stage.iterations for stage in CURRICULUM.stages)
@@ -35,6 +36,14 @@ def test_rows_differ_in_what_they_say():
     assert [c.stages[2].rho for c in EXPERIMENTS["rho"].rows(CURRICULUM).values()] == [0.5, 0.65, 0.8, 0.95]
     assert [c.stages[2].veteran for c in EXPERIMENTS["alpha"].rows(CURRICULUM).values()] == [0, 0.25, 0.5, 1, 2]
     assert {c.settings.alpha / c.settings.rank for c in EXPERIMENTS["rank"].rows(CURRICULUM).values()} == {2}
+
+
+@pytest.mark.parametrize("share", BUDGETS.values(), ids=list(BUDGETS))
+def test_stages_that_end_by_themselves_are_checked_as_often_at_every_budget(share):
+    rows = EXPERIMENTS[LENGTH].rows(scale_curriculum(CURRICULUM, share))
+    assert rows["auto"] == scale_curriculum(open_lengths(CURRICULUM), share)
+    assert rows["auto, ahead"] == scale_curriculum(open_lengths(CURRICULUM, ahead=True), share)
+    assert rows["fixed"] == scale_curriculum(CURRICULUM, share)
 
 
 def test_coredis_rows_are_twins():
