@@ -1,6 +1,6 @@
 """FLUX.1 in the public weights' key layout, small enough to read beside the paper.
 
-Its blocks are in blocks.py, its formulas in math.py.
+Its blocks are in blocks.py, their layers in layers.py, its formulas in math.py.
 """
 
 from collections.abc import Mapping
@@ -12,17 +12,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .blocks import (
-    BlockInputs,
-    DoubleStreamBlock,
-    FluxModel,
-    LastLayer,
-    Linear,
-    MLPEmbedder,
-    SingleStreamBlock,
-    run_blocks,
-)
+from .blocks import BlockInputs, DoubleStreamBlock, FluxModel, SingleStreamBlock, run_blocks
 from .inputs import BlockModulation, SourceConditions
+from .layers import LastLayer, Linear, MLPEmbedder
 from .math import rotary, timestep_embedding
 from .shapes import check_heads, read_common_params
 

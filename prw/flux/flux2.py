@@ -12,19 +12,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .blocks import (
-    BlockInputs,
-    BlockStyle,
-    DoubleStreamBlock,
-    FluxModel,
-    LastLayer,
-    Linear,
-    MLPEmbedder,
-    Modulation,
-    SingleStreamBlock,
-    run_blocks,
-)
+from .blocks import BlockInputs, DoubleStreamBlock, FluxModel, SingleStreamBlock, run_blocks
 from .inputs import BlockModulation, SourceConditions
+from .layers import BlockStyle, LastLayer, Linear, MLPEmbedder, Modulation
 from .math import rotary, timestep_embedding
 from .shapes import check_heads, read_common_params
 

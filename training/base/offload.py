@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...prw.flux.blocks import Linear
+from ...prw.flux.layers import Linear
 from ...prw.weaving import named_blocks
 from .quantize import QuantizedLinear, dequantize, input_gradient
 

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from cologen.prw.flux.blocks import Linear
+from cologen.prw.flux.layers import Linear
 from cologen.prw.weaving import named_blocks
 from cologen.training.base.compile import compile_blocks
 from cologen.training.base.placement import place_base
