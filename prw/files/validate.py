@@ -82,6 +82,11 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
+def shorten_error(error: Exception) -> str:
+    """The first line of what a library says, for a sentence."""
+    return shorten(str(error).strip().partition("\n")[0])
+
+
 def escape_controls(text: str, keep: str = "") -> str:
     """Text that shows and does nothing: control characters, half characters and what turns writing round as escapes."""
     return "".join(

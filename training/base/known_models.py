@@ -9,10 +9,9 @@ import torch
 from ...prw.base_model import Base
 from ...prw.files.errors import FileError
 from ...prw.flux.checkpoint import load_flux
-from ...prw.flux.families import Flux
-from ...prw.flux.flux1 import Flux as Flux1
+from ...prw.flux.families import FLUX1, FLUX2, Family, Flux
 from ...prw.flux.flux1 import FluxParams
-from ...prw.flux.flux2 import Flux2, Flux2Params
+from ...prw.flux.flux2 import Flux2Params
 from .random_models import TINY
 
 KLEIN_9B = dict(hidden_size=4096, num_heads=32, depth=8, depth_single_blocks=24, context_in_dim=12288)
@@ -21,23 +20,25 @@ KLEIN_9B = dict(hidden_size=4096, num_heads=32, depth=8, depth_single_blocks=24,
 class KnownModel(NamedTuple):
     label: str
     """What a bank calls it."""
+    family: Family
     params: FluxParams | Flux2Params
 
     def build(self) -> Flux:
         """Builds the model without its numbers."""
+        assert self.family.embedded is not None
         with torch.device("meta"):
-            return Flux2(self.params) if isinstance(self.params, Flux2Params) else Flux1(self.params)
+            return self.family.embedded.model(self.params)
 
 
 KNOWN_MODELS = {
-    "flux1": KnownModel("FLUX.1-dev", FluxParams()),
-    "flux1-fill": KnownModel("FLUX.1-Fill-dev", FluxParams(in_channels=384)),
-    "klein-4b": KnownModel("FLUX.2-klein-4B", Flux2Params()),
-    "klein-base-4b": KnownModel("FLUX.2-klein-base-4B", Flux2Params()),
-    "klein-9b": KnownModel("FLUX.2-klein-9B", Flux2Params(**KLEIN_9B)),
-    "klein-base-9b": KnownModel("FLUX.2-klein-base-9B", Flux2Params(**KLEIN_9B)),
-    "klein-9b-kv": KnownModel("FLUX.2-klein-9B-KV", Flux2Params(**KLEIN_9B)),
-    "tiny": KnownModel("tiny", FluxParams(**TINY)),
+    "flux1": KnownModel("FLUX.1-dev", FLUX1, FluxParams()),
+    "flux1-fill": KnownModel("FLUX.1-Fill-dev", FLUX1, FluxParams(in_channels=384)),
+    "klein-4b": KnownModel("FLUX.2-klein-4B", FLUX2, Flux2Params()),
+    "klein-base-4b": KnownModel("FLUX.2-klein-base-4B", FLUX2, Flux2Params()),
+    "klein-9b": KnownModel("FLUX.2-klein-9B", FLUX2, Flux2Params(**KLEIN_9B)),
+    "klein-base-9b": KnownModel("FLUX.2-klein-base-9B", FLUX2, Flux2Params(**KLEIN_9B)),
+    "klein-9b-kv": KnownModel("FLUX.2-klein-9B-KV", FLUX2, Flux2Params(**KLEIN_9B)),
+    "tiny": KnownModel("tiny", FLUX1, FluxParams(**TINY)),
 }
 
 

@@ -9,9 +9,10 @@ import torch
 from ...prw.bank.bank import Bank
 from ...prw.bank.edit import make_random_bank
 from ...prw.base_model import Base
-from ...prw.flux.families import FAMILIES, FLUX1, FLUX2, Family, Flux
+from ...prw.flux.families import FAMILIES, FLUX1, Family, Flux
 from ...prw.flux.inputs import FluxInputs
 from ...prw.source import Routing, Source
+from ..base.known_models import KNOWN_MODELS, KnownModel
 from ..base.random_models import RANDOM_MODELS, bank_info
 
 PIXELS_PER_TOKEN = 16
@@ -31,11 +32,16 @@ class Preset(NamedTuple):
     dtype: str
 
 
+def make_preset(model: KnownModel) -> Preset:
+    params = model.params
+    return Preset(model.family.name, params.hidden_size, params.depth, params.depth_single_blocks, 512, "bfloat16")
+
+
 PRESETS = {
     "small": Preset(FLUX1.name, 1024, 2, 4, 256, "float32"),
-    "flux1": Preset(FLUX1.name, 3072, 19, 38, 512, "bfloat16"),
-    "klein4b": Preset(FLUX2.name, 3072, 5, 20, 512, "bfloat16"),
-    "klein9b": Preset(FLUX2.name, 4096, 8, 24, 512, "bfloat16"),
+    "flux1": make_preset(KNOWN_MODELS["flux1"]),
+    "klein4b": make_preset(KNOWN_MODELS["klein-4b"]),
+    "klein9b": make_preset(KNOWN_MODELS["klein-9b"]),
 }
 
 

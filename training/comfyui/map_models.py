@@ -14,12 +14,11 @@ import folder_paths
 import numpy as np
 from torch import nn
 
-from ..data.tasks.hed_network import open_hed
+from ..data.tasks.hed_network import HED_FILE, open_hed
 from ..data.tasks.map_networks import find_kind, open_model
 from .folders import list_networks
 
 DEPTH, SEG = "geometry_estimation", "detection"
-HED = "ControlNetHED.safetensors"
 AUTO = "auto"
 SUGGESTED_MODELS = {
     "depth": (
@@ -44,7 +43,7 @@ def list_map_models() -> dict[str, Path]:
     for folder in (DEPTH, SEG):
         if folder not in folder_paths.folder_names_and_paths:  # older hosts
             folder_paths.add_model_folder_path(folder, os.path.join(folder_paths.models_dir, folder))
-        files = [name for name in folder_paths.get_filename_list(folder) if Path(name).name == HED]
+        files = [name for name in folder_paths.get_filename_list(folder) if Path(name).name == HED_FILE]
         networks = {Path(name).as_posix(): Path(folder_paths.get_full_path(folder, name) or "") for name in files}
         for name, path in {**networks, **list_networks(folder)}.items():
             models.setdefault(name, path)

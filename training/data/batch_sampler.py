@@ -44,10 +44,9 @@ def sample_indices(
     indices = []
     for j in range(stage.batch):
         if is_replayed[j] and earlier:
-            weighed = stage.replay_from
-            task = earlier[
-                rng.choice(len(earlier), p=weights / weights.sum()) if weighed else rng.integers(len(earlier))
-            ]
+            count, share = len(earlier), weights / weights.sum()
+            # unweighted draws stay those of runs from before there were weights
+            task = earlier[rng.choice(count, p=share) if stage.replay_from else rng.integers(count)]
             indices.append(SampleIndex(task, int(rng.integers(train_counts[task])), int(seeds[j])))
         else:
             epoch, place = divmod(iteration * stage.batch + j, train_counts[stage.task])

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from ...prw.files.regular_file import read_regular_text
-from ...prw.files.validate import shorten
+from ...prw.files.validate import shorten, shorten_error
 
 MAX_CONFIG = 2**22
 FETCH_KEYS = ("backbone", "attn_implementation", "_attn_implementation")
@@ -63,7 +63,7 @@ def _load(folder: Path, kind: str, **options) -> Any:
         )
     except Exception as error:  # whatever a foreign configuration can provoke
         raise ValueError(
-            f"{folder.name} is no model that transformers can open ({shorten(str(error).strip().partition(chr(10))[0])}), "
+            f"{folder.name} is no model that transformers can open ({shorten_error(error)}), "
             f"expected its whole folder with config.json, preprocessor_config.json and model.safetensors: download it again."
         ) from None
 

@@ -39,7 +39,7 @@ class Flux1Files(EncoderFiles):
 class FluxEncoders(FileEncoders[Flux1Files]):
     """FLUX.1's VAE, T5 and CLIP."""
 
-    family, needed = FLUX1, ("t5", "clip", "vae")
+    family, needed, pad = FLUX1, ("t5", "clip", "vae"), 0
 
     @cached_property
     def t5(self) -> Any:
@@ -71,19 +71,14 @@ class FluxEncoders(FileEncoders[Flux1Files]):
         hosts = "comfy/sd1_tokenizer"
         return open_tokenizer(CLIPTokenizer, self.files.clip_tokenizer, hosts, CLIP_WORDS, "clip_tokenizer")
 
-    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Counts a prompt's own tokens, the last of which says that it ends."""
-        return [len(row) for row in self.t5_tokenizer(list(prompts))["input_ids"]]
+    def tokenize_unpadded(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Gives T5's tokens, the last of which says that the prompt ends."""
+        return self.t5_tokenizer(list(prompts))["input_ids"]
 
     def tokenize_as_host(self, prompt: str) -> dict[str, list]:
         """Answers as the host's tokenizer; the last token is no word."""
-        tokens = self.t5_tokenizer(prompt)["input_ids"]
+        (tokens,) = self.tokenize_unpadded([prompt])
         return {"t5xxl": [[(token, 1.0, int(place < len(tokens) - 1)) for place, token in enumerate(tokens)]]}
-
-    def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Gives T5's tokens, padded as the host pads them."""
-        rows = self.t5_tokenizer(list(prompts))["input_ids"]
-        return [row + [0] * (self.files.tokens - len(row)) for row in rows]
 
     @torch.no_grad()
     def encode_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:

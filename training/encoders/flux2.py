@@ -19,7 +19,6 @@ from .open_flux2 import LAYERS, open_flux2_vae, open_qwen3, open_qwen3_file, rea
 
 PROMPT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 """Qwen3's chat template of one message whose answer begins without thinking."""
-PAD = 151643
 WORDS = 151646
 """Words that its tokenizer knows at least."""
 PACK = "b c (h ph) (w pw) -> b (c ph pw) h w"
@@ -39,7 +38,7 @@ class Flux2Files(EncoderFiles):
 class Flux2Encoders(FileEncoders[Flux2Files]):
     """FLUX.2's VAE and Qwen3."""
 
-    family, needed = FLUX2, ("qwen3", "vae")
+    family, needed, pad = FLUX2, ("qwen3", "vae"), 151643
 
     @cached_property
     def qwen3(self) -> Any:
@@ -60,26 +59,19 @@ class Flux2Encoders(FileEncoders[Flux2Files]):
         hosts = "comfy/text_encoders/qwen25_tokenizer"
         return open_tokenizer(Qwen2Tokenizer, self.files.qwen3_tokenizer, hosts, WORDS, "qwen3_tokenizer")
 
-    def _tokenize_unpadded(self, prompts: Sequence[str]) -> list[list[int]]:
+    def tokenize_unpadded(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Gives Qwen3's tokens, the template's among them."""
         return self.tokenizer([PROMPT.format(prompt) for prompt in prompts])["input_ids"]
-
-    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Counts a prompt's tokens with the template's around them."""
-        return [len(row) for row in self._tokenize_unpadded(prompts)]
 
     def tokenize_as_host(self, prompt: str) -> dict[str, list]:
         """Answers as the host's tokenizer, for which the template's tokens are words, too."""
-        return {"qwen3_4b": [[(token, 1.0, 1) for token in self._tokenize_unpadded([prompt])[0]]]}
-
-    def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Gives Qwen3's tokens, padded as the host pads them; longer ones stay whole."""
-        return [row + [PAD] * (self.files.tokens - len(row)) for row in self._tokenize_unpadded(prompts)]
+        return {"qwen3_4b": [[(token, 1.0, 1) for token in self.tokenize_unpadded([prompt])[0]]]}
 
     @torch.no_grad()
     def encode_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Joins the states after three layers; no token reads padding, but padding has rows as all tokens."""
         tokens = torch.tensor(rows, device=self.device)
-        states = self.qwen3(tokens, attention_mask=(tokens != PAD).long(), output_hidden_states=True).hidden_states
+        states = self.qwen3(tokens, attention_mask=(tokens != self.pad).long(), output_hidden_states=True).hidden_states
         return torch.cat([states[layer] for layer in LAYERS], dim=-1).float()
 
     def encode_pooled(self, prompts: Sequence[str]) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...prw.files.errors import FileError
 from ...prw.files.regular_file import open_regular
-from ...prw.files.validate import check_choice, check_range, shorten
+from ...prw.files.validate import check_choice, check_range, shorten_error
 from ...prw.fit_image import to_bytes
 from ...prw.flux.families import Family
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
@@ -50,6 +50,8 @@ class FileEncoders(ABC, Generic[Files]):
     family: ClassVar[Family]
     needed: ClassVar[tuple[str, ...]]
     """Fields of the table [encoders] that name files."""
+    pad: ClassVar[int]
+    """The token that fills a prompt up."""
 
     def __init__(self, files: Files, device: str = "cpu"):
         self.files, self.device, self.dtype = files, device, DTYPES[files.precision]
@@ -66,8 +68,8 @@ class FileEncoders(ABC, Generic[Files]):
         """How wide the text is that they give, read off the file without loading it."""
 
     @abstractmethod
-    def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Gives the text encoder's tokens, padded as the host pads them."""
+    def tokenize_unpadded(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Gives all that the text encoder reads of each prompt, but the padding."""
 
     @abstractmethod
     def encode_rows(self, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -81,9 +83,12 @@ class FileEncoders(ABC, Generic[Files]):
     def tokenize_as_host(self, prompt: str) -> dict[str, list]:
         """Answers as the host's tokenizer: tokens of weight 1, and which are words."""
 
-    @abstractmethod
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
-        """Counts each prompt's tokens before padding."""
+        return [len(row) for row in self.tokenize_unpadded(prompts)]
+
+    def tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Gives the text encoder's tokens, padded as the host pads them; longer ones stay whole."""
+        return [row + [self.pad] * (self.files.tokens - len(row)) for row in self.tokenize_unpadded(prompts)]
 
     def encode_mean(self, pixels: Tensor) -> Tensor:
         """Gives latents of pixels from -1 to 1: the mean of the VAE's distribution."""
@@ -147,7 +152,7 @@ def open_tokenizer(kind: Any, folder: str, hosts: str, least: int, name: str) ->
         return tokenizer
     except Exception as error:  # whatever a foreign folder can provoke
         raise FileError(
-            f"No tokenizer can be read from {place} ({shorten(str(error).partition(chr(10))[0])}), expected a folder "
+            f"No tokenizer can be read from {place} ({shorten_error(error)}), expected a folder "
             f"as ComfyUI or transformers has it: set encoders.{name}."
         ) from None
 

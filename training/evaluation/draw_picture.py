@@ -52,7 +52,10 @@ def draw_picture(
     check_choice("mode", mode, tuple(MODES))
     pixels = np.asarray(source.convert("RGB"))
     wanted = pixels.shape[:2] if size is None else size[::-1]
-    height, width = fit_area(wanted, min(LARGEST, math.sqrt(wanted[0] * wanted[1])))
-    fitted = resize(pixels, fit_area(pixels.shape, min(LARGEST, math.sqrt(pixels.shape[0] * pixels.shape[1]))))
     steered = replace(generator, routing=replace(generator.routing, lean=MODES[mode]))
-    return Image.fromarray(steered(task, fitted, prompt, (height, width), seed))
+    return Image.fromarray(steered(task, resize(pixels, limit_area(pixels.shape)), prompt, limit_area(wanted), seed))
+
+
+def limit_area(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width on FLUX's grid of a picture's own area, or of LARGEST's."""
+    return fit_area(shape, min(LARGEST, math.sqrt(shape[0] * shape[1])))

@@ -1,4 +1,4 @@
-"""PROTOCOLS: the benchmarks of the paper, and how answers to each are generated and measured. A new one is a row."""
+"""PROTOCOLS: the benchmarks of the paper and, for tasks of which it has no table, of our own, and how answers to each are generated and measured. A new one is a row."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

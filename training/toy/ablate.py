@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...prw.bank.bank import Bank
@@ -18,7 +17,7 @@ from ...prw.router import ABLATIONS, Route
 from ...prw.source_pass import Host
 from ..forward import run_source
 from .encoders import ToyEncoders
-from .evaluate import HELD_OUT_SEED, ToyEvaluation, bootstrap_interval, score_answers, summarize
+from .evaluate import HELD_OUT_SEED, ToyEvaluation, score_answers, summarize
 from .tasks import make_questions
 
 Scores = Sequence[Mapping[str, float]]
@@ -69,10 +68,8 @@ def count_older(
     host: Host, encoders: ToyEncoders, bank: Bank, task: str, evaluation: ToyEvaluation
 ) -> dict[str, float]:
     """The share of a task's questions in which a block takes an older expert."""
-    routing, columns = (
-        evaluation.make_routing(task),
-        len(find_router(bank.info, evaluation.make_routing(task))[1].experts),
-    )
+    routing = evaluation.make_routing(task)
+    columns = len(find_router(bank.info, routing)[1].experts)
     examples = [
         question.example for question in make_questions(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
     ]
@@ -94,10 +91,5 @@ def sum_older(route: Route, columns: int) -> float:
 
 def compare_scores(routed: Scores, ablated: Scores) -> dict[str, Any]:
     """Gives the mean change of each measure, over the questions that have it, and as NAME_ci its 95 % interval."""
-    changes: dict[str, Any] = {}
-    for name in sorted({name for score in routed for name in score}):
-        pairs = [(before[name], after[name]) for before, after in zip(routed, ablated) if name in before]
-        differences = np.array([after - before for before, after in pairs])
-        changes[name] = round(float(differences.mean()), 4)
-        changes[f"{name}_ci"] = [round(bound, 4) for bound in bootstrap_interval(differences)]
-    return changes
+    pairs = zip(routed, ablated, strict=True)
+    return summarize([{name: after[name] - value for name, value in before.items()} for before, after in pairs])

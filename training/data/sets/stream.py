@@ -5,7 +5,6 @@ come in another order every epoch instead.
 """
 
 from collections.abc import Iterator
-from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -99,9 +98,8 @@ def read_sample(reader: Reader, row: Row) -> AnySample | PictureFiles:
 def check_texts(sample: AnySample | PictureFiles) -> None:
     """Raises for text that is none: half a character, which no tokenizer and no file takes."""
     things = sample.things if isinstance(sample, Sample) else ()
-    texts = (
-        [value for value in vars(sample).values() if isinstance(value, str)] if is_dataclass(sample) else [sample.id]
-    )
+    fields = {"id": sample.id} if isinstance(sample, PictureFiles) else vars(sample)
+    texts = [value for value in fields.values() if isinstance(value, str)]
     for text in (*texts, *(word for thing in things for word in (thing.name, thing.kind))):
         try:
             text.encode()

@@ -1,8 +1,8 @@
 """Control maps (paper, section 2.3): the source is a map of the picture, the prompt its caption.
 
 Canny as the paper's evaluation takes it. Its line art and HED come from learned networks; our choice: here stand two
-classical ones of the same look, so that nothing has to be downloaded. A sample that brings a map of its own keeps it; networks
-that draw such maps are in hed_network.py and map_networks.py.
+classical ones of the same look, so that nothing has to be downloaded. A sample that brings a map of its own, or one that a
+network draws of it (learned_maps.py), keeps it; networks for depth and segmentation are in map_networks.py.
 """
 
 from collections.abc import Callable, Sequence

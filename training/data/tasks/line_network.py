@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ....prw.files.validate import shorten
+from ....prw.files.validate import shorten_error
 
 WIDTH = 64
 
@@ -59,7 +59,7 @@ def open_lines(path: Path) -> LineDrawing:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # so much can be wrong with one
         raise ValueError(
-            f"{path.name} does not hold the line drawing network ({shorten(str(error).partition(chr(10))[0])}), "
+            f"{path.name} does not hold the line drawing network ({shorten_error(error)}), "
             f"expected its public file of tensors: download it again."
         ) from None
     return network.eval().requires_grad_(False)
