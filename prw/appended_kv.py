@@ -14,6 +14,8 @@ from .weaving import append_mask, append_positions, append_sources
 
 OPTION = "cologen"
 """The key under which a forward's AppendedKV travels in transformer_options."""
+KnownKV = dict[int, tuple[Tensor, Tensor]]
+"""K and V of one block by the id of the SampleKV that they were read from: several sources may have parts of one."""
 
 
 class SourceKV:
@@ -23,8 +25,11 @@ class SourceKV:
         self.source, self.pe = source, pe
         self.tokens = pe.shape[2]
 
-    def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Reads K and V of a block (batch, heads, tokens, head_dim), before rotation."""
+    def read(self, block: str, device: torch.device, known: KnownKV | None = None) -> tuple[Tensor, Tensor]:
+        """Reads K and V of a block (batch, heads, tokens, head_dim), before rotation.
+
+        `known` are entries that were read for other sources of the block, and gets those that are read here.
+        """
         raise NotImplementedError
 
     def read_bias(self, text: int, target: Grid, queries: int) -> Tensor | None:
@@ -44,13 +49,17 @@ class SampledKV(SourceKV):
         super().__init__(sources[0], samples[0].pe[:, :, tokens])
         self.sharers, self.samples, self.slice = sources, samples, tokens
 
-    def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        distinct = {id(sample): sample.read(block, device) for sample in self.samples}
-        if len(distinct) == 1:
-            k, v = next(iter(distinct.values()))
+    def read(self, block: str, device: torch.device, known: KnownKV | None = None) -> tuple[Tensor, Tensor]:
+        known = {} if known is None else known
+        for sample in self.samples:
+            if id(sample) not in known:
+                known[id(sample)] = sample.read(block, device)
+        parts = [[part[:, :, self.slice] for part in known[id(sample)]] for sample in self.samples]
+        if len(set(map(id, self.samples))) == 1:
+            k, v = parts[0]
         else:
-            k, v = (torch.cat(parts) for parts in zip(*(distinct[id(sample)] for sample in self.samples), strict=True))
-        return k[:, :, self.slice], v[:, :, self.slice]
+            k, v = map(torch.cat, zip(*parts, strict=True))
+        return k, v
 
     def read_bias(self, text: int, target: Grid, queries: int) -> Tensor | None:
         biases = [read_bias(source, text, target, queries) for source in self.sharers]
@@ -96,7 +105,8 @@ class AppendedKV:
             tokens = sum(source.tokens for source in self.sources)
             self._mask = (mask, shape, append_mask(mask, self._bias(q, text), q, keys, tokens))
         all_pe = self._positions[1]
-        k, v = append_sources(k, v, all_pe, [source.read(block, k.device) for source in self.sources])
+        known: KnownKV = {}
+        k, v = append_sources(k, v, all_pe, [source.read(block, k.device, known) for source in self.sources])
         return {"k": k, "v": v, "pe": all_pe, "attn_mask": self._mask[2]}
 
     def _bias(self, q: Tensor, text: int) -> Tensor | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..prw.appended_kv import OPTION, AppendedKV, SourceKV, append_sources_patch
+from ..prw.appended_kv import OPTION, AppendedKV, KnownKV, SourceKV, append_sources_patch
 from ..prw.bank.bank import Bank
 from ..prw.flux.blocks import RUN_BLOCK, call_directly
 from ..prw.flux.families import find_model_family
@@ -47,7 +47,7 @@ class LiveSourceKV(SourceKV):
         super().__init__(source, pe)
         self.kv = {kv.block: (kv.k, kv.v) for kv in stream}
 
-    def read(self, block: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    def read(self, block: str, device: torch.device, known: KnownKV | None = None) -> tuple[Tensor, Tensor]:
         return self.kv[block]
 
 

@@ -6,7 +6,9 @@ from cologen.prw.attachment import Attachment
 from cologen.prw.base_model import Base
 from cologen.prw.base_weights import BaseWeights
 from cologen.prw.embedded_host import EmbeddedHost, velocity
+from cologen.prw.kv_cache import SampleKV
 from cologen.prw.source import Source
+from cologen.prw.weaving import named_blocks
 from flux2_in_diffusers import convert_to_diffusers, predict_with_references
 from tiny_flux2 import flux2_inputs, tiny_flux2
 
@@ -57,6 +59,17 @@ def test_a_source_outlives_its_prompt_its_noise_and_their_size():
     passes.clear()
     attachment.prepare(host, [reference(seed=9)], inputs)
     assert len(passes) == 1
+
+
+@pytest.mark.parametrize("placement", ["cpu", "fp8"])
+def test_what_references_share_is_brought_once_a_block(monkeypatch, placement):
+    """Of a batch of two it is one entry as well, on its way to the device or out of fp8."""
+    flux, read, reads = tiny_flux2(), SampleKV.read, []
+    monkeypatch.setattr(SampleKV, "read", lambda self, block, device: reads.append(block) or read(self, block, device))
+    attachment = Attachment(BaseWeights(Base.of(flux)))
+    sources = [reference(seed=8 + i, number=1 + i, placement=placement) for i in range(3)]
+    velocity(flux, *flux2_inputs(batch=2), attachment, sources)
+    assert reads == [name for name, _ in named_blocks(flux)]
 
 
 def test_references_apart_are_each_alone():
