@@ -11,6 +11,7 @@ from ..prw.base_model import Base
 from ..prw.coredi.features import SUFFIX
 from ..prw.flux.inputs import EncodedPrompt
 from .add_expert import add_expert, check_stages, make_empty_bank
+from .check_lengths import check_lengths
 from .check_processes import check_batch_size, check_sharded_features
 from .checkpoint.checkpoints import TrainingError
 from .checkpoint.run_folder import BANK, count_bank_iterations, format_label, open_stage_bank
@@ -18,23 +19,15 @@ from .data.encoded.dataset import EncodedDataset
 from .distributed import ranks
 from .encoders.protocol import Encoders
 from .errors import RunStopped
-from .lengths import check_lengths
 from .recipes.curriculum import Curriculum, Stage
 from .routing_stats import find_dominant, record_usage
 from .run import Run
 from .stage_context import StageContext
-from .trainer import StageTrainer
+from .stage_trainer import StageTrainer
 from .validate import Validation, make_sample_sheet, validate
 
 MakeTrainer = Callable[[StageContext, Bank, Encoders, Path], StageTrainer]
-"""Context, bank with the stage's expert, encoders and the run's folder to a trainer."""
-
-
-def make_plain_trainer(context: StageContext, bank: Bank, encoders: Encoders, path: Path) -> StageTrainer:
-    """The trainer of a stage without features; make_stage_trainer (coredi/trainer.py) knows both kinds."""
-    if context.stage.features != "off":
-        raise ValueError(f"{context.stage.name}.features is {context.stage.features}, expected off in this run.")
-    return StageTrainer(context, bank)
+"""Context, bank with the stage's expert, encoders and the run's folder to a trainer: make_stage_trainer (coredi/)."""
 
 
 @dataclass
@@ -42,8 +35,7 @@ class CurriculumRun(Run):
     """Trains a curriculum from its first stage to its last; `datasets` are by stage."""
 
     recipe: Curriculum
-    make_trainer: MakeTrainer = make_plain_trainer
-    done: list[Stage] = field(default_factory=list)
+    make_trainer: MakeTrainer = field(kw_only=True)
     spare: int = field(default=0, init=False)
     """Iterations that the stages of length "auto" so far have left of their ceilings."""
 
@@ -66,7 +58,6 @@ class CurriculumRun(Run):
                 if ranks.rank() == 0:
                     self._save_stage(bank, stage, number)
                 self.notify("on_stage_end", stage, bank)
-            self.done.append(stage)
             if stage.ceiling and ranks.broadcast_object(path.exists()):  # trained here, not brought
                 self.spare += stage.ceiling - bank.info.experts[stage.name].iterations
             if stage.name == only:

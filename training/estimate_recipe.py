@@ -16,7 +16,7 @@ from .forward import EMBEDDED_CHECKPOINTING
 from .memory_estimate import MemoryEstimate, estimate_memory
 from .recipes.curriculum import Curriculum, Settings
 from .stage_context import StageContext
-from .trainer import StageTrainer
+from .stage_trainer import StageTrainer
 
 TEXT_TOKENS = 512
 """Of a padded prompt."""

@@ -21,7 +21,8 @@ from .batch import Batch
 from .checkpoint.checkpoints import TrainingError
 from .distributed import ranks
 from .listener import Listener
-from .trainer import StageTrainer, Trainer
+from .stage_trainer import StageTrainer
+from .trainer import Trainer
 
 KEPT, KEPT_OF_MLP = 8, 2
 """Activations that a block keeps for its gradient, in widths a token: besides its MLP, and for each of its first layer's rows."""

@@ -18,7 +18,8 @@ from .encoders.protocol import Encoders
 from .objective import count_usage
 from .sampling import SamplingSettings, sample_latents
 from .stage_length import LengthCheck
-from .trainer import StageTrainer, Trainer
+from .stage_trainer import StageTrainer
+from .trainer import Trainer
 
 TIMES = tuple((i + 0.5) / 8 for i in range(8))
 """The middles of eight equal parts of the timesteps: where losses are compared, and usage where a source follows them."""

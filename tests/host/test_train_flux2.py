@@ -9,6 +9,7 @@ from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.source import Routing, Source
 from cologen.training.comfyui.training_data import TrainingData
+from cologen.training.coredi.make_trainer import make_stage_trainer
 from cologen.training.curriculum_run import CurriculumRun
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.monitor.log import LOG_FILE, Log, read_log
@@ -73,6 +74,7 @@ def test_the_node_trains_the_bank_that_a_headless_run_trains(model, tmp_path):
         7,
         listeners=[Log(tmp_path / "headless")],
         checkpointing_options=EMBEDDED_CHECKPOINTING,
+        make_trainer=make_stage_trainer,
     ).train()
     assert found.info.base.family == "flux2" and largest_difference(found, headless) < 1e-4
     losses = torch.tensor([read_losses(tmp_path / folder) for folder in ("host", "headless")])

@@ -12,7 +12,7 @@ from cologen.prw.coredi.features import Features
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.files.safetensors_writer import write_safetensors
 from cologen.training.comfyui.training_data import TrainingData
-from cologen.training.coredi.trainer import make_stage_trainer
+from cologen.training.coredi.make_trainer import make_stage_trainer
 from cologen.training.curriculum_run import CurriculumRun
 from cologen.training.data.tasks.control import hed
 from cologen.training.data.tasks.hed_network import HedNetwork

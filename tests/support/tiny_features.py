@@ -12,7 +12,7 @@ from cologen.training.coredi.encoder_features import compute_features
 from cologen.training.coredi.trainer import FeatureTrainer
 from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.stage_context import StageContext
-from cologen.training.trainer import StageTrainer
+from cologen.training.stage_trainer import StageTrainer
 from sampling import SIGMAS, conditioning, sample
 from tiny import source
 from tiny_run import TinyEncoders, tiny_curriculum, tiny_dataset

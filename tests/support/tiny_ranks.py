@@ -19,7 +19,7 @@ from cologen.training.cli.main import main
 from cologen.training.distributed import gradient_reducer as gradient_reducer
 from cologen.training.distributed import ranks
 from cologen.training.setup import build_run
-from cologen.training.trainer import StageTrainer
+from cologen.training.stage_trainer import StageTrainer
 from tiny_run import tiny_inputs
 
 ATTEMPT = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

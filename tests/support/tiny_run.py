@@ -10,7 +10,7 @@ from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.training.add_expert import add_expert, make_empty_bank
 from cologen.training.base.random_models import random_flux
-from cologen.training.coredi.trainer import make_stage_trainer
+from cologen.training.coredi.make_trainer import make_stage_trainer
 from cologen.training.curriculum_run import CurriculumRun
 from cologen.training.data.encoded.dataset import MemoryDataset
 from cologen.training.data.encoded.samples import EncodedSamples
@@ -18,7 +18,7 @@ from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.recipes.curriculum import make_curriculum
 from cologen.training.setup import build_run
 from cologen.training.stage_context import StageContext
-from cologen.training.trainer import StageTrainer
+from cologen.training.stage_trainer import StageTrainer
 
 SHAPE = dict(num_heads=2, depth=1, depth_single_blocks=2, context_in_dim=8, vec_in_dim=4, guidance_embed=False)
 SMALL = dict(SHAPE, hidden_size=32, axes_dim=(4, 6, 6))

@@ -17,7 +17,7 @@ from cologen.training.forward import EMBEDDED_CHECKPOINTING
 from cologen.training.memory_estimate import estimate_memory
 from cologen.training.recipes.curriculum import load_curriculum
 from cologen.training.stage_context import StageContext
-from cologen.training.trainer import StageTrainer
+from cologen.training.stage_trainer import StageTrainer
 from safetensors.torch import save_file
 from tiny import tiny_flux
 from tiny_flux2 import TEXT_WIDTH, tiny_flux2

@@ -30,7 +30,8 @@ from ..listener import Listener
 from ..monitor.log import LOG_FILE, Log, read_log
 from ..run import Run
 from ..stage_context import IterationResult
-from ..trainer import StageTrainer, Trainer
+from ..stage_trainer import StageTrainer
+from ..trainer import Trainer
 from .shapes import Shapes
 from .timing import describe_run
 from .training import make_trainer

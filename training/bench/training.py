@@ -27,7 +27,7 @@ from ..forward import EMBEDDED_CHECKPOINTING
 from ..objective import add_noise, compute_usage, count_usage, task_loss
 from ..recipes.curriculum import Settings, Stage
 from ..stage_context import StageContext
-from ..trainer import StageTrainer
+from ..stage_trainer import StageTrainer
 from .shapes import Shapes
 from .timing import describe_run, measure_peaks, read_clock, time_in_turn
 

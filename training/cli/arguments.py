@@ -31,8 +31,6 @@ def print_progress(line: str) -> None:
 def write_text(stream: TextIO | None, text: str) -> None:
     """Writes text for people, of which parts may come from a file: no terminal obeys it. A closed stream takes nothing."""
     if stream is not None:
-        text = escape_controls(text, LINES)
-        stream.write(
-            text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8") + "\n"
-        )
+        encoding = stream.encoding or "utf-8"
+        stream.write(escape_controls(text, LINES).encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()

@@ -110,11 +110,11 @@ def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Pa
     from ..setup.describe_maps import describe_maps
 
     bank, curriculum = None if args.bank is None else Bank.open(args.bank), _curriculum_of(recipe)
-    line, signals, report = ProgressLine(), StopSignals(), Report(out, curriculum, args.seed, _recipe_name(args))
+    line, signals = ProgressLine(), StopSignals()
     progress = line.count if ranks.rank() == 0 else lambda *_: None
     with ranks.main_process_first():
         inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], progress)
-    report.maps = describe_maps(curriculum)
+    report = Report(out, curriculum, args.seed, _recipe_name(args), describe_maps(curriculum))
     place_base(inputs.host.flux, curriculum.settings, device)
     listeners = [*make_listeners(out, curriculum, line, report), signals]
     try:
@@ -143,7 +143,7 @@ def train_stages(
 ) -> Path:
     """Trains the stages of a curriculum, or `only` one; returns the bank's path."""
     from ..checkpoint.run_folder import BANK
-    from ..coredi.trainer import make_stage_trainer
+    from ..coredi.make_trainer import make_stage_trainer
     from ..curriculum_run import CurriculumRun
 
     run = CurriculumRun(

@@ -14,7 +14,7 @@ from ..add_expert import check_untrained
 from ..checkpoint.checkpoints import TrainingError
 from ..checkpoint.run_folder import RUN, RunFolder
 from ..checkpoint.run_record import Knobs
-from ..coredi.trainer import make_stage_trainer
+from ..coredi.make_trainer import make_stage_trainer
 from ..curriculum_run import CurriculumRun
 from ..data.encoded.dataset import MemoryDataset
 from ..listener import Listener
@@ -63,8 +63,8 @@ def train_curriculum(
     memory = estimate_memory(host, data, curriculum.settings, stages)
     encoders = replace(data.encoders, after=host.mark_pushed_out)
     datasets = {stage.name: data.datasets[stage.task] for stage in curriculum.stages if stage.task in data.datasets}
-    report = Report(run.out, curriculum, run.seed, run.out.name)
-    report.maps = [("control", folder, drawer) for folder, drawer in data.maps.items()]
+    maps = [("control", folder, drawer) for folder, drawer in data.maps.items()]
+    report = Report(run.out, curriculum, run.seed, run.out.name, maps)
     run = run._replace(listeners=(*run.listeners, report))
     training = CurriculumRun(
         host, curriculum, datasets, encoders, make_trainer=make_stage_trainer, **run.make_options(host)

@@ -16,7 +16,6 @@ features of their own task only, as U_t does.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -37,15 +36,12 @@ from ...prw.coredi.features import (
 from ...prw.positions import token_grid
 from ..batch import Batch, NoisedBatch
 from ..checkpoint.checkpoints import TrainingError
-from ..data.encoded.dataset import MemoryDataset
 from ..distributed import ranks
-from ..encoders.protocol import Encoders
 from ..forward import predict_velocity
 from ..objective import add_noise
 from ..optimizers import ParamGroup
 from ..stage_context import IterationResult, StageContext
-from ..trainer import StageTrainer
-from .encoder_features import load_features
+from ..stage_trainer import StageTrainer
 from .projection import Projection, effective_rank, overlap
 
 UNREAD = {"auxiliary": 1.0, "self": 0.1, "coredi": 0.2}
@@ -133,9 +129,8 @@ class FeatureTrainer(StageTrainer):
         reads = drawn.uniform >= UNREAD[self.stage.features]
         velocity, predicted, counts = FORWARD_BY_WAY[self.stage.features](self, noised, z, drawn, reads)
         losses = F.smooth_l1_loss(predicted, z.detach(), reduction="none").mean((1, 2)) * counts
-        self.feature_sums += torch.stack(
-            (losses.detach().sum(), counts.sum())
-        )  # logged and watched, whatever is trained
+        # logged and watched, whatever is trained
+        self.feature_sums += torch.stack((losses.detach().sum(), counts.sum()))
         if self.stage.features == "coredi" and self.settings.feature_loss == "velocity":
             losses = measure_velocity_error(predicted, z.detach(), noised.inputs.times) * counts
         loss = self.settings.feature_weight * losses.sum()
@@ -234,21 +229,6 @@ def draw_feature_noise(batch: Batch, z: Tensor) -> FeatureNoise:
     uniform = torch.stack([torch.rand((), generator=generator) for generator in generators])
     noise = torch.stack([torch.randn(z.shape[1:], generator=generator) for generator in generators])
     return FeatureNoise(uniform.to(z.device), noise.to(z))
-
-
-def make_stage_trainer(context: StageContext, bank: Bank, encoders: Encoders, path: Path) -> StageTrainer:
-    """Make the trainer that a stage asks for: with features or, where they are off, without."""
-    stage, dataset = context.stage, context.datasets[context.stage.task]
-    if stage.features == "off":
-        return StageTrainer(context, bank)
-    if not isinstance(dataset, MemoryDataset):
-        raise TrainingError(
-            f"{stage.name} learns features of pictures that lie in a cache, expected them in memory: leave cache out "
-            f'of its data, or set features = "off".'
-        )
-    with ranks.main_process_first():
-        features = load_features(context.host, dataset, encoders, context.settings.encoder, path / "features")
-    return FeatureTrainer(context, bank, features)
 
 
 def init_tensors(projection: Projection, dim: int, way: str, seed: int) -> dict[str, Tensor]:

@@ -14,8 +14,8 @@ from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import build
 from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, format_label
 from ..checkpoint.run_record import fingerprint
+from ..coredi.make_trainer import make_stage_trainer
 from ..coredi.sampling import FeatureSampler
-from ..coredi.trainer import make_stage_trainer
 from ..curriculum_run import CurriculumRun
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
 from ..routing_stats import measure_usage

@@ -33,10 +33,8 @@ LEGENDS = {OWN: "some of the photos; below, what the prompts give"}
 class Report(Listener):
     """Writes the page when a stage ends, and when it is asked to."""
 
-    maps: Maps = ()
-
-    def __init__(self, out: Path, curriculum: Curriculum, seed: int, recipe: str):
-        self.path, self.curriculum, self.seed, self.recipe = out / REPORT, curriculum, seed, recipe
+    def __init__(self, out: Path, curriculum: Curriculum, seed: int, recipe: str, maps: Maps = ()):
+        self.path, self.curriculum, self.seed, self.recipe, self.maps = out / REPORT, curriculum, seed, recipe, maps
         self.began = False
         """Whether a stage has begun: before, the folder may be another run's."""
 

@@ -18,13 +18,13 @@ from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
 from ...prw.personalization.concept import Concept, ConceptInfo, insert_vectors
 from ...prw.positions import token_grid
+from ..check_lengths import check_lengths
 from ..checkpoint.checkpoints import TrainingError
 from ..data.encoded.dataset import EncodedDataset
 from ..data.encoded.samples import EncodedSamples
 from ..distributed import ranks
 from ..errors import RunStopped
 from ..forward import skip_source
-from ..lengths import check_lengths
 from ..recipes.curriculum import SUBJECT, Stage
 from ..recipes.subject import OWN, PRIOR
 from ..run import Run

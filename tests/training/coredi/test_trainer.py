@@ -13,7 +13,7 @@ from cologen.training.coredi.trainer import draw_feature_noise
 from cologen.training.forward import predict_velocity
 from cologen.training.monitor.log import Log
 from cologen.training.objective import task_loss
-from cologen.training.trainer import StageTrainer
+from cologen.training.stage_trainer import StageTrainer
 from stopped_run import StopAt, logged_iterations, saved_files
 from tiny_features import forward_with_features, tiny_feature_trainer
 from tiny_run import TinyEncoders, gradients, tiny_curriculum, tiny_dataset, tiny_host, tiny_run

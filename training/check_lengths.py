@@ -1,22 +1,18 @@
-"""A run that is made longer or shorter: which of its stages can go on."""
-
-from typing import TYPE_CHECKING
+"""Checks of a run that is made longer or shorter: which of its stages can go on."""
 
 from .checkpoint.checkpoints import TrainingError
-
-if TYPE_CHECKING:
-    from .recipes.curriculum import Curriculum
-    from .run import Run
+from .recipes.curriculum import Curriculum
+from .run import Run
 
 
-def check_lengths(run: "Run", curriculum: "Curriculum", only: str = "") -> None:
+def check_lengths(run: Run, curriculum: Curriculum, only: str = "") -> None:
     """Refuse, before anything is trained, a length that a stage cannot get any more."""
     for number, stage in enumerate(curriculum.stages):
         if only in ("", stage.name) and not stage.ceiling:
             _check_length(run, curriculum, number)
 
 
-def _check_length(run: "Run", curriculum: "Curriculum", number: int) -> None:
+def _check_length(run: Run, curriculum: Curriculum, number: int) -> None:
     stage, elsewhere = curriculum.stages[number], run.knobs.elsewhere
     finished, saved = _count_done(run, curriculum, number)
     if finished == stage.iterations:
@@ -38,7 +34,7 @@ def _check_length(run: "Run", curriculum: "Curriculum", number: int) -> None:
         )
 
 
-def _count_done(run: "Run", curriculum: "Curriculum", number: int) -> tuple[int, int]:
+def _count_done(run: Run, curriculum: Curriculum, number: int) -> tuple[int, int]:
     """A stage's iterations: of what it has left, and of its last checkpoint."""
     stage = curriculum.stages[number]
     checkpoints = run.open_checkpoints(stage, number, curriculum.settings)
