@@ -77,7 +77,6 @@ class ModelInfo:
 
     data: str = ""
     """The file that it is read from: a bank's own file holds none."""
-    licence: str = ""
     on_base: bool = False
     """Whether it runs on the layers of the base, and is only what differs from them (bank/difference.py)."""
 

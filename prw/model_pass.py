@@ -38,12 +38,10 @@ def run_model_pass(
 
     ids = torch.cat([place(picture) for picture in pictures], dim=1).expand(batch, -1, -1).to(host.device)
     tokens = torch.cat([flux.process_img(picture.latent)[0] for picture in pictures], dim=1)
-    layers = [layer for name, layer in flux.named_children() if name not in BLOCKS]
-    for layer in layers:
-        layer.to(host.device)
+    outside = list_outside_layers(flux)
+    outside.to(host.device)
     _, inputs = flux.embed(tokens, ids, torch.zeros(batch, device=host.device), prompt)
-    for layer in layers:
-        layer.to("meta")
+    outside.to("meta")
     count = len(flux.double_blocks) + len(flux.single_blocks)
     return host.watch(run_model_stream(host, flux, inputs), count), inputs.pe
 
@@ -74,9 +72,13 @@ def run_block_on(device: torch.device, block: nn.Module, *args: Any) -> Any:
 
 
 def measure_largest_block(flux: FluxModel) -> int:
-    """Bytes of the weights that lie on the device at once, at most: those of one block, or of all that comes before them."""
-    before = [layer for name, layer in flux.named_children() if name not in BLOCKS]
-    return max(map(_measure, [nn.ModuleList(before), *flux.double_blocks, *flux.single_blocks]))
+    """Bytes of the weights that lie on the device at once, at most: those of one block, or of all outside them."""
+    return max(map(_measure, [list_outside_layers(flux), *flux.double_blocks, *flux.single_blocks]))
+
+
+def list_outside_layers(flux: FluxModel) -> nn.ModuleList:
+    """The layers outside the blocks."""
+    return nn.ModuleList(layer for name, layer in flux.named_children() if name not in BLOCKS)
 
 
 def _measure(module: nn.Module) -> int:

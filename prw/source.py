@@ -135,7 +135,7 @@ class Source(Reading):
     """(batch, channels, height, width) as the VAE gives it."""
     routing: Routing = field(default_factory=Routing)
     together: bool = True
-    """Where no bank is: whether it and the prompt's other references see one another, as klein 9B-KV was trained."""
+    """Where no low-rank experts are: whether it and the prompt's other references see one another, as klein 9B-KV was trained."""
     number: int = 1
     """Which of a prompt's references it is, from 1: its place where the position is "reference"."""
     fit: Fit | None = None

@@ -21,7 +21,6 @@ from ..base_model import Base
 from ..experts import LowRank
 from ..files.errors import FileError
 from ..files.file_metadata import FileMetadata
-from ..files.lazy_tensors import tensor_state
 from ..files.safe_file import FLOATS, SafeFile
 from ..files.safetensors_writer import write_safetensors
 from ..files.validate import check_range, shorten
@@ -71,10 +70,6 @@ class TemplateDifference:
 
     def save(self, path: str | os.PathLike) -> Path:
         return write_safetensors(path, self.tensors, METADATA.encode(self.info))
-
-    def state(self) -> object:
-        """A value that changes whenever the tensors do."""
-        return tensor_state(self.tensors)
 
     def build(self, base: FluxModel) -> Flux:
         """The template on the layers of its base, ours or ComfyUI's; raises where the base has another shape."""

@@ -1,6 +1,6 @@
 """How sources travel through ComfyUI's CONDITIONING: as a condition of their own beside the text's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -53,8 +53,7 @@ def add_source(conditioning: list, source: Reading) -> list:
         known = list_sources(options)
         if isinstance(source, Source):
             source = replace(source, number=1 + sum(isinstance(one, Source) for one in known))
-        conds = {**options.get("model_conds", {}), COND: SourceCond((*known, source))}
-        out.append([embedding, {**options, "model_conds": conds}])
+        out.append([embedding, set_sources(options, (*known, source))])
     return out
 
 
@@ -69,10 +68,8 @@ def read_prompt(conditioning: list) -> Tensor:
 
 def map_sources(options: dict[str, Any], change: Callable[[Reading], Reading]) -> dict[str, Any]:
     """A conditioning entry's options with each of its sources changed."""
-    if not list_sources(options):
-        return options
-    changed = SourceCond(tuple(map(change, list_sources(options))))
-    return {**options, "model_conds": {**options["model_conds"], COND: changed}}
+    sources = list_sources(options)
+    return set_sources(options, map(change, sources)) if sources else options
 
 
 def change_source(conditioning: list, number: int, **knobs: Any) -> list:
@@ -82,8 +79,7 @@ def change_source(conditioning: list, number: int, **knobs: Any) -> list:
         sources = list(list_sources(options))
         if number < len(sources):
             sources[number] = replace(sources[number], **knobs)
-            conds = {**options["model_conds"], COND: SourceCond(tuple(sources))}
-            options = {**options, "model_conds": conds}
+            options = set_sources(options, sources)
         out.append([embedding, options])
     return out
 
@@ -95,6 +91,11 @@ def remove_sources(conditioning: list) -> list:
         conds = {key: cond for key, cond in options.get("model_conds", {}).items() if key != COND}
         out.append([embedding, {**options, "model_conds": conds}])
     return out
+
+
+def set_sources(options: dict[str, Any], sources: Iterable[Reading]) -> dict[str, Any]:
+    """A conditioning entry's options with these sources in place of its own."""
+    return {**options, "model_conds": {**options.get("model_conds", {}), COND: SourceCond(tuple(sources))}}
 
 
 def list_sources(options: dict[str, Any]) -> Sequence[Reading]:

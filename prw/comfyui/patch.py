@@ -78,12 +78,11 @@ class HostAttachment(Attachment):
         base = executor.class_obj
         check_prompt_width(base.diffusion_model, c_crossattn)
         sources = [source for source in conds.pop(COND, ()) if _is_on(source, base, options)]
-        if sources:
-            channels = x.shape[1] + (0 if c_concat is None else c_concat.shape[1])
-            inputs = FluxInputs(x, t, c_crossattn, conds.get("y"), conds.get("guidance"))
-            with name_outdated_layers():
-                options[OPTION] = self.make_appended_kv(base, sources, inputs, options, channels)
         with name_outdated_layers():
+            if sources:
+                channels = x.shape[1] + (0 if c_concat is None else c_concat.shape[1])
+                inputs = FluxInputs(x, t, c_crossattn, conds.get("y"), conds.get("guidance"))
+                options[OPTION] = self.make_appended_kv(base, sources, inputs, options, channels)
             return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
     @torch.compiler.disable()

@@ -24,5 +24,5 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = "auto
     check_choice("family", family, ("auto",))
     found = TemplateDifference.of(file).info
     name = make_expert_name(name or found.template or file.path.stem)
-    info = BankInfo(found.base, models={name: ModelInfo(file.name, found.licence, on_base=True)})
+    info = BankInfo(found.base, licence=found.licence, models={name: ModelInfo(file.name, on_base=True)})
     return Bank(info, Renamed(file, {f"models.{name}.{key}": key for key in file}))

@@ -1,11 +1,14 @@
 """A template as a difference to its base: what is kept is the template itself, and what is left out is what is said."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.bank.difference import METADATA, DifferenceInfo, TemplateDifference
 from cologen.prw.bank.extract import ExtractedTensors
 from cologen.prw.bank.importers import open_experts
+from cologen.prw.bank.summary import describe_bank
 from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import velocity
 from cologen.prw.files.errors import FileError
@@ -16,7 +19,6 @@ from tiny_flux2 import TEXT_WIDTH, flux2_inputs, tiny_flux2
 from tiny_template import template_weights
 
 FULL = 4096
-TIME = ("time_in.in_layer.weight", "time_in.out_layer.weight")
 
 
 def make_template(base, rank=0, seed=5):
@@ -73,12 +75,6 @@ def test_at_full_rank_the_base_with_it_is_the_template(base, tmp_path, learned, 
     found = read_all_kv(difference.build(flux))
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
     assert (before - expected).abs().max() > 0.1 and torch.equal(read_all_kv(flux), before)
-
-
-def norm(weights, base, kept=lambda name: 0.0):
-    """Of what was learned without what is kept, over everything but the timestep's layers, modulations and the last layer."""
-    names = [name for name in base if not name.startswith((*TIME, "final_layer")) and "modulation" not in name]
-    return torch.stack([(weights[name] - base[name] - kept(name)).norm() for name in names]).norm()
 
 
 @pytest.mark.parametrize("rank, dtype", [(1, torch.float32), (8, torch.bfloat16), (40, torch.float32)])
@@ -178,6 +174,13 @@ def test_its_file_reads_sources_as_the_template_s_own_file_does(base, tmp_path):
         expected = picture(whole, flux, **knobs)
         assert (picture(small, flux, **knobs) - expected).abs().max() < 1e-5 * expected.abs().max()
         assert (flux(*flux2_inputs(2)) - expected).abs().max() > 0.01
+
+
+def test_its_licence_is_said(base, tmp_path):
+    difference, _ = extract(make_template(base, 1), base, 1, tmp_path)
+    licensed = replace(difference.info, licence="for tests only")
+    path = TemplateDifference(licensed, difference.tensors).save(tmp_path / "licensed.safetensors")
+    assert "licence  for tests only" in describe_bank(open_experts(path), "licensed").splitlines()
 
 
 def test_it_follows_the_weights_of_its_base(base, tmp_path):
