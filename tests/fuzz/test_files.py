@@ -7,13 +7,15 @@ import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.edit import make_random_bank
 from cologen.prw.bank.importers import open_experts
+from cologen.prw.bank.importers.easycontrol import looks_like_easycontrol
 from cologen.prw.bank.importers.peft import CONFIG, NOTE, export_adapters
+from cologen.prw.bank.importers.template import looks_like_template
 from cologen.prw.bank.summary import describe_bank
 from cologen.prw.base_model import Base
-from cologen.prw.coredi.features import Features, FeaturesInfo, list_shapes
+from cologen.prw.coredi.features import Features, FeaturesInfo, list_shapes, looks_like_features
 from cologen.prw.flux.checkpoint import load_flux
-from cologen.prw.learned_keys import LearnedKeys
-from cologen.prw.personalization.concept import Concept, ConceptInfo
+from cologen.prw.learned_keys import LearnedKeys, looks_like_learned_keys
+from cologen.prw.personalization.concept import Concept, ConceptInfo, looks_like_concept
 from cologen.prw.personalization.concept import list_shapes as list_concept_shapes
 from cologen.training.checkpoint.checkpoints import read_checkpoint, write_checkpoint
 from mutate import dump, mutate_bytes, mutate_file, mutate_json
@@ -152,3 +154,32 @@ def test_damaged_settings_of_adapters(tmp_path, fuzz, name):
         read_experts(file.with_name("adapter_model.safetensors"))
 
     fuzz.run(100, attempt)
+
+
+LOOKS = (
+    looks_like_concept,
+    looks_like_easycontrol,
+    looks_like_features,
+    looks_like_learned_keys,
+    looks_like_template,
+)
+
+
+def test_files_that_are_only_listed(tmp_path, fuzz):
+    """Lists of nodes look into every file of a folder of models: none may hold them up."""
+    path = tmp_path / "large.safetensors"
+
+    def attempt(rng):
+        words = [
+            b"transformer_blocks.0.",
+            b"attn.",
+            b"proj_loras.",
+            b'"',
+            b"img_to_qkv.weights",
+            b"proj_k.",
+            b"cologen-",
+        ]
+        path.write_bytes(b"".join(words[i] for i in rng.integers(len(words), size=2**16)))
+        assert [looks(path) for looks in LOOKS] == [False] * len(LOOKS)
+
+    fuzz.run(3, attempt)

@@ -37,10 +37,10 @@ class RecordingTrainer(StageTrainer):
 
 
 if __name__ == "__main__":
-    from cologen.training.coredi import trainer
+    from cologen.training.coredi import make_trainer
 
     torch.set_num_threads(1)
     gradient_reducer.PIECE = 4096  # or all of a tiny expert's gradients would be one message
-    build_run.open_run_inputs, trainer.StageTrainer = tiny_inputs, RecordingTrainer
+    build_run.open_run_inputs, make_trainer.StageTrainer = tiny_inputs, RecordingTrainer
     resting.compile_blocks = partial(compiling.compile_blocks, backend="eager")
     sys.exit(main([word.replace("RANK", os.environ.get("RANK", "0")) for word in sys.argv[1:]]))
