@@ -8,11 +8,9 @@ from typing import Any
 from ...prw.bank.bank import Bank
 from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
+from ..toy.ablate import ABLATION, ablate
 from ..toy.evaluate import READINGS
 from .arguments import parse_positive, print_progress
-
-ABLATION = "ablation"
-"""The report's entry that is no task."""
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -41,7 +39,6 @@ def add_commands(commands: _SubParsersAction) -> None:
 
 
 def _evaluate_toy(args: Namespace) -> str:
-    from ..toy.ablate import ablate
     from ..toy.evaluate import ToyEvaluation, evaluate
     from ..toy.store import BANK, SHIPPED, open_toy_models
     from ..toy.tasks import QUESTION_MAKERS

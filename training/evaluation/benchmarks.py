@@ -13,6 +13,7 @@ from ...prw.files.regular_file import read_regular_text
 from ..data.formats.parquet import is_in_split, read_rows
 from ..data.formats.picture_files import BrokenFile, decode_labels, decode_picture, read_picture
 from ..data.tasks.canny import canny
+from ..data.tasks.control import repeat_channels
 from .case import Case, resize
 from .lines import LineNetwork
 from .networks import MetricNetworks, import_library
@@ -22,6 +23,8 @@ LIVE = {"cat", "dog"}
 """DreamBench's nouns of animals, which have prompts of their own."""
 PROMPT = re.compile(r"'(a [^']*)'\.format")
 SUBJECT = re.compile(r"^([\w]+),([\w ]+)$", re.MULTILINE)
+MAX_LIST = 2**28
+"""Bytes of a list of questions."""
 PROMPTS = 25
 """Length of each of DreamBench's two lists of prompts."""
 
@@ -80,7 +83,7 @@ def read_multigen_lineart(root: Path, side: int, networks: MetricNetworks) -> It
         photo = _defer_decoding(row["image"])
 
         def source(photo: Callable[[], np.ndarray] = photo) -> np.ndarray:
-            return np.repeat(lines.predict(resize(photo(), (side, side)))[..., None], 3, -1)
+            return repeat_channels(lines.predict(resize(photo(), (side, side))))
 
         yield Case(f"{i:05}", source, row["text"], photo)
 
@@ -154,10 +157,6 @@ def _get_bytes(value: Any) -> bytes:
     if not isinstance(data, bytes):
         raise BrokenFile("a picture of the benchmark has no bytes in its Parquet file")
     return data
-
-
-MAX_LIST = 2**28
-"""Bytes of a list of questions."""
 
 
 def _read_text(path: Path) -> str:

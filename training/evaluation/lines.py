@@ -5,17 +5,15 @@ from pathlib import Path
 import numpy as np
 
 from ..data.tasks.line_network import draw_lines, open_lines
-from .networks import MetricUnavailable
+from .networks import report_unavailable
 
 
 class LineNetwork:
     """The public file of tensors, opened."""
 
     def __init__(self, path: Path, device: str):
-        try:
+        with report_unavailable():
             self.network = open_lines(path).to(device)
-        except ValueError as error:
-            raise MetricUnavailable(str(error)) from None
 
     def predict(self, picture: np.ndarray) -> np.ndarray:
         """Draws a picture's lines: uint8 (height, width), black on white."""

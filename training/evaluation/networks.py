@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from ...prw.files.errors import show_as_ours
 from ...prw.files.validate import check_choice
 from ..data.model_folder import load_network, load_processor
+from ..data.tasks.line_network import LINES_FILE
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ CHECKPOINTS = {
         HUB + "facebook/maskformer-resnet101-coco-stuff",
         "ControlNet++ takes mmsegmentation's DeepLabV3-R101-d8, which transformers cannot open: not comparable",
     ),
-    "lines": Checkpoint("image-to-line-drawings.pth", HUB + "spaces/awacke1/Image-to-Line-Drawings (model.pth)"),
+    "lines": Checkpoint(LINES_FILE, HUB + "spaces/awacke1/Image-to-Line-Drawings (model.pth)"),
     "inception": Checkpoint(
         "inception-2015-12-05.pt",
         "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",

@@ -20,6 +20,8 @@ from .encoders import ToyEncoders
 from .evaluate import HELD_OUT_SEED, ToyEvaluation, score_answers, summarize
 from .tasks import make_questions
 
+ABLATION = "ablation"
+"""The report's entry that is no task."""
 Scores = Sequence[Mapping[str, float]]
 """A picture's measures each, in the order of the questions."""
 
@@ -60,7 +62,7 @@ def ablate(
             taken = [block for block, share in shares.items() if share]
             ablations[task]["blocks"] = {block: {"older": shares[block], **measure((block,))} for block in taken}
             report(f"{task}: {ablations[task]['blocks']}")
-    return scores_by_task | {"ablation": ablations}
+    return scores_by_task | {ABLATION: ablations}
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import nn
 from ..sample import Sample
 from .control import repeat_channels
 from .hed_network import HED_FILE, open_hed
-from .line_network import draw_lines, open_lines
+from .line_network import LINES_FILE, draw_lines, open_lines
 
 
 class MapNetwork(NamedTuple):
@@ -33,7 +33,7 @@ class MapNetwork(NamedTuple):
 NETWORKS = {
     "hed": MapNetwork(HED_FILE, open_hed, lambda network, picture: network(picture)),
     "lineart": MapNetwork(
-        "image-to-line-drawings.pth",
+        LINES_FILE,
         open_lines,
         lambda network, picture: repeat_channels(draw_lines(network, picture)),
     ),

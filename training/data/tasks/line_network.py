@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ....prw.files.validate import shorten_error
 
+LINES_FILE = "image-to-line-drawings.pth"
 WIDTH = 64
 
 
