@@ -24,7 +24,7 @@ class CoLoGenDualBranch(io.ComfyNode):
             "On the built-in world it gains a little, CoLoGen Personal Guider more.",
             search_aliases=["dci", "divide conquer integrate", "dbim", "personalization", "editability", "dreambooth"],
             inputs=[
-                io.Model.Input("model", tooltip="FLUX.1, after CoLoGen Apply if the prompt has sources."),
+                io.Model.Input("model", tooltip="FLUX.1 or FLUX.2, after CoLoGen Apply if the prompt has sources."),
                 io.Conditioning.Input(
                     "auxiliary",
                     tooltip="The prompt with a common noun in place of the subject, from CoLoGen Marked Prompt: a [dog] "

@@ -28,9 +28,7 @@ class CoLoGenLoadExperts(io.ComfyNode):
                 "diffsynth",
                 "diffusion template",
             ],
-            inputs=[
-                bank_name_input(),
-            ],
+            inputs=[bank_name_input()],
             outputs=[BankType.Output(display_name="experts", tooltip="For CoLoGen Apply.")],
         )
 

@@ -19,7 +19,7 @@ class CoLoGenMarkedPrompt(io.ComfyNode):
             description="Encodes a prompt as the stock node does, and remembers which words name its subject.",
             search_aliases=["clip text encode", "prompt", "subject words", "token", "noun"],
             inputs=[
-                io.Clip.Input("clip", tooltip="FLUX.1's text encoders."),
+                io.Clip.Input("clip", tooltip="Your FLUX's text encoder."),
                 io.String.Input(
                     "text",
                     default="a [dog] on the beach",

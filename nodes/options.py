@@ -11,7 +11,15 @@ from ..prw.comfyui.masks import check_region
 from ..prw.router import ABLATIONS
 from ..prw.source import MODES
 from .inputs.schema import CATEGORY, OptionsType, make_schema, slider
-from .inputs.source import check_names, names_input, placement_knobs, position_knobs, strength_knobs, together_knob
+from .inputs.source import (
+    check_names,
+    name_knobs,
+    names_input,
+    placement_knobs,
+    position_knobs,
+    strength_knobs,
+    together_knob,
+)
 
 OUTPUT = "For a CoLoGen task."
 BY_LEAN = "as lean says"
@@ -80,16 +88,7 @@ class CoLoGenRouting(io.ComfyNode):
                     "-1 is concept: experts of what things are win. 0 is balanced: the router decides. 1 is localisation: "
                     "experts of where they are.",
                 ),
-                io.String.Input(
-                    "expert",
-                    default="",
-                    tooltip="Name an expert to use it in every block; empty lets the router choose.",
-                ),
-                io.String.Input(
-                    "router",
-                    default="",
-                    tooltip="Name a stage of the bank to use its router, or final for the last; empty follows the task.",
-                ),
+                *name_knobs(),
                 io.String.Input(
                     "curve",
                     default="",

@@ -29,7 +29,7 @@ class CoLoGenPersonalGuider(io.ComfyNode):
                 "source guidance",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="FLUX.1, after CoLoGen Apply if the prompt has sources."),
+                io.Model.Input("model", tooltip="FLUX.1 or FLUX.2, after CoLoGen Apply if the prompt has sources."),
                 io.Conditioning.Input("positive", tooltip="The prompt with the subject: its sources, its own words."),
                 slider(
                     "switch",

@@ -9,7 +9,15 @@ from ..prw.comfyui.make_source import SourceOptions, make_source
 from ..prw.comfyui.masks import check_region
 from ..prw.tasks import TASKS
 from .inputs.schema import CATEGORY, advanced, make_schema, slider
-from .inputs.source import check_names, names_input, placement_knobs, position_knobs, strength_knobs, together_knob
+from .inputs.source import (
+    check_names,
+    name_knobs,
+    names_input,
+    placement_knobs,
+    position_knobs,
+    strength_knobs,
+    together_knob,
+)
 from .inputs.tasks import experts_input
 
 
@@ -107,18 +115,7 @@ def routing_knobs() -> list:
             "-1 makes concept experts win (what things are), 1 localisation experts (where they are).",
             **advanced(),
         ),
-        io.String.Input(
-            "expert",
-            default="",
-            tooltip="Name an expert to use it in every block; empty lets the router choose.",
-            **advanced(),
-        ),
-        io.String.Input(
-            "router",
-            default="",
-            tooltip="Name a stage of the bank to use its router, or final for the last; empty follows the task.",
-            **advanced(),
-        ),
+        *name_knobs(**advanced()),
     ]
 
 

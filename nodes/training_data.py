@@ -1,5 +1,7 @@
 """Training data: a folder of one's own or the built-in world, through the VAE and CLIP of the FLUX that is trained."""
 
+from dataclasses import replace
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -31,44 +33,7 @@ class CoLoGenTrainingData(io.ComfyNode):
                     "clip",
                     tooltip="Its text encoders (CLIP-L and T5-XXL for FLUX.1, Qwen3 for FLUX.2 klein): prompts are encoded once.",
                 ),
-                io.Combo.Input(
-                    "source",
-                    options=list(EXAMPLE_SOURCES),
-                    tooltip="folder: your own pictures. built-in world: small drawn scenes, to try training out.",
-                ),
-                io.String.Input(
-                    "folder",
-                    default="my_pictures",
-                    tooltip="Within input/cologen: NAME.png (what to draw), NAME.txt (its prompt) and NAME.source.png "
-                    "(what the model is given); for inpaint NAME.mask.png instead, or nothing for random holes.",
-                ),
-                io.Combo.Input("task", options=list(TASKS), tooltip="What these pictures teach."),
-                io.Int.Input(
-                    "size",
-                    default=512,
-                    min=64,
-                    max=2048,
-                    step=16,
-                    tooltip="Pictures are cut to squares of this side. Larger learns finer detail; twice the size "
-                    "takes four times the time and memory. The built-in world has a size of its own.",
-                ),
-                io.Int.Input(
-                    "count",
-                    default=0,
-                    min=0,
-                    max=1_000_000,
-                    tooltip="How many examples: 0 takes each picture once, fewer leave some out, more take them again "
-                    "with other cuts and other holes. A tenth of the pictures, or as many as make 64, is kept out of training, "
-                    "for samples.",
-                ),
-                io.Int.Input(
-                    "cut_seed",
-                    default=0,
-                    min=0,
-                    max=2**32 - 1,
-                    tooltip="Another number cuts the pictures and draws the holes elsewhere.",
-                    **advanced(),
-                ),
+                *example_knobs(),
                 DataType.Input(
                     "data",
                     optional=True,
@@ -110,8 +75,53 @@ class CoLoGenTrainingData(io.ComfyNode):
         with torch.inference_mode(False):  # training takes ordinary tensors
             encoders = open_encoders(vae, clip)
             dataset = encode_examples(encoders, task, examples.example, examples.count, open_progress_bar())
-            data = TrainingData(encoders, *((data.datasets, data.maps) if data else ())).add_dataset(dataset)
+            data = replace(data, encoders=encoders) if data else TrainingData(encoders)
+            data = data.add_dataset(dataset)
             data = data.note_maps(folder, drawn.describe()) if drawn else data
         lines = [drawn.describe()] if drawn else []
         lines += [f"{name} is left out: {why}" for name, why in examples.skipped.items()]
         return io.NodeOutput(data, ui=ui.PreviewText("\n".join([str(data), *lines[:SHOWN]])))
+
+
+def example_knobs() -> list:
+    """Which pictures, for which task, how many and how they are cut."""
+    return [
+        io.Combo.Input(
+            "source",
+            options=list(EXAMPLE_SOURCES),
+            tooltip="folder: your own pictures. built-in world: small drawn scenes, to try training out.",
+        ),
+        io.String.Input(
+            "folder",
+            default="my_pictures",
+            tooltip="Within input/cologen: NAME.png (what to draw), NAME.txt (its prompt) and NAME.source.png "
+            "(what the model is given); for inpaint NAME.mask.png instead, or nothing for random holes.",
+        ),
+        io.Combo.Input("task", options=list(TASKS), tooltip="What these pictures teach."),
+        io.Int.Input(
+            "size",
+            default=512,
+            min=64,
+            max=2048,
+            step=16,
+            tooltip="Pictures are cut to squares of this side. Larger learns finer detail; twice the size "
+            "takes four times the time and memory. The built-in world has a size of its own.",
+        ),
+        io.Int.Input(
+            "count",
+            default=0,
+            min=0,
+            max=1_000_000,
+            tooltip="How many examples: 0 takes each picture once, fewer leave some out, more take them again "
+            "with other cuts and other holes. A tenth of the pictures, or as many as make 64, is kept out of training, "
+            "for samples.",
+        ),
+        io.Int.Input(
+            "cut_seed",
+            default=0,
+            min=0,
+            max=2**32 - 1,
+            tooltip="Another number cuts the pictures and draws the holes elsewhere.",
+            **advanced(),
+        ),
+    ]

@@ -1,5 +1,7 @@
 """Knobs of a source, for the node that adds one and for the options of task nodes."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ...prw.comfyui.patch import require_attachment
@@ -61,7 +63,26 @@ def placement_knobs() -> list:
     ]
 
 
+def name_knobs(**rest: Any) -> list:
+    """Which expert and which router read a source, by their names."""
+    return [
+        io.String.Input(
+            "expert",
+            default="",
+            tooltip="Name an expert to use it in every block; empty lets the router choose.",
+            **rest,
+        ),
+        io.String.Input(
+            "router",
+            default="",
+            tooltip="Name a stage of the bank to use its router, or final for the last; empty follows the task.",
+            **rest,
+        ),
+    ]
+
+
 def names_input() -> io.Model.Input:
+    """The MODEL that knows the names of `name_knobs`."""
     return io.Model.Input(
         "model",
         optional=True,
