@@ -9,7 +9,7 @@ from tiny import tiny_bank, tiny_flux
 
 torch.set_num_threads(1)  # tensors are small, and sums keep their order
 
-MARKERS = {"comfy": "host", "start_server": "server", "browser": "browser"}
+MARKERS = {"comfy": "host", "start_server": "server", "server": "server", "browser": "browser"}
 """Fixture -> marker of the tests that ask for it."""
 NO_HOST = "no ComfyUI found"
 GET_A_HOST = (

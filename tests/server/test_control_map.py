@@ -6,21 +6,16 @@ from cologen.training.comfyui.server import make_node, open_picture
 from cologen.training.data.tasks import control
 from PIL import Image
 from tiny_maps import depth_anything, save_model
-from tiny_server import draw_sources, make_tiny_base, make_tiny_prompt
-
-pytestmark = pytest.mark.usefixtures("comfy")
+from tiny_server import make_tiny_prompt
 
 
-@pytest.fixture(scope="module")
-def server(start_server, tmp_path_factory):
-    base = make_tiny_base(tmp_path_factory.mktemp("comfy"), draw_sources())
+@pytest.fixture(scope="module", autouse=True)
+def files(base):
     save_model(base / "models/geometry_estimation/Depth-Anything-V2-Small-hf", depth_anything)
-    return start_server(base), base
 
 
-def test_in_a_server_maps_are_shown_and_feed_a_source(server):
-    running, base = server
-    options = running.get("/object_info/CoLoGenControlMap")["CoLoGenControlMap"]["input"]["required"]["model"]
+def test_in_a_server_maps_are_shown_and_feed_a_source(server, base):
+    options = server.get("/object_info/CoLoGenControlMap")["CoLoGenControlMap"]["input"]["required"]["model"]
     assert "Depth-Anything-V2-Small-hf" in str(options)
     drawn = {}
     for kind in ("canny", "depth"):
@@ -29,21 +24,20 @@ def test_in_a_server_maps_are_shown_and_feed_a_source(server):
         knobs = dict(kind=kind, model="auto", low_threshold=0.1, high_threshold=0.2)
         graph["drawn"] = make_node("CoLoGenControlMap", image=["image", 0], **knobs)
         graph["source"]["inputs"]["image"] = ["drawn", 0]
-        entry = running.run(graph)
+        entry = server.run(graph)
         drawn[kind] = np.asarray(open_picture(base, entry, "drawn")), np.asarray(open_picture(base, entry, "save"))
     expected = control.canny(np.asarray(Image.open(base / "input/control.png").convert("RGB")))
     assert np.array_equal(drawn["canny"][0], expected) and drawn["depth"][0].std() > 5
     assert not np.array_equal(drawn["canny"][1], drawn["depth"][1])
-    assert "leak" not in running.log.read_text()
+    assert "leak" not in server.log.read_text()
 
 
 def test_in_a_server_an_absent_model_is_a_sentence(server):
-    running, _ = server
     knobs = dict(kind="seg", model="auto", low_threshold=0.1, high_threshold=0.2)
     graph = {
         "image": make_node("LoadImage", image="control.png"),
         "drawn": make_node("CoLoGenControlMap", image=["image", 0], **knobs),
     }
-    status = running.run(graph)["status"]
+    status = server.run(graph)["status"]
     assert status["status_str"] == "error"
     assert "There is no seg model in models/detection" in str(status["messages"])

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pytest
 from cologen.training.comfyui.server import Server
 from pack import HOST
 from tiny_server import make_tiny_base
@@ -41,11 +40,6 @@ def default(description: list):
 def described(server: Server) -> dict:
     info = server.get("/object_info")
     return {name: shape(node) for name, node in info.items() if node["python_module"].endswith("CoLoGen")}
-
-
-@pytest.fixture(scope="module")
-def server(start_server, tmp_path_factory):
-    return start_server(make_tiny_base(tmp_path_factory.mktemp("comfy"), {}))
 
 
 def test_what_was_frozen_is_as_it_was_or_replaced(server):

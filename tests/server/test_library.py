@@ -4,36 +4,17 @@ import numpy as np
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
-from cologen.training.comfyui.server import make_node, open_picture
+from cologen.training.comfyui.server import make_node
 from naive_easycontrol import save_library
 from safetensors.torch import save_file
-from tiny_server import draw_sources, make_tiny_base, make_tiny_prompt
-
-pytestmark = pytest.mark.usefixtures("comfy")
+from tiny_server import make_tiny_prompt, read_pixels
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory):
-    return save_library(tmp_path_factory.mktemp("loras"))
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, library):
-    root = make_tiny_base(tmp_path_factory.mktemp("comfy"), draw_sources())
-    (root / "models/loras/easy").mkdir(parents=True)
-    for file in library.iterdir():
-        (root / "models/loras/easy" / file.name).write_bytes(file.read_bytes())
-    save_file({"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, root / "models/loras/plain.safetensors")
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(start_server, base):
-    return start_server(base)
-
-
-def pixels(base, entry, name="save"):
-    return np.asarray(open_picture(base, entry, name), dtype=int)
+@pytest.fixture(scope="module", autouse=True)
+def files(base):
+    (base / "models/loras/easy").mkdir(parents=True)
+    save_library(base / "models/loras/easy")
+    save_file({"lora_unet_x.lora_up.weight": torch.ones(2, 2)}, base / "models/loras/plain.safetensors")
 
 
 STACK = (("canny", "control"), ("depth", "control"), ("subject", "subject"))
@@ -68,15 +49,15 @@ def test_import_three_sample_save_reload_is_the_same_picture(server, base):
     }
     others = len(server.log.read_text())  # what other tests left in the log
     first = server.run(stacked("c", **chain))
-    picture = pixels(base, first)
+    picture = read_pixels(base, first)
     table = "".join(first["outputs"]["look"]["text"])
     assert all(word in table for word in ("canny", "subject", "SKS", "512 x 512", "Apache-2.0"))
     saved = Bank.open(base / "models/cologen/stack.safetensors")
     assert [name for name, _ in STACK] == list(saved.info.experts)
     again = server.run(stacked("bank", bank=make_node("CoLoGenLoadExperts", bank_name="stack.safetensors")))
-    assert np.array_equal(pixels(base, again), picture)
+    assert np.array_equal(read_pixels(base, again), picture)
     plain = server.run(make_tiny_prompt(strength=0.0))
-    assert np.abs(pixels(base, plain) - picture).mean() > 1
+    assert np.abs(read_pixels(base, plain) - picture).mean() > 1
     assert "was trained on 512" not in server.log.read_text()[others:]
 
 
@@ -84,13 +65,14 @@ def test_easycontrol_files_among_the_loras_are_banks_at_once(server, base):
     options = server.get("/object_info/CoLoGenLoadExperts")["CoLoGenLoadExperts"]["input"]["required"]["bank_name"]
     listed = str(options)
     assert "loras/easy/canny.safetensors" in listed and "plain" not in listed
+    others = len(server.log.read_text())
     graph = make_tiny_prompt()
     graph["bank"]["inputs"]["bank_name"] = "loras/easy/canny.safetensors"
     del graph["map"], graph["keep"]
-    left_open = pixels(base, server.run(graph))
+    left_open = read_pixels(base, server.run(graph))
     graph["source"]["inputs"]["experts"] = ["bank", 0]
-    assert np.array_equal(pixels(base, server.run(graph)), left_open), "fitted to 512 x 512 either way"
-    assert "was trained on 512" not in server.log.read_text()
+    assert np.array_equal(read_pixels(base, server.run(graph)), left_open), "fitted to 512 x 512 either way"
+    assert "was trained on 512" not in server.log.read_text()[others:]
 
 
 @pytest.mark.parametrize(

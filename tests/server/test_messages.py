@@ -8,13 +8,12 @@ from canvas import Canvas
 from cologen.prw.bank.edit import make_random_bank
 from cologen.prw.base_model import Base
 from cologen.training.base.random_models import bank_info, random_flux
-from cologen.training.comfyui.server import make_node, open_picture
+from cologen.training.comfyui.server import make_node
 from cologen.training.toy.store import TOY_NAME
 from naive_easycontrol import save_library
 from PIL import Image
-from tiny_server import draw_scene, draw_sources, make_tiny_base, make_tiny_prompt
+from tiny_server import draw_scene, make_tiny_prompt, read_pixels
 
-pytestmark = pytest.mark.usefixtures("comfy")
 CANNY = "loras/canny.safetensors"
 PROMPTS = dict(positive=["text", 0], vae=["vae", 0])
 ROUTING = dict(lean=0.0, router="", curve="")
@@ -28,19 +27,13 @@ def draw_cut_out() -> Image.Image:
     return picture
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, comfy):
-    root = make_tiny_base(tmp_path_factory.mktemp("comfy"), {**draw_sources(), "cut_out": draw_cut_out()})
-    (root / "models/loras").mkdir(exist_ok=True)
-    save_library(root / "models/loras")
+@pytest.fixture(scope="module", autouse=True)
+def files(base):
+    draw_cut_out().save(base / "input/cut_out.png")
+    (base / "models/loras").mkdir(exist_ok=True)
+    save_library(base / "models/loras")
     other = random_flux(hidden_size=128, num_heads=1)
-    make_random_bank(bank_info(Base.of(other), rank=2)).save(root / "models/cologen/other_shape.safetensors")
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(start_server, base):
-    return start_server(base)
+    make_random_bank(bank_info(Base.of(other), rank=2)).save(base / "models/cologen/other_shape.safetensors")
 
 
 def import_canny(**rest) -> dict:
@@ -129,15 +122,11 @@ def test_a_noun_that_is_none_is_told_by_train_subject(server, noun):
     )
 
 
-def pixels(base, entry, name="save"):
-    return np.asarray(open_picture(base, entry, name), dtype=int)
-
-
 def test_a_picture_with_transparency_is_cut_out_and_shown(server, base):
     """Load Image gives its alpha apart, white where nothing is."""
     task = dict(mask=["image", 1])
     graphs = [wire(ask_subject(**task, mask_is=way), "image", image="cut_out.png") for way in ("auto", "background")]
-    found = [pixels(base, server.run(graph), "task") for graph in graphs]
+    found = [read_pixels(base, server.run(graph), "task") for graph in graphs]
     given = np.asarray(draw_cut_out())
     expected = np.where(given[..., 3:] > 127, given[..., :3], 255)
     assert all(np.array_equal(one, expected) for one in found)
@@ -148,7 +137,7 @@ def test_a_graph_from_before_mask_is_draws_what_it_drew(server, base):
     graph = wire(ask_subject(mask=["image", 1]), "image", image="cut_out.png")
     given = np.asarray(draw_cut_out())
     expected = np.where(given[..., 3:] > 127, 255, given[..., :3])
-    found = pixels(base, server.run(graph), "task")
+    found = read_pixels(base, server.run(graph), "task")
     assert np.array_equal(found[:32], expected[:32]) and np.array_equal(found[45:80, 40:90], expected[45:80, 40:90])
 
 
@@ -160,7 +149,7 @@ def test_experts_in_one_node_are_load_and_apply(server, base):
         if knobs:
             node = make_node("CoLoGenExperts", model=["flux", 0], bank_name="tiny.safetensors", **knobs)
             graph = {name: one for name, one in {**graph, "apply": node}.items() if name != "bank"}
-        return pixels(base, server.run(graph))
+        return read_pixels(base, server.run(graph))
 
     assert np.array_equal(draw(strength=1.0), draw())
     assert np.array_equal(draw(strength=0.5), draw(expert_strength=0.5))

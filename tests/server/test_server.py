@@ -1,26 +1,8 @@
 """The nodes in a real ComfyUI server, over its API."""
 
 import numpy as np
-import pytest
 from cologen.prw.bank.bank import Bank
-from cologen.training.comfyui.server import open_picture
-from tiny_server import draw_sources, make_tiny_base, make_tiny_prompt
-
-pytestmark = pytest.mark.usefixtures("comfy")
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, comfy):
-    return make_tiny_base(tmp_path_factory.mktemp("comfy"), draw_sources())
-
-
-@pytest.fixture(scope="module")
-def server(start_server, base):
-    return start_server(base)
-
-
-def pixels(base, entry, name="save"):
-    return np.asarray(open_picture(base, entry, name), dtype=int)
+from tiny_server import make_tiny_prompt, read_pixels
 
 
 def test_the_pack_loads_with_all_nodes(server):
@@ -38,13 +20,13 @@ def test_the_pack_loads_with_all_nodes(server):
 
 def test_a_graph_runs_from_loader_to_picture(server, base):
     woven = server.run(make_tiny_prompt())
-    found = pixels(base, woven)
+    found = read_pixels(base, woven)
     assert found.shape == (128, 128, 3)
-    off = pixels(base, server.run(make_tiny_prompt(strength=0.0)))
+    off = read_pixels(base, server.run(make_tiny_prompt(strength=0.0)))
     assert np.abs(found - off).mean() > 1, "the source should change the picture"
-    assert np.array_equal(pixels(base, server.run(make_tiny_prompt(loader="UNETLoader"))), found)
+    assert np.array_equal(read_pixels(base, server.run(make_tiny_prompt(loader="UNETLoader"))), found)
 
-    assert pixels(base, woven, "map").std() > 5
+    assert read_pixels(base, woven, "map").std() > 5
     saved = Bank.open(base / "models/cologen/copies/again.safetensors")
     assert saved.info == Bank.open(base / "models/cologen/tiny.safetensors").info
 

@@ -1,65 +1,57 @@
 """Workflows with templates, run in a real server on tiny random models: small files stand for klein base-4B, its templates, VAE and text encoder."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
-from cologen.training.comfyui.server import make_node
+from cologen.training.base.random_models import TINY
+from cologen.training.comfyui.server import make_node, open_picture
 from make_workflows import drawn
 from naive_learned_keys import learned_keys_file
-from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from tiny_flux2 import tiny_flux2
-from tiny_klein import WIDTH, change_inputs, draw_graph, make_klein_base, replace_encoders
 from tiny_server import SIDE as PICTURE
-from tiny_server import draw_scene
+from tiny_server import change_nodes, draw_scene
 from tiny_template import template_weights
 from workflows_flux2 import SIDE
-from workflows_templates import WORKFLOWS, KleinTemplate
+from workflows_templates import WORKFLOWS
 
-pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SMALL, STEPS = 64, 3
 
 
-def draw_hole() -> Image.Image:
-    """The scene, and the mask editor's hole in its right half as transparent pixels."""
-    picture = draw_scene().convert("RGBA")
-    alpha = Image.new("L", picture.size, 255)
-    ImageDraw.Draw(alpha).rectangle((PICTURE // 2, 0, PICTURE, PICTURE), 0)
-    picture.putalpha(alpha)
-    return picture
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, comfy):
-    root = make_klein_base(tmp_path_factory.mktemp("comfy"), {"example": draw_hole()}, [KleinTemplate.flux])
+@pytest.fixture(scope="module", autouse=True)
+def files(base, klein):
     for seed, name in enumerate(("ControlNet", "Edit", "Upscaler"), 50):
-        weights = template_weights(tiny_flux2(seed, context_in_dim=WIDTH).state_dict())
-        save_file(weights, root / f"models/cologen/Template-KleinBase4B-{name}.safetensors")
-    save_file(learned_keys_file(), root / "models/cologen/brightness.safetensors")
-    return root
-
-
-@pytest.fixture(scope="module")
-def server(start_server, base):
-    return start_server(base)
+        weights = template_weights(tiny_flux2(seed, context_in_dim=TINY["context_in_dim"]).state_dict())
+        save_file(weights, base / f"models/cologen/Template-KleinBase4B-{name}.safetensors")
+    save_file(learned_keys_file(), base / "models/cologen/brightness.safetensors")
 
 
 @pytest.fixture(scope="module")
 def draw(server, base):
     """Runs a graph that was made small, and gives its picture."""
-    return partial(draw_graph, server, base)
+
+    def run(graph: dict) -> torch.Tensor:
+        (save,) = [number for number, node in graph.items() if node["class_type"] == "SaveImage"]
+        return torch.from_numpy(np.array(open_picture(base, server.run(graph), save), dtype=np.float32))
+
+    return run
 
 
 def shrink(graph: dict) -> dict:
     """The graph with pictures and steps that a test can wait for, and with what stands for files."""
     for node in graph.values():
-        inputs = node["inputs"]
+        inputs, kind = node["inputs"], node["class_type"]
         sizes = {name: SMALL for name in ("width", "height", "size") if inputs.get(name) == SIDE}
         inputs |= sizes | ({"steps": STEPS} if "steps" in inputs else {})
-    return replace_encoders(change_inputs(graph, "ImageScaleToTotalPixels", megapixels=0.01, resolution_steps=16))
+        if kind == "ImageScaleToTotalPixels":
+            inputs |= {"megapixels": 0.01, "resolution_steps": 16}
+        if kind == "VAELoader":
+            inputs["vae_name"] = "taef2"
+        if kind == "CLIPTextEncode":
+            node |= {"class_type": "TinyText", "inputs": {"seed": len(inputs["text"])}}
+    return {number: node for number, node in graph.items() if node["class_type"] != "CLIPLoader"}
 
 
 def small(server, name: str) -> dict:
@@ -69,7 +61,7 @@ def small(server, name: str) -> dict:
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_it_draws_and_its_template_is_read(server, draw, name):
     graph = small(server, name)
-    picture, none = draw(graph), draw(change_inputs(graph, "CoLoGenSourceOptions", strength=0.0))
+    picture, none = draw(graph), draw(change_nodes(graph, "CoLoGenSourceOptions", strength=0.0))
     assert picture.std() > 1 and (picture - none).abs().mean() > 0.1
 
 
@@ -91,7 +83,8 @@ def test_learned_keys_of_a_number_change_the_picture(server, draw):
         number = make_node(
             "CoLoGenLearnedKeys", conditioning=task["inputs"]["positive"], file="brightness.safetensors", **knobs
         )
-        return draw({**change_inputs(graph, "CoLoGenControl", positive=["number", 0]), "number": number})
+        told = {**task, "inputs": task["inputs"] | {"positive": ["number", 0]}}
+        return draw({**{key: told if node is task else node for key, node in graph.items()}, "number": number})
 
     bright = with_number(0.9)
     assert torch.equal(with_number(0.9), bright) and (with_number(0.1) - bright).abs().mean() > 0.1

@@ -8,7 +8,6 @@ from cologen.training.comfyui.server import make_node, open_picture
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import Item, Scene
 from PIL import Image
-from tiny_server import make_tiny_base
 from workflows_toy import Toy
 
 pytestmark = pytest.mark.usefixtures("comfy")
@@ -39,14 +38,10 @@ NEAR = 40
 """Of 255 a pixel, on the mean: what an edit keeps, even on shapes that the toy world does not have."""
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, comfy):
-    return make_tiny_base(tmp_path_factory.mktemp("comfy"), PICTURES)
-
-
-@pytest.fixture(scope="module")
-def server(start_server, base):
-    return start_server(base)
+@pytest.fixture(scope="module", autouse=True)
+def files(base):
+    for name, picture in PICTURES.items():
+        picture.save(base / f"input/{name}.png")
 
 
 @pytest.fixture(scope="module")

@@ -14,25 +14,11 @@ from cologen.training.toy.scene import MARKERS
 from cologen.training.toy.score import SCORERS
 from cologen.training.toy.tasks import Question, make_questions
 from make_workflows import FOLDER, WORKFLOWS, drawn, text_of
-from tiny_server import make_tiny_base
 from workflows_flux import FILES, OWN
 from workflows_toy import PHRASE
 
-pytestmark = pytest.mark.usefixtures("comfy")
-
-
 GOOD, FAR = 0.75, 0.04
 """A score's least and a difference's most, as wanted of the set on the mean."""
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, comfy):
-    return make_tiny_base(tmp_path_factory.mktemp("comfy"), {})
-
-
-@pytest.fixture(scope="module")
-def server(start_server, base):
-    return start_server(base)
 
 
 @pytest.fixture(scope="module")

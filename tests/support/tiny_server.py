@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from cologen.prw.bank.edit import make_random_bank
 from cologen.prw.base_model import Base
 from cologen.prw.tasks import TASKS
 from cologen.training.base.random_models import TINY, bank_info, random_flux
-from cologen.training.comfyui.server import make_base_folder, make_node
+from cologen.training.comfyui.server import make_base_folder, make_node, open_picture
 from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,6 +37,36 @@ class TinyText:
 
 
 NODE_CLASS_MAPPINGS = {{"TinyText": TinyText}}
+'''
+
+KLEIN_CLIP_NODE = f'''
+"""Stands for klein's text encoder, which is too large for a test."""
+import torch
+
+
+class Clip:
+    def tokenize(self, text, **_):
+        return text
+
+    def encode_from_tokens(self, tokens, return_pooled=False):
+        g = torch.Generator().manual_seed(sum(map(ord, tokens)))
+        return torch.randn(1, 5, {TINY["context_in_dim"]}, generator=g), None
+
+
+class TinyKleinClip:
+    CATEGORY = "test"
+    RETURN_TYPES = ("CLIP",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {{"required": {{}}}}
+
+    def load(self):
+        return (Clip(),)
+
+
+NODE_CLASS_MAPPINGS = {{"TinyKleinClip": TinyKleinClip}}
 '''
 
 
@@ -116,3 +147,16 @@ def make_tiny_prompt(task: str = "control", strength: float = 1.0, loader: str =
         "map": make_node("CoLoGenRouteMap", model=["apply", 0], conditioning=["source", 0], latent=["latent", 0]),
         "keep": make_node("CoLoGenSaveExperts", experts=["bank", 0], name="copies/again"),
     }  # fmt: skip
+
+
+def read_pixels(base: Path, entry: dict, node_id: str = "save") -> np.ndarray:
+    """What a node of a finished prompt saved or showed, as numbers that can be subtracted."""
+    return np.asarray(open_picture(base, entry, node_id), dtype=int)
+
+
+def change_nodes(graph: dict, kind: str, **inputs) -> dict:
+    """The graph with other inputs of every node of a kind."""
+    return {
+        number: {**node, "inputs": node["inputs"] | inputs} if node["class_type"] == kind else node
+        for number, node in graph.items()
+    }
