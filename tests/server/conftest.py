@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from tiny_flux2 import tiny_flux2
 from tiny_server import KLEIN_CLIP_NODE, SIDE, draw_scene, draw_sources, make_tiny_base, make_tiny_vae
+from workflows_flux2 import KLEIN
 from workflows_flux2_train import BASE, DISTILLED
 
 
@@ -36,8 +37,8 @@ def server(base):
 
 @pytest.fixture(scope="session")
 def klein(base):
-    """Small files that stand for both models of FLUX.2 klein and for its VAE."""
-    for seed, name in enumerate((BASE, DISTILLED)):
+    """Small files that stand for the models of FLUX.2 klein and for its VAE."""
+    for seed, name in enumerate((BASE, DISTILLED, KLEIN)):
         flux = tiny_flux2(seed, context_in_dim=TINY["context_in_dim"])
         save_file(flux.state_dict(), base / "models/diffusion_models" / name)
     (base / "models/vae_approx").mkdir()
