@@ -19,7 +19,9 @@ def test_the_pack_loads_with_all_nodes(server):
 
 
 def test_a_graph_runs_from_loader_to_picture(server, base):
-    woven = server.run(make_tiny_prompt())
+    graph = make_tiny_prompt()
+    graph["keep"]["inputs"]["name"] = "copies/kept"  # every graph of the shared server saves again.safetensors
+    woven = server.run(graph)
     found = read_pixels(base, woven)
     assert found.shape == (128, 128, 3)
     off = read_pixels(base, server.run(make_tiny_prompt(strength=0.0)))
@@ -27,7 +29,7 @@ def test_a_graph_runs_from_loader_to_picture(server, base):
     assert np.array_equal(read_pixels(base, server.run(make_tiny_prompt(loader="UNETLoader"))), found)
 
     assert read_pixels(base, woven, "map").std() > 5
-    saved = Bank.open(base / "models/cologen/copies/again.safetensors")
+    saved = Bank.open(base / "models/cologen/copies/kept.safetensors")
     assert saved.info == Bank.open(base / "models/cologen/tiny.safetensors").info
 
 
