@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..prw.fit_image import to_bytes, to_rgb
 from ..training.comfyui.map_models import AUTO, Draw, find_map_model, list_map_models, open_map_model, read_model_stamp
-from ..training.data.tasks.canny import HIGH, LOW, canny
+from ..training.data.tasks.canny import HIGH, LOW, THRESHOLDS, canny
 from ..training.data.tasks.control import MAP_DRAWERS
+from .inputs.preset import NUMBERS, preset_knob
 from .inputs.schema import make_schema, slider
 from .inputs.tasks import TASK_NODES
 
@@ -58,6 +59,11 @@ class CoLoGenControlMap(io.ComfyNode):
                 threshold_slider(
                     "high_threshold", HIGH, "canny: an edge begins where it is steeper than this: less is more."
                 ),
+                preset_knob(
+                    "preset",
+                    THRESHOLDS,
+                    "canny by name: its low and high threshold act in place of the two above. fine is what experts were trained on.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="map", tooltip="For CoLoGen Control, of the picture's size.")],
         )
@@ -68,9 +74,16 @@ class CoLoGenControlMap(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, kind: str, model: str, low_threshold: float, high_threshold: float
+        cls,
+        image: Tensor,
+        kind: str,
+        model: str,
+        low_threshold: float,
+        high_threshold: float,
+        preset: str = NUMBERS,
     ) -> io.NodeOutput:
-        draw, maps = open_drawer(kind, model, low_threshold, high_threshold), []
+        low, high = THRESHOLDS.get(preset, (low_threshold, high_threshold))
+        draw, maps = open_drawer(kind, model, low, high), []
         pictures = to_bytes(to_rgb(image))
         progress = comfy.utils.ProgressBar(len(pictures))
         for picture in pictures:

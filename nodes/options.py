@@ -9,7 +9,8 @@ from ..prw.comfyui.conditioning import change_source, list_sources
 from ..prw.comfyui.make_source import SourceOptions
 from ..prw.comfyui.masks import check_region
 from ..prw.router import ABLATIONS
-from ..prw.source import MODES
+from ..prw.source import CURVES, MODES
+from .inputs.preset import preset_knob
 from .inputs.schema import CATEGORY, OptionsType, make_schema, slider
 from .inputs.source import (
     check_names,
@@ -24,6 +25,7 @@ from .inputs.source import (
 OUTPUT = "For a CoLoGen task."
 BY_LEAN = "as lean says"
 AS_ROUTED = "as routed"
+AS_TYPED = "as curve says"
 OTHER_OPTIONS = OptionsType.Input("options", optional=True, tooltip="Other options that these are added to.")
 
 
@@ -100,7 +102,7 @@ class CoLoGenRouting(io.ComfyNode):
                     "mode",
                     options=[BY_LEAN, *MODES],
                     optional=True,
-                    tooltip="The marks of lean by name, for programs: concept is -1, balanced 0, localisation 1.",
+                    tooltip="lean by name, in place of the number above: concept is -1, balanced 0, localisation 1.",
                 ),
                 io.Combo.Input(
                     "older",
@@ -110,6 +112,7 @@ class CoLoGenRouting(io.ComfyNode):
                     "or to none, and compare.",
                 ),
                 names_input(),
+                preset_knob("shape", CURVES, "The curve by name, in place of the one above.", AS_TYPED),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
         )
@@ -125,6 +128,7 @@ class CoLoGenRouting(io.ComfyNode):
         mode: str = BY_LEAN,
         older: str = AS_ROUTED,
         model: io.Model.Type | None = None,
+        shape: str = AS_TYPED,
     ) -> io.NodeOutput:
         expert, router = check_names(model, expert.strip(), router.strip())
         knobs = replace(
@@ -132,7 +136,7 @@ class CoLoGenRouting(io.ComfyNode):
             lean=MODES.get(mode, lean),
             expert=expert,
             router=router,
-            curve=parse_curve(curve),
+            curve=CURVES[shape] if shape in CURVES else parse_curve(curve),
             older="" if older == AS_ROUTED else older,
         )
         return io.NodeOutput(knobs)

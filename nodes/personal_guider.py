@@ -1,12 +1,15 @@
 """A guider that shares each step between the prompt with its sources and the plain noun."""
 
+from dataclasses import astuple
+
 from comfy_api.latest import io
 
 from ..prw.comfyui.check_host import check_flux, check_host
 from ..prw.comfyui.conditioning import remove_sources
 from ..prw.comfyui.personal_guider import PersonalGuider
 from ..prw.personalization.marked_prompt import list_marked_tokens
-from ..prw.personalization.shared_guidance import SharedStepSettings
+from ..prw.personalization.shared_guidance import WAYS, SharedStepSettings
+from .inputs.preset import NUMBERS, preset_knob
 from .inputs.schema import SAMPLING, make_schema, slider
 
 
@@ -18,8 +21,7 @@ class CoLoGenPersonalGuider(io.ComfyNode):
             display_name="CoLoGen Personal Guider",
             category=SAMPLING,
             description="Shares the sampling between a subject (the prompt with its sources) and its plain noun, which knows "
-            "more scenes. Switching: switch 0.14, weight 1, area 1. Mixed: 0, 0.5, 1. Multi-stage: 0.2, 0.57, 1. "
-            "Masked: 0.06, 0.5, 0.3. For the stock custom sampler.",
+            "more scenes. For the stock custom sampler.",
             search_aliases=[
                 "guider",
                 "personalization",
@@ -61,15 +63,29 @@ class CoLoGenPersonalGuider(io.ComfyNode):
                     "positive prompt without its sources.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="The negative prompt, where cfg is not 1."),
+                preset_knob(
+                    "preset",
+                    {name: astuple(way) for name, way in WAYS.items()},
+                    "A way by name: its switch, weight and area act in place of the three above.",
+                ),
             ],
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
     def execute(
-        cls, model, positive, switch: float, weight: float, area: float, cfg: float, superclass=None, negative=None
+        cls,
+        model,
+        positive,
+        switch: float,
+        weight: float,
+        area: float,
+        cfg: float,
+        superclass=None,
+        negative=None,
+        preset: str = NUMBERS,
     ) -> io.NodeOutput:
-        settings = SharedStepSettings(switch, weight, area)
+        settings = WAYS.get(preset) or SharedStepSettings(switch, weight, area)
         superclass = remove_sources(positive) if superclass is None else superclass
         if settings.is_masked and not list_marked_tokens(superclass):
             raise ValueError(

@@ -23,6 +23,14 @@ from .tasks import TASKS
 
 MODES = {"concept": -1.0, "balanced": 0.0, "localisation": 1.0}
 """Marks of a routing's lean."""
+CURVES = {
+    "fade out": (1.0, 0.0),
+    "fade in": (0.0, 1.0),
+    "first half": (1.0, 1.0, 0.0, 0.0),
+    "second half": (0.0, 0.0, 1.0, 1.0),
+    "middle": (0.0, 1.0, 0.0),
+}
+"""Shapes of a routing's curve by name (our choice: the five plainest; halves are a third of all blocks full, and a third fading)."""
 PLACEMENTS = ("gpu", "cpu", "fp8")
 POSITIONS = ("auto", "aligned", "shifted", "reference")
 

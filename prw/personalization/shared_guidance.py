@@ -17,11 +17,7 @@ from .marked_prompt import MarkedTokens
 
 @dataclass(frozen=True)
 class SharedStepSettings:
-    """When and where the concept takes part.
-
-    The authors' values of (switch, weight, area): switching (0.14, 1, 1), mixed (0, 0.5, 1), multi-stage (0.2, 0.57, 1),
-    masked (0.06, 0.5, 0.3).
-    """
+    """When and where the concept takes part."""
 
     switch: float = 0.14
     """The part of the sampling before which the superclass is alone."""
@@ -38,6 +34,16 @@ class SharedStepSettings:
     @property
     def is_masked(self) -> bool:
         return self.area < 1
+
+
+WAYS = {
+    "switching": SharedStepSettings(0.14, 1.0, 1.0),
+    "mixed": SharedStepSettings(0.0, 0.5, 1.0),
+    "multi-stage": SharedStepSettings(0.2, 0.57, 1.0),
+    "masked": SharedStepSettings(0.06, 0.5, 0.3),
+    "source guidance": SharedStepSettings(0.0, 1.5, 1.0),
+}
+"""By name: the authors' values, but source guidance, which is our choice: half again past the concept, away from the superclass."""
 
 
 @dataclass

@@ -25,7 +25,7 @@ from ...prw.personalization.concept import Concept, insert_vectors, make_residua
 from ...prw.personalization.dual_branch import BlendSettings
 from ...prw.personalization.low_rank_patch import apply_low_rank
 from ...prw.personalization.marked_prompt import remove_marks
-from ...prw.personalization.shared_guidance import SharedStepSettings
+from ...prw.personalization.shared_guidance import WAYS
 from ..checkpoint.run_record import fingerprint
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..listener import Listener
@@ -53,13 +53,8 @@ EVALUATED_SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 BLEND = BlendSettings(strength=1.0, last=3)
 """Of the toy FLUX's six blocks all but the last third, and the strength that suits the smallest pictures."""
 
-SHARED_STEPS = {
-    "switching": SharedStepSettings(0.14, 1.0, 1.0),
-    "mixed": SharedStepSettings(0.0, 0.5, 1.0),
-    "multi-stage": SharedStepSettings(0.2, 0.57, 1.0),
-    "masked": SharedStepSettings(0.06, 0.5, 0.3),
-}
-"""With the values of their authors (prw/personalization/shared_guidance.py)."""
+SHARED_STEPS = {way: WAYS[way] for way in ("switching", "mixed", "multi-stage", "masked")}
+"""Those with the values of their authors."""
 ALONE, TWO_BRANCHES = DURING_TRAINING = ("alone", "two branches")
 """Ways of sampling that are evaluated during training; the others at its end."""
 

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LOW, HIGH = 0.1, 0.2
+THRESHOLDS = {"fine": (LOW, HIGH), "medium": (0.2, 0.5), "coarse": (0.4, 0.8)}
+"""Low and high by name. fine: as the paper evaluates, and what experts are trained on; coarse: ControlNet's 100 and 200 of 255, the
+defaults of ComfyUI's Canny; medium lies between (our choice)."""
 SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 """For slopes to the right; its transpose is for slopes down."""
 EPSILON = 1e-6
