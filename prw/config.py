@@ -18,6 +18,8 @@ from .source_format import SourceFormat
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an expert or a router may be called."""
 SOURCE_TIMES = ("zero", "shared")
+DEEPEST = 8
+"""Experts that one may stand below, in a tree."""
 FINAL = "final"
 """Stands for the last router: the paper's single model."""
 
@@ -45,12 +47,14 @@ class ExpertInfo:
     """Each pair of matrices has a scale of its own beside it: fp8 keeps its digits that way."""
     shared: str = ""
     """Its down matrices are those of this group, which other experts use as well."""
+    parent: str = field(default="", metadata=OMIT_DEFAULT)
+    """The expert that it adds to (our choice): its own matrices are the difference, its parent's are read where its own are."""
 
     def __post_init__(self):
         if not 1 <= self.rank <= 16384:
             raise ValueError(f"rank is {self.rank}, expected 1 to 16384")
         check_range("alpha", self.alpha)
-        _check_names((self.shared,) if self.shared else ())
+        _check_names(name for name in (self.shared, self.parent) if name)
         check_choice("role", self.role, ("concept", "localisation", ""))
         if not self.targets:
             raise ValueError(f"an expert has no targets, expected one or more of {', '.join(TARGETS)}")
@@ -141,7 +145,20 @@ class BankInfo:
     @property
     def last_router(self) -> str | None:
         """The stage whose router knows most experts; None where there is no router."""
-        return max(self.routers, key=lambda stage: len(self.routers[stage].experts), default=None)
+        return max(self.routers, key=lambda stage: len(self.list_known(stage)), default=None)
+
+    def list_known(self, stage: str) -> list[str]:
+        """The experts that a stage's router chooses among, each behind those that it adds to."""
+        columns = self.routers[stage].experts
+        known = (name for column in columns for name in reversed(self.list_family(column)))
+        return list(dict.fromkeys(known))
+
+    def list_family(self, name: str) -> list[str]:
+        """An expert and those that it adds to: its parent, that one's parent and so on. The last may be in another file."""
+        family = [name]
+        while (expert := self.experts.get(family[-1])) and expert.parent and len(family) <= DEEPEST:
+            family.append(expert.parent)
+        return family
 
     def __post_init__(self):
         _check_names((*self.experts, *self.routers, *self.models))
@@ -158,6 +175,21 @@ class BankInfo:
                     f"expert {name} has rank {expert.rank}, expected {ranks[expert.shared]} as all that share down "
                     f"matrices in {expert.shared}"
                 )
+            self._check_parent(name, expert)
+
+    def _check_parent(self, name: str, expert: ExpertInfo) -> None:
+        """Refuses what is no tree; a parent that is in another file is missed where the expert is used."""
+        last = self.experts.get(self.list_family(name)[-1])
+        if last is not None and last.parent:
+            raise ValueError(
+                f"expert {name} adds to {expert.parent} and so on, expected a tree: no circle, at most {DEEPEST} experts above one"
+            )
+        parent = self.experts.get(expert.parent)
+        if parent is not None and dict(parent.targets) != dict(expert.targets):
+            raise ValueError(
+                f"expert {name} changes {dict(expert.targets)}, expected {dict(parent.targets)} as {expert.parent}, which "
+                f"it adds to"
+            )
 
 
 def _check_names(names: Iterable[str]) -> None:

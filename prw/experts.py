@@ -5,7 +5,7 @@ paper's experts change k and v. Imported ones may also have q, out (which reads 
 reads what that projection made of it).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ TARGETS = ("q", "k", "v", "out", "proj")
 
 
 class LowRank(NamedTuple):
-    """x -> scale * up(down(x)); down is (rank, dim), up is (dim, rank), scale is alpha / rank."""
+    """x -> up(scale * down(x)); down is (rank, dim), up is (dim, rank), scale is alpha / rank: a number, or one a rank."""
 
     down: Tensor
     up: Tensor
@@ -27,6 +27,21 @@ class LowRank(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         scale = self.scale.to(x) if isinstance(self.scale, Tensor) else self.scale
         return F.linear(F.linear(x, self.down.to(x)) * scale, self.up.to(x))
+
+
+def stack_ranks(pairs: Sequence[LowRank]) -> LowRank:
+    """One pair of matrices that adds what several add, the sum of scale * up(down(x)): their ranks, one behind the other."""
+    device = pairs[0].down.device
+
+    def join(matrices: Iterable[Tensor], dim: int) -> Tensor:
+        wide = (x.bfloat16() if x.dtype.itemsize == 1 else x for x in matrices)  # fp8 cannot be joined
+        return torch.cat([x.to(device) for x in wide], dim)
+
+    down, up = join((pair.down for pair in pairs), 0), join((pair.up for pair in pairs), 1)
+    scale = pairs[0].scale
+    if any(isinstance(pair.scale, Tensor) or pair.scale != scale for pair in pairs):
+        scale = torch.cat([torch.as_tensor(pair.scale, device=device).float().expand(len(pair.down)) for pair in pairs])
+    return LowRank(down, up, scale)
 
 
 Expert = Mapping[str, LowRank]

@@ -1,6 +1,6 @@
 """Which of a bank's routers, experts or whole models serves a source, by what its Routing asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from .config import FINAL, BankInfo, RouterInfo
@@ -61,6 +61,22 @@ def resolve_names(info: BankInfo, routing: Routing) -> Routing:
 
 def find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInfo]:
     """The router that serves a routing: its stage, None where an expert works alone, and its experts in column order."""
+    stage, router = _find_router(info, routing)
+    check_parents(info, router.experts)
+    return stage, router
+
+
+def check_parents(info: BankInfo, names: Iterable[str]) -> None:
+    """Raises if an expert adds to one that the bank lacks."""
+    for name in names:
+        *_, child, last = "", *info.list_family(name)
+        if child and last not in info.experts:
+            raise BankError(
+                f"Expert {child} adds to {last}, which the bank lacks: merge it with the bank that has {last}."
+            )
+
+
+def _find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInfo]:
     if not info.experts and not routing.expert:
         return None, RouterInfo(experts=(BASE,), task=routing.task)
     if not routing.expert:

@@ -10,11 +10,14 @@ from ..prw.bank.bank import Bank, require_low_rank
 from ..prw.bank.shapes import list_shapes, parse_place
 from ..prw.base_model import Base
 from ..prw.config import BankInfo, ExpertInfo, RouterInfo, SourceInfo
+from ..prw.find_experts import check_parents
 from ..prw.tasks import TASKS
 from .recipes.curriculum import Settings, Stage
 
 COLUMN_NOISE = 0.01
 """Our choice: a new router column is a copy of the dominant one plus this share of noise, so it starts with about half."""
+KEYS_AND_VALUES = {"k": "all", "v": "all"}
+"""What a stage's expert changes."""
 ROUTER_STD = 0.02
 """Standard deviation of the first router's weights (our choice)."""
 
@@ -33,7 +36,10 @@ def add_expert(
     """
     check_untrained(bank, stage)
     check_start(bank, stage, settings)
+    check_parent(bank.info, stage)
     last, info = bank.info.last_router, extend_info(bank.info, stage, settings)
+    columns = info.routers[stage.name].experts
+    kept = [i for i, name in enumerate(bank.info.routers[last].experts) if name in columns] if last else []
     generator = torch.Generator().manual_seed(seed)
     tensors = dict(bank.tensors)
     for name, shape in list_shapes(info).items():
@@ -47,7 +53,7 @@ def add_expert(
         else:
             block = name.removeprefix(f"routers.{stage.name}.").rsplit(".", 1)[0]
             old = None if last is None else bank.tensors[f"routers.{last}.{block}.{kind}"].float()
-            tensors[name] = widen_router(old, shape, (dominant or {}).get(block, 0), generator)
+            tensors[name] = widen_router(old, shape, (dominant or {}).get(block, 0), generator, kept)
     return Bank(info, tensors)
 
 
@@ -60,27 +66,35 @@ def copy_matrix(bank: Bank, start: str, name: str, settings: Settings) -> Tensor
     return pair.up.float() * (pair.scale * settings.rank / settings.alpha)
 
 
-def widen_router(old: Tensor | None, shape: tuple[int, ...], dominant: int, generator: torch.Generator) -> Tensor:
+def widen_router(
+    old: Tensor | None, shape: tuple[int, ...], dominant: int, generator: torch.Generator, kept: Sequence[int]
+) -> Tensor:
+    """Make a router's matrix: the last one's kept columns, and a new one like its dominant column."""
     noise = torch.randn(shape, generator=generator)
     if old is None:
         return noise * ROUTER_STD
     column = old[:, dominant]
-    return torch.cat((old, (column + COLUMN_NOISE * column.std() * noise[:, -1])[:, None]), dim=1)
+    return torch.cat((old[:, kept], (column + COLUMN_NOISE * column.std() * noise[:, -1])[:, None]), dim=1)
 
 
 def extend_info(info: BankInfo, stage: Stage, settings: Settings) -> BankInfo:
-    """Add the stage's expert and router; it routes as the last router does, if the stage does not say how."""
+    """Add the stage's expert and router; it routes as the last router does, if the stage does not say how.
+
+    Its router chooses among leaves: what the expert adds to is no choice of its own any more.
+    """
     role = TASKS[stage.task].role if stage.task in TASKS else ""
     expert = ExpertInfo(
-        rank=settings.rank,
-        alpha=float(settings.alpha),
+        rank=stage.rank or settings.rank,
+        alpha=float(settings.alpha if not stage.rank else settings.alpha / settings.rank * stage.rank),
         task=stage.task,
         role=role,
         stage=len(info.experts),
         shared=stage.shared,
+        parent=stage.parent,
     )
+    above = info.list_family(stage.parent) if stage.parent else []
     last = info.routers[info.last_router] if info.last_router else RouterInfo((stage.name,))
-    known = last.experts if info.last_router else ()
+    known = [name for name in last.experts if name not in above] if info.last_router else []
     router = RouterInfo(experts=(*known, stage.name), task=stage.task, per=stage.route or last.per)
     return replace(info, experts={**info.experts, stage.name: expert}, routers={**info.routers, stage.name: router})
 
@@ -95,13 +109,16 @@ def check_untrained(bank: Bank, stage: Stage) -> None:
 
 
 def check_start(bank: Bank, stage: Stage, settings: Settings) -> None:
-    start = bank.info.experts.get(stage.start)
-    if stage.start and (
-        start is None or (start.rank, dict(start.targets)) != (settings.rank, {"k": "all", "v": "all"})
-    ):
+    start, rank = bank.info.experts.get(stage.start), stage.rank or settings.rank
+    if stage.start and (start is None or (start.rank, dict(start.targets)) != (rank, KEYS_AND_VALUES)):
         raise ValueError(
-            f"The stage {stage.name} starts as {stage.start}, but the bank has no such expert of rank {settings.rank} on "
-            f"k and v: name another, or leave start out."
+            f"The stage {stage.name} starts as {stage.start}, but the bank has no such expert of rank {rank} on k and v: name "
+            f"another, or leave start out."
+        )
+    if start is not None and start.parent != stage.parent:
+        raise ValueError(
+            f"The stage {stage.name} starts as {stage.start}, whose parent is {start.parent or 'none'}, expected "
+            f"{stage.parent or 'none'}: they differ from other things. Name another, or leave start out."
         )
     groups = {expert.shared for expert in bank.info.experts.values()}
     if start is not None and stage.shared in groups - {"", start.shared}:
@@ -109,6 +126,18 @@ def check_start(bank: Bank, stage: Stage, settings: Settings) -> None:
             f"The stage {stage.name} starts as {stage.start}, which does not share the down matrix of {stage.shared}: "
             f"start as one that does, or leave start or shared out."
         )
+
+
+def check_parent(info: BankInfo, stage: Stage) -> None:
+    if not stage.parent:
+        return
+    parent = info.experts.get(stage.parent)
+    if parent is None or dict(parent.targets) != KEYS_AND_VALUES:
+        raise ValueError(
+            f"The stage {stage.name} adds to {stage.parent}, but the bank has no such expert on k and v "
+            f"({', '.join(info.experts) or 'none at all'}): name another, or leave parent out."
+        )
+    check_parents(info, [stage.parent])
 
 
 def check_source_time(info: BankInfo, settings: Settings) -> None:
@@ -131,6 +160,11 @@ def check_along(bank: Bank, stage: Stage) -> None:
     missing = [name for name in stage.along if name not in bank.info.experts]
     if missing:
         raise ValueError(f"The stage {stage.name} trains {missing[0]} along, which the bank lacks: train it first.")
+    for name in bank.info.experts.keys() - {stage.name, *stage.along}:
+        if above := sorted({*bank.info.list_family(name)} & {*stage.along}):
+            raise ValueError(
+                f"The stage {stage.name} trains {above[0]} along, which {name} adds to: train {name} along, too, or neither."
+            )
 
 
 def check_stages(info: BankInfo, stages: Sequence[Stage], settings: Settings) -> None:
@@ -140,6 +174,7 @@ def check_stages(info: BankInfo, stages: Sequence[Stage], settings: Settings) ->
         bank = Bank(info, {})
         check_untrained(bank, stage)
         check_start(bank, stage, settings)
+        check_parent(info, stage)
         check_along(bank, stage)
         info = extend_info(info, stage, settings)
         check_features(info, stage)

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from ..config import BankInfo, ExpertInfo
-from ..experts import LowRank
+from ..experts import LowRank, stack_ranks
 from ..files.errors import BankError
 from ..files.lazy_tensors import Renamed, tensor_state
 from ..files.safe_file import SafeFile
@@ -51,7 +51,14 @@ class Bank:
         return write_safetensors(path, self.tensors, {METADATA_KEY: encode_info(self.info)})
 
     def expert(self, name: str, block: str) -> dict[str, LowRank]:
-        """Reads the expert's low-rank matrices in one block, by projection."""
+        """Reads the low-rank matrices that an expert adds in one block, by projection: its own, and those of its parents."""
+        family = [self.own_pairs(each, block) for each in self.info.list_family(name)]
+        if len(family) == 1:
+            return family[0]
+        return {target: stack_ranks([pairs[target] for pairs in family]) for target in family[0]}
+
+    def own_pairs(self, name: str, block: str) -> dict[str, LowRank]:
+        """Reads an expert's own matrices in one block, by projection: what the file holds under its name."""
         info = self.info.experts[name]
         return {target: self._read_pair(name, info, f"{block}.{target}") for target in info.targets_in(block)}
 

@@ -90,16 +90,16 @@ class ComputedTensors(LazyTensors):
         return name.startswith("routers.") or name in self._old_keys
 
 
-def find_pairs(bank: Bank, names: Iterable[str], place: str) -> dict[str, LowRank]:
-    """The pairs of these experts in a place, of those that have it as a target."""
+def find_pairs(bank: Bank, names: Iterable[str], place: str, whole: bool = False) -> dict[str, LowRank]:
+    """The pairs of these experts in a place, of those that have it as a target; `whole`: with those of their parents."""
     block, target = place.rsplit(".", 1)
-    pairs = {name: bank.expert(name, block).get(target) for name in names}
+    pairs = {name: (bank.expert if whole else bank.own_pairs)(name, block).get(target) for name in names}
     return {name: pair for name, pair in pairs.items() if pair is not None}
 
 
 def rerank(bank: Bank, rank: int, names: Iterable[str] = ()) -> tuple[Bank, RelativeError]:
     """Lowers the experts' rank: what the largest singular values of up @ down keep."""
-    selected = _choose(bank, names)
+    selected = choose_experts(bank, names)
     for name in selected:
         most = min(bank.info.experts[name].rank, bank.info.base.hidden_size)
         if not 1 <= rank <= most:
@@ -110,7 +110,7 @@ def rerank(bank: Bank, rank: int, names: Iterable[str] = ()) -> tuple[Bank, Rela
         else expert
         for name, expert in bank.info.experts.items()
     }
-    info, error, dtype = replace(bank.info, experts=experts), RelativeError(), _widest_dtype(bank, selected)
+    info, error, dtype = replace(bank.info, experts=experts), RelativeError(), widest_dtype(bank, selected)
 
     def make(place: str) -> dict[str, Tensor]:
         tensors = {}
@@ -118,8 +118,8 @@ def rerank(bank: Bank, rank: int, names: Iterable[str] = ()) -> tuple[Bank, Rela
             down, up, singular = truncate(pair, rank)
             singular = singular * pair.scale
             error.add(f"{name} {place}", (singular[rank:] ** 2).sum(), (singular**2).sum())
-            tensors[f"experts.{name}.{place}.down"] = _store(down, dtype, name)
-            tensors[f"experts.{name}.{place}.up"] = _store(up * bank.pair_scale(name, place), dtype, name)
+            tensors[f"experts.{name}.{place}.down"] = store(down, dtype, name)
+            tensors[f"experts.{name}.{place}.up"] = store(up * bank.pair_scale(name, place), dtype, name)
         return tensors
 
     return Bank(info, ComputedTensors(bank, info, selected, make, dtype)), error
@@ -136,7 +136,7 @@ def truncate(pair: LowRank, rank: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def share_down(bank: Bank, rank: int, group: str = "shared", names: Iterable[str] = ()) -> tuple[Bank, RelativeError]:
     """Gives several experts one down matrix in each place, an up matrix each: the rows that their products use most."""
-    selected = _choose(bank, names)
+    selected = choose_experts(bank, names)
     if not 1 <= rank <= (all_ranks := sum(bank.info.experts[name].rank for name in selected)):
         raise BankError(f"The shared rank is {rank}, expected 1 to {all_ranks}, what these experts have together.")
     if not NAME.fullmatch(group):
@@ -149,7 +149,7 @@ def share_down(bank: Bank, rank: int, group: str = "shared", names: Iterable[str
         name: replace(expert, rank=rank, alpha=float(rank), shared=group, scaled=False) if name in selected else expert
         for name, expert in bank.info.experts.items()
     }
-    info, error, dtype = replace(bank.info, experts=experts), RelativeError(), _widest_dtype(bank, selected)
+    info, error, dtype = replace(bank.info, experts=experts), RelativeError(), widest_dtype(bank, selected)
 
     def make(place: str) -> dict[str, Tensor]:
         tensors, pairs = {}, find_pairs(bank, selected, place)
@@ -161,7 +161,7 @@ def share_down(bank: Bank, rank: int, group: str = "shared", names: Iterable[str
         tensors[f"shared.{group}.{place}.down"] = down.to(dtype)
         for name, pair in pairs.items():
             up = pair.up.float() @ (pair.down.float() @ down.T) * pair.scale
-            tensors[f"experts.{name}.{place}.up"] = _store(up, dtype, name)
+            tensors[f"experts.{name}.{place}.up"] = store(up, dtype, name)
         return tensors
 
     return Bank(info, ComputedTensors(bank, info, selected, make, dtype)), error
@@ -192,10 +192,10 @@ def convert(bank: Bank, dtype: torch.dtype) -> tuple[Bank, RelativeError]:
 def _fit(x: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, Tensor]:
     """A tensor scaled to fit another type, and the factor that undoes it."""
     by = x.float().abs().amax().clamp(min=1e-12) / torch.finfo(dtype).max if dtype in FP8 else torch.ones(())
-    return _store(x.float() / by, dtype, name), by
+    return store(x.float() / by, dtype, name), by
 
 
-def _store(x: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+def store(x: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     """A tensor in another type, if that can hold it."""
     stored = x.to(dtype)
     if not torch.isfinite(stored.float()).all():
@@ -215,7 +215,7 @@ def _compare(error: RelativeError, place: str, old: LowRank, new: LowRank) -> No
     error.add(place, (difference * old.scale).square().sum(), (product * old.scale).square().sum())
 
 
-def _choose(bank: Bank, names: Iterable[str]) -> list[str]:
+def choose_experts(bank: Bank, names: Iterable[str]) -> list[str]:
     """The experts of these names (none: all) in the bank's order."""
     require_low_rank(bank)
     names = set(names) or set(bank.info.experts)
@@ -229,6 +229,7 @@ def wide_dtype(tensor: Tensor) -> torch.dtype:
     return torch.bfloat16 if tensor.dtype in FP8 else tensor.dtype
 
 
-def _widest_dtype(bank: Bank, names: list[str]) -> torch.dtype:
+def widest_dtype(bank: Bank, names: Iterable[str]) -> torch.dtype:
+    """The type for results of these experts' matrices."""
     keys = (key for name in names for key in list_expert_keys(bank.info, name) if not key.endswith(".scale"))
     return reduce(torch.promote_types, {wide_dtype(bank.tensors[key]) for key in keys})

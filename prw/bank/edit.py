@@ -14,6 +14,7 @@ from ..files.validate import shorten
 from ..flux.families import FAMILIES
 from .bank import Bank, require_low_rank
 from .shapes import list_shapes
+from .tree import flatten
 
 
 def make_random_bank(info: BankInfo, seed: int = 0, up: float = 0.0, router: float = 0.02) -> Bank:
@@ -115,7 +116,8 @@ def _find_owner(bank: Bank, router: RouterInfo) -> str:
 
 
 def drop(bank: Bank, names: Iterable[str]) -> Bank:
-    """The bank without some experts. A router loses their columns, and goes with the expert of its own stage."""
+    """The bank without some experts. A router loses their columns, and goes with the expert of its own stage; experts that
+    added to one of them get what it added."""
     require_low_rank(bank)
     dropped = set(names)
     for name in dropped - bank.info.experts.keys():
@@ -123,6 +125,9 @@ def drop(bank: Bank, names: Iterable[str]) -> Bank:
     experts = {name: expert for name, expert in bank.info.experts.items() if name not in dropped}
     if not experts:
         raise BankError("No expert would be left, expected at least one: keep one, or delete the file.")
+    if orphans := [name for name in experts if dropped.intersection(bank.info.list_family(name))]:
+        bank = flatten(bank, orphans)
+        experts = {name: bank.info.experts[name] for name in experts}
     routers = {stage: router for stage, router in bank.info.routers.items() if router.experts[-1] not in dropped}
     columns = {
         stage: [i for i, name in enumerate(router.experts) if name not in dropped] for stage, router in routers.items()
@@ -149,10 +154,14 @@ def rename(bank: Bank, names: Mapping[str, str]) -> Bank:
     for name in names.keys() - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")
     routed = {name for router in bank.info.routers.values() for name in router.experts}
-    taken = (bank.info.experts.keys() | bank.info.routers.keys() | routed) - names.keys()
+    parents = {expert.parent for expert in bank.info.experts.values()}
+    taken = (bank.info.experts.keys() | bank.info.routers.keys() | routed | parents) - names.keys()
     if taken & set(names.values()) or len(set(names.values())) < len(names):
         raise BankError(f"Two would have one name ({', '.join(map(shorten, names.values()))}): choose another.")
-    experts = {names.get(name, name): expert for name, expert in bank.info.experts.items()}
+    experts = {
+        names.get(name, name): replace(expert, parent=names.get(expert.parent, expert.parent))
+        for name, expert in bank.info.experts.items()
+    }
     routers = {
         names.get(stage, stage): replace(router, experts=tuple(names.get(name, name) for name in router.experts))
         for stage, router in bank.info.routers.items()

@@ -11,15 +11,17 @@ from ..files.plain_data import to_plain
 from ..files.validate import build, check_keys, check_type, shorten
 
 FORMAT = "cologen-bank"
-VERSION = 3
-"""2: habits, the target proj, scales, shared down matrices, usage. 3: the base's family, the sources' position."""
+VERSION = 4
+"""2: habits, the target proj, scales, shared down matrices, usage. 3: the base's family, the sources' position. 4: parents."""
 
 
 def encode_info(info: BankInfo) -> str:
     """The info as a file's metadata."""
     data = to_plain(info)
-    # a bank that says nothing new is written as packs of version 2 read it
-    version = VERSION if "family" in data["base"] or "position" in data["source"] else 2
+    # a bank that says nothing new is written as packs of older versions read it
+    version = 3 if "family" in data["base"] or "position" in data["source"] else 2
+    if any("parent" in expert for expert in data["experts"].values()):
+        version = VERSION
     text = json.dumps({"format": FORMAT, "version": version, **data})
     if len(text) > SIZE_LIMIT:
         raise BankError(

@@ -1,6 +1,6 @@
 """A bank described for people: in the terminal and in a node."""
 
-from ..config import ExpertInfo
+from ..config import BankInfo
 from ..files.validate import escape_controls
 from ..flux.families import FAMILIES
 from .bank import Bank, select_model
@@ -35,8 +35,8 @@ def describe_bank(bank: Bank, title: str) -> str:
         ]
     if info.models:
         lines += ["", *align_columns([["whole model", "numbers", "GiB", "type", "file"], *_model_rows(bank)])]
-    for name, expert in info.experts.items():
-        lines += _note_lines(name, expert)
+    for name in info.experts:
+        lines += _note_lines(info, name)
     return "\n".join(map(escape_controls, lines))
 
 
@@ -48,9 +48,12 @@ def align_columns(rows: list[list[str]]) -> list[str]:
 
 
 def _expert_rows(bank: Bank) -> list[list[str]]:
+    """A row an expert; those that add to another stand below it, further in."""
+    places = {name: place for place, name in enumerate(bank.info.experts)}
+    families = {name: [each for each in bank.info.list_family(name)[::-1] if each in places] for name in places}
     return [
         [
-            name,
+            "  " * (len(families[name]) - 1) + name,
             expert.task or "-",
             expert.role or "-",
             str(expert.rank),
@@ -59,7 +62,8 @@ def _expert_rows(bank: Bank) -> list[list[str]]:
             _describe_type(bank, name),
             str(expert.iterations or "-"),
         ]
-        for name, expert in bank.info.experts.items()
+        for name in sorted(families, key=lambda name: [places[each] for each in families[name]])
+        for expert in [bank.info.experts[name]]
     ]
 
 
@@ -87,9 +91,14 @@ def _router_rows(bank: Bank) -> list[list[str]]:
     return rows
 
 
-def _note_lines(name: str, expert: ExpertInfo) -> list[str]:
-    """What a user of the expert should know, if anything."""
+def _note_lines(info: BankInfo, name: str) -> list[str]:
+    """What a user of an expert should know, if anything."""
+    expert = info.experts[name]
     source_format, notes = expert.source_format, []
+    if parents := info.list_family(name)[1:]:
+        ranks = [info.experts[each].rank for each in (name, *parents) if each in info.experts]
+        known = f"rank {sum(ranks)} together" if len(ranks) > len(parents) else "which is in another file"
+        notes.append(f"adds to {', '.join(parents)}, {known}")
     if source_format.side:
         notes.append(f"sources of {source_format.side} x {source_format.side}, {source_format.fit or 'any shape'}")
     if source_format.hole:

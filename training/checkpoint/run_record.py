@@ -35,6 +35,8 @@ LATER_FIELDS = (
     "time_phases",
     "patience",
     "shared",
+    "parent",
+    "rank",
     "features",
     "encoder",
     "feature_size",

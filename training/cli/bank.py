@@ -19,6 +19,7 @@ from ...prw.base_model import Base
 from ...prw.config import SOURCE_TIMES
 from ...prw.files.errors import FileError
 from ...prw.files.safe_file import check_numbers
+from ...prw.find_experts import check_parents
 from ...prw.flux.checkpoint import load_flux
 from ...prw.router import ROUTE_PER
 from ...prw.tasks import TASKS
@@ -160,6 +161,7 @@ def _split(args: Namespace) -> str:
 def _verify(args: Namespace) -> str:
     bank = open_experts(args.file)
     check_numbers(args.file.name, bank.tensors)
+    check_parents(bank.info, bank.info.experts)
     if args.base is not None:
         flux = load_flux(args.base)
         base = Base.of(flux).with_probe(flux)

@@ -1,4 +1,4 @@
-"""`cologen bank drop|rename|rerank|share|convert`: banks with fewer, other or smaller experts."""
+"""`cologen bank drop|rename|flatten|rerank|share|convert`: banks with fewer, other or smaller experts."""
 
 from argparse import ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from ...prw.bank.compress import RelativeError, convert, rerank, share_down
 from ...prw.bank.edit import drop, rename
 from ...prw.bank.importers import open_experts
 from ...prw.bank.importers.peft import WEIGHTS
+from ...prw.bank.tree import flatten
 from ...prw.files.errors import FileError
 from ...prw.files.validate import shorten
 from .bank import check_new
@@ -28,6 +29,8 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("experts", nargs="+")
     parser = _add_command(commands, "rename", "give experts other names", _rename)
     parser.add_argument("names", nargs="+", metavar="OLD=NEW")
+    parser = _add_command(commands, "flatten", "make experts that add to a parent experts of their own", _flatten)
+    parser.add_argument("--experts", default="", help="with commas; all if not given")
     parser = _add_command(commands, "rerank", "lower the rank by SVD; prints the error", _rerank)
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--experts", default="", help="with commas; all if not given")
@@ -58,6 +61,10 @@ def _rename(args: Namespace) -> str:
             f"The names are {shorten(' '.join(args.names))}, expected OLD=NEW, each expert once: put one = between them."
         )
     return str(rename(open_experts(args.file), dict(pairs)).save(check_new(args.out)))
+
+
+def _flatten(args: Namespace) -> str:
+    return str(flatten(open_experts(args.file), _read_names(args)).save(check_new(args.out)))
 
 
 def _rerank(args: Namespace) -> str:

@@ -93,7 +93,8 @@ def extend_curriculum(bank: Bank | None, stage: Stage, settings: Settings) -> Cu
     if bank is None:
         return Curriculum(settings, (stage,))
     check_untrained(bank, stage)
-    names = max((router.experts for router in bank.info.routers.values()), key=len, default=())
+    last = bank.info.last_router
+    names = bank.info.list_known(last) if last else ()
     earlier = [Stage(name=name, task=bank.info.experts[name].task) for name in names if name in bank.info.experts]
     return Curriculum(settings, (*earlier, stage))
 

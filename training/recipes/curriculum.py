@@ -183,9 +183,11 @@ class Curriculum:
                 )
 
     def experts(self, stage: str) -> tuple[str, ...]:
-        """The columns of a stage's router: every expert trained so far, its own last."""
+        """The columns of a stage's router: every expert trained so far that no other adds to, its own last."""
         names = [each.name for each in self.stages]
-        return tuple(names[: names.index(stage) + 1])
+        stages = self.stages[: names.index(stage) + 1]
+        parents = {each.parent for each in stages}
+        return tuple(each.name for each in stages if each.name not in parents)
 
 
 def list_recipes() -> list[str]:

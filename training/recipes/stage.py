@@ -44,6 +44,11 @@ class Stage:
     shared: str = ""
     """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
     Empty: an expert of its own, as the paper's."""
+    parent: str = ""
+    """An older expert that the new one adds to (our choice): it learns a difference, and takes its parent's place among what
+    routers choose. Empty: none, as the paper's."""
+    rank: int = 0
+    """Of its expert, alpha in proportion; 0: the recipe's."""
     features: str = "off"
     """How it learns an encoder's features of the target as well (training/coredi)."""
     along: tuple[str, ...] = ()
@@ -59,10 +64,10 @@ class Stage:
             raise ValueError(
                 f"a stage is named {shorten(self.name)!r}, expected 1 to 64 letters, digits, _ and -, and not {FINAL}"
             )
-        if self.shared and not NAME.fullmatch(self.shared):
-            raise ValueError(
-                f"{self.name}.shared is {shorten(self.shared)!r}, expected 1 to 64 letters, digits, _ and -"
-            )
+        for key in ("shared", "parent"):
+            if (value := getattr(self, key)) and not NAME.fullmatch(value):
+                raise ValueError(f"{self.name}.{key} is {shorten(value)!r}, expected 1 to 64 letters, digits, _ and -")
+        check_range(f"{self.name}.rank", self.rank, 0, 16384)
         check_range(f"{self.name}.iterations", self.iterations, 1, 10**9)
         check_range(f"{self.name}.ceiling", self.ceiling, 0, 10**9)
         if self.ceiling not in (0, self.iterations):

@@ -29,6 +29,7 @@ from ...flux.families import FAMILIES, FLUX2, Family
 from ..bank import Bank, require_low_rank
 from ..compress import wide_dtype
 from ..info import decode_info, encode_info
+from ..tree import flatten
 from . import lora
 from .find_base import AUTO
 from .names import apply_name
@@ -109,8 +110,9 @@ def plan_layout(info: BankInfo, name: str, spelling: str) -> tuple[dict[str, tup
 
 
 def export_adapters(bank: Bank, folder: Path, spelling: str = "diffusers") -> list[Path]:
-    """Writes folder/EXPERT for each expert of the bank."""
+    """Writes folder/EXPERT for each expert of the bank, with what its parents add."""
     require_low_rank(bank)
+    bank = flatten(bank)
     for name, expert in bank.info.experts.items():
         if "proj" in expert.targets:
             raise BankError(
@@ -216,7 +218,11 @@ def _read_ours(folder: Path, file: SafeFile) -> Bank:
     if not isinstance(text, str) or spelling not in list(SPELLINGS):
         raise FileError(f"{title} is not as we wrote it: delete it, and the folder is read as a LoRA.")
     info = decode_info(text, title)
-    plain = [e for e in info.experts.values() if "proj" not in e.targets and not e.shared and not e.scaled]
+    plain = [
+        expert
+        for expert in info.experts.values()
+        if "proj" not in expert.targets and not (expert.shared or expert.scaled or expert.parent)
+    ]
     if len(plain) != 1 or len(info.experts) != 1 or info.routers:
         raise FileError(
             f"{title} names {len(info.experts)} experts and {len(info.routers)} routers, expected one expert as an adapter "

@@ -177,7 +177,7 @@ BROKEN = {
     "extra key": (lambda p: rewrite(p, tensors=lambda t: {**t, "x": torch.ones(1)}), "holds a tensor x"),
     "wrong dtype": (lambda p: rewrite(p, tensors=lambda t: {**t, KEY: t[KEY].to(torch.int8)}), "is of type I8"),
     "wrong shape": (lambda p: rewrite(p, tensors=lambda t: {**t, KEY: t[KEY][:-1].clone()}), r"has shape \(255, 4\)"),
-    "newer": (lambda p: rewrite(p, change(version=4)), "is a bank of version 4, this pack reads up to 3: update"),
+    "newer": (lambda p: rewrite(p, change(version=5)), "is a bank of version 5, this pack reads up to 4: update"),
     "no version": (lambda p: rewrite(p, change(version=None)), "its version is None"),
     "other format": (lambda p: rewrite(p, change(format="zip")), 'does not say "format"'),
     "not json": (lambda p: rewrite(p, lambda text: text[:-5]), "metadata that cannot be used"),
@@ -214,6 +214,23 @@ BROKEN = {
         "side is 8, expected a multiple",
     ),
     "side below 0": (lambda p: rewrite(p, change(experts={"a": {"habits": {"side": -16}}})), "side is -16, expected 0"),
+    "a circle": (
+        lambda p: rewrite(p, change(experts={"a": {"parent": "b"}, "b": {"parent": "a"}})),
+        "expert a adds to b and so on, expected a tree: no circle",
+    ),
+    "its own parent": (
+        lambda p: rewrite(p, change(experts={"a": {"parent": "a"}})),
+        "expert a adds to a .* no circle",
+    ),
+    "a deep tree": (
+        lambda p: rewrite(p, change(experts={str(i): {"parent": str(i + 1)} for i in range(5000)})),
+        "at most 8 experts above one",
+    ),
+    "a parent elsewhere in FLUX": (
+        lambda p: rewrite(p, change(experts={"a": {"parent": "b"}, "b": {"targets": {"k": "double"}}})),
+        "expert a changes .*, expected {'k': 'double'} as b, which it adds to",
+    ),
+    "no name for a parent": (lambda p: rewrite(p, change(experts={"a": {"parent": "../b"}})), "not made of 1 to 64"),
     "bool rank": (lambda p: rewrite(p, change(experts={"a": {"rank": True}})), "expected a number"),
 }
 
