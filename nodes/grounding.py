@@ -1,17 +1,21 @@
 """Grounding: a phrase in, a picture with the answer drawn on it out; and that answer as mask, box and text."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
+from ..prw.boxes import Rectangle
+from ..prw.comfyui.boxes import read_boxes
 from ..prw.comfyui.make_source import SourceOptions, add_task_source, check_clip
 from ..prw.fit_image import resize_bicubic, to_bytes, to_rgb
 from ..training.data.tasks.ground import COLOURS, FORMS, read_colour
 from ..training.data.tasks.read_grounding import Answer, draw_answer, read_answer
 from ..training.toy.scene import MARKERS
-from .inputs.schema import BoxType, OptionsType, make_schema
+from .inputs.schema import BoxType, OptionsType, box_input, make_schema
 from .inputs.tasks import TASK_NODES, experts_input, latent_output, prompt_outputs
 
 NAMED = {**COLOURS, **MARKERS}
@@ -54,6 +58,11 @@ class CoLoGenGround(io.ComfyNode):
                 ),
                 OptionsType.Input("options", optional=True, tooltip="From CoLoGen Source Options."),
                 experts_input(),
+                box_input(
+                    "boxes",
+                    "Where to look: only the rectangle round these boxes is shown to FLUX, and the answer drawn on it. Give the same "
+                    "to CoLoGen Read Grounding.",
+                ),
             ],
             outputs=[*prompt_outputs(), latent_output()],
         )
@@ -69,13 +78,16 @@ class CoLoGenGround(io.ComfyNode):
         colour: str,
         options: SourceOptions | None = None,
         experts: Bank | None = None,
+        boxes=None,
     ):
         check_clip(clip)
+        image = to_rgb(image)
         if not phrase.strip():
             raise ValueError("The phrase is empty, expected what to find: type it, such as the red car.")
         prompt = FORMS[form].templates[0].format(thing=phrase.strip(), kind=phrase.strip(), colour=colour)
         positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (prompt, ""))
-        return io.NodeOutput(*add_task_source("ground", positive, negative, vae, image, options, experts))
+        shown = image[(slice(None), *find_place(image, boxes))]
+        return io.NodeOutput(*add_task_source("ground", positive, negative, vae, shown, options, experts))
 
 
 class CoLoGenReadGrounding(io.ComfyNode):
@@ -95,6 +107,7 @@ class CoLoGenReadGrounding(io.ComfyNode):
                 io.Combo.Input(
                     "colour", options=list(NAMED), tooltip="As in CoLoGen Ground. A drift of it is allowed for."
                 ),
+                box_input("boxes", "As in CoLoGen Ground: where in the original it looked."),
             ],
             outputs=[
                 io.Mask.Output(
@@ -103,24 +116,49 @@ class CoLoGenReadGrounding(io.ComfyNode):
                 BoxType.Output(display_name="box", tooltip="Round the largest answer, in pixels of the original."),
                 io.Image.Output(display_name="overlay", tooltip="The original with the answer drawn cleanly."),
                 io.String.Output(display_name="text", tooltip="How many were found, and where."),
+                BoxType.Output(
+                    display_name="boxes", tooltip="Round every answer, the largest first, in pixels of the original."
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, drawn: Tensor, original: Tensor, form: str, colour: str) -> io.NodeOutput:
-        sources, pictures = _to_pixels(original), _to_pixels(drawn, original.shape[1:3])
-        pairs = [(picture, sources[i % len(sources)]) for i, picture in enumerate(pictures)]
+    def execute(cls, drawn: Tensor, original: Tensor, form: str, colour: str, boxes=None) -> io.NodeOutput:
+        place = find_place(original, boxes)
+        wholes = _to_pixels(original)
+        pictures = _to_pixels(drawn, wholes[0][place].shape[:2])
+        pairs = [(picture, wholes[i % len(wholes)][place]) for i, picture in enumerate(pictures)]
         colours = COLOURS if colour in COLOURS else MARKERS
-        answers = [read_answer(picture, source, form, colour, colours) for picture, source in pairs]
+        seen = [read_answer(picture, source, form, colour, colours) for picture, source in pairs]
+        answers = [answer.embed(place, original.shape[1:3]) for answer in seen]
         masks = torch.from_numpy(np.stack([answer.mask for answer in answers]).astype(np.float32))
         clean = np.stack(
-            [draw_answer(source, answer, form, NAMED[colour]) for (_, source), answer in zip(pairs, answers)]
+            [draw_answer(wholes[i % len(wholes)], answer, form, NAMED[colour]) for i, answer in enumerate(answers)]
         )
         others = [None if answer.boxes else find_other_colour(*pair, form) for answer, pair in zip(answers, pairs)]
         text = "\n".join(map(describe_answer, answers, others))
-        box = dict(zip(("x", "y", "width", "height"), answers[0].largest))
+        box = _name_sides(answers[0].largest)
+        found = [[_name_sides(box.corner_and_size) for box in answer.boxes] for answer in answers]
         image = torch.from_numpy(clean) / 255
-        return io.NodeOutput(masks, box, image, text, ui=ui.PreviewImage(image, cls=cls))
+        return io.NodeOutput(masks, box, image, text, found, ui=ui.PreviewImage(image, cls=cls))
+
+
+def find_place(image: Tensor, boxes) -> tuple[slice, slice]:
+    """Rows and columns of an IMAGE that the smallest rectangle round all boxes covers; without boxes, all of them."""
+    height, width = image.shape[1:3]
+    if boxes is None:
+        return slice(0, height), slice(0, width)
+    parts = [box.clip(height, width) for box in read_boxes(boxes)]
+    rows, columns = zip(*parts)
+    return _join(rows), _join(columns)
+
+
+def _name_sides(box: tuple[int, int, int, int]) -> dict[str, int]:
+    return dict(zip(Rectangle._fields, box))
+
+
+def _join(parts: Sequence[slice]) -> slice:
+    return slice(min(part.start for part in parts), max(part.stop for part in parts))
 
 
 def _to_pixels(image: Tensor, size=None) -> np.ndarray:

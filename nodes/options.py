@@ -5,14 +5,15 @@ from dataclasses import replace
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..prw.comfyui.boxes import ALL, read_place
 from ..prw.comfyui.conditioning import change_source, list_sources
 from ..prw.comfyui.make_source import SourceOptions
-from ..prw.comfyui.masks import check_region
 from ..prw.router import ABLATIONS
 from ..prw.source import CURVES, MODES
 from .inputs.preset import preset_knob
 from .inputs.schema import CATEGORY, OptionsType, make_schema, slider
 from .inputs.source import (
+    boxes_inputs,
     check_names,
     name_knobs,
     names_input,
@@ -44,6 +45,7 @@ class CoLoGenSourceOptions(io.ComfyNode):
                 *placement_knobs(),
                 OTHER_OPTIONS,
                 together_knob(),
+                *boxes_inputs(),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip=OUTPUT)],
         )
@@ -64,11 +66,13 @@ class CoLoGenSourceOptions(io.ComfyNode):
         region: Tensor | None = None,
         options: SourceOptions | None = None,
         together: bool = True,
+        boxes=None,
+        box_number: int = ALL,
     ) -> io.NodeOutput:
         knobs = dict(strength=strength, expert_strength=expert_strength, start=start, end=end, size=size)
         where = dict(position=position, shift=(shift_down, shift_right), placement=keep_on, keep=keep_between_runs)
-        region = None if region is None else check_region(region)
-        whole = replace(options or SourceOptions(), **knobs, **where, region=region, together=together)
+        place = read_place(region, boxes, box_number)
+        whole = replace(options or SourceOptions(), **knobs, **where, **place, together=together)
         return io.NodeOutput(whole)
 
 

@@ -4,12 +4,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..prw.bank.bank import Bank
+from ..prw.comfyui.boxes import ALL, read_place
 from ..prw.comfyui.conditioning import add_source, read_prompt
 from ..prw.comfyui.make_source import SourceOptions, make_source
-from ..prw.comfyui.masks import check_region
 from ..prw.tasks import TASKS
 from .inputs.schema import CATEGORY, advanced, make_schema, slider
 from .inputs.source import (
+    boxes_inputs,
     check_names,
     name_knobs,
     names_input,
@@ -52,6 +53,7 @@ class CoLoGenSource(io.ComfyNode):
                     tooltip="What a Diffusion Template reads beside the picture, if not this prompt itself; other experts read none.",
                 ),
                 names_input(),
+                *boxes_inputs(),
             ],
             outputs=[io.Conditioning.Output(tooltip="For the sampler or the next source.")],
         )
@@ -82,6 +84,8 @@ class CoLoGenSource(io.ComfyNode):
         together: bool = True,
         prompt: list | None = None,
         model: io.Model.Type | None = None,
+        boxes=None,
+        box_number: int = ALL,
     ) -> io.NodeOutput:
         expert, router = check_names(model, expert.strip(), router.strip())
         options = SourceOptions(
@@ -90,7 +94,7 @@ class CoLoGenSource(io.ComfyNode):
             start=start,
             end=end,
             size=size,
-            region=None if region is None else check_region(region),
+            **read_place(region, boxes, box_number),
             position=position,
             shift=(shift_down, shift_right),
             placement=keep_on,

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .boxes import Rectangle, draw_mask
 from .config import BankInfo
 from .files.validate import check_choice, check_range
+from .fit_image import TOKEN_PIXELS
 from .flux.blocks import FluxModel
 from .flux.families import find_latent_family
 from .positions import Grid, token_grid
@@ -91,6 +93,8 @@ class Reading:
     """The part of the sampling, 0 first step to 1 last, in which it is read."""
     region: Tensor | None = None
     """(height, width) in 0..1: where in the target it may be read; None everywhere."""
+    boxes: tuple[Rectangle, ...] = ()
+    """The same as rectangles in the target's pixels; none: everywhere."""
     placement: str = "gpu"
     """Where K/V wait between steps: "gpu", "cpu" (streamed), or "fp8" (half the memory)."""
     keep: bool = False
@@ -131,7 +135,7 @@ class Reading:
     @cached_property
     def identity(self) -> str:
         """A hash of all fields; the host batches two conditionings only if their sources' are equal (SourceCond)."""
-        rest = (self.strength, self.start, self.end, self.placement, self.keep)
+        rest = (self.strength, self.start, self.end, self.placement, self.keep, *self.boxes)
         return self.digest + repr(rest) + ("" if self.region is None else hash_tensor(self.region))
 
 
@@ -210,11 +214,14 @@ def read_bias(source: Reading, text: int, target: Grid, queries: int) -> Tensor 
 
     Text reads the source with its strength; image tokens with strength times the region.
     """
-    if source.strength == 1 and source.region is None:
+    if source.strength == 1 and source.region is None and not source.boxes:
         return None
     weight = torch.full((queries,), float(source.strength))
-    if source.region is not None:
-        region = F.interpolate(source.region[None, None].float().cpu(), (target.rows, target.columns), mode="area")
+    region = source.region
+    if source.boxes:
+        region = draw_mask(source.boxes, target.rows * TOKEN_PIXELS, target.columns * TOKEN_PIXELS)
+    if region is not None:
+        region = F.interpolate(region[None, None].float().cpu(), (target.rows, target.columns), mode="area")
         weight[text : text + region.numel()] *= region.flatten()
     return weight.log()[:, None]
 

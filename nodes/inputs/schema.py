@@ -37,6 +37,11 @@ def advanced() -> dict[str, bool]:
     return {"advanced": True} if CAN_FOLD else {}
 
 
+def box_input(name: str, tooltip: str) -> BoxType.Input:
+    """A socket for boxes of the host; without forceInput its frontend would draw four numbers instead."""
+    return BoxType.Input(name, optional=True, tooltip=tooltip, extra_dict={"forceInput": True})
+
+
 def slider(name: str, default: float, low: float, high: float, tooltip: str, **rest: Any) -> io.Float.Input:
     """A number in steps of 0.01."""
     return io.Float.Input(name, default=default, min=low, max=high, step=0.01, tooltip=tooltip, **rest)

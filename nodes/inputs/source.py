@@ -4,11 +4,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...prw.comfyui.boxes import ALL
 from ...prw.comfyui.patch import require_attachment
 from ...prw.find_experts import match_names
 from ...prw.fit_image import TOKEN_PIXELS
 from ...prw.source import PLACEMENTS, POSITIONS
-from .schema import advanced, slider
+from .schema import advanced, box_input, int_knob, slider
 
 
 def strength_knobs() -> list:
@@ -27,6 +28,25 @@ def strength_knobs() -> list:
             tooltip="Shrinks the source to this longest side in pixels; 0 never. 512 costs a quarter of 1024.",
         ),
         io.Mask.Input("region", optional=True, tooltip="Where in the picture the source may act (white)."),
+    ]
+
+
+def boxes_inputs() -> list:
+    """A region as rectangles; the inputs come behind all others, because graphs are older than these."""
+    return [
+        box_input(
+            "boxes",
+            "Instead of a region: boxes in the new picture's pixels, within which the source may act. From Create Bounding Boxes, "
+            "Bounding Box, a detector or CoLoGen Read Grounding.",
+        ),
+        int_knob(
+            "box_number",
+            ALL,
+            ALL,
+            1000,
+            "Which of the boxes: 1 is the first, 0 takes all. One canvas can so give each of several sources its place.",
+            optional=True,
+        ),
     ]
 
 

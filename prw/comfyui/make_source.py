@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..bank.bank import Bank
+from ..boxes import Rectangle
 from ..config import BankInfo
 from ..find_experts import find_source_format, resolve_names
 from ..fit_image import FIT_IMAGE, fill_holes, limit_size, to_rgb
@@ -29,6 +30,7 @@ class SourceOptions:
     size: int = 1024
     """The longest side in pixels that the picture is shrunk to; 0: never."""
     region: Tensor | None = None
+    boxes: tuple[Rectangle, ...] = ()
     position: str = "auto"
     shift: tuple[float, float] = (0.0, 1.0)
     placement: str = "gpu"
@@ -130,6 +132,7 @@ def make_source(
         start=options.start,
         end=options.end,
         region=options.region,
+        boxes=options.boxes,
         placement=options.placement,
         keep=options.keep,
         together=options.together,

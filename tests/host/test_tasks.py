@@ -200,8 +200,9 @@ def test_a_subject_is_cut_out_onto_white_paper():
 def test_nothing_found_is_said():
     base, _ = draw_two_things()
     image = torch.from_numpy(base.astype(np.float32) / 255)[None]
-    mask, box, overlay, text = run(nodes().CoLoGenReadGrounding, drawn=image, original=image, form="box", colour="red")
-    assert not mask.any() and box == {"x": 0, "y": 0, "width": 0, "height": 0} and text.startswith("Nothing was found")
+    mask, box, overlay, text, boxes = run(nodes().CoLoGenReadGrounding, drawn=image, original=image, form="box", colour="red")
+    assert not mask.any() and box == {"x": 0, "y": 0, "width": 0, "height": 0} and boxes == [[]]
+    assert text.startswith("Nothing was found")
     assert torch.allclose(overlay, image, atol=1 / 255)
 
 
@@ -210,7 +211,7 @@ def test_an_answer_of_another_size_is_read_in_the_original_s_pixels():
     answer = paint(base, outline_boxes(things[:1], base.shape[:2]), COLOURS["red"], 1.0)
     original, drawn = (torch.from_numpy(part.astype(np.float32) / 255)[None] for part in (base, answer))
     large = torch.nn.functional.interpolate(drawn.movedim(-1, 1), scale_factor=2, mode="nearest").movedim(1, -1)
-    mask, box, _, text = run(nodes().CoLoGenReadGrounding, drawn=large, original=original, form="box", colour="red")
+    mask, box, _, text, _ = run(nodes().CoLoGenReadGrounding, drawn=large, original=original, form="box", colour="red")
     assert mask.shape == (1, 120, 140) and text.startswith("1 found")
     assert all(abs(box[key] - value) <= 1 for key, value in dict(x=12, y=10, width=38, height=20).items())
 
@@ -221,7 +222,7 @@ def test_an_answer_in_another_colour_is_named(form):
     area, opacity = (outline_boxes(things[:1], base.shape[:2]), 1.0) if form == "box" else (things[0].mask, 0.5)
     answer = paint(base, area, COLOURS["green"], opacity)
     original, drawn = (torch.from_numpy(part.astype(np.float32) / 255)[None] for part in (base, answer))
-    *_, text = run(nodes().CoLoGenReadGrounding, drawn=drawn, original=original, form=form, colour="red")
+    *_, text, _ = run(nodes().CoLoGenReadGrounding, drawn=drawn, original=original, form=form, colour="red")
     assert (
         text
         == "Nothing was found in this colour, but an answer in green: choose the colour that CoLoGen Ground asked for."

@@ -20,6 +20,8 @@ def shrink(graph: dict) -> dict:
         inputs |= {
             name: inputs[name] * SMALL // SIDE for name in ("width", "height") if isinstance(inputs.get(name), int)
         }
+        for box in inputs.get("editor_state", {}).get("__value__", []):
+            box |= {side: box[side] * SMALL // SIDE for side in ("x", "y", "width", "height")}
         if node["class_type"] == "ImageScaleToTotalPixels":
             inputs["megapixels"] = 0.01
         if node["class_type"] == "VAELoader":

@@ -63,6 +63,7 @@ def route(expert: str, **inputs) -> dict:
     return wire(make_graph(routing=routing, task=task), "sample", positive=["task", 0])
 
 
+BOX = make_node("PrimitiveBoundingBox", x=500, y=0, width=64, height=64)
 TWICE = dict(bank=import_canny(), more=import_canny(experts=["bank", 0]))
 MISTAKES = {
     "no bank on the MODEL": (wire(make_graph(), "sample", model=["flux", 0]), "sample", "put CoLoGen Apply between"),
@@ -84,6 +85,20 @@ MISTAKES = {
     "a router that is not there": (wire(make_graph(), "source", router="gone", model=["apply", 0]), "source", "or nothing to follow the task"),
     "an expert in Routing": (route("gone", model=["apply", 0]), "routing", "expected one of inpaint"),
     "an expert in Routing, MODEL left open": (route("gone"), "sample", "expected one of inpaint"),
+    "an expert that the connected bank lacks": (wire(make_graph(), "source", expert="gone", experts=["bank", 0]), "source", "expected one of inpaint"),
+    "the same, in Routing": (
+        wire(route("gone"), "task", experts=["bank", 0]), "task", "expected one of inpaint",
+    ),
+    "a region and a box": (
+        wire(make_graph(box=BOX, mask=make_node("SolidMask", value=1.0, width=8, height=8)), "source", boxes=["box", 0], region=["mask", 0]),
+        "source", "disconnect the other",
+    ),
+    "a box that is not there": (wire(make_graph(box=BOX), "source", boxes=["box", 0], box_number=2), "source", "draw another box"),
+    "a box outside of the picture": (wire(make_graph(box=BOX), "source", boxes=["box", 0]), "sample", "draw it on a canvas of that size"),
+    "the box of an answer that was not found": (
+        wire(make_graph(read=make_node("CoLoGenReadGrounding", drawn=["image", 0], original=["image", 0], form="box", colour="red")), "source", boxes=["read", 1]),
+        "source", "if it found nothing",
+    ),
     "a subject's mask of an opaque picture": (ask_subject(mask=["image", 1], mask_is="auto"), "task", "or disconnect the mask"),
 }  # fmt: skip
 """Situation -> graph, the node that is outlined, and a part of the sentence."""

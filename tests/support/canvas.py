@@ -7,7 +7,7 @@ not there, and a changed node changes the file.
 from typing import Any, NamedTuple
 
 COLUMN, ROW = 380, 60
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "BOUNDING_BOXES")
 SEEDS = ("seed", "noise_seed")
 """Widgets behind which the frontend puts one of its own: what becomes of the number after a run."""
 
@@ -109,7 +109,12 @@ class Canvas:
             if node.kind != "MarkdownNote":
                 given = {name: node.default(name) for name in node.types if node.is_widget(name)} | node.values
                 inputs = {
-                    name: [str(v.node.number), v.slot] if isinstance(v, Output) else v for name, v in given.items()
+                    name: [str(v.node.number), v.slot]
+                    if isinstance(v, Output)
+                    else {"__value__": v}
+                    if isinstance(v, list)
+                    else v
+                    for name, v in given.items()
                 }
                 graph[str(node.number)] = {"class_type": node.kind, "inputs": inputs}
         return graph

@@ -12,6 +12,8 @@ KLEIN, QWEN, VAE = (
     "flux2-vae.safetensors",
 )
 SIDE = 1024
+PLAIN = dict(type="obj", text="", desc="", palette=[])
+"""What the host's canvas knows of a box besides its place."""
 MODELS = (
     "\n\n*CoLoGen Apply* has no experts here: klein 9B-KV was trained to read pictures in just this way. Klein 4B (with Qwen3-4B), "
     "klein 9B and dev read them only roughly.\n\nklein 9B-KV is for non-commercial use, klein 4B is Apache-2.0: read their "
@@ -47,11 +49,10 @@ class Klein:
         )[0]
 
     def add_task(
-        self, node: str, row: float, prompts: Node | Output, title: str = "", region: Output | None = None, **given
+        self, node: str, row: float, prompts: Node | Output, title: str = "", where: dict | None = None, **given
     ):
         """A task with options of its own; pictures keep the size that they have."""
-        where = {} if region is None else {"region": region}
-        options = self.canvas.add("CoLoGenSourceOptions", (2, row + 4), f"{title}: how much", size=0, **where)
+        options = self.canvas.add("CoLoGenSourceOptions", (2, row + 4), f"{title}: how much", size=0, **(where or {}))
         chained = isinstance(prompts, Node)
         told = dict(positive=prompts["positive"], negative=prompts["negative"]) if chained else dict(positive=prompts)
         return self.canvas.add(node, (2, row), title, vae=self.vae, options=options[0], **told, **given)
@@ -88,18 +89,20 @@ def edit(canvas: Canvas) -> None:
 def two_references(canvas: Canvas) -> None:
     klein = Klein(canvas)
     one, two = klein.load_picture("One", 9, 7), klein.load_picture("The other", 16, 10)
-    none = canvas.add("SolidMask", (1, 13), "Nothing", value=0.0, width=SIDE, height=SIDE)[0]
-    half = canvas.add("SolidMask", (1, 16), "Half", value=1.0, width=SIDE // 2, height=SIDE)[0]
-    left = canvas.add("MaskComposite", (1, 19), "Left", destination=none, source=half, x=0, y=0, operation="add")[0]
-    right = canvas.add("InvertMask", (1, 22), "Right", mask=left)[0]
+    halves = [dict(x=x, y=0, width=SIDE // 2, height=SIDE, metadata=PLAIN) for x in (0, SIDE // 2)]
+    places = canvas.add(
+        "CreateBoundingBoxes", (1, 13), "Who is where", box=(300, 480), width=SIDE, height=SIDE, editor_state=halves
+    )["bboxes"]
+    left, right = (dict(boxes=places, box_number=number) for number in (1, 2))
     words = klein.encode_prompt("Both on a bench in a park, photograph")
     first = klein.add_task("CoLoGenSubject", 0, words, "One, on the left", left, image=one)
     prompts = klein.add_task("CoLoGenSubject", 11, first, "The other, on the right", right, image=two)
     latent = canvas.add("EmptyFlux2LatentImage", (3, 12), width=SIDE, height=SIDE)[0]
     klein.save_image(klein.sample(prompts, latent))
     canvas.note(
-        "## Two references on FLUX.2 klein\n\nEach picture is read in its own half of the new one, so that the two do not mix; "
-        "paint other masks, or disconnect a `region` and it is read everywhere. Each has a `strength` of its own."
+        "## Two references on FLUX.2 klein\n\nEach picture is read in its own half of the new one, so that the two do not mix: move and "
+        "draw the boxes of *Who is where* (their number is `box_number`), or disconnect `boxes`, and it is read everywhere. Each "
+        "has a `strength` of its own."
         + MODELS,
         (-1, 0),
         (360, 300),

@@ -21,6 +21,14 @@ class Box(NamedTuple):
         """Indexes the box's pixels in a picture or mask."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
+    @property
+    def corner_and_size(self) -> tuple[int, int, int, int]:
+        """x, y, width, height, as ComfyUI's boxes have them."""
+        return self.x0, self.y0, self.x1 - self.x0, self.y1 - self.y0
+
+    def move(self, x: int, y: int) -> "Box":
+        return Box(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
+
 
 def find_box(mask: np.ndarray) -> Box:
     """The smallest box round all that is True; the mask must not be empty."""

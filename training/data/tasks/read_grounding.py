@@ -31,8 +31,13 @@ class Answer:
     @property
     def largest(self) -> tuple[int, int, int, int]:
         """x, y, width, height of the largest box; all 0 if there is none."""
-        box = self.boxes[0] if self.boxes else Box(0, 0, 0, 0)
-        return box.x0, box.y0, box.x1 - box.x0, box.y1 - box.y0
+        return (self.boxes[0] if self.boxes else Box(0, 0, 0, 0)).corner_and_size
+
+    def embed(self, place: tuple[slice, slice], size: Size) -> "Answer":
+        """The answer in a picture of that size, whose rows and columns of `place` it was read from."""
+        mask = np.zeros(size, bool)
+        mask[place] = self.mask
+        return Answer(mask, tuple(box.move(place[1].start, place[0].start) for box in self.boxes))
 
 
 def read_answer(picture: np.ndarray, source: np.ndarray, form: str, colour: str, colours: Colours = COLOURS) -> Answer:
