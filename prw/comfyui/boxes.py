@@ -18,7 +18,9 @@ def read_boxes(value: Any, number: int = ALL) -> tuple[Rectangle, ...]:
     if not boxes:
         raise ValueError("There are no boxes, expected one at least: draw one on the canvas, or disconnect them.")
     if number > len(boxes):
-        raise ValueError(f"Box number is {number}, expected at most {len(boxes)}: draw another box, or type a smaller number.")
+        raise ValueError(
+            f"Box number is {number}, expected at most {len(boxes)}: draw another box, or type a smaller number."
+        )
     return boxes if number == ALL else (boxes[number - 1],)
 
 

@@ -82,7 +82,9 @@ def test_a_source_s_identity_knows_its_boxes():
 def test_a_box_outside_of_the_picture_is_a_sentence():
     from cologen.prw.boxes import Rectangle
 
-    with pytest.raises(ValueError, match="8 x 9 pixels at 96, 0 lies outside of the picture, expected it within 96 x 64"):
+    with pytest.raises(
+        ValueError, match="8 x 9 pixels at 96, 0 lies outside of the picture, expected it within 96 x 64"
+    ):
         Rectangle(96, 0, 8, 9).clip(64, 96)
 
 

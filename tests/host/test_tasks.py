@@ -200,7 +200,9 @@ def test_a_subject_is_cut_out_onto_white_paper():
 def test_nothing_found_is_said():
     base, _ = draw_two_things()
     image = torch.from_numpy(base.astype(np.float32) / 255)[None]
-    mask, box, overlay, text, boxes = run(nodes().CoLoGenReadGrounding, drawn=image, original=image, form="box", colour="red")
+    mask, box, overlay, text, boxes = run(
+        nodes().CoLoGenReadGrounding, drawn=image, original=image, form="box", colour="red"
+    )
     assert not mask.any() and box == {"x": 0, "y": 0, "width": 0, "height": 0} and boxes == [[]]
     assert text.startswith("Nothing was found")
     assert torch.allclose(overlay, image, atol=1 / 255)

@@ -9,7 +9,9 @@ from tiny_server import SIDE, draw_scene, make_tiny_prompt, read_pixels
 
 LEFT, RIGHT = dict(x=0, y=8, width=56, height=112), dict(x=72, y=20, width=56, height=90)
 FOUND = dict(x=16, y=32, width=64, height=48)
-KNOBS = dict(strength=2.0, expert_strength=1.0, start=0.0, end=1.0, size=0, position="auto", shift_right=1.0, shift_down=0.0)
+KNOBS = dict(
+    strength=2.0, expert_strength=1.0, start=0.0, end=1.0, size=0, position="auto", shift_right=1.0, shift_down=0.0
+)
 OPTIONS = dict(**KNOBS, keep_on="gpu", keep_between_runs=False)
 
 
@@ -44,7 +46,9 @@ def place_subjects(*places: dict, **more: dict) -> dict:
     for i, (place, picture) in enumerate(zip(places, ("subject", "edit"))):
         graph[f"picture_{i}"] = make_node("LoadImage", image=f"{picture}.png")
         graph[f"options_{i}"] = make_node("CoLoGenSourceOptions", **OPTIONS, **place)
-        task = make_node("CoLoGenSubject", vae=["vae", 0], image=[f"picture_{i}", 0], options=[f"options_{i}", 0], **before)
+        task = make_node(
+            "CoLoGenSubject", vae=["vae", 0], image=[f"picture_{i}", 0], options=[f"options_{i}", 0], **before
+        )
         graph[f"task_{i}"] = task
         before = dict(positive=[f"task_{i}", 0], negative=[f"task_{i}", 1])
     graph["sample"]["inputs"].update(positive=before["positive"])

@@ -102,8 +102,7 @@ def two_references(canvas: Canvas) -> None:
     canvas.note(
         "## Two references on FLUX.2 klein\n\nEach picture is read in its own half of the new one, so that the two do not mix: move and "
         "draw the boxes of *Who is where* (their number is `box_number`), or disconnect `boxes`, and it is read everywhere. Each "
-        "has a `strength` of its own."
-        + MODELS,
+        "has a `strength` of its own." + MODELS,
         (-1, 0),
         (360, 300),
     )
