@@ -22,7 +22,7 @@ def check_record(path: Path, about: Mapping[str, Any], holds: str, advice: str) 
     """Check that the record agrees with `about`, which may be a part of it; return all of it."""
     try:
         record = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise ValueError(f"{path} cannot be read any more: {advice}.") from None
     for key, value in json.loads(json.dumps(about)).items():
         if (found := record.get(key)) != value:

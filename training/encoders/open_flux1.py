@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from ...prw.files.safe_file import SafeFile
-from .open_models import load_vae, load_weights, open_file, read_vae_config, scale_layers, widen_blocks
+from .open_models import (
+    load_vae,
+    load_weights,
+    open_file,
+    read_vae_config,
+    report_wrong_files,
+    scale_layers,
+    widen_blocks,
+)
 
 END = 49407
 """CLIP's token after the last word."""
@@ -17,6 +25,7 @@ IGNORED = (EMBEDDING, SCALE, "scaled_fp8", ".scale_input")
 """What some T5 files hold twice, and what those of scaled fp8 hold beside the weights."""
 
 
+@report_wrong_files
 def open_t5(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     """Opens T5; weights stay as the file has them, fp8 too, and are widened block by block when they are used.
 
@@ -60,6 +69,7 @@ def read_t5_config(file: SafeFile) -> Any:
     )
 
 
+@report_wrong_files
 def open_clip(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -77,12 +87,16 @@ def open_clip(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
         hidden_act="quick_gelu",
         eos_token_id=END,
     )
-    clip = CLIPTextModelWithProjection(config).text_model
+    with torch.device("meta"):
+        clip = CLIPTextModelWithProjection(config).text_model
     names = [name for name in file if name.startswith(prefix) and not name.endswith("position_ids")]
     load_weights(clip, {name.removeprefix(prefix): file[name].to(dtype) for name in names}, path)
+    positions = torch.arange(config.max_position_embeddings)[None]  # stands in no file
+    clip.embeddings.register_buffer("position_ids", positions, persistent=False)
     return clip.to(device).eval().requires_grad_(False)  # pyrefly: ignore[bad-argument-type]
 
 
+@report_wrong_files
 def open_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     from diffusers import AutoencoderKL
 

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from ...prw.files.errors import FileError
 from ...prw.files.safe_file import SafeFile
-from .open_models import load_vae, load_weights, open_file, read_vae_config, scale_layers, widen_blocks
+from .open_models import (
+    load_vae,
+    load_weights,
+    open_file,
+    read_vae_config,
+    report_wrong_files,
+    scale_layers,
+    widen_blocks,
+)
 
 LAYERS = (9, 18, 27)
 """FLUX.2 klein reads the states after so many layers."""
@@ -30,6 +38,7 @@ def open_qwen3_file(path: Path) -> SafeFile:
     return open_file(path, "Qwen3 (qwen_3_4b.safetensors or qwen_3_8b.safetensors)", sign)
 
 
+@report_wrong_files
 def open_qwen3(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     """Opens the layers of Qwen3 that are read; weights stay as the file has them and are widened when they are used."""
     from transformers import Qwen3Model
@@ -87,6 +96,7 @@ def read_qwen3_config(file: SafeFile) -> Any:
     )
 
 
+@report_wrong_files
 def open_flux2_vae(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
     """Opens FLUX.2's VAE; its decoder may be narrower than its encoder."""
     from diffusers import AutoencoderKLFlux2

@@ -3,8 +3,8 @@
 Shapes are read off the weights; nothing is fetched, and no weight is made up.
 """
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from ...prw.files.errors import FileError
 from ...prw.files.safe_file import SafeFile
-from ...prw.files.validate import shorten
+from ...prw.files.validate import shorten, shorten_error
 
+OpenModel = Callable[[Path, str, torch.dtype], nn.Module]
+"""Opens a model's file on a device, to compute in a type."""
 BLOCK_TYPES = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
 LEVELS = (1, 2, 4, 4)
 """Widths of the VAE's levels, in those of the first."""
@@ -32,6 +34,24 @@ def open_file(path: Path, wanted: str, sign: str) -> SafeFile:
             f"{path.name} holds {shorten(next(iter(file), 'nothing'))}, expected {wanted}: choose that file."
         )
     return file
+
+
+def report_wrong_files(open_model: OpenModel) -> OpenModel:
+    """Turns what a library says of shapes that fit no model into a sentence."""
+
+    @wraps(open_model)
+    def open_reported(path: Path, device: str, dtype: torch.dtype) -> nn.Module:
+        try:
+            return open_model(path, device, dtype)
+        except (FileError, ImportError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever foreign shapes can provoke
+            raise FileError(
+                f"{path.name} is no whole plain file of this model ({shorten_error(error)}): download it again, or choose "
+                f"another."
+            ) from None
+
+    return open_reported
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor | None], path: Path) -> None:

@@ -5,6 +5,7 @@ process that was killed goes on behind its last shard, where the set's stream th
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ HOLDS = "samples of other models or settings"
 VERSION = 1
 MAX_INDEX = 2**30
 """Bytes of a list of samples."""
+SHARD_NAME = re.compile(r"\d{3,}-\d{6,}\.safetensors", re.ASCII)
 KEY = "cologen_cache"
 """A shard's metadata that holds its ids, prompts and token counts."""
 
@@ -71,13 +73,38 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_entries(folder: Path, rank: int) -> list[ShardEntry]:
-    """One process's shards."""
+    """Reads one process's list of shards."""
     path = folder / f"{rank:03}.json"
-    entries = []
-    for entry in read_json(path) if path.exists() else []:
-        entry["kinds"] = [((tuple(target), tuple(source)), count) for (target, source), count in entry["kinds"]]
-        entries.append(ShardEntry(**entry))
-    return entries
+    try:
+        return [_parse_entry(data) for data in read_json(path)] if path.exists() else []
+    except (TypeError, KeyError):
+        raise ValueError(
+            f"{path} is no list of shards, expected what cologen data cache wrote: delete the folder {folder} and cache "
+            f"its set again."
+        ) from None
+
+
+def _parse_entry(data: Any) -> ShardEntry:
+    """Makes an entry of JSON; raises TypeError or KeyError where it is none."""
+    try:
+        kinds = [((tuple(target), tuple(source)), count) for (target, source), count in data["kinds"]]
+    except ValueError as error:
+        raise TypeError from error
+    fields: dict[str, Any] = {**data, "kinds": kinds}
+    entry = ShardEntry(**fields)
+    counts = [count for _, count in kinds]
+    sizes = [size for shapes, _ in kinds for shape in shapes for size in shape]
+    numbers = [entry.size, entry.tokens, entry.taken, *counts, *sizes]
+    are_right = (
+        isinstance(entry.file, str) and SHARD_NAME.fullmatch(entry.file),
+        isinstance(entry.state, dict) and kinds,
+        all(type(number) is int and number >= 0 for number in numbers),
+        all(len(shape) == 3 for shapes, _ in kinds for shape in shapes),
+    )
+    # no sample takes less than a byte: so what a list says can cost no more memory than the disk holds
+    if not all(are_right) or min(counts) < 1 or sum(counts) > entry.size:
+        raise TypeError
+    return entry
 
 
 def write_entries(folder: Path, rank: int, entries: list[ShardEntry]) -> None:

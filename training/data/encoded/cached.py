@@ -10,7 +10,7 @@ from bisect import bisect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ....prw.files.safe_file import SafeFile
+from ....prw.files.validate import check_type, shorten
 from ...checkpoint.folder_guard import check_record, claim_folder
 from .cache_index import ABOUT, EMPTY, HOLDS, KEY, ShardEntry, read_all_entries, read_json, write_json
 from .dataset import LatentShapes, MemoryDataset, default_train_count
@@ -50,8 +51,10 @@ class CachedDataset:
         self.shard_of_sample = np.repeat([number for number, *_ in runs], counts)
         sizes = [sum(count for _, count in entry.kinds) for entry in entries]
         self.row_in_shard = np.concatenate([np.arange(size) for size in sizes])
-        empty, trimmed = load_empty_prompt(folder)[0], read_json(folder / ABOUT)["trimmed"]
-        least = empty.shape[1] if trimmed else 0
+        empty, pooled = load_empty_prompt(folder)
+        self.widths = empty.shape[2], pooled.shape[1]
+        """Of a prompt's tokens, and of its vector."""
+        least = empty.shape[1] if read_json(folder / ABOUT).get("trimmed") else 0
         self.context_length = max(least, *(entry.tokens for entry in entries))
         # padding was trimmed: in its place stands what the text encoder makes of the empty prompt's
         self.padding = pad_context(empty[:, :least], self.context_length)[0]
@@ -100,27 +103,58 @@ class CachedDataset:
         if number in self.open_shards:
             self.open_shards.move_to_end(number)
             return self.open_shards[number]
-        self.open_shards[number] = shard = open_shard(self.folder / self.entries[number].file)
+        entry = self.entries[number]
+        shard = open_shard(self.folder / entry.file)
+        check_shard(shard, entry, self.widths, self.folder)
+        self.open_shards[number] = shard
         if len(self.open_shards) > MAX_OPEN:
             self.open_shards.popitem(last=False)
         return shard
 
 
 def load_empty_prompt(folder: Path) -> tuple[Tensor, Tensor]:
-    """Context and pooled of the empty prompt, as the cache's encoders made them."""
+    """Reads context and pooled of the empty prompt, as the cache's encoders made them."""
     check_cache(folder)
     file = SafeFile(folder / EMPTY)
-    return file["context"], file["pooled"]
+    found = {name: file[name] for name in ("context", "pooled") if name in file}
+    if [(name, tensor.ndim, len(tensor)) for name, tensor in found.items()] != [("context", 3, 1), ("pooled", 2, 1)]:
+        raise ValueError(
+            f"{file.path} holds no empty prompt, expected its context and pooled: delete {folder}, and {AGAIN}."
+        )
+    return found["context"], found["pooled"]
 
 
 def open_shard(path: Path) -> Shard:
+    """Maps a shard and reads its texts."""
     try:
         file = SafeFile(path)
         texts = json.loads(file.metadata[KEY])
-        starts = [0, *accumulate(texts["tokens"])]
-        return Shard({name: file[name] for name in file}, texts["ids"], texts["prompts"], starts)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"The shard {path} is torn ({error}): delete it, and {AGAIN}.") from None
+        counts, ids, prompts = (check_type(name, texts[name], list) for name in ("tokens", "ids", "prompts"))
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("counts of tokens that are none")
+        if not all(isinstance(text, str) for text in (*ids, *prompts)):
+            raise ValueError("texts that are none")
+        return Shard({name: file[name] for name in file}, ids, prompts, [0, *accumulate(counts)])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"The shard {path} is torn ({shorten(error)}): delete it, and {AGAIN}.") from None
+
+
+def check_shard(shard: Shard, entry: ShardEntry, widths: tuple[int, int], folder: Path) -> None:
+    """Checks that a shard holds what its list says: so many samples, of these shapes."""
+    count = sum(number for _, number in entry.kinds)
+    expected = {"context": (shard.starts[-1], widths[0]), "pooled": (count, widths[1])}
+    for group, (shapes, number) in enumerate(entry.kinds):
+        expected |= {f"{name}.{group}": (number, *shape) for name, shape in zip(("target", "source"), shapes)}
+    tokens = [end - start for start, end in pairwise(shard.starts)]
+    are_right = (
+        len(shard.ids) == len(shard.prompts) == len(tokens) == count,
+        max(tokens, default=0) <= entry.tokens,
+        {name: tuple(tensor.shape) for name, tensor in shard.tensors.items()} == expected,
+    )
+    if not all(are_right):
+        raise ValueError(
+            f"The shard {folder / entry.file} holds other samples than its list says: delete it, and {AGAIN}."
+        )
 
 
 def open_cached(folder: Path, task: str, shard_list_file: Path, expected: Mapping[str, Any]) -> CachedDataset:
@@ -133,6 +167,8 @@ def open_cached(folder: Path, task: str, shard_list_file: Path, expected: Mappin
     about = check_record(folder / ABOUT, expected, HOLDS, advice)
     entries = {entry.file: entry for entry in read_all_entries(folder)}
     files = read_json(shard_list_file) if shard_list_file.exists() else list(entries)
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise ValueError(f"{shard_list_file} is no list of shards, expected what the run wrote: begin another run.")
     missing = [file for file in files if file not in entries or not entries[file].is_whole(folder)]
     if missing:
         raise ValueError(f"The shard {missing[0]} in {folder} is missing or torn ({len(missing)} in all): {AGAIN}.")

@@ -100,13 +100,25 @@ class MemoryDataset:
         write_safetensors(path, {name: getattr(samples, name) for name in TENSORS}, texts)
 
 
+DELETE = "delete it, and the run makes it again"
+
+
 def load_dataset(path: str | os.PathLike) -> MemoryDataset:
     """Reads what MemoryDataset.save wrote."""
     file = SafeFile(path)
-    ids, prompts = (tuple(file.metadata[name].split("\n")) for name in ("ids", "prompts"))
-    val_count = int(file.metadata["held"]) if "held" in file.metadata else None
-    samples = EncodedSamples(ids, prompts, *(file[name] for name in TENSORS))
-    return MemoryDataset(file.metadata["task"], samples, val_count)
+    try:
+        ids, prompts = (tuple(file.metadata[name].split("\n")) for name in ("ids", "prompts"))
+        samples = EncodedSamples(ids, prompts, *(file[name] for name in TENSORS))
+        val_count = int(file.metadata["held"]) if "held" in file.metadata else None
+        dataset = MemoryDataset(file.metadata["task"], samples, val_count)
+    except (KeyError, ValueError):
+        raise ValueError(f"{path} holds no samples, expected what a run wrote: {DELETE}.") from None
+    dims = {name: getattr(samples, name).ndim for name in TENSORS}
+    counts = {len(ids), len(prompts), *(len(getattr(samples, name)) for name in TENSORS if dims[name])}
+    is_right = dims == {"target": 4, "source": 4, "context": 3, "pooled": 2} and len(counts) == 1
+    if not is_right or not 0 <= (val_count or 0) < len(ids):
+        raise ValueError(f"{path} holds samples that do not fit together, expected what a run wrote: {DELETE}.")
+    return dataset
 
 
 def choose_val_ids(ids: Sequence[str]) -> set[str]:
