@@ -5,7 +5,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..training.toy.evaluate import HELD_OUT_SEED
+from ..training.from_scratch.evaluate import HELD_OUT_SEED
 from ..training.toy.tasks import QUESTION_MAKERS, make_questions
 from .inputs.schema import CATEGORY, make_schema
 

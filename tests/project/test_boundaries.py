@@ -10,7 +10,7 @@ ROOMS = (
     "prw/files", "prw/flux", "prw", "prw/bank", "prw/bank/importers", "prw/personalization", "prw/coredi", "prw/comfyui",
     "training/recipes", "training/distributed", "training/checkpoint", "training/base",
     "training/data", "training/data/formats", "training/data/sets", "training/data/labels", "training/data/tasks",
-    "training/encoders", "training/data/encoded", "training", "training/monitor", "training/toy", "training/world", "training/subject",
+    "training/encoders", "training/data/encoded", "training", "training/monitor", "training/from_scratch", "training/toy", "training/world", "training/subject",
     "training/coredi", "training/setup", "training/comfyui", "training/evaluation", "training/experiments",
     "training/bench", "training/cli", "nodes/inputs", "nodes",
 )  # fmt: skip

@@ -154,7 +154,8 @@ def test_another_family_is_a_sentence(comfy):
     import comfy.supported_models
     from cologen.nodes import CoLoGenApply
     from cologen.prw.bank.bank import Bank
-    from cologen.training.toy.store import BANK, SHIPPED
+    from cologen.training.from_scratch.store import BANK
+    from cologen.training.toy.store import SHIPPED
 
     shape = dict(
         comfy.supported_models.SDXL.unet_config, in_channels=4, out_channels=4, model_channels=64, num_res_blocks=[1, 1, 1],

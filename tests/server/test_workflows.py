@@ -8,7 +8,7 @@ import pytest
 from cologen.training.comfyui.server import open_picture
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
-from cologen.training.toy.evaluate import HELD_OUT_SEED
+from cologen.training.from_scratch.evaluate import HELD_OUT_SEED
 from cologen.training.toy.render import item_mask
 from cologen.training.toy.scene import MARKERS
 from cologen.training.toy.score import SCORERS

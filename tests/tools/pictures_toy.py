@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from canvas import Node, Output
-from cologen.training.toy.evaluate import CFG
+from cologen.training.from_scratch.evaluate import CFG
 from workflows_inpaint import draw_right_half
 from workflows_sampling import PLAIN, branch_map, branched, guided, marked, subject
 from workflows_subject import TOLD, own, trained

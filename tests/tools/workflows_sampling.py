@@ -1,7 +1,7 @@
 """Example workflows of the toy set for a subject in other scenes: a second branch, and a guider of two prompts."""
 
 from canvas import Canvas, Node, Output
-from cologen.training.toy.evaluate import CFG, STEPS
+from cologen.training.from_scratch.evaluate import CFG, STEPS
 from workflows_toy import TOLD, Toy
 
 SUBJECT = "a [circle] at the top left"

@@ -2,7 +2,7 @@
 
 from canvas import Canvas, Node, Output
 from cologen.prw.tasks import TASKS
-from cologen.training.toy.evaluate import CFG, STEPS
+from cologen.training.from_scratch.evaluate import CFG, STEPS
 from cologen.training.toy.store import TOY_NAME
 
 SCENES = {"inpaint": 9, "control": 6, "subject": 6, "edit": 4}

@@ -14,9 +14,9 @@ from cologen.prw.flux.sampling import make_timesteps
 from cologen.prw.source import Routing, Source
 from cologen.training.coredi.sampling import FeatureSampler
 from cologen.training.evaluation.image_generator import GenerationSettings, ImageGenerator
+from cologen.training.from_scratch.evaluate import CFG, STEPS, answer_questions
 from cologen.training.routing_stats import count_choices, measure_usage
 from cologen.training.sampling import SamplingSettings, sample_latents
-from cologen.training.toy.evaluate import CFG, STEPS, answer_questions
 from cologen.training.validate import TIMES, make_val_batch, sample_task, validate
 from tiny_features import tiny_feature_trainer
 from tiny_run import tiny_curriculum, tiny_host, tiny_run, tiny_trainer

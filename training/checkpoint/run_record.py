@@ -103,7 +103,8 @@ def list_settings(curriculum: Curriculum, seed: int, more: Mapping[str, Any]) ->
     own = {name: value for name, value in list_deciding(curriculum.settings).items() if name not in CHANGEABLE}
     stages = {stage.name: list_deciding(stage) for stage in curriculum.stages}
     order = [stage.name for stage in curriculum.stages]
-    data = {"toy": curriculum.toy, "data": curriculum.data, "seed": seed, **more}
+    world = {"world": curriculum.world} if curriculum.world else {}  # runs of old had none
+    data = {"toy": curriculum.toy, **world, "data": curriculum.data, "seed": seed, **more}
     return _shorten_values(json.loads(json.dumps({**own, "stages": stages, "order": order, **data}, default=str)))
 
 
@@ -149,7 +150,7 @@ def fingerprint(curriculum: Curriculum, seed: int, more: Sequence = ()) -> str:
     """Hash everything that decides the result."""
     settings = {key: value for key, value in list_deciding(curriculum.settings).items() if key not in CHANGEABLE}
     stages = [list_deciding(stage) for stage in curriculum.stages]
-    sets = [curriculum.data] if curriculum.data else []  # runs of old had none
+    sets = [part for part in (curriculum.world, curriculum.data) if part]  # runs of old had none
     decides = json.dumps([settings, stages, curriculum.toy, seed, *sets, *more], default=str)
     return _hash(decides)
 

@@ -18,7 +18,8 @@ from ..errors import RunStopped
 from ..monitor.terminal import ProgressLine
 from ..recipes.curriculum import Curriculum, Stage, list_recipes, load_curriculum
 from ..setup.check_objects import check_objects
-from ..setup.stage_data import TOY, find_cache, open_stage_dataset
+from ..setup.stage_data import find_cache, open_stage_dataset
+from ..setup.worlds import WORLDS
 from .arguments import choose_device, write_text
 
 AGAIN = "Stopped: give the same command again to go on behind the last whole shard."
@@ -67,23 +68,25 @@ def _cache(args: Namespace) -> str:
 
 
 def open_recipe_encoders(curriculum: Curriculum, device: str) -> Encoders:
-    """Opens the built-in world's encoders, or those that its table [encoders] names."""
-    if curriculum.base != "toy":
+    """Opens a world's encoders, or those that its table [encoders] names."""
+    if curriculum.base not in WORLDS:
         from ..encoders.families import open_encoders
 
         return open_encoders(curriculum.encoders, device)
-    from ..toy.make import ToyRecipe
-    from ..toy.store import open_toy_encoders
+    from ..from_scratch.make import ScratchRecipe
+    from ..from_scratch.store import open_encoders as open_world_encoders
 
-    if build(ToyRecipe, curriculum.toy, "toy").rebuild:
-        raise ValueError("The recipe trains encoders of its own, which are not there yet: set toy.rebuild=false.")
-    return open_toy_encoders(device=device)
+    if build(ScratchRecipe, curriculum.own_base, curriculum.base).rebuild:
+        raise ValueError(
+            f"The recipe trains encoders of its own, which are not there yet: set {curriculum.base}.rebuild=false."
+        )
+    return open_world_encoders(WORLDS[curriculum.base], device=device)
 
 
 def make_writers(curriculum: Curriculum, encoders: Encoders, args: Namespace) -> Iterator[CacheWriter]:
     """Yields one for each set and each task that the set feeds."""
     wanted: dict[tuple[str, str], Stage] = {
-        (stage.task, name): stage for stage in curriculum.stages for name in stage.data if name != TOY
+        (stage.task, name): stage for stage in curriculum.stages for name in stage.data if name not in WORLDS
     }
     if not wanted:
         raise ValueError("The recipe names no data set: all its data is the built-in world's, which needs no cache.")

@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.tasks import TASKS
-from ..toy.evaluate import answer_questions
+from ..from_scratch.evaluate import answer_questions
+from ..from_scratch.store import BANK
 from ..toy.score import SCORERS
-from ..toy.store import BANK, SHIPPED, open_toy_models
+from ..toy.store import SHIPPED, open_toy_models
 from ..toy.tasks import QUESTION_MAKERS, Question, make_questions
 
 EACH = 4

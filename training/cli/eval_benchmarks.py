@@ -195,7 +195,8 @@ def parse_models(words: Sequence[str]) -> dict[str, Path]:
 
 def _digest(bank: Path | None) -> str:
     """A bank's name and a hash of its file."""
-    from ..toy.store import BANK, SHIPPED
+    from ..from_scratch.store import BANK
+    from ..toy.store import SHIPPED
 
     path, digest = bank or SHIPPED / BANK, hashlib.blake2b(digest_size=8)
     if not path.is_file():

@@ -34,7 +34,7 @@ def add_commands(commands: _SubParsersAction) -> None:
 def _drift(args: Namespace) -> str:
     from ..evaluation.drift import apply_subject, attach_bank, generate_pairs, score_pairs
     from ..evaluation.networks import MetricNetworks
-    from ..toy.evaluate import summarize
+    from ..from_scratch.evaluate import summarize
 
     if args.subject and args.bank:
         raise ValueError("Both --bank and --subject are given, expected one of them: measure them one by one.")

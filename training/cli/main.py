@@ -21,7 +21,7 @@ from .arguments import LINES, write_text
 GROUPS = (
     ("bank", "ACTION", "make, look at, change, import and export banks", ("bank", "bank_edit", "bank_extract")),
     ("bench", "FIGURE", "measure on this machine", ("bench",)),
-    ("eval", "WORLD", "measure what a bank can do", ("eval_toy", "eval_drift", "eval_benchmarks")),
+    ("eval", "WORLD", "measure what a bank can do", ("eval_worlds", "eval_drift", "eval_benchmarks")),
     ("data", "ACTION", "look at training data", ("data",)),
 )
 """Name, what its commands are called in the help, the help, and the modules that add them."""

@@ -40,7 +40,11 @@ def add_commands(commands: _SubParsersAction) -> None:
     )
     parser.add_argument("changes", metavar="KEY=VALUE", nargs="*", help="a setting, or STAGE.FIELD=VALUE")
     parser.add_argument("--stage", default="", help="only this one: its name, or its number from 1")
-    parser.add_argument("--budget", choices=list(BUDGETS), default="full", help="share of the recipe's iterations")
+    parser.add_argument(
+        "--budget",
+        default="full",
+        help=f"share of the recipe's iterations, {', '.join(BUDGETS)}; or one of the recipe's own",
+    )
     parser.add_argument("--out", type=Path, help="a folder; out/train/RECIPE if not given")
     parser.add_argument("--device", help="cuda if there is one, else cpu, if not given")
     parser.add_argument("--seed", type=parse_seed, default=0)
@@ -58,7 +62,8 @@ def parse_seed(text: str) -> int:
 
 
 def _train(args: Namespace) -> str:
-    recipe, share = load_recipe(args.config, args.changes), BUDGETS[args.budget]
+    recipe = load_recipe(args.config, args.changes, args.budget)
+    share = BUDGETS.get(args.budget, 1.0)
     recipe = scale_recipe(recipe, share) if isinstance(recipe, SubjectRecipe) else scale_curriculum(recipe, share)
     if isinstance(recipe, SubjectRecipe) and args.bank is not None:
         raise ValueError(f"--bank is {args.bank}, but a subject begins with no experts: leave it out.")
@@ -113,7 +118,7 @@ def _run(args: Namespace, recipe: Curriculum | SubjectRecipe, only: str, out: Pa
     line, signals = ProgressLine(), StopSignals()
     progress = line.count if ranks.rank() == 0 else lambda *_: None
     with ranks.main_process_first():
-        inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS[args.budget], progress)
+        inputs = open_run_inputs(curriculum, out, device, args.seed, BUDGETS.get(args.budget, 1.0), progress)
     report = Report(out, curriculum, args.seed, _recipe_name(args), describe_maps(curriculum))
     place_base(inputs.host.flux, curriculum.settings, device)
     listeners = [*make_listeners(out, curriculum, line, report), signals]

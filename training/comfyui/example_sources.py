@@ -39,9 +39,9 @@ def open_folder(folder: str, task: str, size: int, count: int, seed: int, draw: 
 
 def draw_toy_examples(folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None) -> Examples:
     """Examples of the built-in world, which has a size of its own."""
-    from ..toy.make import make_toy_examples
+    from ..toy.tasks import make_questions
 
-    examples = make_toy_examples(task, max(2, count or TOY_COUNT), seed)
+    examples = [question.example for question in make_questions(task, max(2, count or TOY_COUNT), seed)]
     return Examples(examples.__getitem__, len(examples), {})
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ..data.sample import Example
 from ..find_host import require_host
-from ..toy.evaluate import CFG, STEPS
+from ..from_scratch.evaluate import CFG, STEPS
 from ..toy.store import TOY_NAME
 from .server import Server, make_base_folder, make_node, open_picture
 

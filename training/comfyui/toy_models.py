@@ -5,8 +5,10 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ..toy.store import BANK, FLUX, SHIPPED, TEXT, VAE
-from ..toy.text import TextEncoder, tokenize_as_host
+from ..from_scratch.store import BANK, FLUX, TEXT, VAE
+from ..from_scratch.text import HOST_KEY, TextEncoder, tokenize_as_host
+from ..toy.store import SHIPPED
+from ..toy.text import LANGUAGE
 
 BANK_PATH = SHIPPED / BANK
 
@@ -28,7 +30,7 @@ class ToyTokenizer:
     """A text is a row of words; there are no weights to them, so "(word:1.2)" is read as word."""
 
     def __init__(self, embedding_directory=None, tokenizer_data=None):
-        self.reader = TextEncoder()
+        self.reader = TextEncoder(LANGUAGE)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict:
         return tokenize_as_host(self.reader, text, return_word_ids)
@@ -46,7 +48,7 @@ class ToyTextModel(nn.Module):
 
     def __init__(self, dtype=None, device=None, model_options=None):
         super().__init__()
-        self.encoder = TextEncoder().to(device=device, dtype=torch.float32).requires_grad_(False).eval()
+        self.encoder = TextEncoder(LANGUAGE).to(device=device, dtype=torch.float32).requires_grad_(False).eval()
         self.dtypes = {torch.float32}
 
     def set_clip_options(self, options: dict) -> None: ...
@@ -54,7 +56,7 @@ class ToyTextModel(nn.Module):
     def reset_clip_options(self) -> None: ...
 
     def encode_token_weights(self, tokens: dict) -> tuple[Tensor, Tensor]:
-        rows = [[entry[0] for entry in row] for row in tokens["toy"]]
+        rows = [[entry[0] for entry in row] for row in tokens[HOST_KEY]]
         device = self.encoder.slots.device
         return self.encoder(torch.tensor(rows, device=device))
 

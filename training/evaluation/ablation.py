@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..toy.evaluate import bootstrap_interval
+from ..from_scratch.evaluate import bootstrap_interval
 from .measure import Score
 from .metrics import METRICS
 

@@ -14,7 +14,7 @@ from ...prw.attachment import Attachment
 from ...prw.base_model import Base
 from ...prw.personalization.concept import Concept, make_residuals
 from ...prw.personalization.low_rank_patch import apply_low_rank
-from ..toy.evaluate import HELD_OUT_SEED
+from ..from_scratch.evaluate import HELD_OUT_SEED
 from ..toy.oracle import read_scene
 from ..toy.scene import Scene, draw_scene
 from ..toy.score import has_item

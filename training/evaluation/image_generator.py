@@ -22,9 +22,10 @@ from ..comfyui.enter_host import enter_host, load_flux_files
 from ..encoders.protocol import Encoders
 from ..find_host import require_host
 from ..forward import skip_source
+from ..from_scratch.evaluate import CFG, STEPS
+from ..from_scratch.store import BANK
 from ..sampling import SamplingSettings, sample_latents, sample_with_readers
-from ..toy.evaluate import CFG, STEPS
-from ..toy.store import BANK, SHIPPED, open_toy_models
+from ..toy.store import SHIPPED, open_toy_models
 
 GenerateImage = Callable[[str, np.ndarray, str, tuple[int, int], int], np.ndarray]
 """Makes a picture of a task, a source, a prompt, a size (height, width) and a seed."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..data.box import find_box
-from ..toy.evaluate import HELD_OUT_SEED
+from ..from_scratch.evaluate import HELD_OUT_SEED
 from ..toy.render import frame_mask, item_mask
 from ..toy.scene import MARKERS
 from ..toy.tasks import QUESTION_MAKERS, Question

@@ -17,13 +17,13 @@ from ..checkpoint.run_record import fingerprint
 from ..coredi.make_trainer import make_stage_trainer
 from ..coredi.sampling import FeatureSampler
 from ..curriculum_run import CurriculumRun
+from ..from_scratch.evaluate import Evaluation, evaluate
+from ..from_scratch.make import ScratchRecipe, shorten_recipe
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
 from ..routing_stats import measure_usage
 from ..sampling import sample_latents
-from ..setup.stage_data import StageDatasets, describe_toy_data
-from ..toy.evaluate import ToyEvaluation, evaluate
-from ..toy.make import ToyRecipe, shorten_recipe
-from ..toy.store import NAME, SHIPPED, open_toy_models
+from ..setup.stage_data import StageDatasets, describe_world_data
+from ..toy.store import NAME, SHIPPED, TOY, open_toy_models
 from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, LENGTH, Experiment, start_afresh
 
 USAGE_SAMPLES = 64
@@ -42,12 +42,12 @@ class ExperimentRunner:
         self.out, self.count, self.say = out, count, say
         recipe = load_curriculum("toy")
         self.curriculum = start_afresh(scale_curriculum(recipe, BUDGETS[budget]))
-        examples = shorten_recipe(build(ToyRecipe, recipe.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
+        examples = shorten_recipe(build(ScratchRecipe, recipe.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
         flux, self.encoders = open_toy_models(SHIPPED)
         self.host = EmbeddedHost(flux, next(flux.parameters()).dtype)
         tasks = [stage.task for stage in recipe.stages]
         self.datasets = StageDatasets(
-            {task: [describe_toy_data(task, examples, self.encoders, 0)] for task in tasks},
+            {task: [describe_world_data(TOY, task, examples, self.encoders, 0)] for task in tasks},
             out / DATASETS_FOLDER,
             lambda *_: None,
         )
@@ -83,7 +83,7 @@ class ExperimentRunner:
         else:
             router = "final" if row == "co-training" else ""
             draw = sample_latents if weight is None else FeatureSampler(open_features(curriculum, folder), weight)
-            evaluation = ToyEvaluation(self.count, HELD_OUT + seed, experiment.tasks, router)
+            evaluation = Evaluation(TOY, self.count, HELD_OUT + seed, experiment.tasks, router)
             report |= evaluate(self.host, self.encoders, bank, evaluation, sampler=draw)
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(report), encoding="utf-8")
@@ -104,7 +104,7 @@ class ExperimentRunner:
         tasks = [stage.task for stage in self.curriculum.stages[: number + 1]]
         return {
             router or "own": evaluate(
-                self.host, self.encoders, bank, ToyEvaluation(self.count, HELD_OUT + seed, tasks, router)
+                self.host, self.encoders, bank, Evaluation(TOY, self.count, HELD_OUT + seed, tasks, router)
             )
             for router in ("", "final")
         }

@@ -28,6 +28,7 @@ from ...prw.personalization.marked_prompt import remove_marks
 from ...prw.personalization.shared_guidance import WAYS
 from ..checkpoint.run_record import fingerprint
 from ..forward import EMBEDDED_CHECKPOINTING
+from ..from_scratch.evaluate import CFG, STEPS
 from ..listener import Listener
 from ..monitor.plots import Curve, draw_chart
 from ..recipes.curriculum import BUDGETS, SUBJECT
@@ -36,7 +37,6 @@ from ..sampling import SamplingSettings
 from ..stage_context import IterationResult
 from ..subject.dataset import open_subject_datasets
 from ..subject.run import SubjectRun
-from ..toy.evaluate import CFG, STEPS
 from ..toy.scene import SIDE
 from ..toy.store import NAME, SHIPPED, open_toy_models
 from ..toy.subject import SubjectQuestion, make_questions, mean_scores

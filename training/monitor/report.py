@@ -70,7 +70,8 @@ def render_report(out: Path, curriculum: Curriculum, seed: int, recipe: str, map
             with Image.open(path) as picture:
                 parts += [f"<p>{escape(stage.name)}: {LEGENDS.get(stage.task, LEGEND)}</p>"]
                 parts.append(render_image(picture, f"samples of {stage.name}", "pixels"))
-    settings = {"seed": seed, **asdict(curriculum.settings), **{f"toy.{k}": v for k, v in curriculum.toy.items()}}
+    own = {f"{curriculum.base}.{key}": value for key, value in curriculum.own_base.items()}
+    settings = {"seed": seed, **asdict(curriculum.settings), **own}
     parts += ["<h2>Recipe</h2>", render_table(("setting", "value"), settings.items())]
     return render_page(recipe, parts)
 

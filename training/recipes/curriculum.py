@@ -13,7 +13,7 @@ from typing import Any
 from ...prw.config import SOURCE_TIMES
 from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ..schedules import SCHEDULES
-from .read_recipe import read_tables
+from .read_recipe import WORLD_TABLES, read_tables
 from .stage import Stage, build_stage
 
 RECIPES = Path(__file__).parent
@@ -150,7 +150,7 @@ class Settings:
 
 
 BUDGETS = {"tiny": 0.01, "small": 0.1, "full": 1.0}
-"""Shares of a recipe's iterations."""
+"""Shares of a recipe's iterations; a recipe can have budgets of its own (read_recipe.py)."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,11 @@ class Curriculum:
     settings: Settings
     stages: tuple[Stage, ...]
     base: str = ""
-    """"toy": the built-in world; else a file of FLUX.1 or FLUX.2 (with [encoders]). A node brings its own."""
+    """"toy" or "world": one that a program draws; else a file of FLUX.1 or FLUX.2 (with [encoders]). A node brings its own."""
     toy: dict[str, Any] = field(default_factory=dict)
-    """The built-in world's own recipe (toy/make.py)."""
+    """The toy world's own recipe (from_scratch/make.py)."""
+    world: dict[str, Any] = field(default_factory=dict)
+    """The sticker world's."""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Where the sets that stages name lie, and how they are read (data/sets)."""
     encoders: dict[str, Any] = field(default_factory=dict)
@@ -181,6 +183,11 @@ class Curriculum:
                     f"{stage.name}.replay_from names {shorten(unknown[0])}, expected tasks of earlier stages"
                     f" ({', '.join(tasks) or 'there is none'})"
                 )
+
+    @property
+    def own_base(self) -> dict[str, Any]:
+        """The table of a base that is trained from nothing."""
+        return {"toy": self.toy, "world": self.world}.get(self.base, {})
 
     def experts(self, stage: str) -> tuple[str, ...]:
         """The columns of a stage's router: every expert trained so far that no other adds to, its own last."""
@@ -219,16 +226,18 @@ def parse_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curri
 
 
 def make_curriculum(data: dict[str, Any]) -> Curriculum:
-    shared = {key: value for key, value in data.items() if key not in ("stages", "base", "toy", "data", "encoders")}
-    tables = check_type("stages", data.get("stages", []), list)
-    stages = tuple(build_stage(table, f"stage {i + 1}") for i, table in enumerate(tables))
-    base, toy = check_type("base", data.get("base", ""), str), check_type("toy", data.get("toy", {}), dict)
+    tables = ("stages", "base", *WORLD_TABLES, "data", "encoders")
+    shared = {key: value for key, value in data.items() if key not in tables}
+    listed = check_type("stages", data.get("stages", []), list)
+    stages = tuple(build_stage(table, f"stage {i + 1}") for i, table in enumerate(listed))
+    base = check_type("base", data.get("base", ""), str)
+    worlds = {name: check_type(name, data.get(name, {}), dict) for name in WORLD_TABLES}
     sets = {
         name: check_type(f"data.{name}", table, dict)
         for name, table in check_type("data", data.get("data", {}), dict).items()
     }
     encoders = check_type("encoders", data.get("encoders", {}), dict)
-    return Curriculum(build(Settings, shared, "the recipe"), stages, base, toy, sets, encoders)
+    return Curriculum(build(Settings, shared, "the recipe"), stages, base, data=sets, encoders=encoders, **worlds)
 
 
 def scale_curriculum(curriculum: Curriculum, share: float) -> Curriculum:

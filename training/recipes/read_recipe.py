@@ -7,24 +7,46 @@ from typing import Any
 
 from ...prw.files.validate import check_type, shorten
 
+WORLD_TABLES = ("toy", "world")
+"""Of bases that are trained from nothing."""
 
-def read_tables(text: str, changes: Sequence[str] = ()) -> dict[str, Any]:
+
+def read_tables(text: str, changes: Sequence[str] = (), budget: str = "") -> dict[str, Any]:
     """Parse a recipe; `changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE for a line of a table.
 
-    Other tables are toy, encoders, subject where the recipe has it, and data.SET.
+    Other tables are toy, world, encoders, subject where the recipe has it, and data.SET. A table budgets.NAME holds such
+    changes, too, which come first where `budget` is NAME.
     """
     data = parse_toml(text)
+    budgets = check_type("budgets", data.pop("budgets", {}), dict)
+    for name, value in check_type(f"budgets.{budget}", budgets.get(budget, {}), dict).items():
+        change_setting(data, name, value)
     for change in changes:
         name, sign, value = change.partition("=")
-        where, dot, key = name.rpartition(".")
-        if not (sign and key) or bool(dot) != bool(where):
-            raise ValueError(f"{shorten(change)!r} is no change, expected setting=value or stage.field=value")
-        (find_table(data, where) if where else data)[key] = parse_value(value)
+        if not sign:
+            raise ValueError(f"{shorten(change)!r} is {NO_CHANGE}")
+        change_setting(data, name, parse_value(value))
     return data
 
 
+def list_budgets(text: str) -> list[str]:
+    """List the budgets that a recipe has of its own."""
+    return list(check_type("budgets", parse_toml(text).get("budgets", {}), dict))
+
+
+def change_setting(data: dict[str, Any], name: str, value: Any) -> None:
+    """Set KEY or TABLE.KEY."""
+    where, dot, key = name.rpartition(".")
+    if not key or bool(dot) != bool(where):
+        raise ValueError(f"{shorten(name)!r} is {NO_CHANGE}")
+    (find_table(data, where) if where else data)[key] = value
+
+
+NO_CHANGE = "no change, expected setting=value or stage.field=value"
+
+
 def find_table(data: dict[str, Any], where: str) -> dict[str, Any]:
-    if where in ("toy", "encoders"):
+    if where in (*WORLD_TABLES, "encoders"):
         return check_type(where, data.setdefault(where, {}), dict)
     if where in data and where == "subject":
         return check_type("subject", data["subject"], dict)
@@ -33,7 +55,9 @@ def find_table(data: dict[str, Any], where: str) -> dict[str, Any]:
     stages = [table for table in check_type("stages", data.get("stages", []), list) if isinstance(table, dict)]
     names = [str(table.get("name")) for table in stages]
     if where not in names:
-        raise ValueError(f"{shorten(where)} is no stage, expected one of {', '.join(names)}, toy, encoders or data.SET")
+        raise ValueError(
+            f"{shorten(where)} is no stage, expected one of {', '.join(names)}, toy, world, encoders or data.SET"
+        )
     return stages[names.index(where)]
 
 

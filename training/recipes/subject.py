@@ -5,13 +5,14 @@ prompts.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...prw.files.validate import build, check_choice, check_range, check_type, shorten
 from ...prw.personalization.concept import BLOCK_KINDS
-from .curriculum import SUBJECT, Curriculum, Stage, find_recipe, make_curriculum, scale_curriculum
-from .read_recipe import read_tables
+from .curriculum import BUDGETS, SUBJECT, Curriculum, Stage, find_recipe, make_curriculum, scale_curriculum
+from .read_recipe import list_budgets, read_tables
 
 OWN, PRIOR = "photos", "prior"
 """The tasks of its datasets."""
@@ -101,11 +102,15 @@ def make_subject_recipe(data: dict[str, Any]) -> SubjectRecipe:
     return SubjectRecipe(make_curriculum(rest), build(Subject, data[SUBJECT], SUBJECT))
 
 
-def load_recipe(name: str | os.PathLike, changes: tuple[str, ...] = ()) -> Curriculum | SubjectRecipe:
+def load_recipe(name: str | os.PathLike, changes: Sequence[str] = (), budget: str = "") -> Curriculum | SubjectRecipe:
     """Load a TOML file, or a built-in recipe by its name: of a curriculum, or of one's own subject."""
     path = find_recipe(name)
     try:
-        data = read_tables(path.read_text(encoding="utf-8"), changes)
+        text = path.read_text(encoding="utf-8")
+        known = [*BUDGETS, *list_budgets(text)]
+        if budget and budget not in known:
+            raise ValueError(f"there is no budget {shorten(budget)}, expected one of {', '.join(known)}")
+        data = read_tables(text, changes, budget)
         return make_subject_recipe(data) if SUBJECT in data else make_curriculum(data)
     except ValueError as error:
         raise ValueError(f"{path.name} cannot be used: {error}.") from None

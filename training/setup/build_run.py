@@ -18,11 +18,13 @@ from ..encoders.families import ENCODERS, open_encoders
 from ..encoders.from_files import FileEncoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
+from ..from_scratch.learner import Progress
+from ..from_scratch.make import ScratchRecipe, Workshop, shorten_recipe
+from ..from_scratch.store import open_models
 from ..recipes.curriculum import Curriculum
-from ..toy.make import Progress, ToyRecipe, make_toy_models, shorten_recipe
-from ..toy.store import NAME, SHIPPED, open_toy_models
 from .check_objects import check_objects
 from .stage_data import CacheReference, StageDatasets, plan_stage_data
+from .worlds import WORLDS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -40,14 +42,14 @@ class RunInputs(NamedTuple):
 def open_run_inputs(
     curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Progress
 ) -> RunInputs:
-    """Opens what the recipe's base needs; `share` is the budget's, which also shortens what a new toy base trains."""
-    if curriculum.base == "toy":
+    """Opens what the recipe's base needs; `share` is the budget's, which also shortens what a base from nothing trains."""
+    if curriculum.base in WORLDS:
         check_objects(curriculum)
-        return open_toy(curriculum, out, device, seed, share, progress)
+        return open_world(curriculum, out, device, seed, share, progress)
     if not Path(curriculum.base).is_file():
         found = f"is {shorten(curriculum.base)}, which is no file" if curriculum.base else "is not named"
         raise TrainingError(
-            f"The recipe's base {found}, expected \"toy\", or a FLUX's file and a table [encoders]: set base to "
+            f'The recipe\'s base {found}, expected "toy" or "world", or a FLUX\'s file and a table [encoders]: set base to '
             f"where the file lies (names such as klein-base-4b serve --estimate alone), or train in ComfyUI, with the "
             f"node CoLoGen Train Curriculum."
         )
@@ -87,15 +89,16 @@ def check_encoders(encoders: FileEncoders, flux: Flux, base: str) -> None:
         )
 
 
-def open_toy(curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Progress) -> RunInputs:
-    """Opens the built-in world's models, those that ship or, with toy.rebuild, new ones trained in `out`."""
-    dtype, recipe = (
-        DTYPES[curriculum.settings.precision],
-        shorten_recipe(build(ToyRecipe, curriculum.toy, "toy"), share),
-    )
+def open_world(
+    curriculum: Curriculum, out: Path, device: str, seed: int, share: float, progress: Progress
+) -> RunInputs:
+    """Opens the models of a world, those that ship or, with rebuild, new ones trained in `out`."""
+    world, dtype = WORLDS[curriculum.base], DTYPES[curriculum.settings.precision]
+    recipe = shorten_recipe(build(ScratchRecipe, curriculum.own_base, world.name), share)
     if recipe.rebuild:
-        make_toy_models(recipe, out / "base", seed, progress)
-    flux, encoders = open_toy_models(out / "base" if recipe.rebuild else SHIPPED, device)
+        flux, encoders = Workshop(world, recipe, out / "base", seed, device, progress).make_models()
+    else:
+        flux, encoders = open_models(world, device=device)
     data = plan_stage_data(curriculum, recipe.examples, encoders, seed)
     datasets = StageDatasets(data, out / DATASETS_FOLDER, progress)
-    return RunInputs(EmbeddedHost(flux.to(dtype), dtype), encoders, datasets, NAME, EMBEDDED_CHECKPOINTING)
+    return RunInputs(EmbeddedHost(flux.to(dtype), dtype), encoders, datasets, world.base, EMBEDDED_CHECKPOINTING)

@@ -9,7 +9,8 @@ from ..data.sample import Example
 from ..data.tasks.examples import ExampleStream, describe_set_maps
 from ..recipes.curriculum import Curriculum, Stage
 from .check_objects import describe_missing_objects
-from .stage_data import TOY, open_stage_dataset
+from .stage_data import open_stage_dataset
+from .worlds import WORLDS
 
 SHEET_EXAMPLES = 6
 """Examples of a set on its task's contact sheet."""
@@ -55,7 +56,7 @@ def check_sets(curriculum: Curriculum, count: int, seed: int = 0) -> Iterator[Se
     """Checks set by set, `count` examples each; one that is wrong does not keep the others from being checked."""
     for stage in curriculum.stages:
         for name in stage.data:
-            if name != TOY:
+            if name not in WORLDS:
                 yield check_set(curriculum, stage, name, count, seed)
 
 

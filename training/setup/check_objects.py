@@ -9,7 +9,8 @@ import logging
 from ..data.sets import OpenDataset
 from ..data.tasks import EXAMPLE_MAKERS
 from ..recipes.curriculum import Curriculum, Stage
-from .stage_data import TOY, find_cache, open_stage_dataset
+from .stage_data import find_cache, open_stage_dataset
+from .worlds import WORLDS
 
 LOG = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ def check_objects(curriculum: Curriculum, caches: bool = False) -> None:
     """
     for stage in curriculum.stages:
         for name in stage.data:
-            if name == TOY or (find_cache(curriculum, name) and not caches):
+            if name in WORLDS or (find_cache(curriculum, name) and not caches):
                 continue
             problem = describe_missing_objects(stage, open_stage_dataset(curriculum, stage, name))
             if problem and curriculum.settings.unlabelled == "refuse":

@@ -7,12 +7,15 @@ from ..data.tasks import EXAMPLE_MAKERS
 from ..data.tasks.examples import describe_set_maps
 from ..data.tasks.learned_maps import NETWORKS, describe_drawers
 from ..recipes.curriculum import Curriculum, Stage
-from .stage_data import TOY, find_cache, open_stage_dataset
+from .stage_data import find_cache, open_stage_dataset
+from .worlds import WORLDS
 
 
 def describe_maps(curriculum: Curriculum) -> list[tuple[str, str, str]]:
     """Stage, data set and what draws its maps, where any are drawn."""
-    named = ((stage, name) for stage in curriculum.stages for name in stage.data if name != TOY and _can_draw(stage))
+    named = (
+        (stage, name) for stage in curriculum.stages for name in stage.data if name not in WORLDS and _can_draw(stage)
+    )
     described = ((stage.name, name, describe_set(curriculum, stage, name)) for stage, name in named)
     return [row for row in described if row[-1]]
 

@@ -18,12 +18,12 @@ from ..data.encoded.encode import encode_dataset
 from ..data.sets import OpenDataset, open_dataset
 from ..data.tasks.learned_maps import LearnedMaps
 from ..encoders.protocol import Encoders
+from ..from_scratch.learner import Progress
+from ..from_scratch.world import World
 from ..recipes.curriculum import Curriculum, Stage
 from ..recipes.subject import OWN
-from ..toy.make import Progress, make_toy_examples
-from ..toy.tasks import QUESTION_MAKERS
-
-TOY = "toy"
+from ..toy.store import TOY
+from .worlds import WORLDS
 
 
 class RunDatasetFile(NamedTuple):
@@ -85,13 +85,13 @@ def join_datasets(parts: Sequence[MemoryDataset | CachedDataset]) -> EncodedData
     return reduce(concat_datasets, in_memory) if len(in_memory) == len(parts) else JoinedDataset(parts)
 
 
-def plan_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, seed: int) -> StageData:
-    """Says for each stage where its dataset comes from; opens nothing. `toy_count`: examples of the built-in world."""
+def plan_stage_data(curriculum: Curriculum, count: int, encoders: Encoders, seed: int) -> StageData:
+    """Says for each stage where its dataset comes from; opens nothing. `count`: examples that a world draws."""
 
     def find(stage: Stage, name: str) -> RunDatasetFile | CacheReference:
-        if name == TOY:
-            check_choice(f"{stage.name}.task", stage.task, (*QUESTION_MAKERS, OWN))
-            return describe_toy_data(stage.task, toy_count, encoders, seed)
+        if world := WORLDS.get(name):
+            check_choice(f"{stage.name}.task", stage.task, (*world.tasks, OWN))
+            return describe_world_data(world, stage.task, count, encoders, seed)
         size = curriculum.settings.resolution
         if cache := find_cache(curriculum, name):
             expected = {"encoders": encoders.identity(), "size": size}
@@ -99,7 +99,8 @@ def plan_stage_data(curriculum: Curriculum, toy_count: int, encoders: Encoders, 
             return CacheReference(f"{stage.task}-{name}-cached", stage.task, folder, expected)
         return describe_set_data(stage, open_stage_dataset(curriculum, stage, name), encoders, size, seed)
 
-    return {stage.name: [find(stage, name) for name in stage.data or (TOY,)] for stage in curriculum.stages}
+    own = curriculum.base if curriculum.base in WORLDS else TOY.name
+    return {stage.name: [find(stage, name) for name in stage.data or (own,)] for stage in curriculum.stages}
 
 
 def find_cache(curriculum: Curriculum, name: str) -> str:
@@ -117,15 +118,17 @@ def open_stage_dataset(curriculum: Curriculum, stage: Stage, name: str) -> OpenD
     return open_dataset(name, curriculum.data[name])
 
 
-def describe_toy_data(task: str, count: int, encoders: Encoders, seed: int) -> RunDatasetFile:
+def describe_world_data(world: World, task: str, count: int, encoders: Encoders, seed: int) -> RunDatasetFile:
     def make(progress: Progress) -> MemoryDataset:
         def report(done: int) -> None:
             progress(f"samples for {task}", done, count)
 
         report(0)
-        return encode_dataset(encoders, task, make_toy_examples(task, count, seed), progress=report)
+        examples = [question.example for question in world.ask(task, count, seed)]
+        return encode_dataset(encoders, task, examples, progress=report)
 
-    return RunDatasetFile(f"{task}-{count}-{seed}", make)
+    name = task if world is TOY else f"{task}-{world.name}"
+    return RunDatasetFile(f"{name}-{count}-{seed}", make)
 
 
 def describe_set_data(stage: Stage, dataset: OpenDataset, encoders: Encoders, size: int, seed: int) -> RunDatasetFile:

@@ -11,7 +11,8 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.files.validate import escape_controls, shorten
 from cologen.training.cli import main as terminal
 from cologen.training.cli.arguments import write_text
-from cologen.training.toy.store import BANK, SHIPPED
+from cologen.training.from_scratch.store import BANK
+from cologen.training.toy.store import SHIPPED
 
 COMMAND = [sys.executable, "-m", "cologen.training"]
 INSPECT = ["bank", "inspect", str(SHIPPED / BANK)]

@@ -14,8 +14,9 @@ from cologen.prw.source import MODES, Routing
 from cologen.training.evaluation import draw_picture as drawing
 from cologen.training.evaluation.draw_picture import Mode, draw_picture
 from cologen.training.evaluation.image_generator import TOY_SETTINGS, open_toy_generator
+from cologen.training.from_scratch.store import BANK, FLUX
 from cologen.training.sampling import SamplingSettings, sample_latents
-from cologen.training.toy.store import BANK, FLUX, SHIPPED
+from cologen.training.toy.store import SHIPPED
 from cologen.training.toy.tasks import make_questions
 from pack import ROOT
 from PIL import Image

@@ -25,7 +25,8 @@ from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks
 from cologen.training.evaluation.protocols import PROTOCOLS
 from cologen.training.evaluation.report import write_report
 from cologen.training.evaluation.toy_cases import make_toy_cases
-from cologen.training.toy.store import BANK, SHIPPED
+from cologen.training.from_scratch.store import BANK
+from cologen.training.toy.store import SHIPPED
 from cologen.training.toy.tasks import make_questions
 from PIL import Image
 from tiny_networks import tiny_clip, tiny_dino

@@ -7,12 +7,13 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.embedded_host import EmbeddedHost
-from cologen.training.cli.eval_toy import format_table
+from cologen.training.cli.eval_worlds import format_table
 from cologen.training.cli.main import main
-from cologen.training.toy import evaluate as toy_evaluate
-from cologen.training.toy.ablate import ablate, compare_scores
-from cologen.training.toy.evaluate import ToyEvaluation, evaluate
-from cologen.training.toy.store import BANK, SHIPPED, open_toy_models
+from cologen.training.from_scratch import evaluate as evaluation
+from cologen.training.from_scratch.ablate import ablate, compare_scores
+from cologen.training.from_scratch.evaluate import Evaluation, evaluate
+from cologen.training.from_scratch.store import BANK
+from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
 
 
 def test_differences_are_of_the_same_question():
@@ -38,15 +39,15 @@ def test_the_table_says_whether_a_difference_is_one():
 
 @pytest.mark.slow
 def test_without_older_experts_scores_are_those_of_a_bank_without_them(monkeypatch):
-    monkeypatch.setattr(toy_evaluate, "STEPS", 2)
+    monkeypatch.setattr(evaluation, "STEPS", 2)
     toy, bank = open_toy_models(), Bank.open(SHIPPED / BANK)
-    host, asked = EmbeddedHost(toy.flux, torch.float32), ToyEvaluation(3, tasks=["inpaint", "edit"])
+    host, asked = EmbeddedHost(toy.flux, torch.float32), Evaluation(TOY, 3, tasks=["inpaint", "edit"])
     found = ablate(host, toy.encoders, bank, asked, by_block=True)
     emptied = {
         key: torch.zeros_like(tensor) if key.endswith(".up") and not key.startswith("experts.edit.") else tensor
         for key, tensor in bank.tensors.items()
     }
-    without = evaluate(host, toy.encoders, Bank(bank.info, emptied), ToyEvaluation(3, tasks=["edit"]))["edit"]
+    without = evaluate(host, toy.encoders, Bank(bank.info, emptied), Evaluation(TOY, 3, tasks=["edit"]))["edit"]
     assert list(found["ablation"]) == ["edit"], "inpaint's router has no older expert"
     edit = found["ablation"]["edit"]
     assert edit["none"]["rest"] == pytest.approx(without["rest"] - found["edit"]["rest"], abs=2e-4)
@@ -56,7 +57,7 @@ def test_without_older_experts_scores_are_those_of_a_bank_without_them(monkeypat
 
 @pytest.mark.slow
 def test_the_terminal_prints_it(capsys, monkeypatch):
-    monkeypatch.setattr(toy_evaluate, "STEPS", 1)
+    monkeypatch.setattr(evaluation, "STEPS", 1)
     assert main(["eval", "toy", "--n", "1", "--tasks", "edit", "--ablate", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert {"older", "newest", "none"} == report["ablation"]["edit"].keys() and report["edit"]["rest"] >= 0

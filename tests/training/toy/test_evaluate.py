@@ -8,13 +8,14 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.flux.sampling import make_timesteps, sample_euler
-from cologen.training.toy.evaluate import CFG, HELD_OUT_SEED, STEPS, ToyEvaluation, evaluate
+from cologen.training.from_scratch.evaluate import CFG, HELD_OUT_SEED, STEPS, Evaluation, evaluate
+from cologen.training.from_scratch.store import BANK
 from cologen.training.toy.score import SCORERS
-from cologen.training.toy.store import BANK, SHIPPED, open_toy_models
+from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
 from cologen.training.toy.tasks import make_questions
 
 pytestmark = pytest.mark.slow
-ASKED = ToyEvaluation(count=2, tasks=["edit"])
+ASKED = Evaluation(TOY, count=2, tasks=["edit"])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from cologen.prw.bank.bank import Bank
 from cologen.prw.base_model import Base
 from cologen.prw.flux.checkpoint import load_flux
 from cologen.training.cli.demo import run_demo
-from cologen.training.toy.store import BANK, FLUX, SHIPPED, TEXT, VAE, open_toy_encoders, open_toy_models
+from cologen.training.from_scratch.store import BANK, FLUX, TEXT, VAE
+from cologen.training.toy.store import SHIPPED, open_toy_encoders, open_toy_models
 from cologen.training.toy.tasks import make_questions
 from PIL import Image
 

@@ -5,7 +5,8 @@ import shutil
 import pytest
 from cologen.prw.files.errors import FileError
 from cologen.training.cli.main import main
-from cologen.training.toy.store import SHIPPED, TEXT, VAE, open_toy_encoders
+from cologen.training.from_scratch.store import TEXT, VAE
+from cologen.training.toy.store import SHIPPED, open_toy_encoders
 from safetensors.torch import load_file, save_file
 from tiny import tiny_bank, tiny_flux
 

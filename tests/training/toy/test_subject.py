@@ -25,6 +25,7 @@ from cologen.training.experiments.subject import (
     evaluated_iterations,
     summarize,
 )
+from cologen.training.from_scratch.text import UNKNOWN, TextEncoder
 from cologen.training.recipes.curriculum import SUBJECT
 from cologen.training.recipes.subject import OWN, PRIOR, SubjectRecipe, load_recipe
 from cologen.training.sampling import SamplingSettings
@@ -43,7 +44,7 @@ from cologen.training.toy.subject import (
     measure_likeness,
     score_answer,
 )
-from cologen.training.toy.text import UNKNOWN, TextEncoder
+from cologen.training.toy.text import LANGUAGE
 from PIL import Image
 
 
@@ -91,7 +92,7 @@ def test_each_part_of_a_question_counts():
 
 
 def test_photos_share_what_questions_never_ask_for():
-    photos, reader = draw_photos(), TextEncoder()
+    photos, reader = draw_photos(), TextEncoder(LANGUAGE)
     assert [read_scene(picture).scene.ground for picture in photos.values()] == [
         ground for _, ground, _ in PHOTO_SCENES
     ]

@@ -4,23 +4,24 @@ import numpy as np
 import pack  # noqa: F401
 import pytest
 import torch
-from cologen.training.toy import tasks as toy_tasks
-from cologen.training.toy.evaluate import bootstrap_interval
-from cologen.training.toy.oracle import read_scene
-from cologen.training.toy.render import depth_map, frame_mask, item_mask, render
-from cologen.training.toy.scene import COLOURS, CORNER, PLACES, SIZES, add_mark, draw_scene
-from cologen.training.toy.score import SCORERS, compute_edge_f1, compute_mean_iou, score_depth_order
-from cologen.training.toy.tasks import QUESTION_MAKERS, make_questions
-from cologen.training.toy.text import UNKNOWN, TextEncoder, draw_text, split_words
-from cologen.training.toy.vae import (
+from cologen.training.from_scratch.evaluate import bootstrap_interval
+from cologen.training.from_scratch.text import UNKNOWN, TextEncoder, split_words
+from cologen.training.from_scratch.vae import (
     Components,
-    ToyVAE,
+    SmallVAE,
     collapse_encoder,
     make_principal_encoder,
     split_patches,
     to_tensor,
     to_vae_scale,
 )
+from cologen.training.toy import tasks as toy_tasks
+from cologen.training.toy.oracle import read_scene
+from cologen.training.toy.render import depth_map, frame_mask, item_mask, render
+from cologen.training.toy.scene import COLOURS, CORNER, PLACES, SIZES, add_mark, draw_scene
+from cologen.training.toy.score import SCORERS, compute_edge_f1, compute_mean_iou, score_depth_order
+from cologen.training.toy.tasks import QUESTION_MAKERS, make_questions
+from cologen.training.toy.text import LANGUAGE, draw_text
 from cologen.training.toy.words import draw_facts
 from PIL import Image, ImageFilter
 
@@ -81,7 +82,7 @@ def test_the_oracle_notices_what_was_broken(damage):
 
 
 def test_stated_facts_are_true_and_words_are_known():
-    rng, reader, unknown = np.random.default_rng(0), TextEncoder(), set()
+    rng, reader, unknown = np.random.default_rng(0), TextEncoder(LANGUAGE), set()
     for _ in range(500):
         scene = add_mark(rng, draw_scene(rng), 0.4)
         for fact in draw_facts(rng, scene):
@@ -185,7 +186,7 @@ def test_a_frame_lies_round_its_thing():
 
 def test_the_encoder_is_the_components_exactly():
     pictures = to_tensor(np.stack([render(scene) for scene in scenes(60)]))
-    components, vae = Components.fit(pictures), ToyVAE()
+    components, vae = Components.fit(pictures), SmallVAE()
     vae.taesd_encoder = make_principal_encoder(components)
     wanted = to_vae_scale(components.encode(pictures))
     with torch.no_grad():

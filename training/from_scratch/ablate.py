@@ -16,9 +16,8 @@ from ...prw.flux.inputs import EncodedPrompt, FluxInputs
 from ...prw.router import ABLATIONS, Route
 from ...prw.source_pass import Host
 from ..forward import run_source
-from .encoders import ToyEncoders
-from .evaluate import HELD_OUT_SEED, ToyEvaluation, score_answers, summarize
-from .tasks import make_questions
+from .encoders import SmallEncoders
+from .evaluate import HELD_OUT_SEED, Evaluation, score_answers, summarize
 
 ABLATION = "ablation"
 """The report's entry that is no task."""
@@ -28,9 +27,9 @@ Scores = Sequence[Mapping[str, float]]
 
 def ablate(
     host: Host,
-    encoders: ToyEncoders,
+    encoders: SmallEncoders,
     bank: Bank,
-    evaluation: ToyEvaluation,
+    evaluation: Evaluation,
     by_block: bool = False,
     report: Callable[[str], Any] = lambda line: None,
 ) -> dict[str, Any]:
@@ -40,7 +39,7 @@ def ablate(
     """
     scores_by_task: dict[str, Any] = {"n": evaluation.count, "seed": evaluation.seed}
     ablations: dict[str, Any] = {}
-    for task in evaluation.tasks:
+    for task in evaluation.tasks or evaluation.world.tasks:
         routed = score_answers(host, encoders, bank, task, evaluation)
         scores_by_task[task] = summarize(routed)
         report(f"{task}: {scores_by_task[task]}")
@@ -66,14 +65,13 @@ def ablate(
 
 
 @torch.no_grad()
-def count_older(
-    host: Host, encoders: ToyEncoders, bank: Bank, task: str, evaluation: ToyEvaluation
-) -> dict[str, float]:
+def count_older(host: Host, encoders: SmallEncoders, bank: Bank, task: str, evaluation: Evaluation) -> dict[str, float]:
     """The share of a task's questions in which a block takes an older expert."""
     routing = evaluation.make_routing(task)
     columns = len(find_router(bank.info, routing)[1].experts)
     examples = [
-        question.example for question in make_questions(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
+        question.example
+        for question in evaluation.world.ask_held_out(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
     ]
     older: dict[str, float] = {}
     for start in range(0, len(examples), evaluation.chunk):

@@ -1,7 +1,7 @@
-"""What a bank can do on the built-in world: every task asked on held-out scenes, every picture read by the oracle."""
+"""What a bank can do on a world: every task asked on held-out scenes, every picture read by the oracle."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,8 @@ from ...prw.source import Routing
 from ...prw.source_pass import Host
 from ..forward import skip_source
 from ..sampling import SamplingSettings, sample_latents, sample_with_readers
-from .encoders import ToyEncoders
-from .score import SCORERS
-from .tasks import QUESTION_MAKERS, Question, make_questions
+from .encoders import SmallEncoders
+from .world import Question, World
 
 HELD_OUT_SEED = 10**6
 """Added to an evaluation's seed, so that no training run has seen its scenes."""
@@ -30,13 +29,15 @@ Sampler = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
-class ToyEvaluation:
+class Evaluation:
     """What is asked."""
 
+    world: World
     count: int = 256
     """Questions of each task."""
     seed: int = 0
-    tasks: Sequence[str] = tuple(QUESTION_MAKERS)
+    tasks: Sequence[str] = ()
+    """None: all of them."""
     router: str = ""
     """A stage whose router answers every task, or "final"; empty: each task has its own."""
     chunk: int = 64
@@ -47,6 +48,8 @@ class ToyEvaluation:
     """The blocks in which `older` acts; empty: all."""
     reads: str = EXPERTS
     """A row of READINGS: what reads the sources."""
+    more_seeds: Sequence[int] = ()
+    """Others, whose questions are asked, too."""
 
     def make_routing(self, task: str) -> Routing:
         strength = float(self.reads == EXPERTS)
@@ -58,7 +61,7 @@ class ToyEvaluation:
 @torch.no_grad()
 def answer_questions(
     host: Host,
-    encoders: ToyEncoders,
+    encoders: SmallEncoders,
     bank: Bank,
     questions: Sequence[Question],
     seed: int,
@@ -81,19 +84,24 @@ def answer_questions(
 
 def evaluate(
     host: Host,
-    encoders: ToyEncoders,
+    encoders: SmallEncoders,
     bank: Bank,
-    evaluation: ToyEvaluation = ToyEvaluation(),
+    evaluation: Evaluation,
     report: Callable[[str], Any] | None = None,
     sampler: Sampler = sample_latents,
 ) -> dict[str, Any]:
-    """Gives {"n": count, "seed": seed, "inpaint": {"hit": mean, "hit_ci": [low, high], ...}, ...}.
+    """Gives {"n": count, "seed": seed, "inpaint": {"hit": mean, "hit_ci": [low, high], ...}, ...}; of several seeds also
+    "seeds": [seed, ...].
 
     `report` is told each task's scores in words as soon as they are known.
     """
+    seeds = [evaluation.seed, *evaluation.more_seeds]
     scores_by_task: dict[str, Any] = {"n": evaluation.count, "seed": evaluation.seed}
-    for task in evaluation.tasks:
-        scores_by_task[task] = summarize(score_answers(host, encoders, bank, task, evaluation, sampler))
+    scores_by_task |= {"seeds": seeds} if len(seeds) > 1 else {}
+    for task in evaluation.tasks or evaluation.world.tasks:
+        scores_by_task[task] = summarize(
+            *(score_answers(host, encoders, bank, task, replace(evaluation, seed=seed), sampler) for seed in seeds)
+        )
         if report is not None:
             report(f"{task}: {scores_by_task[task]}")
     return scores_by_task
@@ -101,20 +109,20 @@ def evaluate(
 
 def score_answers(
     host: Host,
-    encoders: ToyEncoders,
+    encoders: SmallEncoders,
     bank: Bank,
     task: str,
-    evaluation: ToyEvaluation,
+    evaluation: Evaluation,
     sampler: Sampler = sample_latents,
 ) -> list[dict[str, float]]:
     """Scores an answer to each of a task's questions, in their order."""
     scores, routing = [], evaluation.make_routing(task)
     sampler = sample_without_source if evaluation.reads == NOTHING else sampler
-    questions = make_questions(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
+    questions = evaluation.world.ask_held_out(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
     for start in range(0, evaluation.count, evaluation.chunk):
         chunk, seed = questions[start : start + evaluation.chunk], evaluation.seed + start
         pictures = answer_questions(host, encoders, bank, chunk, seed, routing, sampler)
-        scores += [SCORERS[task](question, picture) for question, picture in zip(chunk, pictures)]
+        scores += [evaluation.world.scorers[task](question, picture) for question, picture in zip(chunk, pictures)]
     return scores
 
 
@@ -132,19 +140,28 @@ def sample_without_source(
     return sample_with_readers(host, readers, noise, prompt, settings)
 
 
-def summarize(scores: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Gives the mean of each measure over the pictures that have it, and as NAME_ci its 95 % interval."""
+def summarize(*seeds: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Gives the mean of each measure over the pictures that have it, and as NAME_ci its 95 % interval.
+
+    Of several seeds' scores it is the mean of the seeds' means, and the interval is hierarchical.
+    """
     summary: dict[str, Any] = {}
-    for name in sorted({name for score in scores for name in score}):
-        values = np.array([score[name] for score in scores if name in score])
-        summary[name] = round(float(values.mean()), 4)
-        summary[f"{name}_ci"] = [round(float(bound), 4) for bound in bootstrap_interval(values)]
+    for name in sorted({name for scores in seeds for score in scores for name in score}):
+        groups = [np.array([score[name] for score in scores if name in score]) for scores in seeds]
+        groups = [values for values in groups if len(values)]
+        summary[name] = round(float(np.mean([values.mean() for values in groups])), 4)
+        summary[f"{name}_ci"] = [round(float(bound), 4) for bound in bootstrap_interval(*groups)]
     return summary
 
 
-def bootstrap_interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
-    """Gives the middle 95 % of the means of resampled values."""
+def bootstrap_interval(*groups: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """Gives the middle 95 % of the means of resampled values: of resampled groups, if there are several, each of which is
+    resampled in itself."""
     rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    chosen = rng.integers(len(groups), size=(draws, len(groups))) if len(groups) > 1 else np.zeros((draws, 1), int)
+    means = np.zeros(chosen.shape)
+    for number, values in enumerate(groups):
+        taken = chosen == number
+        means[taken] = values[rng.integers(len(values), size=(taken.sum(), len(values)))].mean(1)
+    low, high = np.quantile(means.mean(1), [0.025, 0.975])
     return float(low), float(high)

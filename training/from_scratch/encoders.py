@@ -1,4 +1,4 @@
-"""The built-in world's VAE and text encoder as Encoders (encoders/protocol.py)."""
+"""A world's VAE and text encoder as Encoders (encoders/protocol.py)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ...prw.personalization.marked_prompt import MarkedTokens, find_marked_tokens
 from .text import TextEncoder, tokenize_as_host
-from .vae import ToyVAE, collapse_encoder, split_patches, to_tensor
+from .vae import SmallVAE, collapse_encoder, split_patches, to_tensor
 
 
-class ToyEncoders:
-    def __init__(self, text: TextEncoder, vae: ToyVAE):
+class SmallEncoders:
+    def __init__(self, text: TextEncoder, vae: SmallVAE):
         self.text, self.vae = text, vae
         self.weight, self.bias = collapse_encoder(vae)
 

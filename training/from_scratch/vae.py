@@ -1,11 +1,11 @@
-"""The built-in world's autoencoder, in the layout of TAESD with 16 channels, so that stock loaders take it.
+"""A small autoencoder in the layout of TAESD with 16 channels, so that stock loaders take it.
 
 Its latents are the 16 principal components of 8 x 8 patches: a linear space, smooth by construction, in which a
 small FLUX learns fast. No encoder has to be trained for that: one whose convolutions only move pixels computes it
 exactly (`make_principal_encoder`). The decoder is trained to draw sharp edges where 16 numbers leave them open.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
-from ..schedules import compute_rate_factor
+from .learner import Learner, Plan
 
 PATCH = 8
 CHANNELS = 16
@@ -60,7 +60,7 @@ def make_decoder() -> nn.Sequential:
     return nn.Sequential(*layers, Block(), conv3x3(WIDTH, 3))
 
 
-class ToyVAE(nn.Module):
+class SmallVAE(nn.Module):
     """Turns pictures (batch, 3, height, width) in 0..1 into latents as FLUX's VAE gives them, and back."""
 
     def __init__(self):
@@ -139,7 +139,7 @@ def make_principal_encoder(components: Components) -> nn.Sequential:
 
 
 @torch.no_grad()
-def collapse_encoder(vae: ToyVAE) -> tuple[Tensor, Tensor]:
+def collapse_encoder(vae: SmallVAE) -> tuple[Tensor, Tensor]:
     """Gives the matrix (192, 16) and the offset (16) to which a principal encoder amounts, in the VAE's own scale."""
     *_, halving, last = (layer for layer in vae.taesd_encoder if isinstance(layer, nn.Conv2d))
     taps, offset = halving.weight, last.bias
@@ -168,32 +168,28 @@ def to_tensor(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, 1).float() / 255
 
 
-def train_decoder(
-    decoder: nn.Module,
-    components: Components,
-    draw: Callable[[int], Tensor],
-    iterations: int,
-    batch: int = 16,
-    rate: float = 1e-3,
-    report: Callable[[int], None] | None = None,
-) -> None:
+class DecoderTraining(Learner):
     """Trains a decoder to undo the components on pictures (batch, 3, height, width) that `draw(batch)` gives.
 
     Latents are blurred by noise of up to a fifth of their size, because a sampler's latents are not perfect.
     """
-    decoder = decoder.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=0.0)
-    for i in range(iterations):
-        pictures = draw(batch)
-        latents = components.encode(pictures)
+
+    def __init__(self, decoder: nn.Module, components: Components, draw: Callable[[int], Tensor], plan: Plan):
+        self.decoder = decoder.to(memory_format=torch.channels_last)
+        self.components, self.draw = components, draw
+        super().__init__("decoder", {"decoder": decoder}, plan, plan.iterations // 20, weight_decay=0.0)
+
+    def step(self) -> float:
+        device = self.parameters[0].device
+        pictures = self.draw(self.plan.batch)
+        latents = self.components.encode(pictures)
         latents = latents + torch.randn_like(latents) * 0.2 * torch.rand(len(latents), 1, 1, 1)
-        decoded = decoder(latents / INNER)
-        loss = F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * compute_rate_factor("cosine", i, iterations, iterations // 20)
-        optimizer.step()
-        if report and i % 50 == 0:
-            report(i)
+        decoded, pictures = self.decoder((latents / INNER).to(device)), pictures.to(device)
+        return self.update(F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures))
+
+    def list_groups(self) -> dict[str, Mapping[str, Tensor]]:
+        return super().list_groups() | {"random": {"state": torch.get_rng_state()}}
+
+    def load_groups(self, groups: dict[str, dict[str, Tensor]]) -> None:
+        super().load_groups(groups)
+        torch.set_rng_state(groups["random"]["state"])

@@ -1,0 +1,113 @@
+"""Models are made from nothing by one call, and what was stopped goes on as if nothing had happened."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cologen.training.from_scratch.make import ScratchRecipe, Workshop
+from cologen.training.from_scratch.pretrain import Pretraining, draw_batch, draw_batches
+from cologen.training.from_scratch.sheet import COLUMNS, draw_sheet
+from cologen.training.from_scratch.store import FLUX, TEXT, VAE, find_parts, open_encoders
+from cologen.training.setup.worlds import WORLDS
+from cologen.training.toy.store import TOY
+from cologen.training.world.store import STICKERS
+
+SMALL = ScratchRecipe(
+    text_iterations=4, text_batch=4, decoder_iterations=4, decoder_batch=2, flux_iterations=4, flux_batch=2
+)
+pytestmark = pytest.mark.slow
+
+
+class Killed(Exception):
+    pass
+
+
+def stop_at(kind: str, iteration: int):
+    def progress(made: str, done: int, total: int) -> None:
+        if (made, done) == (kind, iteration):
+            raise Killed
+
+    return progress
+
+
+def quick(world):
+    """The world with fewer pictures from which the VAE begins."""
+    return replace(world, draw_typical=lambda rng: world.draw_typical(rng, 20))
+
+
+def read_all(folder):
+    return {path.name: path.read_bytes() for name in (TEXT, VAE, FLUX) for path in find_parts(folder / name)}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_what_was_stopped_in_any_part_goes_on_as_if_nothing_had_happened(tmp_path, name):
+    world = quick(WORLDS[name])
+    models = Workshop(world, SMALL, tmp_path / "whole", 3).make_models()
+    assert all(torch.isfinite(parameter).all() for parameter in models.flux.parameters())
+    for part in ("text", "decoder", "flux"):
+        with pytest.raises(Killed):
+            Workshop(world, SMALL, tmp_path / "cut", 3, progress=stop_at(part, 3), save_minutes=0).make_models()
+    made: list[tuple[str, int]] = []
+    note = lambda what, done, total: made.append((what, done))  # noqa: E731
+    Workshop(world, SMALL, tmp_path / "cut", 3, progress=note).make_models()
+    assert made == [("flux", 3), ("flux", 4)]
+    assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
+    with pytest.raises(ValueError, match="a base of another recipe or seed .*choose another folder"):
+        Workshop(world, SMALL, tmp_path / "whole", 4).make_models()
+
+
+def test_a_base_from_before_a_recipe_s_later_fields_goes_on(tmp_path):
+    world = quick(TOY)
+    Workshop(world, SMALL, tmp_path, 3).make_models()
+    about = json.loads((tmp_path / "base.json").read_text())
+    assert not {"flux_width", "flux_precision", "drawers", "sheet_minutes"} & about.keys()
+    Workshop(world, replace(SMALL, sheet_minutes=1.0), tmp_path, 3).make_models()
+    with pytest.raises(ValueError, match="flux_single: None there, 1 here"):
+        Workshop(world, replace(SMALL, flux_single=1), tmp_path, 3).make_models()
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    workshop = Workshop(quick(STICKERS), SMALL, folder)
+    workshop.make_text()
+    workshop.make_vae()
+    return open_encoders(STICKERS, folder)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_pretraining_learns(encoders, precision):
+    recipe = replace(SMALL, flux_iterations=100, flux_batch=4, flux_rate=3e-3, flux_single=1, flux_double=1)
+    run = Pretraining(STICKERS, encoders, recipe.shape(STICKERS), recipe.plan("flux"), precision=precision)
+    pictures, texts = STICKERS.draw_captioned(np.random.default_rng(1), 16)
+    latents = run.encode(pictures)
+
+    def measure() -> float:
+        with torch.no_grad():
+            return run.loss(latents, *encoders.encode_prompts(texts), torch.Generator().manual_seed(0)).item()
+
+    before = measure()
+    for _ in range(20):
+        run.step()
+    assert measure() < 0.9 * before
+    sheet = draw_sheet(run)
+    assert sheet.shape == (6 * 128, COLUMNS * 128, 3)
+    right = sheet.reshape(6, 128, COLUMNS // 2, 2, 128, 3)[5, :, :, 1]
+    pairs, _ = STICKERS.draw_diptychs(skip_captioned(), COLUMNS // 2)
+    given = encoders.decode(encoders.encode(pairs))[:, :, 128:]
+    assert np.abs(right.transpose(1, 0, 2, 3).astype(int) - given)[:, :, 16:].mean() < 2, "the given half is kept"
+
+
+def skip_captioned():
+    rng = np.random.default_rng((10**6, 0))
+    STICKERS.draw_captioned(rng, 2 * COLUMNS)
+    return rng
+
+
+def test_batches_drawn_ahead_are_the_same():
+    found = list(draw_batches(STICKERS, 5, range(7, 13), 2, workers=1))
+    for iteration, batch in zip(range(7, 13), found, strict=True):
+        wanted = draw_batch(STICKERS, 5, iteration, 2)
+        assert (batch.pictures == wanted.pictures).all() and batch[1:] == wanted[1:]

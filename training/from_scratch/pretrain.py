@@ -1,0 +1,154 @@
+"""A world's FLUX, trained from nothing: pictures from words, as FLUX.1 was, before any expert exists.
+
+A part of its pictures are diptychs: one thing on both sides, and words for the left side only, which say little of its
+looks. FLUX.1 has seen such pictures, and its Fill version such with one side given; without them a model this small
+never looks from one part of a picture to another for what a thing is like. No expert is involved.
+
+Data is drawn as it is needed and depends only on seed and iteration, so that a stopped run goes on as if nothing
+had happened.
+"""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux, FluxParams
+from ..objective import add_noise, draw_times, task_loss
+from .encoders import SmallEncoders
+from .learner import Learner, Plan
+from .world import World
+
+DIPTYCH_SHARE, GIVEN_SHARE = 0.25, 0.7
+"""Share of iterations with diptychs, and of these with the right half given."""
+AHEAD = 3
+"""Batches that each drawing process is ahead."""
+
+
+class Batch(NamedTuple):
+    pictures: np.ndarray
+    texts: list[str]
+    seed: int
+    """Of times and noise."""
+    is_given: bool
+    """Diptychs whose right half has no noise."""
+
+
+def draw_batch(world: World, seed: int, iteration: int, count: int) -> Batch:
+    """Draws what an iteration sees."""
+    rng = np.random.default_rng((seed, iteration))
+    noise_seed = int(rng.integers(2**62))
+    are_diptychs = rng.random() < DIPTYCH_SHARE
+    is_given = are_diptychs and rng.random() < GIVEN_SHARE
+    pictures, texts = (world.draw_diptychs if are_diptychs else world.draw_captioned)(rng, count)
+    return Batch(pictures, texts, noise_seed, is_given)
+
+
+def draw_batches(world: World, seed: int, iterations: range, count: int, workers: int = 0) -> Iterator[Batch]:
+    """Draws what each iteration sees, ahead of time in `workers` processes of their own, if there are any."""
+    if not workers:
+        yield from (draw_batch(world, seed, iteration, count) for iteration in iterations)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        coming = deque()
+        for iteration in iterations:
+            coming.append(pool.submit(draw_batch, world, seed, iteration, count))
+            if len(coming) > workers * AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def init_flux(seed: int, shape: FluxParams) -> Flux:
+    """Makes a FLUX with the usual starting weights; modulations and the last layer start at zero, so that blocks begin as identities."""
+    torch.manual_seed(seed)
+    flux = Flux(shape)
+    for name, parameter in flux.named_parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.xavier_uniform_(parameter)
+        if (
+            name.endswith("bias")
+            or "mod.lin" in name
+            or "modulation.lin" in name
+            or "adaLN" in name
+            or name == "final_layer.linear.weight"
+        ):
+            torch.nn.init.zeros_(parameter)
+    return flux
+
+
+class Pretraining(Learner):
+    """The training of a FLUX from nothing."""
+
+    def __init__(
+        self,
+        world: World,
+        encoders: SmallEncoders,
+        shape: FluxParams,
+        plan: Plan,
+        seed: int = 0,
+        shift: float = 1.0,
+        *,
+        precision: str = "fp32",
+        workers: int = 0,
+    ):
+        self.world, self.encoders, self.seed, self.shift = world, encoders, seed, shift
+        self.autocast, self.workers = precision == "bf16", workers
+        self.device = encoders.bias.device
+        self.flux = init_flux(seed, shape).to(self.device)
+        self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
+        self.batches: Iterator[Batch] | None = None
+        warmup = min(300, plan.iterations // 10)
+        super().__init__("flux", {"flux": self.flux}, plan, warmup, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def step(self) -> float:
+        if self.batches is None:
+            coming = range(self.done, self.plan.iterations)
+            self.batches = draw_batches(self.world, self.seed, coming, self.plan.batch, self.workers)
+        batch = next(self.batches)
+        generator = torch.Generator().manual_seed(batch.seed)
+        words = self.encoders.encode_prompts(batch.texts)
+        loss = self.update(self.loss(self.encode(batch.pictures), *words, generator, batch.is_given))
+        self._update_average()
+        return loss
+
+    def encode(self, pictures: np.ndarray) -> Tensor:
+        """Gives latents as FLUX sees them."""
+        return (self.encoders.encode(list(pictures)) - LATENT_SHIFT) * LATENT_SCALE
+
+    def predict(self, x: Tensor, times: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.flux(x, times, context, pooled).float()
+
+    def loss(
+        self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator, is_given: bool = False
+    ) -> Tensor:
+        """Gives the mean velocity error; with `is_given` the right half has no noise and only the left half counts."""
+        times = draw_times(len(latents), generator, shift=self.shift).to(self.device)
+        noise = torch.randn(latents.shape, generator=generator).to(self.device)
+        x, half = add_noise(latents, noise, times), latents.shape[-1] // 2
+        if is_given:
+            x[..., half:] = latents[..., half:]
+        velocity = self.predict(x, times, context, pooled)
+        if is_given:
+            velocity, latents, noise = (part[..., :half] for part in (velocity, latents, noise))
+        return task_loss(velocity, latents, noise).mean()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Moves the weights' running average, which is what is saved in the end."""
+        decay = min(0.999, (1 + self.done) / (10 + self.done))
+        for name, parameter in self.flux.named_parameters():
+            self.average[name].lerp_(parameter, 1 - decay)
+
+    def list_groups(self) -> dict[str, Mapping[str, Tensor]]:
+        return super().list_groups() | {"average": self.average}
+
+    def load_groups(self, groups: dict[str, dict[str, Tensor]]) -> None:
+        super().load_groups(groups)
+        self.average = {name: tensor.to(self.device) for name, tensor in groups["average"].items()}

@@ -1,0 +1,97 @@
+"""A world's models as files: FLUX and VAE in the public layouts, the text encoder, a bank.
+
+A FLUX too large for one file lies in several, as elsewhere: flux-00001-of-00003.safetensors.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...prw.files.errors import FileError
+from ...prw.files.safe_file import SafeFile
+from ...prw.files.safetensors_writer import write_safetensors
+from ...prw.files.validate import shorten
+from ...prw.flux.checkpoint import build_flux
+from ...prw.flux.flux1 import Flux
+from .encoders import SmallEncoders
+from .text import TextEncoder
+from .vae import SmallVAE
+from .world import World
+
+FLUX, VAE, TEXT, BANK = "flux.safetensors", "vae.safetensors", "text.safetensors", "bank.safetensors"
+
+
+class WorldModels(NamedTuple):
+    flux: Flux
+    encoders: SmallEncoders
+
+
+def open_models(world: World, folder: Path | None = None, device: str = "cpu") -> WorldModels:
+    """Opens the models of a folder, or those that ship."""
+    folder = folder or world.folder
+    flux = build_flux(read_weights(folder / FLUX), FLUX, torch.float32, device)
+    assert isinstance(flux, Flux)
+    return WorldModels(flux, open_encoders(world, folder, device))
+
+
+def open_encoders(world: World, folder: Path | None = None, device: str = "cpu") -> SmallEncoders:
+    folder = folder or world.folder
+    text, vae = TextEncoder(world.language), SmallVAE()
+    for module, name in ((text, TEXT), (vae, VAE)):
+        load_own_weights(module, SafeFile(folder / name), world)
+        module.eval().requires_grad_(False).to(device)
+    return SmallEncoders(text, vae)
+
+
+def load_own_weights(module: nn.Module, file: SafeFile, world: World) -> None:
+    """Loads all of a module's weights, and no others."""
+    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    for key in sorted(expected.keys() ^ file.keys()) or [key for key in file if file.shape(key) != expected[key]]:
+        raise FileError(
+            f"{file.name} is no whole file of the {world.name} world's {type(module).__name__} (see {shorten(key)}), expected "
+            f"all of its weights: name a folder that holds {TEXT}, {VAE} and {FLUX} of one {world.name} world."
+        )
+    module.load_state_dict({key: file[key].float() for key in file})
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    save_weights(module.state_dict(), path)
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float16, most: int = 0) -> None:
+    """Saves in half precision, in files of at most `most` bytes; each is there whole or not at all, the last one last."""
+    parts: list[dict[str, Tensor]] = [{}]
+    for name, tensor in sorted(weights.items()):
+        small = tensor.detach().to("cpu", dtype)
+        if most and parts[-1] and sum(part.nbytes for part in parts[-1].values()) + small.nbytes > most:
+            parts.append({})
+        parts[-1][name] = small
+    for number, part in enumerate(parts, 1):
+        write_safetensors(path if len(parts) == 1 else name_part(path, number, len(parts)), part, {})
+
+
+def name_part(path: Path, number: int, count: int) -> Path:
+    return path.with_stem(f"{path.stem}-{number:05}-of-{count:05}")
+
+
+def find_parts(path: Path) -> list[Path]:
+    """Lists the files in which weights lie, in their order; none if one is missing."""
+    if path.exists():
+        return [path]
+    last = re.compile(rf"{re.escape(path.stem)}-(\d{{5}})-of-\1{re.escape(path.suffix)}")
+    for found in path.parent.glob(f"{path.stem}-*{path.suffix}"):
+        if match := last.fullmatch(found.name):
+            count = int(match[1])
+            parts = [name_part(path, number, count) for number in range(1, count + 1)]
+            return parts if all(part.exists() for part in parts) else []
+    return []
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads weights, from one file or from all of their parts."""
+    files = [SafeFile(part) for part in find_parts(path) or [path]]
+    return {key: file[key] for file in files for key in file}

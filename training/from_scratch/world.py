@@ -1,0 +1,77 @@
+"""What training from nothing asks of a world."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..data.sample import Example
+
+Rng = np.random.Generator
+Labels = list[list[int]]
+"""(most, fields): which value each fact of a text has in each field of its language."""
+Captioned = Callable[[Rng, int], tuple[np.ndarray, list[str]]]
+"""Draws so many pictures uint8 (count, height, width, 3), and a text for each."""
+
+
+class Question(Protocol):
+    """An example, and what else a world's scorers need."""
+
+    @property
+    def example(self) -> Example: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Language:
+    """The texts of a world, as its text encoder reads them (text.py)."""
+
+    vocabulary: tuple[str, ...]
+    joints: tuple[str, ...]
+    """Between two of them stands what helps to state one fact."""
+    most: int
+    """Facts that one text can state: tokens of its context."""
+    values: Mapping[str, Sequence[str]]
+    """What each field of a fact can be; the first is nothing."""
+    draw: Callable[[Rng], tuple[str, Labels]]
+    """Draws a text and what it states."""
+    width: int = 96
+    """Of a context token."""
+    pooled: int = 128
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """What a program draws, says and asks."""
+
+    name: str
+    """In recipes: of the base, of data, and of the table with the base's own numbers."""
+    base: str
+    """The base's name in banks that are trained on it."""
+    folder: Path
+    """Where the set lies that ships."""
+    side: int
+    language: Language
+    draw_typical: Callable[[Rng], np.ndarray]
+    """Draws what the VAE must be able to say."""
+    draw_scenes: Callable[[Rng, int], np.ndarray]
+    """Draws pictures for the decoder."""
+    draw_captioned: Captioned
+    draw_diptychs: Captioned
+    """Draws pairs of pictures side by side, and words for the left one: what they leave open, the right one shows."""
+    ask: Callable[[str, int, int], Sequence[Question]]
+    """Makes the questions of a task, so many, by a seed: what stages are trained on."""
+    ask_held_out: Callable[[str, int, int], Sequence[Question]]
+    """The same for evaluation: no training has seen what they show."""
+    scorers: Mapping[str, Callable[[Any, np.ndarray], dict[str, float]]]
+    """By task: scores an answer to a question."""
+    dtype: torch.dtype = torch.bfloat16
+    """Of FLUX's file."""
+    shard: int = 15 * 2**20
+    """Bytes of one of FLUX's files at most; 0: one file."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.scorers)
