@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from ..training.comfyui.folders import register_folder
+from .attention_map import CoLoGenAttentionMap
 from .best_of import CoLoGenBestOf
 from .concept import CoLoGenConceptTokens
 from .control_map import CoLoGenControlMap
@@ -67,6 +68,7 @@ NODES: list[type[io.ComfyNode]] = [
     CoLoGenExperts,
     CoLoGenCropForInpaint,
     CoLoGenStitch,
+    CoLoGenAttentionMap,
 ]
 
 

@@ -1,6 +1,6 @@
 """What one forward of FLUX gets behind its own keys, on its way through transformer_options to the blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ KnownKV = dict[int, tuple[Tensor, Tensor]]
 
 class SourceKV:
     """One source's keys and values in one forward, for every sample of the batch."""
+
+    is_shared = False
+    """Whether they are no source's own, but stand beside several."""
 
     def __init__(self, source: Reading, pe: Tensor):
         self.source, self.pe = source, pe
@@ -108,6 +111,14 @@ class AppendedKV:
         known: KnownKV = {}
         k, v = append_sources(k, v, all_pe, [source.read(block, k.device, known) for source in self.sources])
         return {"k": k, "v": v, "pe": all_pe, "attn_mask": self._mask[2]}
+
+    def find_columns(self) -> Iterator[tuple[SourceKV, slice]]:
+        """Yields each source with its keys' places in the block to which they were appended last."""
+        if self._mask is None:
+            raise RuntimeError("The sources were not appended yet, so they have no place: please report this graph.")
+        start = self._mask[1][1]
+        for source in self.sources:
+            yield source, slice(start, start := start + source.tokens)
 
     def _bias(self, q: Tensor, text: int) -> Tensor | None:
         biases = [source_kv.read_bias(text, self.grid, q.shape[2]) for source_kv in self.sources]

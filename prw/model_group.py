@@ -35,6 +35,12 @@ class PromptHashes:
         return self.known[-1][1]
 
 
+class PromptKV(SampledKV):
+    """Keys and values of the prompt that a whole model reads beside its pictures."""
+
+    is_shared = True
+
+
 class ModelGroup(PictureGroup):
     """Sources of one whole model and one prompt: they see one another, and are numbered from 1."""
 
@@ -89,6 +95,6 @@ class ModelGroup(PictureGroup):
     def split(self, samples: Sequence[SampleKV]) -> Iterator[SampledKV]:
         """The prompt's keys, which all sources share, and each source's."""
         prompt = samples[0].pe.shape[2] - sum(tokens.stop - tokens.start for _, tokens in self.slice_tokens())
-        yield SampledKV(self.sources, samples, slice(0, prompt))
+        yield PromptKV(self.sources, samples, slice(0, prompt))
         for source, tokens in self.slice_tokens(prompt):
             yield SampledKV([source], samples, tokens)
