@@ -72,22 +72,19 @@ class CoLoGenAttentionMap(io.ComfyNode):
     ) -> io.NodeOutput:
         found = choose_source(record_attention(model, conditioning, latent, steps, blocks), source)
         tops = find_tops(found, scale)
-        size = tuple(measure_token(model)[0] * side for side in latent["samples"].shape[-2:])
+        latent_pixels, token_pixels = measure_token(model)
+        size = tuple(latent_pixels * side for side in latent["samples"].shape[-2:])
         resized = None if image is None else tuple(image.shape[1:3])
-        grey = [
-            expand_tokens(one.shares / max(top, 1e-12), measure_token(model)[1], size, resized).clamp(0, 1)
-            for one, top in zip(found, tops)
-        ]
-        heat = [colour_heat(map) for map in grey]
+        scaled = [one.shares / max(top, 1e-12) for one, top in zip(found, tops)]
+        mask = torch.cat([expand_tokens(shares, token_pixels, size, resized) for shares in scaled]).clamp(0, 1)
+        heat = colour_heat(mask)
         if image is not None:
-            below = to_rgb(image)[[i % len(image) for i in range(len(heat[0]))]]
-            heat = [lay_over(one, below) for one in heat]
-        sheet = draw_heat_sheet([(one.title, map, top) for one, map, top in zip(found, heat, tops)])
+            pictures = len(latent["samples"])
+            heat = lay_over(heat, to_rgb(image)[[i % pictures % len(image) for i in range(len(heat))]])
+        sheet = draw_heat_sheet(list(zip(map(describe_shares, found), heat.chunk(len(found)), tops)))
         preview = torch.from_numpy(np.asarray(sheet, dtype=np.float32) / 255)[None]
-        mask = torch.cat(grey)
-        words = "\n".join(map(describe_shares, found))
-        plain = mask[..., None].expand(-1, -1, -1, 3)
-        return io.NodeOutput(torch.cat(heat), plain, mask, words, ui=ui.PreviewImage(preview, cls=cls))
+        words, grey = "\n".join(map(describe_shares, found)), mask[..., None].expand(-1, -1, -1, 3)
+        return io.NodeOutput(heat, grey, mask, words, ui=ui.PreviewImage(preview, cls=cls))
 
 
 def choose_source(found: list[SourceAttention], number: int) -> list[SourceAttention]:
@@ -106,4 +103,4 @@ def find_tops(found: list[SourceAttention], scale: str) -> list[float]:
 def describe_shares(one: SourceAttention) -> str:
     """How much of its attention a picture gives to a source, in words."""
     mean, most = float(one.shares.mean()), float(one.shares.max())
-    return f"{one.title}: {mean:.1%} of the picture's attention, {most:.1%} where it is read most"
+    return f"{one.title}: {mean:.1%} of the attention, at most {most:.1%}"

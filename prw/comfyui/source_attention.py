@@ -1,7 +1,6 @@
 """Who is read where: which share of its attention each place of a drawn picture gives to each source.
 
-The picture is shown to the model once more, with noise as in the middle of each of a few equal parts of the sampling (our
-choice), and nothing is drawn. A patch behind all others sees each block's q, k and mask as FLUX's attention does; it is
+The picture is shown to the model a few times more, with noise added again, and nothing is drawn. A patch behind all others sees each block's q, k and mask as FLUX's attention does; it is
 on a clone of MODEL, so that sampling itself is as without it.
 """
 
@@ -135,7 +134,7 @@ def _check_drawn(model, conditioning: list, latent: dict[str, Any]) -> Tensor:
 
 
 def find_middles(model, steps: int) -> Tensor:
-    """The noise in the middle of each of so many equal parts of the sampling, and 0 behind them."""
+    """Our choice: the noise in the middle of each of so many equal parts of the sampling; 0 behind them."""
     to_sigma = model.get_model_object("model_sampling").percent_to_sigma
     return torch.tensor([*(float(to_sigma((i + 0.5) / steps)) for i in range(steps)), 0.0])
 

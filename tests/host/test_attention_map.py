@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from host_family import FAMILIES, HostFamily
+from host_family import HostFamily
 
 pytestmark = pytest.mark.usefixtures("comfy")
 STEPS = 3
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=["flux1", pytest.param("flux2", marks=pytest.mark.slow)])
 def family(comfy, request):
     return HostFamily(request.param)
 

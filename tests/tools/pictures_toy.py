@@ -159,6 +159,17 @@ def route_map(toy: Toy) -> None:
     toy.preview(toy.canvas.add("CoLoGenRouteMap", AT, model=toy.model[0], **given)[0], AT, "")
 
 
+def attention_map(toy: Toy) -> None:
+    question = asked(toy, "inpaint", 12)
+    words = toy.words(question["prompt"], AT)[0]
+    prompts = toy.task("CoLoGenInpaint", AT, words, image=question["source"], mask=question["mask"], grow=0)
+    image = toy.sample(prompts, 0)
+    given = dict(conditioning=prompts["positive"], latent=image.values["samples"], image=image[0])
+    seen = toy.canvas.add("CoLoGenAttentionMap", AT, model=toy.model[0], **given)
+    for each, title in ((question["source"], "source"), (image[0], "drawn"), (seen["heat"], "who read it")):
+        toy.preview(each, AT, title)
+
+
 def questions(toy: Toy) -> None:
     scenes = {"inpaint": 4, "ground": 6, "control": 3, "subject": 4, "edit": 4}
     for task, seed in scenes.items():
@@ -283,6 +294,7 @@ PICTURES: dict[str, Callable[[Toy], None]] = {
     "CoLoGenRouting": leans,
     "CoLoGenExpertSchedule": windows,
     "CoLoGenRouteMap": route_map,
+    "CoLoGenAttentionMap": attention_map,
     "CoLoGenDualBranch": both_branches,
     "CoLoGenBranchMap": branches,
     "CoLoGenPersonalGuider": ways,

@@ -179,10 +179,21 @@ def inpaint_subject(canvas: Canvas) -> None:
     toy.save_image(whole[0], (4, 0), "toy_inpaint_subject")
     toy.preview(hole["source"], (4, 6), "The hole")
     toy.preview(thing["source"], (4, 11), "The thing")
+    canvas.add(
+        "CoLoGenAttentionMap",
+        (5, 0),
+        "Who is read where",
+        box=(340, 900),
+        model=toy.model[0],
+        conditioning=both["positive"],
+        latent=image.values["samples"],
+        image=whole[0],
+    )
     canvas.note(
         "## A thing of one picture into the hole of another\n\nTask nodes chain: the prompts of the first are the second's, "
         "and both sources are read at once. The words only say a shape and a place; the colour comes from the second "
-        "picture. No expert was trained on two sources.",
+        "picture. No expert was trained on two sources.\n\n*Attention Map* shows which places of the drawn picture read "
+        "which source: bright ones took most from it.",
         (0, 18),
     )
 

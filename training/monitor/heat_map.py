@@ -12,8 +12,8 @@ from .route_map import INK, PAPER
 
 HEAT = ((8, 10, 32), (72, 28, 112), (186, 54, 86), (246, 140, 44), (252, 248, 190))
 """From 0 to 1. Each is lighter than the one before, so that it reads in grey and with any colour vision."""
-OVER = 0.7
-"""How much of the picture below a map it covers."""
+OVER, BELOW = 0.75, 0.6
+"""How much of the picture below a map it covers, and how bright that is: what is dark in the map stays dark."""
 CELL, GAP, MOST = 384, 12, 4
 """The longer side of a picture on a sheet, the gap between two in pixels, and the most that stand beside each other."""
 
@@ -28,7 +28,8 @@ def colour_heat(values: Tensor) -> Tensor:
 
 def lay_over(heat: Tensor, pictures: Tensor) -> Tensor:
     """Lays heat maps over pictures (batch, height, width, 3) in grey."""
-    return torch.lerp(pictures.mean(-1, keepdim=True).expand_as(heat), heat, OVER)
+    below = BELOW * pictures.mean(-1, keepdim=True).to(heat)
+    return torch.lerp(below.expand_as(heat), heat, OVER)
 
 
 def expand_tokens(values: Tensor, token: int, size: tuple[int, int], resized: tuple[int, int] | None = None) -> Tensor:
@@ -70,7 +71,7 @@ def _draw_row(title: str, pictures: Tensor, top: float) -> Image.Image:
     ramp = (colour_heat(torch.linspace(0, 1, right - left)) * 255).round().byte().numpy()
     row.paste(Image.fromarray(np.repeat(ramp[None], line * 3 // 4, 0)), (left, y + line // 8))
     draw.text((left - line // 2, y), "0", INK, font, anchor="ra")
-    draw.text((right + line // 2, y), f"{top:.2g}" if top < 0.001 else f"{top:.1%}", INK, font)
+    draw.text((right + line // 2, y), f"{top:.2g}" if 0 < top < 0.001 else f"{top:.1%}", INK, font)
     return row
 
 
