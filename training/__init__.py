@@ -12,6 +12,6 @@ What an iteration reads: data/ (sets, tasks, encoded datasets), batch.py. What i
 average, state), micro_batches.py and batch_usage.py (a batch cut in parts), distributed/ (several processes), base/ (a
 frozen base that does not fit), checkpoint/ (why a run can be killed).
 Other losses in the same loop: coredi/ (encoder features) and subject/ (one's own subject). What becomes of a run:
-monitor/, evaluation/ (the paper's tables), toy/ (a world in which every answer is known), experiments/ (the papers', in
-that world).
+monitor/, evaluation/ (the paper's tables), toy/ and world/ (worlds in which every answer is known; from_scratch/ makes their models),
+experiments/ (the papers', in the first of them).
 """

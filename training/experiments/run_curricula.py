@@ -29,7 +29,7 @@ from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, LENGTH, Experiment, st
 USAGE_SAMPLES = 64
 """Held-out samples of each task on which usage is measured."""
 Report = dict[str, Any]
-"""What is measured of one row and seed: "usage" by stage, and by task what toy/evaluate.py says; or "after", by stage.
+"""What is measured of one row and seed: "usage" by stage, and by task what from_scratch/evaluate.py says; or "after", by stage.
 LENGTH adds "iterations", those that were trained and the most there could have been."""
 Reports = dict[str, dict[int, Report]]
 """By row and seed."""
