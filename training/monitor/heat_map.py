@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .route_map import INK, PAPER
+from .route_map import INK, PAPER, stack_pictures
 
 HEAT = ((8, 10, 32), (72, 28, 112), (186, 54, 86), (246, 140, 44), (252, 248, 190))
 """From 0 to 1. Each is lighter than the one before, so that it reads in grey and with any colour vision."""
@@ -46,13 +46,7 @@ def expand_tokens(values: Tensor, token: int, size: tuple[int, int], resized: tu
 
 def draw_heat_sheet(rows: Sequence[tuple[str, Tensor, float]]) -> Image.Image:
     """Draws a row a source: its title, pictures (batch, height, width, 3), and a legend from 0 to this highest value."""
-    strips = [_draw_row(title, pictures, top) for title, pictures, top in rows]
-    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), PAPER)
-    y = 0
-    for strip in strips:
-        sheet.paste(strip, (0, y))
-        y += strip.height
-    return sheet
+    return stack_pictures([_draw_row(title, pictures, top) for title, pictures, top in rows])
 
 
 def _draw_row(title: str, pictures: Tensor, top: float) -> Image.Image:

@@ -8,9 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .route_map import COLOURS, EMPTY, INK, PAPER
+from .route_map import COLOURS, EMPTY, INK, PAPER, cut_words
 
-LEFT, TOP, RIGHT, BOTTOM = 64, 64, 20, 44
+SIZE, LEFT, TOP, RIGHT, BOTTOM = (560, 360), 64, 72, 20, 54
+"""In pixels: of a chart, and from its edges to its lines where the legend has one row. Small, so that words stay readable."""
+TITLE, WORDS, ROW = 18, 15, 22
+"""Pixels of the title's letters and of all others, and of a row of the legend."""
 FINER = 2
 """Charts are drawn larger by this factor and shrunk, for smooth lines."""
 BUCKETS = 400
@@ -43,10 +46,12 @@ class Frame:
     x: tuple[float, float]
     """Lowest and highest number across."""
     y: tuple[float, float]
+    top: int = TOP
+    """From the upper edge to its lines."""
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         across, up = ((v - low) / (high - low) for v, (low, high) in ((x, self.x), (y, self.y)))
-        inner = self.width - LEFT - RIGHT, self.height - TOP - BOTTOM
+        inner = self.width - LEFT - RIGHT, self.height - self.top - BOTTOM
         return (LEFT + inner[0] * across) * FINER, (self.height - BOTTOM - inner[1] * min(max(up, 0), 1)) * FINER
 
 
@@ -58,7 +63,7 @@ def draw_chart(
     low: float | None = None,
     high: float | None = None,
     marks: Mapping[str, float] | None = None,
-    size: tuple[int, int] = (720, 360),
+    size: tuple[int, int] = SIZE,
 ) -> Image.Image:
     """Draws a line a curve, without points that are not finite.
 
@@ -69,19 +74,21 @@ def draw_chart(
     means = {name: thin_curve(smooth_curve(curve, smooth)) for name, curve in finite.items()}
     marks = dict(marks or {})
     reach = [curve.x for curve in means.values()] + [list(marks.values())]
-    frame = Frame(*size, find_span(reach), find_span([curve.y for curve in means.values()], low, high))
+    legend = lay_legend(list(curves), size[0])
+    top = TOP + ROW * max((row for row, *_ in legend), default=0)
+    frame = Frame(*size, find_span(reach), find_span([curve.y for curve in means.values()], low, high), top)
     sheet = Image.new("RGB", (size[0] * FINER, size[1] * FINER), PAPER)
     draw = ImageDraw.Draw(sheet)
     _draw_axes(draw, frame, title, across, marks)
     if not any(len(curve.x) for curve in means.values()):
-        draw.text(frame.place(sum(frame.x) / 2, sum(frame.y) / 2), "nothing yet", DIM, _load_font(14), anchor="mm")
+        draw.text(frame.place(sum(frame.x) / 2, sum(frame.y) / 2), "nothing yet", DIM, _load_font(WORDS), anchor="mm")
     for i, curve in enumerate(finite.values() if smooth > 1 else ()):
         faint = tuple((colour + 3 * paper) // 4 for colour, paper in zip(COLOURS[i % len(COLOURS)], PAPER))
         _draw_line(draw, frame, thin_curve(curve), faint, 1)
     few = max((len(curve.x) for curve in means.values()), default=0) < FEW
     for i, curve in enumerate(means.values()):
         _draw_line(draw, frame, curve, COLOURS[i % len(COLOURS)], 2, dots=few)
-    _draw_legend(draw, list(curves), size[0])
+    _draw_legend(draw, legend)
     return sheet.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -143,20 +150,21 @@ def _draw_axes(draw: ImageDraw.ImageDraw, frame: Frame, title: str, across: str,
     for value in place_ticks(low, high):
         (x, y), (end, _) = frame.place(left, value), frame.place(right, value)
         draw.line((x, y, end, y), EMPTY, FINER)
-        draw.text((x - 8 * FINER, y), format_number(value), INK, _load_font(12), anchor="rm")
-    for value in place_ticks(left, right, 8, least=float(across == "iterations")):  # which are whole
+        draw.text((x - 8 * FINER, y), format_number(value), INK, _load_font(WORDS), anchor="rm")
+    for value in place_ticks(left, right, 6, least=float(across == "iterations")):  # which are whole
         x, y = frame.place(value, low)
         draw.line((x, y, x, y + 5 * FINER), DIM, FINER)
-        draw.text((x, y + 8 * FINER), format_number(value), INK, _load_font(12), anchor="ma")
+        draw.text((x, y + 8 * FINER), format_number(value), INK, _load_font(WORDS), anchor="ma")
+    ends = sorted([*marks.values(), right])
     for name, value in marks.items():
         (x, bottom), (_, top) = frame.place(value, low), frame.place(value, high)
         draw.line((x, bottom, x, top), DIM, FINER)
-        fits = x + 4 * FINER + draw.textlength(shorten(name), _load_font(11)) < frame.width * FINER
-        beside = (x + 4 * FINER, top + 2 * FINER) if fits else (x - 4 * FINER, top + 2 * FINER)
-        draw.text(beside, shorten(name), DIM, _load_font(11), anchor="la" if fits else "ra")
+        end = frame.place(next((later for later in ends if later > value), right), low)[0]
+        beside = cut_words(shorten(name), _load_font(WORDS), end - x - 6 * FINER)
+        draw.text((x + 4 * FINER, top + 2 * FINER), beside, DIM, _load_font(WORDS))
     draw.line((*frame.place(left, low), *frame.place(right, low)), DIM, FINER)
-    draw.text((LEFT * FINER, 10 * FINER), title, INK, _load_font(15))
-    draw.text(((frame.width - RIGHT) * FINER, (frame.height - 6) * FINER), across, DIM, _load_font(12), anchor="rs")
+    draw.text((RIGHT * FINER, 8 * FINER), title, INK, _load_font(TITLE))
+    draw.text(((frame.width - RIGHT) * FINER, (frame.height - 6) * FINER), across, DIM, _load_font(WORDS), anchor="rs")
 
 
 def _draw_line(
@@ -170,16 +178,23 @@ def _draw_line(
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, names: Sequence[str], width: int) -> None:
-    x, y = LEFT * FINER, 36 * FINER
-    for i, name in enumerate(map(shorten, names)):
-        room = 18 * FINER + draw.textlength(name, _load_font(12))
-        if x + room > (width - RIGHT) * FINER:
-            draw.text((x, y), "...", INK, _load_font(12))
-            return
-        draw.rectangle((x, y + 3 * FINER, x + 11 * FINER, y + 13 * FINER), COLOURS[i % len(COLOURS)])
-        draw.text((x + 16 * FINER, y), name, INK, _load_font(12))
-        x += room + 14 * FINER
+def lay_legend(names: Sequence[str], width: int) -> list[tuple[int, float, str]]:
+    """Lays curves' names out in rows of this width: of each its row, its place across, and its words."""
+    placed, row, x = [], 0, float(RIGHT)
+    for name in map(shorten, names):
+        room = 18 + _load_font(WORDS).getlength(name) / FINER
+        if x > RIGHT and x + room > width - RIGHT:
+            row, x = row + 1, float(RIGHT)
+        placed.append((row, x, name))
+        x += room + 14
+    return placed
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, legend: Sequence[tuple[int, float, str]]) -> None:
+    for i, (row, left, name) in enumerate(legend):
+        x, y = left * FINER, (38 + row * ROW) * FINER
+        draw.rectangle((x, y + 3 * FINER, x + 13 * FINER, y + 15 * FINER), COLOURS[i % len(COLOURS)])
+        draw.text((x + 18 * FINER, y), name, INK, _load_font(WORDS))
 
 
 def shorten(name: str) -> str:
