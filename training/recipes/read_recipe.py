@@ -20,12 +20,10 @@ def read_tables(text: str, changes: Sequence[str] = (), budget: str = "") -> dic
     data = parse_toml(text)
     budgets = check_type("budgets", data.pop("budgets", {}), dict)
     for name, value in check_type(f"budgets.{budget}", budgets.get(budget, {}), dict).items():
-        change_setting(data, name, value)
+        change_setting(data, name, value, name)
     for change in changes:
         name, sign, value = change.partition("=")
-        if not sign:
-            raise ValueError(f"{shorten(change)!r} is {NO_CHANGE}")
-        change_setting(data, name, parse_value(value))
+        change_setting(data, name if sign else "", parse_value(value), change)
     return data
 
 
@@ -34,15 +32,12 @@ def list_budgets(text: str) -> list[str]:
     return list(check_type("budgets", parse_toml(text).get("budgets", {}), dict))
 
 
-def change_setting(data: dict[str, Any], name: str, value: Any) -> None:
-    """Set KEY or TABLE.KEY."""
+def change_setting(data: dict[str, Any], name: str, value: Any, shown: str) -> None:
+    """Set KEY or TABLE.KEY; `shown` is for the sentence, if that cannot be."""
     where, dot, key = name.rpartition(".")
     if not key or bool(dot) != bool(where):
-        raise ValueError(f"{shorten(name)!r} is {NO_CHANGE}")
+        raise ValueError(f"{shorten(shown)!r} is no change, expected setting=value or stage.field=value")
     (find_table(data, where) if where else data)[key] = value
-
-
-NO_CHANGE = "no change, expected setting=value or stage.field=value"
 
 
 def find_table(data: dict[str, Any], where: str) -> dict[str, Any]:

@@ -117,15 +117,29 @@ def test_a_change_is_read_as_toml_and_words_need_no_quotes():
     assert data == expected
 
 
+def test_a_recipe_has_budgets_of_its_own_and_the_terminal_has_the_last_word(capsys, asked, tmp_path):
+    table = '[budgets.large]\nrate = 5e-3\nmicro = 2\n"ground.batch" = 8\n'
+    (tmp_path / "mine.toml").write_text(f"{RECIPE}\n{table}")
+    code, _, error = train(capsys, "mine.toml", "--budget", "large", "rate=2e-4", "--stage", "1")
+    assert code == 0, error
+    recipe = asked[0].curriculum
+    assert (recipe.settings.rate, recipe.settings.micro) == (2e-4, 2) and asked[0].share == 1
+    assert [stage.batch for stage in recipe.stages] == [4, 8] and recipe.stages[0].iterations == 4
+    plain = tmp_path / "plain.toml"
+    plain.write_text(RECIPE)
+    assert load_curriculum(tmp_path / "mine.toml") == load_curriculum(plain), "other budgets change nothing"
+
+
 @pytest.mark.parametrize(
     "words, sentence",
     [
+        (["--budget", "huge"], "there is no budget huge, expected one of tiny, small, full."),
         (["rate=fast"], "mine.toml cannot be used: the recipe.rate is 'fast', expected a number."),
         (["micro=2.5"], "the recipe.micro is '2.5', expected a whole number."),
         (["compile=1"], "the recipe.compile is '1', expected true or false."),
         (["rates=1"], "the recipe has an unknown entry 'rates'."),
         (["ground.batch=0"], "ground.batch is 0, expected 1 to 1e+06: set it within."),
-        (["edit.batch=2"], "edit is no stage, expected one of inpaint, ground, toy, encoders or data.SET."),
+        (["edit.batch=2"], "edit is no stage, expected one of inpaint, ground, toy, world, encoders or data.SET."),
         (["=3"], "'=3' is no change, expected setting=value or stage.field=value."),
         (["fast"], "'fast' is no change, expected setting=value or stage.field=value."),
         (["--stage", "3"], "There is no stage 3, expected one of inpaint, ground, or 1 to 2."),
@@ -148,7 +162,7 @@ def test_a_built_in_recipe_may_be_called_by_its_files_name(capsys, asked, tmp_pa
     assert train(capsys, "toy", "--budget", "tiny", "--stage", "1", *changes, "inpaint.iterations=200")[0] == 0
     assert asked[0].share == 0.01 and asked[0].curriculum.stages[0].iterations == 2
     assert train(capsys, "nothing")[2] == (
-        "cologen: There is no recipe nothing: give a TOML file or one of klein, paper, small, toy, subject."
+        "cologen: There is no recipe nothing: give a TOML file or one of klein, paper, small, toy, world, subject."
     )
 
 

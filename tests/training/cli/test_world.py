@@ -1,0 +1,51 @@
+"""`cologen train world` and `cologen eval world`, end to end: from nothing to figures."""
+
+import json
+
+import pytest
+from cologen.training.cli.main import main
+from cologen.training.from_scratch.store import FLUX, find_parts
+from cologen.training.recipes.curriculum import load_curriculum
+from cologen.training.recipes.subject import load_recipe
+from cologen.training.world.tasks import QUESTION_MAKERS
+
+pytestmark = pytest.mark.slow
+WORLD = dict(examples=4, flux_width=128, flux_double=1, flux_single=1)
+WORLD |= {f"{part}_{what}": 2 for part in ("text", "decoder", "flux") for what in ("iterations", "batch")}
+CHANGES = [f"world.{name}={value}" for name, value in WORLD.items()]
+CHANGES += [f"{task}.{what}={number}" for task in QUESTION_MAKERS for what, number in (("iterations", 1), ("batch", 2))]
+CHANGES += ["rank=2", "validate_every=0", "sample_every=0"]
+
+
+def run(capsys, *words):
+    code = main([str(word) for word in words])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    return said.out
+
+
+def test_from_nothing_to_figures(tmp_path, capsys, monkeypatch):
+    from cologen.training.from_scratch import evaluate
+
+    monkeypatch.setattr(evaluate, "STEPS", 2)
+    out = tmp_path / "run"
+    run(capsys, "train", "world", *CHANGES, "--budget", "cpu", "--out", out)
+    bank = out / "bank.safetensors"
+    before = bank.read_bytes()
+    run(capsys, "train", "world", *CHANGES, "--budget", "cpu", "--out", out, "--resume")
+    assert bank.read_bytes() == before and find_parts(out / "base" / FLUX)
+    words = ["eval", "world", "--base", out / "base", "--bank", bank, "--n", 2, "--json", "--seed"]
+    one, other, both = (json.loads(run(capsys, *words, *seeds)) for seeds in ((3,), (4,), (3, 4)))
+    assert set(QUESTION_MAKERS) < set(one) and both["seeds"] == [3, 4]
+    for measure in ("done", "rest"):
+        mean = (one["edit"][measure] + other["edit"][measure]) / 2
+        assert both["edit"][measure] == pytest.approx(mean, abs=1e-4)
+    assert {"right", "kept"} < set(json.loads(run(capsys, *words, 3, "--seen", "--tasks", "subject"))["subject"])
+
+
+def test_budgets_differ_in_batches_and_not_in_what_is_made():
+    assert load_recipe("world", budget="cpu") == load_curriculum("world")
+    cpu, gpu = load_recipe("world", budget="cpu").world, load_recipe("world", budget="gpu").world
+    assert gpu["flux_batch"] > cpu["flux_batch"]
+    for name in ("flux_width", "flux_double", "flux_single"):
+        assert gpu[name] == cpu[name]
