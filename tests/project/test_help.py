@@ -1,91 +1,66 @@
-"""Help pages: every input and output by its name and no other, pictures that are there, workflows that show the node."""
+"""Every node has its help page in every language: the same page, up to date, with nothing left in English."""
 
-import json
 import re
-import subprocess
 
 import pytest
-from make_pictures import FOLDER as PICTURES
-from make_workflows import FOLDER as WORKFLOWS
+from make_help import FOLDER, LANGUAGES, TEXTS, list_texts, make_pages, name_nodes, read_json
 from pack import ROOT
-from pictures_toy import PICTURES as DRAWN
 
-PAGES = ROOT / "web" / "docs"
-IDS = sorted(path.stem for path in PAGES.glob("*.md"))
-LARGEST = 60 * 1024
+PAGES = sorted(FOLDER.glob("*.md"))
 
 
-@pytest.fixture(scope="module")
-def node_infos(comfy) -> dict[str, dict]:
-    """The host's own description of each node."""
-    from cologen.nodes import NODES
-
-    return {cls.define_schema().node_id: cls.GET_NODE_INFO_V1() for cls in NODES}
+def read(page, language: str = "en") -> str:
+    return (page if language == "en" else page.with_suffix("") / f"{language}.md").read_text(encoding="utf-8")
 
 
-def page(name: str) -> str:
-    return (PAGES / f"{name}.md").read_text(encoding="utf-8")
+def outline(text: str) -> list:
+    """What a page has in any language: levels of headings, rows of tables by their names, pictures, points, code."""
+    found = list[tuple]()
+    for line in text.splitlines():
+        if line.startswith("#"):
+            found.append(("heading", len(line) - len(line.lstrip("#"))))
+        elif line.startswith("|"):
+            found.append(("row", line.count("|"), *re.findall(r"`[^`]+`", line.split("|")[1])))
+        elif line.startswith("!"):
+            found.append(("picture", line[line.rindex("(") :]))
+        elif line.startswith(("- ", "```")):
+            found.append((line[:2],))
+    return found
 
 
-def section(name: str, heading: str) -> str:
-    parts = re.split(r"^## (.+)\n", page(name), flags=re.M)
-    return dict(zip(parts[1::2], parts[2::2])).get(heading, "")
+def test_every_node_has_a_page():
+    nodes = read_json(ROOT / "locales/en/nodeDefs.json")
+    assert {page.stem for page in PAGES} == set(nodes)
 
 
-def listed(name: str, heading: str) -> list[str]:
-    """The names in the first column of a section's table."""
-    rows = [line.split("|")[1] for line in section(name, heading).splitlines() if line.startswith("| `")]
-    return [word for row in rows for word in re.findall(r"`(\w+)`", row)]
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_page_has_the_same_parts_in_every_language(page, language):
+    assert outline(read(page, language)) == outline(read(page))
 
 
-def pictures(name: str) -> list[tuple[str, str]]:
-    return re.findall(r"!\[(.*?)\]\((.*?)\)", page(name))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_its_inputs_and_outputs_are_the_node_s(page):
+    """All inputs and named outputs have a row, in every language."""
+    node = read_json(ROOT / "locales/en/nodeDefs.json")[page.stem]
+    rows = {name for kind, *rest in outline(read(page)) if kind == "row" for name in rest[1:]}
+    named = [output["name"] for output in node.get("outputs", {}).values() if "name" in output]
+    for name in [*node["inputs"], *named]:
+        assert f"`{name}`" in rows or name.startswith(("experts_", "control")), name
 
 
-def test_every_node_has_a_page_and_every_page_a_node(node_infos):
-    assert IDS == sorted(node_infos)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_is_left_in_english(language):
+    """A text that was added or reworded is translated in tests/tools/help.json."""
+    texts, names = read_json(TEXTS), name_nodes(language)
+    known = {text for text, said in texts.items() if language in said}
+    used = {text for page in PAGES for text in list_texts(read(page))}
+    assert used - known - set(names) == set()
+    assert known - used == set(), "no page says these any more"
 
 
-@pytest.mark.parametrize("name", IDS)
-def test_a_page_names_what_its_node_takes_and_gives(name, node_infos):
-    info = node_infos[name]
-    assert page(name).startswith(f"# {info['display_name']}\n")
-    given = [key for group in ("required", "optional") for key in info["input_order"].get(group, [])]
-    assert sorted(listed(name, "Inputs")) == sorted(given)
-    assert listed(name, "Outputs") == list(info["output_name"])
-
-
-@pytest.mark.parametrize("name", IDS)
-def test_a_page_shows_pictures_that_are_there_and_small(name):
-    for says, path in pictures(name):
-        assert says, "what it shows, for those who cannot see it"
-        assert 0 < (PAGES / path).stat().st_size <= LARGEST
-
-
-def test_every_picture_is_drawn_by_the_script_and_shown_by_its_page():
-    shown = {f"{name}: {path}" for name in IDS for _, path in pictures(name)}
-    assert shown == {f"{name}: pictures/{name}.png" for name in DRAWN}
-    assert {path.name for path in PICTURES.iterdir()} == {f"{name}.png" for name in DRAWN}
-
-
-@pytest.mark.parametrize("name", IDS)
-def test_a_page_leads_to_workflows_with_its_node(name):
-    named = re.findall(r"`(\w+)`", section(name, "Example"))
-    saved = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in WORKFLOWS.glob("*.json")}
-    using = [workflow for workflow, graph in saved.items() if any(node["type"] == name for node in graph["nodes"])]
-    assert named and set(named) <= set(using or saved)
-
-
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
-def test_the_registry_s_archive_has_pages_and_translations():
-    """.comfyignore is read as git reads .gitignore."""
-    listing = ["git", "-C", str(ROOT), "ls-files", "-i", "-c", "--exclude-from=.comfyignore", "web", "locales"]
-    assert subprocess.run(listing, check=True, capture_output=True, text=True).stdout == ""
-
-
-def test_the_recipe_that_a_page_shows_is_one(comfy):
-
-    from cologen.nodes.inputs.recipe import read_recipe
-
-    (recipe,) = re.findall(r"```toml\n(.*?)```", page("CoLoGenTrainCurriculum"), flags=re.S)
-    assert [stage.name for stage in read_recipe(recipe).stages] == ["control", "edit"]
+def test_the_pages_are_those_that_the_tool_makes():
+    """`python tests/tools/make_help.py`."""
+    made = make_pages()
+    assert {path for path in FOLDER.glob("*/*.md")} == set(made)
+    assert not [path for path, text in made.items() if path.read_text(encoding="utf-8") != text]

@@ -153,19 +153,26 @@ def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
     assert finished(page, server, before) == "success"
 
 
-def test_the_help_page_of_a_node_opens_with_its_picture(page):
-    opened(page, "toy_edit")
+def open_help(page, title: str) -> None:
+    """By the button above a selected node, as the README says; with its picture."""
     page.evaluate("() => app.canvas.selectNode(app.graph._nodes.find((node) => node.type === 'CoLoGenEdit'))")
     page.get_by_test_id("info-button").click(timeout=30_000)
     shown = page.locator(".node-help-content")
-    shown.get_by_role("heading", name="CoLoGen Edit").wait_for(timeout=30_000)
+    shown.get_by_role("heading", name=title).wait_for(timeout=30_000)
     page.wait_for_function("document.querySelector('.node-help-content img')?.complete", timeout=30_000)
-    page.screenshot(path=SCREENSHOTS / "help.png")
     picture = page.evaluate(
         "(({src, naturalWidth}) => [src, naturalWidth])(document.querySelector('.node-help-content img'))"
     )
     assert picture[0].endswith("/extensions/CoLoGen/docs/pictures/CoLoGenEdit.png") and picture[1] > 0
     assert shown.locator("td", has_text="positive").count()
+
+
+def test_the_help_page_of_a_node_opens_with_its_picture(page):
+    opened(page, "toy_edit")
+    open_help(page, "CoLoGen Edit")
+    label = page.get_by_test_id("info-button").get_attribute("aria-label")
+    assert f"*{label}*" in (ROOT / "README.md").read_text(encoding="utf-8")
+    page.screenshot(path=SCREENSHOTS / "help.png")
     assert not problems(page)
 
 
@@ -185,4 +192,6 @@ def test_nodes_speak_the_language_that_is_set(page, server, language):
         names = foreign.evaluate(f"() => {node}.{sockets}.map((socket) => socket.localized_name)")
         assert names == [socket["name"] for socket in said[sockets].values()]
     assert not problems(foreign)
+    open_help(foreign, said["display_name"])
+    foreign.screenshot(path=SCREENSHOTS / f"help_{language}.png")
     foreign.close()

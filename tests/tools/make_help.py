@@ -1,0 +1,117 @@
+"""Writes the help pages in other languages: `python tests/tools/make_help.py`, whenever a page or a translation changes.
+
+web/docs/NODE.md is written by hand; web/docs/NODE/LANGUAGE.md, where the frontend looks first, is the same page with each text looked
+up by its English (tests/tools/help.json): one that was reworded stays English until somebody translates it, and a test names it.
+Names of nodes between asterisks become those that the frontend shows in that language.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import support_path  # noqa: F401
+from pack import ROOT
+
+FOLDER = ROOT / "web/docs"
+TEXTS, NAMES, PHRASES = (Path(__file__).with_name(name) for name in ("help.json", "host_names.json", "phrases.json"))
+LANGUAGES = {"zh": "“{}”", "ja": "「{}」"}
+"""How each of them quotes a name."""
+CODE = re.compile(r"[-\s,:|]*(`[^`]*`[\s,]*)*[-\d.]*[-\s,:|]*")
+"""A cell that says nothing in any language."""
+ALONE = re.compile(r"[#|]|!\[|```|$")
+"""Begins a line that no other line goes on with."""
+EXAMPLES = re.compile(r"(In \*Templates → Extensions → CoLoGen\*): (`.*`)\.")
+
+
+def read_json(path: Path) -> dict[str, dict[str, str]]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def translate_page(page: str, say: Callable[[str], str]) -> str:
+    """The page with each of its texts as `say` has it; a paragraph becomes one line."""
+    return "\n".join(_translate_line(line, say) for line in list_lines(page)) + "\n"
+
+
+def list_lines(page: str) -> Iterator[str]:
+    """A page's lines, with those of a paragraph, of a point of a list or of a block of code as one."""
+    text = ""
+    for line in page.splitlines():
+        if text and (_is_open(text) or not ALONE.match(text) and not (ALONE.match(line) or line.startswith("- "))):
+            text += f"\n{line}" if _is_open(text) else f" {line.strip()}"
+            continue
+        if text:
+            yield text
+        text = line
+        if not line:
+            yield ""
+    yield text
+
+
+def _is_open(text: str) -> bool:
+    """Whether this is a block of code that has not ended."""
+    return text.startswith("```") and not text.endswith("\n```")
+
+
+def _translate_line(line: str, say: Callable[[str], str]) -> str:
+    if not line or line.startswith("```"):
+        return line
+    if line.startswith("|"):
+        return "|".join(cell if CODE.fullmatch(cell) else f" {say(cell.strip())} " for cell in line.split("|"))
+    if picture := re.fullmatch(r"!\[(.*)\]\((.*)\)", line):
+        return f"![{say(picture[1])}]({picture[2]})"
+    if examples := EXAMPLES.fullmatch(line):
+        return f"{say(examples[1])}{examples[2].replace(', ', '、')}。"
+    start, text = re.match(r"(#+ |- |)(.*)", line).groups()
+    return start + say(text)
+
+
+def list_texts(page: str) -> list[str]:
+    """What is to be translated of a page."""
+    texts = list[str]()
+    translate_page(page, lambda text: texts.append(text) or text)
+    return texts
+
+
+def name_nodes(language: str) -> dict[str, str]:
+    """English names of nodes, ours also without CoLoGen, and what they are called."""
+    phrases, names = read_json(PHRASES), {name: texts[language] for name, texts in read_json(NAMES).items()}
+    for page in FOLDER.glob("*.md"):
+        title = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        called = phrases[title][language]
+        names |= {title: called, title.replace("CoLoGen ", "").replace(" (CoLoGen)", ""): called}
+    return names
+
+
+def make_speaker(language: str) -> Callable[[str], str]:
+    texts, names, quote = read_json(TEXTS), name_nodes(language), LANGUAGES[language]
+
+    def say(text: str) -> str:
+        if text in names:
+            return names[text]
+        said = texts.get(text, {}).get(language, text)
+        return re.sub(r" ?\*([^*`]+)\* ?", lambda m: quote.format(names[m[1]]) if m[1] in names else m[0], said)
+
+    return say
+
+
+def make_pages() -> dict[Path, str]:
+    """File -> what it says."""
+    speakers = {language: make_speaker(language) for language in LANGUAGES}
+    return {
+        page.with_suffix("") / f"{language}.md": translate_page(page.read_text(encoding="utf-8"), say)
+        for page in sorted(FOLDER.glob("*.md"))
+        for language, say in speakers.items()
+    }
+
+
+def main() -> None:
+    for path, text in make_pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()
