@@ -12,15 +12,13 @@ import pytest
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from naive_easycontrol import random_file
 from pack import ROOT, SCREENSHOTS
+from page import post, problems, visited
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_server import draw_scene, make_tiny_base
 from workflows_flux import FILES, OWN
 
 pytestmark = pytest.mark.usefixtures("comfy")
-
-HARMLESS = ("Failed to load resource", "favicon", "user.css", "WebSocket")
-"""What the page says in a fresh ComfyUI without a network or any pack."""
 
 
 def with_files(base: Path) -> Path:
@@ -51,25 +49,6 @@ def page(browser, server):
     return visited(browser, server)
 
 
-def visited(browser, server):
-    page = browser.new_page(viewport={"width": 1920, "height": 1200})
-    page.said = []
-    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.goto(f"http://127.0.0.1:{server.port}", timeout=120_000)
-    page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
-    page.wait_for_timeout(2500)
-    return page
-
-
-def post(server, path: str, data: dict) -> None:
-    body = json.dumps(data).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.port}{path}", body, {"Content-Type": "application/json"}
-    )
-    urllib.request.urlopen(request, timeout=60).close()
-
-
 def opened(page, name: str) -> dict:
     """The workflow on the canvas; gives what the page would send to the host."""
     page.said.clear()
@@ -77,10 +56,6 @@ def opened(page, name: str) -> dict:
     page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
     page.wait_for_timeout(700)
     return page.evaluate("async () => (await app.graphToPrompt()).output")
-
-
-def problems(page) -> list[str]:
-    return [line for line in page.said if not any(word in line for word in HARMLESS)]
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -21,6 +21,8 @@ class Node:
     def __init__(self, number: int, kind: str, info: dict, place: dict):
         self.number, self.kind, self.info, self.place = number, kind, info, place
         self.values: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {}
+        """Of linked knobs, what stands on the node, where that is not its default."""
         self.after = "fixed"
 
     def __getitem__(self, output: str | int) -> Output:
@@ -165,7 +167,7 @@ class Canvas:
         values = []
         for name in filter(node.is_widget, node.types):
             value = node.values.get(name, node.default(name))
-            values.append(node.default(name) if isinstance(value, Output) else value)
+            values.append(node.kept.get(name, node.default(name)) if isinstance(value, Output) else value)
             options = node.types[name][1] if len(node.types[name]) > 1 else {}
             if name in SEEDS or options.get("control_after_generate"):
                 values.append(node.after)

@@ -1,0 +1,30 @@
+"""The host's page in a browser: opened, spoken to, and what it complained of."""
+
+import json
+import urllib.request
+
+HARMLESS = ("Failed to load resource", "favicon", "user.css", "WebSocket")
+"""What the page says in a fresh ComfyUI without a network or any pack."""
+
+
+def visited(browser, server):
+    page = browser.new_page(viewport={"width": 1920, "height": 1200})
+    page.said = []
+    page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(f"http://127.0.0.1:{server.port}", timeout=120_000)
+    page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
+    page.wait_for_timeout(2500)
+    return page
+
+
+def post(server, path: str, data: dict) -> None:
+    body = json.dumps(data).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}{path}", body, {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def problems(page) -> list[str]:
+    return [line for line in page.said if not any(word in line for word in HARMLESS)]

@@ -1,0 +1,168 @@
+"""Blueprints for FLUX.1-dev: each task as one node, with the knobs that matter on its face."""
+
+import support_path  # noqa: F401
+from blueprint import Blueprint
+from canvas import COLUMN, ROW, Node, Output
+from workflows_flux import OWN, Dev
+
+FILES = {
+    "unet_name": "UNETLoader",
+    "clip_name1": "DualCLIPLoader",
+    "clip_name2": "DualCLIPLoader",
+    "vae_name": "VAELoader",
+}
+TRAINED = f"The experts are a bank of your own ({OWN}): none is public for this task."
+EASY = "The experts are EasyControl's, for research use."
+
+
+def add_options(canvas: Blueprint, row: float, at: float = 2) -> Node:
+    return canvas.add("CoLoGenSourceOptions", (at, row), "How much, when and where")
+
+
+def move(node: Node, at: tuple[float, float]) -> None:
+    node.place["pos"] = [at[0] * COLUMN, at[1] * ROW]
+
+
+def show_words(canvas: Blueprint, options: Node | None = None) -> None:
+    """The prompt, how strongly the picture is read, and what a run is repeated with."""
+    canvas.show("prompt", (canvas.find("CLIPTextEncode"), "text"))
+    if options is not None:
+        canvas.show("strength", (options, "strength"))
+    show_sampler(canvas, canvas.find("KSampler"))
+
+
+def show_sampler(canvas: Blueprint, *samplers: Node) -> None:
+    canvas.show("seed", *((sampler, "seed") for sampler in samplers))
+    canvas.show("steps", *((sampler, "steps") for sampler in samplers))
+
+
+def show_files(canvas: Blueprint) -> None:
+    for name, kind in FILES.items():
+        canvas.show(name, (canvas.find(kind), name))
+    for kind, name in (("CoLoGenImportExperts", "file"), ("CoLoGenLoadExperts", "bank_name")):
+        for node in canvas.nodes:
+            if node.kind == kind:
+                canvas.show("experts", (node, name))
+
+
+def edit(canvas: Blueprint) -> None:
+    dev = Dev(canvas)
+    options = add_options(canvas, 5)
+    told = dev.task("CoLoGenEdit", 0, dev.words("Make it winter"), options=options[0])
+    canvas.give("IMAGE", dev.sample(told))
+    canvas.show("image", (told, "image"))
+    show_words(canvas, options)
+    show_files(canvas)
+    canvas.describe(f"Changes a picture as the prompt says. {TRAINED}", "instruction", "edit")
+
+
+def fill_hole(dev: Dev, words: Output, options: Node, mask: Output | None = None) -> Node:
+    """From a hole to the whole picture again; gives what cuts it."""
+    given = {} if mask is None else dict(mask=mask)
+    cut = dev.canvas.add("CoLoGenCropForInpaint", (2, 13), box=(300, 400), context=2.0, **given)
+    told = dev.task("CoLoGenInpaint", 0, words, image=cut["image"], mask=cut["mask"], grow=0, options=options[0])
+    whole = dev.canvas.add("CoLoGenStitch", (4, 4), stitch=cut["stitch"], drawn=dev.sample(told))
+    dev.canvas.give("IMAGE", whole[0])
+    return cut
+
+
+def inpaint(canvas: Blueprint) -> None:
+    dev = Dev(canvas, "inpainting")
+    options = add_options(canvas, 6)
+    cut = fill_hole(dev, dev.words("A wooden toy boat"), options)
+    canvas.show("image", (cut, "image"))
+    canvas.show("mask", (cut, "mask"))
+    canvas.show("context", (cut, "context"))
+    canvas.show("grow", (cut, "grow"))
+    show_words(canvas, options)
+    show_files(canvas)
+    canvas.describe(
+        "Draws what the prompt says into the mask. The hole and its surroundings are cut out, drawn at 1024 pixels and put "
+        f"back; every other pixel stays as it was. {EASY}",
+        "inpaint crop",
+        "crop and stitch",
+        "only masked",
+    )
+
+
+def control(canvas: Blueprint) -> None:
+    dev = Dev(canvas, "canny")
+    drawn = canvas.add("CoLoGenControlMap", (1, 12), box=(300, 400), kind="canny", preset="medium")
+    options = add_options(canvas, 5)
+    words = dev.words("A house of gingerbread in the snow, photograph")
+    told = dev.task("CoLoGenControl", 0, words, map=drawn[0], options=options[0])
+    canvas.give("IMAGE", dev.sample(told))
+    canvas.give("map", drawn[0])
+    canvas.show("image", (drawn, "image"))
+    canvas.show("kind", (drawn, "kind"), (told, "kind"))
+    canvas.show("edges", (drawn, "preset"))
+    show_words(canvas, options)
+    show_files(canvas)
+    canvas.describe(
+        "Draws a map from a picture and follows it: edges, lines, soft edges, depth or a segmentation. Choose an expert of "
+        f"that kind. {EASY}",
+        "controlnet",
+        "canny",
+        "depth",
+    )
+
+
+def subject(canvas: Blueprint) -> None:
+    dev = Dev(canvas, "subject")
+    options = add_options(canvas, 5)
+    told = dev.task(
+        "CoLoGenSubject", 0, dev.words("A SKS on a wooden bridge in the rain, photograph"), options=options[0]
+    )
+    canvas.give("IMAGE", dev.sample(told, dev.square()))
+    latent = canvas.find("EmptySD3LatentImage")
+    canvas.show("image", (told, "image"))
+    canvas.show("mask", (told, "mask"))
+    show_words(canvas, options)
+    canvas.show("width", (latent, "width"))
+    canvas.show("height", (latent, "height"))
+    show_files(canvas)
+    canvas.describe(
+        f"Keeps someone or something from a picture in the new one; call it SKS. A mask is optional. {EASY}",
+        "reference",
+        "ip adapter",
+        "character",
+    )
+
+
+def ground_then_inpaint(canvas: Blueprint) -> None:
+    dev = Dev(canvas)
+    small = canvas.add(
+        "ImageScaleToTotalPixels", (0, 13), upscale_method="lanczos", megapixels=1.0, resolution_steps=16
+    )
+    answer, encoders = dict(form="mask", colour="magenta"), dict(clip=dev.clip["CLIP"], vae=dev.vae)
+    asked = canvas.add("CoLoGenGround", (1, 13), image=small[0], phrase="the dog on the left", **encoders, **answer)
+    drawn = dev.sample(asked)
+    first = canvas.find("KSampler")
+    move(first, (2, 22))
+    move(drawn.node, (3, 22))
+    found = canvas.add("CoLoGenReadGrounding", (3, 10), box=(300, 460), drawn=drawn, **answer)
+    options = add_options(canvas, 6)
+    cut = fill_hole(dev, dev.words("A wooden toy boat"), options, found["mask"])
+    canvas.give("mask", found["mask"])
+    canvas.show("image", (small, "image"), (found, "original"), (cut, "image"))
+    canvas.show("find", (asked, "phrase"))
+    canvas.show("prompt", (canvas.find("CLIPTextEncode"), "text"))
+    canvas.show("grow", (cut, "grow"))
+    canvas.show("strength", (options, "strength"))
+    show_sampler(canvas, first, next(node for node in canvas.nodes if node.kind == "KSampler" and node is not first))
+    show_files(canvas)
+    canvas.describe(
+        f"Finds what you name and draws something else in its place; every other pixel stays as it was. {TRAINED}",
+        "segment",
+        "replace",
+        "referring expression",
+    )
+
+
+BLUEPRINTS = {
+    "CoLoGen Edit (FLUX.1 dev)": edit,
+    "CoLoGen Inpaint (FLUX.1 dev)": inpaint,
+    "CoLoGen Control (FLUX.1 dev)": control,
+    "CoLoGen Subject (FLUX.1 dev)": subject,
+    "CoLoGen Find and Inpaint (FLUX.1 dev)": ground_then_inpaint,
+}
