@@ -145,14 +145,23 @@ def test_guidance_measures_the_positive_prompt_alone(family):
     assert (alone - guided).abs().max() < 1e-4 and alone.min() > 0
 
 
-def test_a_map_changes_nothing_of_the_sampling(family):
+def test_a_map_changes_nothing_of_the_sampling(family, monkeypatch):
+    from cologen.prw.comfyui import source_attention
+
     model, positive = weave(family, family.source())
     before, patches = family.sample(model, positive), list(model.model_options["transformer_options"]["patches"])
     hooks = [list(model.model_options["transformer_options"]["patches"][kind]) for kind in patches]
     record(model, positive, before)
     after = model.model_options["transformer_options"]["patches"]
     assert list(after) == patches and [list(after[kind]) for kind in patches] == hooks
+
+    def refuse(*given):
+        raise AssertionError("a sampling measures attention")
+
+    monkeypatch.setattr(source_attention, "measure_shares", refuse)
     assert torch.equal(family.sample(model, positive), before)
+    with pytest.raises(AssertionError, match="a sampling measures"):
+        record(model, positive, before)
 
 
 def test_where_there_is_nothing_to_look_at_a_sentence_says_so(family):

@@ -239,6 +239,27 @@ def test_a_route_map_says_who_reads(model, flux, control):
     assert read == (f"control, source 2: read by the whole model {CONTROL}, which has no router", (), {}, {})
 
 
+def test_an_attention_map_counts_the_pictures_keys_and_not_the_prompt_s(model, control):
+    """The last keys of a block are the picture's, those before it the prompt's, which all of the model's pictures share."""
+    from cologen.prw.comfyui.source_attention import record_attention
+    from cologen.prw.flux.math import rotate
+
+    patched, found = apply_bank(model, control), []
+
+    def watch(q, k, v, pe=None, attn_mask=None, extra_options=None):
+        rows = slice(extra_options["img_slice"][0], None)
+        scores = rotate(q, pe)[:, :, rows] @ rotate(k, pe).mT / q.shape[-1] ** 0.5
+        found.append(scores.softmax(-1)[..., -3 * 5 :].sum(-1).mean(1))
+        return {}
+
+    patched.set_model_attn1_patch(watch)
+    drawn = {"samples": latent(1, 4, 6, 8, 128)}
+    with torch.inference_mode():
+        (one,) = record_attention(patched, add_sources(prompt(), source()), drawn, 1)
+    assert len(found) == 5 and one.shares.shape == (1, 4, 6)
+    assert (one.shares.flatten(1) - torch.stack(found).mean(0)).abs().max() < 1e-5 and one.shares.min() > 0
+
+
 def test_a_base_of_another_shape_is_a_sentence(control):
     with pytest.raises(ValueError, match="^The model has hidden_size 128, the bank was made for 256: load the FLUX"):
         apply_bank(load(tiny_flux2(hidden_size=128, num_heads=1)), control)
