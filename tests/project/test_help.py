@@ -1,9 +1,10 @@
 """Every node has its help page in every language: the same page, up to date, with nothing left in English."""
 
+import json
 import re
 
 import pytest
-from make_help import FOLDER, LANGUAGES, TEXTS, list_texts, make_pages, name_nodes, read_json
+from make_help import FOLDER, LANGUAGES, OWN_NAMES, TEXTS, list_texts, make_pages, name_nodes, read_json
 from pack import ROOT
 
 PAGES = sorted(FOLDER.glob("*.md"))
@@ -64,3 +65,22 @@ def test_the_pages_are_those_that_the_tool_makes():
     made = make_pages()
     assert {path for path in FOLDER.glob("*/*.md")} == set(made)
     assert not [path for path, text in made.items() if path.read_text(encoding="utf-8") != text]
+
+
+NOTES = [
+    pytest.param(node["widgets_values"][0], id=path.stem)
+    for path in sorted((ROOT / "example_workflows").glob("*.json"))
+    for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]
+    if node["type"] == "MarkdownNote"
+]
+
+
+@pytest.mark.parametrize("note", NOTES)
+def test_a_template_s_note_speaks_all_languages(note):
+    """A paragraph that was added or reworded is translated in tests/tools/notes.json, and the workflows are made again."""
+    english, *others = note.split("\n\n---\n\n")
+    title, hint, *paragraphs = english.split("\n\n")
+    assert [other.count("\n\n") for other in others] == [len(paragraphs)] * len(LANGUAGES), title
+    assert all(name in hint for name in OWN_NAMES.values())
+    codes = re.findall(r"`[^`]+`", english)
+    assert all(sorted(set(re.findall(r"`[^`]+`", other))) == sorted(set(codes)) for other in others)

@@ -15,9 +15,12 @@ import support_path  # noqa: F401
 from pack import ROOT
 
 FOLDER = ROOT / "web/docs"
-TEXTS, NAMES, PHRASES = (Path(__file__).with_name(name) for name in ("help.json", "host_names.json", "phrases.json"))
+TEXTS, NOTES, NAMES, PHRASES = (
+    Path(__file__).with_name(f"{name}.json") for name in ("help", "notes", "host_names", "phrases")
+)
 LANGUAGES = {"zh": "“{}”", "ja": "「{}」"}
 """How each of them quotes a name."""
+OWN_NAMES = {"zh": "中文", "ja": "日本語"}
 CODE = re.compile(r"[-\s,:|]*(`[^`]*`[\s,]*)*[-\d.]*[-\s,:|]*")
 """A cell that says nothing in any language."""
 ALONE = re.compile(r"[#|]|!\[|```|$")
@@ -84,8 +87,8 @@ def name_nodes(language: str) -> dict[str, str]:
     return names
 
 
-def make_speaker(language: str) -> Callable[[str], str]:
-    texts, names, quote = read_json(TEXTS), name_nodes(language), LANGUAGES[language]
+def make_speaker(language: str, file: Path = TEXTS) -> Callable[[str], str]:
+    texts, names, quote = read_json(file), name_nodes(language), LANGUAGES[language]
 
     def say(text: str) -> str:
         if text in names:
@@ -94,6 +97,21 @@ def make_speaker(language: str) -> Callable[[str], str]:
         return re.sub(r" ?\*([^*`]+)\* ?", lambda m: quote.format(names[m[1]]) if m[1] in names else m[0], said)
 
     return say
+
+
+def add_languages(note: str) -> str:
+    """A template's note, and below it the same in those languages that all of it is translated to (tests/tools/notes.json).
+
+    The frontend shows a note as it was saved, whatever its language is set to.
+    """
+    title, *paragraphs = note.split("\n\n")
+    texts, others = read_json(NOTES), list[str]()
+    for language in OWN_NAMES:
+        if all(language in texts.get(part, {}) for part in (title, *paragraphs)):
+            say = make_speaker(language, NOTES)
+            others.append("\n\n".join(["---", say(title), *map(say, paragraphs)]))
+    hint = [f"*{' · '.join(OWN_NAMES.values())} ↓*"] if others else []
+    return "\n\n".join([title, *hint, *paragraphs, *others])
 
 
 def make_pages() -> dict[Path, str]:

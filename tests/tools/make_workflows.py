@@ -17,6 +17,7 @@ import workflows_templates
 import workflows_toy
 from canvas import Canvas
 from cologen.training.comfyui.server import Server
+from make_help import add_languages
 from pack import HOST, ROOT
 from tiny_server import make_tiny_base
 
@@ -41,6 +42,9 @@ WORKFLOWS = {
 def drawn(name: str, info: dict) -> Canvas:
     canvas = Canvas(info)
     WORKFLOWS[name](canvas)
+    for node in canvas.nodes:
+        if node.kind == "MarkdownNote":
+            node.text = add_languages(node.text)
     return canvas
 
 

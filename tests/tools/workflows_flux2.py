@@ -102,7 +102,8 @@ def two_references(canvas: Canvas) -> None:
     canvas.note(
         "## Two references on FLUX.2 klein\n\nEach picture is read in its own half of the new one, so that the two do not mix: move and "
         "draw the boxes of *Who is where* (their number is `box_number`), or disconnect `boxes`, and it is read everywhere. Each "
-        "has a `strength` of its own." + MODELS,
+        "has a `strength` of its own. Drawing boxes needs *Modern Node Design (Nodes 2.0)* in ComfyUI's settings; without it, put a "
+        "*Bounding Box* for each picture in their place." + MODELS,
         (-1, 0),
         (360, 300),
     )
