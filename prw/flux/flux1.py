@@ -4,6 +4,7 @@ Its blocks are in blocks.py, their layers in layers.py, its formulas in math.py.
 """
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,22 +71,30 @@ def time_shift(steps: int, tokens: int) -> float:
     return 0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256)
 
 
-def make_tokens(x: Tensor, axes: int) -> tuple[Tensor, Tensor]:
-    """Flattens 2 x 2 latents to a token each and gives their positions; odd sizes are padded by wrapping round."""
+def make_tokens(x: Tensor, axes: int, step: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Flattens 2 x 2 latents to a token each and gives their positions, `step` apart; odd sizes are padded by wrapping round."""
     height, width = x.shape[-2:]
     x = F.pad(x, (0, width % 2, 0, height % 2), mode="circular")
     tokens = rearrange(x, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
     rows, columns = x.shape[-2] // 2, x.shape[-1] // 2
     grid = torch.zeros(rows, columns, axes, device=x.device)
-    grid[..., 1] = torch.arange(rows, device=x.device)[:, None]
-    grid[..., 2] = torch.arange(columns, device=x.device)
+    grid[..., 1] = place_tokens(rows, step, x.device)[:, None]
+    grid[..., 2] = place_tokens(columns, step, x.device)
     return tokens, rearrange(grid, "h w c -> 1 (h w) c").expand(len(x), -1, -1)
+
+
+def place_tokens(count: int, step: float, device: torch.device) -> Tensor:
+    """Places along one axis: from 0 on, or closer together, the outer edges then where those of a smaller picture are."""
+    counted = torch.arange(count, device=device)
+    return counted if step == 1 else (counted + 0.5) * step - 0.5
 
 
 class Flux(FluxModel):
     """Predicts the velocity of a latent picture (batch, 16, height, width)."""
 
     patch_size = 2
+    position_step = 1.0
+    """Below 1 the tokens of a picture that is larger than those of training lie where a smaller one's do, closer together."""
 
     def __init__(self, params: FluxParams):
         super().__init__()
@@ -104,7 +113,7 @@ class Flux(FluxModel):
 
     def process_img(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Latent to tokens and their positions."""
-        return make_tokens(x, len(self.params.axes_dim))
+        return make_tokens(x, len(self.params.axes_dim), self.position_step)
 
     def forward(
         self,
@@ -130,6 +139,13 @@ class Flux(FluxModel):
         rows = (x.shape[-2] + 1) // 2
         out = rearrange(out, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=rows, ph=2, pw=2)
         return out[..., : x.shape[-2], : x.shape[-1]]
+
+
+def stretch_positions(flux: Flux, step: float) -> Flux:
+    """The same model with the same weights, its pictures' tokens `step` apart."""
+    stretched = copy(flux)
+    stretched.position_step = step
+    return stretched
 
 
 def modulate_source(flux: Any, conditions: SourceConditions, dtype: torch.dtype) -> BlockModulation:

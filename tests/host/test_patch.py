@@ -191,6 +191,16 @@ def test_scaled_positions_of_the_host_move_an_aligned_source_along(model, flux, 
     assert_close(found, sample(naive, conditioning()))
 
 
+@pytest.mark.parametrize("size", [(12, 12), (16, 12)])
+def test_a_source_of_512_covers_a_picture_of_768_or_1024(model, flux, bank, size):
+    """In the same proportions: a source that is smaller than the picture is stretched over it, pixel centre over centre."""
+    down, right = (side / 8 for side in size)
+    grid = torch.tensor([[0.0, (i + 0.5) * down - 0.5, (j + 0.5) * right - 0.5] for i in range(4) for j in range(4)])
+    found = sample(apply_bank(model, bank), add_sources(conditioning(), source()), size=size)
+    naive = naive_model(model, flux.state_dict(), bank, {4: [naive_source(positions=grid)]})
+    assert_close(found, sample(naive, conditioning(), size=size))
+
+
 def test_a_control_lora_widens_img_in_for_the_source_too(flux, bank):
     """Canny and depth LoRAs of FLUX give img_in 128 channels: the source repeats itself as the given image."""
     import node_helpers

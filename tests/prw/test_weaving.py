@@ -8,6 +8,7 @@ import pytest
 import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.embedded_host import velocity
+from cologen.prw.flux.flux1 import stretch_positions
 from naive import Naive
 from tiny import inputs, latent, source, tiny_bank, tiny_flux
 
@@ -176,6 +177,29 @@ def test_positions(flux, knobs, size, positions):
     expected = naive_source(height=size[0], width=size[1], positions=positions)
     found = run(flux, bank, [source(height=size[0], width=size[1], **knobs)])
     close(found, Naive(flux.state_dict())(*inputs(), [expected], bank))
+
+
+@pytest.mark.parametrize("position, task", [("aligned", "control"), ("shifted", "control")])
+@pytest.mark.parametrize("side, step", [(12, 1.5), (16, 2.0), (6, 0.75)])
+def test_a_source_of_another_size_than_the_picture(flux, side, step, position, task):
+    """Aligned, 4 x 4 tokens cover the picture's, pixel centre over pixel centre; beside it they keep their size."""
+    bank, args, tokens = tiny_bank(flux), inputs(1, side, side), side // 2
+    lies = grid(4, 4, step / 2 - 0.5, step / 2 - 0.5, step, step) if position == "aligned" else grid(4, 4, x0=tokens)
+    found = velocity(flux, *args, Attachment(bank), [source(task, position=position)])
+    close(found, Naive(flux.state_dict())(*args, [naive_source(task, positions=lies)], bank))
+
+
+@pytest.mark.parametrize("position", ["aligned", "shifted"])
+def test_a_large_picture_lies_where_a_small_one_does(flux, position):
+    """And its sources with it; the model that it was made of stays as it was."""
+    bank, args, near = tiny_bank(flux), inputs(1, 16, 16), stretch_positions(flux, 0.5)
+    place, beside = grid(8, 8, -0.25, -0.25, 0.5, 0.5), grid(8, 8, -0.25, -0.25 + 8 * 0.5, 0.5, 0.5)
+    lies = place if position == "aligned" else beside
+    seen = naive_source(height=16, width=16, positions=lies)
+    found = velocity(near, *args, Attachment(bank), [source(height=16, width=16, position=position)])
+    close(found, Naive(flux.state_dict())(*args, [seen], bank, image_positions=place))
+    assert torch.equal(stretch_positions(flux, 1.0)(*args), flux(*args)) and flux.position_step == 1
+    assert (near(*args) - flux(*args)).abs().max() > 1e-3
 
 
 def test_position_auto_follows_the_task(flux):

@@ -10,10 +10,12 @@ from typing import Any
 from ...prw.bank.bank import Bank
 from ...prw.base_model import Base
 from ...prw.embedded_host import EmbeddedHost
+from ...prw.flux.flux1 import stretch_positions
 from ..from_scratch.ablate import ABLATION, ablate
 from ..from_scratch.evaluate import READINGS
 from .arguments import parse_positive, print_progress
 
+POSITIONS = ("stretched", "counted")
 SCENES = {"toy": "toy scenes", "world": "scenes of stickers"}
 
 
@@ -21,6 +23,16 @@ def add_commands(commands: _SubParsersAction) -> None:
     for name, scenes in SCENES.items():
         parser = commands.add_parser(name, help=f"the five tasks on held-out {scenes}, judged by the oracle")
         add_arguments(parser, name)
+        if name == "toy":
+            parser.add_argument(
+                "--side", type=int, default=64, help="of the pictures in pixels; models were trained at 64"
+            )
+            parser.add_argument(
+                "--positions",
+                choices=POSITIONS,
+                default=POSITIONS[0],
+                help="where larger pictures' tokens lie: over the places of training, or counted beyond them",
+            )
         if name == "world":
             parser.add_argument(
                 "--seen", action="store_true", help="ask with the unnamed things of training, in new scenes"
@@ -57,6 +69,7 @@ def _evaluate(name: str, args: Namespace) -> str:
     from ..from_scratch.evaluate import Evaluation, evaluate
     from ..from_scratch.store import BANK, open_models
     from ..setup.worlds import WORLDS
+    from ..toy.large import enlarge
 
     world = WORLDS[name]
     if unknown := [task for task in args.tasks or () if task not in world.tasks]:
@@ -67,6 +80,9 @@ def _evaluate(name: str, args: Namespace) -> str:
     bank = Bank.open(args.bank or world.folder / BANK)
     if problem := bank.info.base.describe_incompatibility(Base.of(flux)):
         raise ValueError(problem)
+    if (side := getattr(args, "side", world.side)) != world.side:
+        flux = stretch_positions(flux, world.side / side) if args.positions == "stretched" else flux
+        world = enlarge(side)
     host = EmbeddedHost(flux, next(flux.parameters()).dtype)
     if getattr(args, "seen", False):
         world = replace(world, ask_held_out=world.ask)

@@ -15,12 +15,14 @@ MEASURES = {"subject": ("kept",), "edit": ("done", "rest")}
 """What tables show of a task; `rest` is a difference: less is better."""
 MAIN = {"inpaint": "hit", "ground": "iou", "control": "seg", "subject": "kept", "edit": "done"}
 """By task: the measure that stands for all."""
+TREE = "tree"
+"""The experiment on experts that add to another (experiments/tree.py)."""
 Rows = Mapping[str, Mapping[str, tuple[float, float]]]
 """By row and measure: mean and standard deviation."""
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    names = ("table5", "rho", "alpha", "rank", "coredi", "auto", "forgetting", SUBJECT)
+    names = ("table5", "rho", "alpha", "rank", "coredi", "auto", "forgetting", SUBJECT, TREE)
     parser = commands.add_parser("reproduce", help="the paper's experiments on the toy world")
     parser.add_argument("experiment", choices=names)
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="share of the toy recipe's iterations")
@@ -37,6 +39,8 @@ def _reproduce(args: Namespace) -> str:
 
     if args.experiment == SUBJECT:
         return _reproduce_subject(args)
+    if args.experiment == TREE:
+        return _reproduce_tree(args)
     out = args.out or Path("out") / "reproduce" / args.budget
     reports = ExperimentRunner(out, args.budget, args.n, print_progress).run(args.experiment, args.seeds)
     if args.json:
@@ -61,6 +65,15 @@ def _reproduce_subject(args: Namespace) -> str:
     draw_curves(reports).save(picture)
     head = f"{CLAIM} Budget {args.budget}, {args.seeds} seeds, {args.n} questions."
     return f"{head}\n\n{format_table(summarize(reports))}\n\n{picture}"
+
+
+def _reproduce_tree(args: Namespace) -> str:
+    from ..experiments.tree import CLAIM, TreeExperiment, format_rows
+
+    out = args.out or Path("out") / "reproduce" / args.budget
+    reports = TreeExperiment(out, args.budget, args.n, print_progress).run(args.seeds)
+    head = f"{CLAIM} Budget {args.budget}, {args.seeds} seeds, {args.n} scenes a kind of map."
+    return json.dumps(reports) if args.json else f"{head}\n\n{format_rows(reports)}"
 
 
 def summarize_rows(reports: Mapping[str, Mapping[int, Mapping]]) -> Rows:

@@ -1,4 +1,4 @@
-"""Scenes as pictures, masks and control maps; all uint8 or bool arrays of SIDE x SIDE."""
+"""Scenes as pictures, masks and control maps; all uint8 or bool arrays of SIDE x SIDE, or of another side if asked for."""
 
 import numpy as np
 
@@ -43,17 +43,18 @@ def item_centre(item: Item) -> tuple[float, float]:
     return CORNER * (row + 0.5) + item.down, CORNER * (column + 0.5) + item.right
 
 
-def item_coverage(item: Item) -> np.ndarray:
-    return coverage(item.shape, SIZES[item.size], *item_centre(item))
+def item_coverage(item: Item, side: int = SIDE) -> np.ndarray:
+    by, (y, x) = side / SIDE, item_centre(item)
+    return coverage(item.shape, SIZES[item.size] * by, y * by, x * by, side)
 
 
-def item_mask(item: Item) -> np.ndarray:
-    return item_coverage(item) > 0.5
+def item_mask(item: Item, side: int = SIDE) -> np.ndarray:
+    return item_coverage(item, side) > 0.5
 
 
-def row_brightness(texture: str, side: int = SIDE) -> np.ndarray:
-    """Gives the brightness of each row of a thing (side, 1, 1)."""
-    dark = (np.arange(side) // STRIPE) % 2 == 1
+def row_brightness(texture: str, side: int = SIDE, by: float = 1.0) -> np.ndarray:
+    """Gives the brightness of each row of a thing (side, 1, 1), in a picture that is `by` times as large."""
+    dark = (np.arange(side) // (STRIPE * by)) % 2 == 1
     return np.where(dark & (texture == "striped"), DARK_SHARE, 1.0)[:, None, None]
 
 
@@ -63,43 +64,46 @@ def blend(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndar
 
 
 def frame_mask(mask: np.ndarray) -> np.ndarray:
-    """Gives the lines of the box round a mask; their outer edge keeps to a grid of STRIPE pixels."""
-    (y0, y1), (x0, x1) = (_outer_edges(np.nonzero(mask.any(axis))[0]) for axis in (1, 0))
-    box = np.zeros_like(mask)
+    """Gives the lines of the box round a mask; their outer edge keeps to a grid of STRIPE pixels, in larger pictures more."""
+    by, box = len(mask) / SIDE, np.zeros_like(mask)
+    line = round(LINE * by)
+    (y0, y1), (x0, x1) = (_outer_edges(np.nonzero(mask.any(axis))[0], line, round(STRIPE * by)) for axis in (1, 0))
+    y1, x1 = min(y1, len(mask)), min(x1, len(mask))
     box[y0:y1, x0:x1] = True
-    box[y0 + LINE : y1 - LINE, x0 + LINE : x1 - LINE] = False
+    box[y0 + line : y1 - line, x0 + line : x1 - line] = False
     return box
 
 
-def _outer_edges(covered: np.ndarray) -> tuple[int, int]:
+def _outer_edges(covered: np.ndarray, line: int, step: int) -> tuple[int, int]:
     """Where a box begins and ends along one axis."""
-    first, end = covered[0] - GAP - LINE, covered[-1] + 1 + GAP + LINE
-    return max(first // STRIPE * STRIPE, 0), min(-(-end // STRIPE) * STRIPE, SIDE)
+    first, end = covered[0] - GAP - line, covered[-1] + 1 + GAP + line
+    return max(first // step * step, 0), -(-end // step) * step
 
 
-def render(scene: Scene) -> np.ndarray:
-    """Draws a scene, uint8 (SIDE, SIDE, 3)."""
-    picture = np.full((SIDE, SIDE, 3), GROUNDS[scene.ground], float)
+def render(scene: Scene, side: int = SIDE) -> np.ndarray:
+    """Draws a scene, uint8 (side, side, 3)."""
+    picture = np.full((side, side, 3), GROUNDS[scene.ground], float)
     for item in scene.items:
-        picture = blend(picture, item_coverage(item), np.array(COLOURS[item.colour]) * row_brightness(item.texture))
+        brightness = row_brightness(item.texture, side, side / SIDE)
+        picture = blend(picture, item_coverage(item, side), np.array(COLOURS[item.colour]) * brightness)
     for mark in scene.marks:
         item, colour = scene.items[mark.item], np.array(MARKERS[mark.colour])
-        cover = frame_mask(item_mask(item)).astype(float) if mark.form == "box" else item_coverage(item)
+        cover = frame_mask(item_mask(item, side)).astype(float) if mark.form == "box" else item_coverage(item, side)
         picture = blend(picture, cover, colour)
     return np.rint(picture).astype(np.uint8)
 
 
-def depth_map(scene: Scene) -> np.ndarray:
-    picture = np.full((SIDE, SIDE, 3), FAR, np.uint8)
+def depth_map(scene: Scene, side: int = SIDE) -> np.ndarray:
+    picture = np.full((side, side, 3), FAR, np.uint8)
     for item in scene.items:
-        picture[item_mask(item)] = NEARNESS[item.size]
+        picture[item_mask(item, side)] = NEARNESS[item.size]
     return picture
 
 
-def seg_map(scene: Scene) -> np.ndarray:
-    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+def seg_map(scene: Scene, side: int = SIDE) -> np.ndarray:
+    picture = np.zeros((side, side, 3), np.uint8)
     for item in scene.items:
-        picture[item_mask(item)] = SEG_COLOURS[item.shape]
+        picture[item_mask(item, side)] = SEG_COLOURS[item.shape]
     return picture
 
 

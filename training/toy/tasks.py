@@ -18,6 +18,7 @@ from .scene import (
     MARKERS,
     PLACES,
     SHAPES,
+    SIDE,
     TEXTURES,
     Mark,
     Scene,
@@ -43,32 +44,34 @@ class Question:
     """Which of its items was asked for or changed."""
 
 
-def make_sample(rng: np.random.Generator, scene: Scene, name: str) -> Sample:
+def make_sample(rng: np.random.Generator, scene: Scene, name: str, side: int = SIDE) -> Sample:
     """Annotates a scene's picture with its caption, things and control maps."""
     facts = [make_fact(item) for item in scene.items]
     things = tuple(
-        Thing(describe_thing(rng, fact), item.shape, item_mask(item)) for fact, item in zip(facts, scene.items)
+        Thing(describe_thing(rng, fact), item.shape, item_mask(item, side)) for fact, item in zip(facts, scene.items)
     )
     caption = describe_facts(rng, [*facts, Fact("ground", colour=scene.ground)])
-    return Sample(name, render(scene), caption, things, {"depth": depth_map(scene), "seg": seg_map(scene)})
+    maps = {"depth": depth_map(scene, side), "seg": seg_map(scene, side)}
+    return Sample(name, render(scene, side), caption, things, maps)
 
 
-def make_inpaint_question(rng: np.random.Generator, name: str) -> Question:
+def make_inpaint_question(rng: np.random.Generator, name: str, side: int = SIDE) -> Question:
     scene = draw_scene(rng)
-    sample = make_sample(rng, scene, name)
+    sample = make_sample(rng, scene, name, side)
     example = make_inpaint_example(rng, sample)
     item = next((i for i, thing in enumerate(sample.things) if thing.name == example.prompt), None)
     return Question(example, scene, item)
 
 
-def make_ground_question(rng: np.random.Generator, name: str) -> Question:
+def make_ground_question(rng: np.random.Generator, name: str, side: int = SIDE) -> Question:
     """Asks for a box round one thing, or for the thing painted over; the prompt names it by what sets it apart."""
     scene = draw_scene(rng)
     index = int(rng.integers(len(scene.items)))
     mark = Mark(pick(rng, MARK_FORMS), pick(rng, MARKERS), index)
     marked = replace(scene, marks=(mark,))
     prompt = describe_fact(rng, make_reference(rng, scene, index, mark))
-    return Question(Example(name, "ground", prompt, render(scene), render(marked), mark.form), marked, index)
+    pictures = render(scene, side), render(marked, side)
+    return Question(Example(name, "ground", prompt, *pictures, mark.form), marked, index)
 
 
 def make_reference(rng: np.random.Generator, scene: Scene, index: int, mark: Mark) -> Fact:
@@ -78,16 +81,16 @@ def make_reference(rng: np.random.Generator, scene: Scene, index: int, mark: Mar
     return Fact(mark.form, item.shape if rng.random() < 0.8 else "", item.colour, place=place, marker=mark.colour)
 
 
-def make_control_question(rng: np.random.Generator, name: str) -> Question:
+def make_control_question(rng: np.random.Generator, name: str, side: int = SIDE) -> Question:
     """Asks for the scene of a control map: its words say colours, textures and corners, the map shapes, sizes and places."""
     scene = draw_scene(rng, int(rng.integers(2, 4)))
     facts = [replace(make_fact(item), shape="", size="") for item in scene.items]
     caption = describe_facts(rng, [*facts, Fact("ground", colour=scene.ground)])
-    example = make_control_example(rng, replace(make_sample(rng, scene, name), caption=caption))
+    example = make_control_example(rng, replace(make_sample(rng, scene, name, side), caption=caption))
     return Question(example, scene)
 
 
-def make_subject_question(rng: np.random.Generator, name: str) -> Question:
+def make_subject_question(rng: np.random.Generator, name: str, side: int = SIDE) -> Question:
     """Asks for the same thing elsewhere, on another ground; words say where, and what kind of thing, but not its looks."""
     here, there = (list(PLACES)[i] for i in rng.permutation(len(PLACES))[:2])
     ground, other = (list(GROUNDS)[i] for i in rng.permutation(len(GROUNDS))[:2])
@@ -100,16 +103,16 @@ def make_subject_question(rng: np.random.Generator, name: str) -> Question:
         )
         for scene in (first, second)
     ]
-    example = make_subject_example(rng, Pair(name, render(first), render(second), *captions))
+    example = make_subject_example(rng, Pair(name, render(first, side), render(second, side), *captions))
     return Question(example, second if example.prompt == captions[1] else first, 0)
 
 
-def make_edit_question(rng: np.random.Generator, name: str) -> Question:
+def make_edit_question(rng: np.random.Generator, name: str, side: int = SIDE) -> Question:
     """Asks for a change of one thing or of the ground."""
     before = draw_scene(rng)
     kind = pick(rng, EDITS)
     after, prompt, item = EDITS[kind](rng, before)
-    example = make_edit_example(rng, Triple(name, render(before), render(after), prompt))
+    example = make_edit_example(rng, Triple(name, render(before, side), render(after, side), prompt))
     return Question(replace(example, kind=kind), after, item)
 
 
@@ -157,7 +160,7 @@ EDITS: dict[str, Edit] = {
     "remove": _remove,
     "ground": _reground,
 }
-QUESTION_MAKERS: dict[str, Callable[[np.random.Generator, str], Question]] = {
+QUESTION_MAKERS: dict[str, Callable[..., Question]] = {
     "inpaint": make_inpaint_question,
     "ground": make_ground_question,
     "control": make_control_question,
@@ -166,7 +169,7 @@ QUESTION_MAKERS: dict[str, Callable[[np.random.Generator, str], Question]] = {
 }
 
 
-def make_questions(task: str, count: int, seed: int) -> list[Question]:
+def make_questions(task: str, count: int, seed: int, side: int = SIDE) -> list[Question]:
     check_choice("The built-in world's task", task, tuple(QUESTION_MAKERS))
     rng = np.random.default_rng((seed, list(QUESTION_MAKERS).index(task)))
-    return [QUESTION_MAKERS[task](rng, f"{task}-{seed}-{i}") for i in range(count)]
+    return [QUESTION_MAKERS[task](rng, f"{task}-{seed}-{i}", side) for i in range(count)]

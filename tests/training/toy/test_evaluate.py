@@ -6,10 +6,12 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.flux.flux1 import stretch_positions
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.flux.sampling import make_timesteps, sample_euler
-from cologen.training.from_scratch.evaluate import CFG, HELD_OUT_SEED, STEPS, Evaluation, evaluate
+from cologen.training.from_scratch.evaluate import CFG, HELD_OUT_SEED, STEPS, Evaluation, answer_questions, evaluate
 from cologen.training.from_scratch.store import BANK
+from cologen.training.toy.large import enlarge
 from cologen.training.toy.score import SCORERS
 from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
 from cologen.training.toy.tasks import make_questions
@@ -59,3 +61,14 @@ def test_without_a_source_the_picture_is_the_prompt_s_alone(toy, shipped):
     found = ask(toy, shipped, "nothing")
     for name in scores[0]:
         assert found[name] == pytest.approx(sum(score[name] for score in scores) / 2, abs=1e-3)
+
+
+def test_larger_pictures_lie_over_the_places_of_training_unless_asked_otherwise(toy, shipped):
+    seen = {}
+    for side in (64, 80):
+        (question,) = enlarge(side).ask_held_out("edit", 1, HELD_OUT_SEED)
+        for step in (1.0, 64 / side):
+            host = EmbeddedHost(stretch_positions(toy.flux, step), torch.float32)
+            seen[side, step] = answer_questions(host, toy.encoders, shipped, [question], 0)
+    assert seen[64, 1.0].shape[1] == 64 and seen[80, 1.0].shape[1] == 80
+    assert (seen[80, 0.8] != seen[80, 1.0]).any()

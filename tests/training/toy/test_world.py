@@ -16,6 +16,7 @@ from cologen.training.from_scratch.vae import (
     to_vae_scale,
 )
 from cologen.training.toy import tasks as toy_tasks
+from cologen.training.toy.large import enlarge
 from cologen.training.toy.oracle import read_scene
 from cologen.training.toy.render import depth_map, frame_mask, item_mask, render
 from cologen.training.toy.scene import COLOURS, CORNER, PLACES, SIZES, add_mark, draw_scene
@@ -55,6 +56,29 @@ def test_the_oracle_reads_pictures_that_a_decoder_blurred():
         found = {(item.shape, item.colour, item.texture, item.size, item.place) for item in reading.scene.items}
         right.append(named == found)
     assert np.mean(right) >= 0.98
+
+
+@pytest.mark.parametrize("side", [96, 128])
+def test_larger_pictures_show_the_same_world(side):
+    """Made smaller they are the usual pictures, but for their edges, and every question's true answer is right."""
+    for scene in scenes(12, 4):
+        small = np.asarray(Image.fromarray(render(scene, side)).resize((64, 64), Image.Resampling.BOX), int)
+        off = abs(small - render(scene))
+        assert off.mean() < 3 and agrees(scene, read_scene(small.astype(np.uint8)))
+    world = enlarge(side)
+    for task in QUESTION_MAKERS:
+        for question in world.ask_held_out(task, 6, 7):
+            assert question.example.source.shape == question.example.target.shape == (side, side, 3)
+            scores = world.scorers[task](question, question.example.target)
+            less_is_better = scores.keys() & {"outside", "rest"}
+            assert all(scores[name] == 0 for name in less_is_better)
+            assert all(scores[name] > 0.85 for name in scores.keys() - less_is_better)
+
+
+@pytest.mark.parametrize("side", [0, 48, 100, 512])
+def test_a_side_that_cannot_be_is_a_sentence(side):
+    with pytest.raises(ValueError, match=f"The pictures' side is {side}, expected a multiple of 16 from 64 to 256"):
+        enlarge(side)
 
 
 @pytest.mark.parametrize("damage", ["erased", "half", "recoloured", "smeared"])
