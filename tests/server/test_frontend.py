@@ -97,9 +97,7 @@ def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
     assert finished(page, server, before) == "success"
     page.wait_for_timeout(1500)
     page.screenshot(path=SCREENSHOTS / "toy_edit_done.png")
-    assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 4, (
-        "drawn, given, answer and route"
-    )
+    assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 3, "drawn, given and route"
 
 
 def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):

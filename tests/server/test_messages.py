@@ -125,10 +125,10 @@ def test_a_mistake_is_told_where_the_hand_is(server, situation):
 @pytest.mark.parametrize("noun", ["", "[dog]"])
 def test_a_noun_that_is_none_is_told_by_train_subject(server, noun):
     canvas = Canvas(server.get("/object_info"))
-    flux = canvas.add("CoLoGenLoadFlux", (0, 0), unet_name=TOY_NAME, vae_name=TOY_NAME)
-    photo = canvas.add("LoadImage", (0, 0), image="edit.png")["IMAGE"]
+    flux = canvas.add("CoLoGenLoadFlux", unet_name=TOY_NAME, vae_name=TOY_NAME)
+    photo = canvas.add("LoadImage", image="edit.png")["IMAGE"]
     node = canvas.add(
-        "CoLoGenTrainSubject", (0, 0), model=flux["MODEL"], vae=flux["VAE"], clip=flux["CLIP"], photos=photo, noun=noun, run="noun"
+        "CoLoGenTrainSubject", model=flux["MODEL"], vae=flux["VAE"], clip=flux["CLIP"], photos=photo, noun=noun, run="noun"
     )  # fmt: skip
     error = read_error(server.run(canvas.prompt()))
     assert error["node_id"] == str(node.number)

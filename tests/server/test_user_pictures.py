@@ -65,12 +65,12 @@ def edited(
 ) -> Canvas:
     canvas = Canvas(info)
     toy = Toy(canvas)
-    picture = canvas.add("LoadImage", (0, 0), image=f"{image}.png")["IMAGE"]
+    picture = canvas.add("LoadImage", image=f"{image}.png")["IMAGE"]
     if batch > 1:
-        picture = canvas.add("RepeatImageBatch", (0, 0), image=picture, amount=batch)[0]
-    options = canvas.add("CoLoGenSourceOptions", (0, 0), size=size)
-    told = toy.task("CoLoGenEdit", (0, 0), toy.words(text, (0, 0))[0], image=picture, options=options[0])
-    toy.save_image(toy.sample(told, 0)[0], (0, 0), "edited")
+        picture = canvas.add("RepeatImageBatch", image=picture, amount=batch)[0]
+    options = canvas.add("CoLoGenSourceOptions", size=size)
+    told = toy.task("CoLoGenEdit", toy.words(text)[0], image=picture, options=options[0])
+    toy.save_image(toy.sample(told)[0], "edited")
     return canvas
 
 
@@ -103,16 +103,14 @@ def test_a_batch_gives_as_many_pictures(server, base, info):
 def filled(info, mask: str, batch: int = 1, grow: int = 2) -> Canvas:
     canvas = Canvas(info)
     toy = Toy(canvas)
-    picture = canvas.add("LoadImage", (0, 0), image="colour.png")["IMAGE"]
+    picture = canvas.add("LoadImage", image="colour.png")["IMAGE"]
     if batch > 1:
-        picture = canvas.add("RepeatImageBatch", (0, 0), image=picture, amount=batch)[0]
-    hole = dict(mask=canvas.add("LoadImageMask", (0, 0), image=f"{mask}.png", channel="red")[0], grow=grow)
-    told = toy.task(
-        "CoLoGenInpaint", (0, 0), toy.words("a big plain blue square in the top left", (0, 0))[0], image=picture, **hole
-    )
-    drawn = toy.sample(told, 0)[0]
-    whole = canvas.add("CoLoGenPasteBack", (0, 0), drawn=drawn, original=picture, feather=0, **hole)
-    toy.save_image(whole[0], (0, 0), "filled")
+        picture = canvas.add("RepeatImageBatch", image=picture, amount=batch)[0]
+    hole = dict(mask=canvas.add("LoadImageMask", image=f"{mask}.png", channel="red")[0], grow=grow)
+    told = toy.task("CoLoGenInpaint", toy.words("a big plain blue square in the top left")[0], image=picture, **hole)
+    drawn = toy.sample(told)[0]
+    whole = canvas.add("CoLoGenPasteBack", drawn=drawn, original=picture, feather=0, **hole)
+    toy.save_image(whole[0], "filled")
     return canvas
 
 

@@ -4,6 +4,7 @@ import uuid
 from typing import Any
 
 from canvas import Canvas, Node, Output
+from subgraph import draw_links
 
 FACE, RESULT = -10, -20
 """Numbers that the frontend gives to a subgraph's own inputs and outputs."""
@@ -14,7 +15,7 @@ class Blueprint(Canvas):
     def __init__(self, info: dict, name: str):
         super().__init__(info)
         self.name, self.description, self.aliases = name, "", []
-        self.face = Node(FACE, "", {"output": [], "output_name": []}, {})
+        self.face = Node(FACE, "", {"input": {}, "input_order": {}, "output": [], "output_name": []})
         self.shown: list[tuple[str, Node, str]] = []
         """In the face's order: its name, and the first node and input that it feeds."""
         self.results: list[tuple[str, Output]] = []
@@ -36,7 +37,7 @@ class Blueprint(Canvas):
         self.results.append((name, output))
 
     def find(self, kind: str, title: str = "") -> Node:
-        (node,) = [node for node in self.nodes if node.kind == kind and title in node.place["title"]]
+        (node,) = [node for node in self.nodes if node.kind == kind and title in node.title]
         return node
 
     def describe(self, text: str, *aliases: str) -> None:
@@ -115,8 +116,8 @@ class Blueprint(Canvas):
         names = self.face.info["output_name"], [name for name, _ in self.results]
         inputs = [self._draw_slot(i, name, FACE, links) for i, name in enumerate(names[0])]
         outputs = [self._draw_slot(i, name, RESULT, links) for i, name in enumerate(names[1])]
-        state = {"lastNodeId": len(self.nodes) + 1, "lastLinkId": len(links), "lastGroupId": 0, "lastRerouteId": 0}
-        keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+        state = {"lastNodeId": len(self.nodes) + 1, "lastLinkId": len(links), "lastGroupId": len(inner["groups"])}
+        state["lastRerouteId"] = len(inner["extra"].get("reroutes", []))
         return {
             "id": self._make_id("subgraph"),
             "version": 1,
@@ -132,8 +133,8 @@ class Blueprint(Canvas):
             "outputs": outputs,
             "widgets": [],
             "nodes": inner["nodes"],
-            "groups": [],
-            "links": [dict(zip(keys, link)) for link in links],
+            "groups": inner["groups"],
+            **draw_links(links, inner["extra"]),
             "extra": {},
         }
 

@@ -1,81 +1,50 @@
-"""Graphs as the frontend saves them, written in Python: nodes on a grid, linked by name.
+"""Graphs as the frontend saves them, written in Python: nodes that are linked by name, and placed by layout.py.
 
 Sockets, widgets and their order come from the host's own description of its nodes, so a workflow cannot name what is
 not there, and a changed node changes the file.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-COLUMN, ROW = 380, 60
-WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "BOUNDING_BOXES")
-SEEDS = ("seed", "noise_seed")
-"""Widgets behind which the frontend puts one of its own: what becomes of the number after a run."""
+from lanes import route_links
+from layout import BLOCKS, GIVEN, SECTIONS, arrange
+from nodes_on_canvas import NOTE, SEEDS, Node, Output
 
-
-class Output(NamedTuple):
-    node: "Node"
-    slot: int
+LETTER, LINE = 7, 22
+"""Of a note's words."""
 
 
-class Node:
-    def __init__(self, number: int, kind: str, info: dict, place: dict):
-        self.number, self.kind, self.info, self.place = number, kind, info, place
-        self.values: dict[str, Any] = {}
-        self.kept: dict[str, Any] = {}
-        """Of linked knobs, what stands on the node, where that is not its default."""
-        self.after = "fixed"
-
-    def __getitem__(self, output: str | int) -> Output:
-        return Output(self, output if isinstance(output, int) else self.info["output_name"].index(output))
-
-    @property
-    def types(self) -> dict[str, Any]:
-        """Input names in their order -> type, options."""
-        groups = self.info["input"]
-        order = [name for group in ("required", "optional") for name in self.info["input_order"].get(group, [])]
-        return {name: {**groups.get("required", {}), **groups.get("optional", {})}[name] for name in order}
-
-    def is_widget(self, name: str) -> bool:
-        kind, *rest = self.types[name]
-        return isinstance(kind, list) or (kind in WIDGETS and not (rest and rest[0].get("forceInput")))
-
-    def choices(self, name: str) -> list | None:
-        kind, *rest = self.types[name]
-        return kind if isinstance(kind, list) else rest[0]["options"] if kind == "COMBO" else None
-
-    def accepts(self, name: str, value: Any) -> bool:
-        """Files need not be here."""
-        choices = self.choices(name)
-        return isinstance(value, Output) or choices is None or value in choices or "." in str(value)
-
-    def default(self, name: str) -> Any:
-        kind, *rest = self.types[name]
-        options, choices = rest[0] if rest else {}, self.choices(name)
-        if choices is not None:
-            return options.get("default", choices[0] if choices else "")
-        return options.get("default", {"STRING": "", "BOOLEAN": False}.get(kind, 0))
+def note_height(text: str, wide: float) -> float:
+    """What a note needs in the frontend's font, and a line that points at other languages below."""
+    rows = sum(-(-len(paragraph) * LETTER // (wide - 40)) for paragraph in text.splitlines() if paragraph)
+    return LINE * rows + LINE * text.count("\n\n") / 2 + 3 * LINE
 
 
 class Canvas:
-    def __init__(self, info: dict):
-        self.info, self.nodes, self.groups = info, [], []
+    blocks: Sequence[Sequence[str]] = BLOCKS
+    section = ""
+    """Where all nodes stand that are added from now on, if not by their kind."""
 
-    def add(
-        self, kind: str, at: tuple[float, float], title: str = "", /, box=(300, 0), models=(), after="fixed", **values
-    ) -> Node:
-        """`at` in columns and rows; `models` are (name, folder, url) of files that the node wants."""
-        place = dict(pos=[at[0] * COLUMN, at[1] * ROW], size=list(box), title=title, models=models)
-        node = Node(len(self.nodes) + 1, kind, self.info[kind], place)
+    def __init__(self, info: dict):
+        self.info, self.nodes = info, []
+        self.subgraphs: dict[str, Any] = {}
+        """Kind of node -> the subgraph that it stands for."""
+
+    def add(self, kind: str, title: str = "", /, box=(0, 0), models=(), after="fixed", section="", **values) -> Node:
+        """`models` are (name, folder, url) of files that the node wants; a section is that of its kind if none is given."""
+        section = section or self.section or SECTIONS.get(kind, GIVEN)
+        node = Node(len(self.nodes) + 1, kind, self.info[kind], title, box, models, section)
+        node.values, node.after = values, after
         for name, value in values.items():
             assert name in node.types, f"{kind} has no input {name}: {', '.join(node.types)}"
             assert node.accepts(name, value), f"{kind}'s {name} offers no {value}"
-        node.values, node.after = values, after
         self.nodes.append(node)
         return node
 
-    def note(self, text: str, at: tuple[float, float], size=(360, 200)) -> None:
-        node = Node(len(self.nodes) + 1, "MarkdownNote", {"input": {}, "input_order": {}, "output_name": []}, {})
-        node.place = dict(pos=[at[0] * COLUMN, at[1] * ROW], size=list(size), title="", models=())
+    def note(self, text: str, section="", wide=360) -> None:
+        info = {"input": {}, "input_order": {}, "output_name": []}
+        node = Node(len(self.nodes) + 1, NOTE, info, "", (wide, note_height(text, wide)), (), section)
         node.text = text
         self.nodes.append(node)
 
@@ -90,43 +59,55 @@ class Canvas:
         numbers = {(target.number, name): i + 1 for i, (target, name, _) in enumerate(links)}
         rows = []
         for target, name, source in links:
-            slot = [entry["name"] for entry in self._sockets(target, numbers)].index(name)
+            slot = target.sockets().index(name)
             kind = source.node.info["output"][source.slot]
             rows.append([numbers[target.number, name], source.node.number, source.slot, target.number, slot, kind])
+        groups = arrange(self.nodes, self.blocks)
         return {
             "last_node_id": len(self.nodes),
             "last_link_id": len(links),
             "nodes": [self._node(i, node, numbers, rows) for i, node in enumerate(self.nodes)],
             "links": rows,
-            "groups": [],
+            "groups": [{"id": i + 1, **group} for i, group in enumerate(groups)],
             "config": {},
-            "extra": {},
+            "extra": route_links(self.nodes, rows, groups),
             "version": 0.4,
+            **(
+                {"definitions": {"subgraphs": [sub.definition() for sub in self.subgraphs.values()]}}
+                if self.subgraphs
+                else {}
+            ),
         }
 
     def prompt(self) -> dict:
-        """The same for the host's API."""
+        """The same for the host's API, where a subgraph's nodes stand one by one."""
         graph = {}
         for node in self.nodes:
-            if node.kind != "MarkdownNote":
-                given = {name: node.default(name) for name in node.types if node.is_widget(name)} | node.values
-                inputs = {
-                    name: [str(v.node.number), v.slot]
-                    if isinstance(v, Output)
-                    else {"__value__": v}
-                    if isinstance(v, list)
-                    else v
-                    for name, v in given.items()
-                }
-                graph[str(node.number)] = {"class_type": node.kind, "inputs": inputs}
+            if node.kind in self.subgraphs:
+                inside = self.subgraphs[node.kind].prompt(node)
+                graph |= {number: self._call(inner.kind, given) for number, (inner, given) in inside.items()}
+            elif node.kind != NOTE:
+                graph[str(node.number)] = self._call(node.kind, node.filled())
         return graph
+
+    def _call(self, kind: str, given: dict) -> dict:
+        return {"class_type": kind, "inputs": {name: self._address(value) for name, value in given.items()}}
+
+    def _address(self, value):
+        """Where the host finds a value: a subgraph's output is that of a node in it."""
+        if not isinstance(value, Output):
+            return (
+                {"__value__": value} if isinstance(value, list) else list(value) if isinstance(value, tuple) else value
+            )
+        if value.node.kind not in self.subgraphs:
+            return [str(value.node.number), value.slot]
+        inner, slot = list(self.subgraphs[value.node.kind].outputs.values())[value.slot]
+        return [f"{value.node.number}:{inner.number}", slot]
 
     def _sockets(self, node: Node, numbers: dict) -> list[dict]:
         entries = []
-        for name, (kind, *_) in node.types.items():
-            linked = isinstance(node.values.get(name), Output)
-            if node.is_widget(name) and not linked:
-                continue
+        for name in node.sockets():
+            kind = node.types[name][0]
             entry = {
                 "name": name,
                 "type": "COMBO" if isinstance(kind, list) else kind,
@@ -139,8 +120,8 @@ class Canvas:
         entry = {
             "id": node.number,
             "type": node.kind,
-            "pos": node.place["pos"],
-            "size": node.place["size"],
+            "pos": node.pos,
+            "size": node.size,
             "flags": {},
             "order": order,
             "mode": 0,
@@ -154,13 +135,13 @@ class Canvas:
                 for slot, (name, kind) in enumerate(zip(node.info["output_name"], node.info.get("output", [])))
             ],
             "properties": {"Node name for S&R": node.kind},
-            "widgets_values": [node.text] if node.kind == "MarkdownNote" else self._widgets(node),
+            "widgets_values": [node.text] if node.kind == NOTE else self._widgets(node),
         }
-        if node.place["title"]:
-            entry["title"] = node.place["title"]
-        if node.place["models"]:
+        if node.title:
+            entry["title"] = node.title
+        if node.models:
             keys = ("name", "directory", "url")
-            entry["properties"]["models"] = [dict(zip(keys, model)) for model in node.place["models"]]
+            entry["properties"]["models"] = [dict(zip(keys, model)) for model in node.models]
         return entry
 
     def _widgets(self, node: Node) -> list:
@@ -168,7 +149,7 @@ class Canvas:
         for name in filter(node.is_widget, node.types):
             value = node.values.get(name, node.default(name))
             values.append(node.kept.get(name, node.default(name)) if isinstance(value, Output) else value)
-            options = node.types[name][1] if len(node.types[name]) > 1 else {}
+            options = node.options(name)
             if name in SEEDS or options.get("control_after_generate"):
                 values.append(node.after)
             if options.get("image_upload"):

@@ -2,7 +2,8 @@
 
 import support_path  # noqa: F401
 from blueprint import Blueprint
-from canvas import COLUMN, ROW, Node, Output
+from canvas import Node, Output
+from layout import ASKED, DRAWING, GIVEN, MODEL, RESULT
 from workflows_flux import OWN, Dev
 
 FILES = {
@@ -15,12 +16,8 @@ TRAINED = f"The experts are a bank of your own ({OWN}): none is public for this 
 EASY = "The experts are EasyControl's, for research use."
 
 
-def add_options(canvas: Blueprint, row: float, at: float = 2) -> Node:
-    return canvas.add("CoLoGenSourceOptions", (at, row), "How much, when and where")
-
-
-def move(node: Node, at: tuple[float, float]) -> None:
-    node.place["pos"] = [at[0] * COLUMN, at[1] * ROW]
+def add_options(canvas: Blueprint) -> Node:
+    return canvas.add("CoLoGenSourceOptions", "How much, when and where")
 
 
 def show_words(canvas: Blueprint, options: Node | None = None) -> None:
@@ -47,8 +44,8 @@ def show_files(canvas: Blueprint) -> None:
 
 def edit(canvas: Blueprint) -> None:
     dev = Dev(canvas)
-    options = add_options(canvas, 5)
-    told = dev.task("CoLoGenEdit", 0, dev.words("Make it winter"), options=options[0])
+    options = add_options(canvas)
+    told = dev.task("CoLoGenEdit", dev.words("Make it winter"), options=options[0])
     canvas.give("IMAGE", dev.sample(told))
     canvas.show("image", (told, "image"))
     show_words(canvas, options)
@@ -58,17 +55,17 @@ def edit(canvas: Blueprint) -> None:
 
 def fill_hole(dev: Dev, words: Output, options: Node, mask: Output | None = None) -> Node:
     """From a hole to the whole picture again; gives what cuts it."""
-    given = {} if mask is None else dict(mask=mask)
-    cut = dev.canvas.add("CoLoGenCropForInpaint", (2, 13), box=(300, 400), context=2.0, **given)
-    told = dev.task("CoLoGenInpaint", 0, words, image=cut["image"], mask=cut["mask"], grow=0, options=options[0])
-    whole = dev.canvas.add("CoLoGenStitch", (4, 4), stitch=cut["stitch"], drawn=dev.sample(told))
+    given = {} if mask is None else dict(mask=mask, section=ASKED)
+    cut = dev.canvas.add("CoLoGenCropForInpaint", context=2.0, **given)
+    told = dev.task("CoLoGenInpaint", words, image=cut["image"], mask=cut["mask"], grow=0, options=options[0])
+    whole = dev.canvas.add("CoLoGenStitch", stitch=cut["stitch"], drawn=dev.sample(told))
     dev.canvas.give("IMAGE", whole[0])
     return cut
 
 
 def inpaint(canvas: Blueprint) -> None:
     dev = Dev(canvas, "inpainting")
-    options = add_options(canvas, 6)
+    options = add_options(canvas)
     cut = fill_hole(dev, dev.words("A wooden toy boat"), options)
     canvas.show("image", (cut, "image"))
     canvas.show("mask", (cut, "mask"))
@@ -87,10 +84,10 @@ def inpaint(canvas: Blueprint) -> None:
 
 def control(canvas: Blueprint) -> None:
     dev = Dev(canvas, "canny")
-    drawn = canvas.add("CoLoGenControlMap", (1, 12), box=(300, 400), kind="canny", preset="medium")
-    options = add_options(canvas, 5)
+    drawn = canvas.add("CoLoGenControlMap", kind="canny", preset="medium")
+    options = add_options(canvas)
     words = dev.words("A house of gingerbread in the snow, photograph")
-    told = dev.task("CoLoGenControl", 0, words, map=drawn[0], options=options[0])
+    told = dev.task("CoLoGenControl", words, map=drawn[0], options=options[0])
     canvas.give("IMAGE", dev.sample(told))
     canvas.give("map", drawn[0])
     canvas.show("image", (drawn, "image"))
@@ -109,10 +106,8 @@ def control(canvas: Blueprint) -> None:
 
 def subject(canvas: Blueprint) -> None:
     dev = Dev(canvas, "subject")
-    options = add_options(canvas, 5)
-    told = dev.task(
-        "CoLoGenSubject", 0, dev.words("A SKS on a wooden bridge in the rain, photograph"), options=options[0]
-    )
+    options = add_options(canvas)
+    told = dev.task("CoLoGenSubject", dev.words("A SKS on a wooden bridge in the rain, photograph"), options=options[0])
     canvas.give("IMAGE", dev.sample(told, dev.square()))
     latent = canvas.find("EmptySD3LatentImage")
     canvas.show("image", (told, "image"))
@@ -131,17 +126,16 @@ def subject(canvas: Blueprint) -> None:
 
 def ground_then_inpaint(canvas: Blueprint) -> None:
     dev = Dev(canvas)
-    small = canvas.add(
-        "ImageScaleToTotalPixels", (0, 13), upscale_method="lanczos", megapixels=1.0, resolution_steps=16
-    )
+    canvas.blocks = ((MODEL, GIVEN), ("Find it",), (ASKED,), (DRAWING,), (RESULT,))
+    small = canvas.add("ImageScaleToTotalPixels", upscale_method="lanczos", megapixels=1.0, resolution_steps=16)
     answer, encoders = dict(form="mask", colour="magenta"), dict(clip=dev.clip["CLIP"], vae=dev.vae)
-    asked = canvas.add("CoLoGenGround", (1, 13), image=small[0], phrase="the dog on the left", **encoders, **answer)
+    canvas.section = "Find it"
+    asked = canvas.add("CoLoGenGround", image=small[0], phrase="the dog on the left", **encoders, **answer)
     drawn = dev.sample(asked)
     first = canvas.find("KSampler")
-    move(first, (2, 22))
-    move(drawn.node, (3, 22))
-    found = canvas.add("CoLoGenReadGrounding", (3, 10), box=(300, 460), drawn=drawn, **answer)
-    options = add_options(canvas, 6)
+    found = canvas.add("CoLoGenReadGrounding", drawn=drawn, **answer)
+    canvas.section = ""
+    options = add_options(canvas)
     cut = fill_hole(dev, dev.words("A wooden toy boat"), options, found["mask"])
     canvas.give("mask", found["mask"])
     canvas.show("image", (small, "image"), (found, "original"), (cut, "image"))

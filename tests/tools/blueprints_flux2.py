@@ -13,10 +13,10 @@ KV = "klein 9B-KV was trained to read pictures so; it is for non-commercial use.
 TEMPLATE = "The template is a second model of 8 GB by DiffSynth-Studio; all files are Apache-2.0."
 
 
-def scale_picture(canvas: Blueprint, row: float) -> Node:
+def scale_picture(canvas: Blueprint) -> Node:
     """A picture of a million pixels, as the authors' references are."""
     knobs = dict(upscale_method="lanczos", megapixels=1.0, resolution_steps=16)
-    return canvas.add("ImageScaleToTotalPixels", (1, row), box=(300, 130), **knobs)
+    return canvas.add("ImageScaleToTotalPixels", **knobs)
 
 
 def show_words(canvas: Blueprint) -> None:
@@ -34,14 +34,14 @@ def show_files(canvas: Blueprint) -> None:
 
 
 def sample_at_size(klein: Klein, prompts: Node, picture: Output, latent: Output | None = None) -> Output:
-    size = klein.canvas.add("GetImageSize", (1, 15), image=picture)
+    size = klein.canvas.add("GetImageSize", image=picture)
     return klein.sample(prompts, latent or prompts["latent"], size["width"], size["height"])
 
 
 def edit(canvas: Blueprint) -> None:
     klein = Klein(canvas)
-    picture = scale_picture(canvas, 8)
-    prompts = klein.add_task("CoLoGenEdit", 0, klein.encode_prompt("Make it winter"), "Change this", image=picture[0])
+    picture = scale_picture(canvas)
+    prompts = klein.add_task("CoLoGenEdit", klein.encode_prompt("Make it winter"), "Change this", image=picture[0])
     canvas.give("IMAGE", sample_at_size(klein, prompts, picture[0]))
     canvas.show("image", (picture, "image"))
     show_words(canvas)
@@ -51,10 +51,10 @@ def edit(canvas: Blueprint) -> None:
 
 def subject(canvas: Blueprint) -> None:
     klein = Klein(canvas)
-    picture = scale_picture(canvas, 8)
+    picture = scale_picture(canvas)
     words = klein.encode_prompt("The same on a wooden bridge in the rain, photograph")
-    prompts = klein.add_task("CoLoGenSubject", 0, words, "Keep this", image=picture[0])
-    latent = canvas.add("EmptyFlux2LatentImage", (3, 12))
+    prompts = klein.add_task("CoLoGenSubject", words, "Keep this", image=picture[0])
+    latent = canvas.add("EmptyFlux2LatentImage")
     canvas.give("IMAGE", klein.sample(prompts, latent[0]))
     steps = canvas.find("Flux2Scheduler")
     canvas.show("image", (picture, "image"))
@@ -69,10 +69,10 @@ def subject(canvas: Blueprint) -> None:
 
 def control(canvas: Blueprint) -> None:
     klein = KleinTemplate(canvas, "ControlNet")
-    picture = scale_picture(canvas, 11)
-    drawn = canvas.add("CoLoGenControlMap", (1, 18), box=(300, 400), kind="canny", preset="medium", image=picture[0])
+    picture = scale_picture(canvas)
+    drawn = canvas.add("CoLoGenControlMap", kind="canny", preset="medium", image=picture[0])
     prompt = klein.encode_prompt("A house of gingerbread in the snow, photograph")
-    prompts = klein.add_task("CoLoGenControl", 0, prompt, "Follow this", map=drawn[0])
+    prompts = klein.add_task("CoLoGenControl", prompt, "Follow this", map=drawn[0])
     canvas.give("IMAGE", sample_at_size(klein, prompts, picture[0]))
     canvas.give("map", drawn[0])
     canvas.show("image", (picture, "image"))
@@ -90,13 +90,13 @@ def control(canvas: Blueprint) -> None:
 
 def inpaint(canvas: Blueprint) -> None:
     klein, add = KleinTemplate(canvas, "Edit"), canvas.add
-    cut = add("CoLoGenCropForInpaint", (1, 18), box=(300, 460), context=2.0)
+    cut = add("CoLoGenCropForInpaint", context=2.0)
     prompt = klein.encode_prompt("Put a wooden toy boat there")
-    prompts = klein.add_task("CoLoGenEdit", 0, prompt, "Change this", image=cut["image"])
-    whole = add("VAEEncode", (2, 18), pixels=cut["image"], vae=klein.vae)
-    latent = add("SetLatentNoiseMask", (3, 13), "Only here", samples=whole[0], mask=cut["mask"])
+    prompts = klein.add_task("CoLoGenEdit", prompt, "Change this", image=cut["image"])
+    whole = add("VAEEncode", pixels=cut["image"], vae=klein.vae)
+    latent = add("SetLatentNoiseMask", "Only here", samples=whole[0], mask=cut["mask"])
     drawn = sample_at_size(klein, prompts, cut["image"], latent[0])
-    canvas.give("IMAGE", add("CoLoGenStitch", (4, 8), stitch=cut["stitch"], drawn=drawn)[0])
+    canvas.give("IMAGE", add("CoLoGenStitch", stitch=cut["stitch"], drawn=drawn)[0])
     canvas.show("image", (cut, "image"))
     canvas.show("mask", (cut, "mask"))
     canvas.show("context", (cut, "context"))

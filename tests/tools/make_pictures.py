@@ -31,7 +31,7 @@ def drawn(server: Server, base: Path, info: dict, name: str) -> Image.Image:
     PICTURES[name](Toy(canvas))
     entry = server.run(canvas.prompt(), PATIENCE)
     previews = [node for node in canvas.nodes if node.kind == "PreviewImage"]
-    return sheet([(node.place["title"], open_picture(base, entry, str(node.number))) for node in previews])
+    return sheet([(node.title, open_picture(base, entry, str(node.number))) for node in previews])
 
 
 def sheet(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:

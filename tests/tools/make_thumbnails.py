@@ -29,7 +29,7 @@ def ran(server: Server, base: Path, info: dict, name: str) -> Image.Image:
     canvas = drawn(name, info)
     entry = server.run(canvas.prompt(), PATIENCE)
     nodes = sorted((node for node in canvas.nodes if node.kind in SHOWN), key=lambda node: SHOWN.index(node.kind))
-    (_, first), *_ = tiles = [(node.place["title"], open_picture(base, entry, str(node.number))) for node in nodes]
+    (_, first), *_ = tiles = [(node.title, open_picture(base, entry, str(node.number))) for node in nodes]
     if wide(first):
         return first.resize((WIDE, WIDE * first.height // first.width), Image.Resampling.NEAREST)
     return sheet([tile for tile in tiles if not wide(tile[1])][:MOST])

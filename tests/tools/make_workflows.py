@@ -18,7 +18,9 @@ import workflows_toy
 from canvas import Canvas
 from cologen.training.comfyui.server import Server
 from make_help import add_languages
+from nodes_on_canvas import NOTE
 from pack import HOST, ROOT
+from recipes import find_recipe
 from tiny_server import make_tiny_base
 
 FOLDER = ROOT / "example_workflows"
@@ -38,12 +40,17 @@ WORKFLOWS = {
     for name, build in module.WORKFLOWS.items()
 }
 
+SAMPLERS = ("KSampler", "SamplerCustomAdvanced")
+"""A template says beside these how to set them."""
+
 
 def drawn(name: str, info: dict) -> Canvas:
     canvas = Canvas(info)
     WORKFLOWS[name](canvas)
+    where = next(node.section for node in canvas.nodes if node.kind in SAMPLERS or node.kind in canvas.subgraphs)
+    canvas.note(find_recipe(name), where, wide=300)
     for node in canvas.nodes:
-        if node.kind == "MarkdownNote":
+        if node.kind == NOTE:
             node.text = add_languages(node.text)
     return canvas
 

@@ -9,8 +9,6 @@ from workflows_sampling import PLAIN, branch_map, branched, guided, marked, subj
 from workflows_subject import TOLD, own, trained
 from workflows_toy import PHRASE, Toy
 
-AT = (0, 0)
-"""Nobody sees these graphs."""
 TURN = 4
 """The edit that knobs are shown on: turn the green thing at the bottom right into a circle."""
 RECIPE = """
@@ -48,31 +46,31 @@ GIVEN: dict[str, Callable[[Node], dict[str, Output | str | int]]] = {
 
 
 def asked(toy: Toy, task: str, seed: int) -> Node:
-    return toy.canvas.add("CoLoGenToyQuestion", AT, task=task, question_seed=seed)
+    return toy.canvas.add("CoLoGenToyQuestion", task=task, question_seed=seed)
 
 
 def told(toy: Toy, node: str, seed: int, **more) -> tuple[Node, Node]:
     """A question, and the prompts of the task's node that carry it."""
     question = asked(toy, node.removeprefix("CoLoGen").lower(), seed)
-    words = toy.words(question["prompt"], AT)
-    return question, toy.task(node, AT, words[0], **GIVEN[node](question), **more)
+    words = toy.words(question["prompt"])
+    return question, toy.task(node, words[0], **GIVEN[node](question), **more)
 
 
 def picture(toy: Toy, prompts: Node) -> Output:
     latent = None if "latent" in prompts.info["output_name"] else empty(toy)
-    return toy.sample(prompts, 0, latent=latent)[0]
+    return toy.sample(prompts, latent=latent)[0]
 
 
 def empty(toy: Toy) -> Output:
-    return toy.canvas.add("EmptySD3LatentImage", AT, width=64, height=64)[0]
+    return toy.canvas.add("EmptySD3LatentImage", width=64, height=64)[0]
 
 
 def answers(node: str, *seeds: int) -> Callable[[Toy], None]:
     def build(toy: Toy) -> None:
         for seed in seeds:
             question, prompts = told(toy, node, seed)
-            toy.preview(question["source"], AT, "given")
-            toy.preview(picture(toy, prompts), AT, "drawn")
+            toy.preview(question["source"], "given")
+            toy.preview(picture(toy, prompts), "drawn")
 
     return build
 
@@ -81,124 +79,122 @@ def paste_back(toy: Toy) -> None:
     """Something else than the answer in the answer's place."""
     question = asked(toy, "inpaint", 12)
     original, hole = question["answer"], dict(mask=question["mask"], grow=0)
-    words = toy.words("big plain green triangle at the bottom right", AT)
-    drawn = picture(toy, toy.task("CoLoGenInpaint", AT, words[0], image=original, keep_rest=False, **hole))
-    whole = toy.canvas.add("CoLoGenPasteBack", AT, drawn=drawn, original=original, feather=0, **hole)
+    words = toy.words("big plain green triangle at the bottom right")
+    drawn = picture(toy, toy.task("CoLoGenInpaint", words[0], image=original, keep_rest=False, **hole))
+    whole = toy.canvas.add("CoLoGenPasteBack", drawn=drawn, original=original, feather=0, **hole)
     for image, title in ((original, "original"), (drawn, "drawn"), (whole[0], "pasted back")):
-        toy.preview(image, AT, title)
+        toy.preview(image, title)
 
 
 def crop_and_stitch(toy: Toy) -> None:
     cut, drawn, back = draw_right_half(toy)
     shown = {"preview": cut["preview"], "image": cut["image"], "drawn": drawn, "stitched": back}
     for title, image in shown.items():
-        toy.preview(image, AT, title)
+        toy.preview(image, title)
 
 
 def ground(toy: Toy, form: str = "mask") -> tuple[Output, Output, dict[str, str]]:
     image, answer = asked(toy, "edit", TURN)["source"], dict(form=form, colour="pink")
     given = dict(clip=toy.flux["CLIP"], vae=toy.flux["VAE"], image=image, phrase=PHRASE)
-    return image, picture(toy, toy.canvas.add("CoLoGenGround", AT, **given, **answer)), answer
+    return image, picture(toy, toy.canvas.add("CoLoGenGround", **given, **answer)), answer
 
 
 def forms(toy: Toy) -> None:
     for form in ("mask", "box"):
         image, drawn, _ = ground(toy, form)
-        toy.preview(image, AT, "given")
-        toy.preview(drawn, AT, f"form {form}")
+        toy.preview(image, "given")
+        toy.preview(drawn, f"form {form}")
 
 
 def read(toy: Toy) -> None:
     image, drawn, answer = ground(toy)
-    found = toy.canvas.add("CoLoGenReadGrounding", AT, drawn=drawn, original=image, **answer)
-    white = toy.canvas.add("MaskToImage", AT, mask=found["mask"])
+    found = toy.canvas.add("CoLoGenReadGrounding", drawn=drawn, original=image, **answer)
+    white = toy.canvas.add("MaskToImage", mask=found["mask"])
     for each, title in ((image, "original"), (drawn, "drawn"), (white[0], "mask"), (found["overlay"], "overlay")):
-        toy.preview(each, AT, title)
+        toy.preview(each, title)
 
 
 def strengths(toy: Toy) -> None:
     for strength in (0.0, 0.5, 1.0, 2.0):
-        options = toy.canvas.add("CoLoGenSourceOptions", AT, strength=strength)
-        toy.preview(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), AT, f"strength {strength:g}")
+        options = toy.canvas.add("CoLoGenSourceOptions", strength=strength)
+        toy.preview(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), f"strength {strength:g}")
 
 
 def leans(toy: Toy) -> None:
     for lean in (-1.0, 0.0, 1.0):
-        options = toy.canvas.add("CoLoGenRouting", AT, lean=lean)
-        toy.preview(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), AT, f"lean {lean:g}")
+        options = toy.canvas.add("CoLoGenRouting", lean=lean)
+        toy.preview(picture(toy, told(toy, "CoLoGenEdit", TURN, options=options[0])[1]), f"lean {lean:g}")
 
 
 def windows(toy: Toy) -> None:
     question, prompts = told(toy, "CoLoGenEdit", TURN)
-    toy.preview(question["source"], AT, "given")
+    toy.preview(question["source"], "given")
     for span in ("0 to 1", "0 to 0.3", "0.3 to 1"):
         positive, negative = (
-            toy.canvas.add("CoLoGenExpertSchedule", AT, conditioning=prompts[name], windows=span)[0]
+            toy.canvas.add("CoLoGenExpertSchedule", conditioning=prompts[name], windows=span)[0]
             for name in ("positive", "negative")
         )
         sampled = dict(positive=positive, negative=negative)
-        toy.preview(toy.sample(sampled, 0, latent=prompts["latent"])[0], AT, span)
+        toy.preview(toy.sample(sampled, latent=prompts["latent"])[0], span)
 
 
 def with_and_without(toy: Toy) -> None:
     question = asked(toy, "edit", 12)
-    words = toy.words(question["prompt"], AT)[0]
+    words = toy.words(question["prompt"])[0]
     source = dict(vae=toy.flux["VAE"], image=question["source"], task="edit")
     positive, negative = (
-        toy.canvas.add("CoLoGenSource", AT, conditioning=prompt, **source)[0] for prompt in (words, toy.empty)
+        toy.canvas.add("CoLoGenSource", conditioning=prompt, **source)[0] for prompt in (words, toy.empty)
     )
-    toy.preview(question["source"], AT, "image")
+    toy.preview(question["source"], "image")
     for title, pair in (("without", (words, toy.empty)), ("with the source", (positive, negative))):
         sampled = dict(zip(("positive", "negative"), pair))
-        toy.preview(toy.sample(sampled, 0, latent=empty(toy))[0], AT, title)
+        toy.preview(toy.sample(sampled, latent=empty(toy))[0], title)
 
 
 def route_map(toy: Toy) -> None:
     _, prompts = told(toy, "CoLoGenEdit", 3)
     given = dict(conditioning=prompts["positive"], latent=prompts["latent"])
-    toy.preview(toy.canvas.add("CoLoGenRouteMap", AT, model=toy.model[0], **given)[0], AT, "")
+    toy.preview(toy.canvas.add("CoLoGenRouteMap", model=toy.model[0], **given)[0], "")
 
 
 def attention_map(toy: Toy) -> None:
     question = asked(toy, "inpaint", 12)
-    words = toy.words(question["prompt"], AT)[0]
-    prompts = toy.task("CoLoGenInpaint", AT, words, image=question["source"], mask=question["mask"], grow=0)
-    image = toy.sample(prompts, 0)
+    words = toy.words(question["prompt"])[0]
+    prompts = toy.task("CoLoGenInpaint", words, image=question["source"], mask=question["mask"], grow=0)
+    image = toy.sample(prompts)
     given = dict(conditioning=prompts["positive"], latent=image.values["samples"], image=image[0])
-    seen = toy.canvas.add("CoLoGenAttentionMap", AT, model=toy.model[0], **given)
+    seen = toy.canvas.add("CoLoGenAttentionMap", model=toy.model[0], **given)
     for each, title in ((question["source"], "source"), (image[0], "drawn"), (seen["heat"], "who read it")):
-        toy.preview(each, AT, title)
+        toy.preview(each, title)
 
 
 def questions(toy: Toy) -> None:
     scenes = {"inpaint": 4, "ground": 6, "control": 3, "subject": 4, "edit": 4}
     for task, seed in scenes.items():
         question = asked(toy, task, seed)
-        toy.preview(question["source"], AT, f"{task}: source")
-        toy.preview(question["answer"], AT, "answer")
+        toy.preview(question["source"], f"{task}: source")
+        toy.preview(question["answer"], "answer")
 
 
 def places(toy: Toy) -> None:
     """From the same lines, without a word."""
     image = asked(toy, "control", 6)["answer"]
-    lines = toy.canvas.add("CoLoGenControlMap", AT, image=image, kind="canny", model="auto")
-    prompts = toy.task("CoLoGenControl", AT, toy.empty, map=lines[0], kind="canny")
-    many = toy.canvas.add("EmptySD3LatentImage", AT, width=64, height=64, batch_size=5)
-    drawn = toy.sample(prompts, 0, latent=many[0])
-    ranked = toy.canvas.add("CoLoGenBestOf", AT, images=drawn[0], keep=5, by="colour", reference=image)
-    toy.preview(image, AT, "reference")
+    lines = toy.canvas.add("CoLoGenControlMap", image=image, kind="canny", model="auto")
+    prompts = toy.task("CoLoGenControl", toy.empty, map=lines[0], kind="canny")
+    many = toy.canvas.add("EmptySD3LatentImage", width=64, height=64, batch_size=5)
+    drawn = toy.sample(prompts, latent=many[0])
+    ranked = toy.canvas.add("CoLoGenBestOf", images=drawn[0], keep=5, by="colour", reference=image)
+    toy.preview(image, "reference")
     for place in range(5):
-        one = toy.canvas.add("ImageFromBatch", AT, image=ranked["best"], batch_index=place, length=1)
-        toy.preview(one[0], AT, f"place {place + 1}")
+        one = toy.canvas.add("ImageFromBatch", image=ranked["best"], batch_index=place, length=1)
+        toy.preview(one[0], f"place {place + 1}")
 
 
 def lessons(toy: Toy, *tasks: str) -> Output:
     data = {}
     for task in tasks:
         coders = dict(vae=toy.flux["VAE"], clip=toy.flux["CLIP"])
-        node = toy.canvas.add(
-            "CoLoGenTrainingData", AT, source="built-in world", task=task, count=512, **coders, **data
-        )
+        node = toy.canvas.add("CoLoGenTrainingData", source="built-in world", task=task, count=512, **coders, **data)
         data = dict(data=node["data"])
     return data["data"]
 
@@ -208,75 +204,75 @@ def samples(toy: Toy, grid: Output, places: list[tuple[int, int]]) -> None:
     for trio, row in places:
         for i, title in enumerate(("source", "drawn", "target")):
             cut = dict(width=64, height=64, x=64 * (3 * trio + i), y=64 * row)
-            toy.preview(toy.canvas.add("ImageCrop", AT, image=grid, **cut)[0], AT, title)
+            toy.preview(toy.canvas.add("ImageCrop", image=grid, **cut)[0], title)
 
 
 def stage(toy: Toy) -> None:
     given = dict(model=toy.flux["MODEL"], data=lessons(toy, "inpaint"), task="inpaint", run="picture_stage")
     knobs = dict(iterations=120, batch=16, rate=2e-3, time_shift=4.0, rho=1.0, veteran=0.0)
-    samples(toy, toy.canvas.add("CoLoGenTrainStage", AT, **given, **knobs, **RUN)["samples"], [(0, 0), (1, 0), (2, 0)])
+    samples(toy, toy.canvas.add("CoLoGenTrainStage", **given, **knobs, **RUN)["samples"], [(0, 0), (1, 0), (2, 0)])
 
 
 def curriculum(toy: Toy) -> Node:
     given = dict(model=toy.flux["MODEL"], data=lessons(toy, "inpaint", "edit"), run="picture_curriculum")
-    return toy.canvas.add("CoLoGenTrainCurriculum", AT, recipe=RECIPE, budget="full", **given, **RUN)
+    return toy.canvas.add("CoLoGenTrainCurriculum", recipe=RECIPE, budget="full", **given, **RUN)
 
 
 def curriculum_samples(toy: Toy) -> None:
-    last = toy.canvas.add("ImageFromBatch", AT, image=curriculum(toy)["samples"], batch_index=1, length=1)
+    last = toy.canvas.add("ImageFromBatch", image=curriculum(toy)["samples"], batch_index=1, length=1)
     samples(toy, last[0], [(0, 0), (1, 0), (0, 1), (1, 1)])
 
 
 def usage(toy: Toy) -> None:
-    toy.preview(toy.canvas.add("CoLoGenUsagePlot", AT, loss=curriculum(toy)["loss"])[0], AT, "")
+    toy.preview(toy.canvas.add("CoLoGenUsagePlot", loss=curriculum(toy)["loss"])[0], "")
 
 
 def maps(toy: Toy) -> None:
     image = asked(toy, "control", 3)["answer"]
-    toy.preview(image, AT, "image")
+    toy.preview(image, "image")
     for kind in ("canny", "lineart", "hed"):
-        toy.preview(toy.canvas.add("CoLoGenControlMap", AT, image=image, kind=kind, model="auto")[0], AT, kind)
+        toy.preview(toy.canvas.add("CoLoGenControlMap", image=image, kind=kind, model="auto")[0], kind)
 
 
 def both_branches(toy: Toy) -> None:
     question = asked(toy, "subject", 3)
-    prompts = subject(toy, question, AT)
-    toy.preview(question["source"], AT, "given")
-    toy.preview(picture(toy, prompts), AT, "alone")
-    branched(toy, AT)
-    toy.preview(picture(toy, prompts), AT, "with a branch")
+    prompts = subject(toy, question)
+    toy.preview(question["source"], "given")
+    toy.preview(picture(toy, prompts), "alone")
+    branched(toy)
+    toy.preview(picture(toy, prompts), "with a branch")
 
 
 def branches(toy: Toy) -> None:
-    prompts = subject(toy, asked(toy, "subject", 3), AT)
-    branched(toy, AT)
-    toy.preview(branch_map(toy, toy.sample(prompts, 0, latent=empty(toy)), AT)[0], AT, "")
+    prompts = subject(toy, asked(toy, "subject", 3))
+    branched(toy)
+    toy.preview(branch_map(toy, toy.sample(prompts, latent=empty(toy)))[0], "")
 
 
 def ways(toy: Toy) -> None:
     question = asked(toy, "subject", 3)
-    prompts, other = subject(toy, question, AT), marked(toy, PLAIN, AT, "")
-    toy.preview(question["source"], AT, "given")
+    prompts, other = subject(toy, question), marked(toy, PLAIN, "")
+    toy.preview(question["source"], "given")
     for title, (switch, weight, area) in WAYS.items():
         knobs = dict(superclass=other, negative=prompts["negative"], cfg=CFG)
         knobs |= dict(switch=switch, weight=weight, area=area)
-        toy.preview(guided(toy, prompts, empty(toy), 0, **knobs)[0], AT, title)
+        toy.preview(guided(toy, prompts, empty(toy), **knobs)[0], title)
 
 
 def own_subject(toy: Toy) -> None:
     mine = trained(toy.canvas, toy.flux, "picture_subject")
     for i in range(len(SCENES)):
-        one = toy.canvas.add("ImageFromBatch", AT, image=mine.values["photos"], batch_index=i, length=1)
-        toy.preview(one[0], AT, "photo")
+        one = toy.canvas.add("ImageFromBatch", image=mine.values["photos"], batch_index=i, length=1)
+        toy.preview(one[0], "photo")
     for text in SCENES:
-        toy.preview(own(toy.canvas, toy.flux, mine["concept"], text=text)[0], AT, "drawn")
+        toy.preview(own(toy.canvas, toy.flux, mine["concept"], text=text)[0], "drawn")
 
 
 def own_strengths(toy: Toy) -> None:
     mine = trained(toy.canvas, toy.flux, "picture_subject")
     for strength in (0.0, 0.5, 1.0):
         drawn = own(toy.canvas, toy.flux, mine["concept"], strength=strength)
-        toy.preview(drawn[0], AT, f"strength {strength:g}")
+        toy.preview(drawn[0], f"strength {strength:g}")
 
 
 PICTURES: dict[str, Callable[[Toy], None]] = {

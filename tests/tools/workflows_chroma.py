@@ -14,43 +14,40 @@ CFG, STEPS = 3.5, 26
 
 def control(canvas: Canvas) -> None:
     add = canvas.add
-    flux = add("UNETLoader", (0, 0), models=wants(CHROMA), unet_name=CHROMA, weight_dtype="default")
-    clip = add("CLIPLoader", (0, 3), models=wants(T5), clip_name=T5, type="chroma")["CLIP"]
-    vae = add("VAELoader", (0, 7), models=wants(VAE), vae_name=VAE)["VAE"]
+    flux = add("UNETLoader", models=wants(CHROMA), unet_name=CHROMA, weight_dtype="default")
+    clip = add("CLIPLoader", models=wants(T5), clip_name=T5, type="chroma")["CLIP"]
+    vae = add("VAELoader", models=wants(VAE), vae_name=VAE)["VAE"]
     experts = add(
         "CoLoGenImportExperts",
-        (0, 10),
         "EasyControl canny, lent to Chroma",
         models=wants(CANNY),
         file=CANNY,
         kind="canny",
         family="Chroma",
     )["experts"]
-    model = add("CoLoGenApply", (1, 0), model=flux["MODEL"], experts=experts)[0]
+    model = add("CoLoGenApply", model=flux["MODEL"], experts=experts)[0]
     words = "A house of gingerbread in the snow, photograph"
-    positive = add("CLIPTextEncode", (1, 3), "Prompt", box=(300, 160), clip=clip, text=words)[0]
+    positive = add("CLIPTextEncode", "Prompt", clip=clip, text=words)[0]
     avoided = "Low quality, blurred, flat drawing"
-    negative = add("CLIPTextEncode", (1, 8), "What to avoid", box=(300, 120), clip=clip, text=avoided)[0]
-    picture = add("LoadImage", (1, 12), "What to follow", image="example.png")["IMAGE"]
-    lines = add("Canny", (2, 16), image=picture, low_threshold=0.2, high_threshold=0.5)[0]
-    options = add("CoLoGenSourceOptions", (2, 6), "How much", strength=1.0, end=0.7)[0]
+    negative = add("CLIPTextEncode", "What to avoid", clip=clip, text=avoided)[0]
+    picture = add("LoadImage", "What to follow", image="example.png")["IMAGE"]
+    lines = add("Canny", image=picture, low_threshold=0.2, high_threshold=0.5)[0]
+    options = add("CoLoGenSourceOptions", "How much", strength=1.0, end=0.7)[0]
     told = dict(positive=positive, negative=negative, vae=vae, options=options, experts=experts)
-    prompts = add("CoLoGenControl", (2, 0), "Follow these edges", map=lines, kind="canny", **told)
+    prompts = add("CoLoGenControl", "Follow these edges", map=lines, kind="canny", **told)
     sampled = add(
-        "KSampler", (3, 0), model=model, positive=prompts["positive"], negative=prompts["negative"],
+        "KSampler", model=model, positive=prompts["positive"], negative=prompts["negative"],
         latent_image=prompts["latent"], seed=7, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="beta",
         after="randomize",
     )  # fmt: skip
-    image = add("VAEDecode", (4, 0), samples=sampled[0], vae=vae)[0]
-    add("SaveImage", (4, 2), box=(400, 420), images=image, filename_prefix="chroma_control")
+    image = add("VAEDecode", samples=sampled[0], vae=vae)[0]
+    add("SaveImage", box=(400, 420), images=image, filename_prefix="chroma_control")
     canvas.note(
         "## Control on Chroma\n\nNo experts are public for Chroma. Its blocks have the shapes of FLUX.1's, so *Import Experts* with "
         "`family` Chroma lends it EasyControl's canny expert. That is a loan: the file was trained on FLUX.1-dev's weights, Chroma has others, "
         "and how well it follows has not been measured. Try `strength` above 1 and `end` up to 1 if edges are lost, less of both if the picture "
         "looks wrong; with `experts` disconnected from *CoLoGen Apply* and the task, Chroma reads the edges by itself.\n\nThe expert goes "
         "into `models/loras`. Chroma is Apache-2.0; EasyControl's files are for research use: read their licences.",
-        (-1, 0),
-        (360, 420),
     )
 
 

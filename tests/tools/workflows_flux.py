@@ -65,40 +65,40 @@ class Stock:
 
     def __init__(self, canvas: Canvas):
         self.canvas = canvas
-        self.flux = self._file("UNETLoader", 0, "flux1-dev.safetensors", "unet_name", weight_dtype="default")
+        self.flux = self._file("UNETLoader", "flux1-dev.safetensors", "unet_name", weight_dtype="default")
         self.clip = canvas.add(
-            "DualCLIPLoader", (0, 3), clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux",
+            "DualCLIPLoader", clip_name1="clip_l.safetensors", clip_name2="t5xxl_fp16.safetensors", type="flux",
             models=wants("clip_l.safetensors", "t5xxl_fp16.safetensors"),
         )  # fmt: skip
-        self.vae = self._file("VAELoader", 7, "ae.safetensors", "vae_name")["VAE"]
+        self.vae = self._file("VAELoader", "ae.safetensors", "vae_name")["VAE"]
         self.model = self.flux
 
-    def _file(self, kind: str, row: float, name: str, field: str, title: str = "", **more) -> Node:
-        return self.canvas.add(kind, (0, row), title, models=wants(name), **{field: name}, **more)
+    def _file(self, kind: str, name: str, field: str, title: str = "", **more) -> Node:
+        return self.canvas.add(kind, title, models=wants(name), **{field: name}, **more)
 
-    def words(self, text: str, row: float = 3, title: str = "Prompt", kind: str = "CLIPTextEncode") -> Output:
-        text = self.canvas.add(kind, (1, row), title, box=(300, 160), clip=self.clip["CLIP"], text=text)
-        return self.canvas.add("FluxGuidance", (1, row + 4), conditioning=text[0], guidance=3.5)[0]
+    def words(self, text: str, title: str = "Prompt", kind: str = "CLIPTextEncode") -> Output:
+        text = self.canvas.add(kind, title, clip=self.clip["CLIP"], text=text)
+        return self.canvas.add("FluxGuidance", conditioning=text[0], guidance=3.5)[0]
 
-    def picture(self, title: str, row: float = 10) -> Node:
-        return self.canvas.add("LoadImage", (1, row), title, image="example.png")
+    def picture(self, title: str) -> Node:
+        return self.canvas.add("LoadImage", title, image="example.png")
 
     def square(self) -> Output:
-        return self.canvas.add("EmptySD3LatentImage", (3, 7), width=1024, height=1024)[0]
+        return self.canvas.add("EmptySD3LatentImage", width=1024, height=1024)[0]
 
     def sample(self, told: Node, latent: Output | None = None) -> Output:
         sampled = self.canvas.add(
-            "KSampler", (3, 0), model=self.model[0], positive=told["positive"], negative=told["negative"],
+            "KSampler", model=self.model[0], positive=told["positive"], negative=told["negative"],
             latent_image=latent or told["latent"], seed=7, steps=25, cfg=1.0, sampler_name="euler", scheduler="simple",
             after="randomize",
         )  # fmt: skip
-        return self.canvas.add("VAEDecode", (4, 0), samples=sampled[0], vae=self.vae)[0]
+        return self.canvas.add("VAEDecode", samples=sampled[0], vae=self.vae)[0]
 
     def save_image(self, image: Output, name: str) -> None:
-        self.canvas.add("SaveImage", (4, 2), box=(400, 420), images=image, filename_prefix=name)
+        self.canvas.add("SaveImage", box=(400, 420), images=image, filename_prefix=name)
 
     def note(self, text: str) -> None:
-        self.canvas.note(text, (-1, 0))
+        self.canvas.note(text)
 
 
 class Dev(Stock):
@@ -106,19 +106,17 @@ class Dev(Stock):
 
     def __init__(self, canvas: Canvas, *imported: str):
         super().__init__(canvas)
-        bank = None if imported else canvas.add("CoLoGenLoadExperts", (0, 10), bank_name=OWN)
-        for i, name in enumerate(imported):
+        bank = None if imported else canvas.add("CoLoGenLoadExperts", bank_name=OWN)
+        for name in imported:
             more = {} if bank is None else {"experts": bank["experts"]}
-            bank = self._file(
-                "CoLoGenImportExperts", 10 + 4 * i, f"{name}.safetensors", "file", f"EasyControl {name}", **more
-            )
+            bank = self._file("CoLoGenImportExperts", f"{name}.safetensors", "file", f"EasyControl {name}", **more)
         self.experts = bank["experts"]
-        self.model = canvas.add("CoLoGenApply", (1, 0), model=self.flux["MODEL"], experts=self.experts)
+        self.model = canvas.add("CoLoGenApply", model=self.flux["MODEL"], experts=self.experts)
 
-    def task(self, node: str, row: float, prompts: Node | Output, title: str = "", **given) -> Node:
+    def task(self, node: str, prompts: Node | Output, title: str = "", **given) -> Node:
         chained = isinstance(prompts, Node)
         told = dict(positive=prompts["positive"], negative=prompts["negative"]) if chained else dict(positive=prompts)
-        return self.canvas.add(node, (2, row), title, vae=self.vae, experts=self.experts, **told, **given)
+        return self.canvas.add(node, title, vae=self.vae, experts=self.experts, **told, **given)
 
 
 def wants(*names: str) -> list[tuple[str, str, str]]:
@@ -129,8 +127,8 @@ def inpaint(canvas: Canvas) -> None:
     dev = Dev(canvas, "inpainting")
     picture = dev.picture("Picture: paint the hole in the mask editor")
     hole = dict(mask=picture["MASK"], grow=6)
-    told = dev.task("CoLoGenInpaint", 0, dev.words("A wooden toy boat"), image=picture["IMAGE"], **hole)
-    whole = canvas.add("CoLoGenPasteBack", (4, 10), drawn=dev.sample(told), original=picture["IMAGE"], **hole)
+    told = dev.task("CoLoGenInpaint", dev.words("A wooden toy boat"), image=picture["IMAGE"], **hole)
+    whole = canvas.add("CoLoGenPasteBack", drawn=dev.sample(told), original=picture["IMAGE"], **hole)
     dev.save_image(whole[0], "inpaint")
     dev.note(
         "## Inpaint on FLUX.1-dev\n\nRight-click the picture, *Open in MaskEditor*, paint what shall be new, say what it "
@@ -141,31 +139,29 @@ def inpaint(canvas: Canvas) -> None:
 def control(canvas: Canvas) -> None:
     dev = Dev(canvas, "canny")
     picture = dev.picture("What to follow")
-    lines = canvas.add("Canny", (1, 16), image=picture["IMAGE"], low_threshold=0.2, high_threshold=0.5)
+    lines = canvas.add("Canny", image=picture["IMAGE"], low_threshold=0.2, high_threshold=0.5)
     words = dev.words("A house of gingerbread in the snow, photograph")
-    dev.save_image(dev.sample(dev.task("CoLoGenControl", 0, words, map=lines[0], kind="canny")), "control")
+    dev.save_image(dev.sample(dev.task("CoLoGenControl", words, map=lines[0], kind="canny")), "control")
     dev.note("## Control on FLUX.1-dev\n\nThe picture's edges say what is where, the words say what it is." + LICENCES)
 
 
 def subject(canvas: Canvas) -> None:
     dev = Dev(canvas, "subject")
     words = dev.words("A SKS on a wooden bridge in the rain, photograph")
-    told = dev.task("CoLoGenSubject", 0, words, image=dev.picture("Whom to keep")["IMAGE"])
+    told = dev.task("CoLoGenSubject", words, image=dev.picture("Whom to keep")["IMAGE"])
     dev.save_image(dev.sample(told, dev.square()), "subject")
     dev.note("## Subject on FLUX.1-dev\n\nThis expert was trained with the word **SKS** for the subject." + LICENCES)
 
 
 def control_subject(canvas: Canvas) -> None:
     dev = Dev(canvas, "canny", "subject")
-    lines = canvas.add(
-        "Canny", (1, 16), image=dev.picture("What to follow")["IMAGE"], low_threshold=0.2, high_threshold=0.5
-    )
+    lines = canvas.add("Canny", image=dev.picture("What to follow")["IMAGE"], low_threshold=0.2, high_threshold=0.5)
     words = dev.words("A SKS on a wooden bridge in the rain, photograph")
-    followed = dev.task("CoLoGenControl", 0, words, "Follow these edges", map=lines[0], kind="canny")
-    whom = dev.picture("Whom to keep", 19)["IMAGE"]
-    told = dev.task("CoLoGenSubject", 8, followed, "Keep this subject", image=whom)
+    followed = dev.task("CoLoGenControl", words, "Follow these edges", map=lines[0], kind="canny")
+    whom = dev.picture("Whom to keep")["IMAGE"]
+    told = dev.task("CoLoGenSubject", followed, "Keep this subject", image=whom)
     dev.save_image(dev.sample(told, dev.square()), "control_subject")
-    canvas.add("CoLoGenSaveExperts", (4, 10), "Both as one bank", experts=dev.experts, name="easycontrol")
+    canvas.add("CoLoGenSaveExperts", "Both as one bank", experts=dev.experts, name="easycontrol")
     dev.note(
         "## EasyControl, several at once\n\nTask nodes chain, and each may have a strength, a window and a region of its own "
         "(*CoLoGen Source Options*). Saved as one bank, both load at once." + LICENCES
@@ -174,7 +170,7 @@ def control_subject(canvas: Canvas) -> None:
 
 def edit(canvas: Canvas) -> None:
     dev = Dev(canvas)
-    told = dev.task("CoLoGenEdit", 0, dev.words("Make it winter"), image=dev.picture("What to change")["IMAGE"])
+    told = dev.task("CoLoGenEdit", dev.words("Make it winter"), image=dev.picture("What to change")["IMAGE"])
     dev.save_image(dev.sample(told), "edit")
     dev.note("## Edit on FLUX.1-dev\n\nAn instruction changes one thing and leaves the rest." + TRAINED)
 
@@ -184,14 +180,13 @@ def ground(canvas: Canvas) -> None:
     picture, answer = dev.picture("Where to look")["IMAGE"], dict(form="mask", colour="magenta")
     told = canvas.add(
         "CoLoGenGround",
-        (2, 0),
         clip=dev.clip["CLIP"],
         vae=dev.vae,
         image=picture,
         phrase="the dog on the left",
         **answer,
     )
-    found = canvas.add("CoLoGenReadGrounding", (4, 10), drawn=dev.sample(told), original=picture, **answer)
+    found = canvas.add("CoLoGenReadGrounding", drawn=dev.sample(told), original=picture, **answer)
     dev.save_image(found["overlay"], "ground")
     dev.note("## Find on FLUX.1-dev\n\nThe answer is drawn on the picture, then read as a mask and a box." + TRAINED)
 
@@ -199,13 +194,13 @@ def ground(canvas: Canvas) -> None:
 def personal(canvas: Canvas) -> None:
     dev = Dev(canvas, "subject")
     marked = "CoLoGenMarkedPrompt"
-    words = dev.words("a [SKS] surfing a wave at sunset, photograph", 3, "The subject marked", marked)
-    other = dev.words("a [dog] surfing a wave at sunset, photograph", 9, "A noun that FLUX knows", marked)
-    told = dev.task("CoLoGenSubject", 9, words, image=dev.picture("Whom to keep", 15)["IMAGE"])
-    dev.model = canvas.add("CoLoGenDualBranch", (2, 0), model=dev.model[0], auxiliary=other)
+    words = dev.words("a [SKS] surfing a wave at sunset, photograph", "The subject marked", marked)
+    other = dev.words("a [dog] surfing a wave at sunset, photograph", "A noun that FLUX knows", marked)
+    told = dev.task("CoLoGenSubject", words, image=dev.picture("Whom to keep")["IMAGE"])
+    dev.model = canvas.add("CoLoGenDualBranch", model=dev.model[0], auxiliary=other)
     image = dev.sample(told, dev.square())
     dev.save_image(image, "personal")
-    canvas.add("CoLoGenBranchMap", (4, 10), box=(640, 300), model=dev.model[0], latent=image.node.values["samples"])
+    canvas.add("CoLoGenBranchMap", box=(640, 300), model=dev.model[0], latent=image.node.values["samples"])
     dev.note(
         "## A subject in a scene of its noun\n\nFor the first third of the sampling a second picture is drawn beside, with a "
         "common noun in place of **SKS**, and lends its scene. Say in the second prompt what kind of thing your subject is: "

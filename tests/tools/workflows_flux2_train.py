@@ -1,6 +1,7 @@
 """An example workflow that trains an expert on FLUX.2 klein-base-4B and uses it on the distilled klein 4B."""
 
 from canvas import Canvas
+from layout import ASKED
 from workflows_flux import wants
 
 BASE, DISTILLED, QWEN, VAE = (
@@ -15,33 +16,31 @@ NAME = "my_klein_edit"
 
 def train_expert(canvas: Canvas) -> None:
     add = canvas.add
-    base = add("UNETLoader", (0, 0), "Train on this", models=wants(BASE), unet_name=BASE, weight_dtype="default")
-    clip = add("CLIPLoader", (0, 3), models=wants(QWEN), clip_name=QWEN, type="flux2")["CLIP"]
-    vae = add("VAELoader", (0, 7), models=wants(VAE), vae_name=VAE)["VAE"]
-    fast = add(
-        "UNETLoader", (0, 9), "Use it on this", models=wants(DISTILLED), unet_name=DISTILLED, weight_dtype="default"
-    )
-    data = add("CoLoGenTrainingData", (1, 0), "Pairs and their words", vae=vae, clip=clip, task="edit")
+    base = add("UNETLoader", "Train on this", models=wants(BASE), unet_name=BASE, weight_dtype="default")
+    clip = add("CLIPLoader", models=wants(QWEN), clip_name=QWEN, type="flux2")["CLIP"]
+    vae = add("VAELoader", models=wants(VAE), vae_name=VAE)["VAE"]
+    fast = add("UNETLoader", "Use it on this", models=wants(DISTILLED), unet_name=DISTILLED, weight_dtype="default")
+    data = add("CoLoGenTrainingData", "Pairs and their words", vae=vae, clip=clip, task="edit")
     knobs = dict(task="edit", run=NAME, iterations=2000, batch=2)
-    trained = add("CoLoGenTrainStage", (2, 0), model=base["MODEL"], data=data["data"], **knobs)
-    add("CoLoGenSaveExperts", (0, 13), "Keep it", experts=trained["experts"], name=NAME)
+    trained = add("CoLoGenTrainStage", model=base["MODEL"], data=data["data"], **knobs)
+    add("CoLoGenSaveExperts", "Keep it", experts=trained["experts"], name=NAME)
 
-    applied = add("CoLoGenApply", (3, 0), model=fast["MODEL"], experts=trained["experts"])
-    words = add("CLIPTextEncode", (1, 7), "Prompt", box=(300, 160), clip=clip, text="Make it winter")[0]
-    chosen = add("LoadImage", (1, 11), "What to change", image="example.png")["IMAGE"]
-    picture = add("ImageScaleToTotalPixels", (1, 18), image=chosen, upscale_method="lanczos", megapixels=1.0)[0]
-    told = add("CoLoGenEdit", (3, 2.5), positive=words, vae=vae, image=picture, experts=trained["experts"])
-    size = add("GetImageSize", (0, 18), image=picture)
+    applied = add("CoLoGenApply", section=ASKED, model=fast["MODEL"], experts=trained["experts"])
+    words = add("CLIPTextEncode", "Prompt", clip=clip, text="Make it winter")[0]
+    chosen = add("LoadImage", "What to change", image="example.png")["IMAGE"]
+    picture = add("ImageScaleToTotalPixels", image=chosen, upscale_method="lanczos", megapixels=1.0)[0]
+    told = add("CoLoGenEdit", positive=words, vae=vae, image=picture, experts=trained["experts"])
+    size = add("GetImageSize", image=picture)
 
-    noise = add("RandomNoise", (3, 7), noise_seed=7, after="randomize")
+    noise = add("RandomNoise", noise_seed=7, after="randomize")
     guided = dict(model=applied[0], positive=told["positive"], negative=told["negative"])
-    guider = add("CFGGuider", (3, 10), cfg=1.0, **guided)
-    sampler = add("KSamplerSelect", (3, 13.5), sampler_name="euler")
-    sigmas = add("Flux2Scheduler", (3, 16), steps=4, width=size["width"], height=size["height"])
+    guider = add("CFGGuider", cfg=1.0, **guided)
+    sampler = add("KSamplerSelect", sampler_name="euler")
+    sigmas = add("Flux2Scheduler", steps=4, width=size["width"], height=size["height"])
     parts = dict(noise=noise[0], guider=guider[0], sampler=sampler[0], sigmas=sigmas[0])
-    sampled = add("SamplerCustomAdvanced", (4, 0), latent_image=told["latent"], **parts)
-    image = add("VAEDecode", (4, 3.5), samples=sampled[0], vae=vae)[0]
-    add("SaveImage", (4, 5), box=(400, 420), images=image, filename_prefix=NAME)
+    sampled = add("SamplerCustomAdvanced", latent_image=told["latent"], **parts)
+    image = add("VAEDecode", samples=sampled[0], vae=vae)[0]
+    add("SaveImage", box=(400, 420), images=image, filename_prefix=NAME)
     canvas.note(
         "## Train an expert on FLUX.2 klein\n\nPut pairs into `input/cologen/my_pictures`: `NAME.source.png` (before), "
         "`NAME.png` (after) and `NAME.txt` (the instruction). For another task, such as control, choose that `task` in both "
@@ -51,8 +50,6 @@ def train_expert(canvas: Canvas) -> None:
         "learned, queue again goes on; a finished run is not trained again. Later, choose the bank in *Load CoLoGen "
         "Experts*.\n\nBoth models are Apache-2.0: read their licence. Out of memory: an fp8 `weight_dtype` for the base, "
         "`size` 512 or less.",
-        (-1, 0),
-        (360, 520),
     )
 
 

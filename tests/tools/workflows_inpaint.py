@@ -11,45 +11,44 @@ HOLE, WORLD = 29, 64
 def draw_right_half(toy: Toy) -> tuple[Node, Output, Output]:
     """A picture twice as wide as the toy set's: what cuts its hole out, what is drawn of it, and the whole again."""
     add = toy.canvas.add
-    other = toy.question("edit", (0, 8), "The left half")
-    question = toy.question("inpaint", (0, 12), "The right half", 12)
+    other = toy.question("edit", "The left half")
+    question = toy.question("inpaint", "The right half", 12)
     whole = add(
-        "ImageStitch", (1, 9), "Twice as wide", image1=other["source"], image2=question["source"], direction="right",
+        "ImageStitch", "Twice as wide", image1=other["source"], image2=question["source"], direction="right",
         match_image_size=False, spacing_width=0, spacing_color="white",
     )[0]  # fmt: skip
-    black = add("SolidMask", (1, 13), value=0.0, width=2 * WORLD, height=WORLD)[0]
+    black = add("SolidMask", value=0.0, width=2 * WORLD, height=WORLD)[0]
     mask = add(
-        "MaskComposite", (1, 16), "Its hole", destination=black, source=question["mask"], x=WORLD, y=0, operation="add"
+        "MaskComposite", "Its hole", destination=black, source=question["mask"], x=WORLD, y=0, operation="add"
     )[0]  # fmt: skip
     knobs = dict(grow=0, feather=0, context=round(WORLD / HOLE, 2), size=WORLD)
-    cut = add("CoLoGenCropForInpaint", (2, 9), box=(300, 420), image=whole, mask=mask, **knobs)
-    words = toy.words(question["prompt"], (1, 6))[0]
-    told = toy.task("CoLoGenInpaint", (2, 0), words, image=cut["image"], mask=cut["mask"], grow=0)
-    drawn = toy.sample(told, 3)[0]
-    return cut, drawn, add("CoLoGenStitch", (3, 8), stitch=cut["stitch"], drawn=drawn)[0]
+    cut = add("CoLoGenCropForInpaint", image=whole, mask=mask, **knobs)
+    words = toy.words(question["prompt"])[0]
+    told = toy.task("CoLoGenInpaint", words, image=cut["image"], mask=cut["mask"], grow=0)
+    drawn = toy.sample(told)[0]
+    return cut, drawn, add("CoLoGenStitch", stitch=cut["stitch"], drawn=drawn)[0]
 
 
 def toy_full_resolution(canvas: Canvas) -> None:
     toy = Toy(canvas)
     cut, drawn, back = draw_right_half(toy)
-    toy.save_image(back, (4, 0), "toy_inpaint_full_resolution", "The whole, filled")
-    toy.preview(cut["image"], (4, 6), "The crop")
-    toy.preview(drawn, (4, 11), "Drawn")
+    toy.save_image(back, "toy_inpaint_full_resolution", "The whole, filled")
+    toy.preview(cut["image"], "The crop")
+    toy.preview(drawn, "Drawn")
     canvas.note(
         "## A hole of a large picture\n\nThe toy set draws 64 × 64; this picture is twice as wide. *Crop for Inpaint* cuts out "
         "the hole and as much round it as `context` says, at the `size` that the model draws; *Stitch* puts the drawn hole "
         "back. Outside it every pixel stays as it was.",
-        (0, 19),
     )
 
 
 def cut_and_fill(dev: Dev, picture: Node, words: str, name: str, **knobs) -> None:
     """From a picture with a mask to the whole picture again."""
     add = dev.canvas.add
-    cut = add("CoLoGenCropForInpaint", (2, 9), box=(300, 460), image=picture["IMAGE"], mask=picture["MASK"], **knobs)
-    told = dev.task("CoLoGenInpaint", 0, dev.words(words), image=cut["image"], mask=cut["mask"], grow=0)
+    cut = add("CoLoGenCropForInpaint", image=picture["IMAGE"], mask=picture["MASK"], **knobs)
+    told = dev.task("CoLoGenInpaint", dev.words(words), image=cut["image"], mask=cut["mask"], grow=0)
     drawn = dev.sample(told)
-    dev.save_image(add("CoLoGenStitch", (4, 10), stitch=cut["stitch"], drawn=drawn)[0], name)
+    dev.save_image(add("CoLoGenStitch", stitch=cut["stitch"], drawn=drawn)[0], name)
 
 
 def full_resolution(canvas: Canvas) -> None:
@@ -69,7 +68,7 @@ def outpaint(canvas: Canvas) -> None:
     dev = Dev(canvas, "inpainting")
     picture = dev.picture("What shall go on")
     padded = canvas.add(
-        "ImagePadForOutpaint", (1, 16), "How far, and where", image=picture["IMAGE"], left=0, top=0, right=256, bottom=0,
+        "ImagePadForOutpaint", "How far, and where", image=picture["IMAGE"], left=0, top=0, right=256, bottom=0,
         feathering=0,
     )  # fmt: skip
     cut_and_fill(dev, padded, "A quiet landscape, photograph", "outpaint", grow=24, feather=24, context=3.0)

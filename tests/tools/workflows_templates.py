@@ -25,30 +25,28 @@ class KleinTemplate(Klein):
         super().__init__(canvas)
 
     def load_experts(self) -> dict[str, Output]:
-        loaded = self.canvas.add(
-            "CoLoGenLoadExperts", (0, 10), "Template", models=wants(self.template), bank_name=self.template
-        )
+        loaded = self.canvas.add("CoLoGenLoadExperts", "Template", models=wants(self.template), bank_name=self.template)
         self.experts = loaded["experts"]
         return {"experts": self.experts}
 
-    def add_task(self, node: str, row: float, prompt: Output, title: str = "", size: int = 0, **given) -> Node:
+    def add_task(self, node: str, prompt: Output, title: str = "", size: int = 0, **given) -> Node:
         """A task with both prompts: the template reads each beside the picture."""
-        none = self.encode_prompt(NEGATIVE, 7, "Negative prompt: none")
-        options = self.canvas.add("CoLoGenSourceOptions", (2, row + 6), "How much, when and where", size=size)
+        none = self.encode_prompt(NEGATIVE, "Negative prompt: none")
+        options = self.canvas.add("CoLoGenSourceOptions", "How much, when and where", size=size)
         told = dict(positive=prompt, negative=none, options=options[0], experts=self.experts)
-        return self.canvas.add(node, (2, row), title, vae=self.vae, **told, **given)
+        return self.canvas.add(node, title, vae=self.vae, **told, **given)
 
     def note(self, text: str) -> None:
-        self.canvas.note(text + LOADED, (-1, 0), (360, 420))
+        self.canvas.note(text + LOADED)
 
 
 def control(canvas: Canvas) -> None:
     klein = KleinTemplate(canvas, "ControlNet")
-    picture = klein.load_picture("What to follow", 13, 11)
-    size = canvas.add("GetImageSize", (1, 14), image=picture)
-    lines = canvas.add("Canny", (1, 17), image=picture, low_threshold=0.2, high_threshold=0.5)[0]
+    picture = klein.load_picture("What to follow")
+    size = canvas.add("GetImageSize", image=picture)
+    lines = canvas.add("Canny", image=picture, low_threshold=0.2, high_threshold=0.5)[0]
     prompt = klein.encode_prompt("A house of gingerbread in the snow, photograph")
-    prompts = klein.add_task("CoLoGenControl", 0, prompt, "Follow these edges", map=lines, kind="canny")
+    prompts = klein.add_task("CoLoGenControl", prompt, "Follow these edges", map=lines, kind="canny")
     klein.save_image(klein.sample(prompts, prompts["latent"], size["width"], size["height"]))
     klein.note(
         "## Control on FLUX.2 klein\n\nThe picture's edges say what is where, the words say what it is. Other maps "
@@ -59,14 +57,14 @@ def control(canvas: Canvas) -> None:
 
 def upscale(canvas: Canvas) -> None:
     klein = KleinTemplate(canvas, "Upscaler")
-    picture = canvas.add("LoadImage", (0, 13), "A small picture", image="example.png")["IMAGE"]
+    picture = canvas.add("LoadImage", "A small picture", image="example.png")["IMAGE"]
     small = canvas.add(
-        "ImageScaleToTotalPixels", (1, 11), "Here: small as a thumbnail",
+        "ImageScaleToTotalPixels", "Here: small as a thumbnail",
         image=picture, upscale_method="area", megapixels=0.06,
     )[0]  # fmt: skip
     prompt = klein.encode_prompt("A photograph, sharp and detailed")
-    prompts = klein.add_task("CoLoGenEdit", 0, prompt, "Draw this one large", image=small)
-    latent = canvas.add("EmptyFlux2LatentImage", (3, 12), "The new size", width=SIDE, height=SIDE)[0]
+    prompts = klein.add_task("CoLoGenEdit", prompt, "Draw this one large", image=small)
+    latent = canvas.add("EmptyFlux2LatentImage", "The new size", width=SIDE, height=SIDE)[0]
     klein.save_image(klein.sample(prompts, latent))
     klein.note(
         "## Upscale with FLUX.2 klein\n\nA new picture with the small one's content, at the size of the empty latent; give "
@@ -77,18 +75,18 @@ def upscale(canvas: Canvas) -> None:
 
 def inpaint(canvas: Canvas) -> None:
     klein, add = KleinTemplate(canvas, "Edit"), canvas.add
-    picture = add("LoadImage", (0, 13), "Paint the hole in the mask editor", image="example.png")
+    picture = add("LoadImage", "Paint the hole in the mask editor", image="example.png")
     scaling = dict(upscale_method="lanczos", megapixels=1.0, resolution_steps=16)
-    scaled = add("ImageScaleToTotalPixels", (1, 11), image=picture["IMAGE"], **scaling)[0]
-    size, hole = add("GetImageSize", (1, 15), image=scaled), dict(mask=picture["MASK"], grow=6)
+    scaled = add("ImageScaleToTotalPixels", image=picture["IMAGE"], **scaling)[0]
+    size, hole = add("GetImageSize", image=scaled), dict(mask=picture["MASK"], grow=6)
     prompts = klein.add_task(
-        "CoLoGenEdit", 0, klein.encode_prompt("Put a wooden toy boat there"), "Change this", image=scaled
+        "CoLoGenEdit", klein.encode_prompt("Put a wooden toy boat there"), "Change this", image=scaled
     )
-    grown = add("GrowMask", (2, 16), mask=hole["mask"], expand=hole["grow"])[0]
-    whole = add("VAEEncode", (2, 19), pixels=scaled, vae=klein.vae)[0]
-    latent = add("SetLatentNoiseMask", (3, 12), "Only here", samples=whole, mask=grown)[0]
+    grown = add("GrowMask", mask=hole["mask"], expand=hole["grow"])[0]
+    whole = add("VAEEncode", pixels=scaled, vae=klein.vae)[0]
+    latent = add("SetLatentNoiseMask", "Only here", samples=whole, mask=grown)[0]
     drawn = klein.sample(prompts, latent, size["width"], size["height"])
-    klein.save_image(add("CoLoGenPasteBack", (4, 5), drawn=drawn, original=picture["IMAGE"], **hole)[0], 10)
+    klein.save_image(add("CoLoGenPasteBack", drawn=drawn, original=picture["IMAGE"], **hole)[0])
     klein.note(
         "## Inpaint on FLUX.2 klein\n\nRight-click the picture, *Open in MaskEditor*, paint where it may change, and say what "
         "shall change: the template that edits does the rest, and the sampler leaves everything else alone. *Paste Back* "
