@@ -55,6 +55,10 @@ def opened(page, name: str) -> dict:
     saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
     page.wait_for_timeout(700)
+    return read_prompt(page)
+
+
+def read_prompt(page) -> dict:
     return page.evaluate("async () => (await app.graphToPrompt()).output")
 
 
@@ -147,6 +151,39 @@ def test_the_help_page_of_a_node_opens_with_its_picture(page):
     assert f"*{label}*" in (ROOT / "README.md").read_text(encoding="utf-8")
     page.screenshot(path=SCREENSHOTS / "help.png")
     assert not problems(page)
+
+
+def test_places_of_two_subjects_are_drawn_on_one_canvas(page, server):
+    """In the drawing of nodes that has the host's canvas for boxes; a box that is dragged there is a box of the prompt."""
+    post(server, "/api/settings", {"Comfy.VueNodes.Enabled": True})
+    try:
+        modern = visited(page.context.browser, server)
+    finally:
+        post(server, "/api/settings", {"Comfy.VueNodes.Enabled": False})
+
+    def sent() -> list[dict]:
+        (node,) = [node for node in read_prompt(modern).values() if node["class_type"] == "CreateBoundingBoxes"]
+        return node["inputs"]["editor_state"]["__value__"]
+
+    opened(modern, "flux2_klein_two_references")
+    before = sent()
+    assert [box["x"] for box in before] == [0, 512]
+    node = "app.graph._nodes.find((node) => node.type === 'CreateBoundingBoxes')"
+    modern.evaluate(f"() => {{ app.canvas.centerOnNode({node}); app.canvas.selectNode({node}) }}")
+    modern.wait_for_timeout(1500)
+    place = modern.locator("canvas.outline-none").bounding_box()
+    middle = place["y"] + place["height"] / 2
+    modern.mouse.move(place["x"] + place["width"] / 4, middle)
+    modern.mouse.down()
+    modern.mouse.move(place["x"] + place["width"] * 0.3, middle, steps=3)
+    modern.mouse.move(place["x"] + place["width"] * 0.35, middle, steps=3)
+    modern.mouse.up()
+    modern.wait_for_timeout(500)
+    modern.screenshot(path=SCREENSHOTS / "boxes.png")
+    moved, other = sent()
+    assert abs(moved["x"] - 102) <= 24 and moved["width"] == 512 and other == before[1]
+    assert not problems(modern)
+    modern.close()
 
 
 @pytest.mark.parametrize("language", ["zh", "ja"])
