@@ -58,9 +58,9 @@ def add_expert(
 
 
 def copy_matrix(bank: Bank, start: str, name: str, settings: Settings) -> Tensor:
-    """Copy a matrix of the expert that a new one starts as, whatever its alpha and however it is stored."""
+    """Copy a matrix of the expert that a new one starts as, whatever its alpha and however it is stored; their parent is one."""
     block, target, kind = parse_place(name).rsplit(".", 1)[0], *name.rsplit(".", 2)[1:]
-    pair = bank.expert(start, block)[target]
+    pair = bank.own_pairs(start, block)[target]
     if kind == "down":
         return pair.down.float().clone()
     return pair.up.float() * (pair.scale * settings.rank / settings.alpha)

@@ -54,6 +54,7 @@ def make_expert_stage(recipe: SubjectRecipe, bank: Bank, name: str) -> tuple[Sta
         iterations=recipe.stage.iterations,
         batch=recipe.stage.batch,
         start=start,
+        parent=bank.info.experts[start].parent if start else "",
     )
     check_untrained(bank, stage)  # now, not when the concept is done
     return stage, replace(settings, router_rate=ROUTER_RATE * settings.rate)

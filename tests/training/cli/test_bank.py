@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_flux
 from tiny_flux2 import tiny_flux2
 from tiny_template import save_template
+from tiny_tree import tree_bank
 
 
 def run(capsys, *argv):
@@ -250,3 +251,22 @@ def test_a_template_is_inspected_and_verified_and_never_written(capsys, tmp_path
         code, _, error = run(capsys, "bank", *words, "--out", tmp_path / "out.safetensors")
         assert code and error.count("\n") == 0 and "Template-X" in error
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_tree_is_shown_checked_and_made_flat(capsys, tmp_path):
+    path, folder = tree_bank(tiny_flux()).save(tmp_path / "tree.safetensors"), tmp_path / "parts"
+    shown = run(capsys, "bank", "inspect", path)[1].splitlines()
+    assert [line.split()[0] for line in shown if line.startswith("  ")] == ["canny", "depth"]
+    assert "is whole" in run(capsys, "bank", "verify", path)[1]
+    assert run(capsys, "bank", "split", path, "--out", folder)[0] == 0
+    code, _, error = run(capsys, "bank", "verify", folder / "canny.safetensors")
+    assert code and "Expert canny adds to control, which the bank lacks: merge it" in error
+    code, said, _ = run(capsys, "bank", "flatten", path, "--experts", "canny", "--out", tmp_path / "flat.safetensors")
+    flat = Bank.open(tmp_path / "flat.safetensors")
+    assert code == 0 and "flat.safetensors" in said
+    assert {name: (e.rank, e.parent) for name, e in flat.info.experts.items()} == {
+        "inpaint": (4, ""),
+        "control": (4, ""),
+        "canny": (6, ""),
+        "depth": (2, "control"),
+    }

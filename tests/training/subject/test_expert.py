@@ -7,6 +7,7 @@ import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.bank.edit import make_random_bank, merge
 from cologen.prw.base_model import Base
+from cologen.training.add_expert import add_expert
 from cologen.training.base.random_models import bank_info
 from cologen.training.recipes.curriculum import Stage
 from cologen.training.recipes.subject import OWN
@@ -64,6 +65,17 @@ def test_it_begins_as_the_bank_s_last_expert_for_subjects_that_it_can(bank):
     assert find_start(more) == "anna" and find_start({}) == ""
     with pytest.raises(ValueError, match="has an expert subject already"):
         make_expert_stage(RECIPE, bank, "people/subject")
+
+
+def test_it_begins_as_one_that_adds_to_another_beside_it(bank):
+    old = replace(bank.info.experts["subject"], parent=next(iter(bank.info.experts)))
+    tree = Bank(replace(bank.info, experts={**bank.info.experts, "subject": old}), bank.tensors)
+    stage, settings = make_expert_stage(RECIPE, tree, "my dog")
+    found = add_expert(tree, stage, settings, 0)
+    assert stage.start == "subject" and found.info.experts[stage.name].parent == old.parent
+    for block in bank.info.base.blocks():
+        mine, theirs = (found.expert(name, block)["k"] for name in (stage.name, "subject"))
+        assert torch.equal(mine.down, theirs.down) and torch.allclose(mine.up, theirs.up)
 
 
 def test_the_bank_has_a_column_more_and_its_file_alone_merges_back(model, bank, tmp_path):
