@@ -73,7 +73,7 @@ def open_recipe_encoders(curriculum: Curriculum, device: str) -> Encoders:
         from ..encoders.families import open_encoders
 
         return open_encoders(curriculum.encoders, device)
-    from ..from_scratch.make import ScratchRecipe
+    from ..from_scratch.recipe import ScratchRecipe
     from ..from_scratch.store import open_encoders as open_world_encoders
 
     if build(ScratchRecipe, curriculum.own_base, curriculum.base).rebuild:

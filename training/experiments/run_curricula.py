@@ -18,7 +18,7 @@ from ..coredi.make_trainer import make_stage_trainer
 from ..coredi.sampling import FeatureSampler
 from ..curriculum_run import CurriculumRun
 from ..from_scratch.evaluate import Evaluation, evaluate
-from ..from_scratch.make import ScratchRecipe, shorten_recipe
+from ..from_scratch.recipe import ScratchRecipe, shorten_recipe
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
 from ..routing_stats import measure_usage
 from ..sampling import sample_latents

@@ -21,7 +21,8 @@ from torch import Tensor
 from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux, FluxParams
 from ..objective import add_noise, draw_times, task_loss
 from .encoders import SmallEncoders
-from .learner import Learner, Plan
+from .learner import Learner
+from .recipe import ScratchRecipe
 from .world import World
 
 DIPTYCH_SHARE, GIVEN_SHARE = 0.25, 0.7
@@ -85,22 +86,10 @@ def init_flux(seed: int, shape: FluxParams) -> Flux:
 class Pretraining(Learner):
     """The training of a FLUX from nothing."""
 
-    def __init__(
-        self,
-        world: World,
-        encoders: SmallEncoders,
-        shape: FluxParams,
-        plan: Plan,
-        seed: int = 0,
-        shift: float = 1.0,
-        *,
-        precision: str = "fp32",
-        workers: int = 0,
-    ):
-        self.world, self.encoders, self.seed, self.shift = world, encoders, seed, shift
-        self.autocast, self.workers = precision == "bf16", workers
-        self.device = encoders.bias.device
-        self.flux = init_flux(seed, shape).to(self.device)
+    def __init__(self, world: World, encoders: SmallEncoders, recipe: ScratchRecipe, seed: int = 0):
+        self.world, self.encoders, self.recipe, self.seed = world, encoders, recipe, seed
+        self.device, plan = encoders.bias.device, recipe.plan("flux")
+        self.flux = init_flux(seed, recipe.shape(world)).to(self.device)
         self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
         self.batches: Iterator[Batch] | None = None
         warmup = min(300, plan.iterations // 10)
@@ -109,7 +98,7 @@ class Pretraining(Learner):
     def step(self) -> float:
         if self.batches is None:
             coming = range(self.done, self.plan.iterations)
-            self.batches = draw_batches(self.world, self.seed, coming, self.plan.batch, self.workers)
+            self.batches = draw_batches(self.world, self.seed, coming, self.plan.batch, self.recipe.drawers)
         batch = next(self.batches)
         generator = torch.Generator().manual_seed(batch.seed)
         words = self.encoders.encode_prompts(batch.texts)
@@ -122,14 +111,14 @@ class Pretraining(Learner):
         return (self.encoders.encode(list(pictures)) - LATENT_SHIFT) * LATENT_SCALE
 
     def predict(self, x: Tensor, times: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.flux_precision == "bf16"):
             return self.flux(x, times, context, pooled).float()
 
     def loss(
         self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator, is_given: bool = False
     ) -> Tensor:
         """Gives the mean velocity error; with `is_given` the right half has no noise and only the left half counts."""
-        times = draw_times(len(latents), generator, shift=self.shift).to(self.device)
+        times = draw_times(len(latents), generator, shift=self.recipe.flux_shift).to(self.device)
         noise = torch.randn(latents.shape, generator=generator).to(self.device)
         x, half = add_noise(latents, noise, times), latents.shape[-1] // 2
         if is_given:

@@ -162,7 +162,7 @@ class Curriculum:
     base: str = ""
     """"toy" or "world": one that a program draws; else a file of FLUX.1 or FLUX.2 (with [encoders]). A node brings its own."""
     toy: dict[str, Any] = field(default_factory=dict)
-    """The toy world's own recipe (from_scratch/make.py)."""
+    """The toy world's own recipe (from_scratch/recipe.py)."""
     world: dict[str, Any] = field(default_factory=dict)
     """The sticker world's."""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)

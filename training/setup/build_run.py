@@ -19,7 +19,8 @@ from ..encoders.from_files import FileEncoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..from_scratch.learner import Progress
-from ..from_scratch.make import ScratchRecipe, Workshop, shorten_recipe
+from ..from_scratch.make import Workshop
+from ..from_scratch.recipe import ScratchRecipe, shorten_recipe
 from ..from_scratch.store import open_models
 from ..recipes.curriculum import Curriculum
 from .check_objects import check_objects

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cologen.training.from_scratch.make import ScratchRecipe, Workshop
+from cologen.training.from_scratch.make import Workshop
 from cologen.training.from_scratch.pretrain import Pretraining, draw_batch, draw_batches
+from cologen.training.from_scratch.recipe import ScratchRecipe
 from cologen.training.from_scratch.sheet import COLUMNS, draw_sheet
 from cologen.training.from_scratch.store import FLUX, TEXT, VAE, find_parts, open_encoders
 from cologen.training.setup.worlds import WORLDS
@@ -80,7 +81,7 @@ def encoders(tmp_path_factory):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_pretraining_learns(encoders, precision):
     recipe = replace(SMALL, flux_iterations=100, flux_batch=4, flux_rate=3e-3, flux_single=1, flux_double=1)
-    run = Pretraining(STICKERS, encoders, recipe.shape(STICKERS), recipe.plan("flux"), precision=precision)
+    run = Pretraining(STICKERS, encoders, replace(recipe, flux_precision=precision))
     pictures, texts = STICKERS.draw_captioned(np.random.default_rng(1), 16)
     latents = run.encode(pictures)
 
