@@ -113,6 +113,8 @@ def test_every_node_is_in_the_list_of_nodes_and_every_workflow_in_theirs():
     workflows = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b(?:toy|flux_dev|flux2_klein|chroma)_\w+", workflows))
     assert named == {path.stem for path in (ROOT / "example_workflows").glob("*.json")}
+    blueprints = set(re.findall(r"^\| (CoLoGen [^|]+?) \|", workflows, flags=re.M))
+    assert blueprints == {path.stem for path in (ROOT / "subgraphs").glob("*.json")}
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("[!R]*.md")), ids=name_of)

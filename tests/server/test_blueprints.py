@@ -70,7 +70,10 @@ def find_by_name(page, name: str) -> None:
     page.get_by_role("dialog").get_by_role("combobox").first.fill(name[:LONGEST], timeout=10_000)
     page.get_by_role("dialog").get_by_role("option").filter(has_text=name).first.click(timeout=10_000)
     page.wait_for_function(f"() => {HOST}", timeout=10_000)
+    page.mouse.move(500, 700)
+    page.wait_for_timeout(300)
     page.mouse.click(400, 900)  # where the node is put down
+    page.wait_for_function(f"() => !{HOST}.flags.ghost", timeout=10_000)
 
 
 def open_file(page, name: str) -> None:

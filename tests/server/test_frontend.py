@@ -104,6 +104,21 @@ def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
     assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 3, "drawn, given and route"
 
 
+def test_a_workflow_is_an_app_with_what_it_is_given_and_its_result(page, server):
+    opened(page, "toy_edit")
+    before = set(server.get("/history"))
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    try:
+        page.get_by_text("question_seed").first.wait_for(timeout=30_000)
+        page.get_by_role("button", name="Run", exact=True).first.click(timeout=30_000)
+        assert finished(page, server, before) == "success"
+        page.wait_for_timeout(1500)
+        page.screenshot(path=SCREENSHOTS / "toy_edit_app.png")
+        assert not problems(page)
+    finally:
+        page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
+
+
 def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
     (listed,) = [names for pack, names in server.get("/api/workflow_templates").items() if pack == "CoLoGen"]
     assert set(listed) == set(WORKFLOWS)

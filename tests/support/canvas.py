@@ -7,6 +7,7 @@ not there, and a changed node changes the file.
 from collections.abc import Sequence
 from typing import Any
 
+from app_mode import describe_app
 from lanes import route_links
 from layout import BLOCKS, GIVEN, SECTIONS, arrange
 from nodes_on_canvas import NOTE, SEEDS, Node, Output
@@ -70,7 +71,7 @@ class Canvas:
             "links": rows,
             "groups": [{"id": i + 1, **group} for i, group in enumerate(groups)],
             "config": {},
-            "extra": route_links(self.nodes, rows, groups),
+            "extra": route_links(self.nodes, rows, groups) | describe_app(self.nodes),
             "version": 0.4,
             **(
                 {"definitions": {"subgraphs": [sub.definition() for sub in self.subgraphs.values()]}}

@@ -20,11 +20,10 @@ def add_options(canvas: Blueprint) -> Node:
     return canvas.add("CoLoGenSourceOptions", "How much, when and where")
 
 
-def show_words(canvas: Blueprint, options: Node | None = None) -> None:
+def show_words(canvas: Blueprint, options: Node) -> None:
     """The prompt, how strongly the picture is read, and what a run is repeated with."""
     canvas.show("prompt", (canvas.find("CLIPTextEncode"), "text"))
-    if options is not None:
-        canvas.show("strength", (options, "strength"))
+    canvas.show("strength", (options, "strength"))
     show_sampler(canvas, canvas.find("KSampler"))
 
 
@@ -69,9 +68,9 @@ def inpaint(canvas: Blueprint) -> None:
     cut = fill_hole(dev, dev.words("A wooden toy boat"), options)
     canvas.show("image", (cut, "image"))
     canvas.show("mask", (cut, "mask"))
+    show_words(canvas, options)
     canvas.show("context", (cut, "context"))
     canvas.show("grow", (cut, "grow"))
-    show_words(canvas, options)
     show_files(canvas)
     canvas.describe(
         "Draws what the prompt says into the mask. The hole and its surroundings are cut out, drawn at 1024 pixels and put "
@@ -141,9 +140,9 @@ def ground_then_inpaint(canvas: Blueprint) -> None:
     canvas.show("image", (small, "image"), (found, "original"), (cut, "image"))
     canvas.show("find", (asked, "phrase"))
     canvas.show("prompt", (canvas.find("CLIPTextEncode"), "text"))
-    canvas.show("grow", (cut, "grow"))
     canvas.show("strength", (options, "strength"))
     show_sampler(canvas, first, next(node for node in canvas.nodes if node.kind == "KSampler" and node is not first))
+    canvas.show("grow", (cut, "grow"))
     show_files(canvas)
     canvas.describe(
         f"Finds what you name and draws something else in its place; every other pixel stays as it was. {TRAINED}",

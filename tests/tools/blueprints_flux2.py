@@ -99,9 +99,9 @@ def inpaint(canvas: Blueprint) -> None:
     canvas.give("IMAGE", add("CoLoGenStitch", stitch=cut["stitch"], drawn=drawn)[0])
     canvas.show("image", (cut, "image"))
     canvas.show("mask", (cut, "mask"))
+    show_words(canvas)
     canvas.show("context", (cut, "context"))
     canvas.show("grow", (cut, "grow"))
-    show_words(canvas)
     show_files(canvas)
     canvas.describe(
         "Says what shall change within the mask. The hole and its surroundings are cut out, drawn at 1024 pixels and put "
