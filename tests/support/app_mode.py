@@ -22,5 +22,10 @@ def describe_app(nodes: Sequence[Node]) -> dict:
     """As the frontend saves it beside a graph; nothing where no picture is saved."""
     results = [node.number for node in nodes if node.kind == SHOWN]
     asked = [(node, ASKED[node.kind]) for node in nodes if node.kind in ASKED]
-    inputs = [[node.number, name] for node, name in asked if not isinstance(node.values.get(name), Output)]
+    inputs = [[node.number, name] for node, name in asked if is_asked(node.values.get(name, True))]
     return {"linearData": {"inputs": inputs, "outputs": results}} if results else {}
+
+
+def is_asked(value) -> bool:
+    """Neither another node's output nor the words of a prompt that has none."""
+    return not isinstance(value, Output) and value != ""
