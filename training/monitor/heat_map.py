@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .route_map import INK, PAPER, stack_pictures
+from .route_map import INK, PAPER, stack_pictures, wrap_words
 
 HEAT = ((8, 10, 32), (72, 28, 112), (186, 54, 86), (246, 140, 44), (252, 248, 190))
 """From 0 to 1. Each is lighter than the one before, so that it reads in grey and with any colour vision."""
@@ -49,23 +49,25 @@ def draw_heat_sheet(rows: Sequence[tuple[str, Tensor, float]]) -> Image.Image:
     return stack_pictures([_draw_row(title, pictures, top) for title, pictures, top in rows])
 
 
-def _draw_row(title: str, pictures: Tensor, top: float) -> Image.Image:
+def _draw_row(title: str, pictures: Tensor, highest: float) -> Image.Image:
     cells = [_enlarge(picture) for picture in pictures[:MOST]]
     width = max(GAP + sum(cell.width + GAP for cell in cells), CELL + 2 * GAP)
     line = width // 20  # as large when the sheet is shown small
     font = ImageFont.load_default(size=line * 4 // 5)
-    height = max(cell.height for cell in cells)
-    row = Image.new("RGB", (width, height + 3 * line + 2 * GAP), PAPER)
+    heads = wrap_words(title, font, width - 2 * GAP)
+    top, height = GAP + line * len(heads) + line // 2, max(cell.height for cell in cells)
+    row = Image.new("RGB", (width, top + height + line * 3 // 2 + GAP), PAPER)
     draw, x = ImageDraw.Draw(row), GAP
-    draw.text((GAP, GAP), title, INK, font)
+    for i, words in enumerate(heads):
+        draw.text((GAP, GAP + i * line), words, INK, font)
     for cell in cells:
-        row.paste(cell, (x, GAP + line * 3 // 2))
+        row.paste(cell, (x, top))
         x += cell.width + GAP
-    y, (left, right) = height + GAP + line * 7 // 4, (GAP + 2 * line, width - GAP - 4 * line)
+    y, (left, right) = top + height + line // 4, (GAP + 2 * line, width - GAP - 4 * line)
     ramp = (colour_heat(torch.linspace(0, 1, right - left)) * 255).round().byte().numpy()
     row.paste(Image.fromarray(np.repeat(ramp[None], line * 3 // 4, 0)), (left, y + line // 8))
     draw.text((left - line // 2, y), "0", INK, font, anchor="ra")
-    draw.text((right + line // 2, y), f"{top:.2g}" if 0 < top < 0.001 else f"{top:.1%}", INK, font)
+    draw.text((right + line // 2, y), f"{highest:.2g}" if 0 < highest < 0.001 else f"{highest:.1%}", INK, font)
     return row
 
 

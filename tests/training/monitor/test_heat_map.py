@@ -31,3 +31,12 @@ def test_a_sheet_has_a_row_a_source_and_its_legend():
         for pixel in torch.frombuffer(bytearray(alone.tobytes()), dtype=torch.uint8).reshape(-1, 3).tolist()
     }
     assert {HEAT[0], HEAT[-1]} <= colours
+
+
+def test_a_long_title_has_lines_of_its_own():
+    picture, title = torch.zeros(1, 20, 20, 3), "inpaint, source 1: 20.4% of the attention, at most 40.9%"
+    short, long = draw_heat_sheet([("a", picture, 0.5)]), draw_heat_sheet([(title, picture, 0.5)])
+    assert long.width == short.width and long.height == short.height + long.width // 20
+    assert not (
+        torch.frombuffer(bytearray(long.tobytes()), dtype=torch.uint8).reshape(long.height, -1, 3)[:60, -4:] > 40
+    ).any()
