@@ -11,7 +11,7 @@ from ..prw.bank.bank import Bank
 from ..prw.boxes import Rectangle
 from ..prw.comfyui.boxes import read_boxes
 from ..prw.comfyui.make_source import SourceOptions, add_task_source, check_clip
-from ..prw.fit_image import resize_bicubic, to_bytes, to_rgb
+from ..prw.fit_image import TOKEN_PIXELS, resize_bicubic, to_bytes, to_rgb
 from ..training.data.tasks.ground import COLOURS, FORMS, read_colour
 from ..training.data.tasks.read_grounding import Answer, draw_answer, read_answer
 from ..training.toy.scene import MARKERS
@@ -137,6 +137,8 @@ class CoLoGenReadGrounding(io.ComfyNode):
         )
         others = [None if answer.boxes else find_other_colour(*pair, form) for answer, pair in zip(answers, pairs)]
         text = "\n".join(map(describe_answer, answers, others))
+        if not masks.any() and not has_shape(drawn, wholes[0][place].shape[:2]):
+            text += "\nThe drawn picture has another shape: connect the boxes that CoLoGen Ground has, and the picture that it has."
         box = _name_sides(answers[0].largest)
         found = [[_name_sides(box.corner_and_size) for box in answer.boxes] for answer in answers]
         image = torch.from_numpy(clean) / 255
@@ -151,6 +153,12 @@ def find_place(image: Tensor, boxes) -> tuple[slice, slice]:
     parts = [box.clip(height, width) for box in read_boxes(boxes)]
     rows, columns = zip(*parts)
     return _join(rows), _join(columns)
+
+
+def has_shape(image: Tensor, size: Sequence[int]) -> bool:
+    """Whether an IMAGE is a picture of that height and width in another size, sides rounded as those of latents are."""
+    (height, width), (rows, columns) = image.shape[1:3], size
+    return abs(height * columns - width * rows) <= TOKEN_PIXELS * max(rows, columns)
 
 
 def _name_sides(box: tuple[int, int, int, int]) -> dict[str, int]:

@@ -138,3 +138,16 @@ def test_an_answer_in_a_window_is_read_in_the_original_s_pixels(form):
     assert whole[0].any() and torch.equal(part[0], whole[0]) and torch.equal(part[2], whole[2])
     assert (part[1], part[3], part[4]) == (whole[1], whole[3], whole[4])
     assert part[4] == [[part[1]]]
+
+
+@pytest.mark.parametrize(
+    "drawn, size, same",
+    [((64, 48), (640, 480), True), ((1024, 688), (1000, 667), True), ((1024, 1024), (1000, 667), False), ((64, 48), (48, 64), False)],
+)
+def test_a_picture_of_another_shape_is_told(drawn, size, same):
+    """Ground looked at a piece, and Read Grounding is given the whole picture."""
+    from cologen.nodes import CoLoGenReadGrounding
+
+    knobs = dict(original=torch.zeros(1, *size, 3), form="box", colour="red")
+    text = run(CoLoGenReadGrounding, drawn=torch.zeros(1, *drawn, 3), **knobs)[3]
+    assert text.startswith("Nothing was found") and ("another shape" in text) == (not same)
