@@ -142,7 +142,12 @@ def test_an_answer_in_a_window_is_read_in_the_original_s_pixels(form):
 
 @pytest.mark.parametrize(
     "drawn, size, same",
-    [((64, 48), (640, 480), True), ((1024, 688), (1000, 667), True), ((1024, 1024), (1000, 667), False), ((64, 48), (48, 64), False)],
+    [
+        ((64, 48), (640, 480), True),
+        ((1024, 688), (1000, 667), True),
+        ((1024, 1024), (1000, 667), False),
+        ((64, 48), (48, 64), False),
+    ],
 )
 def test_a_picture_of_another_shape_is_told(drawn, size, same):
     """Ground looked at a piece, and Read Grounding is given the whole picture."""
