@@ -130,7 +130,7 @@ class CoLoGenReadGrounding(io.ComfyNode):
         pairs = [(picture, wholes[i % len(wholes)][place]) for i, picture in enumerate(pictures)]
         colours = COLOURS if colour in COLOURS else MARKERS
         seen = [read_answer(picture, source, form, colour, colours) for picture, source in pairs]
-        answers = [answer.embed(place, original.shape[1:3]) for answer in seen]
+        answers = [answer.embed(place, wholes[0].shape[:2]) for answer in seen]
         masks = torch.from_numpy(np.stack([answer.mask for answer in answers]).astype(np.float32))
         clean = np.stack(
             [draw_answer(wholes[i % len(wholes)], answer, form, NAMED[colour]) for i, answer in enumerate(answers)]
