@@ -46,4 +46,4 @@ def test_rows_are_trained_judged_and_counted(tmp_path, monkeypatch, capsys):
         bank for path in out.glob("tree-*/bank.safetensors") if (bank := Bank.open(path)).info.experts["depth"].parent
     ]
     assert [list(bank.info.routers["depth"].experts) for bank in trees] == [["canny", "depth"]]
-    assert "| children of rank 8 | 0.75 | 4 |" in format_rows(reports)
+    assert "| children of rank 8 | 0.75 | 3 |" in format_rows(reports)
