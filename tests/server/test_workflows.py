@@ -15,7 +15,7 @@ from cologen.training.toy.score import SCORERS
 from cologen.training.toy.tasks import Question, make_questions
 from make_workflows import FOLDER, WORKFLOWS, drawn, text_of
 from workflows_flux import FILES, OWN
-from workflows_toy import PHRASE
+from workflows_toy import ENLARGED, PHRASE
 
 GOOD, FAR = 0.75, 0.04
 """A score's least and a difference's most, as wanted of the set on the mean."""
@@ -52,8 +52,15 @@ def test_files_to_fetch_are_named_with_link_and_folder(name):
 
 
 def saved_picture(base, graph, entry):
+    """What was drawn; of an enlarged picture one pixel of each that is many."""
     (node,) = [number for number, node in graph.items() if node["class_type"] == "SaveImage"]
-    return np.asarray(open_picture(base, entry, node), dtype=float)
+    picture = np.asarray(open_picture(base, entry, node), dtype=float)
+    before = graph[graph[node]["inputs"]["images"][0]]
+    if before["class_type"] != "ImageScaleBy":
+        return picture
+    small = picture[::ENLARGED, ::ENLARGED]
+    assert (small.repeat(ENLARGED, 0).repeat(ENLARGED, 1) == picture).all(), "pixels are enlarged, not blurred"
+    return small
 
 
 RUN = [name for name in WORKFLOWS if name.startswith("toy") and "train" not in name]

@@ -14,6 +14,8 @@ from nodes_on_canvas import NOTE, SEEDS, Node, Output
 
 LETTER, LINE = 7, 22
 """Of a note's words."""
+UNMOVED = {"__value__": ["", ""]}
+"""What the frontend sends for a slider that shows nothing yet."""
 
 
 def note_height(text: str, wide: float) -> float:
@@ -42,6 +44,10 @@ class Canvas:
             assert node.accepts(name, value), f"{kind}'s {name} offers no {value}"
         self.nodes.append(node)
         return node
+
+    def compare(self, before: Output, after: Output) -> None:
+        """Two pictures below a slider, which the host has in the new drawing of nodes."""
+        self.add("ImageCompare", "Before and after", image_a=before, image_b=after, compare_view=UNMOVED)
 
     def note(self, text: str, section="", wide=360) -> None:
         info = {"input": {}, "input_order": {}, "output_name": []}

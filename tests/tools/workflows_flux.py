@@ -130,6 +130,7 @@ def inpaint(canvas: Canvas) -> None:
     told = dev.task("CoLoGenInpaint", dev.words("A wooden toy boat"), image=picture["IMAGE"], **hole)
     whole = canvas.add("CoLoGenPasteBack", drawn=dev.sample(told), original=picture["IMAGE"], **hole)
     dev.save_image(whole[0], "inpaint")
+    canvas.compare(picture["IMAGE"], whole[0])
     dev.note(
         "## Inpaint on FLUX.1-dev\n\nRight-click the picture, *Open in MaskEditor*, paint what shall be new, say what it "
         "shall be. *Paste Back* returns every other pixel as it was." + LICENCES
@@ -170,8 +171,10 @@ def control_subject(canvas: Canvas) -> None:
 
 def edit(canvas: Canvas) -> None:
     dev = Dev(canvas)
-    told = dev.task("CoLoGenEdit", dev.words("Make it winter"), image=dev.picture("What to change")["IMAGE"])
-    dev.save_image(dev.sample(told), "edit")
+    picture = dev.picture("What to change")["IMAGE"]
+    image = dev.sample(dev.task("CoLoGenEdit", dev.words("Make it winter"), image=picture))
+    dev.save_image(image, "edit")
+    canvas.compare(picture, image)
     dev.note("## Edit on FLUX.1-dev\n\nAn instruction changes one thing and leaves the rest." + TRAINED)
 
 

@@ -73,7 +73,9 @@ def edit(canvas: Canvas) -> None:
     picture = klein.load_picture("What to change")
     size = canvas.add("GetImageSize", image=picture)
     prompts = klein.add_task("CoLoGenEdit", klein.encode_prompt("Make it winter"), "Change this", image=picture)
-    klein.save_image(klein.sample(prompts, prompts["latent"], size["width"], size["height"]))
+    image = klein.sample(prompts, prompts["latent"], size["width"], size["height"])
+    klein.save_image(image)
+    canvas.compare(picture, image)
     canvas.note(
         "## Edit on FLUX.2 klein\n\nSay what shall change. `strength` is how much of the picture is kept: 1 as trained, less "
         "gives the prompt more freedom; `end` below 1 lets go of it for the last steps." + MODELS,

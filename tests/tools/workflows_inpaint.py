@@ -48,7 +48,9 @@ def cut_and_fill(dev: Dev, picture: Node, words: str, name: str, **knobs) -> Non
     cut = add("CoLoGenCropForInpaint", image=picture["IMAGE"], mask=picture["MASK"], **knobs)
     told = dev.task("CoLoGenInpaint", dev.words(words), image=cut["image"], mask=cut["mask"], grow=0)
     drawn = dev.sample(told)
-    dev.save_image(add("CoLoGenStitch", stitch=cut["stitch"], drawn=drawn)[0], name)
+    whole = add("CoLoGenStitch", stitch=cut["stitch"], drawn=drawn)[0]
+    dev.save_image(whole, name)
+    dev.canvas.compare(picture["IMAGE"], whole)
 
 
 def full_resolution(canvas: Canvas) -> None:

@@ -86,7 +86,9 @@ def inpaint(canvas: Canvas) -> None:
     whole = add("VAEEncode", pixels=scaled, vae=klein.vae)[0]
     latent = add("SetLatentNoiseMask", "Only here", samples=whole, mask=grown)[0]
     drawn = klein.sample(prompts, latent, size["width"], size["height"])
-    klein.save_image(add("CoLoGenPasteBack", drawn=drawn, original=picture["IMAGE"], **hole)[0])
+    whole = add("CoLoGenPasteBack", drawn=drawn, original=picture["IMAGE"], **hole)[0]
+    klein.save_image(whole)
+    canvas.compare(picture["IMAGE"], whole)
     klein.note(
         "## Inpaint on FLUX.2 klein\n\nRight-click the picture, *Open in MaskEditor*, paint where it may change, and say what "
         "shall change: the template that edits does the rest, and the sampler leaves everything else alone. *Paste Back* "

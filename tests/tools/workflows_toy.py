@@ -14,6 +14,8 @@ TOLD = 3
 PHRASE = "the red square in the top right"
 INSTRUCTION = "turn the green thing at the bottom right into a circle"
 """What the question of the edit's workflow asks."""
+ENLARGED = 6
+"""Pixels that a drawn one is shown as, across and down."""
 LEANING = "The same five times"
 LEANS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
@@ -62,7 +64,10 @@ class Toy:
         return sampled(self.canvas, self.flux["VAE"], self.model[0], told, latent or told["latent"], seed)
 
     def save_image(self, image: Output, name: str, title: str = "Drawn") -> None:
-        self.canvas.add("SaveImage", title, images=image, filename_prefix=name)
+        """What the toy set draws is small: it is shown and saved in larger pixels."""
+        pixels = dict(upscale_method="nearest-exact", scale_by=float(ENLARGED))
+        enlarged = self.canvas.add("ImageScaleBy", section=RESULT, image=image, **pixels)[0]
+        self.canvas.add("SaveImage", title, images=enlarged, filename_prefix=name)
 
     def preview(self, image: Output, title: str) -> None:
         self.canvas.add("PreviewImage", title, images=image)
@@ -85,6 +90,7 @@ def inpaint(canvas: Canvas) -> None:
         "CoLoGenPasteBack", drawn=image[0], original=question["source"], mask=question["mask"], grow=0, feather=0
     )  # fmt: skip
     toy.save_image(whole[0], "toy_inpaint")
+    canvas.compare(question["source"], whole[0])
     beside(toy, question)
     canvas.note(
         "## Inpaint\n\nNothing to download: *Toy Question* draws a picture with a grey hole and says what belongs there. "
@@ -143,7 +149,9 @@ def edit(canvas: Canvas) -> None:
     toy = Toy(canvas)
     question = toy.question("edit")
     told = toy.task("CoLoGenEdit", toy.words(INSTRUCTION, "Prompt: type here")[0], image=question["source"])
-    toy.save_image(toy.sample(told)[0], "toy_edit")
+    image = toy.sample(told)[0]
+    toy.save_image(image, "toy_edit")
+    canvas.compare(question["source"], image)
     toy.preview(question["source"], "Given")
     canvas.add("CoLoGenRouteMap", model=toy.model[0], conditioning=told["positive"], latent=told["latent"])
     canvas.note(
