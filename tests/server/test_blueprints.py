@@ -70,10 +70,13 @@ def find_by_name(page, name: str) -> None:
     page.get_by_role("dialog").get_by_role("combobox").first.fill(name[:LONGEST], timeout=10_000)
     page.get_by_role("dialog").get_by_role("option").filter(has_text=name).first.click(timeout=10_000)
     page.wait_for_function(f"() => {HOST}", timeout=10_000)
-    page.mouse.move(500, 700)
-    page.wait_for_timeout(300)
-    page.mouse.click(400, 900)  # where the node is put down
-    page.wait_for_function(f"() => !{HOST}.flags.ghost", timeout=10_000)
+    for i in range(20):  # where the node is put down, as soon as it hangs on the mouse
+        page.mouse.move(500, 700)
+        page.mouse.click(300 + 40 * i, 1000)
+        page.wait_for_timeout(250)
+        if not page.evaluate(f"() => {HOST}.flags.ghost"):
+            return
+    pytest.fail("the node still hangs on the mouse")
 
 
 def open_file(page, name: str) -> None:
