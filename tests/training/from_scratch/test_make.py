@@ -52,8 +52,11 @@ def test_what_was_stopped_in_any_part_goes_on_as_if_nothing_had_happened(tmp_pat
             Workshop(world, SMALL, tmp_path / "cut", 3, progress=stop_at(part, 3), save_minutes=0).make_models()
     made: list[tuple[str, int]] = []
     note = lambda what, done, total: made.append((what, done))  # noqa: E731
-    Workshop(world, SMALL, tmp_path / "cut", 3, progress=note).make_models()
+    watched = replace(SMALL, sheet_minutes=1e-6)
+    Workshop(world, watched, tmp_path / "cut", 3, progress=note).make_models()
     assert made == [("flux", 3), ("flux", 4)]
+    sheets = sorted(path.name for path in (tmp_path / "cut" / "sheets").iterdir())
+    assert sheets == ["0000003.png", "0000004.png"], "looking changes nothing"
     assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
     with pytest.raises(ValueError, match="a base of another recipe or seed .*choose another folder"):
         Workshop(world, SMALL, tmp_path / "whole", 4).make_models()
