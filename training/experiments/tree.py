@@ -38,7 +38,7 @@ PARENT, KINDS = "control", ("canny", "depth")
 CHILD_RANK, BATCH, CHUNK = 8, 32, 64
 MOST_EXAMPLES, FEWEST_EXAMPLES = 8000, 64
 Scores = dict[str, Any]
-"""By kind of map the scores of its questions, one by one; "numbers": how many these experts take; "iterations"."""
+"""By kind of map the scores of its questions, one by one; "numbers": how many the experts have that their routers choose among; "iterations"."""
 
 
 def make_rows(curriculum: Curriculum) -> dict[str, Curriculum]:
@@ -102,7 +102,7 @@ class TreeExperiment:
         inputs = (self.host, curriculum, self.datasets, self.encoders, folder, seed, NAME)
         bank = CurriculumRun(*inputs, make_trainer=make_stage_trainer).train(self._open_parent(row, seed))
         scores: Scores = {kind: self._score(bank, kind, seed) for kind in KINDS}
-        needed = {name for kind in KINDS for name in bank.info.list_family(kind)}
+        needed = {name for kind in KINDS for name in bank.info.list_known(kind)}
         keys = [key for name in needed for key in list_expert_keys(bank.info, name)]
         scores["numbers"] = sum(bank.tensors[key].numel() for key in keys)
         scores["iterations"] = sum(stage.iterations for stage in curriculum.stages)

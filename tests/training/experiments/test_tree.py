@@ -39,11 +39,11 @@ def test_rows_are_trained_judged_and_counted(tmp_path, monkeypatch, capsys):
         )
     reports = json.loads(capsys.readouterr().out.splitlines()[-1])
     sizes = {row: seeds[0]["numbers"] for row, seeds in reports.items()}
-    ranks = {"children of rank 8": 48, "copies of rank 32": 64, "experts of rank 32": 64, "experts of rank 8": 16}
+    ranks = {"children of rank 8": 48, "copies of rank 32": 96, "experts of rank 32": 64, "experts of rank 8": 16}
     assert {row: size / sizes["experts of rank 8"] * 16 for row, size in sizes.items()} == pytest.approx(ranks)
     assert all(len(seeds[0][kind]) == 1 for seeds in reports.values() for kind in KINDS)
     trees = [
         bank for path in out.glob("tree-*/bank.safetensors") if (bank := Bank.open(path)).info.experts["depth"].parent
     ]
     assert [list(bank.info.routers["depth"].experts) for bank in trees] == [["canny", "depth"]]
-    assert "| children of rank 8 | 0.75 | 3 |" in format_rows(reports)
+    assert "| children of rank 8 | 0.50 | 3 |" in format_rows(reports)
