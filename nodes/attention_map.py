@@ -73,10 +73,12 @@ class CoLoGenAttentionMap(io.ComfyNode):
         found = choose_source(record_attention(model, conditioning, latent, steps, blocks), source)
         tops = find_tops(found, scale)
         latent_pixels, token_pixels = measure_token(model)
-        size = tuple(latent_pixels * side for side in latent["samples"].shape[-2:])
-        resized = None if image is None else tuple(image.shape[1:3])
+        height, width = (latent_pixels * side for side in latent["samples"].shape[-2:])
+        resized = None if image is None else (image.shape[1], image.shape[2])
         scaled = [one.shares / max(top, 1e-12) for one, top in zip(found, tops)]
-        mask = torch.cat([expand_tokens(shares, token_pixels, size, resized) for shares in scaled]).clamp(0, 1)
+        mask = torch.cat([expand_tokens(shares, token_pixels, (height, width), resized) for shares in scaled]).clamp(
+            0, 1
+        )
         heat = colour_heat(mask)
         if image is not None:
             pictures = len(latent["samples"])

@@ -47,7 +47,7 @@ class AttentionRecorder:
         """By a source's identity: (pictures, tokens), of all blocks and calls."""
 
     @torch.compiler.disable()
-    def __call__(self, q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
+    def __call__(self, q, k, v, pe: Any = None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
         options = extra_options or {}
         appended: AppendedKV | None = options.get(OPTION)
         if appended is not None and options["block_type"] in self.kinds:
