@@ -29,6 +29,11 @@ def test_questions_are_of_their_kind():
     assert len({question.example.kind for question in make_kind_questions("control", 20, 0)}) > 2
 
 
+def test_a_table_says_sizes_beside_the_largest_and_intervals():
+    rows = {name: [dict(numbers=size, iterations=3, canny=[0.5], depth=[1.0])] for name, size in (("a", 48), ("b", 96))}
+    assert "| a | 0.50 | 3 | 0.500 (0.500 to 0.500) | 1.000 (1.000 to 1.000) |" in format_rows(rows)
+
+
 @pytest.mark.slow
 def test_rows_are_trained_judged_and_counted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("cologen.training.experiments.tree.BUDGETS", {"tiny": 0.001})
@@ -46,4 +51,3 @@ def test_rows_are_trained_judged_and_counted(tmp_path, monkeypatch, capsys):
         bank for path in out.glob("tree-*/bank.safetensors") if (bank := Bank.open(path)).info.experts["depth"].parent
     ]
     assert [list(bank.info.routers["depth"].experts) for bank in trees] == [["canny", "depth"]]
-    assert "| children of rank 8 | 0.50 | 3 |" in format_rows(reports)
