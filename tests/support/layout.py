@@ -36,7 +36,7 @@ KINDS = {
     ),
     RESULT: (
         "SaveImage", "PreviewImage", "PreviewAny", "ImageCompare", "CoLoGenPasteBack", "CoLoGenStitch", "CoLoGenReadGrounding", "CoLoGenRouteMap",
-        "CoLoGenBranchMap", "CoLoGenAttentionMap", "CoLoGenUsagePlot", "CoLoGenBestOf", "CoLoGenSaveExperts", "CoLoGenInspectExperts",
+        "CoLoGenBranchMap", "CoLoGenAttentionMap", "CoLoGenUsagePlot", "CoLoGenBestOf", "CoLoGenSaveExperts", "CoLoGenInspectExperts", "CoLoGenEvaluate",
     ),
     TRAINING: ("CoLoGenTrainingData", "CoLoGenTrainStage", "CoLoGenTrainSubject", "CoLoGenTrainCurriculum"),
     NOTES: (NOTE,),

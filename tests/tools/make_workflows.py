@@ -11,6 +11,7 @@ import workflows_flux
 import workflows_flux2
 import workflows_flux2_train
 import workflows_inpaint
+import workflows_more
 import workflows_sampling
 import workflows_subject
 import workflows_templates
@@ -36,6 +37,7 @@ WORKFLOWS = {
         workflows_chroma,
         workflows_templates,
         workflows_inpaint,
+        workflows_more,
     )
     for name, build in module.WORKFLOWS.items()
 }

@@ -44,7 +44,7 @@ FILES = {
             "cologen",
             f"{HUB}/DiffSynth-Studio/Template-KleinBase4B-{name}/resolve/main/model.safetensors",
         )
-        for name in ("ControlNet", "Edit", "Upscaler")
+        for name in ("ControlNet", "Edit", "Upscaler", "Brightness")
     },
 }
 """Name -> folder and link, of all workflows but the toy ones."""
@@ -106,11 +106,14 @@ class Dev(Stock):
 
     def __init__(self, canvas: Canvas, *imported: str):
         super().__init__(canvas)
-        bank = None if imported else canvas.add("CoLoGenLoadExperts", bank_name=OWN)
-        for name in imported:
-            more = {} if bank is None else {"experts": bank["experts"]}
-            bank = self._file("CoLoGenImportExperts", f"{name}.safetensors", "file", f"EasyControl {name}", **more)
-        self.experts = bank["experts"]
+        banks = [
+            self._file("CoLoGenImportExperts", f"{name}.safetensors", "file", f"EasyControl {name}")
+            for name in imported
+        ] or [canvas.add("CoLoGenLoadExperts", bank_name=OWN)]
+        if len(banks) > 1:
+            several = {f"experts_{i + 1}": bank["experts"] for i, bank in enumerate(banks)}
+            banks = [canvas.add("CoLoGenMergeExperts", "All in one bank", **several)]
+        self.experts = banks[0]["experts"]
         self.model = canvas.add("CoLoGenApply", model=self.flux["MODEL"], experts=self.experts)
 
     def task(self, node: str, prompts: Node | Output, title: str = "", **given) -> Node:

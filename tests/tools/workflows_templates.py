@@ -6,19 +6,24 @@ from workflows_flux2 import SIDE, Klein
 
 NEGATIVE = ""
 """As the templates' authors sample: the other side of cfg has the same picture and no words."""
+LICENCES = "\n\nklein base-4B, Qwen3-4B, the VAE and the templates are Apache-2.0: read their licences."
 LOADED = (
     "\n\nThe template is a second model of 8 GB: save its `model.safetensors` under the name that *Load Experts* shows, in "
     "`models/cologen`. It runs once per picture; `cologen bank extract` makes a file of some hundred MB of it.\n\nBoth prompts "
-    "go through the task node, and the template reads each of them. cfg 4 and 50 steps are its authors' figures.\n\nklein "
-    "base-4B, Qwen3-4B, the VAE and the templates are Apache-2.0: read their licences."
+    "go through the task node, and the template reads each of them. cfg 4 and 50 steps are its authors' figures."
+    + LICENCES
 )
 
 
-class KleinTemplate(Klein):
-    """FLUX.2 klein base-4B and a template for it."""
+class KleinBase(Klein):
+    """FLUX.2 klein base-4B, which is not distilled."""
 
     flux, qwen = "flux-2-klein-base-4b.safetensors", "qwen_3_4b.safetensors"
     steps, cfg = 50, 4.0
+
+
+class KleinTemplate(KleinBase):
+    """And a template for it."""
 
     def __init__(self, canvas: Canvas, name: str):
         self.template = f"Template-KleinBase4B-{name}.safetensors"

@@ -101,10 +101,10 @@ def make_node(kind: str, /, **inputs: Any) -> dict:
     return {"class_type": kind, "inputs": inputs}
 
 
-def open_picture(base: Path, entry: dict, node_id: str) -> Image.Image:
+def open_picture(base: Path, entry: dict, node_id: str, number: int = 0) -> Image.Image:
     """The picture that a node of a finished prompt saved or previewed."""
     if entry["status"]["status_str"] != "success":
         raise RuntimeError(f"ComfyUI could not run the graph: {entry['status']['messages']}")
-    image = entry["outputs"][node_id]["images"][0]
+    image = entry["outputs"][node_id]["images"][number]
     folder = {"output": "output", "temp": "temp"}[image["type"]]
     return Image.open(base / folder / image["subfolder"] / image["filename"]).convert("RGB")

@@ -1,0 +1,137 @@
+"""The templates as the real frontend draws them, classic and new: no node covers another, what is given stands left, before a run and after it.
+
+Screenshots are left in out/frontend/ to be looked at.
+"""
+
+import json
+from itertools import combinations
+
+import pytest
+from make_workflows import FOLDER, WORKFLOWS, drawn
+from pack import SCREENSHOTS
+from page import post, visited
+
+pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
+
+RECTANGLES = """() => Object.fromEntries(app.graph._nodes.map((node) => {
+    const [x, y] = node.pos, [wide, high] = node.size;
+    if (!LiteGraph.vueNodesMode) return [node.id, [x, y - LiteGraph.NODE_TITLE_HEIGHT, x + wide, y + high]];
+    const { scale, offset } = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect();
+    const parts = [...document.querySelectorAll(`[data-node-id="${node.id}"], [data-node-id="${node.id}"] *`)];
+    const boxes = parts.map((part) => part.getBoundingClientRect()).filter((box) => box.width && box.height);
+    const there = (value, start, i) => (value - start) / scale - offset[i];
+    return [node.id, [
+        there(Math.min(...boxes.map((box) => box.left)), canvas.left, 0), there(Math.min(...boxes.map((box) => box.top)), canvas.top, 1),
+        there(Math.max(...boxes.map((box) => box.right)), canvas.left, 0), there(Math.max(...boxes.map((box) => box.bottom)), canvas.top, 1),
+    ]];
+}))"""
+SHOW = """(outputs) => Object.entries(outputs).forEach(([node, output]) =>
+    app.api.dispatchCustomEvent('executed', { node, display_node: node, output, prompt_id: 'shown' }))"""
+"""What the host tells the page when a node is done."""
+FIT = "() => app.extensionManager.command.execute('Comfy.Canvas.FitView')"
+DRAWINGS = {"classic": False, "new": True}
+RUN = [name for name in WORKFLOWS if name.startswith("toy") and "train" not in name]
+FEWEST = 15
+"""Nodes on a canvas that can be taken in at once are fewer."""
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    return server.get("/object_info")
+
+
+@pytest.fixture(scope="module", params=DRAWINGS)
+def page(request, browser, server):
+    drawing = {"Comfy.VueNodes.Enabled": DRAWINGS[request.param]}
+    post(server, "/api/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False} | drawing)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page = visited(browser, server)
+    assert page.evaluate("() => LiteGraph.vueNodesMode") == DRAWINGS[request.param]
+    page.drawing = request.param
+    yield page
+    page.close()
+    post(server, "/api/settings", {"Comfy.VueNodes.Enabled": False})
+
+
+def open_graph(page, name: str) -> dict:
+    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
+    return saved
+
+
+def measure(page, name: str) -> dict[str, tuple]:
+    """Node -> left, top, right, bottom on the canvas."""
+    page.wait_for_timeout(400)
+    page.evaluate(FIT)
+    page.wait_for_timeout(500)
+    page.screenshot(path=SCREENSHOTS / f"{name}_{page.drawing}.png")
+    return page.evaluate(RECTANGLES)
+
+
+def covering(rectangles: dict[str, tuple]) -> list[tuple[str, str]]:
+    return [
+        (one, other)
+        for (one, a), (other, b) in combinations(rectangles.items(), 2)
+        if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    ]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_no_node_covers_another_and_what_is_given_stands_left(page, name):
+    saved = open_graph(page, name)
+    places = measure(page, name)
+    assert len(places) == len(saved["nodes"]) and covering(places) == []
+    back = [link for link in saved["links"] if places[str(link[1])][2] > places[str(link[3])][0]]
+    assert back == [], "links that lead to the left"
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_no_node_covers_another_after_a_run(page, server, info, name, ran={}):  # noqa: B006
+    if name not in ran:
+        ran[name] = server.run(drawn(name, info).prompt())["outputs"]
+    open_graph(page, name)
+    page.evaluate(SHOW, ran[name])
+    page.wait_for_timeout(600)
+    assert covering(measure(page, f"{name}_done")) == []
+    shown = page.evaluate("() => app.graph._nodes.filter((node) => node.imgs?.length).length")
+    assert shown or page.drawing == "new"
+
+
+def test_rare_knobs_of_training_are_folded_until_they_are_asked_for(page):
+    open_graph(page, "toy_train_stage")
+    stage = "app.graph._nodes.find((node) => node.type === 'CoLoGenTrainStage')"
+    widgets = f"{stage}.widgets.map((widget) => [widget.name, Boolean(widget.options.advanced), {stage}.isWidgetVisible(widget)])"
+    folded = {name: (rare, seen) for name, rare, seen in page.evaluate(f"() => {widgets}")}
+    assert folded["rank"] == (False, True) and folded["ema"] == (True, False)
+    assert sum(seen for _, seen in folded.values()) == sum(not rare for rare, _ in folded.values()) < len(folded) / 3
+    before = page.evaluate(f"() => [...{stage}.size]")
+    page.evaluate(f"() => {stage}.toggleAdvanced()")
+    assert all(seen for _, _, seen in page.evaluate(f"() => {widgets}"))
+    assert page.evaluate(f"() => {stage}.size[1]") > before[1]
+
+
+def test_the_edit_s_prompt_is_typed_on_its_node(page):
+    open_graph(page, "toy_edit")
+    prompt = "app.graph._nodes.find((node) => node.title.startsWith('Prompt'))"
+    assert page.evaluate(f"() => {prompt}.inputs.filter((input) => input.widget && input.link != null)") == []
+    page.evaluate(f"() => {{ {prompt}.widgets[0].value = 'make the background black' }}")
+    sent = page.evaluate("async () => (await app.graphToPrompt()).output")
+    assert "make the background black" in [node["inputs"].get("text") for node in sent.values()]
+
+
+def test_no_template_has_a_node_that_the_host_calls_deprecated(info):
+    saved = {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in WORKFLOWS}
+    kinds = {node["type"] for graph in saved.values() for node in list_nodes(graph)}
+    assert [kind for kind in kinds if info.get(kind, {}).get("deprecated")] == []
+    assert len(saved["toy_routing"]["nodes"]) < FEWEST
+
+
+def test_every_node_of_the_pack_is_in_a_template(info):
+    used = {node["class_type"] for name in WORKFLOWS for node in drawn(name, info).prompt().values()}
+    ours = {name for name, node in info.items() if node["python_module"].endswith("CoLoGen")}
+    assert ours - used == set()
+
+
+def list_nodes(graph: dict) -> list[dict]:
+    inside = [node for part in graph.get("definitions", {}).get("subgraphs", []) for node in part["nodes"]]
+    return graph["nodes"] + inside
