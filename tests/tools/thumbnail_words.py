@@ -40,7 +40,9 @@ WORDS = {
         "Concept or place", "One edit, five leans of the router", (("toy_routing", "From what to where"),)
     ),
     "toy_best_of": Card(
-        "Best of six", "Six seeds, and the one that is nearest", (("toy_best_of", "Drawn"), ("toy_best_of", "The best"))
+        "Best of six",
+        "Six seeds, and the one that is nearest",
+        (("toy_best_of", "Reference"), ("toy_best_of", "The best")),
     ),
     "toy_schedule": Card(
         "One source, then another",
@@ -77,7 +79,7 @@ WORDS = {
         (("toy_dual_branch", "Given"), ("toy_dual_branch", "Drawn")),
     ),
     "flux_dev_inpaint_full_resolution": Card("Crop and stitch · FLUX.1-dev", "A hole of a picture of any size", LARGE),
-    "flux_dev_outpaint": Card("Outpaint · FLUX.1-dev", "A picture goes on beyond its edge", INPAINT),
+    "flux_dev_outpaint": Card("Outpaint · FLUX.1-dev", "A picture goes on beyond its edge", LARGE[1:]),
     "flux_dev_train_subject": Card("Your own subject · FLUX.1-dev", "A few photos, then any scene", SUBJECT),
     "flux2_klein_edit": Card("Edit · FLUX.2 klein", "Four steps, no experts needed", EDIT),
     "flux2_klein_two_references": Card("Two references · FLUX.2 klein", "Each in its own rectangle", BOTH),
