@@ -32,7 +32,7 @@ FIT = "() => app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 DRAWINGS = {"classic": False, "new": True}
 RUN = [name for name in WORKFLOWS if name.startswith("toy") and "train" not in name]
 FEWEST = 15
-"""Nodes on a canvas that can be taken in at once are fewer."""
+"""Nodes on a canvas that can be taken in at once are fewer, notes aside."""
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_no_template_has_a_node_that_the_host_calls_deprecated(info):
     saved = {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in WORKFLOWS}
     kinds = {node["type"] for graph in saved.values() for node in list_nodes(graph)}
     assert [kind for kind in kinds if info.get(kind, {}).get("deprecated")] == []
-    assert len(saved["toy_routing"]["nodes"]) < FEWEST
+    assert len([node for node in saved["toy_routing"]["nodes"] if node["type"] != "MarkdownNote"]) < FEWEST
 
 
 def test_every_node_of_the_pack_is_in_a_template(info):
