@@ -10,12 +10,15 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..prw.fit_image import to_bytes, to_rgb
-from ..training.comfyui.map_models import AUTO, Draw, find_map_model, list_map_models, open_map_model, read_model_stamp
+from ..training.comfyui.map_models import AUTO, Draw, list_map_models, open_map_model, read_map_stamps
 from ..training.data.tasks.canny import HIGH, LOW, THRESHOLDS, canny
 from ..training.data.tasks.control import MAP_DRAWERS
 from .inputs.preset import NUMBERS, preset_knob
 from .inputs.schema import make_schema, slider
 from .inputs.tasks import TASK_NODES
+
+KINDS = (*MAP_DRAWERS, "pose")
+"""Those of the training data, and poses, for imported experts."""
 
 
 class CoLoGenControlMap(io.ComfyNode):
@@ -25,7 +28,7 @@ class CoLoGenControlMap(io.ComfyNode):
             node_id="CoLoGenControlMap",
             display_name="CoLoGen Control Map",
             category=TASK_NODES,
-            description="Draws a map from a picture, for CoLoGen Control: edges, lines, soft edges, depth or a segmentation.",
+            description="Draws a map from a picture, for CoLoGen Control: edges, lines, soft edges, depth, a segmentation or a pose.",
             search_aliases=[
                 "preprocessor",
                 "annotator",
@@ -38,21 +41,24 @@ class CoLoGenControlMap(io.ComfyNode):
                 "midas",
                 "segmentation",
                 "ade20k",
+                "openpose",
+                "skeleton",
             ],
             is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="The picture, or a batch of them; a map has its size."),
                 io.Combo.Input(
                     "kind",
-                    options=list(MAP_DRAWERS),
+                    options=list(KINDS),
                     tooltip="canny: white edges. lineart: dark lines on white. hed: soft white edges. depth: near is white. "
-                    "seg: a colour for each class (ADE20K's, or COCO's). Choose the same in CoLoGen Control.",
+                    "seg: a colour for each class (ADE20K's, or COCO's). pose: coloured skeletons of people. Choose the same in CoLoGen Control.",
                 ),
                 io.Combo.Input(
                     "model",
                     options=[AUTO, *list_map_models()],
-                    tooltip="What draws depth and seg: a folder of transformers in models/geometry_estimation or "
-                    "models/detection; auto takes the first that fits. For hed auto needs no model; "
+                    tooltip="What draws depth, seg and pose: a folder of transformers in models/geometry_estimation or "
+                    "models/detection; auto takes the first that fits. For pose, a folder of RT-DETR or another detector there "
+                    "finds the people; without one the whole picture is taken for one person. For hed auto needs no model; "
                     "ControlNetHED.safetensors in models/detection draws finer ones. canny and lineart never need one.",
                 ),
                 threshold_slider("low_threshold", LOW, "canny: an edge goes on while it is steeper than this."),
@@ -70,7 +76,7 @@ class CoLoGenControlMap(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, kind: str, model: str, **rest):
-        return read_model_stamp(find_map_model(kind, model)) if needs_network(kind, model) else ""
+        return read_map_stamps(kind, model) if needs_network(kind, model) else ""
 
     @classmethod
     def execute(
@@ -102,12 +108,12 @@ def threshold_slider(name: str, default: float, tooltip: str) -> io.Float.Input:
 
 def needs_network(kind: str, model: str) -> bool:
     """Whether a network draws this kind of map."""
-    return MAP_DRAWERS[kind] is None or (kind == "hed" and model != AUTO)
+    return MAP_DRAWERS.get(kind) is None or (kind == "hed" and model != AUTO)
 
 
 def open_drawer(kind: str, model: str, low: float, high: float) -> Draw:
     """Opens the function or network that draws this kind of map."""
-    draw = MAP_DRAWERS[kind]
+    draw = MAP_DRAWERS.get(kind)
     if draw is None or needs_network(kind, model):
         return open_map_model(kind, model)
     if kind != "canny":

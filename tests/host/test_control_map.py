@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from cologen.training.data.formats.palettes import ADE20K, PALETTES
 from cologen.training.data.tasks import control
+from cologen.training.data.tasks.skeleton import draw_skeletons, name_points
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -98,7 +99,7 @@ def test_kinds_are_those_of_the_control_node_in_its_order():
         next(item for item in cls.define_schema().inputs if item.id == "kind").options
         for cls in (CoLoGenControlMap, CoLoGenControl)
     )
-    assert made == taken[: len(made)] == list(control.MAP_DRAWERS)
+    assert made == taken[: len(made)] == [*control.MAP_DRAWERS, "pose"]
 
 
 @pytest.mark.parametrize("model", ["dpt", "depth_anything", "metric", "zoe_depth"])
@@ -158,6 +159,88 @@ def test_large_segmentations_are_enlarged_from_smaller_ones(folders):
     assert np.array_equal(found, found[::2, ::2].repeat(2, 0).repeat(2, 1)) and found.shape == (100, 2048, 3)
     assert {tuple(colour) for colour in found.reshape(-1, 3)} <= {tuple(colour) for colour in ADE20K}
     assert (found[::2, ::2] == expected).all(-1).mean() > 0.9
+
+
+def find_people_by_transformers(folder, picture):
+    """The persons' boxes, by its own classes: corners within the picture, as left, top, width, height."""
+    import transformers as T
+
+    height, width = picture.shape[:2]
+    processor = T.RTDetrImageProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        answer = T.RTDetrForObjectDetection.from_pretrained(folder).eval()(**processor(picture, return_tensors="pt"))
+    (found,) = processor.post_process_object_detection(answer, threshold=0.5, target_sizes=[(height, width)])
+    assert {0, 1} == set(found["labels"].tolist())
+    corners = found["boxes"][found["labels"] == 0].numpy().clip(0, (width, height, width, height))
+    return [[float(a), float(b), float(c) - float(a), float(d) - float(b)] for a, b, c, d in corners]
+
+
+def pose_by_transformers(folder, picture, boxes, experts):
+    """Our drawing of what its own classes find in the boxes."""
+    import transformers as T
+
+    processor = T.VitPoseImageProcessor.from_pretrained(folder)
+    inputs = processor(picture, boxes=[boxes], return_tensors="pt")
+    more = dict(dataset_index=torch.zeros(len(boxes), dtype=torch.long)) if experts else {}
+    with torch.no_grad():
+        answer = T.VitPoseForPoseEstimation.from_pretrained(folder).eval()(**inputs, **more)
+    (found,) = processor.post_process_pose_estimation(answer, boxes=[boxes])
+    assert len(found) == len(boxes) and all(len(person["scores"]) == 17 for person in found)
+    people = [name_points(person["keypoints"].numpy(), person["scores"].numpy(), picture.shape[:2]) for person in found]
+    return draw_skeletons(people, picture.shape[:2])
+
+
+@pytest.mark.parametrize("model", ["vitpose", "vitpose_plus"])
+@pytest.mark.parametrize("height, width", [(768, 515), (64, 40)])
+@pytest.mark.parametrize("detector", [False, True])
+def test_poses_are_what_transformers_says(folders, offline, model, height, width, detector):
+    """Without a detector of the whole picture as one person's box, with one of every box that holds a person."""
+    import tiny_maps
+
+    folder = tiny_maps.save_model(folders / "detection" / model, getattr(tiny_maps, model))
+    image, boxes = pixels(height, width), [[0.0, 0.0, float(width), float(height)]]
+    picture = in_bytes(image)[0]
+    if detector:
+        boxes = find_people_by_transformers(tiny_maps.save_model(folders / "detection/a", tiny_maps.rt_detr), picture)
+    expected = pose_by_transformers(folder, picture, boxes, model == "vitpose_plus")
+    assert expected.any()
+    assert np.array_equal(in_bytes(draw(image, "pose"))[0], expected)
+
+
+def test_poses_of_pictures_without_people_are_black(folders):
+    from tiny_maps import rt_detr, save_model, vitpose
+
+    save_model(folders / "detection/pose", vitpose)
+    assert draw(pixels(), "pose").any()
+    draw(pixels(1, 1), "pose")
+    save_model(folders / "detection/people", rt_detr)
+    names = json.loads((folders / "detection/people/config.json").read_text())["id2label"]
+    changed(folders / "detection/people", id2label={key: f"{name} lying" for key, name in names.items()})
+    assert draw(pixels(), "pose").any()  # it detects no people: as if it were not there
+    changed(folders / "detection/people", id2label={"0": "cat", "1": "person"})
+    weights = load_file(folders / "detection/people/model.safetensors")
+    for name in weights:
+        if "class_embed" in name and name.endswith("bias"):
+            weights[name] = weights[name] - 100
+    save_file(weights, folders / "detection/people/model.safetensors", metadata={"format": "pt"})
+    assert not draw(pixels(), "pose").any()
+
+
+def test_a_detector_is_a_part_of_a_pose_s_fingerprint_and_must_be_whole(folders):
+    from cologen.nodes import CoLoGenControlMap
+    from tiny_maps import rt_detr, save_model, vitpose
+
+    save_model(folders / "detection/pose", vitpose)
+    rest = dict(image=None, low_threshold=0.1, high_threshold=0.2)
+    before = CoLoGenControlMap.fingerprint_inputs("pose", "auto", **rest)
+    people = save_model(folders / "detection/people", rt_detr)
+    assert CoLoGenControlMap.fingerprint_inputs("pose", "auto", **rest) != before
+    (people / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match="people is no model that transformers can open"):
+        draw(pixels(), "pose")
+    changed(people, backbone="resnet50")  # which would be fetched: as if it were not there
+    assert draw(pixels(), "pose").any()
+    assert CoLoGenControlMap.fingerprint_inputs("pose", "auto", **rest) == before
 
 
 def test_batches_are_drawn_one_by_one(folders):
@@ -314,9 +397,9 @@ def pickled(folder):
     (folder / "model.safetensors").unlink()
 
 
-def without_one(folder):
+def without_one(folder, name="head.head.0.weight"):
     weights = load_file(folder / "model.safetensors")
-    del weights["head.head.0.weight"]
+    del weights[name]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -352,6 +435,26 @@ def test_folders_that_cannot_be_trusted_are_a_sentence(folders, offline, harm, s
     assert "dpt" in str(told.value) and "\n" not in str(told.value) and len(str(told.value)) < 400
 
 
+BROKEN_POSES = [
+    (pickled, "holds pytorch_model.bin, expected model.safetensors"),
+    (lambda folder: (folder / "preprocessor_config.json").unlink(), "is no model that transformers can open"),
+    (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "is no model that transformers can open"),
+    (lambda folder: without_one(folder, "head.conv.bias"), "lacks 1 of its weights .such as head.conv.bias"),
+    (lambda folder: changed(folder, backbone="timm/resnet50"), "asks for backbone timm/resnet50, which would be fetch"),
+    (lambda folder: changed(folder, architectures=["SuperPointForKeypointDetection"]), "holds SuperPointForKeypointD"),
+]
+
+
+@pytest.mark.parametrize("harm, sentence", BROKEN_POSES)
+def test_pose_folders_that_cannot_be_trusted_are_a_sentence(folders, offline, harm, sentence):
+    from tiny_maps import save_model, vitpose
+
+    harm(save_model(folders / "detection/pose", vitpose))
+    with pytest.raises(ValueError, match=sentence) as told:
+        draw(pixels(), "pose", "pose")
+    assert "pose" in str(told.value) and "\n" not in str(told.value) and len(str(told.value)) < 400
+
+
 @pytest.mark.parametrize(
     "kind, model, sentence",
     [
@@ -365,13 +468,18 @@ def test_folders_that_cannot_be_trusted_are_a_sentence(folders, offline, harm, s
         ("hed", "seg", "seg draws seg, expected a model for hed"),
         ("depth", "gone", "There is no gone among the models any more"),
         ("hed", "ControlNetHED.safetensors", "is not the network that draws HED, expected the 37 tensors"),
+        ("pose", "auto", "no pose model in models/detection, .* put https://huggingface.co/usyd-community/vitpose"),
+        ("pose", "seg", "seg draws seg, expected a model for pose"),
+        ("pose", "whole", "whole finds 133 points of a person, expected COCO's 17"),
         ("seg", "nine", "nine tells 9 classes apart, expected 150 .ADE20K., 133"),
     ],
 )
 def test_models_that_are_not_there_or_not_for_it_are_a_sentence(folders, kind, model, sentence):
-    from tiny_maps import save_model, segformer
+    from tiny_maps import save_model, segformer, vitpose
 
     save_model(folders / "detection/seg", segformer)
+    if model == "whole":
+        save_model(folders / "detection/whole", lambda: vitpose(points=133))
     save_model(folders / "detection/nine", lambda: segformer(9))
     save_file({"norm": torch.ones(1)}, folders / "detection/ControlNetHED.safetensors")
     with pytest.raises(ValueError, match=sentence):

@@ -114,6 +114,7 @@ CASES = [
     ("CoLoGenLoadFlux", {**FLUX, **NO_TEXT, "vae_name": "toy world (built in)"}, "The VAE is the toy world's"),
     ("CoLoGenControlMap", {**CANNY, "low_threshold": 0.5}, "low_threshold is 0.5"),
     ("CoLoGenControlMap", {**CANNY, "kind": "depth"}, "There is no depth model in models/geometry_estimation"),
+    ("CoLoGenControlMap", {**CANNY, "kind": "pose"}, "There is no pose model in models/detection"),
     ("CoLoGenControlMap", {**CANNY, "kind": "depth", "model": "gone"}, "There is no gone among the models"),
     ("CoLoGenControlMap", {**CANNY, "kind": "depth", "model": "seg"}, "seg draws seg, expected a model for depth"),
     ("CoLoGenGround", dict(clip=0, vae=None, image=IMAGE, phrase=" ", form="box", colour="red"), "The phrase is empty"),

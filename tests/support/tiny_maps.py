@@ -80,6 +80,41 @@ def mask2former():
     return network, T.Mask2FormerImageProcessor(size=dict(height=64, width=64))
 
 
+def vitpose(experts=1, points=17):
+    size, one = (64, 48), dict(num_hidden_layers=1, num_attention_heads=2)
+    more = dict(num_experts=experts, part_features=8 if experts > 1 else 256, out_indices=[1])
+    body = T.VitPoseBackboneConfig(image_size=size, hidden_size=16, initializer_range=0.5, **one, **more)
+    config = T.VitPoseConfig(backbone_config=body, **name_classes(points))
+    network = T.VitPoseForPoseEstimation(config)
+    network.head.conv.weight.data.normal_().mul_(0.05)  # so that some points are sure, and places differ
+    return network, T.VitPoseImageProcessor(size=dict(height=size[0], width=size[1]))
+
+
+def vitpose_plus():
+    return vitpose(experts=3)
+
+
+def rt_detr(names=("person", "cat")):
+    body = T.RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic", out_features=STAGES[1:]
+    )
+    wide = dict(encoder_hidden_dim=16, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16)
+    heads = dict(encoder_attention_heads=2, decoder_attention_heads=2, decoder_layers=2, num_queries=8, num_denoising=0)
+    config = T.RTDetrConfig(
+        backbone_config=body,
+        encoder_in_channels=[8] * 3,
+        decoder_in_channels=[16] * 3,
+        **wide,
+        **heads,
+        id2label=dict(enumerate(names)),
+    )
+    network = T.RTDetrForObjectDetection(config)
+    for part in network.model.decoder.class_embed:
+        part.weight.data.normal_()
+        part.bias.data.copy_(torch.tensor([-2.4, 2.1]))  # so that queries differ in what they saw
+    return network, T.RTDetrImageProcessor(size=dict(height=64, width=64))
+
+
 DEPTH = dict(dpt=dpt, depth_anything=depth_anything, metric=metric_depth_anything, zoe_depth=zoe_depth)
 SEG = dict(segformer=segformer, upernet=upernet, mask2former=mask2former)
 

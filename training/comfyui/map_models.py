@@ -15,7 +15,8 @@ import numpy as np
 from torch import nn
 
 from ..data.tasks.hed_network import HED_FILE, open_hed
-from ..data.tasks.map_networks import find_kind, open_model
+from ..data.tasks.map_networks import PoseModel, find_kind, open_model
+from ..data.tasks.person_detector import finds_people, open_detector
 from .folders import list_networks
 
 DEPTH, SEG = "geometry_estimation", "detection"
@@ -30,6 +31,11 @@ SUGGESTED_MODELS = {
         SEG,
         "facebook/mask2former-swin-large-ade-semantic",
         "ComfyUI itself has SAM 3, which gives masks, but no node that colours classes",
+    ),
+    "pose": (
+        SEG,
+        "usyd-community/vitpose-base-simple",
+        "ComfyUI's own SDPose Keypoint Extractor and SDPose Draw Keypoints draw poses, too",
     ),
 }
 """For a kind of map without a network: the folder, a network that draws it, and what the host has."""
@@ -67,6 +73,17 @@ def find_map_model(kind: str, model: str) -> Path:
     )
 
 
+def find_detector() -> Path | None:
+    """The first folder of a model that finds people, for poses."""
+    return next((path for path in list_map_models().values() if path.is_dir() and finds_people(path)), None)
+
+
+def read_map_stamps(kind: str, model: str) -> tuple[tuple[str, int], ...]:
+    """Returns a value that changes when files do of a model that draws a map."""
+    paths = [find_map_model(kind, model), find_detector() if kind == PoseModel.kind else None]
+    return tuple(read_model_stamp(path) for path in paths if path)
+
+
 def read_model_stamp(path: Path) -> tuple[str, int]:
     """Returns a value that changes when the model's files do."""
     files = path.iterdir() if path.is_dir() else [path]
@@ -79,6 +96,8 @@ def open_map_model(kind: str, model: str) -> Draw:
     network = open_model(path) if path.is_dir() else open_hed(path)
     if network.kind != kind:
         raise ValueError(f"{model} draws {network.kind}, expected a model for {kind}: choose another, or auto.")
+    if isinstance(network, PoseModel) and (detector := find_detector()):
+        network.detector = open_detector(detector)
     patcher = load_network(network)
     return lambda picture: patcher.model(picture)  # holds the patcher, as the host does not
 

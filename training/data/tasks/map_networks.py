@@ -1,10 +1,11 @@
-"""Draws depth and segmentation maps by transformers' models."""
+"""Draws depth, segmentation and pose maps by transformers' models."""
 
 import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,6 +14,8 @@ from ..box import Size
 from ..formats.palettes import PALETTES
 from ..model_folder import load_network, load_processor, read_config
 from .control import to_map
+from .person_detector import PersonDetector
+from .skeleton import COCO_POINTS, draw_skeletons, name_points
 
 METRIC_MODELS = ("depth_pro", "glpn", "prompt_depth_anything", "zoedepth")
 """Models that say how far; all others say how near, unless their configuration knows better."""
@@ -20,6 +23,9 @@ MIN_DEPTH = 1e-3
 """In metres: what is nearer counts as this near."""
 MAX_SIDE = 1024
 """Longest side in which classes are weighed: a plane of numbers for each of 150 classes fills the memory."""
+
+COCO_EXPERT = 0
+"""Which of ViTPose+'s experts was trained on COCO."""
 
 
 class MapModel(nn.Module):
@@ -89,11 +95,43 @@ class SegModel(MapModel):
         return self.palette[classes.cpu().numpy()]
 
 
+class PoseModel(MapModel):
+    """A skeleton for each person; without a detector the whole picture is one person's box."""
+
+    kind = "pose"
+
+    def __init__(self, name: str, network: Any, processor: Any):
+        super().__init__(name, network, processor)
+        self.detector: PersonDetector | None = None
+        if (points := network.config.num_labels) != len(COCO_POINTS):
+            raise ValueError(
+                f"{name} finds {points} points of a person, expected COCO's {len(COCO_POINTS)}, of which the map is drawn: "
+                f"choose another model."
+            )
+
+    def forward(self, picture: np.ndarray) -> np.ndarray:
+        height, width = picture.shape[:2]
+        boxes = [[0.0, 0.0, float(width), float(height)]] if self.detector is None else self.detector(picture)
+        people = self.find_poses(picture, boxes) if boxes else []
+        named = [name_points(one["keypoints"].tolist(), one["scores"].tolist(), (height, width)) for one in people]
+        return draw_skeletons(named, (height, width))
+
+    def find_poses(self, picture: np.ndarray, boxes: list[list[float]]) -> list[dict[str, Tensor]]:
+        """Returns keypoints and scores of the person in each box."""
+        inputs = self.processor(images=picture, boxes=[boxes], input_data_format="channels_last", return_tensors="pt")
+        if self.network.config.backbone_config.num_experts > 1:
+            inputs["dataset_index"] = torch.full((len(boxes),), COCO_EXPERT)
+        outputs = self.network(**inputs.to(self.network.device))
+        (people,) = self.processor.post_process_pose_estimation(outputs, boxes=[boxes])
+        return people
+
+
 ENDINGS: dict[str, tuple[type[MapModel], str]] = {
     "ForDepthEstimation": (DepthModel, "AutoModelForDepthEstimation"),
     "ForSemanticSegmentation": (SegModel, "AutoModelForSemanticSegmentation"),
     "ForUniversalSegmentation": (SegModel, "AutoModelForUniversalSegmentation"),
     "ForInstanceSegmentation": (SegModel, "AutoModelForUniversalSegmentation"),
+    "VitPoseForPoseEstimation": (PoseModel, "VitPoseForPoseEstimation"),
 }
 """How the names of transformers' classes end, and what wraps and loads them."""
 
@@ -117,7 +155,8 @@ def find_opener(folder: Path) -> tuple[type[MapModel], str]:
         if architecture.endswith(ending):
             return opener
     raise ValueError(
-        f"{folder.name} holds {shorten(architecture)}, expected a model for depth or semantic segmentation: choose another."
+        f"{folder.name} holds {shorten(architecture)}, expected a model for depth, semantic segmentation or pose: "
+        f"choose another."
     )
 
 
