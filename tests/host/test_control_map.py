@@ -226,6 +226,18 @@ def test_poses_of_pictures_without_people_are_black(folders):
     assert not draw(pixels(), "pose").any()
 
 
+def test_a_detector_may_lack_what_only_training_reads(folders):
+    from tiny_maps import rt_detr, save_model, vitpose
+
+    save_model(folders / "detection/pose", vitpose)
+    path = save_model(folders / "detection/people", rt_detr) / "model.safetensors"
+    whole, weights = draw(pixels(), "pose"), load_file(path)
+    kept = {name: tensor for name, tensor in weights.items() if not name.endswith(".num_batches_tracked")}
+    assert len(kept) < len(weights)
+    save_file(kept, path, metadata={"format": "pt"})
+    assert whole.any() and torch.equal(draw(pixels(), "pose"), whole)
+
+
 def test_a_detector_is_a_part_of_a_pose_s_fingerprint_and_must_be_whole(folders):
     from cologen.nodes import CoLoGenControlMap
     from tiny_maps import rt_detr, save_model, vitpose

@@ -4,6 +4,7 @@ Nothing is fetched and no code of the folder runs; weights that are missing are 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ FETCH_KEYS = ("backbone", "attn_implementation", "_attn_implementation")
 """Entries of a configuration by which transformers finds code or weights elsewhere; whole models have none."""
 DETR_CONFIG = "decoder_config"
 """MaskFormer's: a DETR's configuration, of which no backbone is built."""
-UNUSED_WEIGHT = "fusion_stage.layers.0.residual_layer1."
-"""Weights that DPT's first files lack, because nothing ever reads them."""
+UNUSED_WEIGHTS = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|\.num_batches_tracked$")
+"""Weights that files may lack, because nothing ever reads them: some of DPT's, and how long a batch norm was trained."""
 IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of red, green and blue in ImageNet, of values from 0 to 1: what DINO's networks expect."""
 
@@ -40,7 +41,7 @@ def read_config(folder: Path) -> dict:
 def load_network(folder: Path, kind: str, **options) -> nn.Module:
     """Loads a frozen network by a class of transformers; `options` are for its from_pretrained."""
     network, report = _load(folder, kind, use_safetensors=True, output_loading_info=True, **options)
-    if missing := sorted(name for name in report["missing_keys"] if UNUSED_WEIGHT not in name):
+    if missing := sorted(name for name in report["missing_keys"] if not UNUSED_WEIGHTS.search(name)):
         raise ValueError(
             f"{folder.name} lacks {len(missing)} of its weights (such as {shorten(missing[0])}), expected all of them: "
             f"download it again."
