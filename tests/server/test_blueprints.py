@@ -67,9 +67,9 @@ def find_by_name(page, name: str) -> None:
     page.said.clear()
     page.evaluate("(empty) => app.loadGraphData(empty)", EMPTY)
     page.mouse.dblclick(1000, 800)
-    page.get_by_role("dialog").get_by_role("combobox").first.fill(name[:LONGEST], timeout=10_000)
-    page.get_by_role("dialog").get_by_role("option").filter(has_text=name).first.click(timeout=10_000)
-    page.wait_for_function(f"() => {HOST}", timeout=10_000)
+    page.get_by_role("dialog").get_by_role("combobox").first.fill(name[:LONGEST])
+    page.get_by_role("dialog").get_by_role("option").filter(has_text=name).first.click()
+    page.wait_for_function(f"() => {HOST}")
     for i in range(20):  # where the node is put down, as soon as it hangs on the mouse
         page.mouse.move(500, 700)
         page.mouse.click(300 + 40 * i, 1000)
@@ -83,7 +83,7 @@ def open_file(page, name: str) -> None:
     page.said.clear()
     saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
-    page.wait_for_function(f"() => {HOST}", timeout=10_000)
+    page.wait_for_function(f"() => {HOST}")
 
 
 def look(page, name: str) -> None:

@@ -109,9 +109,9 @@ def test_a_workflow_is_an_app_with_what_it_is_given_and_its_result(page, server)
     before = set(server.get("/history"))
     page.evaluate("() => app.extensionManager.command.execute('Comfy.ToggleLinear')")
     try:
-        page.get_by_text("question_seed").first.wait_for(timeout=30_000)
-        page.get_by_role("button", name="Skip").click(timeout=30_000)  # the page's own tour
-        page.get_by_test_id("linear-run-button").get_by_role("button", name="Run").click(timeout=30_000)
+        page.get_by_text("question_seed").first.wait_for()
+        page.get_by_role("button", name="Skip").click()  # the page's own tour
+        page.get_by_test_id("linear-run-button").get_by_role("button", name="Run").click()
         assert finished(page, server, before) == "success"
         page.wait_for_timeout(1500)
         page.screenshot(path=SCREENSHOTS / "toy_edit_app.png")
@@ -124,7 +124,7 @@ def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
     (listed,) = [names for pack, names in server.get("/api/workflow_templates").items() if pack == "CoLoGen"]
     assert set(listed) == set(WORKFLOWS)
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    page.get_by_text("CoLoGen", exact=True).first.click(timeout=30_000)
+    page.get_by_text("CoLoGen", exact=True).first.click()
     page.wait_for_timeout(2000)
     page.screenshot(path=SCREENSHOTS / "templates.png")
     page.mouse.move(1100, 800)
@@ -132,27 +132,27 @@ def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
         page.mouse.wheel(0, 3000)
         page.wait_for_timeout(400)
     for name in WORKFLOWS:
-        page.get_by_role("dialog").get_by_text(name, exact=True).first.wait_for(timeout=30_000, state="attached")
+        page.get_by_role("dialog").get_by_text(name, exact=True).first.wait_for(state="attached")
         address = f"http://127.0.0.1:{server.port}/api/workflow_templates/CoLoGen/{name}.jpg"
-        with urllib.request.urlopen(address, timeout=60) as thumbnail:
+        with urllib.request.urlopen(address, timeout=300) as thumbnail:
             assert Image.open(thumbnail).width > 100
     widths = page.evaluate("() => [...document.querySelectorAll('[role=dialog] img')].map((i) => i.naturalWidth)")
     assert sum(width > 0 for width in widths) >= 8, "those in view show their thumbnails"
-    page.get_by_role("dialog").get_by_text("toy_edit", exact=True).first.scroll_into_view_if_needed(timeout=30_000)
-    page.get_by_role("dialog").get_by_text("toy_edit", exact=True).first.click(timeout=30_000)
-    page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'CoLoGenEdit')", timeout=30_000)
+    page.get_by_role("dialog").get_by_text("toy_edit", exact=True).first.scroll_into_view_if_needed()
+    page.get_by_role("dialog").get_by_text("toy_edit", exact=True).first.click()
+    page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'CoLoGenEdit')")
     before = set(server.get("/history"))
-    page.get_by_role("button", name="Run", exact=True).first.click(timeout=30_000)
+    page.get_by_role("button", name="Run", exact=True).first.click()
     assert finished(page, server, before) == "success"
 
 
 def open_help(page, title: str) -> None:
     """By the button above a selected node, as the README says; with its picture."""
     page.evaluate("() => app.canvas.selectNode(app.graph._nodes.find((node) => node.type === 'CoLoGenEdit'))")
-    page.get_by_test_id("info-button").click(timeout=30_000)
+    page.get_by_test_id("info-button").click()
     shown = page.locator(".node-help-content")
-    shown.get_by_role("heading", name=title).wait_for(timeout=30_000)
-    page.wait_for_function("document.querySelector('.node-help-content img')?.complete", timeout=30_000)
+    shown.get_by_role("heading", name=title).wait_for()
+    page.wait_for_function("document.querySelector('.node-help-content img')?.complete")
     picture = page.evaluate(
         "(({src, naturalWidth}) => [src, naturalWidth])(document.querySelector('.node-help-content img'))"
     )

@@ -109,4 +109,4 @@ def post(server, path: str, body: bytes):
     request = urllib.request.Request(
         f"http://127.0.0.1:{server.port}{path}", body, {"Content-Type": "application/json"}
     )
-    return urllib.request.urlopen(request, timeout=60)
+    return urllib.request.urlopen(request, timeout=300)

@@ -56,7 +56,7 @@ class Server:
 
     def get(self, path: str) -> Any:
         """The JSON that the server answers on a path."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=300) as answer:
             return json.load(answer)
 
     def run(self, prompt: Mapping[str, dict], seconds: float = 600) -> dict:
@@ -66,7 +66,7 @@ class Server:
             f"http://127.0.0.1:{self.port}/prompt", data, {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 number = json.load(answer)["prompt_id"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(error.read().decode()) from None

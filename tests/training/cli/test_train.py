@@ -212,7 +212,7 @@ def test_a_terminated_process_goes_on_in_another_to_the_bit(capsys, asked, tmp_p
     try:
         wait_for(lambda: any(line["stage"] == "ground" for line in read_log(tmp_path / "a/log.jsonl")))
         process.terminate()
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM, error
@@ -229,7 +229,7 @@ def test_two_processes_are_one_with_the_same_batch(capsys, asked, tmp_path):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = started(*words, "--out", "two", launcher=launcher)
     try:
-        out, error = process.communicate(timeout=600)
+        out, error = process.communicate(timeout=3000)
     finally:
         process.terminate()  # torchrun ends its processes
     assert process.returncode == 0, error

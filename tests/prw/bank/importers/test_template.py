@@ -69,7 +69,7 @@ def test_a_summary_says_what_it_is(bank):
     assert "file: 0 experts, 0 routers, 1 whole models" in text
     assert NAME in text and "bfloat16" in text and f"{NAME}/model.safetensors" in text and "rank" not in text
     assert json.loads(encode_info(bank.info))["models"] == {
-        NAME: {"data": f"{NAME}/model.safetensors", "licence": "", "on_base": False}
+        NAME: {"data": f"{NAME}/model.safetensors", "on_base": False}
     }
     assert "models" not in json.loads(encode_info(tiny_bank(tiny_flux2()).info))
 
