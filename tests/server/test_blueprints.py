@@ -181,7 +181,7 @@ def run_from_page(page, server, base: Path) -> np.ndarray:
     sent = shrink(page.evaluate("async () => (await app.graphToPrompt()).output"))
     before = set(server.get("/history"))
     page.evaluate("(output) => app.api.queuePrompt(0, {output, workflow: app.graph.serialize()})", sent)
-    for _ in range(240):
+    for _ in range(1200):
         done = [entry for number, entry in server.get("/history").items() if number not in before]
         if done and done[0]["status"]["completed"]:
             break
@@ -214,7 +214,7 @@ def test_without_its_files_the_page_names_them(page, info, name):
     open_file(page, name)
     page.evaluate(ADD, [{}, "Inpaint" in name])
     page.evaluate("() => app.queuePrompt(0, 1)")
-    page.wait_for_timeout(1500)
+    page.wait_for_function("() => app.lastNodeErrors && JSON.stringify(app.lastNodeErrors).includes('safetensors')")
     page.screenshot(path=SCREENSHOTS / f"{name}, missing.png")
     errors = page.evaluate("() => JSON.stringify(app.lastNodeErrors)")
     assert "flux1-dev.safetensors" in errors and "ae.safetensors" in errors

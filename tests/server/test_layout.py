@@ -40,6 +40,12 @@ def info(server):
     return server.get("/object_info")
 
 
+@pytest.fixture(scope="module")
+def outputs():
+    """By template, what its nodes showed when it ran: once for both drawings."""
+    return {}
+
+
 @pytest.fixture(scope="module", params=DRAWINGS)
 def page(request, browser, server):
     drawing = {"Comfy.VueNodes.Enabled": DRAWINGS[request.param]}
@@ -86,11 +92,11 @@ def test_no_node_covers_another_and_what_is_given_stands_left(page, name):
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_no_node_covers_another_after_a_run(page, server, info, name, ran={}):  # noqa: B006
-    if name not in ran:
-        ran[name] = server.run(drawn(name, info).prompt())["outputs"]
+def test_no_node_covers_another_after_a_run(page, server, info, outputs, name):
+    if name not in outputs:
+        outputs[name] = server.run(drawn(name, info).prompt())["outputs"]
     open_graph(page, name)
-    page.evaluate(SHOW, ran[name])
+    page.evaluate(SHOW, outputs[name])
     page.wait_for_timeout(600)
     assert covering(measure(page, f"{name}_done")) == []
     shown = page.evaluate("() => app.graph._nodes.filter((node) => node.imgs?.length).length")
