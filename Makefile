@@ -1,4 +1,4 @@
-# make demo | demo-comfy | test | test-quick | fuzz | chaos | coverage | bench | lint: on a machine with Python 3.10+ and package registries each is all the set-up.
+# make demo | demo-comfy | test | test-all | test-quick | fuzz | chaos | coverage | bench | lint: on a machine with Python 3.10+ and package registries each is all the set-up.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ HOST := $(patsubst %/comfy/ldm/flux/model.py,%,$(firstword $(wildcard $(addsuffi
 HOST_READY := $(if $(HOST),$(VENV)/host-ready)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-.PHONY: demo demo-comfy test test-quick fuzz chaos coverage bench lint
+.PHONY: demo demo-comfy test test-all test-quick fuzz chaos coverage bench lint
 
 demo: $(if $(wildcard $(VENV)/ready),,$(VENV)/small)
 	$(BIN)/cologen demo
@@ -18,11 +18,15 @@ demo-comfy: $(VENV)/ready $(HOST_READY)
 	$(BIN)/cologen demo --comfy
 
 test: $(VENV)/ready $(HOST_READY)
+	$(PYTEST) -m "not long" --durations 20 $(ARGS)
+
+# with the few that take minutes, before a release
+test-all: $(VENV)/ready $(HOST_READY)
 	$(PYTEST) --durations 20 $(ARGS)
 
 # what one runs while working; make test ARGS="-p pytest_randomly" shuffles them all
 test-quick: $(VENV)/ready $(HOST_READY)
-	$(PYTEST) -m "not slow and not server and not browser" $(ARGS)
+	$(PYTEST) -m "not slow and not long and not server and not browser" $(ARGS)
 
 # so many attempts each, from the FIRST on: make fuzz N=10000 FIRST=5000; their counts stand at the end
 fuzz: $(VENV)/ready $(HOST_READY)

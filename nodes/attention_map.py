@@ -92,7 +92,9 @@ class CoLoGenAttentionMap(io.ComfyNode):
 def choose_source(found: list[SourceAttention], number: int) -> list[SourceAttention]:
     """The source of that number, or all of them for 0."""
     if number > len(found):
-        raise ValueError(f"The source is {number}, the prompt has {len(found)}: choose one of these, or 0 for all.")
+        raise ValueError(
+            f"The source is {number}, expected 1 to {len(found)} as the prompt has: choose one of these, or 0 for all."
+        )
     return found if number == 0 else [found[number - 1]]
 
 

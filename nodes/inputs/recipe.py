@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...training.comfyui.feature_encoders import VAE, encoder_path
-from ...training.recipes.curriculum import Curriculum, Settings, list_recipes, load_curriculum, parse_curriculum
+from ...training.recipes.curriculum import Curriculum, Settings, Stage, list_recipes, load_curriculum, parse_curriculum
 
 
 def read_recipe(text: str) -> Curriculum:
@@ -29,5 +29,6 @@ def check_connected(vae, clip) -> None:
 
 
 def select_fields(cls: type, knobs: dict[str, Any]) -> dict[str, Any]:
-    """Selects the knobs that are fields of this dataclass."""
-    return {name: value for name, value in knobs.items() if name in cls.__dataclass_fields__}
+    """Selects the knobs that are fields of this dataclass; those of Settings are no stage's own."""
+    taken = Settings.__dataclass_fields__ if cls is Stage else ()
+    return {name: value for name, value in knobs.items() if name in cls.__dataclass_fields__ and name not in taken}

@@ -126,7 +126,7 @@ def _check_drawn(model, conditioning: list, latent: dict[str, Any]) -> Tensor:
         )
     if not any(list_sources(options) for _, options in conditioning):
         raise ValueError(
-            "The conditioning has no source, expected one at least: put a task, such as CoLoGen Edit, before this node."
+            "The conditioning has no source to be read, expected one: put a task, such as CoLoGen Edit, before this node."
         )
     if not torch.count_nonzero(latent["samples"]):
         raise ValueError("The latent is empty, expected a drawn one: connect what the sampler gives.")

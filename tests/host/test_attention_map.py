@@ -168,7 +168,7 @@ def test_where_there_is_nothing_to_look_at_a_sentence_says_so(family):
     model, positive = weave(family, family.source())
     with pytest.raises(ValueError, match="The latent is empty, expected a drawn one"):
         record(model, positive, torch.zeros_like(family.latent()))
-    with pytest.raises(ValueError, match="has no source, expected one at least"):
+    with pytest.raises(ValueError, match="has no source to be read, expected one"):
         record(model, family.prompt(), family.latent())
     with pytest.raises(ValueError, match="has no CoLoGen bank"):
         record(family.model, positive, family.latent())

@@ -55,5 +55,7 @@ def test_scales_say_what_is_brightest(family):
 
 
 def test_a_source_that_the_prompt_does_not_have_is_a_sentence(family):
-    with pytest.raises(ValueError, match="The source is 3, the prompt has 1: choose one of these, or 0 for all"):
+    with pytest.raises(
+        ValueError, match="The source is 3, expected 1 to 1 as the prompt has: choose one of these, or 0 for all"
+    ):
         show(family, family.latent(seed=9), family.source(), source=3)

@@ -165,7 +165,7 @@ def test_kontext_references_are_not_blended(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["whole", "blocks"])
+@pytest.mark.parametrize("what", [pytest.param("whole", marks=pytest.mark.long), "blocks"])
 def test_torch_compile(model, flux, what):
     from comfy_api.torch_helpers import set_torch_compile_wrapper
     from comfy_extras.nodes_torch_compile import skip_torch_compile_dict

@@ -102,6 +102,20 @@ def answered():
     return add_source(PROMPT, source())
 
 
+def cut_out():
+    return [[words, {**options, "area": (4, 8, 4, 0), "strength": 1.0}] for words, options in answered()]
+
+
+def branched_woven():
+    from cologen.nodes import CoLoGenDualBranch
+
+    return CoLoGenDualBranch.execute(**{**BRANCH, "model": woven()})[0]
+
+
+BOX = dict(x=0, y=0, width=8, height=8)
+LOOK = dict(model=woven, conditioning=answered, latent={"samples": torch.ones(1, 16, 8, 8)}, steps=1, source=3)
+
+
 def with_option(**more):
     ((words, options),) = MARKED
     return [[words, {**options, **more}]]
@@ -114,7 +128,6 @@ CASES = [
     ("CoLoGenLoadFlux", {**FLUX, **NO_TEXT, "vae_name": "toy world (built in)"}, "The VAE is the toy world's"),
     ("CoLoGenControlMap", {**CANNY, "low_threshold": 0.5}, "low_threshold is 0.5"),
     ("CoLoGenControlMap", {**CANNY, "kind": "depth"}, "There is no depth model in models/geometry_estimation"),
-    ("CoLoGenControlMap", {**CANNY, "kind": "pose"}, "There is no pose model in models/detection"),
     ("CoLoGenControlMap", {**CANNY, "kind": "depth", "model": "gone"}, "There is no gone among the models"),
     ("CoLoGenControlMap", {**CANNY, "kind": "depth", "model": "seg"}, "seg draws seg, expected a model for depth"),
     ("CoLoGenGround", dict(clip=0, vae=None, image=IMAGE, phrase=" ", form="box", colour="red"), "The phrase is empty"),
@@ -156,6 +169,17 @@ CASES = [
     ("CoLoGenBranchMap", dict(model=branched, latent={}), "There is no run with two branches to show"),
     ("CoLoGenPersonalGuider", {**GUIDED, "area": 0.5}, "The superclass has no marked words"),
     ("CoLoGenPersonalGuider", {**GUIDED, "cfg": 2.0}, "cfg is 2.0 without a negative prompt"),
+    ("CoLoGenSourceOptions", {**OPTIONS, "boxes": []}, "There are no boxes"),
+    ("CoLoGenSourceOptions", {**OPTIONS, "boxes": BOX, "box_number": 2}, "Box number is 2"),
+    ("CoLoGenSourceOptions", {**OPTIONS, "boxes": [[BOX], [BOX]]}, "The boxes are those of 2 pictures"),
+    ("CoLoGenSourceOptions", {**OPTIONS, "boxes": [{"x": 1}]}, "The boxes hold something without x, y"),
+    ("CoLoGenSourceOptions", {**OPTIONS, "boxes": {**BOX, "width": 0}}, "A box of 0 x 8 pixels is empty"),
+    ("CoLoGenSourceOptions", {**OPTIONS, "boxes": BOX, "region": MASK}, "Both region and boxes are connected"),
+    ("CoLoGenAttentionMap", LOOK, "The source is 3"),
+    ("CoLoGenAttentionMap", {**LOOK, "model": branched_woven}, "The MODEL draws two branches"),
+    ("CoLoGenAttentionMap", {**LOOK, "conditioning": PROMPT}, "The conditioning has no source to be read"),
+    ("CoLoGenAttentionMap", {**LOOK, "conditioning": cut_out}, "The prompt has an area of the picture"),
+    ("CoLoGenAttentionMap", {**LOOK, "latent": {"samples": torch.zeros(1, 16, 8, 8)}}, "The latent is empty"),
     ("CoLoGenBestOf", dict(images=IMAGE, keep=1, by="CLIP-T"), "There is no prompt to rank pictures by"),
     ("CoLoGenBestOf", dict(images=IMAGE, keep=1, by="RMSE", reference=IMAGE, mask=MASK), "Nothing of rmse could be measured"),
     ("CoLoGenEvaluate", dict(results=[IMAGE], prompts=[""]), "There is nothing to compare with"),

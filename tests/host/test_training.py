@@ -427,7 +427,7 @@ def test_a_stage_gives_experts_losses_samples_and_usage(model, folders):
     assert list(bank.info.experts) == ["inpaint", "finder"] and bank.info.experts["finder"].task == "ground"
     assert all(line["usage"].keys() == {"inpaint", "finder"} for line in losses["log"] if "usage" in line)
     plots = CoLoGenUsagePlot.execute(losses).result[0]
-    assert plots.shape == (3, 360, 720, 3) and all(plot.std() > 0.02 for plot in plots)
+    assert plots.shape == (3, 360, 560, 3) and all(plot.std() > 0.02 for plot in plots)
     with pytest.raises(ValueError, match="This loss tells nothing of experts"):
         CoLoGenUsagePlot.execute({"loss": [1.0]})
 
@@ -570,4 +570,4 @@ def test_progress_shows_the_loss_and_the_samples_in_turn(comfy, monkeypatch):
         watch.on_samples(stage, np.zeros((8, 8, 3), dtype=np.uint8))
         stage.iteration += 1
     assert [(value, total) for value, total, _ in sent] == [(4, 6), (5, 6), (6, 6)]
-    assert [picture[1].size for _, _, picture in sent] == [(720, 360), (8, 8), (720, 360)]
+    assert [picture[1].size for _, _, picture in sent] == [(560, 360), (8, 8), (560, 360)]

@@ -28,6 +28,8 @@ EASY = {
 }
 """Imported files, whose names say what they are for."""
 OWN_BANK = [name for name in BLUEPRINTS if "FLUX.1" in name and ("Edit" in name or "Find" in name)]
+SHORT = ("CoLoGen Inpaint (FLUX.1 dev)", "CoLoGen Control (FLUX.2 klein base-4B)", "CoLoGen Edit (FLUX.2 klein 9B-KV)")
+"""Those that always run: one of each way to read a source."""
 LONGEST = 30
 """The frontend finds nothing by longer words."""
 EMPTY = dict(nodes=[], links=[], version=0.4, last_node_id=0, last_link_id=0)
@@ -194,7 +196,9 @@ def run_from_page(page, server, base: Path) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("files")
-@pytest.mark.parametrize("name", BLUEPRINTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in BLUEPRINTS]
+)
 def test_it_runs_from_the_page_and_its_strength_changes_the_picture(page, server, base, info, name):
     open_file(page, name)
     page.evaluate(ADD, [fill_face(name, info), "Inpaint" in name and "Find" not in name])

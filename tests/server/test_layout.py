@@ -91,6 +91,7 @@ def test_no_node_covers_another_and_what_is_given_stands_left(page, name):
     assert back == [], "links that lead to the left"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUN)
 def test_no_node_covers_another_after_a_run(page, server, info, outputs, name):
     if name not in outputs:

@@ -81,7 +81,7 @@ def workflow(run: str, iterations: int) -> dict:
 def test_the_server_trains_and_draws_with_what_it_trained(server, base):
     entry = server.run(workflow("served", 4))
     assert open_picture(base, entry, "save").size == (128, 128)
-    assert open_picture(base, entry, "bank").size == (192, 64) and open_picture(base, entry, "usage").size == (720, 360)
+    assert open_picture(base, entry, "bank").size == (192, 64) and open_picture(base, entry, "usage").size == (560, 360)
     newest = max((base / "models/cologen/copies").glob("again*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     assert Bank.open(newest).info.experts["edit"].iterations == 4
 

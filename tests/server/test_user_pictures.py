@@ -8,7 +8,7 @@ from cologen.training.comfyui.server import make_node, open_picture
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import Item, Scene
 from PIL import Image
-from workflows_toy import Toy
+from workflows_toy import ENLARGED, Toy
 
 pytestmark = pytest.mark.usefixtures("comfy")
 SCENE = Scene(
@@ -50,9 +50,9 @@ def info(server):
 
 
 def picture_of(base, entry: dict) -> np.ndarray:
-    """The last one that was saved."""
+    """The last one that was saved, one pixel of each that is many."""
     (number,) = [number for number, shown_by in entry["outputs"].items() if shown_by["images"][0]["type"] == "output"]
-    return np.asarray(open_picture(base, entry, number), dtype=float)
+    return np.asarray(open_picture(base, entry, number), dtype=float)[::ENLARGED, ::ENLARGED]
 
 
 def said(entry: dict) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.training.add_expert import add_expert, check_stages, list_trained, make_empty_bank
-from cologen.training.checkpoint.run_record import fingerprint
+from cologen.training.checkpoint.run_record import fingerprint, list_deciding
 from cologen.training.errors import RunStopped
 from cologen.training.recipes.curriculum import Settings, Stage, make_curriculum
 from cologen.training.stage_context import StageContext
@@ -119,6 +119,7 @@ def test_a_run_goes_on_to_the_same_file_and_leaves_the_parent_as_it_was(tmp_path
 def test_a_stage_without_parent_and_rank_is_trained_as_before(tmp_path):
     plain = tiny_curriculum()
     assert fingerprint(plain, 7) != fingerprint(tree_curriculum(), 7)
+    assert list_deciding(Settings())["rank"] and "rank" not in list_deciding(Stage(name="a")), "as runs of old have it"
     tables = dict(rank=2, stages=[dict(name="edit", parent="ground", rank=1)])
     assert make_curriculum(tables).stages[0].parent == "ground"
 

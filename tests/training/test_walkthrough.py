@@ -82,6 +82,7 @@ class Walk:
         return {str(path.relative_to(self.folder)): path.read_bytes() for path in self.folder.glob(pattern)}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_from_five_sets_to_a_measured_bank(walk):
     sheets = subprocess.run(

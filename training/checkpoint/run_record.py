@@ -36,7 +36,6 @@ LATER_FIELDS = (
     "patience",
     "shared",
     "parent",
-    "rank",
     "features",
     "encoder",
     "feature_size",
@@ -54,6 +53,8 @@ LATER_FIELDS = (
     "ahead",
 )
 """Fields that recipes have only lately: runs from before them go on."""
+LATER_OF_STAGES = ("rank",)
+"""The same of a stage alone: settings have a field of that name from the first."""
 LONGEST_TEXT, LONGEST_LIST = 200, 40
 """Characters of a value that is kept as it is; of what is longer, such as all samples' names, a hash."""
 HASH = "hash "
@@ -137,11 +138,12 @@ def _flatten(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[
 
 
 def list_deciding(part: Stage | Settings) -> dict[str, Any]:
-    """Its fields; those of LATER_FIELDS only where they differ from their defaults."""
+    """Its fields; later ones only where they differ from their defaults."""
+    later = LATER_FIELDS + (LATER_OF_STAGES if isinstance(part, Stage) else ())
     fresh = {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
         for field in fields(part)
-        if field.name in LATER_FIELDS
+        if field.name in later
     }
     return {name: value for name, value in asdict(part).items() if name not in fresh or value != fresh[name]}
 

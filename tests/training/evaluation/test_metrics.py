@@ -234,6 +234,7 @@ class TestFid:
         assert np.allclose(networks.load("inception", Inception).embed(pixels), wanted.detach(), atol=1e-5)
 
     @pytest.mark.slow
+    @pytest.mark.long
     def test_it_is_the_mean_over_groups(self, networks, tmp_path):
         answers, features = [], {0: [], 1: [], "real": []}
         inception = Inception(networks.path("inception"), "cpu")

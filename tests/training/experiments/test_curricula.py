@@ -101,6 +101,7 @@ def test_a_report_answers_the_question_that_was_asked(make_runner, tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_rows_have_in_common_is_trained_once_and_is_what_each_would_have_trained(
     make_runner, tmp_path, monkeypatch

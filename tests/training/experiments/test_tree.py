@@ -34,6 +34,7 @@ def test_a_table_says_sizes_beside_the_largest_and_intervals():
     assert "| a | 0.50 | 3 | 0.500 (0.500 to 0.500) | 1.000 (1.000 to 1.000) |" in format_rows(rows)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_rows_are_trained_judged_and_counted(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("cologen.training.experiments.tree.BUDGETS", {"tiny": 0.001})

@@ -42,7 +42,9 @@ def read_all(folder):
     return {path.name: path.read_bytes() for name in (TEXT, VAE, FLUX) for path in find_parts(folder / name)}
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if i else ()) for i, name in enumerate(WORLDS)]
+)
 def test_what_was_stopped_in_any_part_goes_on_as_if_nothing_had_happened(tmp_path, name):
     world = quick(WORLDS[name])
     models = Workshop(world, SMALL, tmp_path / "whole", 3).make_models()

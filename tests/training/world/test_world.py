@@ -72,6 +72,7 @@ def test_the_oracle_reads_true_pictures():
     assert np.mean(right) >= 0.99
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_oracle_reads_pictures_that_lost_a_little():
     right = [agrees(scene, read_scene(compress(render(scene)))) for scene in scenes(60, 1)]
