@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from pack import HOST
+from pack import FRONTEND, HOST
 from tiny import tiny_bank, tiny_flux
 
 torch.set_num_threads(1)  # tensors are small, and sums keep their order
@@ -65,7 +65,7 @@ def start_server(comfy):
     servers = []
 
     def start(base):
-        servers.append(Server(HOST, base))
+        servers.append(Server(HOST, base, FRONTEND))
         return servers[-1]
 
     yield start

@@ -3,7 +3,7 @@
 import pytest
 from cologen.training.base.random_models import TINY
 from cologen.training.comfyui.server import Server
-from pack import HOST
+from pack import FRONTEND, HOST
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from tiny_flux2 import tiny_flux2
@@ -31,7 +31,7 @@ def base(tmp_path_factory, comfy):
 
 @pytest.fixture(scope="session")
 def server(base):
-    with Server(HOST, base) as server:
+    with Server(HOST, base, FRONTEND) as server:
         yield server
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ START_SECONDS = 600
 class Server:
     """Starts a ComfyUI on the CPU, runs prompts on it, and stops it."""
 
-    def __init__(self, host: Path, base: Path):
-        """`host` is ComfyUI's own folder, `base` that of models, inputs, outputs and custom nodes."""
+    def __init__(self, host: Path, base: Path, options: Sequence[str] = ()):
+        """`host` is ComfyUI's own folder, `base` that of models, inputs, outputs and custom nodes; `options` are ComfyUI's."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.log = base / "server.log"
         where = ["--port", str(self.port), "--base-directory", str(base)]
-        command = [sys.executable, str(host / "main.py"), "--cpu", *where]
+        command = [sys.executable, str(host / "main.py"), "--cpu", *where, *options]
         command += ["--database-url", "sqlite:///:memory:"] if (host / "alembic_db").is_dir() else []
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
