@@ -69,7 +69,7 @@ def test_texts_are_the_hosts_with_their_padding(host, folder, prompt):
     assert torch.equal(context[0], found[0].bfloat16()) and pooled.shape == (2, 0)
 
 
-def test_texts_are_those_of_diffusers(folder):
+def test_texts_are_those_of_diffusers(comfy, folder):
     from diffusers import Flux2KleinPipeline
     from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
@@ -164,7 +164,7 @@ def test_words_are_the_hosts(host, folder):
         assert found == HostEncoders(None, clip).find_words(prompt) and found.noun
 
 
-def test_what_is_wrong_is_a_sentence(folder, tmp_path):
+def test_what_is_wrong_is_a_sentence(comfy, folder, tmp_path):
     weights = load_file(folder / "qwen3.safetensors")
     save_file({n: t for n, t in weights.items() if "5.mlp.up" not in n}, tmp_path / "part.safetensors")
     save_file({n: t for n, t in weights.items() if ".26." not in n}, tmp_path / "short.safetensors")

@@ -3,13 +3,12 @@
 import pytest
 import torch
 from cologen.prw.comfyui.conditioning import add_source
-from cologen.prw.comfyui.patch import apply_bank
 from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.source import Routing
 from cologen.training.given_channels import add_given_channels
 from cologen.training.sampling import SamplingSettings, sample_latents
-from sampling import SIGMAS, conditioning, sample
+from sampling import SIGMAS, apply_bank, conditioning, sample
 from tiny import host_model, latent, source, tiny_bank, tiny_flux
 from tiny_run import REAL_HEADS, gradients, tiny_host, tiny_trainer
 

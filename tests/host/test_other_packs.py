@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from cologen.prw.comfyui.check_host import describe_foreign_positions
 from host_family import FAMILIES, HostFamily
 from sampling import add_sources, apply_bank
 from torch import nn
@@ -63,6 +62,8 @@ def test_layers_older_than_the_host_are_named(family, argument):
 
 
 def test_positions_of_another_pack_are_doubted_once(family, caplog):
+    from cologen.prw.comfyui.check_host import describe_foreign_positions
+
     class Positions(nn.Module):
         def __init__(self, own):
             super().__init__()
