@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ...prw.config import SOURCE_TIMES
 from ...prw.router import ROUTE_PER
 from ...training.comfyui.feature_encoders import VAE, list_encoders
-from ...training.recipes.curriculum import OPTIMIZERS
+from ...training.recipes.settings import OPTIMIZERS
 from ...training.recipes.stage import FEATURES
 from ...training.schedules import SCHEDULES
 from .schema import advanced, float_knob, int_knob

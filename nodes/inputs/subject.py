@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ...prw.personalization.concept import BLOCK_KINDS
 from ...training.comfyui.folders import SUBJECT
-from ...training.recipes.curriculum import OPTIMIZERS, Curriculum, Settings, Stage
+from ...training.recipes.curriculum import Curriculum, Settings, Stage
+from ...training.recipes.settings import OPTIMIZERS
 from ...training.recipes.subject import OWN, Subject, SubjectRecipe
 from ...training.schedules import SCHEDULES
 from .recipe import sample_at_end, select_fields

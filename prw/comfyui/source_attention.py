@@ -1,7 +1,8 @@
 """Who is read where: which share of its attention each place of a drawn picture gives to each source.
 
-The picture is shown to the model a few times more, with noise added again, and nothing is drawn. A patch behind all others sees each block's q, k and mask as FLUX's attention does; it is
-on a clone of MODEL, so that sampling itself is as without it.
+The picture is shown to the model a few times more, with noise added again, and nothing is drawn. A patch behind all
+others sees each block's q, k and mask as FLUX's attention does; it is on a clone of MODEL, so that sampling itself is as
+without it.
 """
 
 from collections.abc import Collection, Iterator, Sequence

@@ -35,6 +35,12 @@ def server(base):
         yield server
 
 
+@pytest.fixture(scope="module")
+def info(server):
+    """What the host says of its nodes."""
+    return server.get("/object_info")
+
+
 @pytest.fixture(scope="session")
 def klein(base):
     """Small files that stand for the models of FLUX.2 klein and for its VAE."""

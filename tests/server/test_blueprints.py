@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from cologen.training.base.random_models import TINY
 from cologen.training.comfyui.server import open_picture
-from make_blueprints import BLUEPRINTS, FOLDER, build, write_text
+from graph_files import text_of
+from make_blueprints import BLUEPRINTS, FOLDER, build
 from naive_easycontrol import random_file
 from pack import SCREENSHOTS
-from page import post, problems, visited
+from page import post, problems, visited, wait_for_run
 from safetensors.torch import save_file
 from tiny_flux2 import tiny_flux2
 from tiny_server import SIDE, draw_scene
@@ -36,15 +37,10 @@ EMPTY = dict(nodes=[], links=[], version=0.4, last_node_id=0, last_link_id=0)
 HOST = "app.graph._nodes.find((node) => node.subgraph)"
 
 
-@pytest.fixture(scope="module")
-def info(server):
-    return server.get("/object_info")
-
-
 @pytest.mark.parametrize("name", BLUEPRINTS)
 def test_the_file_is_what_the_graph_says(info, name):
     """After a change to nodes: `python tests/tools/make_blueprints.py`."""
-    assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == write_text(build(name, info))
+    assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == text_of(build(name, info))
 
 
 def test_the_host_serves_every_one_and_no_other(server):
@@ -188,12 +184,7 @@ def run_from_page(page, server, base: Path) -> np.ndarray:
     sent = shrink(page.evaluate("async () => (await app.graphToPrompt()).output"))
     before = set(server.get("/history"))
     page.evaluate("(output) => app.api.queuePrompt(0, {output, workflow: app.graph.serialize()})", sent)
-    for _ in range(1200):
-        done = [entry for number, entry in server.get("/history").items() if number not in before]
-        if done and done[0]["status"]["completed"]:
-            break
-        page.wait_for_timeout(250)
-    (entry,) = done
+    entry = wait_for_run(page, server, before)
     assert entry["status"]["status_str"] == "success", entry["status"]
     (save,) = [number for number, node in sent.items() if node["class_type"] == "SaveImage"]
     return np.asarray(open_picture(base, entry, save), dtype=int)

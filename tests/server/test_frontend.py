@@ -12,7 +12,7 @@ import pytest
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from naive_easycontrol import random_file
 from pack import ROOT, SCREENSHOTS
-from page import post, problems, visited
+from page import post, problems, visited, wait_for_run
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_server import draw_scene, make_tiny_base
@@ -34,11 +34,6 @@ def with_files(base: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(start_server, tmp_path_factory):
     return start_server(with_files(make_tiny_base(tmp_path_factory.mktemp("comfy"), {"example": draw_scene()})))
-
-
-@pytest.fixture(scope="module")
-def info(server):
-    return server.get("/object_info")
 
 
 @pytest.fixture(scope="module")
@@ -101,22 +96,11 @@ def test_a_workflow_opens_whole_and_keeps_its_values(page, info, name):
     assert not page.locator(".p-toast-message-error").count()
 
 
-def finished(page, server, before: set[str]) -> str:
-    """How the one run ended that was queued since."""
-    for _ in range(120):
-        done = [entry for number, entry in server.get("/history").items() if number not in before]
-        if done and done[0]["status"]["completed"]:
-            break
-        page.wait_for_timeout(500)
-    (entry,) = done
-    return entry["status"]["status_str"]
-
-
 def test_a_workflow_is_queued_from_the_page_and_shows_its_picture(page, server):
     opened(page, "toy_edit")
     before = set(server.get("/history"))
     page.evaluate("() => app.queuePrompt(0, 1)")
-    assert finished(page, server, before) == "success"
+    assert wait_for_run(page, server, before)["status"]["status_str"] == "success"
     page.wait_for_timeout(1500)
     page.screenshot(path=SCREENSHOTS / "toy_edit_done.png")
     assert page.evaluate("() => app.graph._nodes.filter((n) => n.imgs?.length).length") == 3, "drawn, given and route"
@@ -130,7 +114,7 @@ def test_a_workflow_is_an_app_with_what_it_is_given_and_its_result(page, server)
         page.get_by_text("question_seed").first.wait_for()
         page.get_by_role("button", name="Skip").click()  # the page's own tour
         page.get_by_test_id("linear-run-button").get_by_role("button", name="Run").click()
-        assert finished(page, server, before) == "success"
+        assert wait_for_run(page, server, before)["status"]["status_str"] == "success"
         page.wait_for_timeout(1500)
         page.screenshot(path=SCREENSHOTS / "toy_edit_app.png")
         assert not problems(page)
@@ -161,7 +145,7 @@ def test_the_templates_dialog_shows_them_all_and_one_of_them_runs(page, server):
     page.wait_for_function("() => app.graph._nodes.some((node) => node.type === 'CoLoGenEdit')")
     before = set(server.get("/history"))
     page.get_by_role("button", name="Run", exact=True).first.click()
-    assert finished(page, server, before) == "success"
+    assert wait_for_run(page, server, before)["status"]["status_str"] == "success"
 
 
 def open_help(page, title: str) -> None:

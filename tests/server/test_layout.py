@@ -36,11 +36,6 @@ FEWEST = 15
 
 
 @pytest.fixture(scope="module")
-def info(server):
-    return server.get("/object_info")
-
-
-@pytest.fixture(scope="module")
 def outputs():
     """By template, what its nodes showed when it ran: once for both drawings."""
     return {}

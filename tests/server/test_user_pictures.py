@@ -44,11 +44,6 @@ def files(base):
         picture.save(base / f"input/{name}.png")
 
 
-@pytest.fixture(scope="module")
-def info(server):
-    return server.get("/object_info")
-
-
 def picture_of(base, entry: dict) -> np.ndarray:
     """The last one that was saved, one pixel of each that is many."""
     (number,) = [number for number, shown_by in entry["outputs"].items() if shown_by["images"][0]["type"] == "output"]

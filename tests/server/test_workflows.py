@@ -13,17 +13,13 @@ from cologen.training.toy.render import item_mask
 from cologen.training.toy.scene import MARKERS
 from cologen.training.toy.score import SCORERS
 from cologen.training.toy.tasks import Question, make_questions
-from make_workflows import FOLDER, WORKFLOWS, drawn, text_of
+from graph_files import text_of
+from make_workflows import FOLDER, WORKFLOWS, drawn
 from workflows_flux import FILES, OWN
 from workflows_toy import ENLARGED, PHRASE
 
 GOOD, FAR = 0.75, 0.04
 """A score's least and a difference's most, as wanted of the set on the mean."""
-
-
-@pytest.fixture(scope="module")
-def info(server):
-    return server.get("/object_info")
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

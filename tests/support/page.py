@@ -29,3 +29,14 @@ def post(server, path: str, data: dict) -> None:
 
 def problems(page) -> list[str]:
     return [line for line in page.said if not any(word in line for word in HARMLESS)]
+
+
+def wait_for_run(page, server, before: set[str]) -> dict:
+    """The history's entry of the one run that was queued since."""
+    for _ in range(1200):
+        done = [entry for number, entry in server.get("/history").items() if number not in before]
+        if done and done[0]["status"]["completed"]:
+            break
+        page.wait_for_timeout(250)
+    (entry,) = done
+    return entry

@@ -1,10 +1,5 @@
 """Writes example_workflows/: `python tests/tools/make_workflows.py` with a ComfyUI at hand. tests/server/test_workflows.py runs them."""
 
-import json
-import sys
-import tempfile
-from pathlib import Path
-
 import support_path  # noqa: F401
 import workflows_chroma
 import workflows_flux
@@ -17,12 +12,11 @@ import workflows_subject
 import workflows_templates
 import workflows_toy
 from canvas import Canvas
-from cologen.training.comfyui.server import Server
+from graph_files import write_graphs
 from make_help import add_languages
 from nodes_on_canvas import NOTE
-from pack import HOST, ROOT
+from pack import ROOT
 from recipes import find_recipe
-from tiny_server import make_tiny_base
 
 FOLDER = ROOT / "example_workflows"
 WORKFLOWS = {
@@ -57,21 +51,8 @@ def drawn(name: str, info: dict) -> Canvas:
     return canvas
 
 
-def text_of(canvas: Canvas) -> str:
-    return json.dumps(canvas.to_workflow(), indent=1, ensure_ascii=False) + "\n"
-
-
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(HOST, make_tiny_base(Path(folder) / "base", {}))
-        try:
-            info = server.get("/object_info")
-        finally:
-            server.stop()
-    for name in WORKFLOWS:
-        path = FOLDER / f"{name}.json"
-        path.write_text(text_of(drawn(name, info)), encoding="utf-8")
-        sys.stdout.write(f"{path}\n")
+    write_graphs(FOLDER, WORKFLOWS, drawn)
 
 
 if __name__ == "__main__":

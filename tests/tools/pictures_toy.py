@@ -1,34 +1,22 @@
 """The graphs of the help pages' pictures: what each previews, by the toy set, says what its node does."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 from canvas import Node, Output
+from cologen.prw.personalization.shared_guidance import WAYS, SharedStepSettings
 from cologen.training.from_scratch.evaluate import CFG
 from workflows_inpaint import draw_right_half
+from workflows_more import RECIPE
 from workflows_sampling import PLAIN, branch_map, branched, guided, marked, subject
 from workflows_subject import TOLD, own, trained
 from workflows_toy import PHRASE, Toy
 
 TURN = 4
 """The edit that knobs are shown on: turn the green thing at the bottom right into a circle."""
-RECIPE = """
-rank = 32
-alpha = 64.0
-rate = 2e-3
-time_shift = 4.0
-stages = [
-    { name = "inpaint", iterations = 60, batch = 16, rho = 1.0, veteran = 0.0 },
-    { name = "edit", iterations = 60, batch = 16, start = "inpaint" },
-]
-"""
-WAYS = {
-    "concept alone": (0, 1, 1),
-    "switching": (0.14, 1, 1),
-    "mixed": (0, 0.5, 1),
-    "multi-stage": (0.2, 0.57, 1),
-    "masked": (0.06, 0.5, 0.3),
-}
-"""Switch, weight and area of the guider, as its authors have them."""
+AUTHORS = ("switching", "mixed", "multi-stage", "masked")
+"""The guider's ways that its authors have."""
+SHOWN_WAYS = {"concept alone": SharedStepSettings(0.0, 1.0, 1.0), **{name: WAYS[name] for name in AUTHORS}}
 SCENES = (
     TOLD,
     "a [circle] at the bottom left, on a sand ground",
@@ -253,9 +241,8 @@ def ways(toy: Toy) -> None:
     question = asked(toy, "subject", 3)
     prompts, other = subject(toy, question), marked(toy, PLAIN, "")
     toy.preview(question["source"], "given")
-    for title, (switch, weight, area) in WAYS.items():
-        knobs = dict(superclass=other, negative=prompts["negative"], cfg=CFG)
-        knobs |= dict(switch=switch, weight=weight, area=area)
+    for title, way in SHOWN_WAYS.items():
+        knobs = dict(superclass=other, negative=prompts["negative"], cfg=CFG, **asdict(way))
         toy.preview(guided(toy, prompts, empty(toy), **knobs)[0], title)
 
 

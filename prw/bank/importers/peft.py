@@ -218,12 +218,8 @@ def _read_ours(folder: Path, file: SafeFile) -> Bank:
     if not isinstance(text, str) or spelling not in list(SPELLINGS):
         raise FileError(f"{title} is not as we wrote it: delete it, and the folder is read as a LoRA.")
     info = decode_info(text, title)
-    plain = [
-        expert
-        for expert in info.experts.values()
-        if "proj" not in expert.targets and not (expert.shared or expert.scaled or expert.parent)
-    ]
-    if len(plain) != 1 or len(info.experts) != 1 or info.routers:
+    one = next(iter(info.experts.values())) if len(info.experts) == 1 and not info.routers else None
+    if one is None or "proj" in one.targets or one.shared or one.scaled or one.parent:
         raise FileError(
             f"{title} names {len(info.experts)} experts and {len(info.routers)} routers, expected one expert as an adapter "
             f"can hold it: delete it, and the folder is read as a LoRA."
