@@ -7,14 +7,14 @@ import numpy as np
 
 from ..toy.scene import pick
 from .grounds import GROUNDS
-from .scene import SIZES, Scene, Thing, are_apart, draw_ground_of_scene, draw_names, fill_scene, fits
+from .scene import GRID, SIZES, Scene, Thing, are_apart, draw_ground_of_scene, draw_names, fill_scene, fits
 from .stickers import COLOURED, NAMED, list_hues
 from .words import GROUND_WORDS, add_article, list_references
 
 GAP = 3
-"""Pixels between a thing and what is put beside it."""
-SHIFT = 5
-"""Pixels that what is put beside a thing may be off its row or column."""
+"""Pixels between a thing and what is put beside it, at least."""
+SHIFT = 1
+"""Places of the grid that what is put beside a thing may be off its row or column."""
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 """Steps across and down."""
 WORDS = {
@@ -113,7 +113,8 @@ def _list_beside(rng: np.random.Generator, beside: Thing, side: str, new: str) -
     """Lists where a new thing fits on one side of another, in each size."""
     (across, down), things = SIDES[side], []
     for size, pixels in SIZES.items():
-        step, shift = (pixels + SIZES[beside.size]) // 2 + GAP, int(rng.integers(-SHIFT, SHIFT + 1))
+        distance, shift = (pixels + SIZES[beside.size]) // 2 + GAP, GRID * int(rng.integers(-SHIFT, SHIFT + 1))
+        step = -(-distance // GRID) * GRID
         x, y = beside.x + across * step + shift * abs(down), beside.y + down * step + shift * abs(across)
         things.append(Thing(new, x, y, size))
     return [thing for thing in things if fits(thing)]

@@ -1,4 +1,4 @@
-"""What a picture of the world shows: one to four things at free places on a ground."""
+"""What a picture of the world shows: one to four things at free places of a grid, on a ground."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +12,9 @@ from .stickers import NAMED, list_hues
 
 SIZES = {"small": 36, "medium": 48, "large": 62}
 """A thing's longer side, in pixels."""
+GRID = 8
+"""Pixels from one place for a thing's centre to the next: a latent's side, so that a thing looks the same to FLUX wherever it
+stands. Off it each sticker would be 64 pictures to learn."""
 MIN_DISTANCE = 0.48
 """Of the sum of two things' sides: how far their centres are apart at least, along both axes together."""
 TRIES = 60
@@ -92,7 +95,7 @@ def place_thing(
     for _ in range(TRIES):
         size = pick(rng, SIZES)
         half = SIZES[size] // 2
-        x, y = (int(value) for value in rng.integers(half, SIDE - half + 1, 2))
+        x, y = (GRID * int(place) for place in rng.integers(-(-half // GRID), (SIDE - half) // GRID + 1, 2))
         thing = Thing(sticker, x, y, size)
         if (not place or thing.place == place) and all(are_apart(thing, other, distance) for other in scene.things):
             hues = list_hues(sticker)
