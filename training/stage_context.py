@@ -1,5 +1,6 @@
 """What a trainer is given, and what one of its iterations reports."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,15 @@ class StageContext:
     """Transformer options by which this host recomputes activations."""
     spare: int = 0
     """Iterations that earlier stages of length "auto" have left."""
+
+    @property
+    def seed_number(self) -> int:
+        """What is added to the seed, so that each stage has random numbers of its own."""
+        return find_seed_number(self.settings, self.stage, self.number)
+
+
+def find_seed_number(settings: Settings, stage: Stage, number: int) -> int:
+    return zlib.crc32(stage.name.encode()) if settings.stage_seeds == "name" else number
 
 
 @dataclass(frozen=True)

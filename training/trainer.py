@@ -41,7 +41,8 @@ class Trainer(ABC):
         check_batch_size(context.stage)
         stage, settings = context.stage, context.settings
         self.host, self.stage, self.stage_number, self.settings = context.host, stage, context.number, settings
-        self.datasets, self.empty_prompt, self.seed = context.datasets, context.empty_prompt, context.seed
+        self.datasets, self.empty_prompt = context.datasets, context.empty_prompt
+        self.seed, self.seed_number = context.seed, context.seed_number
         self.checkpointing_options = context.checkpointing_options if settings.checkpointing else None
         self.device = context.host.device
         self.weights = TrainedWeights(groups, settings, self.device)
@@ -111,7 +112,7 @@ class Trainer(ABC):
         """Draw this rank's share of the iteration's samples, cut into micro-batches."""
         counts = {task: dataset.train_count for task, dataset in self.datasets.items()}
         buckets = self.datasets[self.stage.task].buckets
-        samples = sample_indices(self.seed, self.stage_number, self.iteration, self.stage, counts, buckets)
+        samples = sample_indices(self.seed, self.seed_number, self.iteration, self.stage, counts, buckets)
         share = samples if all_ranks else samples[ranks.rank() :: ranks.world_size()]
         noisiest_share = self.timestep_schedule.compute_open_share(self.iteration / self.stage.iterations)
         settings = BatchSettings(self.empty_prompt, self.settings.text_drop, self.settings.time_shift, noisiest_share)

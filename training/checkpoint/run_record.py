@@ -51,6 +51,7 @@ LATER_FIELDS = (
     "tolerance",
     "usage_band",
     "ahead",
+    "stage_seeds",
 )
 """Fields that recipes have only lately: runs from before them go on."""
 LATER_OF_STAGES = ("rank",)

@@ -155,13 +155,17 @@ def summarize(*seeds: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 
 def bootstrap_interval(*groups: np.ndarray, draws: int = 2000) -> tuple[float, float]:
-    """Gives the middle 95 % of the means of resampled values: of resampled groups, if there are several, each of which is
-    resampled in itself."""
+    """Gives the middle 95 % of bootstrap_means."""
+    low, high = np.quantile(bootstrap_means(*groups, draws=draws), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def bootstrap_means(*groups: np.ndarray, draws: int) -> np.ndarray:
+    """Gives the means of resampled values: of resampled groups, if there are several, each of which is resampled in itself."""
     rng = np.random.default_rng(0)
     chosen = rng.integers(len(groups), size=(draws, len(groups))) if len(groups) > 1 else np.zeros((draws, 1), int)
     means = np.zeros(chosen.shape)
     for number, values in enumerate(groups):
         taken = chosen == number
         means[taken] = values[rng.integers(len(values), size=(taken.sum(), len(values)))].mean(1)
-    low, high = np.quantile(means.mean(1), [0.025, 0.975])
-    return float(low), float(high)
+    return means.mean(1)

@@ -10,6 +10,7 @@ OPTIMIZERS = ("adamw", "prodigy")
 PRECISIONS = ("fp32", "bf16")
 FEATURE_LOSSES = ("smooth-l1", "velocity")
 UNLABELLED = ("warn", "refuse")
+STAGE_SEEDS = ("number", "name")
 BASE_WEIGHTS = ("plain", "fp8", "int8", "nf4")
 
 
@@ -69,6 +70,9 @@ class Settings:
     source_time: str = ""
     """The timestep that sources are modulated with: "zero", a clean picture's, so that a source runs once a picture, or
     "shared", the noise's, so that it runs in every step and routes depend on it. Empty: as the bank, a new one: "zero"."""
+    stage_seeds: str = "number"
+    """What sets a stage's random numbers apart from the other stages': its number in the curriculum, or its name, so that
+    curricula with a stage of one name, wherever it stands, begin it with the same weights and show it the same samples."""
     noise_end: float = 1.0
     """From this part of a stage on the router's noise fades to 0, so that usage stays what it was when it is gone."""
     micro: int = 0
@@ -106,6 +110,7 @@ class Settings:
             ("base_weights", BASE_WEIGHTS),
             ("source_time", ("", *SOURCE_TIMES)),
             ("unlabelled", UNLABELLED),
+            ("stage_seeds", STAGE_SEEDS),
             ("feature_loss", FEATURE_LOSSES),
         ):
             check_choice(name, getattr(self, name), options)

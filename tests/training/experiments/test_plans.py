@@ -1,0 +1,192 @@
+"""Plans: rows branch off and share what they begin with, contrasts are what they say, and shuffled answers are."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pack  # noqa: F401
+import pytest
+import torch
+from cologen.prw.bank.bank import Bank
+from cologen.prw.base_model import Base
+from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
+from cologen.prw.flux.inputs import FluxInputs
+from cologen.prw.source import Routing
+from cologen.training.add_expert import add_expert, make_empty_bank
+from cologen.training.experiments.contrasts import Contrast, correct_family, measure_contrast
+from cologen.training.experiments.curricula import HELD_OUT
+from cologen.training.experiments.plan_report import describe_plan, format_report
+from cologen.training.experiments.plans import BOTH, PLANS, SHARES, SHUFFLED, Plan, begin_with, vary_prefixes
+from cologen.training.experiments.run_plans import (
+    LOSS,
+    Asked,
+    PlanRunner,
+    encode_held_out,
+    measure_losses,
+    shuffle_answers,
+)
+from cologen.training.forward import predict_velocity, run_source
+from cologen.training.recipes.curriculum import load_curriculum
+from cologen.training.stage_context import find_seed_number
+from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
+from scipy import stats
+
+WORLD = load_curriculum("world")
+
+
+@pytest.mark.parametrize("name", list(PLANS))
+def test_every_contrast_weighs_rows_that_there_are(name):
+    rows = PLANS[name].make_rows(WORLD)
+    for contrast, weights in PLANS[name].contrasts.items():
+        assert set(weights) <= set(rows) and sum(weights.values()) == 0, contrast
+    assert all(set(row) == set(PLANS[name].tasks) for row in rows.values())
+    assert describe_plan(PLANS[name], WORLD).startswith(PLANS[name].claim)
+
+
+def test_table_5_is_two_by_two_with_target_stages_of_one_length():
+    rows = vary_prefixes(WORLD)
+    names = {row: [stage.name for stage in forks["edit"].stages] for row, forks in rows.items()}
+    assert [names[row] for row in ("none", "concept", "localisation", BOTH)] == [
+        ["edit"],
+        ["inpaint", "edit"],
+        ["ground", "edit"],
+        ["inpaint", "ground", "edit"],
+    ]
+    lengths = {row: forks[task].stages[-1].iterations for row, forks in rows.items() for task in forks}
+    target = (1200 + 1600) // 2
+    assert {lengths[row] for row in ("none", "concept", "localisation", BOTH, "shuffled answers")} == {target}
+    assert lengths["none, as long"] == lengths["none, as long, five times the rank"] == target + 400 + 1400
+    together = rows["co-training"]["edit"]
+    assert sum(stage.iterations for stage in together.stages) == 400 + 1400 + 2 * target
+    last = together.stages[-1]
+    shares = {task: last.replay * weight / sum(last.replay_from.values()) for task, weight in last.replay_from.items()}
+    assert shares["ground"] == pytest.approx(1400 / 4600) and 1 - last.replay == pytest.approx(target / 4600)
+
+
+def test_rows_of_figure_4_differ_in_one_number_of_the_last_stage():
+    rows = [row["edit"] for row in PLANS["figure4"].make_rows(WORLD).values()]
+    assert all(row.stages[:-1] == rows[0].stages[:-1] for row in rows)
+    for one, other in combinations(rows, 2):
+        last, second = one.stages[-1], other.stages[-1]
+        assert 1 <= sum(getattr(last, key) != getattr(second, key) for key in ("rho", "veteran", "rank")) <= 2
+
+
+def test_a_contrast_of_one_seed_is_a_paired_t_test_s():
+    rng = np.random.default_rng(0)
+    one = rng.normal(0, 1, 400)
+    other = one + rng.normal(0.05, 0.3, 400)
+    found = measure_contrast({"a": [one], "b": [other]}, {"b": 1, "a": -1})
+    expected = stats.ttest_rel(other, one)
+    low, high = expected.confidence_interval(0.95)
+    assert found.value == pytest.approx((other - one).mean())
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.004)
+    assert found.p == pytest.approx(expected.pvalue, abs=0.003)
+
+
+def test_seeds_that_disagree_widen_a_contrast():
+    rng = np.random.default_rng(1)
+    noise = [rng.normal(0, 0.1, 500) for _ in range(3)]
+    agreeing = measure_contrast({"a": [values + 0.2 for values in noise]}, {"a": 1})
+    split = measure_contrast({"a": [values + shift for values, shift in zip(noise, (0.6, 0.0, 0.0))]}, {"a": 1})
+    assert agreeing.value == pytest.approx(split.value) and agreeing.judge(agreeing.p) == "yes"
+    assert split.high - split.low > 5 * (agreeing.high - agreeing.low) and split.judge(split.p) == "cannot tell"
+
+
+def test_a_family_is_corrected_as_holm_has_it():
+    ps = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
+    corrected = correct_family({name: Contrast(1.0, 0.0, 2.0, p) for name, p in ps.items()})
+    assert corrected == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})  # Holm's own step-down by hand
+    assert [Contrast(value, 0, 0, 0).judge(p) for value, p in ((1, 0.01), (-1, 0.01), (1, 0.06))] == [
+        "yes",
+        "no",
+        "cannot tell",
+    ]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return open_toy_models(SHIPPED)
+
+
+def test_shuffled_answers_belong_to_other_questions(models):
+    dataset = encode_held_out(TOY, models.encoders, "inpaint", 6, HELD_OUT)
+    shuffled = shuffle_answers(dataset)
+    assert torch.equal(shuffled.samples.source, dataset.samples.source)
+    assert torch.equal(shuffled.samples.target[1:], dataset.samples.target[:-1])
+    assert not any(torch.equal(a, b) for a, b in zip(shuffled.samples.target, dataset.samples.target))
+
+
+@pytest.fixture
+def make_runner(models, tmp_path):
+    """The toy world with an iteration or four a stage."""
+    recipe = load_curriculum("toy", [f"{name}.iterations=1" for name in ("inpaint", "ground")])
+    tiny = replace(
+        recipe, stages=tuple(replace(stage, iterations=min(stage.iterations, 4), batch=2) for stage in recipe.stages)
+    )
+    said = []
+    return lambda: PlanRunner(TOY, models, tiny, 20, tmp_path, Asked(2, 9), said.append), tmp_path
+
+
+@pytest.mark.slow
+def test_rows_share_what_they_begin_with_and_each_would_have_trained_the_same_alone(make_runner, monkeypatch):
+    make, folder = make_runner
+
+    def rows(whole):
+        inpaint, ground, *_, edit = whole.stages
+        alike = replace(inpaint, data=(SHUFFLED,))
+        return {
+            "a": {"edit": begin_with(whole, inpaint, ground, edit)},
+            "b": {"edit": begin_with(whole, inpaint, ground, replace(edit, rho=0.5))},
+            "c": {"edit": begin_with(whole, alike, edit)},
+        }
+
+    plan = Plan("", ("edit",), rows, {"a, against c": {"a": 1, "c": -1}})
+    reports = make().run(plan, 1)
+    stages = sorted(path.parent.name for path in folder.glob("stages/*/bank.safetensors"))
+    assert len(stages) == 6, "inpaint, ground, two edits, shuffled inpaint, its edit"
+    assert {len(list(path.glob("after-*"))) for path in folder.glob("stages/*")} == {1, len(SHARES)}
+    report = reports["a"]["edit"][0]
+    assert set(report) == {str(share) for share in SHARES}
+    assert len(report["1.0"]["answers"]) == 2 and len(report["1.0"][LOSS]) == 9
+    assert report["1.0"][LOSS] != reports["c"]["edit"][0]["1.0"][LOSS]
+    text = format_report(plan, reports)
+    assert "| edit | loss | a, against c |" in text and "| a | 0.25 |" in text
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    assert make().run(plan, 1) == reports
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+
+
+@pytest.mark.slow
+def test_target_stages_begin_alike_and_see_the_same_wherever_they_stand(make_runner, models):
+    """By their names: the experts' first weights and the samples of an iteration."""
+    whole = replace(WORLD, settings=replace(WORLD.settings, rank=4))
+    base, edit = Base.of(models.flux), whole.stages[-1]
+    banks = []
+    for stages in ((edit,), (whole.stages[0], edit)):
+        curriculum = begin_with(whole, *stages)
+        bank = make_empty_bank(base, whole.settings)
+        for number, stage in enumerate(curriculum.stages):
+            bank = add_expert(bank, stage, whole.settings, find_seed_number(whole.settings, stage, number))
+        banks.append(bank)
+    alone, later = ({name: t for name, t in bank.tensors.items() if name.startswith("experts.edit.")} for bank in banks)
+    assert alone.keys() == later.keys() and all(torch.equal(alone[name], later[name]) for name in alone)
+    assert find_seed_number(replace(whole.settings, stage_seeds="number"), edit, 3) == 3
+
+
+def test_losses_are_the_mean_squared_error_of_each_velocity(models):
+    """Sample by sample."""
+    host = EmbeddedHost(models.flux, torch.float32)
+    bank = Bank.open(SHIPPED / "bank.safetensors")
+    dataset = encode_held_out(TOY, models.encoders, "inpaint", 9, HELD_OUT)
+    routing, samples = Routing(task="inpaint"), dataset.samples
+    losses = measure_losses(host, bank, routing, dataset)
+    noise = torch.randn(samples.target.shape, generator=torch.Generator().manual_seed(0))
+    for i, loss in enumerate(losses):
+        rows, t = slice(i, i + 1), torch.tensor([(i % 8 + 0.5) / 8])
+        target = (samples.target[rows] - LATENT_SHIFT) * LATENT_SCALE
+        inputs = FluxInputs((1 - t) * target + t * noise[rows], t, samples.context[rows], samples.pooled[rows])
+        with torch.no_grad():
+            velocity = predict_velocity(host, run_source(host, bank, routing, samples.source[rows], inputs), inputs)
+        assert loss == pytest.approx(float(((velocity - (noise[rows] - target)) ** 2).mean()), rel=1e-4)
+    assert len(losses) == 9

@@ -1,0 +1,176 @@
+"""Trains the rows of a plan (plans.py), stage by stage, and asks them; what is finished is kept and not done again.
+
+A folder of the run holds one stage: that of a curriculum's beginning, under a hash of the beginning and the seed. Two rows that
+begin alike share it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...prw.bank.bank import Bank
+from ...prw.embedded_host import EmbeddedHost
+from ...prw.files.atomic_write import atomic_write
+from ...prw.flux.inputs import FluxInputs
+from ...prw.source import Routing
+from ...prw.source_pass import Host
+from ..checkpoint.run_folder import DATASETS_FOLDER
+from ..checkpoint.run_record import fingerprint
+from ..coredi.make_trainer import make_stage_trainer
+from ..curriculum_run import CurriculumRun
+from ..data.encoded.dataset import MemoryDataset
+from ..data.encoded.encode import encode_dataset
+from ..forward import predict_velocity, run_source
+from ..from_scratch.encoders import SmallEncoders
+from ..from_scratch.evaluate import Evaluation, score_answers
+from ..from_scratch.store import WorldModels
+from ..from_scratch.world import World
+from ..listener import Listener
+from ..objective import add_noise, task_loss
+from ..recipes.curriculum import Curriculum
+from ..recipes.stage import Stage
+from ..setup.stage_data import RunDatasetFile, StageDatasets, describe_world_data
+from ..stage_context import IterationResult
+from ..stage_trainer import StageTrainer
+from ..trainer import Trainer
+from ..validate import TIMES
+from .curricula import HELD_OUT
+from .plans import ROUTERS, SHARES, SHUFFLED, Plan
+
+LOSS = "loss"
+Reports = dict[str, dict[str, list[dict[str, Any]]]]
+"""By row and task, what was measured of each seed (PlanRunner.ask)."""
+CHUNK = 64
+"""Samples whose losses are measured at once."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How much each row is asked."""
+
+    questions: int
+    """Whose answers are drawn and judged."""
+    losses: int
+    """Held-out samples whose velocity error is measured, each at one timestep with one noise."""
+
+
+class Snapshots(Listener):
+    """Keeps the bank as it is after parts of a stage."""
+
+    def __init__(self, folder: Path, iterations: int):
+        self.paths = {max(1, round(share * iterations)): name_snapshot(folder, share) for share in SHARES}
+
+    def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
+        if path := self.paths.get(trainer.iteration):
+            assert isinstance(trainer, StageTrainer)
+            trainer.export_bank().save(path)
+
+
+def name_snapshot(folder: Path, share: float) -> Path:
+    return folder / f"after-{share}.safetensors"
+
+
+class PlanRunner:
+    def __init__(
+        self,
+        world: World,
+        models: WorldModels,
+        curriculum: Curriculum,
+        examples: int,
+        out: Path,
+        asked: Asked,
+        say: Callable[[str], None],
+    ):
+        """`examples`: samples of each task that rows are trained on."""
+        self.world, self.encoders, self.curriculum, self.examples = world, models.encoders, curriculum, examples
+        self.host = EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
+        self.out, self.asked, self.say = out, asked, say
+
+    def run(self, plan: Plan, seeds: int) -> Reports:
+        rows = plan.make_rows(self.curriculum)
+        reports: Reports = {row: {task: [] for task in forks} for row, forks in rows.items()}
+        for seed in range(seeds):
+            for row, forks in rows.items():
+                for task, curriculum in forks.items():
+                    self.say(f"{row}, {task}, seed {seed}")
+                    folder = self.train(curriculum, seed)
+                    reports[row][task].append(self.ask(folder, task, ROUTERS.get(row, ""), seed))
+        return reports
+
+    def train(self, curriculum: Curriculum, seed: int) -> Path:
+        """Trains a curriculum's stages that are not there yet; gives the folder of the last one."""
+        bank, folder = None, self.out
+        for beginning in list_beginnings(curriculum):
+            folder = self.out / "stages" / fingerprint(beginning, seed, [self.examples])
+            snapshots = Snapshots(folder, beginning.stages[-1].iterations)
+            inputs = (self.host, beginning, self.open_datasets(beginning), self.encoders, folder, seed, self.world.base)
+            bank = CurriculumRun(*inputs, [snapshots], make_trainer=make_stage_trainer).train(bank)
+        return folder
+
+    def open_datasets(self, curriculum: Curriculum) -> StageDatasets:
+        files = {stage.name: [self.describe_data(stage)] for stage in curriculum.stages}
+        return StageDatasets(files, self.out / DATASETS_FOLDER, lambda *_: None)
+
+    def describe_data(self, stage: Stage) -> RunDatasetFile:
+        file = describe_world_data(self.world, stage.task, self.examples, self.encoders, 0)
+        if stage.data != (SHUFFLED,):
+            return file
+        return RunDatasetFile(f"{file.file}-{SHUFFLED}", lambda progress: shuffle_answers(file.make(progress)))
+
+    def ask(self, folder: Path, task: str, router: str, seed: int) -> dict[str, Any]:
+        """By part of the target stage: {"answers": [measures of each question], "loss": [of each sample]}."""
+        asked = self.asked
+        path = folder / f"{task}-{router or 'own'}-{asked.questions}-{asked.losses}.json"
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        found = {str(share): self._ask(Bank.open(name_snapshot(folder, share)), task, router, seed) for share in SHARES}
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(found), encoding="utf-8")
+        return found
+
+    def _ask(self, bank: Bank, task: str, router: str, seed: int) -> dict[str, Any]:
+        evaluation = Evaluation(self.world, self.asked.questions, HELD_OUT + seed, (task,), router)
+        answers = score_answers(self.host, self.encoders, bank, task, evaluation)
+        dataset = encode_held_out(self.world, self.encoders, task, self.asked.losses, HELD_OUT + seed)
+        return {
+            "answers": answers,
+            LOSS: measure_losses(self.host, bank, Routing(task=task, router=router), dataset),
+        }
+
+
+def list_beginnings(curriculum: Curriculum) -> Iterator[Curriculum]:
+    """Lists a curriculum's first stage, its first two, and so on up to all."""
+    for count in range(1, len(curriculum.stages) + 1):
+        yield replace(curriculum, stages=curriculum.stages[:count])
+
+
+def shuffle_answers(dataset: MemoryDataset) -> MemoryDataset:
+    """Gives every question the answer to its neighbour, which was drawn independently of it."""
+    samples = dataset.samples
+    return replace(dataset, samples=replace(samples, target=samples.target.roll(1, 0)))
+
+
+def encode_held_out(world: World, encoders: SmallEncoders, task: str, count: int, seed: int) -> MemoryDataset:
+    return encode_dataset(encoders, task, [question.example for question in world.ask_held_out(task, count, seed)])
+
+
+@torch.no_grad()
+def measure_losses(host: Host, bank: Bank, routing: Routing, dataset: MemoryDataset) -> list[float]:
+    """Measures each sample's velocity error at one of TIMES in turn, with noise that is always the same."""
+    losses: list[float] = []
+    every = torch.tensor(TIMES).repeat(-(-len(dataset) // len(TIMES)))[: len(dataset)]
+    generator = torch.Generator().manual_seed(0)
+    for start in range(0, len(dataset), CHUNK):
+        samples = dataset.read_samples(range(start, min(start + CHUNK, len(dataset))))
+        target = host.scale_latent(samples.target.to(host.device)).float()
+        times = every[start : start + CHUNK].to(host.device)
+        noise = torch.randn(target.shape, generator=generator).to(host.device)
+        context, pooled, pictures = (part.to(host.device) for part in (samples.context, samples.pooled, samples.source))
+        inputs = FluxInputs(add_noise(target, noise, times), times, context, pooled)
+        velocity = predict_velocity(host, run_source(host, bank, routing, pictures, inputs), inputs)
+        losses += task_loss(velocity, target, noise).tolist()
+    return losses
