@@ -9,8 +9,7 @@ import torch
 from comfy_api.latest import io
 
 from ..prw.flux.families import Family, find_model_family
-from ..training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
-from ..training.toy.store import TOY_NAME
+from ..training.comfyui.built_in import BUILT_IN, list_built_in, load_clip, load_model, load_vae
 from .inputs.schema import CATEGORY, make_schema
 
 DTYPES = {
@@ -51,7 +50,7 @@ class CoLoGenLoadFlux(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "unet_name",
-                    options=[*folder_paths.get_filename_list("diffusion_models"), TOY_NAME],
+                    options=[*folder_paths.get_filename_list("diffusion_models"), *list_built_in()],
                     tooltip="The FLUX.1, FLUX.2 or Chroma weights, from models/diffusion_models. The toy world brings its own text "
                     "encoder and VAE, draws pictures of 64 x 64 pixels, and needs no download.",
                 ),
@@ -73,7 +72,7 @@ class CoLoGenLoadFlux(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "vae_name",
-                    options=[*folder_paths.get_filename_list("vae"), TOY_NAME],
+                    options=[*folder_paths.get_filename_list("vae"), *list_built_in()],
                     tooltip="From models/vae. FLUX.1 and Chroma: ae.safetensors. FLUX.2: flux2-vae.safetensors.",
                 ),
             ],
@@ -86,11 +85,11 @@ class CoLoGenLoadFlux(io.ComfyNode):
 
     @classmethod
     def execute(cls, unet_name: str, weight_dtype: str, clip_name1: str, clip_name2: str, vae_name: str):
-        if unet_name == TOY_NAME:
-            return io.NodeOutput(load_toy_model(dict(DTYPES[weight_dtype])), load_toy_clip(), load_toy_vae())
-        if vae_name == TOY_NAME:
+        if world := BUILT_IN.get(unet_name):
+            return io.NodeOutput(load_model(world, dict(DTYPES[weight_dtype])), load_clip(world), load_vae(world))
+        if vae_name in BUILT_IN:
             raise ValueError(
-                "The VAE is the toy world's but the model is not, expected FLUX's: choose ae.safetensors for FLUX.1 and Chroma, "
+                f"The VAE is the {vae_name.removesuffix(' (built in)')}'s but the model is not, expected FLUX's: choose ae.safetensors for FLUX.1 and Chroma, "
                 "flux2-vae.safetensors for FLUX.2."
             )
         clip_names = [name for name in (clip_name1, clip_name2) if name != NONE]

@@ -2,6 +2,8 @@
 
 import pytest
 from cologen.prw.personalization.marked_prompt import MARKED_TOKENS, MarkedTokens, find_marked_tokens, remove_marks
+from cologen.training.toy.store import TOY
+from cologen.training.toy.text import LANGUAGE
 
 pytestmark = pytest.mark.usefixtures("comfy")
 
@@ -47,9 +49,9 @@ def test_marked_words_are_their_tokens(tokenizer, text, noun):
 
 
 def test_the_toy_world_s_words_are_facts():
-    from cologen.training.comfyui.toy_models import ToyTokenizer
+    from cologen.training.comfyui.built_in import WorldTokenizer
 
-    tokenize = ToyTokenizer().tokenize_with_weights
+    tokenize = WorldTokenizer(LANGUAGE).tokenize_with_weights
 
     def found(text):
         return find_marked_tokens(text, lambda text: tokenize(text, return_word_ids=True))
@@ -63,9 +65,9 @@ def test_a_marked_prompt_is_encoded_as_the_stock_node_does():
     import nodes
     import torch
     from cologen.nodes.marked_prompt import CoLoGenMarkedPrompt
-    from cologen.training.comfyui.toy_models import load_toy_clip
+    from cologen.training.comfyui.built_in import load_clip
 
-    clip = load_toy_clip()
+    clip = load_clip(TOY)
     (((text, options),),) = CoLoGenMarkedPrompt.execute(clip, "a [red circle] top left, on sand").result
     (((expected, stock),),) = nodes.CLIPTextEncode().encode(clip, "a red circle top left, on sand")
     assert torch.equal(text, expected) and torch.equal(options["pooled_output"], stock["pooled_output"])

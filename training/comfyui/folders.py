@@ -16,8 +16,7 @@ from ...prw.bank.importers.template import looks_like_template
 from ...prw.coredi.features import SUFFIX, looks_like_features
 from ...prw.learned_keys import looks_like_learned_keys
 from ...prw.personalization.concept import looks_like_concept
-from ..toy.store import TOY_NAME
-from .toy_models import BANK_PATH
+from .built_in import BUILT_IN, bank_file, list_built_in
 
 FOLDER = "cologen"
 LORAS = "loras/"
@@ -44,12 +43,12 @@ def register_folder() -> None:
 
 
 def list_banks() -> list[str]:
-    """Banks, the toy world's, EasyControl's files among the LoRAs, and templates wherever they lie."""
+    """Banks, the built-in worlds', EasyControl's files among the LoRAs, and templates wherever they lie."""
     register_folder()
     others = {*list_bank_features(), *list_learned_keys()}
     banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in others]
     loras = [LORAS + name for name in _select_files(LORAS, looks_like_easycontrol, looks_like_template)]
-    return [*banks, TOY_NAME, *(name for name in (*loras, *_list_model_templates()) if name not in banks)]
+    return [*banks, *list_built_in(), *(name for name in (*loras, *_list_model_templates()) if name not in banks)]
 
 
 def list_importable() -> list[str]:
@@ -72,8 +71,8 @@ def _select_files(prefix: str, *tests: Callable[[str], bool]) -> list[str]:
 
 
 def bank_path(name: str) -> str:
-    if name == TOY_NAME:
-        return str(BANK_PATH)
+    if world := BUILT_IN.get(name):
+        return str(bank_file(world))
     register_folder()
     own = name in folder_paths.get_filename_list(FOLDER)
     return folder_paths.get_full_path_or_raise(FOLDER, name) if own else _find_path(name, FOLDER)

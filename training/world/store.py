@@ -11,6 +11,8 @@ from .tasks import make_questions
 from .text import LANGUAGE
 
 SHIPPED = Path(__file__).parent / "weights"
+STICKER_NAME = "sticker world (built in)"
+"""How ComfyUI's users choose it where a file is."""
 STICKERS = World(
     "world",
     "CoLoGen sticker FLUX",

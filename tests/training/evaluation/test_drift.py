@@ -30,6 +30,7 @@ from cologen.training.evaluation.image_generator import (
 from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks
 from cologen.training.subject.trainer import init_concept
 from cologen.training.toy.render import render
+from cologen.training.toy.store import TOY
 from tiny_networks import tiny_clip
 
 SHORT = replace(TOY_SETTINGS, steps=2)
@@ -157,9 +158,9 @@ def test_mistakes_are_one_sentence(capsys, generator, tmp_path, monkeypatch, wor
 
 @pytest.mark.usefixtures("comfy")
 def test_the_host_s_flux_drifts_alike(generator, tmp_path):
-    from cologen.training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
+    from cologen.training.comfyui.built_in import load_clip, load_model, load_vae
 
-    theirs = make_host_generator(load_toy_model({}), load_toy_vae(), load_toy_clip(), generator.bank, SHORT)
+    theirs = make_host_generator(load_model(TOY, {}), load_vae(TOY), load_clip(TOY), generator.bank, SHORT)
     concept(generator.host.flux, up=0.05).save(tmp_path / "mine.safetensors")
     pairs = [
         generate_pairs(one, apply_subject(one, tmp_path / "mine.safetensors"), TOLD, SIZE, 3)

@@ -26,7 +26,7 @@ from cologen.training.evaluation.protocols import PROTOCOLS
 from cologen.training.evaluation.report import write_report
 from cologen.training.evaluation.toy_cases import make_toy_cases
 from cologen.training.from_scratch.store import BANK
-from cologen.training.toy.store import SHIPPED
+from cologen.training.toy.store import SHIPPED, TOY
 from cologen.training.toy.tasks import make_questions
 from PIL import Image
 from tiny_networks import tiny_clip, tiny_dino
@@ -261,10 +261,10 @@ class TestPainter:
 
     @pytest.mark.usefixtures("comfy")
     def test_the_hosts_loaders_draw_the_same_picture(self):
-        from cologen.training.comfyui.toy_models import load_toy_clip, load_toy_model, load_toy_vae
+        from cologen.training.comfyui.built_in import load_clip, load_model, load_vae
 
         ours, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), make_questions("control", 1, 78)[0].example
-        theirs = make_host_generator(load_toy_model({}), load_toy_vae(), load_toy_clip(), ours.bank, TOY_SETTINGS)
+        theirs = make_host_generator(load_model(TOY, {}), load_vae(TOY), load_clip(TOY), ours.bank, TOY_SETTINGS)
         a, b = (paint("control", question.source, question.prompt, (64, 64), 5) for paint in (ours, theirs))
         assert np.abs(a.astype(int) - b).max() <= 3  # fp16 weights, cast on the way
 

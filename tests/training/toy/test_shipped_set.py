@@ -9,7 +9,7 @@ from cologen.prw.base_model import Base
 from cologen.prw.flux.checkpoint import load_flux
 from cologen.training.cli.demo import run_demo
 from cologen.training.from_scratch.store import BANK, FLUX, TEXT, VAE
-from cologen.training.toy.store import SHIPPED, open_toy_encoders, open_toy_models
+from cologen.training.toy.store import SHIPPED, TOY, open_toy_encoders, open_toy_models
 from cologen.training.toy.tasks import make_questions
 from PIL import Image
 
@@ -49,18 +49,18 @@ def test_the_demo_draws_a_sheet(tmp_path):
 @pytest.mark.usefixtures("comfy")
 class TestInTheHost:
     def test_words_mean_the_same(self):
-        from cologen.training.comfyui.toy_models import load_toy_clip
+        from cologen.training.comfyui.built_in import load_clip
 
-        clip, encoders = load_toy_clip(), open_toy_encoders()
+        clip, encoders = load_clip(TOY), open_toy_encoders()
         for text in TEXTS:
             found, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
             wanted, wanted_pooled = encoders.encode_prompts([text])
             assert torch.allclose(found, wanted, atol=1e-5) and torch.allclose(pooled, wanted_pooled, atol=1e-5)
 
     def test_pictures_and_latents_are_the_same(self):
-        from cologen.training.comfyui.toy_models import load_toy_vae
+        from cologen.training.comfyui.built_in import load_vae
 
-        vae, encoders = load_toy_vae(), open_toy_encoders()
+        vae, encoders = load_vae(TOY), open_toy_encoders()
         picture = make_questions("edit", 1, 98)[0].example.target
         latent = vae.encode(torch.from_numpy(picture)[None].float() / 255)
         assert torch.allclose(latent, encoders.encode([picture]), atol=5e-3)
@@ -68,9 +68,9 @@ class TestInTheHost:
         assert (vae.decode(latent) - wanted).abs().max() < 2e-2
 
     def test_the_stock_loader_takes_flux(self):
-        from cologen.training.comfyui.toy_models import load_toy_model
+        from cologen.training.comfyui.built_in import load_model
 
-        model, toy = load_toy_model({"dtype": torch.float32}), open_toy_models()
+        model, toy = load_model(TOY, {"dtype": torch.float32}), open_toy_models()
         g = torch.Generator().manual_seed(0)
         x, times = torch.randn(2, 16, 8, 8, generator=g), torch.tensor([0.2, 0.9])
         context, pooled = toy.encoders.encode_prompts(TEXTS[:2])
