@@ -43,6 +43,9 @@ class StageTrainer(Trainer):
         super().__init__(context, groups)
         self.expert_names = bank.info.routers[stage.name].experts
         self.newest = len(self.expert_names) - 1
+        if stage.columns == "newest":
+            for name in routers:
+                self.trained[name].register_hook(keep_newest_column)
         older = {name: tensor for name, tensor in bank.tensors.items() if name not in own}
         self.bank, self.exported_bank = (
             Bank(bank.info, {**older, **{name: tensors[name] for name in own}})
@@ -117,3 +120,10 @@ class StageTrainer(Trainer):
         experts[self.stage.name] = replace(experts[self.stage.name], iterations=self.iteration)
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.exported_bank.tensors.items()}
         return Bank(replace(self.bank.info, experts=experts), tensors)
+
+
+def keep_newest_column(gradient: Tensor) -> Tensor:
+    """The gradient of a router's matrix (width, experts) with 0 for what older experts have there."""
+    newest = torch.zeros_like(gradient)
+    newest[:, -1] = gradient[:, -1]
+    return newest

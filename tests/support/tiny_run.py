@@ -53,12 +53,14 @@ class TinyEncoders:
         return np.repeat(np.repeat(grey, 8, 1), 8, 2)
 
 
-def tiny_curriculum(iterations=5, stages=TASKS, batch=4, rho=0.8, veteran=0.5, replay=0.0, route="", **settings):
+def tiny_curriculum(
+    iterations=5, stages=TASKS, batch=4, rho=0.8, veteran=0.5, replay=0.0, route="", columns="all", **settings
+):
     shared = dict(rank=2, alpha=4.0, resolution=32, rate=3e-3, router_rate=3e-3, save_every=2, validate_every=0)
-    tables = [
-        dict(name=name, iterations=iterations, batch=batch, rho=rho, veteran=veteran, replay=replay, route=route)
-        for name in stages
-    ]
+    own = dict(
+        iterations=iterations, batch=batch, rho=rho, veteran=veteran, replay=replay, route=route, columns=columns
+    )
+    tables = [dict(name=name, **own) for name in stages]
     return make_curriculum({**shared, "sample_every": 0, **settings, "stages": tables})
 
 

@@ -271,6 +271,24 @@ def test_what_is_frozen_gets_no_gradient_and_stays_to_the_bit(host):
     assert result.info.experts["edit"].iterations == 3
 
 
+def test_a_stage_can_leave_older_columns_of_its_router_as_they_are(host):
+    """The newest column then moves as it would have: its gradient is the whole matrix's own."""
+    trainer = tiny_trainer(host, stage=2, clip=0.0, columns="newest")
+    start = {name: tensor.detach().clone() for name, tensor in trainer.trained.items()}
+    whole, _ = gradients(tiny_trainer(host, stage=2, clip=0.0))
+    for name, gradient in gradients(trainer)[0].items():
+        if name.startswith("routers."):
+            assert gradient[:, :-1].abs().max() == 0 < whole[name][:, :-1].abs().max()
+            assert torch.equal(gradient[:, -1], whole[name][:, -1])
+    for _ in range(3):
+        trainer.train_iteration()
+    for name, tensor in trainer.export_bank().tensors.items():
+        if name.startswith("routers.edit."):
+            assert torch.equal(tensor[:, :-1], start[name][:, :-1]) and not torch.equal(
+                tensor[:, -1], start[name][:, -1]
+            )
+
+
 def test_an_earlier_task_with_its_own_router_stays_to_the_bit(tmp_path):
     host, curriculum = tiny_host(), tiny_curriculum(iterations=3)
     g = torch.Generator().manual_seed(1)

@@ -52,6 +52,7 @@ LATER_FIELDS = (
     "usage_band",
     "ahead",
     "stage_seeds",
+    "columns",
 )
 """Fields that recipes have only lately: runs from before them go on."""
 LATER_OF_STAGES = ("rank",)

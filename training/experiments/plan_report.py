@@ -9,7 +9,7 @@ from ..from_scratch.evaluate import summarize
 from ..recipes.curriculum import Curriculum
 from ..recipes.stage import Stage
 from .contrasts import Contrast, correct_family, measure_contrast
-from .plans import LESS_IS_BETTER, MEASURES, SHARES, SHUFFLED, Plan, Row
+from .plans import LESS_IS_BETTER, MAP, MEASURES, SHARES, SHUFFLED, Plan, Row
 from .run_plans import LOSS, Reports
 
 WHOLE = 1.0
@@ -43,14 +43,16 @@ def describe_stage(stage: Stage) -> str:
 
 def read_measure(report: Mapping[str, Any], share: float, measure: str) -> np.ndarray:
     part = report[str(share)]
-    values = part[LOSS] if measure == LOSS else [score[measure] for score in part["answers"] if measure in score]
-    return np.array(values, float)
+    if measure == LOSS:
+        return np.array(part[LOSS], float)
+    answers = [{MAP: next(iter(score.values()))} if measure == MAP else score for score in part["answers"]]
+    return np.array([score[measure] for score in answers if measure in score], float)
 
 
 def list_measures(reports: Reports, task: str) -> list[str]:
     """Lists the measures of a task that its answers have, and the loss."""
     first = next(forks[task] for forks in reports.values() if task in forks)[0][str(WHOLE)]
-    had = {name for score in first["answers"] for name in score}
+    had = {MAP, *(name for score in first["answers"] for name in score)}
     return [*(name for name in MEASURES[task] if name in had), LOSS]
 
 

@@ -12,23 +12,29 @@ from typing import Any
 
 from ..recipes.curriculum import Curriculum
 from ..recipes.stage import Stage
-from .curricula import CONCEPT, LOCALISATION, start_afresh
+from .curricula import ALL, CONCEPT, LOCALISATION, change_stages, start_afresh
 
 SUBJECT, EDIT = "subject", "edit"
 WORLD_DATA, SHUFFLED = "world", "shuffled"
 """What stages name as their data: the world's samples, or the same with answers to other questions."""
-ROUTERS = {"co-training": "final"}
-"""Rows that one router answers, whatever the task."""
+ONE_ROUTER = "one router"
+ROUTERS = {
+    "co-training": "final",
+    **dict.fromkeys((ONE_ROUTER, f"{ONE_ROUTER}, replay", f"{ONE_ROUTER}, older columns frozen"), "final"),
+}
+"""Rows that one router answers, whatever the task; in others each task has its own."""
 MEASURED = (SUBJECT, EDIT)
 BOTH = "concept, localisation"
 SHARES = (0.25, 0.5, 1.0)
 """Parts of the target stage after which a row is asked."""
 WIDER = 5
 """How many times the rank of an expert that stands for five."""
+MAP = "map"
+"""Whatever measure an answer has: control's is named after the kind of its map."""
 MEASURES: Mapping[str, tuple[str, ...]] = {
     "inpaint": ("hit",),
     "ground": ("iou",),
-    "control": (),
+    "control": (MAP,),
     SUBJECT: ("right", "kept"),
     EDIT: ("done", "wrong"),
 }
@@ -143,6 +149,20 @@ def vary_features(whole: Curriculum) -> Rows:
     }
 
 
+def vary_router(whole: Curriculum) -> Rows:
+    """The paper's literal model, one router that every stage trains on, and what could keep older tasks; all tasks are asked in the end."""
+    whole = start_afresh(whole)
+    plain = begin_with(whole, *whole.stages)
+    mixed, frozen = (change_stages(plain, **change) for change in ({"replay": 0.2}, {"columns": "newest"}))
+    rows = {
+        "a router a task": plain,
+        ONE_ROUTER: plain,
+        f"{ONE_ROUTER}, replay": mixed,
+        f"{ONE_ROUTER}, older columns frozen": frozen,
+    }
+    return {name: {task: curriculum for task in ALL} for name, curriculum in rows.items()}
+
+
 PLANS = {
     "table5": Plan(
         "Concept and localisation first, one after the other, help what comes later (Table 5).",
@@ -173,5 +193,15 @@ PLANS = {
         MEASURED,
         vary_features,
         {f"{way}, against plain": {way: 1, "plain": -1} for way in ("auxiliary", "CoReDi")},
+    ),
+    "forgetting": Plan(
+        "A stage that trains the one router on makes older tasks worse; a router a task cannot.",
+        ALL,
+        vary_router,
+        {
+            "a router a task, against one": {"a router a task": 1, ONE_ROUTER: -1},
+            "replay, against none": {f"{ONE_ROUTER}, replay": 1, ONE_ROUTER: -1},
+            "older columns frozen, against not": {f"{ONE_ROUTER}, older columns frozen": 1, ONE_ROUTER: -1},
+        },
     ),
 }

@@ -10,6 +10,7 @@ from ...prw.router import ROUTE_PER
 
 AUTO = "auto"
 """Instead of a number of iterations: the stage ends by itself."""
+COLUMNS = ("all", "newest")
 FEATURES = ("off", "auxiliary", "self", "coredi")
 
 
@@ -57,6 +58,10 @@ class Stage:
     """What the router chooses an expert for: "sample", a whole source, or "token", each of its tokens. Empty: as the last
     stage's router, the first: "sample"."""
 
+    columns: str = "all"
+    """What a stage trains of its router, which begins as the last stage's: "all" columns, or the "newest" expert's alone (our
+    choice), so that older ones choose what they did."""
+
     def __post_init__(self):
         if not self.name:
             raise ValueError("a stage has no name")
@@ -84,6 +89,7 @@ class Stage:
             raise ValueError(f"{self.name}.replay_from names tasks, but replay is 0: set the share that is theirs")
         check_choice(f"{self.name}.features", self.features, FEATURES)
         check_choice(f"{self.name}.route", self.route, ("", *ROUTE_PER))
+        check_choice(f"{self.name}.columns", self.columns, COLUMNS)
         object.__setattr__(self, "task", self.task or self.name)
 
 
