@@ -1,8 +1,9 @@
-"""`cologen demo`: the five tasks with the toy set that ships, each picture judged by the toy world's oracle."""
+"""`cologen demo`: the five tasks with a built-in world's set, each picture judged by the world's oracle."""
 
 import tempfile
-from argparse import _SubParsersAction
+from argparse import Namespace, _SubParsersAction
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,55 +14,92 @@ from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.tasks import TASKS
 from ..from_scratch.evaluate import answer_questions
-from ..from_scratch.store import BANK
-from ..toy.score import SCORERS
-from ..toy.store import SHIPPED, open_toy_models
-from ..toy.tasks import QUESTION_MAKERS, Question, make_questions
+from ..from_scratch.store import BANK, FLUX, find_parts, open_models
+from ..from_scratch.world import Question, World
+from ..toy.store import TOY
+from ..world.store import STICKERS
 
-EACH = 4
-"""Questions of each task."""
 SEED = 7
-SHOWN = 128
-"""Side of a picture on the sheet: twice the toy world's."""
 HEADS = ("source", "result", "truth")
 PAPER, INK, FAINT = (24, 26, 31), (222, 226, 232), (150, 156, 166)
 RIGHT, WRONG = (120, 220, 140), (240, 120, 110)
+LETTER = 6.8
+"""Pixels that a letter takes, about."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """How a world is shown."""
+
+    world: World
+    each: int
+    """Questions of each task."""
+    side: int
+    """Of a picture on the sheet, in pixels."""
+    resample: Image.Resampling
+
+
+SHOWS = {
+    "toy": Show(TOY, 4, 128, Image.Resampling.NEAREST),
+    "world": Show(STICKERS, 3, 192, Image.Resampling.LANCZOS),
+}
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    parser = commands.add_parser("demo", help="the five tasks with the toy set that ships")
+    parser = commands.add_parser("demo", help="the five tasks with a built-in world's set")
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
-    parser.set_defaults(run=lambda args: str(run_demo(args.out, args.comfy)))
+    parser.add_argument(
+        "--world", choices=list(SHOWS), help="toy: shapes; world: stickers; the best that ships if not given"
+    )
+    parser.add_argument("--base", type=Path, help="a folder with another FLUX, VAE and text encoder of that world")
+    parser.add_argument("--bank", type=Path, help="a bank for it")
+    parser.set_defaults(run=_demo)
 
 
-def run_demo(out: Path, comfy: bool = False) -> Path:
+def _demo(args: Namespace) -> str:
+    if args.comfy and (args.base or args.bank):
+        raise ValueError("--comfy shows the set that ships, expected no --base and no --bank: leave them out.")
+    return str(run_demo(args.out, args.comfy, args.world or find_best(), args.base, args.bank))
+
+
+def find_best() -> str:
+    """Finds the world with the larger pictures whose set is there."""
+    return "world" if find_parts(STICKERS.folder / FLUX) else "toy"
+
+
+def run_demo(
+    out: Path, comfy: bool = False, name: str = "toy", base: Path | None = None, bank: Path | None = None
+) -> Path:
     """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
-    questions = [question for task in QUESTION_MAKERS for question in make_questions(task, EACH, SEED)]
+    show = SHOWS[name]
+    questions = [each for task in show.world.tasks for each in show.world.ask_held_out(task, show.each, SEED)]
     if comfy:
         from ..comfyui.server_demo import draw_examples
 
         with tempfile.TemporaryDirectory() as folder:
-            pictures = draw_examples(Path(folder), [question.example for question in questions])
+            pictures = draw_examples(Path(folder), show.world, [question.example for question in questions])
     else:
-        pictures = answer_embedded(questions)
+        pictures = answer_embedded(show.world, questions, base, bank)
     out.mkdir(parents=True, exist_ok=True)
     path = out / ("demo-comfy.png" if comfy else "demo.png")
-    draw_sheet(list(zip(questions, pictures))).save(path)
+    draw_sheet(show, list(zip(questions, pictures))).save(path)
     return path.resolve()
 
 
-def answer_embedded(questions: Sequence[Question]) -> list[np.ndarray]:
+def answer_embedded(
+    world: World, questions: Sequence[Question], base: Path | None = None, bank: Path | None = None
+) -> list[np.ndarray]:
     """Answers questions on the embedded FLUX, one picture each."""
-    toy, bank = open_toy_models(), Bank.open(SHIPPED / BANK)
-    host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    tasks = {task: [question for question in questions if question.example.task == task] for task in QUESTION_MAKERS}
-    return [picture for part in tasks.values() for picture in answer_questions(host, toy.encoders, bank, part, SEED)]
+    models, experts = open_models(world, base), Bank.open(bank or world.folder / BANK)
+    host = EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
+    tasks = [[question for question in questions if question.example.task == task] for task in world.tasks]
+    return [picture for part in tasks for picture in answer_questions(host, models.encoders, experts, part, SEED)]
 
 
-def judge(question: Question, picture: np.ndarray) -> tuple[str, bool]:
+def judge(world: World, question: Question, picture: np.ndarray) -> tuple[str, bool]:
     """What the oracle says of an answer, and whether that is good."""
-    scores = SCORERS[question.example.task](question, picture)
+    scores = world.scorers[question.example.task](question, picture)
     words = ", ".join(f"{name} {FORMATS[name](value)}" for name, value in scores.items())
     return words, all(IS_GOOD[name](value) for name, value in scores.items())
 
@@ -78,8 +116,10 @@ MEASURES = {
     "hit": (_format_yes, bool),
     "outside": (_format_number, lambda value: value <= 0.03),
     "iou": (_format_number, lambda value: value >= 0.75),
+    "right": (_format_yes, bool),
     "kept": (_format_yes, bool),
     "done": (_format_yes, bool),
+    "wrong": (_format_yes, lambda value: not value),
     "rest": (_format_number, lambda value: value <= 0.04),
     **{kind: (_format_number, lambda value: value >= 0.8) for kind in ("canny", "lineart", "hed", "depth", "seg")},
 }
@@ -88,13 +128,12 @@ FORMATS = {name: format for name, (format, _) in MEASURES.items()}
 IS_GOOD = {name: is_good for name, (_, is_good) in MEASURES.items()}
 
 
-def draw_sheet(answers: Sequence[tuple[Question, np.ndarray]]) -> Image.Image:
+def draw_sheet(show: Show, answers: Sequence[tuple[Question, np.ndarray]]) -> Image.Image:
     """Draws a row a task: its questions side by side."""
-    margin, text, cell = 14, 20, 3 * (SHOWN + 4)
-    height = SHOWN + 3 * text + margin
+    margin, text, cell = 14, 20, 3 * (show.side + 4)
+    height = show.side + 3 * text + margin
     tasks = list(dict.fromkeys(question.example.task for question, _ in answers))
-    columns = max(sum(q.example.task == task for q, _ in answers) for task in tasks)
-    size = (columns * (cell + margin) + margin, len(tasks) * (height + text) + margin)
+    size = (show.each * (cell + margin) + margin, len(tasks) * (height + text) + margin)
     canvas = Image.new("RGB", size, PAPER)
     write = partial(ImageDraw.Draw(canvas).text, font=ImageFont.load_default(size=13))
     for row, task in enumerate(tasks):
@@ -104,11 +143,12 @@ def draw_sheet(answers: Sequence[tuple[Question, np.ndarray]]) -> Image.Image:
         for column, (question, picture) in enumerate(entries):
             left = margin + column * (cell + margin)
             for i, image in enumerate((question.example.source, picture, question.example.target)):
-                big = Image.fromarray(image).resize((SHOWN, SHOWN), Image.Resampling.NEAREST)
-                canvas.paste(big, (left + i * (SHOWN + 4), top + text))
-            words, good = judge(question, picture)
-            write((left, top + text + SHOWN + 2), truncate(question.example.prompt, 58), fill=INK)
-            write((left, top + text + SHOWN + text), words, fill=RIGHT if good else WRONG)
+                big = Image.fromarray(image).resize((show.side, show.side), show.resample)
+                canvas.paste(big, (left + i * (show.side + 4), top + text))
+            words, good = judge(show.world, question, picture)
+            below = top + text + show.side
+            write((left, below + 2), truncate(question.example.prompt, round(cell / LETTER)), fill=INK)
+            write((left, below + text), words, fill=RIGHT if good else WRONG)
     return canvas
 
 

@@ -46,6 +46,9 @@ def add_plan_command(commands: _SubParsersAction) -> None:
     )
     parser.add_argument("--n", type=parse_positive, default=256, help="questions a row and task")
     parser.add_argument("--losses", type=parse_positive, default=1024, help="held-out samples a row and task")
+    parser.add_argument(
+        "--examples", type=parse_positive, help="samples of each task; as many as recipe world has if not given"
+    )
     parser.add_argument("--base", type=Path, help="a folder with the sticker world's FLUX, VAE and text encoder")
     parser.add_argument("--out", type=Path, default=Path("out") / "plans", help="a folder for what is trained")
     parser.set_defaults(run=_run_plan)
@@ -63,7 +66,7 @@ def _run_plan(args: Namespace) -> str:
     curriculum = scale_curriculum(recipe, args.share)
     if not args.seeds:
         return describe_plan(plan, curriculum)
-    examples = build(ScratchRecipe, recipe.world, STICKERS.name).examples
+    examples = args.examples or build(ScratchRecipe, recipe.world, STICKERS.name).examples
     models, asked = open_models(STICKERS, args.base), Asked(args.n, args.losses)
     runner = PlanRunner(STICKERS, models, curriculum, examples, args.out, asked, print_progress)
     return format_report(plan, runner.run(plan, args.seeds))

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from ..from_scratch.store import BANK, FLUX, TEXT, VAE, find_parts, read_weights
 from ..from_scratch.text import HOST_KEY, TextEncoder, tokenize_as_host
 from ..from_scratch.world import Language, World
-from ..toy.store import TOY, TOY_NAME
-from ..world.store import STICKER_NAME, STICKERS
+from ..setup.worlds import WORLDS
 
-BUILT_IN = {TOY_NAME: TOY, STICKER_NAME: STICKERS}
-"""By what ComfyUI's users choose where a file is."""
+BUILT_IN = {world.choice: world for world in WORLDS.values()}
 
 
 def list_built_in() -> list[str]:

@@ -1,6 +1,6 @@
 """A plan in words before it is run, and its tables afterwards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,18 @@ def describe_row(row: Row) -> str:
     *common, _ = next(iter(row.values())).stages
     before, last = [describe_stage(stage) for stage in common], [curriculum.stages[-1] for curriculum in row.values()]
     targets = " or ".join(dict.fromkeys(describe_stage(stage) for stage in last))
-    knobs = [f"rho {last[0].rho:g}", f"alpha {last[0].veteran:g}", *([f"rank {last[0].rank}"] if last[0].rank else [])]
+    knobs = [f"rho {last[0].rho:g}", f"alpha {last[0].veteran:g}", *describe_knobs(last[0])]
     return f"{', '.join([*before, f'then {targets}' if before else targets])} ({', '.join(knobs)})"
+
+
+def describe_knobs(stage: Stage) -> Iterator[str]:
+    """Names what differs from most rows."""
+    if stage.rank:
+        yield f"rank {stage.rank}"
+    if stage.replay and not stage.along:
+        yield f"replay {stage.replay:g}"
+    if stage.columns != "all":
+        yield f"{stage.columns} column alone"
 
 
 def describe_stage(stage: Stage) -> str:

@@ -62,12 +62,13 @@ class Snapshots(Listener):
     """Keeps the bank as it is after parts of a stage."""
 
     def __init__(self, folder: Path, iterations: int):
-        self.paths = {max(1, round(share * iterations)): name_snapshot(folder, share) for share in SHARES}
+        self.iterations = {name_snapshot(folder, share): max(1, round(share * iterations)) for share in SHARES}
 
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None:
-        if path := self.paths.get(trainer.iteration):
-            assert isinstance(trainer, StageTrainer)
-            trainer.export_bank().save(path)
+        for path, iteration in self.iterations.items():
+            if trainer.iteration == iteration:
+                assert isinstance(trainer, StageTrainer)
+                trainer.export_bank().save(path)
 
 
 def name_snapshot(folder: Path, share: float) -> Path:

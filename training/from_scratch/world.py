@@ -71,6 +71,8 @@ class World:
     """Of FLUX's file."""
     shard: int = 15 * 2**20
     """Bytes of one of FLUX's files at most; 0: one file."""
+    choice: str = ""
+    """How ComfyUI's users choose it where a file is."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

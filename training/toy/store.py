@@ -33,5 +33,6 @@ TOY = World(
     SCORERS,
     torch.float16,
     shard=0,
+    choice=TOY_NAME,
 )
 open_toy_models, open_toy_encoders = partial(open_models, TOY), partial(open_encoders, TOY)

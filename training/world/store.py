@@ -26,4 +26,5 @@ STICKERS = World(
     make_questions,
     partial(make_questions, unseen=True),
     SCORERS,
+    choice=STICKER_NAME,
 )

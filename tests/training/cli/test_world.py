@@ -8,6 +8,7 @@ from cologen.training.from_scratch.store import FLUX, find_parts
 from cologen.training.recipes.curriculum import load_curriculum
 from cologen.training.recipes.subject import load_recipe
 from cologen.training.world.tasks import QUESTION_MAKERS
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 WORLD = dict(examples=4, flux_width=128, flux_double=1, flux_single=1)
@@ -41,6 +42,16 @@ def test_from_nothing_to_figures(tmp_path, capsys, monkeypatch):
         mean = (one["edit"][measure] + other["edit"][measure]) / 2
         assert both["edit"][measure] == pytest.approx(mean, abs=1e-4)
     assert {"right", "kept"} < set(json.loads(run(capsys, *words, 3, "--seen", "--tasks", "subject"))["subject"])
+    demo = ("demo", "--world", "world", "--base", out / "base", "--bank", bank, "--out", tmp_path)
+    assert Image.open(run(capsys, *demo).strip()).width > 1500
+    plan = ("plan", "features", "--seeds", 1, "--share", 0.001, "--base", out / "base", "--out", tmp_path / "plan")
+    told = run(capsys, *plan, "--n", 2, "--losses", 3, "--examples", 8)
+    assert "| subject | loss | CoReDi, against plain |" in told and "| auxiliary | 0.5 |" in told
+
+
+def test_a_plan_without_seeds_is_only_said(capsys):
+    told = run(capsys, "plan", "table5", "--share", 0.5)
+    assert "| concept | inpaint 200, then subject 700 or edit 700 (rho 0.8, alpha 0.5) |" in told
 
 
 def test_budgets_differ_in_batches_and_not_in_what_is_made():
