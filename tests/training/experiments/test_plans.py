@@ -4,7 +4,6 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
-import pack  # noqa: F401
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
@@ -27,9 +26,10 @@ from cologen.training.experiments.run_plans import (
     shuffle_answers,
 )
 from cologen.training.forward import predict_velocity, run_source
-from cologen.training.recipes.curriculum import load_curriculum
+from cologen.training.recipes.curriculum import load_curriculum, scale_curriculum
 from cologen.training.stage_context import find_seed_number
 from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
+from pack import ROOT
 from scipy import stats
 
 WORLD = load_curriculum("world")
@@ -42,6 +42,12 @@ def test_every_contrast_weighs_rows_that_there_are(name):
         assert set(weights) <= set(rows) and sum(weights.values()) == 0, contrast
     assert all(set(row) == set(PLANS[name].tasks) for row in rows.values())
     assert describe_plan(PLANS[name], WORLD).startswith(PLANS[name].claim)
+
+
+@pytest.mark.parametrize("name", list(PLANS))
+def test_the_page_of_plans_says_what_would_be_run(name):
+    page = (ROOT / "docs/plans.md").read_text(encoding="utf-8")
+    assert describe_plan(PLANS[name], scale_curriculum(WORLD, 0.15)) in page
 
 
 def test_table_5_is_two_by_two_with_target_stages_of_one_length():
