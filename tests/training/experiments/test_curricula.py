@@ -131,6 +131,7 @@ def test_what_rows_have_in_common_is_trained_once_and_is_what_each_would_have_tr
     assert trained == ["subject", "edit", "edit"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_forgetting_asks_every_task_after_every_stage(make_runner):
     found = make_runner[0](4).run("forgetting", 1)["curriculum"]
@@ -143,6 +144,7 @@ def test_forgetting_asks_every_task_after_every_stage(make_runner):
     assert len(format_forgetting(found).splitlines()) == 4
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stages_that_end_by_themselves_are_counted(make_runner, monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, LENGTH, replace(EXPERIMENTS[LENGTH], tasks=("edit",)))

@@ -83,7 +83,7 @@ def encoders(tmp_path_factory):
     return open_encoders(STICKERS, folder)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.long)])
 def test_pretraining_learns(encoders, precision):
     recipe = replace(SMALL, flux_iterations=100, flux_batch=4, flux_rate=3e-3, flux_single=1, flux_double=1)
     run = Pretraining(STICKERS, encoders, replace(recipe, flux_precision=precision))
