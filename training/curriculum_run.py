@@ -22,7 +22,7 @@ from .errors import RunStopped
 from .recipes.curriculum import Curriculum, Stage
 from .routing_stats import find_dominant, record_usage
 from .run import Run
-from .stage_context import StageContext, find_seed_number
+from .stage_context import StageContext
 from .stage_trainer import StageTrainer
 from .validate import Validation, make_sample_sheet, validate
 
@@ -103,9 +103,9 @@ class CurriculumRun(Run):
             datasets = self._collect_datasets(stage)
         own = datasets[stage.task]
         dominant = find_dominant(self.host, bank, own, settings.micro)
-        bank = add_expert(bank, stage, settings, self.seed + find_seed_number(settings, stage, number), dominant)
         empty, options = EncodedPrompt(*self.encoders.encode_prompts([""])), self.checkpointing_options
         context = StageContext(self.host, stage, number, settings, datasets, empty, self.seed, options, self.spare)
+        bank = add_expert(bank, stage, settings, context.stage_seed, dominant)
         trainer = self.make_trainer(context, bank, self.encoders, self.path)
         self.run_trainer(trainer, self.open_checkpoints(stage, number, settings))
         if ranks.rank() == 0 and (artifact := trainer.export_features()):

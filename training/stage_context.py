@@ -32,12 +32,12 @@ class StageContext:
 
     @property
     def seed_number(self) -> int:
-        """What is added to the seed, so that each stage has random numbers of its own."""
-        return find_seed_number(self.settings, self.stage, self.number)
+        """What sets its random numbers apart from other stages'."""
+        return zlib.crc32(self.stage.name.encode()) if self.settings.stage_seeds == "name" else self.number
 
-
-def find_seed_number(settings: Settings, stage: Stage, number: int) -> int:
-    return zlib.crc32(stage.name.encode()) if settings.stage_seeds == "name" else number
+    @property
+    def stage_seed(self) -> int:
+        return self.seed + self.seed_number
 
 
 @dataclass(frozen=True)

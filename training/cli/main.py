@@ -25,7 +25,7 @@ GROUPS = (
     ("data", "ACTION", "look at training data", ("data",)),
 )
 """Name, what its commands are called in the help, the help, and the modules that add them."""
-COMMANDS = ("train", "reproduce", "demo")
+COMMANDS = ("train", "reproduce", "plan", "demo")
 """Modules of commands outside a group."""
 INTERRUPTED = 128 + signal.SIGINT
 STOPPED = "cologen: stopped."

@@ -8,7 +8,7 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ..from_scratch.store import BANK, FLUX, TEXT, VAE, find_parts, read_weights
+from ..from_scratch.store import FLUX, TEXT, VAE, find_parts, read_weights
 from ..from_scratch.text import HOST_KEY, TextEncoder, tokenize_as_host
 from ..from_scratch.world import Language, World
 from ..setup.worlds import WORLDS
@@ -19,10 +19,6 @@ BUILT_IN = {world.choice: world for world in WORLDS.values()}
 def list_built_in() -> list[str]:
     """Lists the worlds whose models are there."""
     return [name for name, world in BUILT_IN.items() if find_parts(world.folder / FLUX)]
-
-
-def bank_file(world: World) -> Path:
-    return world.folder / BANK
 
 
 def load_model(world: World, options: dict):

@@ -16,7 +16,8 @@ from ...prw.bank.importers.template import looks_like_template
 from ...prw.coredi.features import SUFFIX, looks_like_features
 from ...prw.learned_keys import looks_like_learned_keys
 from ...prw.personalization.concept import looks_like_concept
-from .built_in import BUILT_IN, bank_file, list_built_in
+from ..from_scratch.store import BANK
+from .built_in import BUILT_IN, list_built_in
 
 FOLDER = "cologen"
 LORAS = "loras/"
@@ -72,7 +73,7 @@ def _select_files(prefix: str, *tests: Callable[[str], bool]) -> list[str]:
 
 def bank_path(name: str) -> str:
     if world := BUILT_IN.get(name):
-        return str(bank_file(world))
+        return str(world.folder / BANK)
     register_folder()
     own = name in folder_paths.get_filename_list(FOLDER)
     return folder_paths.get_full_path_or_raise(FOLDER, name) if own else _find_path(name, FOLDER)

@@ -76,9 +76,7 @@ class FeatureTrainer(StageTrainer):
         host, stage, dataset = context.host, context.stage, context.datasets[context.stage.task]
         typical = features[: dataset.train_count][:PCA_SAMPLES].float()
         projection = Projection.fit(typical, context.settings.feature_size)
-        tensors = init_tensors(
-            projection, host.flux.params.hidden_size, stage.features, context.seed + context.seed_number
-        )
+        tensors = init_tensors(projection, host.flux.params.hidden_size, stage.features, context.stage_seed)
         super().__init__(context, bank, [ParamGroup(tensors, context.settings.rate)])
         self.projection, self.features = projection.to(self.device), features
         ranks.broadcast(vars(self.projection).values())  # no two machines' eigenvectors need be the same

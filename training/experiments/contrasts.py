@@ -24,10 +24,13 @@ class Contrast(NamedTuple):
     """The middle 95 % of what resampled seeds and questions give."""
     p: float
     """Two-sided: how often resampled values lie on the other side of 0, twice."""
+    seeds: tuple[float, ...]
+    """The same sum of each seed alone."""
 
     def judge(self, p: float) -> str:
-        """Says what it shows, by its p among the family's (correct_family)."""
-        return "cannot tell" if p > LEVEL else "yes" if self.value > 0 else "no"
+        """Says what it shows, by its p among the family's (correct_family); nothing, if the seeds disagree in sign."""
+        agree = all(seed * self.value > 0 for seed in self.seeds)
+        return "cannot tell" if p > LEVEL or not agree else "yes" if self.value > 0 else "no"
 
 
 def measure_contrast(rows: Mapping[str, Answers], weights: Mapping[str, float]) -> Contrast:
@@ -38,8 +41,8 @@ def measure_contrast(rows: Mapping[str, Answers], weights: Mapping[str, float]) 
     draws = bootstrap_means(*differences, draws=DRAWS)
     low, high = np.quantile(draws, [0.025, 0.975])
     beyond = min((draws <= 0).mean(), (draws >= 0).mean())
-    value = float(np.mean([part.mean() for part in differences]))
-    return Contrast(value, float(low), float(high), min(1.0, 2 * float(beyond) + 1 / DRAWS))
+    means = tuple(float(part.mean()) for part in differences)
+    return Contrast(float(np.mean(means)), float(low), float(high), min(1.0, 2 * float(beyond) + 1 / DRAWS), means)
 
 
 def correct_family(contrasts: Mapping[Key, Contrast]) -> dict[Key, float]:

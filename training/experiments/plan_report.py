@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..from_scratch.evaluate import summarize
+from ..from_scratch.evaluate import bootstrap_interval
 from ..recipes.curriculum import Curriculum
 from ..recipes.stage import Stage
 from .contrasts import Contrast, correct_family, measure_contrast
@@ -107,6 +107,6 @@ def format_rows(plan: Plan, reports: Reports) -> list[str]:
 
 
 def format_cell(seeds: list[dict[str, Any]], share: float, measure: str) -> str:
-    found = summarize(*([{measure: value} for value in read_measure(report, share, measure)] for report in seeds))
-    low, high = found[f"{measure}_ci"]
-    return f"{found[measure]:.3f} ({low:.3f} to {high:.3f})"
+    groups = [read_measure(report, share, measure) for report in seeds]
+    low, high = bootstrap_interval(*groups)
+    return f"{np.mean([group.mean() for group in groups]):.3f} ({low:.3f} to {high:.3f})"

@@ -12,17 +12,13 @@ from typing import Any
 
 from ..recipes.curriculum import Curriculum
 from ..recipes.stage import Stage
-from .curricula import ALL, CONCEPT, LOCALISATION, change_stages, start_afresh
+from .curricula import ALL, CONCEPT, LOCALISATION, change_stages
 
 SUBJECT, EDIT = "subject", "edit"
-WORLD_DATA, SHUFFLED = "world", "shuffled"
-"""What stages name as their data: the world's samples, or the same with answers to other questions."""
-ONE_ROUTER = "one router"
-ROUTERS = {
-    "co-training": "final",
-    **dict.fromkeys((ONE_ROUTER, f"{ONE_ROUTER}, replay", f"{ONE_ROUTER}, older columns frozen"), "final"),
-}
-"""Rows that one router answers, whatever the task; in others each task has its own."""
+SHUFFLED = "shuffled"
+"""What stages name as their data where it is not the world's samples, but these with answers to other questions."""
+CO_TRAINING = "co-training"
+ONE_ROUTER, REPLAY, FROZEN = "one router", "one router, replay", "one router, older columns frozen"
 MEASURED = (SUBJECT, EDIT)
 BOTH = "concept, localisation"
 SHARES = (0.25, 0.5, 1.0)
@@ -39,7 +35,7 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     EDIT: ("done", "wrong"),
 }
 """By task: what is compared beside the held-out loss; the first stands for all."""
-LESS_IS_BETTER = ("wrong", "rest", "loss")
+LESS_IS_BETTER = ("wrong", "loss")
 Row = Mapping[str, Curriculum]
 """By task."""
 Rows = Mapping[str, Row]
@@ -56,19 +52,17 @@ class Plan:
     """From the world's own curriculum, at the length that was asked for."""
     contrasts: Mapping[str, Mapping[str, float]]
     """By name, rows and their signs."""
+    one_router: tuple[str, ...] = ()
+    """Rows that the last router answers, whatever the task; in others each task has its own."""
 
 
 def find_stage(curriculum: Curriculum, name: str) -> Stage:
     return next(stage for stage in curriculum.stages if stage.name == name)
 
 
-def count_prefix(curriculum: Curriculum) -> int:
-    return sum(find_stage(curriculum, name).iterations for name in (CONCEPT, LOCALISATION))
-
-
 def begin_with(curriculum: Curriculum, *stages: Stage) -> Curriculum:
     """Makes a curriculum of these stages; the first expert has nobody to leave blocks to."""
-    first, *rest = (replace(stage, start="", data=stage.data or (WORLD_DATA,)) for stage in stages)
+    first, *rest = (replace(stage, start="") for stage in stages)
     return replace(curriculum, stages=(replace(first, rho=1.0, veteran=0.0), *rest))
 
 
@@ -84,7 +78,7 @@ def vary_prefixes(whole: Curriculum) -> Rows:
     whole = equal_targets(whole)
     concept, localisation = (find_stage(whole, name) for name in (CONCEPT, LOCALISATION))
     sham = tuple(replace(stage, data=(SHUFFLED,)) for stage in (concept, localisation))
-    longer = count_prefix(whole)
+    longer = concept.iterations + localisation.iterations
     prefixes = {
         "none": (),
         "concept": (concept,),
@@ -105,7 +99,7 @@ def vary_prefixes(whole: Curriculum) -> Rows:
     rows["none, as long"] = row((), longer)
     rows["none, as long, five times the rank"] = row((), longer, WIDER)
     together = co_train_tasks(whole)
-    rows["co-training"] = {SUBJECT: together, EDIT: together}
+    rows[CO_TRAINING] = {SUBJECT: together, EDIT: together}
     return rows
 
 
@@ -129,7 +123,6 @@ def co_train_tasks(whole: Curriculum) -> Curriculum:
 
 def vary_last_stage(whole: Curriculum) -> Rows:
     """Figure 4 as its caption says: four stages in common, and the last with another rho, alpha or rank."""
-    whole = start_afresh(whole)
     *common, last = whole.stages
     changes: dict[str, dict[str, Any]] = {
         **{f"rho {rho}": {"rho": rho} for rho in (0.2, 0.5, 0.8, 0.95, 1.0)},
@@ -151,14 +144,13 @@ def vary_features(whole: Curriculum) -> Rows:
 
 def vary_router(whole: Curriculum) -> Rows:
     """The paper's literal model, one router that every stage trains on, and what could keep older tasks; all tasks are asked in the end."""
-    whole = start_afresh(whole)
     plain = begin_with(whole, *whole.stages)
     mixed, frozen = (change_stages(plain, **change) for change in ({"replay": 0.2}, {"columns": "newest"}))
     rows = {
         "a router a task": plain,
         ONE_ROUTER: plain,
-        f"{ONE_ROUTER}, replay": mixed,
-        f"{ONE_ROUTER}, older columns frozen": frozen,
+        REPLAY: mixed,
+        FROZEN: frozen,
     }
     return {name: {task: curriculum for task in ALL} for name, curriculum in rows.items()}
 
@@ -174,9 +166,10 @@ PLANS = {
             "concept x localisation": {BOTH: 1, "none": 1, "concept": -1, "localisation": -1},
             "both, against none as long": {BOTH: 1, "none, as long": -1},
             "both, against shuffled answers": {BOTH: 1, "shuffled answers": -1},
-            "both, against co-training": {BOTH: 1, "co-training": -1},
+            "both, against co-training": {BOTH: 1, CO_TRAINING: -1},
             "both, against five times the rank": {BOTH: 1, "none, as long, five times the rank": -1},
         },
+        (CO_TRAINING,),
     ),
     "figure4": Plan(
         "In the last stage a rho of 0.8, an alpha of 0.5 and a rank between the extremes are best (Figure 4).",
@@ -200,8 +193,9 @@ PLANS = {
         vary_router,
         {
             "a router a task, against one": {"a router a task": 1, ONE_ROUTER: -1},
-            "replay, against none": {f"{ONE_ROUTER}, replay": 1, ONE_ROUTER: -1},
-            "older columns frozen, against not": {f"{ONE_ROUTER}, older columns frozen": 1, ONE_ROUTER: -1},
+            "replay, against none": {REPLAY: 1, ONE_ROUTER: -1},
+            "older columns frozen, against not": {FROZEN: 1, ONE_ROUTER: -1},
         },
+        (ONE_ROUTER, REPLAY, FROZEN),
     ),
 }

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ...prw.bank.bank import Bank
+from ...prw.config import FINAL
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
 from ...prw.flux.inputs import FluxInputs
@@ -33,13 +34,14 @@ from ..listener import Listener
 from ..objective import add_noise, task_loss
 from ..recipes.curriculum import Curriculum
 from ..recipes.stage import Stage
+from ..setup.build_run import DTYPES
 from ..setup.stage_data import RunDatasetFile, StageDatasets, describe_world_data
 from ..stage_context import IterationResult
 from ..stage_trainer import StageTrainer
 from ..trainer import Trainer
 from ..validate import TIMES
 from .curricula import HELD_OUT
-from .plans import ROUTERS, SHARES, SHUFFLED, Plan
+from .plans import SHARES, SHUFFLED, Plan
 
 LOSS = "loss"
 Reports = dict[str, dict[str, list[dict[str, Any]]]]
@@ -88,7 +90,8 @@ class PlanRunner:
     ):
         """`examples`: samples of each task that rows are trained on."""
         self.world, self.encoders, self.curriculum, self.examples = world, models.encoders, curriculum, examples
-        self.host = EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
+        dtype = DTYPES[curriculum.settings.precision]
+        self.host = EmbeddedHost(models.flux.to(dtype), dtype)
         self.out, self.asked, self.say = out, asked, say
 
     def run(self, plan: Plan, seeds: int) -> Reports:
@@ -99,7 +102,8 @@ class PlanRunner:
                 for task, curriculum in forks.items():
                     self.say(f"{row}, {task}, seed {seed}")
                     folder = self.train(curriculum, seed)
-                    reports[row][task].append(self.ask(folder, task, ROUTERS.get(row, ""), seed))
+                    router = FINAL if row in plan.one_router else ""
+                    reports[row][task].append(self.ask(folder, task, router, seed))
         return reports
 
     def train(self, curriculum: Curriculum, seed: int) -> Path:

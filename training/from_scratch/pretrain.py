@@ -12,6 +12,7 @@ import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,6 @@ from .world import World
 
 DIPTYCH_SHARE, GIVEN_SHARE = 0.25, 0.7
 """Share of iterations with diptychs, and of these with the right half given."""
-FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 AHEAD = 3
 """Batches that each drawing process is ahead."""
 
@@ -91,8 +91,6 @@ class Pretraining(Learner):
     def __init__(self, world: World, encoders: SmallEncoders, recipe: ScratchRecipe, seed: int = 0):
         self.world, self.encoders, self.recipe, self.seed = world, encoders, recipe, seed
         self.device, plan = encoders.bias.device, recipe.plan("flux")
-        # fused attention for CPUs takes a tenth of an iteration longer on so few tokens
-        self.attention = [SDPBackend.MATH] if self.device.type == "cpu" else FUSED
         self.flux = init_flux(seed, recipe.shape(world)).to(self.device)
         self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
         self.batches: Iterator[Batch] | None = None
@@ -116,7 +114,9 @@ class Pretraining(Learner):
 
     def predict(self, x: Tensor, times: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.flux_precision == "bf16")
-        with precision, sdpa_kernel(self.attention):
+        # on so few tokens a CPU's fused attention makes an iteration a tenth longer
+        attention = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
+        with precision, attention:
             return self.flux(x, times, context, pooled).float()
 
     def loss(

@@ -1,5 +1,6 @@
 """Plans: rows branch off and share what they begin with, contrasts are what they say, and shuffled answers are."""
 
+from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
 
@@ -27,7 +28,7 @@ from cologen.training.experiments.run_plans import (
 )
 from cologen.training.forward import predict_velocity, run_source
 from cologen.training.recipes.curriculum import load_curriculum, scale_curriculum
-from cologen.training.stage_context import find_seed_number
+from cologen.training.stage_context import StageContext
 from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
 from pack import ROOT
 from scipy import stats
@@ -101,13 +102,22 @@ def test_seeds_that_disagree_widen_a_contrast():
 
 def test_a_family_is_corrected_as_holm_has_it():
     ps = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
-    corrected = correct_family({name: Contrast(1.0, 0.0, 2.0, p) for name, p in ps.items()})
+    corrected = correct_family({name: Contrast(1.0, 0.0, 2.0, p, (1.0,)) for name, p in ps.items()})
     assert corrected == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06, "d": 0.02})  # Holm's own step-down by hand
-    assert [Contrast(value, 0, 0, 0).judge(p) for value, p in ((1, 0.01), (-1, 0.01), (1, 0.06))] == [
-        "yes",
-        "no",
-        "cannot tell",
-    ]
+
+
+@pytest.mark.parametrize(
+    "seeds, p, verdict",
+    [
+        ((0.1, 0.2, 0.3), 0.05, "yes"),
+        ((-0.1, -0.2, -0.3), 0.01, "no"),
+        ((0.1, 0.2, 0.3), 0.06, "cannot tell"),
+        ((0.5, 0.5, -0.01), 0.01, "cannot tell"),
+        ((0.5, 0.5, 0.0), 0.01, "cannot tell"),
+    ],
+)
+def test_a_verdict_takes_a_small_p_and_seeds_that_agree(seeds, p, verdict):
+    assert Contrast(float(np.mean(seeds)), 0.0, 0.0, 0.0, seeds).judge(p) == verdict
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +141,13 @@ def make_runner(models, tmp_path):
         recipe, stages=tuple(replace(stage, iterations=min(stage.iterations, 4), batch=2) for stage in recipe.stages)
     )
     said = []
-    return lambda: PlanRunner(TOY, models, tiny, 20, tmp_path, Asked(2, 9), said.append), tmp_path
+
+    def make(**settings):
+        curriculum = replace(tiny, settings=replace(tiny.settings, **settings))
+        own = models._replace(flux=deepcopy(models.flux))
+        return PlanRunner(TOY, own, curriculum, 20, tmp_path, Asked(2, 9), said.append)
+
+    return make, tmp_path
 
 
 @pytest.mark.slow
@@ -163,21 +179,31 @@ def test_rows_share_what_they_begin_with_and_each_would_have_trained_the_same_al
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 
 
+def test_rows_compute_in_the_recipe_s_precision(make_runner):
+    runner = make_runner[0](precision="bf16")
+    assert runner.host.dtype == next(runner.host.flux.parameters()).dtype == torch.bfloat16
+
+
 @pytest.mark.slow
 def test_target_stages_begin_alike_and_see_the_same_wherever_they_stand(make_runner, models):
     """By their names: the experts' first weights and the samples of an iteration."""
     whole = replace(WORLD, settings=replace(WORLD.settings, rank=4))
+
+    def set_apart(stage, number, settings=whole.settings):
+        return StageContext(None, stage, number, settings, {}, None, seed=5)
+
     base, edit = Base.of(models.flux), whole.stages[-1]
     banks = []
     for stages in ((edit,), (whole.stages[0], edit)):
         curriculum = begin_with(whole, *stages)
         bank = make_empty_bank(base, whole.settings)
         for number, stage in enumerate(curriculum.stages):
-            bank = add_expert(bank, stage, whole.settings, find_seed_number(whole.settings, stage, number))
+            bank = add_expert(bank, stage, whole.settings, set_apart(stage, number).stage_seed)
         banks.append(bank)
     alone, later = ({name: t for name, t in bank.tensors.items() if name.startswith("experts.edit.")} for bank in banks)
     assert alone.keys() == later.keys() and all(torch.equal(alone[name], later[name]) for name in alone)
-    assert find_seed_number(replace(whole.settings, stage_seeds="number"), edit, 3) == 3
+    assert set_apart(edit, 3).seed_number == set_apart(edit, 0).seed_number != set_apart(whole.stages[0], 0).seed_number
+    assert set_apart(edit, 3, replace(whole.settings, stage_seeds="number")).stage_seed == 5 + 3
 
 
 def test_losses_are_the_mean_squared_error_of_each_velocity(models):

@@ -11,7 +11,7 @@ from cologen.training.world.edits import EDITS, draw_edit
 from cologen.training.world.grounds import GROUNDS, draw_ground
 from cologen.training.world.oracle import is_behind, read_scene
 from cologen.training.world.render import render, thing_mask, visible_masks
-from cologen.training.world.scene import Scene, Thing, draw_scene
+from cologen.training.world.scene import Scene, Thing, are_apart, draw_scene, fits
 from cologen.training.world.score import SCORERS, list_asked
 from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
 from cologen.training.world.tasks import QUESTION_MAKERS, Question, make_questions
@@ -20,8 +20,32 @@ from PIL import Image, ImageFilter
 
 
 def scenes(count, seed=0):
+    """Scenes whose things have left the grid, as those that a model draws may."""
     rng = np.random.default_rng(seed)
-    return [draw_scene(rng) for _ in range(count)]
+    return [nudge(draw_scene(rng), rng) for _ in range(count)]
+
+
+def nudge(scene, rng):
+    for i, thing in enumerate(scene.things):
+        x, y = (int(shift) for shift in rng.integers(-3, 4, 2))
+        moved = replace(thing, x=thing.x + x, y=thing.y + y)
+        others = (other for other in scene.things if other is not thing)
+        if fits(moved) and all(are_apart(moved, other) for other in others):
+            scene = scene.change_thing(i, x=moved.x, y=moved.y)
+    return scene
+
+
+@pytest.mark.parametrize("task", list(QUESTION_MAKERS))
+def test_all_things_of_training_stand_on_the_grid(task):
+    things = [
+        thing
+        for question in make_questions(task, 60, 5)
+        for scene in (question.scene, question.before)
+        if scene is not None
+        for thing in scene.things
+    ]
+    assert len(things) > 60 and all(thing.x % 8 == thing.y % 8 == 0 and fits(thing) for thing in things)
+    assert len({(thing.x, thing.y) for thing in things}) > 40
 
 
 def describe(scene):
