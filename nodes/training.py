@@ -32,6 +32,7 @@ from .inputs.stage import (
     curriculum_length_knob,
     feature_knobs,
     length_knobs,
+    parent_knob,
     rare_stage_knobs,
     source_knobs,
     stage_knobs,
@@ -64,6 +65,7 @@ class CoLoGenTrainStage(io.ComfyNode):
                 *feature_knobs(),
                 *source_knobs(),
                 *length_knobs(),
+                parent_knob(),
             ],
             outputs=[
                 *training_outputs(),
@@ -86,7 +88,8 @@ class CoLoGenTrainStage(io.ComfyNode):
         length: str = FIXED,
         **knobs,
     ) -> io.NodeOutput:
-        name, knobs["start"] = knobs.pop("name").strip() or task, knobs["start"].strip()
+        name = knobs.pop("name").strip() or task
+        knobs |= {knob: knobs.get(knob, "").strip() for knob in ("start", "parent")}
         knobs["encoder"] = encoder_path(encoder)
         knobs |= {knob: "" for knob in ("route", "source_time") if knobs.get(knob) == AS_EXPERTS}
         settings = sample_at_end(Settings(**select_fields(Settings, knobs)), knobs["iterations"])

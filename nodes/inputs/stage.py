@@ -158,3 +158,15 @@ def curriculum_length_knob() -> io.Combo.Input:
         "the most there may be. ahead also gives what stages leave to later ones that still gain.",
         **advanced(),
     )
+
+
+def parent_knob() -> io.String.Input:
+    """An expert that the new one adds to; it comes behind all others, because graphs are older than it."""
+    return io.String.Input(
+        "parent",
+        default="",
+        optional=True,
+        tooltip="Name an older expert, and the new one learns a difference from it and takes its place: control with "
+        "children canny and depth. Two children share what they have in common. Empty: it stands alone.",
+        **advanced(),
+    )

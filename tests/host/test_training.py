@@ -458,6 +458,16 @@ def test_a_stage_routes_tokens_and_lets_sources_follow_the_time(model, folders):
         stage_node(model, **{**later, "run": "other"}, source_time="zero")
 
 
+def test_a_stage_adds_to_a_parent_and_takes_its_place(model, folders):
+    first = stage_node(model).result[0]
+    later = dict(task="ground", run="next", name="boxes", experts=first)
+    bank = stage_node(model, **later, parent=" inpaint ").result[0]
+    assert bank.info.experts["boxes"].parent == "inpaint" and list(bank.info.routers["boxes"].experts) == ["boxes"]
+    assert bank.info.experts["inpaint"] == first.info.experts["inpaint"]
+    with pytest.raises(ValueError, match="The stage boxes adds to nobody, but the bank has no such expert"):
+        stage_node(model, **{**later, "run": "other"}, parent="nobody")
+
+
 def test_a_stage_and_a_curriculum_end_by_themselves(model, folders):
     from cologen.nodes.training import CoLoGenTrainCurriculum
 
