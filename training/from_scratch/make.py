@@ -56,8 +56,8 @@ class Workshop:
         components, vae = Components.fit(to_tensor(self.world.draw_typical(rng))), SmallVAE()
         vae.taesd_encoder = make_principal_encoder(components)
         vae.to(self.device)
-        draw = partial(draw_crops, self.world, rng)
-        training = DecoderTraining(vae.taesd_decoder, components, draw, self.recipe.plan("decoder"))
+        draw, plan = partial(draw_crops, self.world, rng), self.recipe.plan("decoder")
+        training = DecoderTraining(vae.taesd_decoder, components, draw, plan, self.recipe.decoder_precision)
         training.rng = rng
         checkpoints = learn(training, self.folder, self.progress, self.save_minutes)
         save_module(vae, self.folder / VAE)

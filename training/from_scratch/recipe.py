@@ -27,6 +27,8 @@ class ScratchRecipe:
     decoder_iterations: int = 3000
     decoder_batch: int = 16
     decoder_rate: float = 1e-3
+    decoder_precision: str = "fp32"
+    """As FLUX's."""
     flux_iterations: int = 3000
     flux_batch: int = 64
     flux_rate: float = 1e-3
@@ -55,7 +57,8 @@ class ScratchRecipe:
         for name, most in (("flux_double", 100), ("flux_single", 100), ("drawers", 256)):
             check_range(name, getattr(self, name), 0, most)
         check_range("sheet_minutes", self.sheet_minutes, 0, 10**6)
-        check_choice("flux_precision", self.flux_precision, PRECISIONS)
+        for name in ("decoder_precision", "flux_precision"):
+            check_choice(name, getattr(self, name), PRECISIONS)
 
     def plan(self, name: str) -> Plan:
         return Plan(*(getattr(self, f"{name}_{part}") for part in ("iterations", "batch", "rate")))
@@ -72,7 +75,7 @@ class ScratchRecipe:
         )
 
 
-LATER_FIELDS = ("flux_width", "flux_double", "flux_single", "flux_precision")
+LATER_FIELDS = ("flux_width", "flux_double", "flux_single", "flux_precision", "decoder_precision")
 """Fields that recipes have only lately: bases from before them go on."""
 FREE_FIELDS = ("drawers", "sheet_minutes")
 """Fields that change nothing of the result."""

@@ -174,9 +174,16 @@ class DecoderTraining(Learner):
     Latents are blurred by noise of up to a fifth of their size, because a sampler's latents are not perfect.
     """
 
-    def __init__(self, decoder: nn.Module, components: Components, draw: Callable[[int], Tensor], plan: Plan):
+    def __init__(
+        self,
+        decoder: nn.Module,
+        components: Components,
+        draw: Callable[[int], Tensor],
+        plan: Plan,
+        precision: str = "fp32",
+    ):
         self.decoder = decoder.to(memory_format=torch.channels_last)
-        self.components, self.draw = components, draw
+        self.components, self.draw, self.precision = components, draw, precision
         super().__init__("decoder", {"decoder": decoder}, plan, plan.iterations // 20, weight_decay=0.0)
 
     def step(self) -> float:
@@ -184,7 +191,9 @@ class DecoderTraining(Learner):
         pictures = self.draw(self.plan.batch)
         latents = self.components.encode(pictures)
         latents = latents + torch.randn_like(latents) * 0.2 * torch.rand(len(latents), 1, 1, 1)
-        decoded, pictures = self.decoder((latents / INNER).to(device)), pictures.to(device)
+        pictures = pictures.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            decoded = self.decoder((latents / INNER).to(device)).float()
         return self.update(F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures))
 
     def list_groups(self) -> dict[str, Mapping[str, Tensor]]:

@@ -71,10 +71,15 @@ def depth_map(scene: Scene) -> np.ndarray:
     rows = np.full(SIDE, FAR[1], float)
     rows[scene.horizon :] = np.linspace(FAR[1], FAR[0], SIDE - scene.horizon)
     picture = np.repeat(np.repeat(rows[:, None, None], SIDE, 1), 3, 2)
-    levels = np.linspace(*NEAR, max(2, len(scene.things)))
-    for level, mask in zip(levels[-len(scene.things) :], visible_masks(scene)):
+    for level, mask in zip(depth_levels(scene), visible_masks(scene)):
         picture[mask] = level
     return picture.astype(np.uint8)
+
+
+def depth_levels(scene: Scene) -> np.ndarray:
+    """Gives the brightness of each thing in the depth map."""
+    count = len(scene.things)
+    return np.linspace(*NEAR, max(2, count))[max(2, count) - count :]
 
 
 def seg_map(scene: Scene) -> np.ndarray:

@@ -4,6 +4,7 @@ Each measure is from 0 to 1; more is better, but for "outside", "rest" and "wron
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from scipy.ndimage import binary_dilation
@@ -14,13 +15,15 @@ from ..data.tasks.masks import compute_iou
 from ..data.tasks.read_grounding import fill_boxes, read_answer
 from ..toy.score import compute_mean_difference, compute_mean_iou, make_square, score_edges
 from .oracle import Reading, read_ground, read_scene, read_subject
-from .render import depth_map, seg_map, visible_masks
-from .scene import SIZES, Thing
+from .render import depth_levels, depth_map, seg_map, thing_mask, visible_masks
+from .scene import SIZES, Scene, Thing
 from .stickers import NAMED
 from .tasks import Question, pad_words
 
 REACH = 0.35
 """How far a thing may be off its place, of its side."""
+NEARLY, NOWHERE = 32, -255
+"""Levels of a depth map by which pixels may differ; the depth of what is not in the map."""
 
 
 def is_at(found: Thing, wanted: Thing) -> bool:
@@ -74,9 +77,22 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
         read = read_scene(picture, tuple(dict.fromkeys((*NAMED, *sorted(things))))).scene
         if kind == "seg":
             return {"seg": compute_mean_iou(seg_map(read), seg_map(question.scene))}
-        drawn, wanted = (depth_map(scene)[..., 0].astype(int) for scene in (read, question.scene))
-        return {"depth": float((abs(drawn - wanted) < 32).mean())}
+        return {"depth": compare_depth(read, question.scene)}
     return {kind: score_edges(kind, picture, question.example.target)}
+
+
+def compare_depth(read: Scene, wanted: Scene) -> float:
+    """Gives the share of pixels whose depth is about right.
+
+    Two things that share no pixels have no order that a picture could show: each is as near as the thing of the map that it is,
+    and where they share some, that one counts which was read in front.
+    """
+    levels = list(zip(wanted.things, depth_levels(wanted)))
+    depth = depth_map(replace(read, things=()))[..., 0].astype(int)
+    for thing in read.things:
+        same = [level for other, level in levels if other.sticker == thing.sticker and is_at(thing, other)]
+        depth[thing_mask(thing)] = same[0] if same else NOWHERE
+    return float((abs(depth - depth_map(wanted)[..., 0]) < NEARLY).mean())
 
 
 def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:

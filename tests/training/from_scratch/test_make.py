@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from cologen.training.from_scratch.make import Workshop
+from cologen.training.from_scratch.learner import Plan
+from cologen.training.from_scratch.make import Workshop, draw_crops
 from cologen.training.from_scratch.pretrain import Pretraining, draw_batch, draw_batches
-from cologen.training.from_scratch.recipe import ScratchRecipe
+from cologen.training.from_scratch.recipe import PRECISIONS, ScratchRecipe
 from cologen.training.from_scratch.sheet import COLUMNS, draw_sheet
 from cologen.training.from_scratch.store import FLUX, TEXT, VAE, find_parts, open_encoders
+from cologen.training.from_scratch.vae import Components, DecoderTraining, make_decoder, to_tensor
 from cologen.training.setup.worlds import WORLDS
 from cologen.training.toy.store import TOY
 from cologen.training.world.store import STICKERS
@@ -68,10 +71,23 @@ def test_a_base_from_before_a_recipe_s_later_fields_goes_on(tmp_path):
     world = quick(TOY)
     Workshop(world, SMALL, tmp_path, 3).make_models()
     about = json.loads((tmp_path / "base.json").read_text())
-    assert not {"flux_width", "flux_precision", "drawers", "sheet_minutes"} & about.keys()
+    assert not {"flux_width", "flux_precision", "decoder_precision", "drawers", "sheet_minutes"} & about.keys()
     Workshop(world, replace(SMALL, sheet_minutes=1.0), tmp_path, 3).make_models()
     with pytest.raises(ValueError, match="flux_single: None there, 1 here"):
         Workshop(world, replace(SMALL, flux_single=1), tmp_path, 3).make_models()
+
+
+def test_a_decoder_in_bf16_learns_about_what_it_does_in_fp32():
+    losses = {}
+    for precision in PRECISIONS:
+        torch.manual_seed(0)
+        rng = np.random.default_rng(0)
+        pictures = to_tensor(STICKERS.draw_scenes(rng, 16))
+        components, draw = Components.fit(pictures), partial(draw_crops, STICKERS, rng)
+        training = DecoderTraining(make_decoder(), components, draw, Plan(20, 2, 1e-3), precision)
+        losses[precision] = [training.step() for _ in range(6)]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.03) and losses["bf16"] != losses["fp32"]
+    assert losses["bf16"][-1] < losses["bf16"][0]
 
 
 @pytest.fixture(scope="module")
