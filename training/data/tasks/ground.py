@@ -23,8 +23,9 @@ COLOURS: Colours = {
     "cyan": (0, 255, 255),
 }
 """Corners of the colour cube: as far apart as colours can be, to survive a drift."""
-LINE = 3 / 256
-"""A box's line, as a share of the shorter side of the picture."""
+LINE, MIN_LINE = 3 / 256, 4
+"""A box's line, as a share of the shorter side of the picture; and in pixels at least, half of what a latent covers: of thinner
+ones a VAE keeps little."""
 MIN_DISTANCE, MAX_NEAR_SHARE = 128, 0.05
 """A colour is not drawn on pixels nearer to it than this, a few aside: the answer would not show."""
 MAX_REMAINING = 0.5
@@ -38,7 +39,7 @@ def outline_boxes(things: Sequence[Thing], size: Size) -> np.ndarray:
     area = np.zeros(size, bool)
     for x0, y0, x1, y1 in (thing.box for thing in things):
         ring = np.ones((y1 - y0, x1 - x0), bool)
-        line = max(1, min(round(LINE * min(size)), min(ring.shape) // 4))
+        line = max(1, min(max(MIN_LINE, round(LINE * min(size))), min(ring.shape) // 4))
         ring[line:-line, line:-line] = False
         area[y0:y1, x0:x1] |= ring
     return area

@@ -117,11 +117,12 @@ def test_what_was_drawn_is_what_was_asked_and_is_read_again(seed):
         assert np.array_equal(read_mask(example.target, example.source, colour), union)
     else:
         expected = np.zeros_like(changed)
-        for thing in things:  # the line is one pixel wide: 3 of 256 are 1 of 96
+        for thing in things:  # the line is four pixels wide, as 3 of 256 are fewer; or a quarter of a small thing
             ys, xs = np.nonzero(thing.mask)
+            line = max(1, min(4, (ys.max() + 1 - ys.min()) // 4, (xs.max() + 1 - xs.min()) // 4))
             for y in range(ys.min(), ys.max() + 1):
                 for x in range(xs.min(), xs.max() + 1):
-                    if y in (ys.min(), ys.max()) or x in (xs.min(), xs.max()):
+                    if min(y - ys.min(), ys.max() - y, x - xs.min(), xs.max() - x) < line:
                         expected[y, x] = True
         assert np.array_equal(changed, expected)
     if example.kind in ("box", "instance"):
@@ -289,7 +290,7 @@ def test_things_that_have_the_colour_already_are_told_from_the_answer():
 
 
 def test_lines_grow_with_the_picture_and_leave_small_things_to_be_seen():
-    for side, expected in ((128, 2), (512, 6), (1024, 12)):
+    for side, expected in ((128, 4), (512, 6), (1024, 12)):
         mask = np.zeros((side, side), bool)
         mask[side // 4 : side // 2, side // 4 : side // 2] = True
         sample = Sample("a", np.full((side, side, 3), 90, np.uint8), "", (Thing("it", "", mask),))
