@@ -49,7 +49,7 @@ class EmbeddedHost:
         return blocks
 
 
-def velocity(
+def velocity(  # programs call it: its signature is permanent
     flux: Flux,
     x: Tensor,
     timestep: Tensor,
