@@ -90,7 +90,7 @@ class CoLoGenAttentionMap(io.ComfyNode):
 
 
 def choose_source(found: list[SourceAttention], number: int) -> list[SourceAttention]:
-    """The source of that number, or all of them for 0."""
+    """Chooses the source of that number, or all of them for 0."""
     if number > len(found):
         raise ValueError(
             f"The source is {number}, expected 1 to {len(found)} as the prompt has: choose one of these, or 0 for all."
@@ -99,12 +99,12 @@ def choose_source(found: list[SourceAttention], number: int) -> list[SourceAtten
 
 
 def find_tops(found: list[SourceAttention], scale: str) -> list[float]:
-    """The share that is brightest in each map."""
+    """Finds the share that is brightest in each map."""
     tops = [float(one.shares.max()) for one in found]
     return {"each": tops, "common": [max(tops)] * len(tops), "share": [1.0] * len(tops)}[scale]
 
 
 def describe_shares(one: SourceAttention) -> str:
-    """How much of its attention a picture gives to a source, in words."""
+    """Describes how much of its attention a picture gives to a source, in words."""
     mean, most = float(one.shares.mean()), float(one.shares.max())
     return f"{one.title}: {mean:.1%} of the attention, at most {most:.1%}"

@@ -131,7 +131,7 @@ class CoLoGenBestOf(io.ComfyNode):
 
 
 def select_metrics(by: str, given: dict[str, bool], has_mask: bool = False) -> list[str]:
-    """Rows of METRICS whose inputs are there; with a mask, ALL leaves out those that ignore it."""
+    """Selects rows of METRICS whose inputs are there; with a mask, ALL leaves out those that ignore it."""
     rows = list(MEASURES.values()) if by == ALL else [MEASURES[by]]
     if by == ALL and has_mask:
         rows = [row for row in rows if not row.ignores_mask]
@@ -144,7 +144,7 @@ def select_metrics(by: str, given: dict[str, bool], has_mask: bool = False) -> l
 
 
 def make_answers(images: Tensor, prompt: str, reference: Tensor | None, mask: Tensor | None) -> list[Answer]:
-    """What the metrics take: each picture with its reference, and with the mask in that one's size."""
+    """Makes what the metrics take: each picture with its reference, and with the mask in that one's size."""
     pictures = split_images([images])
     references = match_count("references", [] if reference is None else split_images([reference]), len(pictures))
     extras: list[dict] = [{}] * len(pictures)

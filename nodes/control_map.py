@@ -102,12 +102,12 @@ class CoLoGenControlMap(io.ComfyNode):
 
 
 def threshold_slider(name: str, default: float, tooltip: str) -> io.Float.Input:
-    """A slider as the host's own Canny has it."""
+    """Makes a slider as the host's own Canny has it."""
     return slider(name, default, 0.01, 0.99, tooltip)
 
 
 def needs_network(kind: str, model: str) -> bool:
-    """Whether a network draws this kind of map."""
+    """Says whether a network draws this kind of map."""
     return MAP_DRAWERS.get(kind) is None or (kind == "hed" and model != AUTO)
 
 

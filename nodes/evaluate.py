@@ -89,6 +89,6 @@ class CoLoGenEvaluate(io.ComfyNode):
 
 
 def make_answer(i: int, picture: np.ndarray, given: dict[str, list]) -> Answer:
-    """What the metrics take: a result with what is given for it."""
+    """Makes what the metrics take: a result with what is given for it."""
     reference, source, prompt = (given[kind][i] if given[kind] else None for kind in COMPARED)
     return Answer(Case(str(i), source, prompt or "", reference), picture, Path(f"{i}.png"))

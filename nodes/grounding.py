@@ -146,7 +146,8 @@ class CoLoGenReadGrounding(io.ComfyNode):
 
 
 def find_place(image: Tensor, boxes) -> tuple[slice, slice]:
-    """Rows and columns of an IMAGE that the smallest rectangle round all boxes covers; without boxes, all of them."""
+    """Finds rows and columns of an IMAGE that the smallest rectangle round all boxes covers; without boxes,
+    all of them."""
     height, width = image.shape[1:3]
     if boxes is None:
         return slice(0, height), slice(0, width)
@@ -156,7 +157,8 @@ def find_place(image: Tensor, boxes) -> tuple[slice, slice]:
 
 
 def has_shape(image: Tensor, size: Sequence[int]) -> bool:
-    """Whether an IMAGE is a picture of that height and width in another size, sides rounded as those of latents are."""
+    """Says whether an IMAGE is a picture of that height and width in another size,
+    sides rounded as those of latents are."""
     (height, width), (rows, columns) = image.shape[1:3], size
     return abs(height * columns - width * rows) <= TOKEN_PIXELS * max(rows, columns)
 
@@ -170,13 +172,13 @@ def _join(parts: Sequence[slice]) -> slice:
 
 
 def _to_pixels(image: Tensor, size=None) -> np.ndarray:
-    """IMAGE to bytes (batch, height, width, 3), perhaps resized."""
+    """Turns an IMAGE into bytes (batch, height, width, 3), perhaps resized."""
     image = to_rgb(image)
     return to_bytes(image if size is None else resize_bicubic(image, size))
 
 
 def find_other_colour(picture: np.ndarray, source: np.ndarray, form: str) -> str | None:
-    """The colour of an answer that another colour did not find; None if there is no answer in any."""
+    """Finds the colour of an answer that another colour did not find; None if there is no answer in any."""
     for colours in (COLOURS, MARKERS):
         colour = read_colour(picture, source, colours=colours)
         if colour is not None and read_answer(picture, source, form, colour, colours).boxes:
@@ -185,7 +187,7 @@ def find_other_colour(picture: np.ndarray, source: np.ndarray, form: str) -> str
 
 
 def describe_answer(answer: Answer, other: str | None = None) -> str:
-    """What was found, in words."""
+    """Describes what was found, in words."""
     if other is not None:
         return f"Nothing was found in this colour, but an answer in {other}: choose the colour that CoLoGen Ground asked for."
     if not answer.boxes:

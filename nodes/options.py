@@ -186,7 +186,7 @@ class CoLoGenExpertSchedule(io.ComfyNode):
 
 
 def parse_curve(text: str) -> tuple[float, ...]:
-    """Strengths from FLUX's first block to its last: "1, 0.5, 0"."""
+    """Parses strengths from FLUX's first block to its last: "1, 0.5, 0"."""
     try:
         return tuple(float(word) for word in text.replace(";", ",").split(",") if word.strip())
     except ValueError:
@@ -194,7 +194,7 @@ def parse_curve(text: str) -> tuple[float, ...]:
 
 
 def parse_windows(text: str) -> list[tuple[float, float]]:
-    """From and to for each source: "0 to 0.5, 0.5 to 1"."""
+    """Parses from and to for each source: "0 to 0.5, 0.5 to 1"."""
     windows = []
     for part in filter(str.strip, text.replace(";", ",").split(",")):
         try:

@@ -109,7 +109,7 @@ class CoLoGenSource(io.ComfyNode):
 
 
 def routing_knobs() -> list:
-    """Which experts read the source."""
+    """Lists knobs for which experts read the source."""
     return [
         slider(
             "lean",

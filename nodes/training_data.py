@@ -53,7 +53,8 @@ class CoLoGenTrainingData(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, source: str = "", folder: str = "", drawn_map: str = NONE, **_):
-        """Pictures that were added or changed are read again, and maps drawn again by another network."""
+        """Changes where pictures were added or changed, or another network draws their maps:
+        then they are read again."""
         if source != FOLDER_SOURCE:
             return source
         try:
@@ -84,7 +85,7 @@ class CoLoGenTrainingData(io.ComfyNode):
 
 
 def example_knobs() -> list:
-    """Which pictures, for which task, how many and how they are cut."""
+    """Lists knobs for which pictures, for which task, how many and how they are cut."""
     return [
         io.Combo.Input(
             "source",

@@ -36,7 +36,7 @@ class SourceKV:
         raise NotImplementedError
 
     def read_bias(self, text: int, target: Grid, queries: int) -> Tensor | None:
-        """Log weight (queries, 1) that text and noise give its keys; None if it is 0 everywhere."""
+        """Gives the log weight (queries, 1) that text and noise give its keys; None if it is 0 everywhere."""
         return read_bias(self.source, text, target, queries)
 
 
@@ -94,7 +94,7 @@ class AppendedKV:
         """The forward's own mask, (queries, keys, text tokens) that it is for, and the mask with the sources' columns."""
 
     def append(self, block: str, q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None, text: int) -> dict:
-        """A block's k, v, pe and attn_mask with the sources behind its own keys; `text` tokens come first."""
+        """Gives a block's k, v, pe and attn_mask with the sources behind its own keys; `text` tokens come first."""
         keys = k.shape[2]
         if not isinstance(pe, Tensor):
             raise ValueError(
@@ -136,7 +136,7 @@ def append_sources_patch(
     attn_mask: Tensor | None = None,
     extra_options: dict[str, Any] | None = None,
 ) -> dict:
-    """The `attn1_patch` of both hosts: appends what this forward's AppendedKV holds for this block."""
+    """Appends what this forward's AppendedKV holds for this block: the `attn1_patch` of both hosts."""
     options = extra_options or {}
     appended: AppendedKV | None = options.get(OPTION)
     if appended is None:

@@ -37,7 +37,7 @@ class Attachment:
     def prepare(
         self, host: Host, sources: Sequence[Reading], inputs: FluxInputs, chunks: int = 1, channels: int = 0
     ) -> AppendedKV:
-        """K/V of all sources for a forward of FLUX; `chunks` conds of equal size share the batch.
+        """Makes K/V of all sources for a forward of FLUX; `chunks` conds of equal size share the batch.
 
         `channels` counts those of img_in where x lacks some (0: x has them all).
         """
@@ -52,7 +52,7 @@ class Attachment:
         return AppendedKV([kv for group in groups for kv in group.prepare(self.cache, self.cached)], readers.grid)
 
     def _make_groups(self, host: Host, sources: Sequence[Reading], batch: ForwardBatch) -> list[SourceGroup]:
-        """Sources by who sees whom: with low-rank experts each is alone, and so are numbers."""
+        """Groups sources by who sees whom: with low-rank experts each is alone, and so are numbers."""
         numbers = [LearnedGroup(host, source, batch) for source in sources if isinstance(source, LearnedSource)]
         groups: dict[Hashable, list[Source]] = {}
         for i, source in enumerate(source for source in sources if isinstance(source, Source)):
@@ -97,7 +97,7 @@ class Attachment:
         return make_selector(self.bank, routing)
 
     def __call__(self, *args, **kwargs) -> dict:
-        """The `attn1_patch` that appends what `prepare` made."""
+        """Appends what `prepare` made, as an `attn1_patch`."""
         return append_sources_patch(*args, **kwargs)
 
     def cleanup(self) -> None:

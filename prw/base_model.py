@@ -57,7 +57,7 @@ class Base:
         return replace(self, name=name, probe=compute_probe(flux))
 
     def count(self, where: str = "all") -> int:
-        """How many blocks "all", "double" or "single" stands for."""
+        """Counts how many blocks "all", "double" or "single" stands for."""
         return sum(count for kind, count in self._counts().items() if where in ("all", kind))
 
     def blocks(self, where: str = "all") -> list[str]:

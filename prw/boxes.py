@@ -27,7 +27,7 @@ class Rectangle(NamedTuple):
 
 
 def draw_mask(boxes: tuple[Rectangle, ...], height: int, width: int) -> Tensor:
-    """A mask (height, width), 1 within the boxes."""
+    """Draws a mask (height, width), 1 within the boxes."""
     mask = torch.zeros(height, width)
     for box in boxes:
         mask[box.clip(height, width)] = 1

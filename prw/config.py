@@ -71,7 +71,7 @@ class ExpertInfo:
         return self.habits
 
     def targets_in(self, block: str) -> list[str]:
-        """Which projections of a block it changes."""
+        """Says which projections of a block it changes."""
         return [target for target, where in self.targets.items() if where == "all" or block.startswith(where)]
 
 
@@ -148,13 +148,14 @@ class BankInfo:
         return max(self.routers, key=lambda stage: len(self.list_known(stage)), default=None)
 
     def list_known(self, stage: str) -> list[str]:
-        """The experts that a stage's router chooses among, each behind those that it adds to."""
+        """Lists the experts that a stage's router chooses among, each behind those that it adds to."""
         columns = self.routers[stage].experts
         known = (name for column in columns for name in reversed(self.list_family(column)))
         return list(dict.fromkeys(known))
 
     def list_family(self, name: str) -> list[str]:
-        """An expert and those that it adds to: its parent, that one's parent and so on. The last may be in another file."""
+        """Lists an expert and those that it adds to: its parent, that one's parent and so on.
+        The last may be in another file."""
         family = [name]
         while (expert := self.experts.get(family[-1])) and expert.parent and len(family) <= DEEPEST:
             family.append(expert.parent)

@@ -33,7 +33,7 @@ class Window:
     width: int
 
     def clip(self, size: Size) -> tuple[slice, slice]:
-        """Rows and columns of the picture within the window."""
+        """Gives rows and columns of the picture within the window."""
         bottom, right = min(self.top + self.height, size[0]), min(self.left + self.width, size[1])
         return slice(max(self.top, 0), bottom), slice(max(self.left, 0), right)
 
@@ -53,7 +53,8 @@ class Stitch:
 
 
 def plan_windows(hole: Tensor, context: float, longest: int) -> tuple[tuple[Window, ...], tuple[int, int]]:
-    """A window for each hole (batch, height, width), all of one size, and the size that their crops are drawn at."""
+    """Plans a window for each hole (batch, height, width), all of one size,
+    and the size that their crops are drawn at."""
     picture, boxes = hole.shape[1:], [find_box(one, i, len(hole)) for i, one in enumerate(hole)]
     box = [max(box[side].stop - box[side].start for box in boxes) for side in (0, 1)]
     window, size = plan_size(box, picture, context, longest)
@@ -62,7 +63,7 @@ def plan_windows(hole: Tensor, context: float, longest: int) -> tuple[tuple[Wind
 
 
 def find_box(hole: Tensor, number: int, count: int) -> tuple[slice, slice]:
-    """The rows and columns that a hole (height, width) takes."""
+    """Finds the rows and columns that a hole (height, width) takes."""
     if not hole.any():
         which = "The mask" if count == 1 else f"Mask {number + 1} of {count}"
         raise ValueError(f"{which} is empty, expected some white: paint what shall be new in the mask editor.")
@@ -71,7 +72,7 @@ def find_box(hole: Tensor, number: int, count: int) -> tuple[slice, slice]:
 
 
 def plan_size(box: Size, picture: Size, context: float, longest: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """A window's height and width for a hole's, and those of its crop: multiples of 16 in the same proportion."""
+    """Plans a window's height and width for a hole's, and those of its crop: multiples of 16 in the same proportion."""
     enlarged = max(context, longest / MOST_ENLARGED / max(box))
     wanted = [min(side * enlarged, limit) for side, limit in zip(box, picture)]
     least = max(wanted) * NARROWEST
@@ -89,14 +90,15 @@ def plan_size(box: Size, picture: Size, context: float, longest: int) -> tuple[t
 
 
 def place(box: slice, window: int, picture: int) -> int:
-    """Where a window begins that has a hole in its middle, as far as the picture goes."""
+    """Finds where a window begins that has a hole in its middle, as far as the picture goes."""
     if window > picture:
         return (picture - window) // 2
     return min(max((box.start + box.stop - window) // 2, 0), picture - window)
 
 
 def cut_windows(image: Tensor, windows: Sequence[Window]) -> Tensor:
-    """The window of each picture or mask (batch, height, width, ...); beyond an edge the picture's last pixels repeat."""
+    """Cuts the window of each picture or mask (batch, height, width, ...);
+    beyond an edge the picture's last pixels repeat."""
     cut = []
     for picture, window in zip(image, windows):
         rows = torch.arange(window.top, window.top + window.height, device=image.device)
@@ -107,7 +109,8 @@ def cut_windows(image: Tensor, windows: Sequence[Window]) -> Tensor:
 
 
 def stitch_windows(stitch: Stitch, drawn: Tensor, weight: Tensor) -> Tensor:
-    """The pictures with what was drawn in their windows, by weight (batch, height, width); where that is 0 they stay."""
+    """Stitches what was drawn in their windows into the pictures, by weight (batch, height, width);
+    where that is 0 they stay."""
     count = len(stitch.windows)
     check_drawn(stitch, drawn)
     drawn = resize_bicubic(drawn.float(), (stitch.windows[0].height, stitch.windows[0].width))
@@ -139,7 +142,7 @@ def check_drawn(stitch: Stitch, drawn: Tensor) -> None:
 
 
 def match_channels(drawn: Tensor, channels: int) -> Tensor:
-    """What was drawn with as many channels as the original: it covers what was transparent."""
+    """Gives what was drawn as many channels as the original has: it covers what was transparent."""
     if channels == drawn.shape[-1]:
         return drawn
     drawn = to_rgb(drawn)
@@ -147,7 +150,7 @@ def match_channels(drawn: Tensor, channels: int) -> Tensor:
 
 
 def draw_preview(image: Tensor, hole: Tensor, windows: Sequence[Window]) -> Tensor:
-    """The pictures with hole and window marked, small enough to look at."""
+    """Draws the pictures with hole and window marked, small enough to look at."""
     image = torch.lerp(image, image.new_tensor(TINT), hole[..., None].to(image) / 2)
     line = max(1, max(image.shape[1:3]) // 256)
     for picture, window in zip(image, windows):

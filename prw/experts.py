@@ -30,7 +30,8 @@ class LowRank(NamedTuple):
 
 
 def stack_ranks(pairs: Sequence[LowRank]) -> LowRank:
-    """One pair of matrices that adds what several add, the sum of scale * up(down(x)): their ranks, one behind the other."""
+    """Gives one pair of matrices that adds what several add, the sum of scale * up(down(x)): their ranks,
+    one behind the other."""
     device = pairs[0].down.device
 
     def join(matrices: Iterable[Tensor], dim: int) -> Tensor:
@@ -59,7 +60,8 @@ class BlockExperts(NamedTuple):
     """The user's knob on all of it."""
 
     def residual(self, x: Tensor, projection: str) -> Tensor | None:
-        """strength * sum over experts of gate * E(x), x (batch, tokens, dim); None if no expert changes the projection."""
+        """Computes strength * sum over experts of gate * E(x), x (batch, tokens, dim);
+        None if no expert changes the projection."""
         experts = {column: expert[projection] for column, expert in self.experts.items() if projection in expert}
         if not experts:
             return None

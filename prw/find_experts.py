@@ -19,7 +19,8 @@ MODEL_FORMAT = SourceFormat(position="reference")
 
 
 def match_names(info: BankInfo, expert: str, router: str) -> tuple[str, str]:
-    """An expert's and a router's name as the bank writes them, however capitals were typed; raises if it has none of them."""
+    """Matches an expert's and a router's name as the bank writes them, however capitals were typed;
+    raises if it has none of them."""
     experts, routers = (*info.experts, *info.models), (*info.routers, FINAL)
     found = _match_name(expert, experts), _match_name(router, routers)
     if found[0] and found[0] not in experts:
@@ -33,7 +34,7 @@ def match_names(info: BankInfo, expert: str, router: str) -> tuple[str, str]:
 
 
 def _match_name(typed: str, names: Sequence[str]) -> str:
-    """The name that was meant; what was typed, if it is none of them."""
+    """Finds the name that was meant; what was typed, if it is none of them."""
     alike = [name for name in names if name.casefold() == typed.casefold()]
     return alike[0] if len(alike) == 1 and typed not in names else typed
 
@@ -51,7 +52,7 @@ def _name_missing_expert(info: BankInfo, expert: str) -> BankError:
 
 
 def resolve_names(info: BankInfo, routing: Routing) -> Routing:
-    """The routing with its names as the bank writes them; raises if the bank cannot serve it."""
+    """Gives the routing with its names as the bank writes them; raises if the bank cannot serve it."""
     expert, router = match_names(info, routing.expert, routing.router)
     routing = replace(routing, expert=expert, router=router)
     if not find_model(info, routing):
@@ -60,7 +61,8 @@ def resolve_names(info: BankInfo, routing: Routing) -> Routing:
 
 
 def find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterInfo]:
-    """The router that serves a routing: its stage, None where an expert works alone, and its experts in column order."""
+    """Finds the router that serves a routing: its stage, None where an expert works alone,
+    and its experts in column order."""
     stage, router = _find_router(info, routing)
     check_parents(info, router.experts)
     return stage, router
@@ -95,7 +97,7 @@ def _find_router(info: BankInfo, routing: Routing) -> tuple[str | None, RouterIn
 
 
 def _find_task_router(info: BankInfo, task: str, name: str) -> tuple[str | None, RouterInfo]:
-    """The router of a task, or the one that `name` says: a stage, or "final" for the last one.
+    """Finds the router of a task, or the one that `name` says: a stage, or "final" for the last one.
 
     A task without a router gets an expert that no router knows alone: the one of its name, or the only one
     that was made for it.
@@ -132,7 +134,7 @@ def _describe_unserved(info: BankInfo, stage: str) -> str:
 
 
 def _find_lone_expert(info: BankInfo, task: str) -> str:
-    """The expert that serves a task without a router, or ""."""
+    """Finds the expert that serves a task without a router, or ""."""
     if task in info.experts:
         return task
     routed = {name for router in info.routers.values() for name in router.experts}
@@ -146,7 +148,7 @@ def _find_lone_expert(info: BankInfo, task: str) -> str:
 
 
 def find_model(info: BankInfo, routing: Routing) -> str:
-    """The whole model that reads a source, by its name; "" where low-rank experts or the base do.
+    """Finds the whole model that reads a source, by its name; "" where low-rank experts or the base do.
 
     Low-rank experts that were trained for the source's task come first.
     """
@@ -164,7 +166,7 @@ def find_model(info: BankInfo, routing: Routing) -> str:
 
 
 def _has_router(info: BankInfo, routing: Routing) -> bool:
-    """Whether a bank's low-rank experts serve a routing."""
+    """Says whether a bank's low-rank experts serve a routing."""
     try:
         find_router(info, routing)
     except BankError:
@@ -173,7 +175,7 @@ def _has_router(info: BankInfo, routing: Routing) -> bool:
 
 
 def find_source_format(info: BankInfo, routing: Routing) -> SourceFormat:
-    """The source format of an expert that works alone: forced by the user, or without a router.
+    """Finds the source format of an expert that works alone: forced by the user, or without a router.
 
     Where it names no guidance, the family does.
     """

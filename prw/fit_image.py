@@ -63,7 +63,7 @@ FIT_IMAGE: dict[str, Callable[[Tensor, int], Tensor]] = {"": limit_size, "stretc
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
-    """An IMAGE's values as 0 to 255, as pictures are stored."""
+    """Gives an IMAGE's values as 0 to 255, as pictures are stored."""
     return image.float().clamp(0, 1).mul_(255).round_().byte().cpu().numpy()
 
 

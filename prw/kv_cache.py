@@ -36,12 +36,12 @@ class Packed(NamedTuple):
 
 
 def to_cpu(x: Tensor) -> Tensor:
-    """A CPU copy, x itself if it is there already."""
+    """Gives a CPU copy, x itself if it is there already."""
     return x if x.device.type == "cpu" else x.cpu()
 
 
 def to_pinned(x: Tensor) -> Tensor:
-    """A CPU copy that the GPU can stream back; an ordinary one if no memory can be pinned."""
+    """Gives a CPU copy that the GPU can stream back; an ordinary one if no memory can be pinned."""
     if x.device.type != "cuda":
         return x.clone(memory_format=torch.contiguous_format) if x.device.type == "cpu" else x.cpu()
     try:
@@ -73,7 +73,7 @@ class SampleKV:
         return k.to(device, non_blocking=True), v.to(device, non_blocking=True)
 
     def move(self, to: Callable[[Tensor], Tensor]) -> "SampleKV":
-        """A copy whose tensors went through `to`."""
+        """Gives a copy whose tensors went through `to`."""
         moved = SampleKV(to(self.pe))
         moved.kv = {block: (_move(k, to), _move(v, to)) for block, (k, v) in self.kv.items()}
         moved.routes = self.routes
@@ -116,7 +116,8 @@ class KVCache:
         self._unused_runs: dict[Hashable, int] = {}
 
     def find(self, key: Hashable, state: Any, restore: Callable[[SampleKV], SampleKV] | None) -> SampleKV | None:
-        """The sample of a key, if it still holds; a kept one goes through `restore` (None: it stays where it is)."""
+        """Finds the sample of a key, if it still holds; a kept one goes through `restore` (None:
+        it stays where it is)."""
         entry = self.entries.get(key)
         if entry is None and restore and (kept := self.kept.get(key)) is not None and kept.state == state:
             entry = self.entries[key] = kept._replace(sample=restore(kept.sample))

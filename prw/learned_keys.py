@@ -66,7 +66,7 @@ class LearnedKeys:
         return cls(SafeFile(path))
 
     def compute(self, block: str, value: float) -> tuple[Tensor, Tensor]:
-        """The keys and values (keys, width) of a number in one block."""
+        """Computes the keys and values (keys, width) of a number in one block."""
         k, v = (self._run(f"proj_{part}.{self.blocks[block]}", value) for part in "kv")
         return k, v
 
@@ -140,7 +140,7 @@ class LearnedGroup(SourceGroup):
         return None
 
     def compute(self, samples: Sequence[int]) -> list[SampleKV]:
-        """One entry, as all samples have one key."""
+        """Computes one entry, for all samples have one key."""
         flux, learned = self.host.flux, self.source.learned
         axes = flux.params.axes_dim
         learned.check_base(flux.params.hidden_size, [name for name, _ in named_blocks(flux)])
@@ -152,7 +152,7 @@ class LearnedGroup(SourceGroup):
         return [sample]
 
     def _compute_block(self, block: str) -> Iterator[Tensor]:
-        """A block's keys and values (1, heads, keys, head_dim); raises if they are not finite."""
+        """Computes a block's keys and values (1, heads, keys, head_dim); raises if they are not finite."""
         heads, learned = self.host.flux.params.num_heads, self.source.learned
         kv = [part.to(self.host.dtype) for part in learned.compute(block, self.source.value)]
         if not all(torch.isfinite(part).all() for part in kv):
@@ -167,7 +167,7 @@ class LearnedGroup(SourceGroup):
 
 
 def find_blocks(names: Collection[str]) -> dict[str, str]:
-    """The blocks that a file has keys for: FLUX's name -> the file's."""
+    """Finds the blocks that a file has keys for: FLUX's name -> the file's."""
     matches = [match for match in map(NAME.fullmatch, names) if match]
     if not matches:
         raise FileError(

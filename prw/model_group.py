@@ -66,7 +66,8 @@ class ModelGroup(PictureGroup):
         return [(*common, *computed, self.select_images(i), prompt) for i, prompt in enumerate(prompts)]
 
     def _select_prompt(self, sample: int) -> Tensor:
-        """The prompt that the model reads in a sample of the batch, (tokens, width); our choice: the base's own if none is given."""
+        """Selects the prompt that the model reads in a sample of the batch, (tokens, width); our choice:
+        the base's own if none is given."""
         prompt = self.sources[0].prompt
         if prompt is None:
             return self.batch.context[sample]
@@ -93,7 +94,7 @@ class ModelGroup(PictureGroup):
             )
 
     def split(self, samples: Sequence[SampleKV]) -> Iterator[SampledKV]:
-        """The prompt's keys, which all sources share, and each source's."""
+        """Gives the prompt's keys, which all sources share, and each source's."""
         prompt = samples[0].pe.shape[2] - sum(tokens.stop - tokens.start for _, tokens in self.slice_tokens())
         yield PromptKV(self.sources, samples, slice(0, prompt))
         for source, tokens in self.slice_tokens(prompt):

@@ -25,7 +25,8 @@ BLOCKS = ("double_blocks", "single_blocks")
 def run_model_pass(
     host: Host, flux: FluxModel, prompt: Tensor, pictures: Sequence[SourcePicture], routing: Routing, target: Grid
 ) -> tuple[Iterator[BlockKV], Tensor]:
-    """K and V of the prompt's rows and the pictures' tokens behind them, block by block, and their rotary positions.
+    """Gives K and V of the prompt's rows and the pictures' tokens behind them, block by block, and their rotary
+    positions.
 
     `flux` is used up: its weights are dropped as they have been used.
     """
@@ -72,12 +73,13 @@ def run_block_on(device: torch.device, block: nn.Module, *args: Any) -> Any:
 
 
 def measure_largest_block(flux: FluxModel) -> int:
-    """Bytes of the weights that lie on the device at once, at most: those of one block, or of all outside them."""
+    """Measures bytes of the weights that lie on the device at once, at most: those of one block,
+    or of all outside them."""
     return max(map(_measure, [list_outside_layers(flux), *flux.double_blocks, *flux.single_blocks]))
 
 
 def list_outside_layers(flux: FluxModel) -> nn.ModuleList:
-    """The layers outside the blocks."""
+    """Lists the layers outside the blocks."""
     return nn.ModuleList(layer for name, layer in flux.named_children() if name not in BLOCKS)
 
 

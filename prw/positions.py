@@ -33,7 +33,7 @@ class Grid(NamedTuple):
 
 
 def token_grid(latent: Tensor, patch: int) -> tuple[int, int]:
-    """Rows and columns of image tokens; odd sizes are padded up."""
+    """Gives rows and columns of image tokens; odd sizes are padded up."""
     return -(-latent.shape[-2] // patch), -(-latent.shape[-1] // patch)
 
 
@@ -81,7 +81,7 @@ def source_ids(
     axes: int = 3,
     reference_place: int = 0,
 ) -> Tensor:
-    """Positions (1, tokens, axes) of a source of rows x columns tokens.
+    """Gives positions (1, tokens, axes) of a source of rows x columns tokens.
 
     `reference_place` is where a source of position "reference" lies on the first axis.
     """

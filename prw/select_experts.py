@@ -95,7 +95,7 @@ def compute_block_strengths(info: BankInfo, routing: Routing) -> dict[str, float
 
 
 def _make_lean(info: BankInfo, router: RouterInfo, amount: float) -> Tensor | None:
-    """What a lean of -1 (concept) to 1 (localisation) adds to each expert's logit, by column; None if nothing."""
+    """Makes what a lean of -1 (concept) to 1 (localisation) adds to each expert's logit, by column; None if nothing."""
     if amount == 0:
         return None
     return torch.tensor([amount * LEANS.get(info.experts[name].role, 0.0) for name in router.experts])

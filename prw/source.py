@@ -72,7 +72,7 @@ class Routing:
             check_range("curve", part, -100, 100)
 
     def choose_position(self, trained: str = "") -> str:
-        """A row of POSITION: the user's, else the one that an expert was trained with, else the task's."""
+        """Chooses a row of POSITION: the user's, else the one that an expert was trained with, else the task's."""
         if self.position != "auto":
             return self.position
         return trained or (TASKS[self.task].position if self.task in TASKS else "aligned")
@@ -119,7 +119,7 @@ class Reading:
             raise ValueError(f"The region runs from {region.min()} to {region.max()}, expected 0 to 1.")
 
     def is_on(self, progress: float) -> bool:
-        """Whether it is read at this part of the sampling; the ends 0 and 1 are open."""
+        """Says whether it is read at this part of the sampling; the ends 0 and 1 are open."""
         has_begun = self.start <= 0 or progress >= self.start
         return self.strength > 0 and has_begun and (self.end >= 1 or progress < self.end)
 
@@ -129,7 +129,7 @@ class Reading:
         raise NotImplementedError
 
     def count_keys(self, patch_size: int, images: int) -> int:
-        """How many keys stand behind those of a batch of so many images."""
+        """Counts how many keys stand behind those of a batch of so many images."""
         raise NotImplementedError
 
     @cached_property
@@ -210,7 +210,7 @@ def fill_channels(latent: Tensor, channels: int) -> Tensor:
 
 
 def read_bias(source: Reading, text: int, target: Grid, queries: int) -> Tensor | None:
-    """Log weight (queries, 1) that text and noise give the source's keys; None if it is 0 everywhere.
+    """Gives the log weight (queries, 1) that text and noise give the source's keys; None if it is 0 everywhere.
 
     Text reads the source with its strength; image tokens with strength times the region.
     """

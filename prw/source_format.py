@@ -38,7 +38,7 @@ class SourceFormat:
             raise ValueError(f"side is {self.side}, expected a multiple of {TOKEN_PIXELS}")
 
     def describe_mismatch(self, latent: Tensor) -> str:
-        """What is unusual about a source's size, in a sentence, or ""."""
+        """Describes what is unusual about a source's size, in a sentence, or ""."""
         pixels = find_latent_family(latent).latent_pixels
         height, width = (pixels * side for side in latent.shape[-2:])
         if not self.side or (height, width) == (self.side, self.side):

@@ -33,7 +33,7 @@ class ForwardBatch(NamedTuple):
     device: torch.device
 
     def select_image(self, source: Source, sample: int) -> int:
-        """Which of the source's images a sample uses: they repeat as the host repeats conditions."""
+        """Selects which of the source's images a sample uses: they repeat as the host repeats conditions."""
         return sample % self.pictures % len(source.latent)
 
 
@@ -48,11 +48,11 @@ class SourceGroup:
         self.placement, self.keep = sources[0].placement, sources[0].keep
 
     def make_keys(self) -> list[Hashable]:
-        """Which picture, prompt and size each sample's K/V belong to."""
+        """Says which picture, prompt and size each sample's K/V belong to."""
         raise NotImplementedError
 
     def read_state(self) -> Any:
-        """What K/V depend on besides their keys: of a key there is one entry at a time."""
+        """Says what K/V depend on besides their keys: of a key there is one entry at a time."""
         raise NotImplementedError
 
     def compute(self, samples: Sequence[int]) -> list[SampleKV]:
@@ -60,7 +60,7 @@ class SourceGroup:
         raise NotImplementedError
 
     def split(self, samples: Sequence[SampleKV]) -> Iterator[SourceKV]:
-        """Each source's part of the K/V of all samples."""
+        """Gives each source's part of the K/V of all samples."""
         raise NotImplementedError
 
     def prepare(self, cache: KVCache, fill_cache: bool) -> Iterator[SourceKV]:
@@ -82,7 +82,7 @@ class SourceGroup:
         return self.split([samples[key] for key in keys])
 
     def _make_restorer(self) -> Callable[[SampleKV], SampleKV] | None:
-        """What brings kept K/V back from the CPU; None: they stay there."""
+        """Makes what brings kept K/V back from the CPU; None: they stay there."""
         if not self.keep:
             return None
         return lambda kept: kept if self.placement == "cpu" else kept.move(lambda x: x.to(self.batch.device))
@@ -100,15 +100,15 @@ class PictureGroup(SourceGroup):
         self.sources, self.bank, self.routing = sources, bank, sources[0].routing
 
     def select_images(self, sample: int) -> tuple[int, ...]:
-        """Which of each source's images a sample uses."""
+        """Selects which of each source's images a sample uses."""
         return tuple(self.batch.select_image(source, sample) for source in self.sources)
 
     def select_latents(self, source: Source, samples: Sequence[int]) -> Tensor:
-        """The images of a source that these samples use, on FLUX's scale."""
+        """Selects the images of a source that these samples use, on FLUX's scale."""
         return self.host.scale_latent(source.latent[[self.batch.select_image(source, i) for i in samples]])
 
     def slice_tokens(self, first: int = 0) -> Iterator[tuple[Source, slice]]:
-        """Each source with its tokens' places among the group's; the first source's begin at `first`."""
+        """Gives each source with its tokens' places among the group's; the first source's begin at `first`."""
         for source in self.sources:
             rows, columns = token_grid(source.latent, self.host.flux.patch_size)
             yield source, slice(first, first := first + rows * columns)

@@ -39,19 +39,19 @@ class Host(Protocol):
         ...
 
     def tokenize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """A latent as image tokens (batch, tokens, channels) and their position ids."""
+        """Turns a latent into image tokens (batch, tokens, channels) and their position ids."""
         ...
 
     def scale_latent(self, latent: Tensor) -> Tensor:
-        """A VAE's latent on the scale that FLUX was trained on."""
+        """Brings a VAE's latent to the scale that FLUX was trained on."""
         ...
 
     def unscale_latent(self, latent: Tensor) -> Tensor:
-        """The inverse of scale_latent: FLUX's scale to the VAE's."""
+        """Undoes scale_latent: FLUX's scale to the VAE's."""
         ...
 
     def make_attention(self, pe: Tensor) -> Attend:
-        """The host's attention function, which rotates q and k by the positions `pe`."""
+        """Makes the host's attention function, which rotates q and k by the positions `pe`."""
         ...
 
     def state(self) -> Hashable:
@@ -86,7 +86,7 @@ class ReaderConditions(NamedTuple):
 
     @classmethod
     def of(cls, host: Host, inputs: FluxInputs) -> "ReaderConditions":
-        """What a forward of FLUX gives its sources to depend on."""
+        """Gives what a forward of FLUX gives its sources to depend on."""
         x, times, pooled, guidance = inputs.x, inputs.times, inputs.pooled, inputs.guidance
         family, params = find_model_family(host.flux), host.flux.params
         if not family.reads_prompt:
@@ -108,7 +108,8 @@ class SourcePicture(NamedTuple):
 
 
 def find_position(host: Host, bank: ExpertBank, routing: Routing) -> str:
-    """Where a source lies, a row of POSITION: as its user says, else its expert, the bank, the family or the task."""
+    """Finds where a source lies, a row of POSITION: as its user says, else its expert, the bank,
+    the family or the task."""
     trained = find_source_format(bank.info, routing).position or bank.info.source.position
     return routing.choose_position(trained or find_model_family(host.flux).position)
 
@@ -122,7 +123,8 @@ def run_source_pass(
     readers: ReaderConditions,
     run: RunBlock = call_directly,
 ) -> tuple[Iterator[BlockKV], Tensor]:
-    """The source stream of pictures that see one another (one, as a rule), block by block, and its rotary positions.
+    """Gives the source stream of pictures that see one another (one, as a rule), block by block, and its rotary
+    positions.
 
     A source has its readers' times and guidance only where the bank or an expert's format asks for it.
     """

@@ -39,7 +39,7 @@ class BlockKV(NamedTuple):
 
 
 def named_blocks(flux: nn.Module) -> Iterator[tuple[str, Any]]:
-    """All blocks in order, with the names that a bank's tensors have."""
+    """Lists all blocks in order, with the names that a bank's tensors have."""
     for kind in ("double_blocks", "single_blocks"):
         for i, block in enumerate(getattr(flux, kind)):
             yield f"{kind}.{i}", block
@@ -69,7 +69,7 @@ def clamp_fp16(h: Tensor) -> Tensor:
 def run_double_block(
     name: str, block: Any, h: Tensor, modulation: BlockModulation, attend: Attend, select: Selector
 ) -> tuple[Tensor, BlockKV]:
-    """One source's way through a double block's image side."""
+    """Runs one source through a double block's image side."""
     mod1, mod2 = modulation(name, block)
     modulated = modulate(block.img_norm1(h), mod1)
     experts = select(name, modulated)
@@ -90,7 +90,7 @@ def run_double_block(
 def run_single_block(
     name: str, block: Any, h: Tensor, modulation: BlockModulation, attend: Attend, select: Selector
 ) -> tuple[Tensor, BlockKV]:
-    """One source's way through a single block."""
+    """Runs one source through a single block."""
     mod, _ = modulation(name, block)
     modulated = modulate(block.pre_norm(h), mod)
     experts = select(name, modulated)
@@ -110,7 +110,7 @@ def add_optional(x: Tensor, residual: Tensor | None) -> Tensor:
 
 
 def add_residuals(qkv: Tensor, residuals: Sequence[Tensor | None], heads: int) -> list[Tensor]:
-    """Eq. 4: the frozen projection plus the experts' residuals, split into heads."""
+    """Computes eq. 4: the frozen projection plus the experts' residuals, split into heads."""
     sums = map(add_optional, qkv.chunk(3, dim=-1), residuals)
     return [rearrange(part, "B L (H D) -> B H L D", H=heads) for part in sums]
 

@@ -30,7 +30,7 @@ def make_empty_bank(base: Base, settings: Settings) -> Bank:
 def add_expert(
     bank: Bank, stage: Stage, settings: Settings, seed: int, dominant: Mapping[str, int] | None = None
 ) -> Bank:
-    """Add the stage's expert, which adds nothing yet or starts as a copy of `stage.start`, and its router.
+    """Adds the stage's expert, which adds nothing yet or starts as a copy of `stage.start`, and its router.
 
     The router starts from the last stage's; its new column from that block's `dominant` one (0 if not given).
     """
@@ -58,7 +58,8 @@ def add_expert(
 
 
 def copy_matrix(bank: Bank, start: str, name: str, settings: Settings) -> Tensor:
-    """Copy a matrix of the expert that a new one starts as, whatever its alpha and however it is stored; their parent is one."""
+    """Copies a matrix of the expert that a new one starts as, whatever its alpha and however it is stored;
+    their parent is one."""
     block, target, kind = parse_place(name).rsplit(".", 1)[0], *name.rsplit(".", 2)[1:]
     pair = bank.own_pairs(start, block)[target]
     if kind == "down":
@@ -69,7 +70,7 @@ def copy_matrix(bank: Bank, start: str, name: str, settings: Settings) -> Tensor
 def widen_router(
     old: Tensor | None, shape: tuple[int, ...], dominant: int, generator: torch.Generator, kept: Sequence[int]
 ) -> Tensor:
-    """Make a router's matrix: the last one's kept columns, and a new one like its dominant column."""
+    """Makes a router's matrix: the last one's kept columns, and a new one like its dominant column."""
     noise = torch.randn(shape, generator=generator)
     if old is None:
         return noise * ROUTER_STD
@@ -78,7 +79,7 @@ def widen_router(
 
 
 def extend_info(info: BankInfo, stage: Stage, settings: Settings) -> BankInfo:
-    """Add the stage's expert and router; it routes as the last router does, if the stage does not say how.
+    """Adds the stage's expert and router; it routes as the last router does, if the stage does not say how.
 
     Its router chooses among leaves: what the expert adds to is no choice of its own any more.
     """
@@ -168,7 +169,7 @@ def check_along(bank: Bank, stage: Stage) -> None:
 
 
 def check_stages(info: BankInfo, stages: Sequence[Stage], settings: Settings) -> None:
-    """Check before the first stage, not days later, that each can be trained on what will be there by then."""
+    """Checks before the first stage, not days later, that each can be trained on what will be there by then."""
     check_source_time(info, settings)
     for stage in stages:
         bank = Bank(info, {})
@@ -181,7 +182,7 @@ def check_stages(info: BankInfo, stages: Sequence[Stage], settings: Settings) ->
 
 
 def list_trained(bank: Bank, stage: Stage) -> list[str]:
-    """List the tensors that a stage trains: its expert and its router, and older experts only where it says so.
+    """Lists the tensors that a stage trains: its expert and its router, and older experts only where it says so.
 
     A shared down matrix belongs to it unless an expert that stays as it is reads it, too.
     """

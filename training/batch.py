@@ -55,7 +55,7 @@ class BatchSettings(NamedTuple):
 
 
 def make_batch(dataset: EncodedDataset, indices: Sequence[SampleIndex], settings: BatchSettings) -> Batch:
-    """Read the samples and draw their timesteps and noise from their seeds."""
+    """Reads the samples and draws their timesteps and noise from their seeds."""
     samples = dataset.read_samples([sample.index for sample in indices])
     context, pooled = samples.context, samples.pooled
     empty, empty_pooled = settings.empty

@@ -33,7 +33,7 @@ class BatchUsage:
         """This rank's parts of U_t and of every expert's usage, so far."""
 
     def measure(self, batch: Batch, routes: Routes) -> Tensor:
-        """What a micro-batch adds to U_t, with its gradient."""
+        """Measures what a micro-batch adds to U_t, with its gradient."""
         if batch.task != self.task:
             return torch.zeros_like(self.used)
         share = len(batch.ids) / self.samples
@@ -43,12 +43,13 @@ class BatchUsage:
         return used
 
     def total(self, used: Tensor) -> Tensor:
-        """U_t of the whole batch, without gradient, from a micro-batch's part; every rank asks for it at once."""
+        """Computes U_t of the whole batch, without gradient, from a micro-batch's part;
+        every rank asks for it at once."""
         return ranks.sum_over_ranks(used, self.device) if self.counted is None else self.counted
 
     @torch.no_grad()
     def count_ahead(self, batches: Sequence[Batch], find_routes: Callable[[Batch], Routes], is_sharded: bool) -> None:
-        """Count U_t before the first gradient, by the source's pass alone."""
+        """Counts U_t before the first gradient, by the source's pass alone."""
         own = [batch for batch in batches if batch.task == self.task]
         if is_sharded:
             match_passes(len(own), lambda: find_routes(batches[0]), self.device)

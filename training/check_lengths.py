@@ -6,7 +6,7 @@ from .run import Run
 
 
 def check_lengths(run: Run, curriculum: Curriculum, only: str = "") -> None:
-    """Refuse, before anything is trained, a length that a stage cannot get any more."""
+    """Refuses, before anything is trained, a length that a stage cannot get any more."""
     for number, stage in enumerate(curriculum.stages):
         if only in ("", stage.name) and not stage.ceiling:
             _check_length(run, curriculum, number)
@@ -35,7 +35,7 @@ def _check_length(run: Run, curriculum: Curriculum, number: int) -> None:
 
 
 def _count_done(run: Run, curriculum: Curriculum, number: int) -> tuple[int, int]:
-    """A stage's iterations: of what it has left, and of its last checkpoint."""
+    """Counts a stage's iterations: of what it has left, and of its last checkpoint."""
     stage = curriculum.stages[number]
     checkpoints = run.open_checkpoints(stage, number, curriculum.settings)
     return run.count_finished(stage, number), checkpoints.count_iterations()

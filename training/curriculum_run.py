@@ -40,7 +40,7 @@ class CurriculumRun(Run):
     """Iterations that the stages of length "auto" so far have left of their ceilings."""
 
     def train(self, bank: Bank | None = None, only: str = "") -> Bank:
-        """Train all stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
+        """Trains all stages that are not done yet, or only one of them; `bank` brings what was trained elsewhere."""
         base = Base.of(self.host.flux).with_probe(self.host.flux, self.base_name)
         encoders = {"encoders": self.encoders.identity()} if self.recipe.encoders else {}
         bank = self.folder.begin(self.recipe, self.seed, base, bank, encoders)
@@ -68,7 +68,7 @@ class CurriculumRun(Run):
         return bank
 
     def _save_stage(self, bank: Bank, stage: Stage, number: int) -> None:
-        """Save what a stage leaves, and of checkpoints only its last, from which it can be lengthened."""
+        """Saves what a stage leaves, and of checkpoints only its last, from which it can be lengthened."""
         bank.save(self.path / BANK)
         self.open_checkpoints(stage, number, self.recipe.settings).clear(but_last=True)
         bank.save(self.folder.stage_path(format_label(stage, number)))  # it says that the stage is over
@@ -80,7 +80,7 @@ class CurriculumRun(Run):
         return (count_bank_iterations(path, stage.name) or stage.iterations) if path.exists() else 0
 
     def _check_stages(self, bank: Bank, only: str) -> None:
-        """Refuse before the first stage what can be known of all of them."""
+        """Refuses before the first stage what can be known of all of them."""
         numbered = enumerate(self.recipe.stages)
         done = {
             stage.name for number, stage in numbered if self.folder.stage_path(format_label(stage, number)).exists()
@@ -119,7 +119,8 @@ class CurriculumRun(Run):
         return make_sample_sheet(trainer, self.encoders)
 
     def _collect_datasets(self, stage: Stage) -> dict[str, EncodedDataset]:
-        """By task: the stage's dataset and earlier stages' (replay, validation); a task's latest stage counts."""
+        """Collects, by task, the stage's dataset and earlier stages' (replay, validation);
+        a task's latest stage counts."""
         stages = self.recipe.stages
         latest = {each.task: each.name for each in (*stages[: stages.index(stage)], stage)}
         if stage.name not in self.datasets:

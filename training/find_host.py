@@ -7,14 +7,14 @@ PACK = Path(__file__).resolve().parents[1]
 
 
 def find_host() -> Path | None:
-    """COMFYUI_PATH, else the ComfyUI this pack is installed in, else comfy-cli's default folder."""
+    """Finds COMFYUI_PATH, else the ComfyUI this pack is installed in, else comfy-cli's default folder."""
     named = os.environ.get("COMFYUI_PATH")
     places = [Path(named)] if named else [PACK.parents[1], Path.home() / "comfy" / "ComfyUI"]
     return next((place for place in places if (place / "comfy" / "ldm" / "flux").is_dir()), None)
 
 
 def require_host() -> Path:
-    """The same, or an error."""
+    """Gives the same, or raises."""
     host = find_host()
     if host is None:
         named = os.environ.get("COMFYUI_PATH")

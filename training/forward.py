@@ -33,7 +33,7 @@ class SourceContext(NamedTuple):
     """The expert and gate of every block."""
 
     def with_patches(self, patches: Sequence[Callable]) -> "SourceContext":
-        """Add attention patches behind the one that appends the source."""
+        """Adds attention patches behind the one that appends the source."""
         if not patches:
             return self
         known = self.options.get("patches", {}).get("attn1_patch", ())
@@ -60,7 +60,7 @@ def run_source(
     noise: BlockNoise | None = None,
     checkpointing_options: dict[str, Any] | None = None,
 ) -> SourceContext:
-    """Run source latents (as the VAE gives them) through FLUX beside the noisy latents of `inputs`.
+    """Runs source latents (as the VAE gives them) through FLUX beside the noisy latents of `inputs`.
 
     `noise` is the router's. `checkpointing_options` make the host recompute its blocks' activations; the source's pass
     follows them by RUN_BLOCK.
@@ -81,7 +81,8 @@ ReadSource = Callable[[FluxInputs], SourceContext]
 
 
 def make_source_reader(host: Host, bank: Bank, routing: Routing, source: Tensor) -> ReadSource:
-    """Make what samplers read a source by: it runs once, or in every step where the bank's sources follow the timestep."""
+    """Makes what samplers read a source by: it runs once,
+    or in every step where the bank's sources follow the timestep."""
     known: list[SourceContext] = []
 
     def read(inputs: FluxInputs) -> SourceContext:
@@ -93,13 +94,14 @@ def make_source_reader(host: Host, bank: Bank, routing: Routing, source: Tensor)
 
 
 def skip_source(host: Host, x: Tensor, checkpointing_options: dict[str, Any] | None = None) -> SourceContext:
-    """The context of a forward without a source."""
+    """Gives the context of a forward without a source."""
     host.tokenize(x[:1])  # tells a host that a pass begins
     return SourceContext(dict(checkpointing_options or {}), {})
 
 
 def predict_velocity(host: Host, source: SourceContext, inputs: FluxInputs) -> Tensor:
-    """FLUX's velocity for noisy latents that read the source; a base without a guidance embedding ignores guidance."""
+    """Predicts FLUX's velocity for noisy latents that read the source;
+    a base without a guidance embedding ignores guidance."""
     x, context = add_given_channels(host, inputs.x).to(host.dtype), inputs.context.to(host.dtype)
     pooled = None if inputs.pooled is None else inputs.pooled.to(host.dtype)
     guidance = inputs.guidance if find_model_family(host.flux).reads_guidance(host.flux.params) else None
@@ -113,7 +115,7 @@ def _append(*args, **kwargs) -> dict:
 
 
 def run_checkpointed(step: Callable, *args):
-    """Call `step` now and once more for its gradient, so that its activations need not wait in memory."""
+    """Calls `step` now and once more for its gradient, so that its activations need not wait in memory."""
     return checkpoint(step, *args, use_reentrant=False)
 
 

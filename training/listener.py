@@ -18,7 +18,8 @@ class Listener:
     """Does nothing at any event."""
 
     def on_stage_begin(self, trainer: Trainer) -> None:
-        """Called before a stage's first iteration and when a stage goes on, then with `trainer.iteration` above 0."""
+        """Is called before a stage's first iteration and when a stage goes on,
+        then with `trainer.iteration` above 0."""
 
     def on_iteration(self, trainer: Trainer, result: IterationResult) -> None: ...
 
@@ -26,7 +27,7 @@ class Listener:
         """`results` are by task."""
 
     def on_length_check(self, trainer: Trainer, check: LengthCheck) -> None:
-        """Called when a stage of length "auto" has asked whether it is over."""
+        """Is called when a stage of length "auto" has asked whether it is over."""
 
     def on_samples(self, trainer: Trainer, sheet: np.ndarray) -> None:
         """`sheet` is a picture, uint8 (height, width, 3)."""
@@ -36,5 +37,5 @@ class Listener:
     def on_stage_end(self, stage: Stage, result: Bank | Concept) -> None: ...
 
     def wants_stop(self) -> bool:
-        """Asked after every iteration; then everything is saved and the run stops."""
+        """Is asked after every iteration; then everything is saved and the run stops."""
         return False

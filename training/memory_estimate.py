@@ -65,7 +65,7 @@ class MemoryEstimate(NamedTuple):
 
 
 def estimate_memory(trainer: StageTrainer) -> MemoryEstimate:
-    """Estimate what the next iteration takes."""
+    """Estimates what the next iteration takes."""
     base, flux = Counter(), trainer.host.flux
     offloaded = {p for layer in flux.modules() if isinstance(layer, OffloadedLinear) for p in layer.parameters()}
     for parameter in flux.parameters():
@@ -94,7 +94,7 @@ def estimate_memory(trainer: StageTrainer) -> MemoryEstimate:
 
 
 def count_local_bytes(parameter: Tensor) -> int:
-    """The bytes of a parameter that lie in this process."""
+    """Counts the bytes of a parameter that lie in this process."""
     return parameter.to_local().nbytes if isinstance(parameter, DTensor) else parameter.nbytes
 
 
@@ -105,7 +105,7 @@ def _count_activations(trainer: StageTrainer, batch: Batch, twice: bool) -> int:
 
 
 def estimate_activations(flux: FluxModel, tokens: int, dtype: torch.dtype, twice: bool) -> int:
-    """Estimate activations of all samples' `tokens`: text, picture and source; `twice`: with checkpointing."""
+    """Estimates activations of all samples' `tokens`: text, picture and source; `twice`: with checkpointing."""
     blocks = len(flux.double_blocks) + len(flux.single_blocks)
     kept = blocks * (KEPT + KEPT_OF_MLP * find_model_family(flux).mlp_rows)
     widths = CHECKPOINTED * blocks + CHECKPOINTED_ONCE if twice else kept
@@ -113,7 +113,7 @@ def estimate_activations(flux: FluxModel, tokens: int, dtype: torch.dtype, twice
 
 
 def check_memory(trainer: StageTrainer, estimate: MemoryEstimate, free: int | None) -> None:
-    """Refuse a stage that takes more than is `free`, with what would make it fit."""
+    """Refuses a stage that takes more than is `free`, with what would make it fit."""
     if free is None or estimate.additional <= free:
         return
     fixed, settings = estimate.additional - estimate.activations, trainer.settings

@@ -9,7 +9,7 @@ from .data.encoded.dataset import EncodedDataset
 def split_into_micro_batches(
     samples: Sequence[SampleIndex], datasets: Mapping[str, EncodedDataset], size: int
 ) -> list[list[SampleIndex]]:
-    """Group samples by task and bucket, in groups of at most `size`."""
+    """Groups samples by task and bucket, in groups of at most `size`."""
     alike: dict[tuple[str, int], list[SampleIndex]] = {}
     for sample in samples:
         alike.setdefault((sample.task, datasets[sample.task].find_bucket(sample.index)), []).append(sample)

@@ -44,7 +44,7 @@ OPTIMIZERS = {"adamw": make_adamw, "prodigy": make_prodigy}
 def make_optimizer(
     groups: Sequence[ParamGroup], trained: Mapping[str, Tensor], settings: Settings
 ) -> torch.optim.Optimizer:
-    """Make the recipe's optimizer; `trained` holds the parameters under the names of the groups' tensors."""
+    """Makes the recipe's optimizer; `trained` holds the parameters under the names of the groups' tensors."""
     parameters = [
         {"params": [trained[name] for name in group.tensors], "lr": group.rate}
         | ({} if group.decays else {"weight_decay": 0.0})
@@ -54,7 +54,7 @@ def make_optimizer(
 
 
 def split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split an optimizer's state into tensors and what JSON can hold; numbers keep every bit there."""
+    """Splits an optimizer's state into tensors and what JSON can hold; numbers keep every bit there."""
     state = optimizer.state_dict()
     tensors, rest = {}, {}
     for index, entries in state["state"].items():
@@ -67,7 +67,7 @@ def split_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], di
 
 
 def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: dict[str, Any]) -> None:
-    """Load what split_state gave."""
+    """Loads what split_state gave."""
     state: dict[int, dict[str, Any]] = {}
     for key, value in [*tensors.items(), *rest["values"].items()]:
         index, name = key.split(".", 1)

@@ -18,7 +18,8 @@ from .validate import MAX_SAMPLES, TIMES, make_val_batch, split_batch
 def count_choices(
     host: Host, bank: Bank, dataset: EncodedDataset, router: str, micro: int, count: int = MAX_SAMPLES
 ) -> dict[str, Tensor]:
-    """The column that each sample (or token) chooses, block by block; where sources follow the timestep, at each of TIMES."""
+    """Counts the column that each sample (or token) chooses, block by block; where sources follow the timestep,
+    at each of TIMES."""
     device, routing = host.device, Routing(task=dataset.task, router=router)
     chosen: dict[str, list[Tensor]] = {}
     for batch in split_batch(make_val_batch(dataset, count), micro):
@@ -32,7 +33,7 @@ def count_choices(
 
 
 def find_dominant(host: Host, bank: Bank, dataset: EncodedDataset, micro: int) -> dict[str, int]:
-    """Find which column of the last router most samples of a new task choose in each block."""
+    """Finds which column of the last router most samples of a new task choose in each block."""
     last = bank.info.last_router
     if last is None:
         return {}
@@ -44,13 +45,13 @@ def find_dominant(host: Host, bank: Bank, dataset: EncodedDataset, micro: int) -
 def measure_usage(
     host: Host, bank: Bank, stage: str, dataset: EncodedDataset, micro: int, count: int = MAX_SAMPLES
 ) -> tuple[float, ...]:
-    """The share of the blocks that a stage's router gives to each expert."""
+    """Measures the share of the blocks that a stage's router gives to each expert."""
     columns = torch.cat(list(count_choices(host, bank, dataset, stage, micro, count).values()))
     counts = torch.bincount(columns, minlength=len(bank.info.routers[stage].experts)) / len(columns)
     return tuple(round(share, 4) for share in counts.tolist())
 
 
 def record_usage(host: Host, bank: Bank, stage: str, dataset: EncodedDataset, micro: int) -> Bank:
-    """Record in the bank what share of the blocks a stage's router gives to each expert."""
+    """Records in the bank what share of the blocks a stage's router gives to each expert."""
     router = replace(bank.info.routers[stage], usage=measure_usage(host, bank, stage, dataset, micro))
     return Bank(replace(bank.info, routers={**bank.info.routers, stage: router}), bank.tensors)

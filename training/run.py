@@ -61,10 +61,10 @@ class Run(ABC):
 
     @abstractmethod
     def count_finished(self, stage: Stage, number: int) -> int:
-        """Iterations of what a stage has left; 0 where it has left nothing yet."""
+        """Counts iterations of what a stage has left; 0 where it has left nothing yet."""
 
     def is_finished(self, stage: Stage, number: int) -> bool:
-        """Whether a stage is over: more iterations than it has had make it go on, unless it ended by itself."""
+        """Says whether a stage is over: more iterations than it has had make it go on, unless it ended by itself."""
         return self.count_finished(stage, number) >= (1 if stage.ceiling else stage.iterations)
 
     @abstractmethod
@@ -72,10 +72,10 @@ class Run(ABC):
 
     @abstractmethod
     def make_sample_sheet(self, trainer: Any) -> np.ndarray:
-        """What the trainer's weights sample by now, uint8 (height, width, 3)."""
+        """Makes what the trainer's weights sample by now, uint8 (height, width, 3)."""
 
     def run_trainer(self, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
-        """Train to the end, from the last checkpoint."""
+        """Trains to the end, from the last checkpoint."""
         self.review_pending = bool(checkpoints.resume(trainer.load, self.host.device).get("unseen", False))
         self.notify("on_stage_begin", trainer)
         try:
@@ -102,7 +102,8 @@ class Run(ABC):
                 raise RunStopped
 
     def _review(self, trainer: Trainer) -> None:
-        """Check, validate and sample where it is due; if something ends the run meanwhile it is still due when it goes on."""
+        """Checks, validates and samples where it is due;
+        if something ends the run meanwhile it is still due when it goes on."""
         settings, self.review_pending = trainer.settings, True
         self._notify_result("on_length_check", check_length, trainer)
         if is_due(trainer, settings.validate_every):
@@ -125,7 +126,7 @@ class Run(ABC):
                 self.notify(event, trainer, result)
 
     def _save_after(self, error: BaseException, trainer: Trainer, checkpoints: CheckpointFolder) -> None:
-        """Save the weights, which are still those of the last good iteration."""
+        """Saves the weights, which are still those of the last good iteration."""
         if not self.folder.is_present():
             return
         if isinstance(error, NonFiniteLoss):
@@ -143,7 +144,7 @@ class Run(ABC):
         return CheckpointFolder(self.path / "checkpoints", format_label(stage, number), settings.keep)
 
     def notify(self, event: str, *args: Any) -> None:
-        """Call a method of every listener; one that cannot write is named once, and training goes on."""
+        """Calls a method of every listener; one that cannot write is named once, and training goes on."""
         if ranks.rank() == 0:
             for listener in self.listeners:
                 try:
@@ -159,5 +160,5 @@ class Run(ABC):
 
 
 def is_due(trainer: Trainer, every: int) -> bool:
-    """Every so many iterations, and at the stage's end; 0 never."""
+    """Says whether something is due: every so many iterations, and at the stage's end; 0 never."""
     return every > 0 and (trainer.iteration % every == 0 or trainer.finished)

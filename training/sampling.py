@@ -37,7 +37,7 @@ def sample_latents(
     prompt: EncodedPrompt,
     settings: SamplingSettings,
 ) -> Tensor:
-    """Sample latents (as the VAE gives them) that read a source's latents, from noise."""
+    """Samples latents (as the VAE gives them) that read a source's latents, from noise."""
     readers = [make_source_reader(host, bank, routing, source) for _ in (prompt, settings.negative)]
     return sample_with_readers(host, readers, noise, prompt, settings)
 
@@ -46,7 +46,8 @@ def sample_latents(
 def sample_with_readers(
     host: Host, readers: Sequence[ReadSource], noise: Tensor, prompt: EncodedPrompt, settings: SamplingSettings
 ) -> Tensor:
-    """Sample latents (as the VAE gives them) that read a source for the prompt and, where there is one, the negative."""
+    """Samples latents (as the VAE gives them) that read a source for the prompt and, where there is one,
+    the negative."""
 
     def predict(read: ReadSource, x: Tensor, t: Tensor, prompt: EncodedPrompt) -> Tensor:
         inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))

@@ -21,7 +21,8 @@ FLOOR = 0.02
 
 
 def compute_rate_factor(name: str, iteration: int, iterations: int, warmup: int) -> float:
-    """The factor for an iteration, counted from 0: a straight rise over `warmup` iterations, then the schedule."""
+    """Computes the factor for an iteration, counted from 0: a straight rise over `warmup` iterations,
+    then the schedule."""
     if iteration < warmup:
         return (iteration + 1) / (warmup + 1)
     share = (iteration - warmup) / max(1, iterations - warmup)

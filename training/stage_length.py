@@ -54,7 +54,7 @@ class StageLength:
         self.is_decided = not self.is_auto
 
     def _place_tail(self, length: int) -> int:
-        """Where the tail of a stage of this length begins."""
+        """Finds where the tail of a stage of this length begins."""
         return math.floor(length / (1 + TAIL)) if self._has_tail else length
 
     @property
@@ -62,12 +62,12 @@ class StageLength:
         return self.settings.schedule != "constant" or self.settings.noise_end < 1
 
     def needs_check(self, iteration: int) -> bool:
-        """Whether a check is due after so many iterations: once each, after the warm-up."""
+        """Says whether a check is due after so many iterations: once each, after the warm-up."""
         every, due = self.settings.check_every, iteration > max(self.checked, self.settings.warmup)
         return not self.is_decided and due and iteration < self.tail_start and iteration % every == 0
 
     def check(self, iteration: int, loss: float, usage: float, experts: int) -> LengthCheck:
-        """Take in what was found on held-out samples; `usage` is the newest of so many experts'."""
+        """Takes in what was found on held-out samples; `usage` is the newest of so many experts'."""
         self.checked = iteration
         is_low = math.isinf(self.best) or loss < self.best * (1 - self.settings.tolerance)
         self.best, self.waited = (loss, 0) if is_low else (self.best, self.waited + 1)
@@ -83,7 +83,7 @@ class StageLength:
         return LengthCheck(verdict, self.end, loss, usage, self.waited)
 
     def close(self, iteration: int) -> LengthCheck | None:
-        """Decide the end of a stage that has come as near to its limit as its tail is long; None if it has not."""
+        """Decides the end of a stage that has come as near to its limit as its tail is long; None if it has not."""
         if self.is_decided or iteration < self.tail_start:
             return None
         self.is_decided = True
@@ -98,7 +98,7 @@ class StageLength:
         return compute_rate_factor(settings.schedule, iteration - self.tail_start, self.end - self.tail_start, 0)
 
     def compute_noise_scale(self, iteration: int) -> float:
-        """How much of the router's noise is left."""
+        """Computes how much of the router's noise is left."""
         noise_end = self.settings.noise_end
         if self.is_auto:
             past = max(0, iteration - self.tail_start) / max(1, self.end - self.tail_start)
@@ -126,5 +126,5 @@ STATE: dict[str, type] = {
 
 
 def describe_check(check: LengthCheck) -> dict[str, Any]:
-    """A check as the log has it."""
+    """Describes a check as the log has it."""
     return {name: value for name, value in asdict(check).items() if value is not None}

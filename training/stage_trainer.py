@@ -53,7 +53,7 @@ class StageTrainer(Trainer):
         )
 
     def compute_loss(self, batch: Batch) -> Tensor:
-        """Eq. 10 of a micro-batch: L_total = L_task + L_veteran, and what a subclass lowers beside it."""
+        """Computes eq. 10 of a micro-batch: L_total = L_task + L_veteran, and what a subclass lowers beside it."""
         noised = self.noise_and_run_source(batch, self.bank, self.make_router_noise(batch))
         velocity, extra_loss = self.predict(batch, noised)
         task = task_loss(velocity, noised.target, noised.noise).sum() / self.stage.batch
@@ -63,7 +63,7 @@ class StageTrainer(Trainer):
         return task + veteran + extra_loss
 
     def noise_and_run_source(self, batch: Batch, bank: Bank, router_noise: BlockNoise | None = None) -> NoisedBatch:
-        """Noise the target on its device, and run the source through FLUX."""
+        """Noises the target on its device, and runs the source through FLUX."""
         target = self.host.scale_latent(batch.target.to(self.device)).float()
         parts = (batch.times, batch.noise, batch.context, batch.pooled, batch.source)
         times, noise, context, pooled, source = (part.to(self.device) for part in parts)
@@ -74,7 +74,7 @@ class StageTrainer(Trainer):
         return NoisedBatch(target, noise, inputs, source_context)
 
     def predict(self, batch: Batch, noised: NoisedBatch) -> tuple[Tensor, Tensor | float]:
-        """FLUX's velocity, and a loss beside eq. 10."""
+        """Predicts FLUX's velocity, and a loss beside eq. 10."""
         return predict_velocity(self.host, noised.source, noised.inputs), 0.0
 
     def prepare(self, batches: Sequence[Batch]) -> None:
@@ -90,7 +90,8 @@ class StageTrainer(Trainer):
         return self.measure_errors(batch, self.make_router_noise(batch))[0]
 
     def measure_errors(self, batch: Batch, router_noise: BlockNoise | None = None) -> tuple[Tensor, dict[str, Route]]:
-        """The velocity's error of every sample, and its routes; without noise, of the bank that would be left now."""
+        """Measures the velocity's error of every sample, and its routes; without noise,
+        of the bank that would be left now."""
         bank = self.exported_bank if router_noise is None else self.bank
         noised = self.noise_and_run_source(batch, bank, router_noise)
         velocity = predict_velocity(self.host, noised.source, noised.inputs)
@@ -104,18 +105,18 @@ class StageTrainer(Trainer):
         return IterationResult(self.iteration, task, veteran, used, tuple(shares), norm)
 
     def make_routing(self, task: str) -> Routing:
-        """The stage's own router, for replayed tasks as well: it shall not forget them."""
+        """Makes the stage's own router, for replayed tasks as well: it shall not forget them."""
         return Routing(task=task, router=self.stage.name)
 
     def make_router_noise(self, batch: Batch) -> BlockNoise:
-        """Noise that fades to nothing over the end of the stage, where the recipe says so."""
+        """Makes noise that fades to nothing over the end of the stage, where the recipe says so."""
         return RouterNoise(batch.seeds, self.length.compute_noise_scale(self.iteration))
 
     def export_features(self) -> Features | None:
-        """What the stage leaves beside its bank, if anything."""
+        """Gives what the stage leaves beside its bank, if anything."""
 
     def export_bank(self) -> Bank:
-        """The bank as it would be left now."""
+        """Gives the bank as it would be left now."""
         experts = dict(self.bank.info.experts)
         experts[self.stage.name] = replace(experts[self.stage.name], iterations=self.iteration)
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.exported_bank.tensors.items()}
@@ -123,7 +124,7 @@ class StageTrainer(Trainer):
 
 
 def keep_newest_column(gradient: Tensor) -> Tensor:
-    """The gradient of a router's matrix (width, experts) with 0 for what older experts have there."""
+    """Keeps the gradient of a router's matrix (width, experts) with 0 for what older experts have there."""
     newest = torch.zeros_like(gradient)
     newest[:, -1] = gradient[:, -1]
     return newest

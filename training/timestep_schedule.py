@@ -24,7 +24,7 @@ class TimestepSchedule:
         self.smoothed, self.best, self.waited = math.nan, math.inf, 0
 
     def compute_open_share(self, done: float) -> float:
-        """The share of the timesteps, noisiest first, to train when this part of the stage is `done`."""
+        """Computes the share of the timesteps, noisiest first, to train when this part of the stage is `done`."""
         due = 1 + int(min(1.0, done / OPEN_BY) * (self.phases - 1))
         if due > self.phase:
             self.phase = due
@@ -32,7 +32,7 @@ class TimestepSchedule:
         return self.phase / self.phases
 
     def update(self, loss: float) -> None:
-        """Take in an iteration's loss, the same on every rank."""
+        """Takes in an iteration's loss, the same on every rank."""
         self.smoothed = loss if math.isnan(self.smoothed) else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
         better = self.smoothed < self.best
         self.best, self.waited = min(self.best, self.smoothed), 0 if better else self.waited + 1

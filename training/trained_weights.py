@@ -33,11 +33,11 @@ class TrainedWeights:
         return self.average or self.trained
 
     def clip(self) -> float:
-        """Clip the gradient to the recipe's length; return the length that it had."""
+        """Clips the gradient to the recipe's length; returns the length that it had."""
         return torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.settings.clip or torch.inf).item()
 
     def step(self, iteration: int, factor: float) -> None:
-        """Update the weights and their average, by a factor of the recipe's rates, and clear the gradients."""
+        """Updates the weights and their average, by a factor of the recipe's rates, and clears the gradients."""
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * factor
         self.optimizer.step()
@@ -52,7 +52,7 @@ class TrainedWeights:
             average.lerp_(self.trained[name], 1 - decay)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint holds: tensors, and what JSON can hold."""
+        """Gives what a checkpoint holds: tensors, and what JSON can hold."""
         optimizer, rest = split_state(self.optimizer)
         kinds = {"optimizer": optimizer, "trained": self.trained, "average": self.average}
         return {f"{kind}/{name}": tensor for kind, named in kinds.items() for name, tensor in named.items()}, rest

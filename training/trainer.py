@@ -56,7 +56,8 @@ class Trainer(ABC):
         return self.iteration >= self.length.end
 
     def train_iteration(self) -> IterationResult | None:
-        """Draw the batch, take its gradient, clip it, update the weights; None if the batch did not fit into memory."""
+        """Draws the batch, takes its gradient, clips it, updates the weights;
+        None if the batch did not fit into memory."""
         result = None
         try:
             self.compute_gradients(self.draw_batches())
@@ -72,7 +73,7 @@ class Trainer(ABC):
         return result
 
     def compute_gradients(self, batches: Sequence[Batch]) -> None:
-        """Leave the gradients of all micro-batches and all ranks, added up."""
+        """Leaves the gradients of all micro-batches and all ranks, added up."""
         self.task_sum = torch.zeros((), device=self.device)
         with self.attach_weights():
             self.prepare(batches)
@@ -84,32 +85,34 @@ class Trainer(ABC):
 
     @abstractmethod
     def compute_loss(self, batch: Batch) -> Tensor:
-        """The loss of a micro-batch, as its part of the whole batch's; adds to `task_sum`."""
+        """Computes the loss of a micro-batch, as its part of the whole batch's; adds to `task_sum`."""
 
     @abstractmethod
     def compute_training_errors(self, batch: Batch) -> Tensor:
-        """The velocity's error of every sample, with gradients to what is trained."""
+        """Computes the velocity's error of every sample, with gradients to what is trained."""
 
     @abstractmethod
     def summarize(self, norm: float) -> IterationResult:
-        """Add up what all ranks have measured; `norm` is the gradient's length."""
+        """Adds up what all ranks have measured; `norm` is the gradient's length."""
 
     @abstractmethod
     def measure_errors(self, batch: Batch) -> tuple[Tensor, dict[str, Route]]:
-        """The velocity's error of every sample and its routes, with the weights that would be left now, for validation."""
+        """Measures the velocity's error of every sample and its routes, with the weights that would be left now,
+        for validation."""
 
     def attach_weights(self) -> AbstractContextManager[None]:
-        """A context in which FLUX computes with the trained weights; a bank's come with the source and need none."""
+        """Gives a context in which FLUX computes with the trained weights;
+        a bank's come with the source and need none."""
         return nullcontext()
 
     def prepare(self, batches: Sequence[Batch]) -> None:
-        """Do what comes before the first gradient: with sharded blocks every rank must run as many forwards."""
+        """Does what comes before the first gradient: with sharded blocks every rank must run as many forwards."""
         if ranks.is_sharded(self.settings):
             first = batches[0]
             match_passes(len(batches), lambda: (0 * self.compute_training_errors(first).sum()).backward(), self.device)
 
     def draw_batches(self, all_ranks: bool = False) -> list[Batch]:
-        """Draw this rank's share of the iteration's samples, cut into micro-batches."""
+        """Draws this rank's share of the iteration's samples, cut into micro-batches."""
         counts = {task: dataset.train_count for task, dataset in self.datasets.items()}
         buckets = self.datasets[self.stage.task].buckets
         samples = sample_indices(self.seed, self.seed_number, self.iteration, self.stage, counts, buckets)
@@ -127,7 +130,7 @@ class Trainer(ABC):
         return norm
 
     def _skip(self, error: Exception) -> None:
-        """Give up an iteration that did not fit into memory."""
+        """Gives up an iteration that did not fit into memory."""
         self.weights.gradients.clear()
         self.skipped += 1
         self.skipped_in_a_row += 1
@@ -138,7 +141,7 @@ class Trainer(ABC):
             raise OutOfMemory(self.skipped_in_a_row, self.settings.micro) from error
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint holds: tensors, and what JSON can hold."""
+        """Gives what a checkpoint holds: tensors, and what JSON can hold."""
         tensors, optimizer = self.weights.state()
         state = {"iteration": self.iteration, "missed": self.skipped, "optimizer": optimizer, "seed": self.seed}
         paced = {"pacing": self.timestep_schedule.state()} if self.timestep_schedule.phases > 1 else {}
@@ -146,7 +149,7 @@ class Trainer(ABC):
         return tensors, {**state, **paced, **open_end}
 
     def load(self, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Goes on from a checkpoint."""
         self.weights.load(tensors, state["optimizer"])
         self.iteration, self.skipped, self.seed = (int(state[key]) for key in ("iteration", "missed", "seed"))
         check_range("iteration", self.iteration, 0, self.length.limit)

@@ -38,7 +38,8 @@ class Validation(NamedTuple):
 
 
 def make_val_batch(dataset: EncodedDataset, count: int = MAX_SAMPLES) -> Batch:
-    """Make a batch of the first held-out samples (of all, where none is) of one bucket, with noise that never changes."""
+    """Makes a batch of the first held-out samples (of all, where none is) of one bucket,
+    with noise that never changes."""
     rows = range(dataset.train_count, len(dataset)) or range(len(dataset))
     rows = [row for row in rows if dataset.find_bucket(row) == dataset.find_bucket(rows[0])][:count]
     samples = dataset.read_samples(rows)
@@ -48,7 +49,7 @@ def make_val_batch(dataset: EncodedDataset, count: int = MAX_SAMPLES) -> Batch:
 
 
 def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
-    """Split into batches of at most `size` samples (0: all), so that validation fits where training does."""
+    """Splits into batches of at most `size` samples (0: all), so that validation fits where training does."""
     size = size or len(batch.ids)
     for start in range(0, len(batch.ids), size):
         part = slice(start, start + size)
@@ -67,7 +68,7 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
 
 @torch.no_grad()
 def validate(trainer: Trainer) -> dict[str, Validation]:
-    """Validate every task so far with the router in training: what it forgets shows here."""
+    """Validates every task so far with the router in training: what it forgets shows here."""
     return {task: validate_task(trainer, task) for task in trainer.datasets}
 
 
@@ -86,7 +87,7 @@ def validate_task(trainer: Trainer, task: str) -> Validation:
 
 
 def check_length(trainer: Trainer) -> LengthCheck | None:
-    """Ask whether a stage of length "auto" is over, where that is due; rank 0 decides for all."""
+    """Asks whether a stage of length "auto" is over, where that is due; rank 0 decides for all."""
     length, iteration, phases = trainer.length, trainer.iteration, trainer.timestep_schedule
     if not length.needs_check(iteration) or phases.phase < phases.phases:
         return length.close(iteration)
@@ -96,7 +97,7 @@ def check_length(trainer: Trainer) -> LengthCheck | None:
 
 @torch.no_grad()
 def sample_task(trainer: StageTrainer, task: str, count: int = 4) -> tuple[Tensor, Batch]:
-    """Sample latents (as the VAE gives them) for held-out samples of a task, with the bank as it would be left now."""
+    """Samples latents (as the VAE gives them) for held-out samples of a task, with the bank as it would be left now."""
     batch = make_val_batch(trainer.datasets[task], count)
     return torch.cat([_sample_batch(trainer, piece) for piece in split_batch(batch, trainer.settings.micro)]), batch
 
@@ -123,7 +124,7 @@ def repeat_rows(tensor: Tensor | None, like: Tensor) -> Any:
 
 
 def make_sample_sheet(trainer: StageTrainer, encoders: Encoders) -> np.ndarray:
-    """Make a picture of a row a task: source, sampled picture and target, side by side, for a few held-out samples."""
+    """Makes a picture of a row a task: source, sampled picture and target, side by side, for a few held-out samples."""
     rows = []
     for task in trainer.datasets:
         latents, batch = sample_task(trainer, task)
@@ -134,7 +135,7 @@ def make_sample_sheet(trainer: StageTrainer, encoders: Encoders) -> np.ndarray:
 
 
 def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack pictures, one below the other; narrow ones get black behind."""
+    """Stacks pictures, one below the other; narrow ones get black behind."""
     widest = max(row.shape[1] for row in rows)
     return np.concatenate([np.pad(row, ((0, 0), (0, widest - row.shape[1]), (0, 0))) for row in rows])
 

@@ -13,7 +13,7 @@ NUMBERS = "as the numbers say"
 def preset_knob(
     name: str, table: Mapping[str, Sequence[float]], tooltip: str, otherwise: str = NUMBERS
 ) -> io.Combo.Input:
-    """A choice among a table's names; the first is none of them."""
+    """Makes a choice among a table's names; the first is none of them."""
     return io.Combo.Input(
         name, options=[otherwise, *table], optional=True, tooltip=f"{tooltip} {describe_table(table)}."
     )

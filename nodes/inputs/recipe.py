@@ -8,7 +8,8 @@ from ...training.recipes.curriculum import Curriculum, Settings, Stage, list_rec
 
 
 def read_recipe(text: str) -> Curriculum:
-    """A built-in recipe by its name, or a recipe's text; never a path, nor one within: a graph may come from anywhere."""
+    """Reads a built-in recipe by its name, or a recipe's text; never a path, nor one within:
+    a graph may come from anywhere."""
     name = text.strip()
     curriculum = load_curriculum(name) if name in list_recipes() else parse_curriculum(text, "The recipe")
     settings = replace(curriculum.settings, encoder=encoder_path(curriculum.settings.encoder or VAE))
@@ -16,7 +17,7 @@ def read_recipe(text: str) -> Curriculum:
 
 
 def sample_at_end(settings: Settings, iterations: int) -> Settings:
-    """Where sample_every is 0, samples only at the end, which is due whenever anything is."""
+    """Sets sampling to the end only where sample_every is 0: the end is due whenever anything is."""
     return settings if settings.sample_every else replace(settings, sample_every=iterations)
 
 

@@ -28,22 +28,22 @@ CAN_FOLD = "advanced" in inspect.signature(io.Float.Input.__init__).parameters
 
 
 def make_schema(**fields: Any) -> io.Schema:
-    """A node's schema of the fields that this host knows."""
+    """Makes a node's schema of the fields that this host knows."""
     return io.Schema(**{name: value for name, value in fields.items() if name in KNOWN_FIELDS})
 
 
 def advanced() -> dict[str, bool]:
-    """For knobs that few need: folded away where the host can fold."""
+    """Gives what folds a knob away that few need, where the host can fold."""
     return {"advanced": True} if CAN_FOLD else {}
 
 
 def box_input(name: str, tooltip: str) -> BoxType.Input:
-    """A socket for boxes of the host; without forceInput its frontend would draw four numbers instead."""
+    """Makes a socket for boxes of the host; without forceInput its frontend would draw four numbers instead."""
     return BoxType.Input(name, optional=True, tooltip=tooltip, extra_dict={"forceInput": True})
 
 
 def slider(name: str, default: float, low: float, high: float, tooltip: str, **rest: Any) -> io.Float.Input:
-    """A number in steps of 0.01."""
+    """Makes a number in steps of 0.01."""
     return io.Float.Input(name, default=default, min=low, max=high, step=0.01, tooltip=tooltip, **rest)
 
 

@@ -13,7 +13,7 @@ from .schema import advanced, box_input, int_knob, slider
 
 
 def strength_knobs() -> list:
-    """How strongly, when, how large and where a source acts."""
+    """Lists knobs for how strongly, when, how large and where a source acts."""
     return [
         slider("strength", 1.0, 0, 4, "How strongly the picture reads the source. 0 switches it off; 1 is free."),
         slider("expert_strength", 1.0, -2, 4, "How far the experts bend the source. 0: FLUX's own reading of it."),
@@ -32,7 +32,7 @@ def strength_knobs() -> list:
 
 
 def boxes_inputs() -> list:
-    """A region as rectangles; the inputs come behind all others, because graphs are older than these."""
+    """Lists the inputs of a region as rectangles, which come behind all others, because graphs are older than these."""
     return [
         box_input(
             "boxes",
@@ -51,7 +51,7 @@ def boxes_inputs() -> list:
 
 
 def position_knobs() -> list:
-    """Where a source lies in the picture's coordinates."""
+    """Lists knobs for where a source lies in the picture's coordinates."""
     return [
         io.Combo.Input(
             "position",
@@ -66,7 +66,7 @@ def position_knobs() -> list:
 
 
 def placement_knobs() -> list:
-    """Where a source's K/V wait."""
+    """Lists knobs for where a source's K/V wait."""
     return [
         io.Combo.Input(
             "keep_on",
@@ -84,7 +84,7 @@ def placement_knobs() -> list:
 
 
 def name_knobs(**rest: Any) -> list:
-    """Which expert and which router read a source, by their names."""
+    """Lists knobs for which expert and which router read a source, by their names."""
     return [
         io.String.Input(
             "expert",
@@ -102,7 +102,7 @@ def name_knobs(**rest: Any) -> list:
 
 
 def names_input() -> io.Model.Input:
-    """The MODEL that knows the names of `name_knobs`."""
+    """Makes the input of the MODEL that knows the names of `name_knobs`."""
     return io.Model.Input(
         "model",
         optional=True,
@@ -111,12 +111,14 @@ def names_input() -> io.Model.Input:
 
 
 def check_names(model, expert: str, router: str) -> tuple[str, str]:
-    """The names of an expert and a router as the bank on a MODEL writes them; as they were typed where there is none."""
+    """Gives the names of an expert and a router as the bank on a MODEL writes them;
+    as they were typed where there is none."""
     return (expert, router) if model is None else match_names(require_attachment(model).bank.info, expert, router)
 
 
 def together_knob() -> io.Boolean.Input:
-    """Whether a source without experts and the prompt's others see one another; older graphs have no value for it."""
+    """Makes the knob for whether a source without experts and the prompt's others see one another;
+    older graphs have no value for it."""
     return io.Boolean.Input(
         "together",
         default=True,

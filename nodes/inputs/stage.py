@@ -12,7 +12,7 @@ from .schema import advanced, float_knob, int_knob
 
 
 def stage_knobs() -> list:
-    """What most people set of a stage."""
+    """Lists what most people set of a stage."""
     return [
         int_knob("iterations", 1000, 1, 10**7, "How long to train. Few hundred show whether it works; thousands make it good."),
         int_knob("batch", 4, 1, 4096, "Pictures that each update looks at. More trains calmer and takes longer."),
@@ -28,7 +28,7 @@ def stage_knobs() -> list:
 
 
 def rare_stage_knobs() -> list:
-    """What few people set of a stage."""
+    """Lists what few people set of a stage."""
     return [
         io.String.Input("name", default="", tooltip="The new expert's name, if it shall not be the task's.", **advanced()),
         io.String.Input(
@@ -58,7 +58,8 @@ def rare_stage_knobs() -> list:
 
 
 def feature_knobs() -> list:
-    """Features beside an expert; the inputs come behind all others, because graphs are older than these."""
+    """Lists knobs for features beside an expert; the inputs come behind all others,
+    because graphs are older than these."""
     return [
         io.Combo.Input(
             "features",
@@ -88,7 +89,8 @@ AS_EXPERTS = "as experts"
 
 
 def source_knobs() -> list:
-    """How sources are routed and modulated; the inputs come behind all others, because graphs are older than these."""
+    """Lists knobs for how sources are routed and modulated; the inputs come behind all others,
+    because graphs are older than these."""
     return [
         io.Combo.Input(
             "route",
@@ -118,7 +120,8 @@ FIXED, AUTO, AHEAD = "fixed", "auto", "ahead"
 
 
 def length_knobs() -> list:
-    """A stage that ends by itself; the inputs come behind all others, because graphs are older than these."""
+    """Lists knobs for a stage that ends by itself; the inputs come behind all others,
+    because graphs are older than these."""
     return [
         io.Combo.Input(
             "length",
@@ -161,7 +164,8 @@ def curriculum_length_knob() -> io.Combo.Input:
 
 
 def parent_knob() -> io.String.Input:
-    """An expert that the new one adds to; it comes behind all others, because graphs are older than it."""
+    """Makes the knob for an expert that the new one adds to; it comes behind all others,
+    because graphs are older than it."""
     return io.String.Input(
         "parent",
         default="",

@@ -15,7 +15,7 @@ from .schema import advanced, float_knob, int_knob
 
 
 def subject_knobs() -> list:
-    """What most people set."""
+    """Lists what most people set."""
     return [
         io.Boolean.Input(
             "ico",
@@ -42,7 +42,7 @@ def subject_knobs() -> list:
 
 
 def rare_subject_knobs() -> list:
-    """What few people set."""
+    """Lists what few people set."""
     return [
         io.String.Input(
             "caption", default="photo of a {}", tooltip="What the photos show; the noun comes where the braces are.", **advanced()
@@ -66,7 +66,8 @@ def rare_subject_knobs() -> list:
 
 
 def make_subject_recipe(knobs: dict[str, Any], has_class_photos: bool) -> SubjectRecipe:
-    """The recipe of a graph: an input that is named like a field of Stage, Settings or Subject becomes that field."""
+    """Makes the recipe of a graph: an input that is named like a field of Stage,
+    Settings or Subject becomes that field."""
     settings = Settings(text_drop=0.0, **select_fields(Settings, knobs))
     share = knobs["class_share"] if has_class_photos else 0.0
     stage = Stage(name=SUBJECT, task=OWN, replay=share, **select_fields(Stage, knobs))

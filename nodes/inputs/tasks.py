@@ -15,7 +15,7 @@ def prompt_inputs() -> list:
 
 
 def optional_inputs() -> list:
-    """What every task takes beside; all of it can be left open."""
+    """Lists what every task takes beside; all of it can be left open."""
     return [
         io.Conditioning.Input(
             "negative",
@@ -30,7 +30,7 @@ def optional_inputs() -> list:
 
 
 def experts_input() -> BankType.Input:
-    """Older graphs connect imported experts here."""
+    """Makes the input to which older graphs connect imported experts."""
     return BankType.Input(
         "experts",
         optional=True,

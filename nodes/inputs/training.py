@@ -26,7 +26,7 @@ def bank_input(tooltip: str) -> Any:
 
 
 def training_outputs() -> list:
-    """Outputs of every node that trains experts."""
+    """Lists outputs of every node that trains experts."""
     return [
         BankType.Output(display_name="experts", tooltip="For CoLoGen Apply, Save CoLoGen Experts or the next stage."),
         LossType.Output(display_name="loss", tooltip="For Plot Loss Graph and CoLoGen Usage Plot."),
@@ -39,7 +39,7 @@ def training_outputs() -> list:
 
 
 def run_knobs() -> list:
-    """Settings that never change a result, and may differ when a run goes on."""
+    """Lists settings that never change a result, and may differ when a run goes on."""
     return [
         int_knob("micro", 1, 0, 4096, "Pictures at once: 1 takes the least memory, 0 the whole batch. Results are the same.", **advanced()),
         io.Boolean.Input(

@@ -67,7 +67,7 @@ class Bank:
         return LowRank(down, up, info.alpha / info.rank * self.pair_scale(name, place))
 
     def pair_scale(self, name: str, place: str) -> float | Tensor:
-        """What an expert's pair of matrices is multiplied by besides alpha / rank."""
+        """Gives what an expert's pair of matrices is multiplied by besides alpha / rank."""
         return self.tensors[f"experts.{name}.{place}.scale"] if self.info.experts[name].scaled else 1.0
 
     def router(self, stage: str, block: str) -> tuple[Tensor, Tensor]:
@@ -83,12 +83,12 @@ class Bank:
         return build_flux(tensors, info.data or name)
 
     def state(self) -> Any:
-        """A value that changes whenever the tensors do."""
+        """Gives a value that changes whenever the tensors do."""
         return tensor_state(self.tensors)
 
 
 def select_model(tensors: Mapping[str, Tensor], name: str) -> Renamed:
-    """The tensors of a whole model under their public names."""
+    """Selects the tensors of a whole model under their public names."""
     prefix = f"models.{name}."
     return Renamed(tensors, {key.removeprefix(prefix): key for key in tensors if key.startswith(prefix)})
 

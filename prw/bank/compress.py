@@ -45,7 +45,7 @@ class RelativeError:
         return place, _root_ratio(*self.squares[place])
 
     def group(self, key: Callable[[str], str]) -> dict[str, float]:
-        """The error over all places that a key puts together, in their order."""
+        """Gives the error over all places that a key puts together, in their order."""
         sums: dict[str, tuple[float, float]] = {}
         for place, (difference, product) in self.squares.items():
             before = sums.get(key(place), (0.0, 0.0))
@@ -91,7 +91,8 @@ class ComputedTensors(LazyTensors):
 
 
 def find_pairs(bank: Bank, names: Iterable[str], place: str, whole: bool = False) -> dict[str, LowRank]:
-    """The pairs of these experts in a place, of those that have it as a target; `whole`: with those of their parents."""
+    """Finds the pairs of these experts in a place, of those that have it as a target; `whole`:
+    with those of their parents."""
     block, target = place.rsplit(".", 1)
     pairs = {name: (bank.expert if whole else bank.own_pairs)(name, block).get(target) for name in names}
     return {name: pair for name, pair in pairs.items() if pair is not None}
@@ -126,7 +127,8 @@ def rerank(bank: Bank, rank: int, names: Iterable[str] = ()) -> tuple[Bank, Rela
 
 
 def truncate(pair: LowRank, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best down and up of a rank, the square roots of the singular values in each, and all of these values."""
+    """Gives the best down and up of a rank, the square roots of the singular values in each,
+    and all of these values."""
     q_up, r_up = torch.linalg.qr(pair.up.float())
     q_down, r_down = torch.linalg.qr(pair.down.float().T)
     u, singular, v = torch.linalg.svd(r_up @ r_down.T)
@@ -190,13 +192,13 @@ def convert(bank: Bank, dtype: torch.dtype) -> tuple[Bank, RelativeError]:
 
 
 def _fit(x: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, Tensor]:
-    """A tensor scaled to fit another type, and the factor that undoes it."""
+    """Scales a tensor to fit another type, and gives the factor that undoes it."""
     by = x.float().abs().amax().clamp(min=1e-12) / torch.finfo(dtype).max if dtype in FP8 else torch.ones(())
     return store(x.float() / by, dtype, name), by
 
 
 def store(x: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    """A tensor in another type, if that can hold it."""
+    """Turns a tensor into another type, if that can hold it."""
     stored = x.to(dtype)
     if not torch.isfinite(stored.float()).all():
         kind = str(dtype).removeprefix("torch.")
@@ -216,7 +218,7 @@ def _compare(error: RelativeError, place: str, old: LowRank, new: LowRank) -> No
 
 
 def choose_experts(bank: Bank, names: Iterable[str]) -> list[str]:
-    """The experts of these names (none: all) in the bank's order."""
+    """Chooses the experts of these names (none: all) in the bank's order."""
     require_low_rank(bank)
     names = set(names) or set(bank.info.experts)
     for name in names - bank.info.experts.keys():
@@ -225,11 +227,11 @@ def choose_experts(bank: Bank, names: Iterable[str]) -> list[str]:
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
-    """The type for results of a computation: fp8 has too few digits for them."""
+    """Gives the type for results of a computation: fp8 has too few digits for them."""
     return torch.bfloat16 if tensor.dtype in FP8 else tensor.dtype
 
 
 def widest_dtype(bank: Bank, names: Iterable[str]) -> torch.dtype:
-    """The type for results of these experts' matrices."""
+    """Gives the type for results of these experts' matrices."""
     keys = (key for name in names for key in list_expert_keys(bank.info, name) if not key.endswith(".scale"))
     return reduce(torch.promote_types, {wide_dtype(bank.tensors[key]) for key in keys})

@@ -72,7 +72,7 @@ class TemplateDifference:
         return write_safetensors(path, self.tensors, METADATA.encode(self.info))
 
     def build(self, base: FluxModel) -> Flux:
-        """The template on the layers of its base, ours or ComfyUI's; raises where the base has another shape."""
+        """Builds the template on the layers of its base, ours or ComfyUI's; raises where the base has another shape."""
         if problem := self.info.base.describe_incompatibility(Base.of(base)):
             raise FileError(problem.replace("the bank was", "the template was"))
         layers = {name.rpartition(".")[0] for name in self.tensors}
@@ -101,12 +101,12 @@ class TemplateDifference:
 
 
 def add_matrix(difference: Tensor, x: Tensor) -> Tensor:
-    """What a matrix's difference adds to the layer's output."""
+    """Computes what a matrix's difference adds to the layer's output."""
     return F.linear(x, difference.to(x))
 
 
 def add_norm(difference: Tensor, x: Tensor) -> Tensor:
-    """What an RMS norm's difference adds: the norm is linear in its scale."""
+    """Computes what an RMS norm's difference adds: the norm is linear in its scale."""
     return F.rms_norm(x, difference.shape, difference.to(x))
 
 

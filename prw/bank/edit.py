@@ -18,7 +18,8 @@ from .tree import flatten
 
 
 def make_random_bank(info: BankInfo, seed: int = 0, up: float = 0.0, router: float = 0.02) -> Bank:
-    """A bank of new weights: `down` as a linear layer starts, `up` normal of the given size (0: adds nothing yet)."""
+    """Makes a bank of new weights: `down` as a linear layer starts, `up` normal of the given size (0:
+    adds nothing yet)."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"down": info.base.hidden_size**-0.5, "up": up, "weight": router, "noise": router}
 
@@ -29,7 +30,7 @@ def make_random_bank(info: BankInfo, seed: int = 0, up: float = 0.0, router: flo
 
 
 def merge(banks: Iterable[Bank]) -> Bank:
-    """One bank with the experts and routers of all; equal names must not mean different things."""
+    """Merges banks into one with the experts and routers of all; equal names must not mean different things."""
     banks = list(banks)
     experts, routers, models, shared = {}, {}, {}, {}
     for bank in banks:
@@ -79,7 +80,8 @@ def _check_shared(shared: dict[str, Tensor], bank: Bank) -> None:
 
 
 def _find_source_info(infos: list[BankInfo]) -> SourceInfo:
-    """How all of them modulate their sources; a bank whose experts all get the picture's guidance takes anyone's."""
+    """Finds how all of them modulate their sources;
+    a bank whose experts all get the picture's guidance takes anyone's."""
     infos = [info for info in infos if info.experts or info.routers] or infos
     common = next((info for info in infos if _uses_own_guidance(info)), infos[0]).source
     for info in infos:
@@ -97,7 +99,7 @@ def _uses_own_guidance(info: BankInfo) -> bool:
 
 
 def split(bank: Bank, expert: str) -> Bank:
-    """One expert with its own stage's router; `merge` of all the parts is the bank again."""
+    """Gives one expert with its own stage's router; `merge` of all the parts is the bank again."""
     info = replace(
         bank.info,
         experts={expert: bank.info.experts[expert]},
@@ -111,13 +113,13 @@ def _select_tensors(bank: Bank, info: BankInfo, change: Callable[[str, Tensor], 
 
 
 def _find_owner(bank: Bank, router: RouterInfo) -> str:
-    """The expert that a router goes with: the last of its columns that the bank has."""
+    """Finds the expert that a router goes with: the last of its columns that the bank has."""
     return next((name for name in reversed(router.experts) if name in bank.info.experts), next(iter(bank.info.experts)))
 
 
 def drop(bank: Bank, names: Iterable[str]) -> Bank:
-    """The bank without some experts. A router loses their columns, and goes with the expert of its own stage; experts that
-    added to one of them get what it added."""
+    """Gives the bank without some experts. A router loses their columns, and goes with the expert of its own stage;
+    experts that added to one of them get what it added."""
     require_low_rank(bank)
     dropped = set(names)
     for name in dropped - bank.info.experts.keys():
@@ -149,7 +151,7 @@ def drop(bank: Bank, names: Iterable[str]) -> Bank:
 
 
 def rename(bank: Bank, names: Mapping[str, str]) -> Bank:
-    """The bank with experts under other names; a router that has its expert's name goes along."""
+    """Gives the bank with experts under other names; a router that has its expert's name goes along."""
     require_low_rank(bank)
     for name in names.keys() - bank.info.experts.keys():
         raise BankError(f"The bank has no expert {shorten(name)}, expected one of {', '.join(bank.info.experts)}.")

@@ -49,13 +49,14 @@ class ExtractedTensors(LazyTensors):
         return self._find_type(name.rpartition(".")[0]).itemsize
 
     def _list_parts(self, layer: str) -> tuple[str, ...]:
-        """Our choice: low rank where that is smaller than the difference itself."""
+        """Lists what is stored of the differences; our choice:
+        low rank where that is smaller than the difference itself."""
         shape = self._template[self._weights[layer]].shape
         is_smaller = len(shape) == 2 and self._rank * sum(shape) < shape[0] * shape[1]
         return (DOWN, UP) if is_smaller or layer in MODULATIONS else (DIFFERENCE,)
 
     def _find_type(self, layer: str) -> torch.dtype:
-        """What all tokens pass and is only a few numbers keeps all its digits."""
+        """Finds the type to store in: what all tokens pass and is only a few numbers keeps all its digits."""
         is_small = layer in MODULATIONS or self._template[self._weights[layer]].ndim < 2
         return torch.float32 if is_small else self._dtype
 
@@ -81,7 +82,7 @@ def _check_finite(layer: str, *tensors: Tensor) -> None:
 
 
 def factor(difference: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The best down and up of a rank, the root of each singular value in either.
+    """Gives the best down and up of a rank, the root of each singular value in either.
 
     Randomized (Halko, Martinsson and Tropp 2011) where that is much cheaper than all singular values.
     """
@@ -99,7 +100,7 @@ def factor(difference: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def reduce_modulation(
     template: Mapping[str, Tensor], base: Mapping[str, Tensor], name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The difference of a modulation as it acts on the base's vector, its down and its up.
+    """Reduces the difference of a modulation as it acts on the base's vector, its down and its up.
 
     A template runs at timestep 0 alone, so that a modulation reads one vector only: rank one says all of it, and
     what the template learned in the timestep's own layers as well.
@@ -111,7 +112,7 @@ def reduce_modulation(
 
 
 def compute_time_vector(weights: Mapping[str, Tensor]) -> Tensor:
-    """What modulations read at timestep 0."""
+    """Computes what modulations read at timestep 0."""
     hidden = F.silu(weights[f"{TIME}in_layer.weight"].float() @ timestep_embedding(torch.zeros(1))[0])
     return F.silu(weights[f"{TIME}out_layer.weight"].float() @ hidden)
 

@@ -16,7 +16,7 @@ VERSION = 4
 
 
 def encode_info(info: BankInfo) -> str:
-    """The info as a file's metadata."""
+    """Encodes the info as a file's metadata."""
     data = to_plain(info)
     # a bank that says nothing new is written as packs of older versions read it
     version = 3 if "family" in data["base"] or "position" in data["source"] else 2
@@ -31,7 +31,7 @@ def encode_info(info: BankInfo) -> str:
 
 
 def decode_info(text: str | None, name: str) -> BankInfo:
-    """The info in a file's metadata, or a BankError that names the file."""
+    """Decodes the info in a file's metadata; raises a BankError that names the file."""
     if text is None:
         raise BankError(f"{name} is a safetensors file but no CoLoGen bank: it has no CoLoGen metadata.")
     try:

@@ -21,7 +21,7 @@ def check_bank(info: BankInfo, file: SafeFile) -> None:
 
 
 def count_tensors(info: BankInfo) -> int:
-    """How many tensors `list_shapes` names, at most, without naming them."""
+    """Counts how many tensors `list_shapes` names, at most, without naming them."""
     pairs = sum(
         (3 if e.scaled else 2) * info.base.count(where) for e in info.experts.values() for where in e.targets.values()
     )
@@ -29,7 +29,7 @@ def count_tensors(info: BankInfo) -> int:
 
 
 def list_shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
-    """All tensors of a bank with their shapes."""
+    """Lists all tensors of a bank with their shapes."""
     dim = info.base.hidden_size
     shapes: dict[str, tuple[int, ...]] = {}
     for name, expert in info.experts.items():
@@ -53,7 +53,7 @@ def list_expert_keys(info: BankInfo, name: str) -> list[str]:
 
 
 def parse_place(key: str) -> str:
-    """The block and target in a tensor's name: double_blocks.0.k of experts.NAME.double_blocks.0.k.down."""
+    """Parses the block and target in a tensor's name: double_blocks.0.k of experts.NAME.double_blocks.0.k.down."""
     return key.split(".", 2)[2].rsplit(".", 1)[0]
 
 

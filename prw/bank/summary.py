@@ -8,7 +8,7 @@ from .shapes import list_expert_keys
 
 
 def describe_bank(bank: Bank, title: str) -> str:
-    """A text of tables: base, experts, routers, and what a user of each expert should know."""
+    """Describes a text of tables: base, experts, routers, and what a user of each expert should know."""
     info, base = bank.info, bank.info.base
     models = f", {len(info.models)} whole models" if info.models else ""
     lines = [
@@ -48,7 +48,7 @@ def align_columns(rows: list[list[str]]) -> list[str]:
 
 
 def _expert_rows(bank: Bank) -> list[list[str]]:
-    """A row an expert; those that add to another stand below it, further in."""
+    """Makes a row an expert; those that add to another stand below it, further in."""
     places = {name: place for place, name in enumerate(bank.info.experts)}
     families = {name: [each for each in bank.info.list_family(name)[::-1] if each in places] for name in places}
     return [
@@ -92,7 +92,7 @@ def _router_rows(bank: Bank) -> list[list[str]]:
 
 
 def _note_lines(info: BankInfo, name: str) -> list[str]:
-    """What a user of an expert should know, if anything."""
+    """Says what a user of an expert should know, if anything."""
     expert = info.experts[name]
     source_format, notes = expert.source_format, []
     if parents := info.list_family(name)[1:]:

@@ -11,7 +11,8 @@ from .compress import ComputedTensors, choose_experts, find_pairs, store, widest
 
 
 def flatten(bank: Bank, names: Iterable[str] = ()) -> Bank:
-    """The bank with some experts (none named: all) without parents: theirs is what they and these add, rank behind rank."""
+    """Gives the bank with some experts (none named: all) without parents: theirs is what they and these add,
+    rank behind rank."""
     selected = [name for name in choose_experts(bank, names) if bank.info.experts[name].parent]
     if not selected:
         return bank

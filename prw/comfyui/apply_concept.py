@@ -10,7 +10,7 @@ from .check_host import check_flux
 
 
 def apply_concept_lora(model, concept: Concept, strength: float):
-    """A clone of MODEL with the concept's LoRA, by the host's own patches."""
+    """Puts the concept's LoRA on a clone of MODEL, by the host's own patches."""
     flux = model.get_model_object("diffusion_model")
     check_flux(flux)
     if concept.info.base.describe_incompatibility(Base.of(flux)):

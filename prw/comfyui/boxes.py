@@ -13,7 +13,7 @@ ALL = 0
 
 
 def read_boxes(value: Any, number: int = ALL) -> tuple[Rectangle, ...]:
-    """The boxes that a node gives (one, a list, or a list for each picture), or only the one of that number."""
+    """Reads the boxes that a node gives (one, a list, or a list for each picture), or only the one of that number."""
     boxes = tuple(_list_boxes(value))
     if not boxes:
         raise ValueError("There are no boxes, expected one at least: draw one on the canvas, or disconnect them.")
@@ -53,7 +53,7 @@ def _read_box(entry: Any) -> Rectangle:
 
 
 def read_place(region: Tensor | None, boxes: Any, number: int) -> dict[str, Any]:
-    """Where a source may be read, by a MASK or by boxes, as fields of Reading.
+    """Reads where a source may be read, by a MASK or by boxes, as fields of Reading.
 
     Not both (our choice): whether their sum or their overlap is meant, only the user can say.
     """

@@ -68,7 +68,7 @@ def describe_foreign_positions(model: nn.Module) -> str:
 
 @contextmanager
 def name_outdated_layers() -> Generator[None]:
-    """Within, a layer of another pack that does not know what newer hosts pass to it is named as the cause."""
+    """Names, within, a layer of another pack as the cause that does not know what newer hosts pass to it."""
     try:
         yield
     except TypeError as error:

@@ -47,7 +47,7 @@ class Sources(tuple):
 
 
 def add_source(conditioning: list, source: Reading) -> list:
-    """The conditioning with one more source in every entry; pictures are numbered in order."""
+    """Gives the conditioning with one more source in every entry; pictures are numbered in order."""
     out = []
     for embedding, options in conditioning:
         known = list_sources(options)
@@ -58,7 +58,7 @@ def add_source(conditioning: list, source: Reading) -> list:
 
 
 def read_prompt(conditioning: list) -> Tensor:
-    """The encoded text of a conditioning that has one entry."""
+    """Reads the encoded text of a conditioning that has one entry."""
     if len(conditioning) != 1:
         raise ValueError(
             f"The prompt holds {len(conditioning)} entries, expected one: connect what a text encode node gives."
@@ -67,13 +67,13 @@ def read_prompt(conditioning: list) -> Tensor:
 
 
 def map_sources(options: dict[str, Any], change: Callable[[Reading], Reading]) -> dict[str, Any]:
-    """A conditioning entry's options with each of its sources changed."""
+    """Gives a conditioning entry's options with each of its sources changed."""
     sources = list_sources(options)
     return set_sources(options, map(change, sources)) if sources else options
 
 
 def change_source(conditioning: list, number: int, **knobs: Any) -> list:
-    """The conditioning with other knobs for its source of that number, in every entry that has one."""
+    """Gives the conditioning with other knobs for its source of that number, in every entry that has one."""
     out = []
     for embedding, options in conditioning:
         sources = list(list_sources(options))
@@ -94,10 +94,10 @@ def remove_sources(conditioning: list) -> list:
 
 
 def set_sources(options: dict[str, Any], sources: Iterable[Reading]) -> dict[str, Any]:
-    """A conditioning entry's options with these sources in place of its own."""
+    """Gives a conditioning entry's options with these sources in place of its own."""
     return {**options, "model_conds": {**options.get("model_conds", {}), COND: SourceCond(tuple(sources))}}
 
 
 def list_sources(options: dict[str, Any]) -> Sequence[Reading]:
-    """The sources that a conditioning entry's options carry."""
+    """Lists the sources that a conditioning entry's options carry."""
     return getattr(options.get("model_conds", {}).get(COND), "cond", ())

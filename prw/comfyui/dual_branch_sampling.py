@@ -136,13 +136,13 @@ class DualBranch:
 
 
 def find_dual_branch(model) -> DualBranch | None:
-    """The two branches of a MODEL, if it has them."""
+    """Finds the two branches of a MODEL, if it has them."""
     return model.get_attachment(KEY)
 
 
 @contextmanager
 def _replace_positive(guider, prompt: list):
-    """Within, the guider has another positive prompt."""
+    """Gives the guider, within, another positive prompt."""
     conds = guider.conds
     guider.conds = {**conds, "positive": prompt}
     try:
@@ -152,7 +152,7 @@ def _replace_positive(guider, prompt: list):
 
 
 def _preview_concept(callback: Callable) -> Callable:
-    """The sampler's callback, for the concept branch only."""
+    """Gives the sampler's callback, for the concept branch only."""
 
     def call(step, denoised, x, total):
         return callback(step, denoised.chunk(2)[0], x.chunk(2)[0], total)

@@ -52,7 +52,7 @@ class FeatureRun(NamedTuple):
         return cls(seed, negative, negative & frozenset().union(*names.values()), {}, {})
 
     def is_reader(self, name: Hashable, index: int) -> bool:
-        """Whether a prompt, by its name and its place in the guider's list, reads features."""
+        """Says whether a prompt, by its name and its place in the guider's list, reads features."""
         return name not in self.negative or (name in self.also_positive and index == 0)
 
 
@@ -74,7 +74,7 @@ class FeatureReader:
         self.bank: ExpertBank | None = None
 
     def attach(self, model):
-        """A clone of MODEL whose pictures read the features."""
+        """Gives a clone of MODEL whose pictures read the features."""
         info, bank = self.features.info, self._check_model(model)
         if info.base.describe_incompatibility(Base.of(model.get_model_object("diffusion_model"))):
             raise ValueError(
@@ -156,7 +156,7 @@ class FeatureReader:
             )
 
     def _find_source(self, appended: AppendedKV) -> CachedSourceKV | None:
-        """The source that a picture of the features' task is drawn from."""
+        """Finds the source that a picture of the features' task is drawn from."""
         sources = [source for source in appended.sources if isinstance(source, CachedSourceKV)]
         return next((source for source in sources if source.routing.task == self.features.info.task), None)
 
@@ -174,7 +174,7 @@ class FeatureCall:
         """Each prompt's rows of the batch."""
 
     def find_state(self, run: FeatureRun, prompt: int) -> FeatureState:
-        """A prompt's features, which begin with noise in its first call."""
+        """Finds a prompt's features, which begin with noise in its first call."""
         name, rows = self.options["uuids"][prompt], self.rows[prompt]
         if name not in run.states:
             shape = (rows.stop - rows.start, len(self.pool), self.features.info.size)
@@ -204,7 +204,7 @@ class FeatureCall:
     def make_stream(
         self, bank: ExpertBank, appended: AppendedKV, source_kv: CachedSourceKV, z: Mapping[int, Tensor | None]
     ) -> HostFeatureStream | None:
-        """The stream of each prompt's features z; None where no picture reads anything yet."""
+        """Makes the stream of each prompt's features z; None where no picture reads anything yet."""
         available = {i: features for i, features in z.items() if features is not None}
         if not available:
             return None
@@ -235,7 +235,7 @@ def stack_routes(routes: list[Route]) -> Route:
 
 
 def insert_stream(options: dict[str, Any], stream: HostFeatureStream) -> dict[str, Any]:
-    """A call's options with the stream right behind the sources: attention probes have to be the last."""
+    """Gives a call's options with the stream right behind the sources: attention probes have to be the last."""
     patches = options["patches"]
     attention_patches = list(patches["attn1_patch"])
     ours = (HostAttachment, HostFeatureStream)

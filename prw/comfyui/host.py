@@ -66,7 +66,7 @@ class ComfyHost:
 
 
 def enlarge_noise_shape(base, noise_shape: Sequence[int], needed_bytes: int) -> Sequence[int]:
-    """The shape of a larger picture, whose memory by the host's estimate holds so many bytes more."""
+    """Gives the shape of a larger picture, whose memory by the host's estimate holds so many bytes more."""
     if not needed_bytes:
         return noise_shape
     per_column = base.memory_required([*noise_shape[:-1], 1])
@@ -74,14 +74,14 @@ def enlarge_noise_shape(base, noise_shape: Sequence[int], needed_bytes: int) -> 
 
 
 def is_within(start: float, end: float, sigma: float, base) -> bool:
-    """Whether the sampler is in that part of the sampling; some samplers go past both ends of the schedule."""
+    """Says whether the sampler is in that part of the sampling; some samplers go past both ends of the schedule."""
     to_sigma = base.model_sampling.percent_to_sigma
     has_begun = start <= 0 or sigma <= to_sigma(start) * SIGMA_MARGIN
     return has_begun and (end >= 1 or sigma > to_sigma(end) * SIGMA_MARGIN)
 
 
 def pause_malloc_graph() -> AbstractContextManager:
-    """Within, allocations stay out of the graph that newer ComfyUIs record of a block's, which they replay later.
+    """Keeps allocations, within, out of the graph that newer ComfyUIs record of a block's, which they replay later.
 
     K/V and masks that outlive the block are made within it. Does nothing where the host has no such graphs.
     """

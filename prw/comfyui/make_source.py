@@ -44,7 +44,7 @@ class SourceOptions:
     prompt: Tensor | None = None
 
     def make_routing(self, task: str) -> Routing:
-        """The options' part of a Routing, for this task."""
+        """Makes the options' part of a Routing, for this task."""
         return Routing(
             task=task,
             router=self.router,
@@ -59,7 +59,7 @@ class SourceOptions:
 
 
 def check_clip(clip) -> None:
-    """Load FLUX (CoLoGen) gives no CLIP where its encoders are none."""
+    """Refuses a missing CLIP: Load FLUX (CoLoGen) gives none where its encoders are none."""
     if clip is None:
         raise ValueError(
             "There is no CLIP, expected FLUX's text encoders (CLIP-L and T5-XXL; Qwen3 or Mistral for FLUX.2): connect them "
@@ -82,7 +82,7 @@ class Picture:
     """Latents, by how the picture was fitted."""
 
     def fit(self, info: BankInfo | None) -> tuple[Tensor, Routing]:
-        """The latent and routing as the bank's experts were trained on them; without one, as the paper's are."""
+        """Fits the latent and routing as the bank's experts were trained on them; without one, as the paper's are."""
         routing = self.options.make_routing(self.task)
         if info is None:
             return self._encode(SourceFormat()), routing
@@ -99,7 +99,7 @@ class Picture:
 
 
 def pick_imported_expert(info: BankInfo, routing: Routing, kind: str) -> Routing:
-    """With the imported expert for a kind of map, if the bank has one and the user named none."""
+    """Gives the options with the imported expert for a kind of map, if the bank has one and the user named none."""
     if not kind or routing.expert:
         return routing
     names = [name for name, expert in info.experts.items() if kind in name.lower() and expert.source_format.side]
@@ -142,7 +142,7 @@ def make_source(
 
 
 def add_sources(positive: list, negative: list | None, *sources: Source) -> tuple[list, list]:
-    """Both prompts with the sources; where there is no negative, the positive without its text."""
+    """Gives both prompts with the sources; where there is no negative, the positive without its text."""
     for source in sources:
         positive = add_source(positive, source)
         negative = None if negative is None else add_source(negative, source)
@@ -150,7 +150,7 @@ def add_sources(positive: list, negative: list | None, *sources: Source) -> tupl
 
 
 def clear_text(conditioning: list) -> list:
-    """The conditioning with zeros for its text, as the host's ConditioningZeroOut makes it; sources stay."""
+    """Gives the conditioning with zeros for its text, as the host's ConditioningZeroOut makes it; sources stay."""
     cleared = []
     for text, options in conditioning:
         pooled = options.get("pooled_output")
@@ -160,13 +160,14 @@ def clear_text(conditioning: list) -> list:
 
 
 def make_empty_latent(source: Source, images: int, height: int, width: int) -> dict:
-    """A LATENT for pictures of so many pixels, both multiples of 16, of the family that the source's latent is of."""
+    """Makes a LATENT for pictures of so many pixels, both multiples of 16,
+    of the family that the source's latent is of."""
     family, device = find_latent_family(source.latent), comfy.model_management.intermediate_device()
     size = (height // family.latent_pixels, width // family.latent_pixels)
     return {"samples": torch.zeros(images, family.latent_channels, *size, device=device)}
 
 
-def add_task_source(
+def add_task_source(  # what task nodes are given
     task: str,
     positive: list,
     negative: list | None,
@@ -176,7 +177,7 @@ def add_task_source(
     experts: Bank | None,
     kind: str = "",
 ) -> tuple[list, list, dict]:
-    """Both prompts with one source, and an empty LATENT of the source's size."""
+    """Gives both prompts with one source, and an empty LATENT of the source's size."""
     options = options or SourceOptions()
     source = make_source(vae, image, task, options, experts, kind=kind)
     height, width = limit_size(to_rgb(image), options.size).shape[1:3]

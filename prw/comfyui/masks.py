@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def list_masks(mask: Tensor) -> Tensor:
-    """A MASK of any number of dimensions as (batch, height, width)."""
+    """Reshapes a MASK of any number of dimensions to (batch, height, width)."""
     if mask.ndim < 2 or 0 in mask.shape:
         raise ValueError(
             f"The mask has shape {tuple(mask.shape)}, expected (batch, height, width): connect another mask."
@@ -18,7 +18,7 @@ def list_masks(mask: Tensor) -> Tensor:
 
 
 def reshape_mask(mask: Tensor, images: int) -> Tensor:
-    """A MASK for so many images as (batch or 1, height, width)."""
+    """Reshapes a MASK for so many images to (batch or 1, height, width)."""
     rows = list_masks(mask)
     if len(rows) not in (1, images):
         raise ValueError(
@@ -28,7 +28,7 @@ def reshape_mask(mask: Tensor, images: int) -> Tensor:
 
 
 def resize_soft_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """A mask (batch, height, width) of another size, from 0 to 1 as it is."""
+    """Resizes a mask (batch, height, width), which stays from 0 to 1 as it is."""
     if list(mask.shape[1:]) == list(size):
         return mask.float().clamp(0, 1)
     resized = F.interpolate(mask[:, None].float(), tuple(size), mode="bilinear", antialias=True)
@@ -36,12 +36,12 @@ def resize_soft_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """A mask (batch, height, width) as bools of another size."""
+    """Resizes a mask (batch, height, width), as bools."""
     return resize_soft_mask(mask, size) > 0.5
 
 
 def find_subject(mask: Tensor, size: Sequence[int], mask_is: str) -> Tensor:
-    """Where the subject is, as bools (batch, height, width) of another size.
+    """Finds where the subject is, as bools (batch, height, width) of another size.
 
     Load Image's mask of a picture with transparency is white where nothing is: "auto" takes a mask that is white along most of the
     picture's border for that (our choice), unless it is white all over.
@@ -61,13 +61,13 @@ def find_subject(mask: Tensor, size: Sequence[int], mask_is: str) -> Tensor:
 
 
 def measure_border(mask: Tensor) -> Tensor:
-    """The white part, 0 to 1, of each mask's (batch, height, width) border."""
+    """Measures the white part, 0 to 1, of each mask's (batch, height, width) border."""
     inner = mask[:, 1:-1]
     return torch.cat([mask[:, 0], mask[:, -1], inner[:, :, 0], inner[:, :, -1]], 1).float().mean(1)
 
 
 def check_region(region: Tensor) -> Tensor:
-    """A MASK that must be one for all pictures of a batch and not empty, as (height, width)."""
+    """Gives a MASK that must be one for all pictures of a batch and not empty, as (height, width)."""
     masks = list_masks(region)
     if len(masks) != 1:
         raise ValueError(f"The region holds {len(masks)} masks, expected one: give each its own CoLoGen Source.")
@@ -80,7 +80,7 @@ def check_region(region: Tensor) -> Tensor:
 
 
 def grow_mask(mask: Tensor, pixels: int) -> Tensor:
-    """A mask (batch, height, width), larger by so many pixels to all sides; a soft one keeps its slopes."""
+    """Grows a mask (batch, height, width) by so many pixels to all sides; a soft one keeps its slopes."""
     from scipy import ndimage
 
     side = 2 * pixels + 1
@@ -88,7 +88,7 @@ def grow_mask(mask: Tensor, pixels: int) -> Tensor:
 
 
 def feather_mask(mask: Tensor, pixels: int) -> Tensor:
-    """From 0 just outside the mask to 1 so many pixels within it."""
+    """Lets a mask rise from 0 just outside the mask to 1 so many pixels within it."""
     from scipy import ndimage
 
     def depth(hole: np.ndarray) -> np.ndarray:

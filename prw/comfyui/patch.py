@@ -57,7 +57,7 @@ class HostAttachment(Attachment):
         return executor(*args, **kwargs)
 
     def fit_source(self, source: Reading) -> Reading:
-        """The source as this bank's experts know it, with their strength."""
+        """Gives the source as this bank's experts know it, with their strength."""
         info = self.bank.info
         if not isinstance(source, Source) or not (info.experts or info.models):
             return source
@@ -73,7 +73,7 @@ class HostAttachment(Attachment):
     def prepare_sources(
         self, executor, x, t, c_concat=None, c_crossattn: Any = None, control=None, transformer_options=None, **conds
     ):
-        """APPLY_MODEL wrapper: from the call's sources to the K/V that its blocks will append."""
+        """APPLY_MODEL wrapper: turns the call's sources into the K/V that its blocks will append."""
         options = dict(transformer_options or {})
         base = executor.class_obj
         check_prompt_width(base.diffusion_model, c_crossattn)
@@ -89,7 +89,7 @@ class HostAttachment(Attachment):
     def make_appended_kv(
         self, base, sources: Sequence[Reading], inputs: FluxInputs, options: dict[str, Any], channels: int = 0
     ) -> AppendedKV:
-        """The K/V of all sources for one model call of the host; the times of `inputs` are the host's."""
+        """Makes the K/V of all sources for one model call of the host; the times of `inputs` are the host's."""
         check_flux(base.diffusion_model)
         self.warn_once(describe_foreign_positions(base.diffusion_model))
         host = ComfyHost(base, options)
@@ -105,7 +105,8 @@ class HostAttachment(Attachment):
         return executor(model, enlarge_noise_shape(model.model, noise_shape, needed), conds, *args, **kwargs)
 
     def estimate_kv_bytes(self, base, noise_shape: Sequence[int], conds: dict[str, list]) -> int:
-        """K and V of every block, for each cond's sources that wait on the GPU (one block for those on the CPU).
+        """Estimates the bytes of K and V of every block, for each cond's sources that wait on the GPU (one block for
+        those on the CPU).
 
         A whole model asks for its prompt's K and V as well, and for the weights of one of its blocks.
         """
@@ -125,13 +126,13 @@ class HostAttachment(Attachment):
 
 
 def count_prompt_rows(source: Source, options: dict[str, Any]) -> int:
-    """Rows of the prompt that a whole model reads beside a source of this cond."""
+    """Counts rows of the prompt that a whole model reads beside a source of this cond."""
     prompt = options.get("cross_attn") if source.prompt is None else source.prompt
     return 0 if prompt is None else prompt.shape[1]
 
 
 def apply_bank(model, bank: Bank | None, strength: float = 1.0):
-    """A clone of MODEL on which sources can be used; without a bank the model reads them with its own weights.
+    """Gives a clone of MODEL on which sources can be used; without a bank the model reads them with its own weights.
 
     `strength` is a factor of what every source asks of the bank's experts.
     """

@@ -42,7 +42,7 @@ class PersonalGuider(comfy.samplers.CFGGuider):
         return self.predict_one("positive" if settings.weight else "superclass", x, timestep, model_options, seed)
 
     def predict_one(self, prompt: str, x, timestep, model_options: dict[str, Any], seed) -> Tensor:
-        """The host's own prediction for a prompt, with all that other packs add to it."""
+        """Gives the host's own prediction for a prompt, with all that other packs add to it."""
         conds = self.conds.get("negative"), self.conds[prompt]
         return comfy.samplers.sampling_function(
             self.inner_model, x, timestep, *conds, self.cfg, model_options=model_options, seed=seed
@@ -51,7 +51,7 @@ class PersonalGuider(comfy.samplers.CFGGuider):
     def predict_shared(
         self, settings: SharedStepSettings, calc_cond_batch: Callable | None, args: dict[str, Any]
     ) -> list[Tensor]:
-        """Predictions of [positive, negative], the positive mixed with the superclass.
+        """Predicts for [positive, negative], the positive mixed with the superclass.
 
         `calc_cond_batch` is another pack's function in the same place.
         """

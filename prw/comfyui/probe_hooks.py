@@ -15,7 +15,7 @@ PATCHES = {"attn1_patch": observe_attention, "attn1_output_patch": add_residuals
 
 
 def add_probes(model_options: dict[str, Any], *probes: AttentionProbe) -> dict[str, Any]:
-    """The options of one model call with more probes, and our patches behind all others."""
+    """Gives the options of one model call with more probes, and our patches behind all others."""
     options = comfy.model_patcher.create_model_options_clone(model_options)
     inner = options["transformer_options"]
     inner[PROBES] = (*inner.get(PROBES, ()), *probes)
@@ -28,7 +28,7 @@ def add_probes(model_options: dict[str, Any], *probes: AttentionProbe) -> dict[s
 def probe_fields(
     base, conds: list, x, model_options: dict[str, Any], first: int = 0, last: int | None = None
 ) -> dict[str, Any]:
-    """An AttentionProbe's fields for pictures x of these prompts, in blocks `first` to `last`."""
+    """Gives an AttentionProbe's fields for pictures x of these prompts, in blocks `first` to `last`."""
     rows, columns = token_grid(x, base.diffusion_model.patch_size)
     return dict(
         tokens=_marked_tokens(conds),

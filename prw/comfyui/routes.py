@@ -32,7 +32,7 @@ class SourceRoutes(NamedTuple):
 
 
 def compute_routes(model, conditioning: list, latent: Tensor, ablate: bool = False) -> list[SourceRoutes]:
-    """The routes of every source, and with `ablate` what older experts change.
+    """Computes the routes of every source, and with `ablate` what older experts change.
 
     Runs the sources alone: without noise their routes are the sampler's.
     """
@@ -71,7 +71,7 @@ def compute_routes(model, conditioning: list, latent: Tensor, ablate: bool = Fal
 
 
 def _describe_unrouted(info: BankInfo, routing: Routing) -> str:
-    """Why a source takes no routes; "" if it does."""
+    """Describes why a source takes no routes; "" if it does."""
     if model := find_model(info, routing):
         return f"read by the whole model {model}, which has no router"
     return "" if info.experts else "no experts, read with FLUX's own weights"
@@ -80,7 +80,8 @@ def _describe_unrouted(info: BankInfo, routing: Routing) -> str:
 def compare_ablations(
     run: Callable[[Source], CachedSourceKV], source: Source, routed: CachedSourceKV, device: torch.device
 ) -> dict[str, dict[str, float]]:
-    """How far each block's keys and values move if older experts' blocks go to another; earlier blocks' changes included."""
+    """Compares how far each block's keys and values move if older experts' blocks go to another;
+    earlier blocks' changes included."""
     changes: dict[str, dict[str, float]] = {}
     for way in ABLATIONS:
         ablated = run(replace(source, routing=replace(source.routing, older=way)))

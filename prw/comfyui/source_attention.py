@@ -94,7 +94,7 @@ class NoisedViews:
 def record_attention(
     model, conditioning: list, latent: dict[str, Any], steps: int = 4, blocks: str = "all"
 ) -> list[SourceAttention]:
-    """Where a drawn latent reads each source of its prompt, in so many equal parts of the sampling."""
+    """Records where a drawn latent reads each source of its prompt, in so many equal parts of the sampling."""
     require_attachment(model)
     samples = _check_drawn(model, conditioning, latent)
     recorder, views = AttentionRecorder(KINDS[blocks]), NoisedViews()
@@ -120,7 +120,7 @@ def record_attention(
 
 
 def _check_drawn(model, conditioning: list, latent: dict[str, Any]) -> Tensor:
-    """The latent's samples; raises where there is nothing to look at."""
+    """Gives the latent's samples; raises where there is nothing to look at."""
     if find_dual_branch(model) is not None:
         raise ValueError(
             "The MODEL draws two branches, expected one: connect it from before CoLoGen Dual Branch for this map."
@@ -135,27 +135,28 @@ def _check_drawn(model, conditioning: list, latent: dict[str, Any]) -> Tensor:
 
 
 def find_middles(model, steps: int) -> Tensor:
-    """Our choice: the noise in the middle of each of so many equal parts of the sampling; 0 behind them."""
+    """Finds the noise in the middle of each of so many equal parts of the sampling (our choice: the middle);
+    0 behind them."""
     to_sigma = model.get_model_object("model_sampling").percent_to_sigma
     return torch.tensor([*(float(to_sigma((i + 0.5) / steps)) for i in range(steps)), 0.0])
 
 
 def measure_token(model) -> tuple[int, int]:
-    """Pixels along the side of one of the model's latents, and of one token."""
+    """Gives pixels along the side of one of the model's latents, and of one token."""
     flux = model.model.diffusion_model
     pixels = find_model_family(flux).latent_pixels
     return pixels, pixels * flux.patch_size
 
 
 def count_blocks(model, blocks: str) -> int:
-    """How many blocks of the model a choice of them names."""
+    """Counts how many blocks of the model a choice of them names."""
     return sum(name.startswith(KINDS[blocks]) for name, _ in named_blocks(model.model.diffusion_model))
 
 
 def average_sources(
     positive: Sequence[dict[str, Any]], sums: dict[str, Tensor], counted: int, shape: tuple[int, int, int]
 ) -> Iterator[SourceAttention]:
-    """Each source's mean share in `counted` blocks and times and all entries of the prompt that carry it."""
+    """Averages each source's mean share in `counted` blocks and times and all entries of the prompt that carry it."""
     entries: dict[str, list[Reading]] = {}
     for source in (source for options in positive for source in list_sources(options)):
         entries.setdefault(source.identity, []).append(source)
@@ -165,7 +166,7 @@ def average_sources(
 
 
 def describe_source(source: Reading) -> str:
-    """What a source is, in a word."""
+    """Describes what a source is, in a word."""
     if isinstance(source, Source):
         return source.routing.task
     return source.learned.name if isinstance(source, LearnedSource) else "keys"

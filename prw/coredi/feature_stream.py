@@ -115,7 +115,7 @@ class FeatureStream:
         return select_block_experts(self.bank, self.names, block, self.routes[block], self.strengths[block])
 
     def _make_positions(self, pe: Tensor, keys: int) -> tuple[Tensor, Tensor]:
-        """The block's positions with the tokens' own before them, as their queries need it, and behind them."""
+        """Makes the block's positions with the tokens' own before them, as their queries need it, and behind them."""
         if self._positions_of is None or self._positions_of[0] is not pe:
             own_pe = self.pe.expand(len(pe), -1, -1, -1, -1, -1)
             before = append_positions(own_pe, own_pe.shape[2], [pe[:, :, :keys]])
@@ -123,7 +123,8 @@ class FeatureStream:
         return self._positions_of[1]
 
     def _make_mask(self, mask: Tensor | None, q: Tensor, text: int) -> Tensor | None:
-        """What a cell may read: on average what the picture's tokens in it may, and all of the features."""
+        """Makes the mask of what a cell may read: on average what the picture's tokens in it may,
+        and all of the features."""
         if mask is None:
             return None
         if self._mask_of is None or self._mask_of[0] is not mask:
@@ -134,7 +135,8 @@ class FeatureStream:
         return self._mask_of[1]
 
     def _make_bias(self, q: Tensor, text: int) -> Tensor | None:
-        """Who reads the tokens, and how strongly: (queries, tokens) or (batch, 1, queries or 1, tokens)."""
+        """Makes the bias that says who reads the tokens, and how strongly: (queries, tokens) or (batch, 1,
+        queries or 1, tokens)."""
         strength, tokens = self.bias(text, q.shape[2]), self.h.shape[1]
         bias = None if strength is None else strength.to(q).expand(-1, tokens)
         if self.readers is None:
@@ -146,7 +148,7 @@ class FeatureStream:
 
 @contextmanager
 def record_last_tokens(flux: nn.Module) -> Generator[list[Tensor]]:
-    """Within, records the picture's tokens (batch, tokens, dim) behind the last block of every forward."""
+    """Records, within, the picture's tokens (batch, tokens, dim) behind the last block of every forward."""
     recorded: list[Tensor] = []
     hook = flux.get_submodule("final_layer").register_forward_pre_hook(lambda _, args: recorded.append(args[0]))
     try:

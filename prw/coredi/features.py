@@ -78,7 +78,7 @@ def looks_like_features(path: str | os.PathLike) -> bool:
 
 
 def list_shapes(info: FeaturesInfo) -> dict[str, tuple[int, ...]]:
-    """Shapes of a file's tensors by their names."""
+    """Lists shapes of a file's tensors by their names."""
     dim, size = info.base.hidden_size, info.size
     return {
         "norm.weight": (dim,),
@@ -91,12 +91,13 @@ def list_shapes(info: FeaturesInfo) -> dict[str, tuple[int, ...]]:
 
 
 def embed_features(tensors: Mapping[str, Tensor], z: Tensor) -> Tensor:
-    """Features z (batch, tokens, size) as tokens (batch, tokens, dim)."""
+    """Embeds features z (batch, tokens, size) as tokens (batch, tokens, dim)."""
     return F.linear(z, tensors["in.weight"]) + tensors["in.kind"]
 
 
 def predict_features(tensors: Mapping[str, Tensor], tokens: Tensor) -> Tensor:
-    """Features (batch, tokens, size) from last tokens (batch, tokens, dim), the stream's own or the picture's."""
+    """Predicts features (batch, tokens, size) from last tokens (batch, tokens, dim),
+    the stream's own or the picture's."""
     tokens = tokens.float()
     normed = F.layer_norm(tokens, tokens.shape[-1:], tensors["norm.weight"], tensors["norm.bias"])
     return F.linear(normed, tensors["head.weight"], tensors["head.bias"])
@@ -150,7 +151,7 @@ FEATURE_STATES: dict[str, type[FeatureState]] = {"coredi": CoevolvingState, "sel
 
 
 def make_pooling_matrix(rows: int, columns: int) -> Tensor:
-    """The matrix (cells + 1, tokens) from tokens to their cells' means and, last, the mean of all."""
+    """Makes the matrix (cells + 1, tokens) from tokens to their cells' means and, last, the mean of all."""
     down, across = (F.adaptive_avg_pool1d(torch.eye(size)[None], min(CELLS, size))[0].T for size in (rows, columns))
     mean = torch.full((1, rows * columns), 1 / (rows * columns))
     return torch.cat((torch.kron(down.contiguous(), across.contiguous()), mean))

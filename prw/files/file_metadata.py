@@ -31,11 +31,11 @@ class FileMetadata:
         return self.format.replace("-", "_")
 
     def encode(self, info: Any) -> dict[str, str]:
-        """The dataclass as a safetensors file's metadata."""
+        """Encodes the dataclass as a safetensors file's metadata."""
         return {self.key: json.dumps({"format": self.format, "version": self.version, **to_plain(info)})}
 
     def decode(self, file: SafeFile) -> Any:
-        """The dataclass, or a FileError that names the file."""
+        """Decodes the dataclass; raises a FileError that names the file."""
         text, name = file.metadata.get(self.key), file.name
         try:
             data = json.loads(text if text is not None and len(text) <= SIZE_LIMIT else "null")

@@ -25,11 +25,11 @@ class LazyTensors(Mapping[str, Tensor]):
         return len(self.names)
 
     def state(self) -> Any:
-        """Something that compares equal as long as the tensors are the same."""
+        """Gives something that compares equal as long as the tensors are the same."""
         return IdentityKey(self)
 
     def itemsize(self, name: str) -> int:
-        """Bytes of a tensor's numbers, without making it where that can be known."""
+        """Gives bytes of a tensor's numbers, without making it where that can be known."""
         return self[name].dtype.itemsize
 
 
@@ -83,10 +83,10 @@ class Merged(LazyTensors):
 
 
 def tensor_state(tensors: Mapping[str, Tensor]) -> Any:
-    """What a cache compares: lazy tensors know their state, others are compared one by one."""
+    """Gives what a cache compares: lazy tensors know their state, others are compared one by one."""
     return tensors.state() if isinstance(tensors, LazyTensors) else read_versions(tensors.values())
 
 
 def itemsize(tensors: Mapping[str, Tensor], name: str) -> int:
-    """Bytes of a tensor's numbers."""
+    """Gives bytes of a tensor's numbers."""
     return tensors.itemsize(name) if isinstance(tensors, LazyTensors) else tensors[name].dtype.itemsize

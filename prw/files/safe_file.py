@@ -119,7 +119,7 @@ def check_numbers(name: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def header_matches(path: str | os.PathLike, pattern: re.Pattern, length: int) -> bool:
-    """Whether a pattern is found in a file's first bytes; they are read once for each state of a file."""
+    """Says whether a pattern is found in a file's first bytes; they are read once for each state of a file."""
     try:
         stat = os.stat(path)
         return _header_matches(os.fspath(path), stat.st_size, stat.st_mtime_ns, pattern, length)

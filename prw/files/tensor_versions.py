@@ -23,6 +23,7 @@ class IdentityKey:
 
 
 def read_versions(tensors: Iterable[Tensor]) -> tuple[IdentityKey, tuple[int, ...]]:
-    """A value that changes when a tensor is replaced or written to. Inference tensors keep no count: do not write to them."""
+    """Reads a value that changes when a tensor is replaced or written to. Inference tensors keep no count:
+    do not write to them."""
     tensors = tuple(tensors)
     return IdentityKey(*tensors), tuple(0 if t.is_inference() else t._version for t in tensors)

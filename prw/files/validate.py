@@ -73,7 +73,7 @@ def check_range(where: str, value: float, low: float = -LARGEST, high: float = L
 
 
 def shorten(value: Any) -> str:
-    """Anything from a file or a user as text for a sentence: on one line and not too long."""
+    """Gives anything from a file or a user as text for a sentence: on one line and not too long."""
     try:
         text = str(value)
     except (ValueError, RecursionError):  # more digits than Python prints, lists in lists in lists
@@ -83,12 +83,13 @@ def shorten(value: Any) -> str:
 
 
 def shorten_error(error: Exception) -> str:
-    """The first line of what a library says, for a sentence."""
+    """Gives the first line of what a library says, for a sentence."""
     return shorten(str(error).strip().partition("\n")[0])
 
 
 def escape_controls(text: str, keep: str = "") -> str:
-    """Text that shows and does nothing: control characters, half characters and what turns writing round as escapes."""
+    """Gives text that shows and does nothing: control characters,
+    half characters and what turns writing round as escapes."""
     return "".join(
         char if char in keep or unicodedata.category(char) not in CONTROLS else char.encode("unicode_escape").decode()
         for char in text

@@ -26,8 +26,8 @@ def call_directly(function: Callable, *args: Any) -> Any:
 
 
 def attention_with_patches(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, options: dict) -> Tensor:
-    """Attention between the host's two kinds of patches: `attn1_patch` changes what goes in, q and k before rotation,
-    and `attn1_output_patch` what comes out.
+    """Computes attention between the host's two kinds of patches: `attn1_patch` changes what goes in, q and k before
+    rotation, and `attn1_output_patch` what comes out.
     """
     mask, patches = None, options.get("patches", {})
     for patch in patches.get("attn1_patch", ()):
@@ -139,7 +139,8 @@ class FluxModel(nn.Module):
     def embed(
         self, tokens: Tensor, ids: Tensor, timestep: Tensor, context: Tensor, guidance: Tensor | None = None
     ) -> tuple[Tensor, BlockInputs]:
-        """Time and guidance as a vector, and what the first block gets of image tokens with these ids and of the prompt.
+        """Embeds time and guidance as a vector; gives that, and what the first block gets of image tokens with these
+        ids and of the prompt.
 
         Only models of our own have it, of families that whole models are trained for.
         """
@@ -147,7 +148,7 @@ class FluxModel(nn.Module):
 
 
 def run_blocks(flux: FluxModel, inputs: BlockInputs, options: dict) -> Tensor:
-    """Image tokens after all blocks."""
+    """Gives image tokens after all blocks."""
     img = inputs.img
     for step in step_blocks(flux, inputs, options):
         img = step[1]

@@ -37,7 +37,8 @@ def build_flux(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype | No
 
 
 def name_weights(weights: Mapping[str, Tensor]) -> Renamed:
-    """The weights under the public names: without a prefix, and with RMS norms' scales, which the host saves as "weight"."""
+    """Gives the weights under the public names: without a prefix, and with RMS norms' scales,
+    which the host saves as "weight"."""
     prefix = PREFIX if any(key.startswith(PREFIX) for key in weights) else ""
     full_keys = {key.removeprefix(prefix): key for key in weights if key.startswith(prefix)}
     return Renamed(weights, {key.replace("_norm.weight", "_norm.scale"): full for key, full in full_keys.items()})

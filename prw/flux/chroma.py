@@ -24,7 +24,7 @@ def tokenize(flux: Any, latent: Tensor, **options: Any) -> tuple[Tensor, Tensor]
 
 
 def make_modulation_input(times: Tensor, guidance: Tensor) -> Tensor:
-    """What the network reads, (batch, rows, 64): each row the timestep, guidance and the row's number."""
+    """Makes what the network reads, (batch, rows, 64): each row the timestep, guidance and the row's number."""
     conditions = torch.cat([timestep_embedding(times, 16), timestep_embedding(guidance, 16)], dim=-1)
     numbers = timestep_embedding(torch.arange(ROWS, device=times.device), 32)
     batch = len(times)

@@ -24,7 +24,7 @@ def read_time(flux: Any, times: torch.Tensor) -> tuple[nn.Module, torch.Tensor]:
 
 
 def has_guidance_in(params: Any) -> bool:
-    """Whether a model of this shape embeds guidance (dev) or takes none."""
+    """Says whether a model of this shape embeds guidance (dev) or takes none."""
     return bool(params.guidance_embed)
 
 

@@ -112,7 +112,7 @@ class Flux(FluxModel):
         self.final_layer = LastLayer(dim, params.out_channels)
 
     def process_img(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent to tokens and their positions."""
+        """Turns a latent into tokens and their positions."""
         return make_tokens(x, len(self.params.axes_dim), self.position_step)
 
     def forward(
@@ -142,7 +142,7 @@ class Flux(FluxModel):
 
 
 def stretch_positions(flux: Flux, step: float) -> Flux:
-    """The same model with the same weights, its pictures' tokens `step` apart."""
+    """Stretches the same model with the same weights, its pictures' tokens `step` apart."""
     stretched = copy(flux)
     stretched.position_step = step
     return stretched

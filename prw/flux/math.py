@@ -21,7 +21,7 @@ def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:
 
 
 def embed_sinusoidal(x: Tensor, dim: int) -> Tensor:
-    """Cosines and sines (batch, dim) of numbers x (batch,), in their type."""
+    """Computes cosines and sines (batch, dim) of numbers x (batch,), in their type."""
     half = dim // 2
     steps = torch.arange(half, dtype=x.dtype, device=x.device)
     args = x[:, None] * torch.exp(-math.log(10_000) * steps / half)
@@ -29,7 +29,7 @@ def embed_sinusoidal(x: Tensor, dim: int) -> Tensor:
 
 
 def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
-    """Positions (batch, tokens, axes) to rotation matrices (batch, 1, tokens, head_dim / 2, 2, 2)."""
+    """Turns positions (batch, tokens, axes) into rotation matrices (batch, 1, tokens, head_dim / 2, 2, 2)."""
     device = ids.device
     if device.type in ("mps", "xpu"):  # they have no float64
         ids = ids.cpu()

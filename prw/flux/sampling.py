@@ -12,7 +12,7 @@ from .flux1 import time_shift
 def make_timesteps(
     steps: int, tokens: int | None = 4096, time_shift: Callable[[int, int], float] = time_shift
 ) -> list[float]:
-    """1 to 0 in `steps` steps, shifted towards noise by the family's rule, FLUX.1's if not given.
+    """Makes timesteps from 1 to 0 in `steps` steps, shifted towards noise by the family's rule, FLUX.1's if not given.
 
     `tokens` None, for schnell: no shift.
     """

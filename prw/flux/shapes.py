@@ -29,5 +29,5 @@ def read_common_params(shapes: Mapping[str, tuple[int, ...]], axes_dim: tuple[in
 
 
 def count_blocks(shapes: Mapping[str, tuple[int, ...]], kind: str) -> int:
-    """How many blocks of a kind the keys of a checkpoint name."""
+    """Counts how many blocks of a kind the keys of a checkpoint name."""
     return len({key.split(".")[1] for key in shapes if key.startswith(f"{kind}.")})

@@ -55,12 +55,12 @@ BLOCKS = (
 
 
 def is_template(names: Iterable[str]) -> bool:
-    """Whether a file with these tensor names is a template that is a whole model."""
+    """Says whether a file with these tensor names is a template that is a whole model."""
     return set(MARKS) <= set(names)
 
 
 def rename_template(file: SafeFile) -> Renamed:
-    """A template's tensors, memory-mapped, under the names of a public FLUX.2 file."""
+    """Gives a template's tensors, memory-mapped, under the names of a public FLUX.2 file."""
     names = list_names(file)
     if missing := sorted(set(names.values()) - file.keys()):
         raise FileError(f"{file.name} lacks {missing[0]}, expected a whole template: download it again.")
@@ -73,7 +73,7 @@ def rename_template(file: SafeFile) -> Renamed:
 
 
 def list_names(names: Collection[str]) -> dict[str, str]:
-    """Public name -> a template's, for as many blocks as these names of its tensors count."""
+    """Lists public name -> a template's, for as many blocks as these names of its tensors count."""
     layers = dict(LAYERS)
     for ours, theirs, in_block in BLOCKS:
         counted = (re.match(rf"{theirs}\.([0-9]{{1,3}})\.", name) for name in names)

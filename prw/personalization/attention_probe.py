@@ -74,7 +74,7 @@ class AttentionProbe(ABC):
 
 @torch.compiler.disable()
 def observe_attention(q, k, v, pe=None, attn_mask=None, extra_options: dict[str, Any] | None = None) -> dict:
-    """The `attn1_patch` that calls the probes."""
+    """Calls the probes, as an `attn1_patch`."""
     options = extra_options or {}
     block = f"{options.get('block_type')}_blocks.{options.get('block_index')}"
     for probe in options.get(PROBES, ()):
@@ -103,12 +103,12 @@ def observe_attention(q, k, v, pe=None, attn_mask=None, extra_options: dict[str,
 
 @torch.compiler.disable()
 def add_residuals(attn: Tensor, extra_options: dict[str, Any]) -> Tensor:
-    """The `attn1_output_patch` that adds what the probes returned."""
+    """Adds what the probes returned, as an `attn1_output_patch`."""
     for chunk, rows, residual in extra_options.pop(RESIDUALS, ()):
         attn[chunk, rows] += residual.to(attn.dtype)
     return attn
 
 
 def _take_chunk(tensor: Any, chunk: slice, batch: int) -> Any:
-    """Masks and positions may be one for all, or None."""
+    """Takes a chunk's part of masks and positions, which may be one for all, or None."""
     return tensor if tensor is None or tensor.ndim < 3 or len(tensor) != batch else tensor[chunk]

@@ -36,8 +36,8 @@ LAYERS = {
     "double": ("txt_attn.qkv", WEIGHTS + "transformer_blocks.{}.attn.add_{}_proj"),
     "single": ("linear1", WEIGHTS + "single_transformer_blocks.{}.attn.to_{}"),
 }
-"""By kind of block: the layer that makes k and v of text, and what diffusers calls its parts. Single blocks make those
-of the picture by it, too."""
+"""By kind of block: the layer that makes k and v of text, and what diffusers calls its parts.
+Single blocks make those of the picture by it, too."""
 BLOCK_KINDS = {"text": ("double",), "all": ("double", "single")}
 """By the field `where`: kinds of blocks that the weights change."""
 TARGETS = ("k", "v")
@@ -104,7 +104,7 @@ class Concept:
         return self.tensors[TOKENS]
 
     def make_lora(self) -> dict[str, Tensor]:
-        """The weights as any LoRA loader takes them."""
+        """Makes the weights as any LoRA loader takes them."""
         weights = {name: tensor for name, tensor in self.tensors.items() if name.startswith(WEIGHTS)}
         return weights | {name: torch.tensor(float(self.info.alpha)) for name in list_alphas(self.info)}
 
@@ -124,7 +124,7 @@ def list_layers(info: ConceptInfo) -> Iterator[tuple[str, slice, str]]:
 
 
 def list_shapes(info: ConceptInfo) -> dict[str, tuple[int, ...]]:
-    """Shapes of the learned tensors by their names."""
+    """Lists shapes of the learned tensors by their names."""
     dim = info.base.hidden_size
     shapes: dict[str, tuple[int, ...]] = {TOKENS: (info.tokens, info.width)}
     for _, _, name in list_layers(info):

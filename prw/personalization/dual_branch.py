@@ -46,17 +46,18 @@ class BlendSettings:
 
 
 def compute_noun_map(reading: Tensor, tokens: MarkedTokens) -> Tensor:
-    """Each row's sharpened attention (batch, heads, rows) to the noun, as a share of its attention to all words."""
+    """Computes each row's sharpened attention (batch, heads, rows) to the noun,
+    as a share of its attention to all words."""
     return (WORD_SCALE * reading).softmax(-1)[..., list(tokens.noun)].sum(-1)
 
 
 def contrast_places(noun_map: Tensor) -> Tensor:
-    """A map whose places compete with one another: a softmax over them."""
+    """Gives a map whose places compete with one another: a softmax over them."""
     return MAP_GAIN * (PLACE_SCALE * noun_map).softmax(-1)
 
 
 def compute_shares(concept: Tensor, auxiliary: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """How much of each branch's text a row takes; the two add up to 1."""
+    """Computes how much of each branch's text a row takes; the two add up to 1."""
     concept_share, auxiliary_share = torch.stack((concept, strength * auxiliary)).softmax(0)
     return concept_share, auxiliary_share
 
@@ -99,6 +100,6 @@ class ConceptProbe(AttentionProbe):
 
 
 def _scale_heads(rows: Tensor, weight: Tensor) -> Tensor:
-    """Rows (batch, rows, heads x dim) times a weight per head (batch, heads, rows)."""
+    """Scales rows (batch, rows, heads x dim) by a weight per head (batch, heads, rows)."""
     heads = rearrange(rows.float(), "B L (H D) -> B L H D", H=weight.shape[1])
     return rearrange(heads * rearrange(weight, "B H L -> B L H 1"), "B L H D -> B L (H D)")

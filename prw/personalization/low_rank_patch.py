@@ -10,7 +10,7 @@ from .concept import LayerResidual
 
 @contextmanager
 def apply_low_rank(flux: nn.Module, residuals: Mapping[str, Sequence[LayerResidual]]) -> Generator[None]:
-    """Within, the named layers add to their outputs what `residuals` make of their inputs; gradients reach both.
+    """Lets the named layers, within, add to their outputs what `residuals` make of their inputs; gradients reach both.
 
     A backward that computes blocks again (checkpointing) belongs within.
     """

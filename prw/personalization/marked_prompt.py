@@ -53,7 +53,7 @@ def find_marked_tokens(text: str, tokenize: Callable[[str], dict[str, list]]) ->
 
 
 def list_word_tokens(tokens: dict[str, list]) -> list[tuple[Any, int]]:
-    """Tokens with their rows, from a tokenizer's answer with word ids; word id 0 is padding and the like."""
+    """Lists tokens with their rows, from a tokenizer's answer with word ids; word id 0 is padding and the like."""
     for name, row in TOKEN_ROWS.items():
         if name in tokens:
             return [(entry[0], row(place, entry[2])) for place, entry in enumerate(tokens[name][0]) if entry[2]]
@@ -68,18 +68,18 @@ def list_marked_tokens(conditioning: list) -> list[MarkedTokens]:
 
 
 def _replace_mark(text: str, number: int, word: str) -> str:
-    """The prompt with a word in place of the mark of that number; other marks keep their words."""
+    """Gives the prompt with a word in place of the mark of that number; other marks keep their words."""
     numbers = count()
     return MARK.sub(lambda mark: word if next(numbers) == number else mark[1], text)
 
 
 def _count_shared(one: Sequence, other: Iterable) -> int:
-    """How many tokens two prompts begin with in common."""
+    """Counts how many tokens two prompts begin with in common."""
     return sum(1 for _ in takewhile(lambda pair: _is_same_token(pair[0][0], pair[1][0]), zip(one, other)))
 
 
 def _is_same_token(one: Any, other: Any) -> bool:
-    """Textual inversions are tensors among the token numbers."""
+    """Says whether two tokens are the same; textual inversions are tensors among the token numbers."""
     if torch.is_tensor(one) or torch.is_tensor(other):
         return torch.is_tensor(one) and torch.is_tensor(other) and torch.equal(one, other)
     return one == other

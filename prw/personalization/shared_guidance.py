@@ -56,7 +56,7 @@ class NounProbe(AttentionProbe):
         self.maps.append(attention.read_prompt(tokens)[..., list(tokens.noun)].sum(-1).mean(1))
 
     def average(self) -> Tensor:
-        """(batch, rows)"""
+        """Gives the average (batch, rows)"""
         if not self.maps:
             raise RuntimeError(
                 "The superclass was not drawn in this step, so nobody knows where its noun is: bypass EasyCache and "
@@ -66,17 +66,17 @@ class NounProbe(AttentionProbe):
 
 
 def select_strongest(noun_map: Tensor, area: float) -> Tensor:
-    """1 at the share of places (batch, rows) that read the noun most, 0 elsewhere."""
+    """Gives 1 at the share of places (batch, rows) that read the noun most, 0 elsewhere."""
     return (noun_map > torch.quantile(noun_map, 1 - area, dim=1, keepdim=True)).float()
 
 
 def expand_to_latent(values: Tensor, height: int, width: int, patch: int) -> Tensor:
-    """A value per token (batch, rows) as one per latent pixel (batch, 1, height, width)."""
+    """Expands a value per token (batch, rows) as one per latent pixel (batch, 1, height, width)."""
     grid = values.unflatten(1, (-1, -(-width // patch)))
     grid = grid.repeat_interleave(patch, 1).repeat_interleave(patch, 2)
     return grid[:, None, :height, :width]
 
 
 def mix_predictions(concept: Tensor, superclass: Tensor, weight: float | Tensor) -> Tensor:
-    """s + weight (c - s)"""
+    """Computes s + weight (c - s)"""
     return superclass + weight * (concept - superclass)

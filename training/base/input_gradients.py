@@ -18,7 +18,7 @@ WeightOf = Callable[[nn.Module, Tensor], AbstractContextManager[Tensor]]
 
 @contextmanager
 def pass_input_gradients(flux: nn.Module, weight_of: WeightOf) -> Generator[None]:
-    """Within, gradients pass through `flux` exactly; its modules are left as they were."""
+    """Lets gradients, within, pass through `flux` exactly; its modules are left as they were."""
     handles = []
     try:
         for module in flux.modules():
@@ -39,7 +39,8 @@ def _copy_input(module: nn.Module, args: tuple) -> tuple:
 
 
 def _copy_output(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-    """Blocks add to the text in place, too, which autograd refuses of an output that _DetachedLayer connected."""
+    """Copies an output, for blocks add to the text in place, too,
+    which autograd refuses of an output that _DetachedLayer connected."""
     return out.clone() if needs_gradient(out) else out
 
 
@@ -86,6 +87,6 @@ class _FrozenLinear(torch.autograd.Function):
 
 
 def _normalize(x: Tensor, out: list[Tensor], module: nn.RMSNorm, weight_of: WeightOf) -> Tensor:
-    """Compute the norm once more, with a copy of its weight, which is small."""
+    """Computes the norm once more, with a copy of its weight, which is small."""
     with weight_of(module, x) as weight:
         return F.rms_norm(x, module.normalized_shape, weight.clone(), module.eps)

@@ -53,7 +53,7 @@ def open_shape(name: str) -> Flux:
 
 
 def find_base(name: str) -> Base:
-    """What a bank says of a known model, or of a FLUX file."""
+    """Finds what a bank says of a known model, or of a FLUX file."""
     flux = open_shape(name)
     if name not in KNOWN_MODELS:
         return Base.of(flux).with_probe(flux, Path(name).stem)

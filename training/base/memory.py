@@ -4,7 +4,7 @@ import torch
 
 
 def find_free_memory(device: torch.device | str) -> int | None:
-    """How much is free; None where nobody can tell, or where memory is the machine's."""
+    """Finds how much is free; None where nobody can tell, or where memory is the machine's."""
     device = torch.device(device)
     if device.type != "cuda":
         return None

@@ -33,7 +33,7 @@ class BlockOffloader:
 
     @torch.compiler.disable()
     def copies(self, place: int, layer: nn.Module) -> dict[str, Tensor]:
-        """A layer's parameters on the device, good until another block is asked for."""
+        """Gives a layer's parameters on the device, good until another block is asked for."""
         if place != self.last:
             self.direction, self.last = 1 if place > self.last else -1, place
             following = place + self.direction
@@ -77,7 +77,7 @@ class OffloadedLinear(nn.Module):
         return _Product.apply(x, self)
 
     def weights(self, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias on the device, in the type of `like`."""
+        """Gives weight and bias on the device, in the type of `like`."""
         copies = self.offloader.copies(self.block, self.layer)
         if isinstance(self.layer, QuantizedLinear):
             weight = dequantize(copies["codes"], copies["scale"], self.layer.kind, self.in_features)
@@ -99,7 +99,7 @@ class _Product(torch.autograd.Function):
 
 
 def offload_blocks(flux: nn.Module, device: torch.device | str) -> None:
-    """Leave the layers of blocks where they are and move all else to the device, in place."""
+    """Leaves the layers of blocks where they are and moves all else to the device, in place."""
     offloader = BlockOffloader(device)
     for place, (_, block) in enumerate(named_blocks(flux)):
         layers = {name: layer for name, layer in block.named_modules() if isinstance(layer, Linear | QuantizedLinear)}

@@ -14,7 +14,7 @@ from .quantize import FORMATS, quantize_blocks
 
 
 def place_base(flux: nn.Module, settings: Settings, device: str) -> None:
-    """Place the base for training as the recipe says, in place; its weights may lie in a file until now."""
+    """Places the base for training as the recipe says, in place; its weights may lie in a file until now."""
     if settings.base_weights != "plain":
         quantize_blocks(flux, settings.base_weights, device)
     check_base_size(flux, settings, device, find_free_memory(device))
@@ -29,7 +29,7 @@ def place_base(flux: nn.Module, settings: Settings, device: str) -> None:
 
 
 def check_base_size(flux: nn.Module, settings: Settings, device: str, free: int | None) -> None:
-    """Check that the base fits before it goes to the device; `free` None: nobody can tell."""
+    """Checks that the base fits before it goes to the device; `free` None: nobody can tell."""
     whole, sharing = (
         sum(parameter.nbytes for parameter in flux.parameters()),
         ranks.world_size() if settings.shard else 1,

@@ -101,21 +101,21 @@ class _Product(torch.autograd.Function):
 
 
 def input_gradient(grad: Tensor, weight: Tensor, is_contiguous: bool) -> Tensor:
-    """The gradient of a layer's input, to the bit as torch's own layer has it, which takes samples one by one where they do
-    not lie in one piece of memory."""
+    """Gives the gradient of a layer's input, to the bit as torch's own layer has it, which takes samples one by one
+    where they do not lie in one piece of memory."""
     if is_contiguous or grad.ndim < 3:
         return (grad.flatten(0, -2) @ weight).unflatten(0, grad.shape[:-1])
     return grad @ weight.expand(len(grad), -1, -1)
 
 
 def dequantize(codes: Tensor, scale: Tensor, kind: str, width: int) -> Tensor:
-    """The weight (out, in) that codes and scales stand for, in fp32."""
+    """Gives the weight (out, in) that codes and scales stand for, in fp32."""
     return FORMATS[kind].dequantize(codes, scale).view(-1, width)
 
 
 @torch.no_grad()
 def quantize_blocks(flux: nn.Module, kind: str, device: torch.device | str) -> None:
-    """Quantize the blocks in place, layer by layer, on the device; the result lies where the weights lay."""
+    """Quantizes the blocks in place, layer by layer, on the device; the result lies where the weights lay."""
     for _, block in named_blocks(flux):
         for name, module in list(block.named_modules()):
             if isinstance(module, Linear) and module.weight.numel() % GROUP == 0:

@@ -21,14 +21,15 @@ TINY_FLUX2: dict[str, Any] = {name: size for name, size in TINY.items() if name 
 
 
 def random_flux(seed: int = 0, dtype=torch.float32, device="cpu", gain: float = 1.5, **shape) -> Flux:
-    """A FLUX.1 with weights large enough that every part of it matters; heads keep the 128 channels of the real one."""
+    """Makes a FLUX.1 with weights large enough that every part of it matters;
+    heads keep the 128 channels of the real one."""
     with torch.device("meta"):
         flux = Flux(FluxParams(**{**TINY, **shape}))
     return fill_randomly(flux, seed, dtype, device, gain)
 
 
 def random_flux2(seed: int = 0, dtype=torch.float32, device="cpu", gain: float = 1.5, **shape) -> Flux2:
-    """A FLUX.2 like `random_flux`."""
+    """Makes a FLUX.2 like `random_flux`."""
     with torch.device("meta"):
         flux = Flux2(Flux2Params(**{**TINY_FLUX2, **shape}))
     return fill_randomly(flux, seed, dtype, device, gain)
@@ -57,7 +58,8 @@ def fill_randomly(flux: T, seed: int, dtype: torch.dtype, device: str, gain: flo
 def bank_info(
     base: Base, names=tuple(TASKS), rank: int = 128, alpha: float | None = None, per: str = "sample", **source
 ) -> BankInfo:
-    """Experts named after tasks, and for each stage the router over what was trained so far; `source` is SourceInfo's."""
+    """Makes experts named after tasks, and for each stage the router over what was trained so far;
+    `source` is SourceInfo's."""
     roles = {name: task.role for name, task in TASKS.items()}
     alpha = 2 * rank if alpha is None else alpha
     return BankInfo(

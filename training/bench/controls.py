@@ -40,7 +40,7 @@ STACKS = {
 
 
 def bench_controls(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int) -> dict:
-    """Each stack's step over a plain one and over its floor, and the peer's over ours."""
+    """Measures each stack's step over a plain one and over its floor, and the peer's over ours."""
     flux = shapes.make_flux(dtype, device)
     bank, inputs = make_bank(shapes, flux), shapes.make_inputs(flux, dtype, device)
     steps: dict[str, Callable[[], object]] = {"plain": lambda: velocity(flux, *inputs)}
@@ -64,7 +64,7 @@ def bench_controls(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int
 
 
 def make_bank(shapes: Shapes, flux: Flux) -> Bank:
-    """Imported experts of the public files' shape, and routed ones."""
+    """Makes imported experts of the public files' shape, and routed ones."""
     rank = shapes.expert_rank
     habits = {name: replace(KINDS[name].source_format, side=0) for name in ("canny", "depth", "subject")}
     experts = {name: ExpertInfo(rank=rank, alpha=rank, targets=TARGETS, habits=habits[name]) for name in habits}
@@ -73,7 +73,7 @@ def make_bank(shapes: Shapes, flux: Flux) -> Bank:
 
 
 def make_peer(shapes: Shapes, flux: Flux, inputs: FluxInputs, dtype: torch.dtype) -> Callable[[], None]:
-    """A call that takes the condition's tokens through all layers but attention."""
+    """Makes a call that takes the condition's tokens through all layers but attention."""
     host, guidance = EmbeddedHost(flux, dtype), inputs.guidance
     latent = shapes.make_source(seed=0).latent.to(inputs.x)
     h = flux.img_in(host.tokenize(latent)[0])

@@ -31,7 +31,7 @@ MANY, FEW = 50, 5
 
 
 def bench_experts(shapes: Shapes, dtype: torch.dtype, device: str, repeats: int) -> dict:
-    """Time and memory of a source pass with fifty experts and with five, and what routing takes of it."""
+    """Measures time and memory of a source pass with fifty experts and with five, and what routing takes of it."""
     flux = shapes.make_flux(dtype, device)
     with tempfile.TemporaryDirectory() as folder:
         paths = {count: _save_bank(shapes, flux, count, dtype, Path(folder)) for count in (FEW, MANY)}
@@ -65,7 +65,7 @@ def _choose_nothing(block: str, h: torch.Tensor) -> BlockExperts:
 
 
 def _save_bank(shapes: Shapes, flux: Flux, count: int, dtype: torch.dtype, folder: Path) -> Path:
-    """A bank with only the last stage's router, which chooses among all."""
+    """Saves a bank with only the last stage's router, which chooses among all."""
     bank = shapes.make_bank(flux, tuple(f"e{i}" for i in range(count)))
     last = f"e{count - 1}"
     info = replace(bank.info, routers={last: bank.info.routers[last]})
@@ -101,7 +101,7 @@ def _main(request: str) -> None:
 
 
 def _reset_peak(device: str) -> None:
-    """Building the model needs more than running it; only the run is of interest."""
+    """Forgets the peak so far: building the model needs more than running it, and only the run is of interest."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
     elif (refs := Path("/proc/self/clear_refs")).exists():

@@ -27,7 +27,7 @@ RATIOS = (("cached", "plain"), ("concat", "cached"), ("host_cache", "cached"), (
 
 
 def bench_inference(shapes: Shapes, dtype: torch.dtype, device: str, host: str, repeats: int) -> dict:
-    """Seconds of each way on a host ("embedded" or "comfyui"), their ratios and what they were measured on."""
+    """Measures seconds of each way on a host ("embedded" or "comfyui"), their ratios and what they were measured on."""
     steps = (_embedded_steps if host == "embedded" else _comfyui_steps)(shapes, dtype, device)
     with torch.inference_mode():
         rounds, memory = time_rounds(steps, repeats, device), measure_peaks(steps, device)

@@ -145,7 +145,8 @@ def bench_scaling(shapes: Shapes, seconds: float, batch: int, iterations: int, d
 
 
 def time_iterations(shapes: Shapes, seconds: float, batch: int, iterations: int, device: str) -> Mapping[str, float]:
-    """Median seconds of an iteration and of a checkpoint, after an iteration that makes the optimizer's state."""
+    """Measures median seconds of an iteration and of a checkpoint,
+    after an iteration that makes the optimizer's state."""
     host = IdleHost(shapes, device)
     trainer = make_trainer(
         shapes, host, batch * ranks.world_size(), SleepingTrainer, iterations=iterations + 1, save_every=iterations

@@ -79,16 +79,16 @@ class Shapes:
         return self.width // 128
 
     def count_tokens(self, pixels: int) -> int:
-        """Tokens of a square picture of this side."""
+        """Counts tokens of a square picture of this side."""
         return (pixels // PIXELS_PER_TOKEN) ** 2
 
     def floor(self) -> float:
-        """The least that a step with longer keys can take, over a plain step, by arithmetic (inference.py)."""
+        """Gives the least that a step with longer keys can take, over a plain step, by arithmetic (inference.py)."""
         n, layers = self.text + self.count_tokens(self.target), 4 + self.row.mlp_rows + self.row.mlp_width
         return 1 + 2 * self.count_tokens(self.source) / (layers * self.width + 2 * n)
 
     def kv_bytes(self, dtype: torch.dtype) -> int:
-        """Bytes of a source's keys and values in all blocks."""
+        """Gives bytes of a source's keys and values in all blocks."""
         return 2 * self.count_tokens(self.source) * self.width * (self.double + self.single) * dtype.itemsize
 
     def make_flux(self, dtype: torch.dtype, device: str) -> Flux:
@@ -100,7 +100,7 @@ class Shapes:
         return make_random_bank(bank_info(Base.of(flux), tuple(names), self.expert_rank), up=0.02)
 
     def make_inputs(self, flux: Flux, dtype: torch.dtype, device: str, more_height: int = 0) -> FluxInputs:
-        """Random inputs of a sampler step, with `more_height` pixels added to the picture's height."""
+        """Makes random inputs of a sampler step, with `more_height` pixels added to the picture's height."""
         generator = torch.Generator(device).manual_seed(1)
 
         def normal(*shape: int) -> torch.Tensor:
@@ -114,7 +114,7 @@ class Shapes:
         return FluxInputs(x, times, context, pooled, guidance)
 
     def make_source(self, routing: Routing | None = None, seed: int = 2) -> Source:
-        """Random latents of a source, for the expert of edits if not told otherwise."""
+        """Makes random latents of a source, for the expert of edits if not told otherwise."""
         side, generator = self.source // self.row.latent_pixels, torch.Generator().manual_seed(seed)
         latent = torch.randn(1, self.row.latent_channels, side, side, generator=generator)
         return Source(latent, routing or Routing(task="edit"))

@@ -33,7 +33,7 @@ print(json.dumps({"seconds": seconds, "nodes": len(schemas), "heavy": sorted(add
 
 
 def bench_import(repeats: int) -> dict:
-    """The fastest of several fresh processes: its seconds, how many nodes, which of HEAVY came along."""
+    """Measures the fastest of several fresh processes: its seconds, how many nodes, which of HEAVY came along."""
     request = json.dumps([str(PACK), str(require_host()), HEAVY])
     runs = []
     for _ in range(repeats):

@@ -16,12 +16,12 @@ Rounds = Mapping[str, Sequence[float]]
 
 
 def time_in_turn(steps: Steps, repeats: int, device: str) -> dict[str, float]:
-    """Median seconds of each step over `repeats` rounds, after one that warms up."""
+    """Measures median seconds of each step over `repeats` rounds, after one that warms up."""
     return take_medians(time_rounds(steps, repeats, device))
 
 
 def time_rounds(steps: Steps, repeats: int, device: str) -> Rounds:
-    """Seconds of each step in every of `repeats` rounds, after one that warms up."""
+    """Measures seconds of each step in every of `repeats` rounds, after one that warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(repeats + 1):
         for name, step in steps.items():
@@ -35,27 +35,27 @@ def time_rounds(steps: Steps, repeats: int, device: str) -> Rounds:
 
 
 def take_medians(rounds: Rounds) -> dict[str, float]:
-    """The median of each step."""
+    """Gives the median of each step."""
     return {name: statistics.median(values) for name, values in rounds.items()}
 
 
 def compare_rounds(rounds: Rounds, step: str, other: str) -> list[float]:
-    """A step over another, round by round: two that ran side by side had the same machine."""
+    """Compares a step over another, round by round: two that ran side by side had the same machine."""
     return [mine / theirs for mine, theirs in zip(rounds[step], rounds[other], strict=True)]
 
 
 def is_alone(device: str) -> bool:
-    """Whether one thread computes all: its processor time is what it costs, whatever else runs on the machine."""
+    """Says whether one thread computes all: its processor time is what it costs, whatever else runs on the machine."""
     return device == "cpu" and torch.get_num_threads() == 1
 
 
 def read_clock(device: str) -> float:
-    """Seconds of the process where one thread computes, else of the wall."""
+    """Reads seconds of the process where one thread computes, else of the wall."""
     return time.process_time() if is_alone(device) else time.perf_counter()
 
 
 def measure_peaks(steps: Steps, device: str) -> dict[str, float]:
-    """Peak memory of each step in MiB, beyond what was allocated before it; on CUDA only."""
+    """Measures peak memory of each step in MiB, beyond what was allocated before it; on CUDA only."""
     if not device.startswith("cuda"):
         return {}
     peaks = {}
@@ -68,7 +68,7 @@ def measure_peaks(steps: Steps, device: str) -> dict[str, float]:
 
 
 def describe_run(shapes: Shapes, device: str, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """What figures were measured on."""
+    """Describes what figures were measured on."""
     name = torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
     return {
         "device": name,

@@ -39,7 +39,8 @@ LORA_LAYERS = r"(double_blocks\.\d+\.img_attn\.qkv)|(single_blocks\.\d+\.linear1
 def bench_training(
     shapes: Shapes, dtype: torch.dtype, device: str, repeats: int, batch: int, checkpointing: bool = False
 ) -> dict:
-    """Time and memory of an iteration, ours over the peer's, and what drawing batches and the veteran loss take of ours."""
+    """Measures time and memory of an iteration, ours over the peer's,
+    and what drawing batches and the veteran loss take of ours."""
     flux = shapes.make_flux(dtype, device)
     trainer = make_trainer(shapes, EmbeddedHost(flux, dtype), batch, checkpointing=checkpointing)
     steps = {"prw": trainer.train_iteration, "lora_concat": make_lora_step(copy.deepcopy(flux), trainer)}
@@ -67,7 +68,8 @@ def make_trainer(
     iterations: int = 10**6,
     **changes: Any,
 ) -> T:
-    """A trainer of the second stage, whose router has something to choose, on random samples; `changes` of Settings."""
+    """Makes a trainer of the second stage, whose router has something to choose, on random samples;
+    `changes` of Settings."""
     rank = shapes.expert_rank
     settings = Settings(rank=rank, alpha=2.0 * rank, text_drop=0.0, validate_every=0, sample_every=0, **changes)
     stages = [Stage(name=name, iterations=iterations, batch=batch) for name in ("inpaint", "ground")]
@@ -81,7 +83,7 @@ def make_trainer(
 
 
 def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> MemoryDataset:
-    """A dataset of `count` random samples of a task."""
+    """Makes a dataset of `count` random samples of a task."""
     g, row = torch.Generator().manual_seed(1), shapes.row
     sides = (side // row.latent_pixels for side in (shapes.target, shapes.source))
     target, source = (torch.randn(count, row.latent_channels, side, side, generator=g) for side in sides)
@@ -92,7 +94,7 @@ def random_samples(shapes: Shapes, flux: Flux, task: str, count: int) -> MemoryD
 
 
 def make_lora_step(flux: Flux, trainer: StageTrainer) -> Callable[[], None]:
-    """The peer's iteration, on the very batches of the trainer."""
+    """Makes the peer's iteration, on the very batches of the trainer."""
     from peft import LoraConfig, inject_adapter_in_model
 
     rank = trainer.settings.rank
@@ -120,7 +122,7 @@ def make_lora_step(flux: Flux, trainer: StageTrainer) -> Callable[[], None]:
 
 
 def make_usage_step(trainer: StageTrainer) -> Callable[[], object]:
-    """A call of what the veteran loss adds: usage, its gradient and the log, from routes at hand."""
+    """Makes a call of what the veteran loss adds: usage, its gradient and the log, from routes at hand."""
     batch = trainer.draw_batches()[0]
     with torch.no_grad():
         routes = list(trainer.measure_errors(batch, trainer.make_router_noise(batch))[1].values())
@@ -134,7 +136,7 @@ def make_usage_step(trainer: StageTrainer) -> Callable[[], object]:
 
 
 def time_call(call: Callable[[], object], repeats: int, device: str) -> float:
-    """Median seconds."""
+    """Measures median seconds."""
     times = []
     for _ in range(max(5, repeats)):
         start = read_clock(device)
@@ -144,7 +146,7 @@ def time_call(call: Callable[[], object], repeats: int, device: str) -> float:
 
 
 def count_saved_bytes(step: Callable[[], object], flux: Flux) -> int:
-    """Bytes of all that an iteration keeps for its backward passes, FLUX's own weights left out."""
+    """Counts bytes of all that an iteration keeps for its backward passes, FLUX's own weights left out."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in flux.parameters()}
     with record_saved(weights) as saved:
         step()
@@ -153,7 +155,8 @@ def count_saved_bytes(step: Callable[[], object], flux: Flux) -> int:
 
 @contextmanager
 def record_saved(left_out: set[int]) -> Generator[dict[int, UntypedStorage], None, None]:
-    """Storages that autograd keeps meanwhile, by address. None is freed before the end: its address would be another's."""
+    """Records storages that autograd keeps meanwhile, by address. None is freed before the end:
+    its address would be another's."""
     saved: dict[int, UntypedStorage] = {}
 
     def keep(tensor: Tensor) -> Tensor:

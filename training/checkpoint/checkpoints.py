@@ -48,7 +48,7 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict[str, An
 
 
 def compute_checksums(tensors: Mapping[str, Tensor], state: str) -> dict[str, int]:
-    """CRC-32 of every tensor's bytes, of the state's text (under no name) and of all types and shapes."""
+    """Computes the CRC-32 of every tensor's bytes, of the state's text (under no name) and of all types and shapes."""
     sums = {name: zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data) for name, tensor in tensors.items()}
     shapes = repr(sorted((name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()))
     return {**sums, "": zlib.crc32(state.encode()), SHAPES: zlib.crc32(shapes.encode())}
@@ -102,13 +102,13 @@ class CheckpointFolder:
         return path
 
     def list(self) -> list[Path]:
-        """The files, oldest first; what a crash left half written has another name and is cleared away."""
+        """Lists the files, oldest first; what a crash left half written has another name and is cleared away."""
         for stray in self.path.glob(f".{self.name}-*{PART}"):
             _discard(stray)
         return sorted(self.path.glob(f"{self.name}-*{SUFFIX}"))
 
     def clear(self, but_last: bool = False) -> None:
-        """Delete all, once the stage is over."""
+        """Deletes all, once the stage is over."""
         paths = self.list()
         for path in paths[:-1] if but_last else paths:
             _discard(path)
@@ -117,7 +117,7 @@ class CheckpointFolder:
         return next(reversed(self.list()), None)
 
     def count_iterations(self) -> int:
-        """How many the latest checkpoint has behind it, by its name; 0 where there is none."""
+        """Counts how many the latest checkpoint has behind it, by its name; 0 where there is none."""
         latest = self.latest()
         number = latest.stem.rpartition("-")[2] if latest else ""
         return int(number) if number.isdecimal() else 0
@@ -145,7 +145,7 @@ class CheckpointFolder:
 
 
 def _try_to_load(path: Path, load: Load) -> tuple[dict[str, Any], TrainingError | None]:
-    """The state that was loaded, and what was wrong with it."""
+    """Gives the state that was loaded, and what was wrong with it."""
     try:
         tensors, state = read_checkpoint(path)
         load(tensors, state)

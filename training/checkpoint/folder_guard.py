@@ -10,7 +10,7 @@ from ...prw.files.validate import shorten
 
 
 def claim_folder(path: Path, about: Mapping[str, Any], holds: str, advice: str) -> None:
-    """Check the record at `path`, or write it where there is none."""
+    """Checks the record at `path`, or writes it where there is none."""
     if path.exists():
         check_record(path, about, holds, advice)
         return
@@ -19,7 +19,7 @@ def claim_folder(path: Path, about: Mapping[str, Any], holds: str, advice: str) 
 
 
 def check_record(path: Path, about: Mapping[str, Any], holds: str, advice: str) -> dict[str, Any]:
-    """Check that the record agrees with `about`, which may be a part of it; return all of it."""
+    """Checks that the record agrees with `about`, which may be a part of it; returns all of it."""
     try:
         record = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError):

@@ -50,7 +50,7 @@ class RunFolder:
     def begin(
         self, curriculum: Curriculum, seed: int, base: Base, bank: Bank | None, more: Mapping[str, Any] | None = None
     ) -> Bank | None:
-        """Begin or go on; return the bank that the first stage is given, which is kept here.
+        """Begins or goes on; returns the bank that the first stage is given, which is kept here.
 
         Refuses what belongs to another run; `more` is what else decides its result.
         """
@@ -82,7 +82,7 @@ class RunFolder:
         self.write_json(RUN, record)
 
     def refuse_unrecorded(self) -> None:
-        """Refuse a folder of trained weights of which nothing says what they are of."""
+        """Refuses a folder of trained weights of which nothing says what they are of."""
         if (self.path / RUN).exists():
             return
         found = [
@@ -108,7 +108,7 @@ class RunFolder:
         return known
 
     def _read_record(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Read run.json; refuse it where it is of another run."""
+        """Reads run.json; refuses it where it is of another run."""
         try:
             kept = json.loads((self.path / RUN).read_text(encoding="utf-8"))
             base, own = _read_base(kept["base"]), _read_base(record["base"])
@@ -131,7 +131,7 @@ class RunFolder:
         raise TrainingError(f"The folder {self.path} holds {what}: {self.knobs.elsewhere}, or delete this one.")
 
     def _check_changes(self, changes: Sequence[Change]) -> None:
-        """Say which stages get another length; refuse every other change by its name."""
+        """Says which stages get another length; refuses every other change by its name."""
         if others := [change for change in changes if not change.is_length]:
             raise TrainingError(
                 f"The run in {self.path} began with other settings ({describe_changes(others, self.knobs)}): set them "
@@ -141,7 +141,7 @@ class RunFolder:
             LOG.info(LENGTH_CHANGED, describe_changes(changes, self.knobs))
 
     def is_present(self) -> bool:
-        """Whether this is still the folder in which the run began or went on; True before it has."""
+        """Says whether this is still the folder in which the run began or went on; True before it has."""
         try:
             return not self.record or (self.path / RUN).read_text(encoding="utf-8") == self.record
         except (FileNotFoundError, NotADirectoryError):
@@ -157,7 +157,7 @@ class RunFolder:
             )
 
     def _clear_partial(self) -> None:
-        """Delete what a kill left half written."""
+        """Deletes what a kill left half written."""
         for folder in (self.path, *(self.path / name for name in ("stages", "samples", DATASETS_FOLDER, "features"))):
             for stray in folder.glob(f".*{PART}"):
                 stray.unlink(missing_ok=True)
@@ -182,12 +182,13 @@ def is_equal(one: Bank, other: Bank) -> bool:
 
 
 def format_label(stage: Stage, number: int) -> str:
-    """A stage's part of file names; counted from 1, as people do."""
+    """Formats a stage's part of file names; counted from 1, as people do."""
     return f"{number + 1}-{stage.name}"
 
 
 def open_stage_bank(path: Path, bank: Bank, stage: Stage) -> Bank:
-    """Open what a stage left; refuse it where one of the earlier stages, which made `bank`, was trained only after it."""
+    """Opens what a stage left; refuses it where one of the earlier stages, which made `bank`,
+    was trained only after it."""
     later = Bank.open(path)
     older = bank.info.experts.keys() - set(stage.along)
     lost = [name for name in older if name not in later.info.experts or not has_same_expert(bank, later, name)]
@@ -204,6 +205,6 @@ def has_same_expert(one: Bank, other: Bank, expert: str) -> bool:
 
 
 def count_bank_iterations(path: Path, expert: str) -> int:
-    """Iterations that an expert in a bank's file has had."""
+    """Counts iterations that an expert in a bank's file has had."""
     info = Bank.open(path).info.experts.get(expert)
     return info.iterations if info else 0

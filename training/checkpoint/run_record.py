@@ -96,13 +96,13 @@ class Change(NamedTuple):
 
 
 def make_record(curriculum: Curriculum, seed: int, base: Base, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Make run.json's contents; `more` is what else decides the result, by names that people understand."""
+    """Makes run.json's contents; `more` is what else decides the result, by names that people understand."""
     settings = list_settings(curriculum, seed, more)
     return {"recipe": fingerprint(curriculum, seed, [*more.values()]), "base": to_plain(base), "settings": settings}
 
 
 def list_settings(curriculum: Curriculum, seed: int, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that decides the result, ready for JSON."""
+    """Lists everything that decides the result, ready for JSON."""
     own = {name: value for name, value in list_deciding(curriculum.settings).items() if name not in CHANGEABLE}
     stages = {stage.name: list_deciding(stage) for stage in curriculum.stages}
     order = [stage.name for stage in curriculum.stages]
@@ -119,7 +119,7 @@ def _shorten_values(value: Any) -> Any:
 
 
 def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """List the settings in which two runs differ, in the recipe's order."""
+    """Lists the settings in which two runs differ, in the recipe's order."""
     old, new = dict(_flatten(was)), dict(_flatten(now))
     paths = [path for path in {**old, **new} if path[0] not in CHANGEABLE]
     return [Change(path, old.get(path), new.get(path)) for path in paths if old.get(path) != new.get(path)]
@@ -140,7 +140,7 @@ def _flatten(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[
 
 
 def list_deciding(part: Stage | Settings) -> dict[str, Any]:
-    """Its fields; later ones only where they differ from their defaults."""
+    """Lists its fields; later ones only where they differ from their defaults."""
     later = LATER_FIELDS + (LATER_OF_STAGES if isinstance(part, Stage) else ())
     fresh = {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()
@@ -151,7 +151,7 @@ def list_deciding(part: Stage | Settings) -> dict[str, Any]:
 
 
 def fingerprint(curriculum: Curriculum, seed: int, more: Sequence = ()) -> str:
-    """Hash everything that decides the result."""
+    """Hashes everything that decides the result."""
     settings = {key: value for key, value in list_deciding(curriculum.settings).items() if key not in CHANGEABLE}
     stages = [list_deciding(stage) for stage in curriculum.stages]
     sets = [part for part in (curriculum.world, curriculum.data) if part]  # runs of old had none

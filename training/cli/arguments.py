@@ -18,7 +18,7 @@ def parse_positive(text: str) -> int:
 
 
 def choose_device(name: str | None) -> str:
-    """The device that was asked for, else CUDA if there is one, else the CPU."""
+    """Chooses the device that was asked for, else CUDA if there is one, else the CPU."""
     import torch
 
     return name or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -120,7 +120,7 @@ def _new(args: Namespace) -> str:
 
 
 def find_free_space(path: Path) -> int:
-    """Bytes free where a file shall lie; its folders need not be there yet."""
+    """Finds bytes free where a file shall lie; its folders need not be there yet."""
     return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
 
 

@@ -40,5 +40,5 @@ def _extract(args: Namespace) -> str:
 
 
 def name_block(layer: str) -> str:
-    """The block that a layer is in; one outside the blocks stands for itself."""
+    """Names the block that a layer is in; one outside the blocks stands for itself."""
     return ".".join(layer.split(".")[:2]) if "_blocks." in layer else layer

@@ -61,7 +61,7 @@ def _add_shared(parser: ArgumentParser, run: Callable[[Namespace], str]) -> None
 
 
 def _parse_count(step: int = 1) -> Callable[[str], int]:
-    """A parser of a positive multiple of `step`, for argparse."""
+    """Makes a parser of a positive multiple of `step`, for argparse."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or not (value := int(text)) or value % step:

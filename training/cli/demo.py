@@ -98,7 +98,7 @@ def answer_embedded(
 
 
 def judge(world: World, question: Question, picture: np.ndarray) -> tuple[str, bool]:
-    """What the oracle says of an answer, and whether that is good."""
+    """Gives what the oracle says of an answer, and whether that is good."""
     scores = world.scorers[question.example.task](question, picture)
     words = ", ".join(f"{name} {FORMATS[name](value)}" for name, value in scores.items())
     return words, all(IS_GOOD[name](value) for name, value in scores.items())

@@ -164,7 +164,7 @@ def _read_cases(args: Namespace, protocol: "Protocol", side: int, networks: "Met
 
 
 def read_settings(args: Namespace) -> "GenerationSettings":
-    """The sampling that was asked for: FLUX.1-dev's usual, or the toy world's, with changes."""
+    """Reads the sampling that was asked for: FLUX.1-dev's usual, or the toy world's, with changes."""
     from ..evaluation.image_generator import TOY_SETTINGS, GenerationSettings
 
     options = {name: vars(args).get(name) for name in ("steps", "guidance", "cfg", "router")}
@@ -194,7 +194,7 @@ def parse_models(words: Sequence[str]) -> dict[str, Path]:
 
 
 def _digest(bank: Path | None) -> str:
-    """A bank's name and a hash of its file."""
+    """Gives a bank's name and a hash of its file."""
     from ..from_scratch.store import BANK
     from ..toy.store import SHIPPED
 

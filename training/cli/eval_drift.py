@@ -50,7 +50,7 @@ def _drift(args: Namespace) -> str:
 
 
 def read_prompts(args: Namespace) -> "tuple[list[str], list[Scene]]":
-    """The prompts, and on the toy world the scenes that they describe."""
+    """Reads the prompts, and on the toy world the scenes that they describe."""
     from ..evaluation.drift import PROMPTS, draw_unrelated
     from ..toy.scene import SIDE
 
@@ -64,14 +64,14 @@ def read_prompts(args: Namespace) -> "tuple[list[str], list[Scene]]":
 
 
 def read_side(args: Namespace) -> int:
-    """Side of the pictures in pixels."""
+    """Reads side of the pictures in pixels."""
     from ..toy.scene import SIDE
 
     return args.side or (512 if args.flux else SIDE)
 
 
 def format_table(report: Mapping[str, Any]) -> str:
-    """A line a figure, with its 95 % interval."""
+    """Formats a line a figure, with its 95 % interval."""
     lines = []
     for name, means in MEANS.items():
         if name in report:

@@ -115,7 +115,7 @@ def format_table(report: dict[str, Any]) -> str:
 
 
 def format_changes(found: dict[str, Any]) -> list[str]:
-    """Lines of an ablation: how each measure changes, and whether the scenes show that it does."""
+    """Formats lines of an ablation: how each measure changes, and whether the scenes show that it does."""
     rows = []
     for way, words in (("newest", "to the newest"), ("none", "to none")):
         changes = found[way]

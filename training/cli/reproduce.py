@@ -77,7 +77,7 @@ def _reproduce_tree(args: Namespace) -> str:
 
 
 def summarize_rows(reports: Mapping[str, Mapping[int, Mapping]]) -> Rows:
-    """Mean and standard deviation over the seeds of what tables show, and of the last expert's usage.
+    """Computes mean and standard deviation over the seeds of what tables show, and of the last expert's usage.
 
     Where stages end by themselves also of the iterations, as a share of the fixed recipe's.
     """
@@ -100,7 +100,7 @@ def summarize_rows(reports: Mapping[str, Mapping[int, Mapping]]) -> Rows:
 
 
 def format_table(rows: Rows) -> str:
-    """A Markdown table."""
+    """Formats a Markdown table."""
     names = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row, values in rows.items():
@@ -109,7 +109,7 @@ def format_table(rows: Rows) -> str:
 
 
 def format_forgetting(seeds: Mapping[int, Mapping]) -> str:
-    """A Markdown table, a row a stage: every task so far by its own router, and in brackets by the newest."""
+    """Formats a Markdown table, a row a stage: every task so far by its own router, and in brackets by the newest."""
     from ..experiments.run_curricula import mean_and_sd
 
     after = [report["after"] for report in seeds.values()]

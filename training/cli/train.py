@@ -93,7 +93,7 @@ def _curriculum_of(recipe: Curriculum | SubjectRecipe) -> Curriculum:
 
 
 def estimate_stages(curriculum: Curriculum, only: str) -> str:
-    """A table for each stage, or for `only` one; nothing is read but the base's shape."""
+    """Makes a table for each stage, or for `only` one; nothing is read but the base's shape."""
     from ..estimate_recipe import estimate_recipe
 
     flux, dtype = open_shape(curriculum.base), DTYPES[curriculum.settings.precision]
@@ -183,7 +183,7 @@ def train_subject(
 
 
 def make_listeners(out: Path, curriculum: Curriculum, line: "ProgressLine", report: "Report") -> "list[Listener]":
-    """What follows a run; of several processes only the first one's are called."""
+    """Makes what follows a run; of several processes only the first one's are called."""
     from ..memory_estimate import MemoryReport
     from ..monitor.log import Log
     from ..monitor.samples import Samples

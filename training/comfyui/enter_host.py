@@ -22,14 +22,14 @@ def enter_host(path: Path, cpu: bool = True, torch_attention: bool = False) -> N
 
 
 def load_model(weights: Mapping[str, Tensor], dtype: torch.dtype):
-    """A MODEL from weights in the public layout, by the host's own detection and loader."""
+    """Loads a MODEL from weights in the public layout, by the host's own detection and loader."""
     import comfy.sd
 
     return comfy.sd.load_diffusion_model_state_dict(dict(weights), model_options={"dtype": dtype})
 
 
 def load_flux_files(flux: Path, vae: Path, clips: Sequence[Path]):
-    """MODEL, VAE and CLIP from FLUX.1's public files, by the host's own loaders."""
+    """Loads MODEL, VAE and CLIP from FLUX.1's public files, by the host's own loaders."""
     import comfy.sd
     import comfy.utils
 

@@ -26,7 +26,8 @@ class Examples(NamedTuple):
 
 
 def open_folder(folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None) -> Examples:
-    """Examples of input/cologen/FOLDER, each picture about equally often; 0: once. `draw` makes sources that are missing."""
+    """Opens examples of input/cologen/FOLDER, each picture about equally often; 0: once.
+    `draw` makes sources that are missing."""
     layout = None if draw is None else FolderLayout("source", False, partial(make_drawn, draw))
     examples = FolderExamples(data_folder(folder), task, size, layout=layout)
     count = max(2, count or len(examples))
@@ -38,7 +39,7 @@ def open_folder(folder: str, task: str, size: int, count: int, seed: int, draw: 
 
 
 def draw_toy_examples(folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None) -> Examples:
-    """Examples of the built-in world, which has a size of its own."""
+    """Draws examples of the built-in world, which has a size of its own."""
     from ..toy.tasks import make_questions
 
     examples = [question.example for question in make_questions(task, max(2, count or TOY_COUNT), seed)]

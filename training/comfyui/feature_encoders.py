@@ -24,7 +24,7 @@ def is_vision_model(folder: Path) -> bool:
 
 
 def encoder_path(name: str) -> str:
-    """The encoder as a recipe names it (curriculum.py): a folder, or nothing for the VAE."""
+    """Gives the encoder as a recipe names it (curriculum.py): a folder, or nothing for the VAE."""
     if name == VAE:
         return ""
     if folder := list_encoders().get(name):

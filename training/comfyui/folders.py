@@ -44,7 +44,7 @@ def register_folder() -> None:
 
 
 def list_banks() -> list[str]:
-    """Banks, the built-in worlds', EasyControl's files among the LoRAs, and templates wherever they lie."""
+    """Lists banks, the built-in worlds', EasyControl's files among the LoRAs, and templates wherever they lie."""
     register_folder()
     others = {*list_bank_features(), *list_learned_keys()}
     banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in others]
@@ -53,7 +53,7 @@ def list_banks() -> list[str]:
 
 
 def list_importable() -> list[str]:
-    """LoRAs, and templates of the other folders."""
+    """Lists LoRAs, and templates of the other folders."""
     register_folder()
     banks = [f"{FOLDER}/{name}" for name in _select_files(FOLDER + "/", looks_like_template)]
     loras = list_loras()
@@ -65,7 +65,7 @@ def _list_model_templates() -> list[str]:
 
 
 def _select_files(prefix: str, *tests: Callable[[str], bool]) -> list[str]:
-    """Files of a folder of models that one of the tests is true of."""
+    """Selects files of a folder of models that one of the tests is true of."""
     kind = prefix[:-1]
     files = ((name, folder_paths.get_full_path(kind, name)) for name in folder_paths.get_filename_list(kind))
     return [name for name, path in files if path and any(test(path) for test in tests)]
@@ -80,12 +80,12 @@ def bank_path(name: str) -> str:
 
 
 def import_path(name: str) -> str:
-    """A file of `list_importable`."""
+    """Gives a file of `list_importable`."""
     return lora_path(name) if name in list_loras() else _find_path(name, LORAS[:-1])
 
 
 def _find_path(name: str, folder: str) -> str:
-    """A file by a name that begins with its folder, else one in `folder`."""
+    """Finds a file by a name that begins with its folder, else one in `folder`."""
     for prefix in (LORAS, MODELS, FOLDER + "/"):
         if name.startswith(prefix):
             return folder_paths.get_full_path_or_raise(prefix[:-1], name.removeprefix(prefix))
@@ -101,7 +101,7 @@ def lora_path(name: str) -> str:
 
 
 def new_bank_path(name: str) -> Path:
-    """A free path in the first folder for a name that a user typed; never outside it, on no system."""
+    """Gives a free path in the first folder for a name that a user typed; never outside it, on no system."""
     register_folder()
     path = resolve_path(Path(folder_paths.get_folder_paths(FOLDER)[0]), name.removesuffix(".safetensors"))
     numbered = (f"{path.name}_{count:02}" for count in itertools.count(2))
@@ -110,12 +110,12 @@ def new_bank_path(name: str) -> Path:
 
 
 def run_folder(name: str) -> Path:
-    """Where a training run of this name lives: output/cologen/NAME."""
+    """Gives where a training run of this name lives: output/cologen/NAME."""
     return resolve_path(Path(folder_paths.get_output_directory()) / FOLDER, name)
 
 
 def list_concepts() -> list[str]:
-    """Concepts among the LoRAs, and those that runs have trained."""
+    """Lists concepts among the LoRAs, and those that runs have trained."""
     register_folder()
     runs = Path(folder_paths.get_output_directory()) / FOLDER
     trained = sorted(path.parent.relative_to(runs).as_posix() for path in runs.glob(f"**/{SUBJECT}.safetensors"))
@@ -129,13 +129,13 @@ def concept_path(name: str) -> str:
 
 
 def list_learned_keys() -> list[str]:
-    """Files of keys that were learned for a number, in the banks' folders."""
+    """Lists files of keys that were learned for a number, in the banks' folders."""
     register_folder()
     return _select_files(FOLDER + "/", looks_like_learned_keys)
 
 
 def list_features() -> list[str]:
-    """Features files: put beside banks, and in runs."""
+    """Lists features files: put beside banks, and in runs."""
     register_folder()
     runs = Path(folder_paths.get_output_directory()) / FOLDER
     trained = (path.relative_to(runs).as_posix() for path in runs.glob(f"**/stages/*{SUFFIX}{FILE}"))
@@ -143,7 +143,7 @@ def list_features() -> list[str]:
 
 
 def list_bank_features() -> list[str]:
-    """Features files in the banks' folders, whatever a bank is called."""
+    """Lists features files in the banks' folders, whatever a bank is called."""
     ending = SUFFIX + FILE
     named = {name: folder_paths.get_full_path(FOLDER, name) for name in folder_paths.get_filename_list(FOLDER)}
     return [name for name, path in named.items() if name.endswith(ending) and path and looks_like_features(path)]
@@ -163,7 +163,7 @@ def read_stamp(path: str) -> tuple[int, int]:
 
 
 def list_networks(kind: str) -> dict[str, Path]:
-    """Folders of transformers' networks within models/KIND, by the names that nodes offer."""
+    """Lists folders of transformers' networks within models/KIND, by the names that nodes offer."""
     files = (
         (Path(name).parent, folder_paths.get_full_path(kind, name)) for name in folder_paths.get_filename_list(kind)
     )
@@ -172,7 +172,7 @@ def list_networks(kind: str) -> dict[str, Path]:
 
 
 def data_folder(name: str) -> Path:
-    """A folder of training pictures: input/cologen/NAME, which may be named as its owner likes."""
+    """Gives a folder of training pictures: input/cologen/NAME, which may be named as its owner likes."""
     root = Path(folder_paths.get_input_directory()) / FOLDER
     folder = root / name.strip()
     try:
@@ -185,7 +185,7 @@ def data_folder(name: str) -> Path:
 
 
 def resolve_path(root: Path, name: str) -> Path:
-    """A path below `root` for a name that a user typed."""
+    """Resolves a path below `root` for a name that a user typed."""
     *folders, stem = name.split("/")
     for part in (*folders, stem):
         if not PART.fullmatch(part) or part.split(".")[0].lower() in RESERVED:

@@ -44,7 +44,7 @@ Draw = Callable[[np.ndarray], np.ndarray]
 
 
 def list_map_models() -> dict[str, Path]:
-    """Networks in the host's folders, by the names that the node offers."""
+    """Lists networks in the host's folders, by the names that the node offers."""
     models: dict[str, Path] = {}
     for folder in (DEPTH, SEG):
         if folder not in folder_paths.folder_names_and_paths:  # older hosts
@@ -57,7 +57,7 @@ def list_map_models() -> dict[str, Path]:
 
 
 def find_map_model(kind: str, model: str) -> Path:
-    """The file or folder of the chosen network, or for auto of the first that draws the kind."""
+    """Finds the file or folder of the chosen network, or for auto of the first that draws the kind."""
     models = list_map_models()
     if model in models:
         return models[model]
@@ -74,7 +74,7 @@ def find_map_model(kind: str, model: str) -> Path:
 
 
 def find_detector() -> Path | None:
-    """The first folder of a model that finds people, for poses."""
+    """Finds the first folder of a model that finds people, for poses."""
     return next((path for path in list_map_models().values() if path.is_dir() and finds_people(path)), None)
 
 
@@ -91,7 +91,7 @@ def read_model_stamp(path: Path) -> tuple[str, int]:
 
 
 def open_map_model(kind: str, model: str) -> Draw:
-    """The chosen network, loaded, as a function from picture to map."""
+    """Opens the chosen network, loaded, as a function from picture to map."""
     path = find_map_model(kind, model)
     network = open_model(path) if path.is_dir() else open_hed(path)
     if network.kind != kind:

@@ -18,7 +18,8 @@ def load_on_device(model) -> None:
 
 
 def bind_model_call(model, inputs: FluxInputs, **conds: Any) -> Callable[[], Tensor]:
-    """One forward by the host's apply_model, through the wrappers of MODEL; `conds` are conditions besides the prompt."""
+    """Gives one forward by the host's apply_model, through the wrappers of MODEL;
+    `conds` are conditions besides the prompt."""
     options = comfy.model_patcher.create_model_options_clone(model.model_options)
     comfy.sampler_helpers.prepare_model_patcher(model, {}, options)
     options = {**options["transformer_options"], "cond_or_uncond": [0], "sigmas": inputs.times}
@@ -27,7 +28,8 @@ def bind_model_call(model, inputs: FluxInputs, **conds: Any) -> Callable[[], Ten
 
 
 def cache_references(model):
-    """A clone with the host's own cache of reference latents, its node FluxKVCache; None where the host has none."""
+    """Gives a clone with the host's own cache of reference latents, its node FluxKVCache;
+    None where the host has none."""
     import comfy_extras.nodes_flux
 
     node = getattr(comfy_extras.nodes_flux, "FluxKVCache", None)

@@ -57,7 +57,7 @@ class RunProgress(Listener):
 
 
 def open_progress_bar() -> Callable[[int, int], None]:
-    """A bar of the host, as a function of what is done and how much there is."""
+    """Opens a bar of the host, as a function of what is done and how much there is."""
     bar = comfy.utils.ProgressBar(1)
 
     def update(done: int, total: int) -> None:
@@ -68,7 +68,7 @@ def open_progress_bar() -> Callable[[int, int], None]:
 
 
 def open_counting_bar(total: int) -> Callable[[str], None]:
-    """A bar of the host, as a function that is called once for each thing that is done."""
+    """Opens a bar of the host, as a function that is called once for each thing that is done."""
     bar = comfy.utils.ProgressBar(total)
 
     def update(_: str) -> None:

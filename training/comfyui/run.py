@@ -39,7 +39,7 @@ class NodeRun(NamedTuple):
     listeners: Sequence[Listener] = ()
 
     def make_options(self, host: TrainingHost) -> dict[str, Any]:
-        """Keyword arguments that runs of curricula and of subjects have in common."""
+        """Makes keyword arguments that runs of curricula and of subjects have in common."""
         return dict(
             path=self.out,
             seed=self.seed,
@@ -79,17 +79,17 @@ def train_curriculum(
 
 
 def are_finished(run: CurriculumRun, stages: Sequence[Stage]) -> bool:
-    """Whether every stage's bank is in the run's folder."""
+    """Says whether every stage's bank is in the run's folder."""
     return all(run.is_finished(stage, number) for number, stage in enumerate(run.recipe.stages) if stage in stages)
 
 
 def copy_inference_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A node's tensors may be ones that autograd refuses."""
+    """Copies an inference tensor: a node's tensors may be ones that autograd refuses."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def extend_curriculum(bank: Bank | None, stage: Stage, settings: Settings) -> Curriculum:
-    """A curriculum whose last stage is this one, and whose earlier ones are those that the bank has had."""
+    """Makes a curriculum whose last stage is this one, and whose earlier ones are those that the bank has had."""
     if bank is None:
         return Curriculum(settings, (stage,))
     check_untrained(bank, stage)
@@ -111,7 +111,7 @@ def check_data(host: TrainingHost, data: TrainingData, stages: Sequence[Stage]) 
 
 
 def list_sampled_stages(curriculum: Curriculum, stages: Sequence[Stage]) -> list[Stage]:
-    """The stages whose samples decide the result: replay takes some of earlier ones."""
+    """Lists the stages whose samples decide the result: replay takes some of earlier ones."""
     replay = any(stage.replay for stage in stages)
     return [stage for stage in curriculum.stages if stage in stages or replay]
 
@@ -137,7 +137,7 @@ def hash_dataset(dataset: MemoryDataset) -> str:
 
 
 def estimate_memory(host: TrainingHost, data: TrainingData, settings: Settings, stages: Sequence[Stage]) -> float:
-    """Bytes beside the model for the stage that takes most."""
+    """Estimates bytes beside the model for the stage that takes most."""
 
     def estimate(stage: Stage) -> float:
         samples = data.datasets[stage.task].samples

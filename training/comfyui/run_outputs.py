@@ -18,13 +18,13 @@ SHOWN = 16
 
 
 def read_loss_map(out: Path) -> dict[str, list]:
-    """A LOSS_MAP of the host, with the whole log beside it."""
+    """Reads a LOSS_MAP of the host, with the whole log beside it."""
     lines = list(read_log(out / LOG_FILE))
     return {"loss": [line["task"] for line in lines if "task" in line], "log": lines}
 
 
 def read_samples(out: Path) -> Tensor:
-    """The last sample sheets as an IMAGE batch, oldest first; black where others are larger."""
+    """Reads the last sample sheets as an IMAGE batch, oldest first; black where others are larger."""
     files = (out / SAMPLES_FOLDER).glob("[0-9]*.png")  # NUMBER-STAGE-ITERATION.png
     paths = sorted(files, key=lambda path: (int(path.name.split("-")[0]), path.name))[-SHOWN:]
     sheets = [np.array(Image.open(path).convert("RGB")) for path in paths]
@@ -35,7 +35,7 @@ def read_samples(out: Path) -> Tensor:
 
 
 def read_features(out: Path, curriculum: Curriculum) -> Features | None:
-    """The features file of the last stage, if that learned any to be read."""
+    """Reads the features file of the last stage, if that learned any to be read."""
     number = len(curriculum.stages) - 1
     path = RunFolder(out).stage_path(format_label(curriculum.stages[number], number) + SUFFIX)
     return Features.open(path) if path.exists() else None

@@ -55,7 +55,7 @@ class Server:
         raise RuntimeError("ComfyUI did not start:\n" + self.log.read_text()[-4000:])
 
     def get(self, path: str) -> Any:
-        """The JSON that the server answers on a path."""
+        """Gives the JSON that the server answers on a path."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=300) as answer:
             return json.load(answer)
 
@@ -87,7 +87,7 @@ class Server:
 
 
 def make_base_folder(root: Path, pictures: Mapping[str, Image.Image]) -> Path:
-    """A server's base folder with this pack and input pictures, and without models."""
+    """Makes a server's base folder with this pack and input pictures, and without models."""
     for folder in ("models/diffusion_models", "models/vae", "models/cologen", "input", "custom_nodes"):
         (root / folder).mkdir(parents=True)
     for name, picture in pictures.items():
@@ -97,12 +97,12 @@ def make_base_folder(root: Path, pictures: Mapping[str, Image.Image]) -> Path:
 
 
 def make_node(kind: str, /, **inputs: Any) -> dict:
-    """A node of an API prompt."""
+    """Makes a node of an API prompt."""
     return {"class_type": kind, "inputs": inputs}
 
 
 def open_picture(base: Path, entry: dict, node_id: str, number: int = 0) -> Image.Image:
-    """The picture that a node of a finished prompt saved or previewed."""
+    """Opens the picture that a node of a finished prompt saved or previewed."""
     if entry["status"]["status_str"] != "success":
         raise RuntimeError(f"ComfyUI could not run the graph: {entry['status']['messages']}")
     image = entry["outputs"][node_id]["images"][number]

@@ -14,7 +14,7 @@ from .server import Server, make_base_folder, make_node, open_picture
 
 
 def draw_examples(folder: Path, world: World, examples: Sequence[Example]) -> list[np.ndarray]:
-    """What a world's experts draw for examples, in a server whose base folder is `folder`."""
+    """Draws what a world's experts draw for examples, in a server whose base folder is `folder`."""
     pictures = {example.id: Image.fromarray(example.source) for example in examples}
     base = make_base_folder(folder, pictures)
     with Server(require_host(), base) as server:
@@ -23,7 +23,7 @@ def draw_examples(folder: Path, world: World, examples: Sequence[Example]) -> li
 
 
 def make_prompt(world: World, example: Example, seed: int = 7) -> dict:
-    """An API prompt for a world: a text and the input picture of the example's name as source, a picture out."""
+    """Makes an API prompt for a world: a text and the input picture of the example's name as source, a picture out."""
     name, text, side = example.id, example.prompt, world.side
     loaders = dict(weight_dtype="default", clip_name1="none", clip_name2="none", vae_name=world.choice)
     knobs = dict(

@@ -26,7 +26,7 @@ EXPERT = "expert"
 def make_subject_datasets(
     encoders: HostEncoders, own: Sequence[np.ndarray], others: Sequence[np.ndarray], recipe: SubjectRecipe
 ) -> dict[str, MemoryDataset]:
-    """Datasets of the subject's photos, and of its class's if the recipe wants some.
+    """Makes datasets of the subject's photos, and of its class's if the recipe wants some.
 
     Pictures are uint8 (height, width, 3) of any size; a square in their middle is taken.
     """

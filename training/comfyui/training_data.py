@@ -35,7 +35,7 @@ class HostEncoders:
     """Called once the VAE or CLIP has run, which may have taken FLUX's place."""
 
     def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        """Latents of pictures uint8 (height, width, 3) of one size."""
+        """Encodes latents of pictures uint8 (height, width, 3) of one size."""
         pixels = torch.from_numpy(np.stack(pictures)).float() / 255
         with torch.inference_mode():
             latents = self.vae.encode(pixels)
@@ -44,7 +44,7 @@ class HostEncoders:
         return copy_to_cpu(latents.float())
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Context, shorter prompts padded with zeros, and pooled text."""
+        """Encodes prompts: context, shorter prompts padded with zeros, and pooled text."""
         if self.empty is not None and list(prompts) == [""]:
             return self.empty
         contexts, pooled = zip(*map(self._encode_prompt, prompts))
@@ -64,7 +64,7 @@ class HostEncoders:
         return find_marked_tokens(prompt, partial(self.clip.tokenize, return_word_ids=True))
 
     def count_tokens(self, prompts: Sequence[str]) -> None:
-        """The host pads its prompts as it likes: nothing is left out."""
+        """Gives None: the host pads its prompts as it likes: nothing is left out."""
 
     def identity(self) -> str:
         """Returns nothing: a run's folder records hashes of the encoded pictures instead (run.record_data)."""
@@ -78,7 +78,8 @@ class HostEncoders:
 
 
 def open_encoders(vae, clip) -> HostEncoders:
-    """Encoders of a VAE and a CLIP that belong together, with the empty prompt: raises before anything else is encoded."""
+    """Opens encoders of a VAE and a CLIP that belong together, with the empty prompt:
+    raises before anything else is encoded."""
     encoders = HostEncoders(vae, clip)
     context, pooled = encoders.encode_prompts([""])
     family, width = find_latent_family(encoders.encode([GREY])), context.shape[-1]
@@ -95,7 +96,7 @@ def open_encoders(vae, clip) -> HostEncoders:
 
 
 def copy_to_cpu(tensor: Tensor) -> Tensor:
-    """A copy on the CPU that is no inference tensor, which autograd would refuse."""
+    """Gives a copy on the CPU that is no inference tensor, which autograd would refuse."""
     with torch.inference_mode(False):
         return tensor.detach().cpu().clone()
 
@@ -110,7 +111,7 @@ class TrainingData:
     """Folder -> what drew its control maps, where they were missing."""
 
     def add_dataset(self, dataset: MemoryDataset) -> "TrainingData":
-        """The data with one more dataset, behind that of the same task if there is one."""
+        """Gives the data with one more dataset, behind that of the same task if there is one."""
         task, known = dataset.task, self.datasets.get(dataset.task)
         return replace(
             self, datasets={**self.datasets, task: dataset if known is None else concat_datasets(known, dataset)}

@@ -52,7 +52,7 @@ class TrainingHost(ComfyHost):
         return self.model.load_device
 
     def tokenize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Every pass begins here: what another model has pushed out comes back first."""
+        """Tokenizes, where every pass begins: what another model has pushed out comes back first."""
         if self.is_pushed_out:
             self.load()
         return super().tokenize(latent)
@@ -73,7 +73,7 @@ class TrainingHost(ComfyHost):
 
     @contextmanager
     def training(self, memory: float) -> Generator[None]:
-        """Within, the model is loaded, the host has made so much room beside it as it can, and gradients pass."""
+        """Keeps the model loaded, within; the host has made so much room beside it as it can, and gradients pass."""
         self.reserved = memory
         self.load()
         was_training = comfy.model_management.in_training
@@ -95,7 +95,7 @@ class TrainingHost(ComfyHost):
         self.is_pushed_out = False
 
     def mark_pushed_out(self) -> None:
-        """Called when another model was loaded, maybe in this one's place."""
+        """Notes that another model was loaded, maybe in this one's place."""
         self.is_pushed_out = True
 
     def check_samples(self, samples: EncodedSamples) -> None:
@@ -111,12 +111,13 @@ class TrainingHost(ComfyHost):
             )
 
     def count_tokens(self, samples: EncodedSamples, pictures: Sequence[Tensor]) -> int:
-        """Tokens of one sample: of its text, and of these latents."""
+        """Counts tokens of one sample: of its text, and of these latents."""
         grids = (token_grid(latent, self.module.patch_size) for latent in pictures)
         return max(samples.context.shape[1], self.family.text_rows) + sum(map(math.prod, grids))
 
     def estimate_memory(self, tokens: int, samples: int, rank: int, checkpointing: bool) -> float:
-        """Bytes that training takes beside the model, for `samples` of so many tokens (source and text among them)."""
+        """Estimates bytes that training takes beside the model,
+        for `samples` of so many tokens (source and text among them)."""
         # k and v, down and up: weight, gradient and the optimizer's two, in fp32
         experts = sum(1 for _ in named_blocks(self.module)) * 4 * self.module.hidden_size * rank * 4 * 4
         return estimate_activations(self.module, samples * tokens, self.dtype, checkpointing) + experts
@@ -138,13 +139,13 @@ class FluxWithOptions:
 
 
 def compute_attention(chosen: Callable, *args, **kwargs) -> Tensor:
-    """The attention override under training: the one chosen at the start may be made for inference only."""
+    """Computes attention under training: the override chosen at the start may be made for inference only."""
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
 @contextmanager
 def open_weight(module: nn.Module, like: Tensor) -> Generator[Tensor]:
-    """A layer's weight as the host would compute with it now: loaded, cast, with its LoRAs."""
+    """Gives a layer's weight as the host would compute with it now: loaded, cast, with its LoRAs."""
     cast: Any = getattr(module, "cast_bias_weight", None)  # GGUF's layers bring their own
     if cast is not None:
         yield cast(like)[0]
@@ -160,7 +161,7 @@ def open_weight(module: nn.Module, like: Tensor) -> Generator[Tensor]:
 
 
 def make_checkpointing_options(flux: nn.Module) -> dict[str, Any]:
-    """Transformer options that have every block computed twice instead of remembered (forward.py: run_source)."""
+    """Makes transformer options that have every block computed twice instead of remembered (forward.py: run_source)."""
     table = {}
     for name, block in named_blocks(flux):
         kind, index = name.split("_blocks.")
@@ -187,6 +188,7 @@ CHECKPOINTED_BLOCKS = {"double": checkpoint_double, "single": checkpoint_single}
 
 
 def copy_block_options(args: dict[str, Any]) -> dict[str, Any]:
-    """A block's other arguments, the options as a copy, for the host counts its blocks in one and the same dict."""
+    """Gives a block's other arguments, the options as a copy,
+    for the host counts its blocks in one and the same dict."""
     options = dict(args["transformer_options"])
     return {"pe": args["pe"], "attn_mask": args.get("attn_mask"), "transformer_options": options}

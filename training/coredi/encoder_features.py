@@ -43,7 +43,7 @@ class FeatureEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, pictures: Tensor, rows: int, columns: int) -> Tensor:
-        """Encode pictures (batch, height, width, 3) in 0..255 into patches (batch, rows * columns, channels)."""
+        """Encodes pictures (batch, height, width, 3) in 0..255 into patches (batch, rows * columns, channels)."""
         config: Any = self.network.config
         patch = config.patch_size
         mean, size = (torch.tensor(part, device=pictures.device).view(3, 1, 1) for part in self.mean_std)
@@ -58,7 +58,8 @@ class FeatureEncoder(nn.Module):
 
 
 def read_mean_std(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
-    """What pictures are normalised by: the folder's preprocessor_config.json, or ImageNet's where there is none."""
+    """Reads what pictures are normalised by: the folder's preprocessor_config.json,
+    or ImageNet's where there is none."""
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return IMAGENET_MEAN_STD
@@ -74,7 +75,7 @@ def read_mean_std(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
 def compute_features(
     host: Host, dataset: MemoryDataset, encoders: Encoders, encoder: FeatureEncoder | None = None
 ) -> Tensor:
-    """Compute every target's features (count, cells + 1, channels); without an encoder those of the VAE."""
+    """Computes every target's features (count, cells + 1, channels); without an encoder those of the VAE."""
     size, parts = token_grid(dataset.samples.target, host.flux.patch_size), []
     pool, device = make_pooling_matrix(*size), host.device
     for latents in dataset.samples.target.split(CHUNK):
@@ -87,7 +88,7 @@ def compute_features(
 
 
 def load_features(host: Host, dataset: MemoryDataset, encoders: Encoders, encoder: str, folder: Path) -> Tensor:
-    """Load or compute features; those of another encoder than the VAE are kept in the run's folder."""
+    """Loads or computes features; those of another encoder than the VAE are kept in the run's folder."""
     if not encoder:
         return compute_features(host, dataset, encoders)
     depends = "\n".join((encoder, *dataset.samples.ids))

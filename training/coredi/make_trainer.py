@@ -14,7 +14,7 @@ from .trainer import FeatureTrainer
 
 
 def make_stage_trainer(context: StageContext, bank: Bank, encoders: Encoders, path: Path) -> StageTrainer:
-    """Make the trainer that a stage asks for: with features or, where they are off, without."""
+    """Makes the trainer that a stage asks for: with features or, where they are off, without."""
     stage, dataset = context.stage, context.datasets[context.stage.task]
     if stage.features == "off":
         return StageTrainer(context, bank)

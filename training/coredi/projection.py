@@ -29,7 +29,7 @@ class Projection:
 
     @classmethod
     def fit(cls, features: Tensor, narrow: int) -> "Projection":
-        """Compute them from typical features (count, tokens, wide), with P of `narrow` principal components."""
+        """Computes them from typical features (count, tokens, wide), with P of `narrow` principal components."""
         flat = features.flatten(0, -2).double()
         mean, size = flat.mean(0), flat.std(0, correction=0).clamp(min=1e-6)
         seen = (flat - mean) / size
@@ -47,11 +47,12 @@ class Projection:
         return Projection(*(part.to(device) for part in (self.mean, self.size, self.relation, self.start)))
 
     def project(self, features: Tensor, p: Tensor) -> Tensor:
-        """Project features (batch, tokens, wide) to z (batch, tokens, narrow), each channel of mean 0 and variance 1."""
+        """Projects features (batch, tokens, wide) to z (batch, tokens, narrow),
+        each channel of mean 0 and variance 1."""
         return (features - self.mean) / self.size @ p * self._scale(p)
 
     def covariance(self, p: Tensor) -> Tensor:
-        """Covariance of z's channels (narrow, narrow)."""
+        """Computes the covariance of z's channels (narrow, narrow)."""
         scale = self._scale(p)
         return scale[:, None] * (p.T @ self.relation @ p) * scale
 
@@ -59,20 +60,20 @@ class Projection:
         return (((self.relation @ p) * p).sum(0) + EPS).rsqrt()
 
     def penalty(self, p: Tensor) -> Tensor:
-        """Ortho and Cov: BatchNorm cannot prevent that all channels become copies of one."""
+        """Computes Ortho and Cov: BatchNorm cannot prevent that all channels become copies of one."""
         same, covariance = torch.eye(p.shape[1]).to(p), self.covariance(p)
         apart = (covariance - covariance.diagonal().diag()).square().sum() / p.shape[1]
         return ORTHO * (p.T @ p - same).square().sum() + COV * apart
 
 
 def effective_rank(covariance: Tensor) -> float:
-    """How many channels a covariance amounts to: e to the entropy of its eigenvalues' shares."""
+    """Computes how many channels a covariance amounts to: e to the entropy of its eigenvalues' shares."""
     values = torch.linalg.eigvalsh(covariance.detach().double()).clamp(min=0)
     shares = values / values.sum().clamp(min=1e-12)
     return float(torch.special.entr(shares).sum().exp())
 
 
 def overlap(one: Tensor, other: Tensor) -> float:
-    """How much of one's columns' space is the other's: 1 all, 0 nothing."""
+    """Computes how much of one's columns' space is the other's: 1 all, 0 nothing."""
     a, b = (torch.linalg.qr(part.detach().double())[0] for part in (one, other))
     return float((a.T @ b).square().sum() / a.shape[1])

@@ -119,7 +119,7 @@ class FeatureTrainer(StageTrainer):
                 )
 
     def predict(self, batch: Batch, noised: NoisedBatch) -> tuple[Tensor, Tensor | float]:
-        """FLUX's velocity, and the losses of the features; replayed tasks have none."""
+        """Predicts FLUX's velocity, and the losses of the features; replayed tasks have none."""
         if batch.task != self.stage.task:
             return super().predict(batch, noised)
         tensors = self._feature_tensors()
@@ -142,7 +142,7 @@ class FeatureTrainer(StageTrainer):
         return {name.removeprefix(PREFIX): t for name, t in self.trained.items() if name.startswith(PREFIX)}
 
     def run_flux(self, noised: NoisedBatch, stream: FeatureStream | None = None) -> tuple[Tensor, Tensor]:
-        """The velocity, and the features that the picture's last tokens predict."""
+        """Gives the velocity, and the features that the picture's last tokens predict."""
         with record_last_tokens(self.host.flux) as tokens:
             source = noised.source.with_patches([] if stream is None else [stream])
             velocity = predict_velocity(self.host, source, noised.inputs)
@@ -152,13 +152,13 @@ class FeatureTrainer(StageTrainer):
         return predict_features(self._feature_tensors(), tokens)
 
     def make_stream(self, noised: NoisedBatch, z: Tensor, reads: Tensor) -> FeatureStream:
-        """Tokens of features z for FLUX to read; `reads` says which samples do."""
+        """Makes tokens of features z for FLUX to read; `reads` says which samples do."""
         routes = SourceRoutes(self.bank, self.make_routing(self.stage.task), noised.source.routes)
         h = embed_features(self._feature_tensors(), z)
         return FeatureStream(self.host, routes, h, noised.inputs, None if reads.all() else reads)
 
     def export_features(self) -> Features | None:
-        """What sampling with features needs."""
+        """Gives what sampling with features needs."""
         way = self.stage.features
         if way not in FEATURE_STATES:
             return None
@@ -219,12 +219,13 @@ FORWARD_BY_WAY: dict[str, Callable[..., Prediction]] = {
 
 
 def measure_velocity_error(predicted: Tensor, z: Tensor, times: Tensor) -> Tensor:
-    """The squared error of the velocity (z_t - z) / t that predicted features imply: that of z, over t squared."""
+    """Measures the squared error of the velocity (z_t - z) / t that predicted features imply: that of z,
+    over t squared."""
     return (predicted - z).square().mean((1, 2)) / times.clamp(min=MIN_TIME).square()
 
 
 def draw_feature_noise(batch: Batch, z: Tensor) -> FeatureNoise:
-    """Draw from the samples' own seeds, apart from what batch and router draw from them."""
+    """Draws from the samples' own seeds, apart from what batch and router draw from them."""
     generators = [torch.Generator().manual_seed(seed + 2) for seed in batch.seeds]
     uniform = torch.stack([torch.rand((), generator=generator) for generator in generators])
     noise = torch.stack([torch.randn(z.shape[1:], generator=generator) for generator in generators])
@@ -232,7 +233,7 @@ def draw_feature_noise(batch: Batch, z: Tensor) -> FeatureNoise:
 
 
 def init_tensors(projection: Projection, dim: int, way: str, seed: int) -> dict[str, Tensor]:
-    """Make what is trained beside the expert; the head predicts the mean at first."""
+    """Makes what is trained beside the expert; the head predicts the mean at first."""
     narrow, generator = projection.start.shape[1], torch.Generator().manual_seed(seed)
     tensors = {
         "norm.weight": torch.ones(dim),

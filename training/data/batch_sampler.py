@@ -57,7 +57,7 @@ def sample_indices(
 
 @lru_cache(maxsize=4)
 def _shuffle(seed: int, number: int, epoch: int, count: int, buckets: tuple[int, ...], batch: int) -> np.ndarray:
-    """An epoch's order of a task's samples."""
+    """Shuffles a task's samples into an epoch's order."""
     rng = np.random.default_rng((seed, number, epoch, count))
     order = rng.permutation(count)
     return order if len(buckets) < 2 else group_by_bucket(rng, order, buckets, batch, -epoch * count % batch)

@@ -31,6 +31,6 @@ class Box(NamedTuple):
 
 
 def find_box(mask: np.ndarray) -> Box:
-    """The smallest box round all that is True; the mask must not be empty."""
+    """Finds the smallest box round all that is True; the mask must not be empty."""
     ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     return Box(int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)

@@ -12,7 +12,7 @@ SIDE_MULTIPLE = 64
 
 
 def list_sizes(resolution: int, aspect: float = 1.0) -> list[Size]:
-    """The square first, then shapes of at most its area whose sides are at most `aspect` to one."""
+    """Lists the square first, then shapes of at most its area whose sides are at most `aspect` to one."""
     sides = range(SIDE_MULTIPLE, int(resolution * aspect**0.5) + 1, SIDE_MULTIPLE)
     shapes = [(height, int(resolution**2 / height) // SIDE_MULTIPLE * SIDE_MULTIPLE) for height in sides]
     both = {size for height, width in shapes for size in ((height, width), (width, height))}

@@ -72,14 +72,14 @@ class Crop:
 
 
 def fit_crop_size(size: Size, out: Size) -> Size:
-    """The size of the largest crop of a picture that has the aspect of what is to come out."""
+    """Fits the size of the largest crop of a picture that has the aspect of what is to come out."""
     scale = min(size[0] / out[0], size[1] / out[1])
     height, width = (min(side, max(1, round(part * scale))) for side, part in zip(size, out))
     return height, width
 
 
 def draw_crop(rng: np.random.Generator, size: Size, out: Size, least: float = MIN_CROP, flip: float = 0.5) -> Crop:
-    """A random crop without distortion, mirrored with probability `flip` (0 for pictures with lettering)."""
+    """Draws a random crop without distortion, mirrored with probability `flip` (0 for pictures with lettering)."""
     share = rng.uniform(least, 1)
     height, width = (max(1, round(share * side)) for side in fit_crop_size(size, out))
     y, x = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
@@ -93,12 +93,12 @@ def centre_crop(size: Size, out: Size) -> Crop:
 
 
 def whole_crop(size: Size, out: Size) -> Crop:
-    """All of the picture, stretched if need be."""
+    """Gives all of the picture, stretched if need be."""
     return Crop(Box(0, 0, size[1], size[0]), False, out)
 
 
 def mirror_text(text: str) -> str:
-    """ "the Left one" -> "the Right one": whole words only; twice is the same text again."""
+    """Mirrors words: "the Left one" -> "the Right one": whole words only; twice is the same text again.."""
     return re.sub(r"\w+", lambda word: OPPOSITES.get(word[0], word[0]), text)
 
 
@@ -114,7 +114,7 @@ def crop_sample(crop: Crop, sample: Sample) -> Sample:
 
 
 def crop_thing(crop: Crop, thing: Thing) -> Thing | None:
-    """None, if too little of it is left."""
+    """Crops a thing; None, if too little of it is left."""
     visible = np.count_nonzero(thing.mask[crop.box.part])
     mask = crop.mask(thing.mask)
     if visible < MIN_VISIBLE * np.count_nonzero(thing.mask) or not mask.any():
@@ -123,7 +123,7 @@ def crop_thing(crop: Crop, thing: Thing) -> Thing | None:
 
 
 def crop_pair(first: Crop, second: Crop, pair: Pair) -> Pair:
-    """The two pictures need not lie on top of each other: each has a crop of its own."""
+    """Crops each of two pictures by itself: they need not lie on top of each other."""
     return replace(
         pair,
         first=first.picture(pair.first),

@@ -26,7 +26,7 @@ IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def read_config(folder: Path) -> dict:
-    """The config.json; its one architecture stands as "architecture", too."""
+    """Reads the config.json; its one architecture stands as "architecture", too."""
     try:
         config = json.loads(read_regular_text(folder / "config.json", MAX_CONFIG))
         (config["architecture"],) = config["architectures"]

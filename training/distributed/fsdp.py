@@ -18,7 +18,7 @@ from . import ranks
 
 
 def shard_blocks(flux: nn.Module, device: str) -> None:
-    """Shard the blocks in place; what is no block stays whole."""
+    """Shards the blocks in place; what is no block stays whole."""
     # keys and values are views, and nobody writes into them
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(torch.device(device).type, (ranks.world_size(),))
@@ -30,6 +30,6 @@ def shard_blocks(flux: nn.Module, device: str) -> None:
 
 
 def match_passes(passes: int, run: Callable[[], object], device: torch.device) -> None:
-    """Call `run` until this process has made as many passes, with its own to come, as the one that makes most."""
+    """Calls `run` until this process has made as many passes, with its own to come, as the one that makes most."""
     for _ in range(ranks.max_over_ranks(passes, device) - passes):
         run()

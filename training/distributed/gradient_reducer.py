@@ -37,7 +37,7 @@ class GradientReducer:
             node.register_hook(lambda *_, place=place: self._mark_done(place))
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Take a loss's gradients; after the iteration's `last`, add up all processes'. Unused tensors have zeros."""
+        """Takes a loss's gradients; after the iteration's `last`, adds up all processes'. Unused tensors have zeros."""
         if not last or ranks.world_size() == 1:
             loss.backward()
         else:
@@ -47,7 +47,7 @@ class GradientReducer:
                 _fill_missing(tensor)
 
     def clear(self) -> None:
-        """Clear the gradients for the next iteration."""
+        """Clears the gradients for the next iteration."""
         if self.row is not None:
             self.row.zero_()
             return
@@ -68,7 +68,7 @@ class GradientReducer:
             work.wait()
 
     def _lay_out(self, order: Sequence[int]) -> None:
-        """Move the gradients into one row, in this order; later passes add to it."""
+        """Moves the gradients into one row, in this order; later passes add to it."""
         self.row = torch.cat([_fill_missing(self.tensors[place]).flatten() for place in order])
         start = end = 0
         for number, place in enumerate(order, 1):
@@ -90,7 +90,7 @@ class GradientReducer:
                 self._send(next((i for i in range(len(self.pieces)) if self.waiting[i]), len(self.pieces)))
 
     def _send(self, end: int) -> None:
-        """Send the pieces before this one that are not under way yet."""
+        """Sends the pieces before this one that are not under way yet."""
         for piece in self.pieces[len(self.sent) : end]:
             self.sent.append(dist.all_reduce(piece, async_op=True))
 
@@ -109,7 +109,7 @@ class _ReachAll(torch.autograd.Function):
 
 
 def _fill_missing(tensor: Tensor) -> Tensor:
-    """The gradient; zeros for a tensor that has none: an expert that no sample took."""
+    """Gives the gradient; zeros for a tensor that has none: an expert that no sample took."""
     if tensor.grad is None:
         tensor.grad = torch.zeros_like(tensor)
     return tensor.grad

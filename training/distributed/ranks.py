@@ -26,13 +26,13 @@ def rank() -> int:
 
 
 def is_sharded(settings: Settings) -> bool:
-    """Whether the processes share the base's blocks (fsdp.py)."""
+    """Says whether the processes share the base's blocks (fsdp.py)."""
     return settings.shard and world_size() > 1
 
 
 @contextmanager
 def join(device: str) -> Generator[str]:
-    """Join the processes that torchrun has started, if it has; yields this one's device."""
+    """Joins the processes that torchrun has started, if it has; yields this one's device."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield device
         return
@@ -51,14 +51,14 @@ def join(device: str) -> Generator[str]:
 
 
 def barrier() -> None:
-    """Wait until every rank is here."""
+    """Waits until every rank is here."""
     if world_size() > 1:
         dist.barrier()
 
 
 @contextmanager
 def main_process_first() -> Generator[None]:
-    """Let the first rank in alone, the others when it is out: they find what it has written."""
+    """Lets the first rank in alone, the others when it is out: they find what it has written."""
     if rank() > 0:
         barrier()
     yield
@@ -67,7 +67,7 @@ def main_process_first() -> Generator[None]:
 
 
 def broadcast_object(value: Any) -> Any:
-    """The first rank's value, for all: what a folder holds, which another node may see a moment later."""
+    """Gives the first rank's value, for all: what a folder holds, which another node may see a moment later."""
     if world_size() > 1:
         values = [value]
         dist.broadcast_object_list(values, 0)
@@ -76,19 +76,19 @@ def broadcast_object(value: Any) -> Any:
 
 
 def was_restarted() -> bool:
-    """Whether torchrun has started its processes again after one of them was lost."""
+    """Says whether torchrun has started its processes again after one of them was lost."""
     return os.environ.get(RESTARTS, "0") != "0"
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Copy the first rank's tensors to all, in place."""
+    """Copies the first rank's tensors to all, in place."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
 
 
 def max_over_ranks(value: int, device: torch.device | str) -> int:
-    """The largest of every rank's values."""
+    """Gives the largest of every rank's values."""
     result = torch.tensor(value, device=device)
     if world_size() > 1:
         dist.all_reduce(result, dist.ReduceOp.MAX)
@@ -96,7 +96,7 @@ def max_over_ranks(value: int, device: torch.device | str) -> int:
 
 
 def sum_over_ranks(value: Tensor | Sequence[float] | float, device: torch.device | str) -> Tensor:
-    """The sum over all ranks, element by element; no gradient passes."""
+    """Sums over all ranks, element by element; no gradient passes."""
     value = torch.as_tensor(value, dtype=torch.float32, device=device).detach().clone()
     if world_size() > 1:
         dist.all_reduce(value)

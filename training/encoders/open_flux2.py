@@ -70,7 +70,7 @@ def check_floats(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def is_read(name: str) -> bool:
-    """Whether a tensor of the file is one that FLUX.2's text comes from."""
+    """Says whether a tensor of the file is one that FLUX.2's text comes from."""
     parts = name.split(".")
     is_later = name.startswith("model.layers.") and parts[2].isdecimal() and int(parts[2]) >= LAYERS[-1]
     return not is_later and name != "model.norm.weight" and not name.startswith(UNUSED)

@@ -22,10 +22,10 @@ class Encoders(Protocol):
         """Gives context (batch, tokens, width) and pooled (batch, width), of width 0 for a FLUX that reads none."""
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int] | None:
-        """Tokens of each prompt before padding; None where there is no padding that could be left out."""
+        """Counts tokens of each prompt before padding; None where there is no padding that could be left out."""
 
     def find_words(self, prompt: str) -> MarkedTokens:
         """Finds the rows of a prompt's context that belong to its words in brackets: a [dog] on the beach."""
 
     def identity(self) -> Any:
-        """Everything that decides the answers, ready for JSON."""
+        """Gives everything that decides the answers, ready for JSON."""

@@ -14,7 +14,7 @@ ABLATION_HEADS = ("measure", "older experts' blocks go", "then", "change", "95 %
 def compare_ablations(
     routed: Sequence[Score], ablated: Mapping[str, Sequence[Score]]
 ) -> list[tuple[str, str, str, str, str, str]]:
-    """The table's lines, in the order of ABLATION_HEADS; `ablated` has the scores of each row of ABLATIONS.
+    """Makes the table's lines, in the order of ABLATION_HEADS; `ablated` has the scores of each row of ABLATIONS.
 
     Cases are paired: the same case, the same noise. Where a metric has no figure for one picture (FID) there is no interval.
     """
@@ -35,7 +35,8 @@ def compare_ablations(
 
 
 def pair_differences(before: Score, after: Score) -> list[float]:
-    """The change of each case, the mean of its pictures; empty where the metric has no figure for one picture."""
+    """Computes the change of each case, the mean of its pictures;
+    empty where the metric has no figure for one picture."""
     by_case: dict[str, list[float]] = {}
     for key in before.values:
         old, new = before.value_of(key), after.value_of(key)

@@ -77,7 +77,7 @@ def read_multigen_depth(root: Path, side: int, networks: MetricNetworks) -> Iter
 
 
 def read_multigen_lineart(root: Path, side: int, networks: MetricNetworks) -> Iterator[Case]:
-    """Cases whose sources are drawn by the network that measures."""
+    """Reads cases whose sources are drawn by the network that measures."""
     lines = networks.load("lines", LineNetwork)
     for i, row in enumerate(_read_rows(root, "validation", ("image", "text"))):
         photo = _defer_decoding(row["image"])

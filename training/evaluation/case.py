@@ -42,12 +42,12 @@ def resize(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fit_area(shape: tuple[int, ...], side: float) -> tuple[int, int]:
-    """Height and width in a picture's own proportions, at the area of a square of this side, on FLUX's grid."""
+    """Gives height and width in a picture's own proportions, at the area of a square of this side, on FLUX's grid."""
     scale = side / math.sqrt(shape[0] * shape[1])
     height, width = (max(GRID, round(length * scale / GRID) * GRID) for length in shape[:2])
     return height, width
 
 
 def fit_square(shape: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Height and width of a square, whatever the picture's proportions: stretched, as ControlNet++ does it."""
+    """Gives height and width of a square, whatever the picture's proportions: stretched, as ControlNet++ does it."""
     return (side, side)

@@ -57,5 +57,5 @@ def draw_picture(
 
 
 def limit_area(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width on FLUX's grid of a picture's own area, or of LARGEST's."""
+    """Gives height and width on FLUX's grid of a picture's own area, or of LARGEST's."""
     return fit_area(shape, min(LARGEST, math.sqrt(shape[0] * shape[1])))

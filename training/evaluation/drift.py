@@ -131,7 +131,7 @@ def draw_unrelated(count: int, seed: int) -> list[tuple[Scene, str]]:
 
 
 def measure_agreement(scene: Scene, picture: np.ndarray) -> float:
-    """The share of a scene's things, and its ground, that the oracle finds."""
+    """Measures the share of a scene's things, and its ground, that the oracle finds."""
     reading = read_scene(picture)
     things = [
         reading.is_sure(item.place) and has_item(reading.scene, item, item.place, ("shape", "colour"))

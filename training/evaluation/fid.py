@@ -36,7 +36,7 @@ class Inception(CachedEncoder):
 
 
 def frechet_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
-    """|m - n|^2 + tr(A + B - 2 sqrt(AB)) of the features' means and covariances."""
+    """Computes |m - n|^2 + tr(A + B - 2 sqrt(AB)) of the features' means and covariances."""
     if min(len(a), len(b)) < 2:
         raise MetricUnavailable(f"FID needs two pictures or more, there are {min(len(a), len(b))}.")
     (m, left), (n, right) = (

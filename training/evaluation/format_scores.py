@@ -8,7 +8,7 @@ from .report import explain_missing
 
 
 def format_table(scores: Sequence[Score]) -> str:
-    """A line per metric with its total, then what could not be measured and why."""
+    """Formats a line per metric with its total, then what could not be measured and why."""
     measured = [score for score in scores if not score.reason]
     widest = max((len(METRICS[score.metric].label) for score in measured), default=0)
     lines = [f"{METRICS[score.metric].label:{widest}}  {score.total:.4g}  {_arrow(score)}" for score in measured]
@@ -16,7 +16,7 @@ def format_table(scores: Sequence[Score]) -> str:
 
 
 def format_ranking(scores: Sequence[Score], order: Sequence[int], answers: Sequence[Answer]) -> list[str]:
-    """A line per picture, the best first, with its figures."""
+    """Formats a line per picture, the best first, with its figures."""
     lines = []
     for place, i in enumerate(order, 1):
         figures = [
@@ -27,7 +27,7 @@ def format_ranking(scores: Sequence[Score], order: Sequence[int], answers: Seque
 
 
 def list_values(scores: Sequence[Score], answers: Sequence[Answer]) -> dict[str, list[float | None]]:
-    """Each answer's own figures by metric, of those that could be measured."""
+    """Lists each answer's own figures by metric, of those that could be measured."""
     return {score.metric: [score.value_of(answer.key) for answer in answers] for score in scores if not score.reason}
 
 

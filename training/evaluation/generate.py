@@ -55,7 +55,7 @@ def generate_answers(
 
 
 def list_paths(protocol: Protocol, case: Case, out: Path) -> list[Path]:
-    """Where a case's pictures go."""
+    """Lists where a case's pictures go."""
     name = case.id if PLAIN.fullmatch(case.id) else hashlib.blake2b(case.id.encode(), digest_size=16).hexdigest()
     return [out / "drawn" / str(group) / f"{name}.png" for group in range(protocol.images_per_case)]
 

@@ -99,7 +99,7 @@ def load_marks(judge: Judge, path: Path, source: np.ndarray, answer: np.ndarray,
 
 
 def parse_lowest_mark(answer: str) -> float | None:
-    """The least number of the first list after "score"; None if there is none, or one above 10."""
+    """Parses the least number of the first list after "score"; None if there is none, or one above 10."""
     match = re.search(r'"?score"?\s*:\s*\[?([\d\s.,]+)', answer)
     numbers = re.findall(r"\d+(?:\.\d+)?", match[1]) if match else []
     marks = [float(number) for number in numbers]
@@ -107,7 +107,7 @@ def parse_lowest_mark(answer: str) -> float | None:
 
 
 def average_groups(values: Sequence[tuple[str, float]]) -> float:
-    """The mean of the groups' means: each kind of edit counts alike, however many there are."""
+    """Computes the mean of the groups' means: each kind of edit counts alike, however many there are."""
     groups = defaultdict(list)
     for group, value in values:
         groups[group].append(value)

@@ -24,7 +24,7 @@ class Score:
     """Why there is no total; empty: there is one."""
 
     def value_of(self, key: str) -> float | None:
-        """One picture's figure, where the metric has such."""
+        """Gives one picture's figure, where the metric has such."""
         show = METRICS[self.metric].per_picture
         return show(self.values[key]) if show and key in self.values else None
 

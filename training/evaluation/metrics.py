@@ -60,7 +60,7 @@ class Answer:
         return self.case.extra.get("caption") or self.case.prompt
 
     def extra(self, name: str) -> Any:
-        """An entry of the case's extra; MetricUnavailable if it is not there."""
+        """Gives an entry of the case's extra; MetricUnavailable if it is not there."""
         if name not in self.case.extra:
             raise MetricUnavailable(f"The data brings no {name}.")
         return self.case.extra[name]

@@ -79,7 +79,7 @@ class MetricNetworks:
             check_choice("--model", key, tuple(CHECKPOINTS))
 
     def path(self, key: str) -> Path:
-        """Where a network should lie."""
+        """Gives where a network should lie."""
         return self.chosen.get(key, self.root / CHECKPOINTS[key].name)
 
     def check_path(self, key: str) -> Path:

@@ -9,7 +9,7 @@ from .metrics import METRICS
 
 
 def average_ranks(scores: Sequence[Score], keys: Sequence[str]) -> np.ndarray:
-    """Mean ranks of the pictures with these keys: 1 is best in every metric; equals share their ranks."""
+    """Computes mean ranks of the pictures with these keys: 1 is best in every metric; equals share their ranks."""
     return np.mean([rank_pictures(score, keys) for score in scores], axis=0)
 
 

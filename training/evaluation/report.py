@@ -30,7 +30,7 @@ HEADS = ("measure", "ours", "pictures", "the paper", "in", "measured with")
 
 
 def make_rows(protocol: Protocol, scores: Sequence[Score], networks: MetricNetworks) -> list[tuple[str, ...]]:
-    """The table's lines, in the order of HEADS."""
+    """Makes the table's lines, in the order of HEADS."""
     table_rows: list[tuple[str, ...]] = []
     for score in scores:
         metric = METRICS[score.metric]
@@ -47,7 +47,7 @@ def make_rows(protocol: Protocol, scores: Sequence[Score], networks: MetricNetwo
 def collect_notes(
     protocol: Protocol, scores: Sequence[Score], networks: MetricNetworks, cases: int, toy: bool
 ) -> list[str]:
-    """Reasons why these figures may not be compared with the paper's, and what to know before."""
+    """Collects reasons why these figures may not be compared with the paper's, and what to know before."""
     notes = []
     if toy:
         notes.append(
@@ -108,7 +108,7 @@ def write_report(
 
 
 def explain_missing(scores: Sequence[Score]) -> list[str]:
-    """A line a reason: the metrics that have no figure for it."""
+    """Gives a line a reason: the metrics that have no figure for it."""
     reasons: dict[str, list[str]] = {}
     for score in scores:
         if score.reason:

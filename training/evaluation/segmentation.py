@@ -49,7 +49,8 @@ def count_overlap(predicted: np.ndarray, wanted: np.ndarray, classes: int) -> Ov
 
 
 def compute_miou_percent(overlaps: Sequence[Overlap]) -> float:
-    """In percent, over the classes that occur at all; their pixels are added up over all pictures first."""
+    """Computes the mIoU in percent, over the classes that occur at all;
+    their pixels are added up over all pictures first."""
     both, either = (np.sum(part, 0) for part in zip(*overlaps))
     occurs = either > 0
     return 100 * float(np.mean(both[occurs] / either[occurs])) if occurs.any() else float("nan")

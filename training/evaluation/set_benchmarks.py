@@ -37,7 +37,8 @@ class AskedBox(NamedTuple):
 
 
 def read_inpainting(root: Path, side: int, networks: MetricNetworks) -> Iterator[Case]:
-    """A picture of COCO-Stuff's held-out split each, with a hole as training draws them; an object's asks for the object."""
+    """Reads a picture of COCO-Stuff's held-out split each, with a hole as training draws them;
+    an object's asks for the object."""
     for id, sample in _read_samples(CocoStuff(str(root), split=SPLIT)):
         picture, things = _fit(sample, side)
         hole = draw_hole(_make_rng(id), [thing.mask for thing in things], picture.shape[:2])
@@ -48,7 +49,7 @@ def read_inpainting(root: Path, side: int, networks: MetricNetworks) -> Iterator
 
 
 def read_refcoco(reader: type[RefCoco], root: Path, side: int, networks: MetricNetworks) -> Iterator[Case]:
-    """A phrase of the val split each: a box round the one thing that it refers to."""
+    """Reads a phrase of the val split each: a box round the one thing that it refers to."""
     for id, sample in _read_samples(reader(str(root), split="val")):
         picture, things = _fit(sample, side)
         for number, thing in enumerate(thing for thing in things if thing.name):
@@ -66,7 +67,7 @@ def _read_samples(reader: ListedReader) -> Iterator[tuple[str, Sample]]:
 
 
 def _fit(sample: Sample, side: int) -> tuple[np.ndarray, Sequence[Thing]]:
-    """A sample's picture at the size that is drawn, and those of its things that are still to be seen there."""
+    """Fits a sample's picture at the size that is drawn, and those of its things that are still to be seen there."""
     size = fit_area(sample.picture.shape, side)
     things = [Thing(thing.name, thing.kind, _resize_mask(thing.mask, size)) for thing in sample.things]
     return resize(sample.picture, size), [thing for thing in things if thing.mask.any()]

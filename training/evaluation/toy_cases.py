@@ -21,7 +21,7 @@ DEFAULT_COUNT = 16
 
 
 def make_toy_cases(task: str, kind: str, cases: int, seed: int) -> list[Case]:
-    """The first `cases` questions of a task, of one kind of map or of all (""); a seed draws others."""
+    """Makes the first `cases` questions of a task, of one kind of map or of all (""); a seed draws others."""
     rng = np.random.default_rng((HELD_OUT_SEED + seed, list(QUESTION_MAKERS).index(task)))
     questions = (QUESTION_MAKERS[task](rng, f"{task}-{seed}-{i}") for i in count())
     matching = (question for question in questions if kind in ("", question.example.kind))

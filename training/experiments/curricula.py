@@ -103,7 +103,7 @@ def vary_rank(curriculum: Curriculum) -> Rows:
 
 
 def vary_features(curriculum: Curriculum) -> Rows:
-    """Twins that differ in nothing but what the measured stages learn of an encoder's features."""
+    """Makes twins that differ in nothing but what the measured stages learn of an encoder's features."""
     narrow = replace(curriculum.settings, feature_size=TOY_FEATURES)
 
     def row(features: str) -> Curriculum:

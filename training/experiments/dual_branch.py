@@ -56,6 +56,7 @@ def sample_two_branches(
 
 
 def attach_probes(probes: Sequence[AttentionProbe]) -> SourceContext:
-    """A context without a source whose attention is probed; all samples share one prompt, as the host numbers them."""
+    """Gives a context without a source whose attention is probed; all samples share one prompt,
+    as the host numbers them."""
     patches = {"attn1_patch": [observe_attention], "attn1_output_patch": [add_residuals]}
     return SourceContext({"patches": patches, PROBES: tuple(probes), "uuids": [0]} if probes else {}, {})

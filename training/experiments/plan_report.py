@@ -67,7 +67,7 @@ def list_measures(reports: Reports, task: str) -> list[str]:
 
 
 def measure_contrasts(plan: Plan, reports: Reports) -> dict[tuple[str, str, str], Contrast]:
-    """By task, measure and contrast: above 0 is better, whatever the measure."""
+    """Measures contrasts, by task, measure and contrast: above 0 is better, whatever the measure."""
     found = {}
     for task in plan.tasks:
         for measure in list_measures(reports, task):
@@ -82,7 +82,8 @@ def measure_contrasts(plan: Plan, reports: Reports) -> dict[tuple[str, str, str]
 
 
 def format_report(plan: Plan, reports: Reports) -> str:
-    """Two Markdown tables: what every row reached after each part of its last stage, and what rows differ by in the end."""
+    """Formats two Markdown tables: what every row reached after each part of its last stage,
+    and what rows differ by in the end."""
     lines = [plan.claim, "", *format_rows(plan, reports), ""]
     contrasts = measure_contrasts(plan, reports)
     deciding = {key: contrast for key, contrast in contrasts.items() if key[1] in (MEASURES[key[0]][:1] + (LOSS,))}

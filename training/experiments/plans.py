@@ -74,7 +74,8 @@ def equal_targets(curriculum: Curriculum) -> Curriculum:
 
 
 def vary_prefixes(whole: Curriculum) -> Rows:
-    """Table 5 as 2 x 2: the target stage after concept, localisation, both or none; beside them what else "both" has more of."""
+    """Makes table 5 as 2 x 2: the target stage after concept, localisation, both or none;
+    beside them what else "both" has more of."""
     whole = equal_targets(whole)
     concept, localisation = (find_stage(whole, name) for name in (CONCEPT, LOCALISATION))
     sham = tuple(replace(stage, data=(SHUFFLED,)) for stage in (concept, localisation))
@@ -122,7 +123,7 @@ def co_train_tasks(whole: Curriculum) -> Curriculum:
 
 
 def vary_last_stage(whole: Curriculum) -> Rows:
-    """Figure 4 as its caption says: four stages in common, and the last with another rho, alpha or rank."""
+    """Makes figure 4 as its caption says: four stages in common, and the last with another rho, alpha or rank."""
     *common, last = whole.stages
     changes: dict[str, dict[str, Any]] = {
         **{f"rho {rho}": {"rho": rho} for rho in (0.2, 0.5, 0.8, 0.95, 1.0)},
@@ -133,7 +134,7 @@ def vary_last_stage(whole: Curriculum) -> Rows:
 
 
 def vary_features(whole: Curriculum) -> Rows:
-    """CoReDi and its relatives in the target stage, after concept and localisation."""
+    """Makes CoReDi and its relatives in the target stage, after concept and localisation."""
     whole = equal_targets(whole)
     prefix = [find_stage(whole, name) for name in (CONCEPT, LOCALISATION)]
     return {
@@ -143,7 +144,8 @@ def vary_features(whole: Curriculum) -> Rows:
 
 
 def vary_router(whole: Curriculum) -> Rows:
-    """The paper's literal model, one router that every stage trains on, and what could keep older tasks; all tasks are asked in the end."""
+    """Makes the paper's literal model, one router that every stage trains on, and what could keep older tasks;
+    all tasks are asked in the end."""
     plain = begin_with(whole, *whole.stages)
     mixed, frozen = (change_stages(plain, **change) for change in ({"replay": 0.2}, {"columns": "newest"}))
     rows = {

@@ -90,7 +90,7 @@ class ExperimentRunner:
         return report
 
     def _open_shared_bank(self, experiment: Experiment, row: str, seed: int) -> Bank | None:
-        """The bank after the stages that all rows share, trained by the first row; None for that row itself."""
+        """Opens the bank after the stages that all rows share, trained by the first row; None for that row itself."""
         first, curriculum = next(iter(experiment.rows(self.curriculum).items()))
         if not experiment.shared_stages or row == first:
             return None
@@ -120,7 +120,8 @@ def open_features(curriculum: Curriculum, folder: Path) -> list[Features]:
 
 
 def measure_newest(run: CurriculumRun, bank: Bank) -> dict[str, float]:
-    """By stage: its expert's share of the blocks by its own router, as at inference, on held-out samples of its task."""
+    """Measures, by stage, its expert's share of the blocks by its own router, as at inference,
+    on held-out samples of its task."""
     names, data = [stage.name for stage in run.recipe.stages], run.datasets
     return {name: measure_usage(run.host, bank, name, data[name], 0, USAGE_SAMPLES)[-1] for name in names}
 
@@ -131,5 +132,5 @@ def count_trained(bank: Bank, curriculum: Curriculum) -> dict[str, int]:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Sample mean and standard deviation."""
+    """Computes sample mean and standard deviation."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -127,7 +127,7 @@ class PlanRunner:
         return RunDatasetFile(f"{file.file}-{SHUFFLED}", lambda progress: shuffle_answers(file.make(progress)))
 
     def ask(self, folder: Path, task: str, router: str, seed: int) -> dict[str, Any]:
-        """By part of the target stage: {"answers": [measures of each question], "loss": [of each sample]}."""
+        """Asks, by part of the target stage: {"answers": [measures of each question], "loss": [of each sample]}."""
         asked = self.asked
         path = folder / f"{task}-{router or 'own'}-{asked.questions}-{asked.losses}.json"
         if path.exists():

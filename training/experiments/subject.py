@@ -174,7 +174,7 @@ class ConceptEvaluator(Listener):
         self.report: dict[str, Curves] = {way: known.get(way, {}) for way in ways}
 
     def finished(self, iterations: int) -> bool:
-        """Whether all figures of a training of this length are there."""
+        """Says whether all figures of a training of this length are there."""
         return all(self._due_iterations(way, iterations) <= {*map(int, self.report[way])} for way in self.ways)
 
     def _due_iterations(self, way: str, iterations: int) -> set[int]:
@@ -206,13 +206,13 @@ def evaluated_iterations(iterations: int) -> set[int]:
 
 
 def average_seeds(seeds: dict[int, Curves], name: str) -> Curve:
-    """A measure over the iterations: the mean of the seeds."""
+    """Averages a measure over the seeds, iteration by iteration: the mean of the seeds."""
     at = sorted(map(int, next(iter(seeds.values()))))
     return Curve(at, [float(np.mean([curves[str(i)][name] for curves in seeds.values()])) for i in at])
 
 
 def summarize(reports: Reports) -> dict[str, dict[str, tuple[float, float]]]:
-    """By row and measure: mean and standard deviation at the end of training."""
+    """Gives, by row and measure, mean and standard deviation at the end of training."""
     rows = {}
     for row, seeds in reports.items():
         last = [curves[max(curves, key=int)] for curves in seeds.values()]

@@ -42,7 +42,7 @@ Scores = dict[str, Any]
 
 
 def make_rows(curriculum: Curriculum) -> dict[str, Curriculum]:
-    """The rows of the toy curriculum, with as many iterations in all as twice its stage for control maps."""
+    """Makes the rows of the toy curriculum, with as many iterations in all as twice its stage for control maps."""
     stage = next(stage for stage in curriculum.stages if stage.name == PARENT)
     stage = replace(stage, batch=BATCH, rho=1.0, veteran=0.0, start="")
     half = replace(stage, task=PARENT, iterations=max(1, stage.iterations // 2))
@@ -62,7 +62,7 @@ def make_rows(curriculum: Curriculum) -> dict[str, Curriculum]:
 
 
 def make_kind_questions(kind: str, total: int, seed: int) -> list[Question]:
-    """The first questions about control maps that are of one kind; "control": of any."""
+    """Makes the first questions about control maps that are of one kind; "control": of any."""
     rng = np.random.default_rng(seed)
     questions = (make_control_question(rng, f"{kind}-{seed}-{i}") for i in count())
     return list(islice((each for each in questions if kind in (each.example.kind, PARENT)), total))
@@ -89,7 +89,7 @@ class TreeExperiment:
         return RunDatasetFile(f"{PARENT}-{kind}-{total}", make)
 
     def run(self, seeds: int) -> dict[str, list[Scores]]:
-        """By row, what is measured with each seed."""
+        """Runs all rows; gives, by row, what is measured with each seed."""
         return {row: [self._run_row(row, seed) for seed in range(seeds)] for row in self.rows}
 
     def _run_row(self, row: str, seed: int) -> Scores:
@@ -111,7 +111,7 @@ class TreeExperiment:
         return scores
 
     def _open_parent(self, row: str, seed: int) -> Bank | None:
-        """The bank after the stage that the first two rows share; None where there is none, or not yet."""
+        """Opens the bank after the stage that the first two rows share; None where there is none, or not yet."""
         first = self.rows[next(iter(self.rows))]
         if PARENT not in [stage.name for stage in self.rows[row].stages] or self.rows[row] is first:
             return None
@@ -129,7 +129,8 @@ class TreeExperiment:
 
 
 def format_rows(rows: Mapping[str, Sequence[Scores]]) -> str:
-    """A Markdown table: how large the experts are, and of each kind of map the mean over all seeds with its 95 % interval."""
+    """Formats a Markdown table: how large the experts are,
+    and of each kind of map the mean over all seeds with its 95 % interval."""
     largest = max(seeds[0]["numbers"] for seeds in rows.values())
     lines = ["| | size | iterations | " + " | ".join(KINDS) + " |", "|---" * (3 + len(KINDS)) + "|"]
     for row, seeds in rows.items():

@@ -66,7 +66,7 @@ def ablate(
 
 @torch.no_grad()
 def count_older(host: Host, encoders: SmallEncoders, bank: Bank, task: str, evaluation: Evaluation) -> dict[str, float]:
-    """The share of a task's questions in which a block takes an older expert."""
+    """Measures the share of a task's questions in which a block takes an older expert."""
     routing = evaluation.make_routing(task)
     columns = len(find_router(bank.info, routing)[1].experts)
     examples = [
@@ -85,7 +85,8 @@ def count_older(host: Host, encoders: SmallEncoders, bank: Bank, task: str, eval
 
 
 def sum_older(route: Route, columns: int) -> float:
-    """How many samples of a route take an older expert; of a sample that is routed token by token, a part of one."""
+    """Sums how many samples of a route take an older expert; of a sample that is routed token by token,
+    a part of one."""
     return float((route.expert != columns - 1).float().reshape(len(route.expert), -1).mean(-1).sum())
 
 

@@ -34,7 +34,7 @@ class SmallEncoders:
         return self.text.encode(prompts)
 
     def count_tokens(self, prompts: Sequence[str]) -> None:
-        """Nothing is padded: every prompt has as many tokens."""
+        """Gives None: nothing is padded: every prompt has as many tokens."""
 
     def find_words(self, prompt: str) -> MarkedTokens:
         return find_marked_tokens(prompt, partial(tokenize_as_host, self.text, word_ids=True))

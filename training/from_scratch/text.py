@@ -61,7 +61,7 @@ class TextEncoder(nn.Module):
         return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (batch, words) -> context (batch, most, width), pooled (batch, pooled)."""
+        """Turns tokens (batch, words) into context (batch, most, width), pooled (batch, pooled)."""
         words = self.embed(tokens) + self.position[: tokens.shape[1]]
         x = torch.cat((self.slots.expand(len(tokens), -1, -1), words), dim=1)
         padding = torch.cat((tokens.new_zeros(len(tokens), self.most, dtype=torch.bool), tokens == 0), dim=1)
@@ -95,8 +95,8 @@ class FactHeads(nn.Module):
 
 
 def label_facts(facts: list[dict[str, str]], language: Language) -> Labels:
-    """Says which value each fact has in each field; fields that a fact leaves out, and facts that are missing, have the
-    first, which is nothing."""
+    """Says which value each fact has in each field; fields that a fact leaves out, and facts that are missing,
+    have the first, which is nothing."""
     padded = [*facts, *[{}] * (language.most - len(facts))][: language.most]
     return [[values.index(fact.get(name, values[0])) for name, values in language.values.items()] for fact in padded]
 

@@ -107,7 +107,7 @@ class Components:
 
 
 def split_patches(pictures: Tensor) -> Tensor:
-    """(batch, 3, height, width) to (batch, height / 8, width / 8, 192)."""
+    """Turns (batch, 3, height, width) into (batch, height / 8, width / 8, 192)."""
     return rearrange(pictures, "b c (h p) (w q) -> b h w (c p q)", p=PATCH, q=PATCH)
 
 

@@ -11,7 +11,7 @@ class EventFile:
     """Events of one stage, one file for each part of a run."""
 
     def __init__(self, folder: Path, first_step: int):
-        """Events of earlier files from `first_step` on are dropped: a kill may have left them beyond the checkpoint."""
+        """Drops events of earlier files from `first_step` on: a kill may have left them beyond the checkpoint."""
         # its names are made when it is imported
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyrefly: ignore[missing-module-attribute]
         from tensorboard.summary.writer.record_writer import RecordWriter

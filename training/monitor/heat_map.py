@@ -33,7 +33,8 @@ def lay_over(heat: Tensor, pictures: Tensor) -> Tensor:
 
 
 def expand_tokens(values: Tensor, token: int, size: tuple[int, int], resized: tuple[int, int] | None = None) -> Tensor:
-    """Values a token (batch, rows, columns) as one a pixel (batch, height, width), smooth between their centres.
+    """Expands values a token (batch, rows, columns) to one a pixel (batch, height, width), smooth between their
+    centres.
 
     `token` is a token's side and `size` the picture's in pixels; tokens may reach beyond it.
     """
@@ -72,7 +73,7 @@ def _draw_row(title: str, pictures: Tensor, highest: float) -> Image.Image:
 
 
 def _enlarge(picture: Tensor) -> Image.Image:
-    """A picture with its longer side CELL; the pixels of small ones stay visible."""
+    """Enlarges a picture to a longer side of CELL; the pixels of small ones stay visible."""
     drawn = Image.fromarray((picture.clamp(0, 1) * 255).round().byte().cpu().numpy())
     scale = CELL / max(drawn.size)
     size = (max(1, round(drawn.width * scale)), max(1, round(drawn.height * scale)))

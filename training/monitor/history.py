@@ -83,7 +83,7 @@ class History:
         return dict(self.starts) if len(self.starts) > 1 else {}
 
     def draw_charts(self) -> dict[str, Image.Image]:
-        """Charts of loss, validation and usage, by name."""
+        """Draws charts of loss, validation and usage, by name."""
         longest = max((len(curve.x) for curve in self.loss.values()), default=1)
         smooth = max(1, longest // SMOOTH)
         ends = {stage: float(x) for stage, (x, *_) in self.ends.items()}

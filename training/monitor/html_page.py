@@ -18,7 +18,7 @@ h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } .pixels { imag
 
 
 def render_page(title: str, parts: Iterable[str], style: str = "") -> str:
-    """A page of parts that are HTML; `style` is added to STYLE."""
+    """Renders a page of parts that are HTML; `style` is added to STYLE."""
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -34,7 +34,7 @@ def render_table(heads: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def render_image(picture: Image.Image, title: str, kind: str = "", widest: int = WIDEST) -> str:
-    """An img element that holds the picture, shrunk to a width of `widest` pixels; `kind` is its CSS class."""
+    """Renders an img element that holds the picture, shrunk to a width of `widest` pixels; `kind` is its CSS class."""
     buffer, form = io.BytesIO(), "jpeg" if picture.width > widest else "png"
     picture = picture.convert("RGB")
     picture.thumbnail((widest, picture.height))

@@ -118,7 +118,7 @@ def thin_curve(curve: Curve) -> Curve:
 
 
 def find_span(values: Sequence[Values], low: float | None = None, high: float | None = None) -> tuple[float, float]:
-    """From the lowest value to the highest, or from `low` to `high` where given; never empty."""
+    """Finds the span from the lowest value to the highest, or from `low` to `high` where given; never empty."""
     flat = [float(value) for part in values for value in part]
     low = min(flat, default=0.0) if low is None else low
     high = max(flat, default=1.0) if high is None else high
@@ -129,7 +129,7 @@ def find_span(values: Sequence[Values], low: float | None = None, high: float | 
 
 
 def place_ticks(low: float, high: float, most: int = 6, least: float = 0.0) -> list[float]:
-    """Round numbers within a span: steps of 1, 2 or 5, and no smaller than `least`."""
+    """Gives round numbers within a span: steps of 1, 2 or 5, and no smaller than `least`."""
     size = 10 ** math.floor(math.log10((high - low) / most))
     step = next(size * times for times in (1, 2, 5, 10, 20) if (high - low) / (size * times) <= most)
     step = max(step, least)
@@ -138,7 +138,7 @@ def place_ticks(low: float, high: float, most: int = 6, least: float = 0.0) -> l
 
 
 def format_number(value: float) -> str:
-    """A number for an axis, in thousands, millions or more where it is large."""
+    """Formats a number for an axis, in thousands, millions or more where it is large."""
     for least, unit, letter in UNITS:
         if abs(value) >= least:
             return f"{value / unit:.4g}{letter}"

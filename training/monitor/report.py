@@ -99,7 +99,7 @@ def average_last_tenth(values: Values) -> float:
 
 
 def _render_validations(history: History) -> str:
-    """A row a task, a column a stage: each stage's last validation of every task so far."""
+    """Renders a row a task, a column a stage: each stage's last validation of every task so far."""
     tasks = dict.fromkeys(task for validation in history.last.values() for task in validation)
     if not tasks:
         return "<p>No validation yet.</p>"

@@ -32,7 +32,7 @@ def draw_routes(maps: Sequence[RouteMap]) -> Image.Image:
 
 
 def stack_pictures(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures one below the other, on paper as wide as the widest."""
+    """Stacks pictures one below the other, on paper as wide as the widest."""
     sheet = Image.new("RGB", (max(one.width for one in pictures), sum(one.height for one in pictures)), PAPER)
     y = 0
     for picture in pictures:
@@ -65,7 +65,7 @@ def _draw_map(title: str, names: Sequence[str], routes: Mapping[str, Route], cha
 
 
 def place_blocks(blocks: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each block's tiles begin and end across; double and single blocks stand apart."""
+    """Finds where each block's tiles begin and end across; double and single blocks stand apart."""
     step = min(WIDEST, (WIDTH - LEFT - MARGIN - APART) / max(len(blocks), 1))
     gap = 1 if step < 10 else 2
     starts = [LEFT + i * step + APART * block.startswith("single") for i, block in enumerate(blocks)]
@@ -97,12 +97,12 @@ def _draw_tile(draw: ImageDraw.ImageDraw, left: int, right: int, top: int, colou
 
 
 def mix_colour(colour: Colour, share: float) -> Colour:
-    """From EMPTY at 0 to the colour at 1."""
+    """Mixes a colour: from EMPTY at 0 to the colour at 1."""
     return tuple(round(e + (c - e) * share) for e, c in zip(EMPTY, colour, strict=True))
 
 
 def wrap_words(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """Lines of a text that are no wider than so many pixels, unless a word is."""
+    """Wraps a text into lines that are no wider than so many pixels, unless a word is."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -111,7 +111,7 @@ def wrap_words(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, wi
 
 
 def cut_words(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, or as much of its beginning as fits into so many pixels; "" where none does."""
+    """Gives the text, or as much of its beginning as fits into so many pixels; "" where none does."""
     shorter = (text[:end] + "..." for end in range(len(text) - 1, 0, -1))
     return next((words for words in (text, *shorter) if font.getlength(words) <= width), "")
 
@@ -132,5 +132,5 @@ def describe_changes(maps: Sequence[RouteMap]) -> str:
 
 
 def average_gate(route: Route, column: int) -> float:
-    """Mean gate of the samples (or tokens) that took this expert, weighted by how many did."""
+    """Computes mean gate of the samples (or tokens) that took this expert, weighted by how many did."""
     return float((route.gate * (route.expert == column)).float().mean())

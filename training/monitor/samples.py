@@ -25,7 +25,7 @@ class Samples(Listener):
 
 
 def find_latest(out: Path, stage: str) -> Path | None:
-    """The newest picture of a stage."""
+    """Finds the newest picture of a stage."""
     numbered = (out / SAMPLES_FOLDER).glob(f"*-{stage}-*.png")
     stage_paths = [path for path in numbered if path.stem.partition("-")[2].rpartition("-")[0] == stage]
     return max(stage_paths, key=lambda path: path.stem.rpartition("-")[2], default=None)

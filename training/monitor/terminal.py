@@ -99,7 +99,7 @@ class Terminal(Listener):
 
 
 def format_duration(seconds: float) -> str:
-    """As hours:minutes:seconds."""
+    """Formats seconds as hours:minutes:seconds."""
     minutes, seconds = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

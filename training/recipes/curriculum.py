@@ -59,7 +59,7 @@ class Curriculum:
         return getattr(self, self.base) if self.base in WORLD_TABLES else {}
 
     def experts(self, stage: str) -> tuple[str, ...]:
-        """The columns of a stage's router: every expert trained so far that no other adds to, its own last."""
+        """Lists the columns of a stage's router: every expert trained so far that no other adds to, its own last."""
         names = [each.name for each in self.stages]
         stages = self.stages[: names.index(stage) + 1]
         parents = {each.parent for each in stages}
@@ -67,12 +67,13 @@ class Curriculum:
 
 
 def list_recipes() -> list[str]:
-    """List the built-in curricula by name."""
+    """Lists the built-in curricula by name."""
     return sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != SUBJECT)
 
 
 def load_curriculum(name: str | os.PathLike, changes: Sequence[str] = ()) -> Curriculum:
-    """Load a TOML file, or a built-in recipe by its name; a sixth stage is a sixth table. `changes`: read_recipe.py."""
+    """Loads a TOML file, or a built-in recipe by its name; a sixth stage is a sixth table.
+    `changes`: read_recipe.py."""
     path = find_recipe(name)
     return parse_curriculum(path.read_text(encoding="utf-8"), path.name, changes)
 
@@ -87,7 +88,7 @@ def find_recipe(name: str | os.PathLike) -> Path:
 
 
 def parse_curriculum(text: str, name: str, changes: Sequence[str] = ()) -> Curriculum:
-    """Parse a recipe's text; `name` is for the sentence, if it cannot be used."""
+    """Parses a recipe's text; `name` is for the sentence, if it cannot be used."""
     try:
         return make_curriculum(read_tables(text, changes))
     except ValueError as error:
@@ -110,7 +111,7 @@ def make_curriculum(data: dict[str, Any]) -> Curriculum:
 
 
 def scale_curriculum(curriculum: Curriculum, share: float) -> Curriculum:
-    """Scale a curriculum to a share of its iterations, at least one a stage."""
+    """Scales a curriculum to a share of its iterations, at least one a stage."""
 
     def scale(count: int) -> int:
         return max(1, round(count * share))

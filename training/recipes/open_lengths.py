@@ -6,7 +6,7 @@ from .curriculum import Curriculum
 
 
 def open_lengths(curriculum: Curriculum, ahead: bool = False) -> Curriculum:
-    """Let every stage end by itself, with its iterations as the ceiling."""
+    """Lets every stage end by itself, with its iterations as the ceiling."""
     stages = tuple(replace(stage, ceiling=stage.iterations) for stage in curriculum.stages)
     return replace(
         curriculum, stages=stages, settings=replace(curriculum.settings, ahead=ahead or curriculum.settings.ahead)

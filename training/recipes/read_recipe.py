@@ -12,7 +12,7 @@ WORLD_TABLES = ("toy", "world")
 
 
 def read_tables(text: str, changes: Sequence[str] = (), budget: str = "") -> dict[str, Any]:
-    """Parse a recipe; `changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE for a line of a table.
+    """Parses a recipe; `changes` are KEY=VALUE for a setting and STAGE.KEY=VALUE for a line of a table.
 
     Other tables are toy, world, encoders, subject where the recipe has it, and data.SET. A table budgets.NAME holds such
     changes, too, which come first where `budget` is NAME.
@@ -28,12 +28,12 @@ def read_tables(text: str, changes: Sequence[str] = (), budget: str = "") -> dic
 
 
 def list_budgets(text: str) -> list[str]:
-    """List the budgets that a recipe has of its own."""
+    """Lists the budgets that a recipe has of its own."""
     return list(check_type("budgets", parse_toml(text).get("budgets", {}), dict))
 
 
 def change_setting(data: dict[str, Any], name: str, value: Any, shown: str) -> None:
-    """Set KEY or TABLE.KEY; `shown` is for the sentence, if that cannot be."""
+    """Sets KEY or TABLE.KEY; `shown` is for the sentence, if that cannot be."""
     where, dot, key = name.rpartition(".")
     if not key or bool(dot) != bool(where):
         raise ValueError(f"{shorten(shown)!r} is no change, expected setting=value or stage.field=value")
@@ -57,7 +57,7 @@ def find_table(data: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Parse a value as TOML has it; words need no quotes."""
+    """Parses a value as TOML has it; words need no quotes."""
     try:
         return parse_toml(f"value = {text}")["value"]
     except ValueError:

@@ -26,8 +26,8 @@ class Stage:
     """Names of the sets that it trains on, of the recipe's [data]."""
     iterations: int = 1
     ceiling: int = 0
-    """Above 0: the stage may end before its `iterations`, which are as many (stage_length.py). A recipe says `iterations =
-    "auto"` and the ceiling."""
+    """Above 0: the stage may end before its `iterations`, which are as many (stage_length.py).
+    A recipe says `iterations = "auto"` and the ceiling."""
     batch: int = 1
     """Samples an optimizer update sees, over all ranks and accumulation."""
     rho: float = 0.8
@@ -35,13 +35,13 @@ class Stage:
     veteran: float = 0.5
     """The veteran loss's weight, the paper's alpha."""
     replay: float = 0.0
-    """Share of samples from earlier tasks. Our choice: the stage's own router and expert learn them, too, and the veteran
-    loss leaves them out."""
+    """Share of samples from earlier tasks. Our choice: the stage's own router and expert learn them, too,
+    and the veteran loss leaves them out."""
     replay_from: Mapping[str, float] = field(default_factory=dict)
     """Earlier tasks that `replay` takes from, and their weights; empty: all, each as often."""
     start: str = ""
-    """An older expert that the new one begins as a copy of; empty: it begins as nothing, adding 0 (our choice: the
-    paper does not say)."""
+    """An older expert that the new one begins as a copy of; empty: it begins as nothing, adding 0 (our choice:
+    the paper does not say)."""
     shared: str = ""
     """A group of experts that have one down matrix and each its own up: its first trains it, the others find it frozen.
     Empty: an expert of its own, as the paper's."""
@@ -94,7 +94,7 @@ class Stage:
 
 
 def build_stage(table: Any, where: str) -> Stage:
-    """Build one from a recipe's table; `where` is for the sentence, if it cannot be used."""
+    """Builds one from a recipe's table; `where` is for the sentence, if it cannot be used."""
     if not isinstance(table, dict) or "ceiling" not in table and table.get("iterations") != AUTO:
         return build(Stage, table, where)
     if "ceiling" not in table:

@@ -93,7 +93,7 @@ class SubjectRecipe:
 
 
 def make_subject_recipe(data: dict[str, Any]) -> SubjectRecipe:
-    """Make one from a recipe's tables."""
+    """Makes one from a recipe's tables."""
     rest = {"text_drop": 0.0, **{key: value for key, value in data.items() if key != SUBJECT}}
     rest["stages"] = [
         {"task": OWN, **check_type("stages", table, dict)}
@@ -103,7 +103,7 @@ def make_subject_recipe(data: dict[str, Any]) -> SubjectRecipe:
 
 
 def load_recipe(name: str | os.PathLike, changes: Sequence[str] = (), budget: str = "") -> Curriculum | SubjectRecipe:
-    """Load a TOML file, or a built-in recipe by its name: of a curriculum, or of one's own subject."""
+    """Loads a TOML file, or a built-in recipe by its name: of a curriculum, or of one's own subject."""
     path = find_recipe(name)
     try:
         text = path.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from .worlds import WORLDS
 
 
 def describe_maps(curriculum: Curriculum) -> list[tuple[str, str, str]]:
-    """Stage, data set and what draws its maps, where any are drawn."""
+    """Names stage, data set and what draws its maps, where any are drawn."""
     named = (
         (stage, name) for stage in curriculum.stages for name in stage.data if name not in WORLDS and _can_draw(stage)
     )
@@ -21,7 +21,7 @@ def describe_maps(curriculum: Curriculum) -> list[tuple[str, str, str]]:
 
 
 def describe_set(curriculum: Curriculum, stage: Stage, name: str) -> str:
-    """A cache says it by its record: neither the set nor the networks need be there any more."""
+    """Describes a set by its cache's record: neither the set nor the networks need be there any more."""
     if not (cache := find_cache(curriculum, name)):
         return describe_set_maps(open_stage_dataset(curriculum, stage, name), stage.task)
     info = DATASETS[curriculum.data[name].get("set") or name]

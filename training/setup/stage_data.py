@@ -1,5 +1,5 @@
-"""Each stage's dataset, from the built-in world, data sets or their cache: made when a stage first asks, and kept in the
-run's folder."""
+"""Each stage's dataset, from the built-in world, data sets or their cache: made when a stage first asks,
+and kept in the run's folder."""
 
 import hashlib
 import json
@@ -104,7 +104,7 @@ def plan_stage_data(curriculum: Curriculum, count: int, encoders: Encoders, seed
 
 
 def find_cache(curriculum: Curriculum, name: str) -> str:
-    """Where a set's table says that its encoded samples lie; then the set itself need not be on this machine."""
+    """Finds where a set's table says that its encoded samples lie; then the set itself need not be on this machine."""
     return check_type(f"data.{name}.cache", curriculum.data.get(name, {}).get("cache", ""), str)
 
 

@@ -27,7 +27,8 @@ ROUTER_RATE = 10.0
 
 
 def make_photo_pairs(encoders: Encoders, photos: EncodedSamples, subject: Subject) -> MemoryDataset:
-    """Pair every photo with every other as its source; the prompt is the caption, for there is no concept beside its noun."""
+    """Pairs every photo with every other as its source; the prompt is the caption,
+    for there is no concept beside its noun."""
     if len(photos) < 2:
         raise ValueError(
             "The subject has 1 photo, expected 2 or more, for an expert draws each from another: give more, or leave the "
@@ -43,7 +44,7 @@ def make_photo_pairs(encoders: Encoders, photos: EncodedSamples, subject: Subjec
 
 
 def make_expert_stage(recipe: SubjectRecipe, bank: Bank, name: str) -> tuple[Stage, Settings]:
-    """Make a stage as long as the concept's; an expert that it starts as decides its rank."""
+    """Makes a stage as long as the concept's; an expert that it starts as decides its rank."""
     start, settings = find_start(bank.info.experts), recipe.curriculum.settings
     if start:
         old = bank.info.experts[start]
@@ -61,7 +62,7 @@ def make_expert_stage(recipe: SubjectRecipe, bank: Bank, name: str) -> tuple[Sta
 
 
 def find_start(experts: Mapping[str, ExpertInfo]) -> str:
-    """Find the last expert for subjects that a stage can start as; empty: there is none."""
+    """Finds the last expert for subjects that a stage can start as; empty: there is none."""
     fitting = [
         name
         for name, expert in experts.items()
@@ -71,7 +72,7 @@ def find_start(experts: Mapping[str, ExpertInfo]) -> str:
 
 
 def make_expert_name(name: str) -> str:
-    """Make an expert's name of a run's; a name in another alphabet becomes a hash of it."""
+    """Makes an expert's name of a run's; a name in another alphabet becomes a hash of it."""
     last = name.rsplit("/", 1)[-1]
     cleaned = re.sub(r"[^A-Za-z0-9_-]", "_", last)
     return (

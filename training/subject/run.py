@@ -74,7 +74,7 @@ class SubjectRun(Run):
         return (Concept.open(path).info.iterations or stage.iterations) if path.exists() else 0
 
     def make_trainer(self, base: Base) -> SubjectTrainer:
-        """Make the trainer as it stands at the start."""
+        """Makes the trainer as it stands at the start."""
         subject, settings, own = self.recipe.subject, self.recipe.curriculum.settings, self.datasets[OWN]
         vectors, contexts = init_vectors(self.encoders, subject, len(own), self.seed)
         info = ConceptInfo(
@@ -94,18 +94,18 @@ class SubjectRun(Run):
             )
 
     def validate(self, trainer: SubjectTrainer) -> dict[str, Validation]:
-        """Validate on the photos themselves, at times and noise that never change: there are no others."""
+        """Validates on the photos themselves, at times and noise that never change: there are no others."""
         return validate(trainer)
 
     def make_sample_sheet(self, trainer: SubjectTrainer) -> np.ndarray:
-        """Make a picture of some photos and, below them, of what the prompts give."""
+        """Makes a picture of some photos and, below them, of what the prompts give."""
         shown = self.encoders.decode(read_all(self.datasets[OWN]).target[:PHOTOS])
         sampled = self.encoders.decode(self.sample_prompts(trainer))
         return stack_rows([np.concatenate(row, axis=1) for row in (shown, sampled)])
 
     @torch.no_grad()
     def sample_prompts(self, trainer: SubjectTrainer) -> torch.Tensor:
-        """Sample latents, as the VAE gives them, for each of the recipe's prompts."""
+        """Samples latents, as the VAE gives them, for each of the recipe's prompts."""
         settings, device = trainer.settings, trainer.device
         prompts = self.recipe.subject.prompts or (self.recipe.subject.prompt,)
         context, pooled = (part.to(device) for part in self.encoders.encode_prompts(list(prompts)))

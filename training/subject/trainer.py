@@ -30,7 +30,7 @@ CONTEXTS = "contexts"
 
 
 def init_concept(info: ConceptInfo, vectors: Tensor, seed: int) -> Concept:
-    """Make a concept whose weights add nothing yet."""
+    """Makes a concept whose weights add nothing yet."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {TOKENS: vectors}
     for name, shape in list_shapes(info).items():
@@ -58,7 +58,7 @@ class SubjectTrainer(Trainer):
         self.places = {name: place for place, name in enumerate(photos.read_samples(range(len(photos))).ids)}
 
     def attach_weights(self, exported: bool = False) -> AbstractContextManager[None]:
-        """Within, FLUX computes with the concept's weights: those in training, or those that would be left now."""
+        """Lets FLUX compute, within, with the concept's weights: those in training, or those that would be left now."""
         tensors = self.weights.exported if exported else self.trained
         return apply_low_rank(self.host.flux, make_residuals(self.info, tensors))
 
@@ -75,7 +75,8 @@ class SubjectTrainer(Trainer):
         return self._predict_errors(batch, self.trained)
 
     def measure_errors(self, batch: Batch) -> tuple[Tensor, dict[str, Route]]:
-        """The velocity's error of every sample, of what would be left now with every photo's own vectors; no routes."""
+        """Measures the velocity's error of every sample, of what would be left now with every photo's own vectors;
+        no routes."""
         with self.attach_weights(exported=True):
             return self._predict_errors(batch, self.weights.exported), {}
 
@@ -88,7 +89,7 @@ class SubjectTrainer(Trainer):
         return task_loss(predict_velocity(self.host, source, inputs), target, eps)
 
     def embed_prompts(self, batch: Batch, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Insert the vectors that belong to the batch's prompts; pictures of the class have none."""
+        """Inserts the vectors that belong to the batch's prompts; pictures of the class have none."""
         context = batch.context.to(self.device)
         if batch.task != OWN:
             return context
@@ -99,6 +100,6 @@ class SubjectTrainer(Trainer):
         return context
 
     def export_concept(self) -> Concept:
-        """The concept as it would be left now."""
+        """Gives the concept as it would be left now."""
         tensors = {name: self.weights.exported[name].detach().cpu().clone() for name in list_shapes(self.info)}
         return Concept(replace(self.info, iterations=self.iteration), tensors)

@@ -21,7 +21,7 @@ TOKEN, LARGEST = 16, 256
 
 
 def enlarge(side: int) -> World:
-    """The toy world in pictures of another side."""
+    """Gives the toy world in pictures of another side."""
     if side % TOKEN or not SIDE <= side <= LARGEST:
         raise ValueError(
             f"The pictures' side is {side}, expected a multiple of {TOKEN} from {SIDE} to {LARGEST}: choose another."
@@ -38,7 +38,7 @@ def _score_small(
 
 
 def shrink(question: Question, picture: np.ndarray) -> tuple[Question, np.ndarray]:
-    """A question and its answer at the world's own size, which is what the oracle reads."""
+    """Shrinks a question and its answer to the world's own size, which is what the oracle reads."""
     example = question.example
     small = replace(example, source=_resize(example.source), target=_resize(example.target))
     return replace(question, example=small), _resize(picture)

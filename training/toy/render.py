@@ -38,7 +38,7 @@ def signed_distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.nd
 
 
 def item_centre(item: Item) -> tuple[float, float]:
-    """Row and column in pixels."""
+    """Gives row and column in pixels."""
     row, column = PLACES[item.place]
     return CORNER * (row + 0.5) + item.down, CORNER * (column + 0.5) + item.right
 
@@ -75,7 +75,7 @@ def frame_mask(mask: np.ndarray) -> np.ndarray:
 
 
 def _outer_edges(covered: np.ndarray, line: int, step: int) -> tuple[int, int]:
-    """Where a box begins and ends along one axis."""
+    """Finds where a box begins and ends along one axis."""
     first, end = covered[0] - GAP - line, covered[-1] + 1 + GAP + line
     return max(first // step * step, 0), -(-end // step) * step
 

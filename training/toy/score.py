@@ -23,7 +23,7 @@ DETAILS = ("shape", "colour", "texture", "size")
 
 
 def has_item(scene: Scene, wanted: Item, place: str, details: Sequence[str] = DETAILS) -> bool:
-    """Whether the scene has at a place an item with these details of the wanted one."""
+    """Says whether the scene has at a place an item with these details of the wanted one."""
     item = scene.at(place)
     return item is not None and all(getattr(item, name) == getattr(wanted, name) for name in details)
 
@@ -54,7 +54,7 @@ EDGE_MAPS = {"canny": (canny, 128), "lineart": (lineart, 128), "hed": (hed, 64)}
 
 
 def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
-    """How well the map that was given is the picture's own, under the name of its kind."""
+    """Scores how well the map that was given is the picture's own, under the name of its kind."""
     kind = question.example.kind
     if kind == "depth":
         return {"depth": score_depth_order(question.scene, read_scene(picture))}
@@ -73,7 +73,7 @@ def score_edges(kind: str, picture: np.ndarray, truth: np.ndarray) -> float:
 
 
 def score_depth_order(scene: Scene, reading: Reading) -> float:
-    """Share of the pairs of places whose order of depth is right; the ground is the farthest."""
+    """Computes share of the pairs of places whose order of depth is right; the ground is the farthest."""
     wanted = {place: list(SIZES).index(item.size) + 1 if (item := scene.at(place)) else 0 for place in PLACES}
     read = {
         place: list(SIZES).index(item.size) + 1 if (item := reading.scene.at(place)) and reading.is_sure(place) else 0
@@ -85,13 +85,13 @@ def score_depth_order(scene: Scene, reading: Reading) -> float:
 
 
 def compute_mean_iou(drawn: np.ndarray, wanted: np.ndarray) -> float:
-    """The mean IoU of the classes that are wanted, ground included; both are segmentation maps in colours."""
+    """Computes the mean IoU of the classes that are wanted, ground included; both are segmentation maps in colours."""
     classes = np.unique(wanted.reshape(-1, 3), axis=0)
     return float(np.mean([compute_iou((drawn == colour).all(-1), (wanted == colour).all(-1)) for colour in classes]))
 
 
 def compute_edge_f1(drawn: np.ndarray, wanted: np.ndarray, reach: int = 1) -> float:
-    """The F1 score of edge pixels; one is right if the other picture has one within `reach` pixels."""
+    """Computes the F1 score of edge pixels; one is right if the other picture has one within `reach` pixels."""
     if not drawn.any() or not wanted.any():
         return float(drawn.any() == wanted.any())
     precision = (drawn & binary_dilation(wanted, make_square(reach))).sum() / drawn.sum()
@@ -132,14 +132,14 @@ def score_edit(question: Question, picture: np.ndarray) -> dict[str, float]:
 
 
 def _is_changed_at(changed: np.ndarray, place: str) -> bool:
-    """Whether most of the change lies in a place's quarter."""
+    """Says whether most of the change lies in a place's quarter."""
     row, column = (part * changed.shape[0] // 2 for part in PLACES[place])
     half = changed.shape[0] // 2
     return changed[row : row + half, column : column + half].sum() > changed.sum() / 2
 
 
 def compute_mean_difference(picture: np.ndarray, wanted: np.ndarray, where: np.ndarray) -> float:
-    """The mean absolute difference, 0 to 1, of the pixels in `where` (height, width)."""
+    """Computes the mean absolute difference, 0 to 1, of the pixels in `where` (height, width)."""
     return float(abs(picture[where].astype(float) - wanted[where]).mean() / 255) if where.any() else 0.0
 
 

@@ -106,7 +106,7 @@ def find_things(evidence: Evidence, names: Sequence[str]) -> list[Match]:
 
 
 def is_sure(match: Match) -> bool:
-    """Whether a thing is there; one of which half lies outside is none."""
+    """Says whether a thing is there; one of which half lies outside is none."""
     x, y = match.thing.x, match.thing.y
     inside = MARGIN < min(x, y) and max(x, y) < SIDE - MARGIN
     return inside and match.gain > 0 and match.doubt < MAX_DOUBT and match.seen > MIN_SEEN
@@ -124,7 +124,7 @@ def sort_by_depth(evidence: Evidence, matches: Sequence[Match]) -> list[Match]:
 
 
 def is_behind(picture: np.ndarray, thing: Thing, other: Thing) -> bool:
-    """Whether a thing is behind another; things that share no pixels may stand either way."""
+    """Says whether a thing is behind another; things that share no pixels may stand either way."""
     shared = thing_mask(thing) & thing_mask(other)
     if shared.sum() < MIN_OVERLAP:
         return False

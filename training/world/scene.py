@@ -78,7 +78,7 @@ def are_apart(thing: Thing, other: Thing, distance: float = MIN_DISTANCE) -> boo
 
 
 def fits(thing: Thing) -> bool:
-    """Whether all of a thing is in the picture."""
+    """Says whether all of a thing is in the picture."""
     half = SIZES[thing.size] // 2
     return half <= min(thing.x, thing.y) and max(thing.x, thing.y) <= SIDE - half
 

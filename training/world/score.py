@@ -31,7 +31,7 @@ def is_at(found: Thing, wanted: Thing) -> bool:
 
 
 def has_thing(reading: Reading, wanted: Thing, hue: bool = True) -> bool:
-    """Whether a thing was read near its place, and with its hue."""
+    """Says whether a thing was read near its place, and with its hue."""
     return any(is_at(found, wanted) for found in reading.find(wanted.sticker, wanted.hue if hue else None))
 
 
@@ -70,7 +70,7 @@ def list_asked(question: Question) -> list[np.ndarray]:
 
 
 def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
-    """How well the map that was given is the picture's own, under the name of its kind."""
+    """Scores how well the map that was given is the picture's own, under the name of its kind."""
     kind = question.example.kind
     if kind in ("depth", "seg"):
         things = {thing.sticker for thing in question.scene.things}

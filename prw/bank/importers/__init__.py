@@ -67,5 +67,5 @@ def import_file(file: SafeFile, name: str = "", kind: str = "auto", family: str 
 
 
 def find_format(names: Iterable[str]) -> str | None:
-    """The row of IMPORTERS that recognizes these tensor names."""
+    """Finds the row of IMPORTERS that recognizes these tensor names."""
     return next((key for key, importer in IMPORTERS.items() if importer.recognize(names)), None)

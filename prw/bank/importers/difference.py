@@ -19,7 +19,7 @@ def recognize(names: Iterable[str]) -> bool:
 
 
 def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = "auto") -> Bank:
-    """One expert, named after its template."""
+    """Reads one expert, named after its template."""
     check_choice("kind", kind, ("auto",))
     check_choice("family", family, ("auto",))
     found = TemplateDifference.of(file).info

@@ -77,7 +77,7 @@ def recognize(names: Iterable[str]) -> bool:
 
 
 def looks_like_easycontrol(path: str | os.PathLike) -> bool:
-    """Whether a file's header names EasyControl's tensors."""
+    """Says whether a file's header names EasyControl's tensors."""
     return header_matches(path, MARKER, HEADER_BYTES)
 
 
@@ -97,7 +97,7 @@ class Place(NamedTuple):
 
 
 def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = AUTO) -> Bank:
-    """One expert for each condition of the file."""
+    """Reads one expert for each condition of the file."""
     check_choice("family", family, (AUTO, FLUX1.label, CHROMA.label))
     if kind == AUTO:
         _check_rule(file)
@@ -134,7 +134,7 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = AUTO)
 
 
 def _find_places(file: SafeFile) -> dict[Place, str]:
-    """The keys of the file's matrices by where they belong."""
+    """Finds the keys of the file's matrices by where they belong."""
     keys: dict[Place, str] = {}
     for key in file:
         match = KEY.fullmatch(key)

@@ -66,7 +66,8 @@ OF_FLUX1 = re.compile(
 
 
 def find_base(file: SafeFile, dim: int, counts: Mapping[str, int], choice: str = AUTO) -> Base:
-    """The base of a LoRA: a public one with all its blocks, however few of them the LoRA changes, or one of its own.
+    """Finds the base of a LoRA: a public one with all its blocks, however few of them the LoRA changes, or one of its
+    own.
 
     `counts` are those of double and single blocks that the file names, `choice` one of CHOICES.
     """
@@ -83,7 +84,8 @@ def find_base(file: SafeFile, dim: int, counts: Mapping[str, int], choice: str =
 
 
 def _find_family(file: SafeFile, dim: int, counts: Mapping[str, int]) -> Family:
-    """By its layers, by what the file says, then by its width; our choice: FLUX.1 for a width that no public FLUX has."""
+    """Finds a file's family by its layers, by what the file says, then by its width; our choice:
+    FLUX.1 for a width that no public FLUX has."""
     noted, told = _read_notes(file.metadata), _find_clue(file, dim)
     if noted and (told is None or noted.mlp_rows == told.mlp_rows):
         return noted  # Chroma's layers are FLUX.1's
@@ -111,7 +113,7 @@ def _read_notes(metadata: Mapping[str, str]) -> Family | None:
 
 
 def _find_clue(file: SafeFile, dim: int) -> Family | None:
-    """FLUX.1 or FLUX.2, if the file has a layer that is of another size, or not there, in the other one."""
+    """Names FLUX.1 or FLUX.2, if the file has a layer that is of another size, or not there, in the other one."""
     for key in file:
         if OF_FLUX1.search(key):
             return FLUX1

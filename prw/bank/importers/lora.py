@@ -72,7 +72,7 @@ def recognize(names: Iterable[str]) -> bool:
 
 
 def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = AUTO, scale: float = 1.0) -> Bank:
-    """One expert; the kind "partial" takes what fits of a LoRA that changes other layers, too.
+    """Reads one expert; the kind "partial" takes what fits of a LoRA that changes other layers, too.
 
     `family` says which FLUX it is for, `scale` is alpha / rank of layers that have no alpha.
     """
@@ -105,7 +105,8 @@ def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = AUTO,
 
 
 def find_modules(file: SafeFile) -> tuple[dict[str, Module], list[str]]:
-    """The layers that can be an expert's, by what their tensors' names begin with, and the names of all other tensors."""
+    """Finds the layers that can be an expert's, by what their tensors' names begin with,
+    and the names of all other tensors."""
     modules: dict[str, Module] = {}
     others = []
     for key in file:
@@ -166,7 +167,7 @@ def _find_pairs(file: SafeFile, modules: dict[str, Module], partly: bool, scale:
 
 
 def _read_scale(file: SafeFile, key: str, rank: int, scale: float) -> float:
-    """A layer's alpha / rank, `scale` if it has no alpha."""
+    """Reads a layer's alpha / rank, `scale` if it has no alpha."""
     if key not in file:
         return scale
     if math.prod(file.shape(key)) != 1 or file.dtype(key) not in NUMBERS:
@@ -188,7 +189,8 @@ def _find_targets(pairs: dict[str, Pair]) -> dict[str, str]:
 
 
 def _make_tensors(file: SafeFile, pairs: dict[str, Pair], info: BankInfo, rank: int) -> Mapping[str, Tensor]:
-    """The expert's tensors: cut out of the file, zeros where the LoRA has none, and scales where it has several."""
+    """Makes the expert's tensors: cut out of the file, zeros where the LoRA has none,
+    and scales where it has several."""
     zero = torch.zeros((), dtype=file[next(iter(pairs.values())).keys["up"]].dtype)
     their_keys: dict[str, str] = {}
     added: dict[str, Tensor] = {}

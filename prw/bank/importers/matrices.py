@@ -8,7 +8,7 @@ from ...files.validate import shorten
 
 
 def check_matrix(file: SafeFile, key: str) -> tuple[int, int]:
-    """The shape of a tensor that must be a matrix of numbers."""
+    """Gives the shape of a tensor that must be a matrix of numbers."""
     shape = file.shape(key)
     if len(shape) != 2 or 0 in shape or file.dtype(key) not in FLOATS:
         raise FileError(

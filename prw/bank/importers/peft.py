@@ -75,7 +75,7 @@ def flux_layers(block: str, family: Family) -> list[Layer]:
 
 
 def make_single_layers(first: str, last: str, family: Family) -> list[Layer]:
-    """A single block's two layers: attention's part is followed by the MLP's."""
+    """Makes a single block's two layers: attention's part is followed by the MLP's."""
     return [Layer(first, FUSED, 1, 3 + family.mlp_rows), Layer(last, ("out",), 1 + family.mlp_width, 1)]
 
 
@@ -91,7 +91,8 @@ class Cut(NamedTuple):
 
 
 def plan_layout(info: BankInfo, name: str, spelling: str) -> tuple[dict[str, tuple[int, int]], dict[str, Cut]]:
-    """The shapes of an adapter's tensors, and by our names where each matrix lies in them; between them are zeros."""
+    """Plans the shapes of an adapter's tensors, and by our names where each matrix lies in them;
+    between them are zeros."""
     expert, dim, family = info.experts[name], info.base.hidden_size, FAMILIES[info.base.family]
     shapes, cuts = {}, {}
     for block in info.base.blocks():
@@ -196,7 +197,7 @@ def read(folder: Path, name: str = "", kind: str = "auto", family: str = AUTO) -
 
 
 def _read_scale(config: Mapping, name: str) -> float:
-    """alpha / rank of an adapter's layers, the same in all."""
+    """Reads alpha / rank of an adapter's layers, the same in all."""
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not (_is_positive(rank) and _is_positive(alpha)):
         raise FileError(f"{name}/{CONFIG} has r {shorten(rank)} and lora_alpha {shorten(alpha)}, expected numbers.")
@@ -212,7 +213,7 @@ def _read_scale(config: Mapping, name: str) -> float:
 
 
 def _read_ours(folder: Path, file: SafeFile) -> Bank:
-    """An adapter that `export_adapters` wrote, which says how in a note."""
+    """Reads an adapter that `export_adapters` wrote, which says how in a note."""
     note, title = _read_json(folder / NOTE), f"{file.name}/{NOTE}"
     spelling, text = note.get("spelling"), note.get("bank")
     if not isinstance(text, str) or spelling not in list(SPELLINGS):

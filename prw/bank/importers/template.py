@@ -31,12 +31,13 @@ def recognize(names: Iterable[str]) -> bool:
 
 
 def looks_like_template(path: str | os.PathLike) -> bool:
-    """Whether a file's header names the tensors of a template that is a whole model."""
+    """Says whether a file's header names the tensors of a template that is a whole model."""
     return header_matches(path, MARKER, HEADER_BYTES)
 
 
 def read(file: SafeFile, name: str = "", kind: str = "auto", family: str = "auto") -> Bank:
-    """One expert that is a whole model; it is named after its folder, where its file is called as all of them are."""
+    """Reads one expert that is a whole model; it is named after its folder,
+    where its file is called as all of them are."""
     check_choice("kind", kind, ("auto",))
     check_choice("family", family, ("auto",))
     renamed = rename_template(file)

@@ -53,7 +53,7 @@ def shard_name(rank: int, number: int) -> str:
 
 
 def cache_folder(cache: str | Path, task: str, name: str) -> Path:
-    """Where a set's samples for a task lie in a cache."""
+    """Gives where a set's samples for a task lie in a cache."""
     return Path(cache) / f"{task}-{name}"
 
 
@@ -112,7 +112,7 @@ def write_entries(folder: Path, rank: int, entries: list[ShardEntry]) -> None:
 
 
 def read_all_entries(folder: Path) -> list[ShardEntry]:
-    """Every process's shards in the order of their numbers: a folder that grows grows at the end."""
+    """Reads every process's shards in the order of their numbers: a folder that grows grows at the end."""
     ranks = sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal())
     entries = [(number, rank, entry) for rank in ranks for number, entry in enumerate(read_entries(folder, rank))]
     return [entry for _, _, entry in sorted(entries, key=lambda numbered: numbered[:2])]

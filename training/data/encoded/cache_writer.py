@@ -99,7 +99,7 @@ class CacheWriter:
         """Those read last, with a tally of what was wrong with them."""
 
     def describe(self) -> dict[str, Any]:
-        """Everything that decides what a shard holds; how many there are may change."""
+        """Describes everything that decides what a shard holds; how many there are may change."""
         defaults = vars(Knobs(cache=self.dataset.knobs.cache))
         knobs = {name: value for name, value in vars(self.dataset.knobs).items() if value != defaults[name]}
         maker, kinds = EXAMPLE_MAKERS[self.task], self.dataset.knobs.kinds
@@ -127,7 +127,7 @@ class CacheWriter:
             save_shard(self.folder / EMPTY, {"context": context.bfloat16(), "pooled": pooled.float()}, {})
 
     def open_examples(self, stream_state: dict[str, Any] | None = None) -> ExampleStream:
-        """This process's examples from the beginning, or from where the stream stood."""
+        """Opens this process's examples from the beginning, or from where the stream stood."""
         settings = self.settings
         examples = ExampleStream(self.dataset, self.task, settings.size, settings.seed, self.rank, self.world)
         if stream_state is not None:

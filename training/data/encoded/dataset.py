@@ -39,14 +39,14 @@ class EncodedDataset(Protocol):
     def __len__(self) -> int: ...
 
     def find_bucket(self, index: int) -> int:
-        """The number of a sample's bucket."""
+        """Finds the number of a sample's bucket."""
 
     def read_samples(self, indices: Sequence[int]) -> EncodedSamples:
         """Reads samples of one bucket into memory."""
 
 
 def default_train_count(count: int) -> int:
-    """How many of `count` samples to train on: all but a tenth, of which 1 to 64 are held out (our choice)."""
+    """Gives how many of `count` samples to train on: all but a tenth, of which 1 to 64 are held out (our choice)."""
     return max(1, count - min(max(MIN_VAL, count // 10), MAX_VAL))
 
 

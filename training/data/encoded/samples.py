@@ -35,7 +35,7 @@ class EncodedSamples:
 
 
 def concat_samples(parts: Sequence[EncodedSamples]) -> EncodedSamples:
-    """One behind the other; shorter contexts are padded to the longest."""
+    """Puts samples one behind the other; shorter contexts are padded to the longest."""
     tokens = max(part.context.shape[1] for part in parts)
     parts = [replace(part, context=pad_context(part.context, tokens)) for part in parts]
     ids, prompts = (tuple(chain.from_iterable(getattr(part, name) for part in parts)) for name in ("ids", "prompts"))

@@ -63,7 +63,7 @@ def _table(colours: str) -> np.ndarray:
 
 
 def _coco_stuff(panoptic: np.ndarray) -> np.ndarray:
-    """The colours of numbers 1 to 182; what is no class, or void, is black."""
+    """Makes the colours of numbers 1 to 182; what is no class, or void, is black."""
     parts = {part: whole for whole, parts in MERGED.items() for part in parts}
     unmerged = [number for number in range(1, 183) if number not in NO_CLASS | VOID | parts.keys()]
     row = {number: i for i, number in enumerate([*unmerged, *MERGED])}

@@ -83,7 +83,8 @@ def check_packing(group: Any, columns: Sequence[str]) -> None:
 
 
 def read_record(row: Any) -> Row:
-    """A batch of one row -> its record; what has no value in Python, or is larger than a picture may be, is broken."""
+    """Turns a batch of one row into its record; what has no value in Python, or is larger than a picture may be,
+    is broken."""
     if row.nbytes > MAX_BYTES:
         return {"broken": f"it holds {row.nbytes} bytes, expected {MAX_BYTES} at most"}
     try:

@@ -33,7 +33,7 @@ class BrokenFile(ValueError):
 
 
 def resolve_inside(path: Path, root: Path) -> Path:
-    """The file itself, behind links; it must lie in the folder."""
+    """Resolves a path to the file itself, behind links; it must lie in the folder."""
     try:
         real = path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:  # a link to nothing or to itself, no name for a file
@@ -57,7 +57,8 @@ def read_prompt(path: Path, root: Path) -> str:
 
 
 def join_below(root: Path, name: str) -> Path:
-    """The path of a file that a list names. The list may come from anybody; links that lie there are the user's own."""
+    """Joins the path of a file that a list names. The list may come from anybody;
+    links that lie there are the user's own."""
     parts = PurePosixPath(name.replace("\\", "/"))
     if not name or "\0" in name or ":" in name or parts.is_absolute() or ".." in parts.parts:
         raise BrokenFile(f"{shorten(name)} leads out of the folder")

@@ -9,5 +9,5 @@ Row = dict[str, Any]
 
 
 def name_row(value: Any, place: str) -> str:
-    """The id: what a record calls itself, which may be 0; else where it lies."""
+    """Names the id: what a record calls itself, which may be 0; else where it lies."""
     return place if value is None or value == "" else shorten(value)

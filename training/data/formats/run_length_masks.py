@@ -85,7 +85,7 @@ def find_crossings(corners: np.ndarray, size: Size, most: int) -> tuple[np.ndarr
 
 
 def find_heights(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The upper y of the two grid points between which each edge from a to b goes from x - 1 to x, or back."""
+    """Finds the upper y of the two grid points between which each edge from a to b goes from x - 1 to x, or back."""
     is_flat = np.abs(b - a)[:, 0] >= np.abs(b - a)[:, 1]
     long = np.where(is_flat, 0, 1)[:, None]
     swap = np.take_along_axis(a, long, 1) > np.take_along_axis(b, long, 1)

@@ -87,7 +87,7 @@ class CocoStuff(ListedReader):
 
 
 def make_train_ids() -> np.ndarray:
-    """The class of each number in the form with 171 classes."""
+    """Makes the class of each number in the form with 171 classes."""
     table = np.full(256, NOTHING, np.uint8)
     table[: len(USED)] = USED
     return table

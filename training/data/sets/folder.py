@@ -41,7 +41,8 @@ class PictureFiles(NamedTuple):
 
 
 def list_files(root: Path) -> dict[str, Files]:
-    """Name -> role -> file, for every name that has more than a prompt. A second file for one role is a "twin"."""
+    """Lists name -> role -> file, for every name that has more than a prompt.
+    A second file for one role is a "twin"."""
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}: give one with pictures NAME.png and prompts NAME.txt.")
     by_name: dict[str, Files] = {}

@@ -1,5 +1,5 @@
-"""Readers for data of one's own: a folder of pictures, JSON lines, Parquet, WebDataset tars. Other sets build on the last
-three."""
+"""Readers for data of one's own: a folder of pictures, JSON lines, Parquet, WebDataset tars.
+Other sets build on the last three."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,7 +112,8 @@ class Parquet(RecordReader):
                 yield {"id": row["id"], "broken": f"a column of it is of another type ({error})"}
 
     def accepts(self, record: Mapping[str, Any]) -> bool:
-        """Whether a row is read: those that the set itself calls bad are passed over, for nothing is wrong with the file."""
+        """Says whether a row is read: those that the set itself calls bad are passed over,
+        for nothing is wrong with the file."""
         return True
 
     def parse(self, id: str, record: Mapping[str, Any]) -> AnySample:

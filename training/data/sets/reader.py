@@ -36,7 +36,7 @@ class Reader(ABC):
 
     @classmethod
     def matches(cls, path: str) -> bool:
-        """Whether the folder has this layout."""
+        """Says whether the folder has this layout."""
         return any(Path(path).glob(cls.PATTERN))
 
     @property

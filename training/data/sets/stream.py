@@ -45,7 +45,7 @@ class Stream:
         self.counter.check_share()
 
     def _open_rows(self) -> Any:
-        """The epoch's rows that are this process's, as an IterableDataset."""
+        """Opens the epoch's rows that are this process's, as an IterableDataset."""
         datasets = import_datasets()
         order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.shards))
         shards = [self.shards[i] for i in order]

@@ -60,5 +60,5 @@ class Subjects200k(Parquet):
 
 
 def as_table(value: Any) -> Mapping[str, Any]:
-    """The value, if it is a table; else an empty one."""
+    """Gives the value, if it is a table; else an empty one."""
     return value if isinstance(value, Mapping) else {}

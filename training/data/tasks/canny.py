@@ -33,7 +33,7 @@ def canny(picture: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarr
 
 
 def compute_slopes(picture: np.ndarray) -> Tensor:
-    """Slopes of the softened grey picture, to the right and down: (2, height, width)."""
+    """Computes slopes of the softened grey picture, to the right and down: (2, height, width)."""
     from kornia.color import rgb_to_grayscale
     from kornia.filters import gaussian_blur2d
 
@@ -54,7 +54,7 @@ def correlate(plane: Tensor, kernel: Sequence[Sequence[float]]) -> Tensor:
 
 
 def find_ridges(low: float, right: Tensor, down: Tensor) -> np.ndarray:
-    """How steep a pixel is, where it is steeper than `low` and than its two neighbours along the slope; else 0.
+    """Finds how steep a pixel is, where it is steeper than `low` and than its two neighbours along the slope; else 0.
 
     Of two equal ones side by side the left or upper is the ridge; on a diagonal neither, for a pixel lies between."""
     steep = F.pad((right * right + down * down + EPSILON).sqrt(), (1, 1, 1, 1)).numpy()

@@ -55,7 +55,7 @@ def hed(picture: np.ndarray) -> np.ndarray:
 
 
 def measure_slope(picture: np.ndarray, width: float) -> Tensor:
-    """How steep the steepest channel is after a blur; a step of height 1 gives 1."""
+    """Measures how steep the steepest channel is after a blur; a step of height 1 gives 1."""
     squares = max_over_channels(lambda channel: square_slope(blur(channel, width)), picture)
     return squares.sqrt_() * width * (2 * np.pi) ** 0.5
 

@@ -35,7 +35,7 @@ def crop_any_sample(sample: AnySample, choose_crop: ChooseCrop) -> AnySample:
 
 
 def list_kinds(dataset: OpenDataset, task: str) -> tuple[str, ...]:
-    """The kinds that its table names, else those that the set is for; empty: the usual."""
+    """Lists the kinds that its table names, else those that the set is for; empty: the usual."""
     return dataset.knobs.kinds or tuple(kind for kind in dataset.info.kinds if kind in EXAMPLE_MAKERS[task].kinds)
 
 

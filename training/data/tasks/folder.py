@@ -67,7 +67,7 @@ class FolderExamples:
         raise ValueError(self._describe_lack())
 
     def _choose_crop(self, rng: np.random.Generator, pixels: np.ndarray) -> Crop:
-        """The largest square, in the middle or anywhere."""
+        """Chooses the largest square, in the middle or anywhere."""
         size, out = pixels.shape[:2], (self.size, self.size)
         return centre_crop(size, out) if self.centre else draw_crop(rng, size, out, least=1.0, flip=self.flip)
 

@@ -24,8 +24,8 @@ COLOURS: Colours = {
 }
 """Corners of the colour cube: as far apart as colours can be, to survive a drift."""
 LINE, MIN_LINE = 3 / 256, 4
-"""A box's line, as a share of the shorter side of the picture; and in pixels at least, half of what a latent covers: of thinner
-ones a VAE keeps little."""
+"""A box's line, as a share of the shorter side of the picture; and in pixels at least, half of what a latent covers:
+of thinner ones a VAE keeps little."""
 MIN_DISTANCE, MAX_NEAR_SHARE = 128, 0.05
 """A colour is not drawn on pixels nearer to it than this, a few aside: the answer would not show."""
 MAX_REMAINING = 0.5
@@ -126,8 +126,8 @@ def make_ground_example(
     colours: Colours = COLOURS,
     opacity: float = 1.0,
 ) -> Example:
-    """Chooses a form (none given: of the paper's), what it asks for, a colour and a template, each uniformly among those
-    that are possible."""
+    """Chooses a form (none given: of the paper's), what it asks for, a colour and a template,
+    each uniformly among those that are possible."""
     phrases = {name: list_phrases(FORMS[name], sample.things) for name in (forms or PAPER_FORMS)}
     possible = [name for name, some in phrases.items() if some]
     if not possible:
@@ -224,7 +224,7 @@ def read_box(
 
 
 def measure_outline(box: np.ndarray) -> float:
-    """The share of a box's outermost pixels that were painted."""
+    """Measures the share of a box's outermost pixels that were painted."""
     return np.concatenate([box[0], box[-1], box[:, 0], box[:, -1]]).mean()
 
 

@@ -50,7 +50,8 @@ class HedNetwork(nn.Module):
             self.add_module(f"block{number}", Block(*shape))
 
     def edges(self, pixels: Tensor) -> Tensor:
-        """0 to 255 (1, 3, height, width) -> before the sigmoid (1, 1, height, width); sides are multiples of 16."""
+        """Turns 0 to 255 (1, 3, height, width) into edges before the sigmoid (1, 1, height, width);
+        sides are multiples of 16."""
         hidden, size, maps = pixels - self.norm, pixels.shape[2:], list[Tensor]()
         for number in range(1, 1 + len(BLOCKS)):
             block = self.get_submodule(f"block{number}")

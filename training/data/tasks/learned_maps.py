@@ -76,7 +76,7 @@ class LearnedMaps:
             return NETWORKS[kind].draw(self._opened[kind], picture)
 
     def add_to(self, sample: Sample) -> Sample:
-        """The sample with maps that are drawn when they are asked for; those that it brings stay."""
+        """Gives the sample with maps that are drawn when they are asked for; those that it brings stay."""
         return replace(sample, maps=DrawnMaps(sample, self)) if self.paths else sample
 
 

@@ -137,7 +137,7 @@ ENDINGS: dict[str, tuple[type[MapModel], str]] = {
 
 
 def find_kind(folder: Path) -> str:
-    """The kind of map that the model in a folder draws; empty: none."""
+    """Finds the kind of map that the model in a folder draws; empty: none."""
     try:
         return find_opener(folder)[0].kind
     except ValueError:

@@ -38,7 +38,7 @@ class PersonDetector(nn.Module):
 
 
 def finds_people(folder: Path) -> bool:
-    """Whether the model in a folder can be trusted, and detects objects, and people among them."""
+    """Says whether the model in a folder can be trusted, and detects objects, and people among them."""
     try:
         config = read_config(folder)
         check_trusted(folder)

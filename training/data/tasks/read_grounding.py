@@ -34,7 +34,7 @@ class Answer:
         return (self.boxes[0] if self.boxes else Box(0, 0, 0, 0)).corner_and_size
 
     def embed(self, place: tuple[slice, slice], size: Size) -> "Answer":
-        """The answer in a picture of that size, whose rows and columns of `place` it was read from."""
+        """Gives the answer in a picture of that size, whose rows and columns of `place` it was read from."""
         mask = np.zeros(size, bool)
         mask[place] = self.mask
         return Answer(mask, tuple(box.move(place[1].start, place[0].start) for box in self.boxes))
