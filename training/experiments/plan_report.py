@@ -31,6 +31,8 @@ def describe_row(row: Row) -> str:
     before, last = [describe_stage(stage) for stage in common], [curriculum.stages[-1] for curriculum in row.values()]
     targets = " or ".join(dict.fromkeys(describe_stage(stage) for stage in last))
     knobs = [f"rho {last[0].rho:g}", f"alpha {last[0].veteran:g}", *describe_knobs(last[0])]
+    if encoder := next(iter(row.values())).settings.encoder:
+        knobs.append(f"of the encoder of {encoder}")
     return f"{', '.join([*before, f'then {targets}' if before else targets])} ({', '.join(knobs)})"
 
 

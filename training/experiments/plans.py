@@ -18,6 +18,8 @@ SUBJECT, EDIT = "subject", "edit"
 SHUFFLED = "shuffled"
 """What stages name as their data where it is not the world's samples, but these with answers to other questions."""
 CO_TRAINING = "co-training"
+THINGS = "things"
+"""What a curriculum names as its encoder where it is the one that knows the world's things (world/thing_encoder.py)."""
 ONE_ROUTER, REPLAY, FROZEN = "one router", "one router, replay", "one router, older columns frozen"
 MEASURED = (SUBJECT, EDIT)
 BOTH = "concept, localisation"
@@ -137,10 +139,14 @@ def vary_features(whole: Curriculum) -> Rows:
     """Makes CoReDi and its relatives in the target stage, after concept and localisation."""
     whole = equal_targets(whole)
     prefix = [find_stage(whole, name) for name in (CONCEPT, LOCALISATION)]
-    return {
-        name: {task: begin_with(whole, *prefix, replace(find_stage(whole, task), features=way)) for task in MEASURED}
-        for name, way in {"plain": "off", "auxiliary": "auxiliary", "CoReDi": "coredi"}.items()
-    }
+
+    def row(way: str, encoder: str = "") -> Row:
+        forks = {task: begin_with(whole, *prefix, replace(find_stage(whole, task), features=way)) for task in MEASURED}
+        return {task: replace(each, settings=replace(each.settings, encoder=encoder)) for task, each in forks.items()}
+
+    ways = {"auxiliary": "auxiliary", "CoReDi": "coredi"}
+    of_things = {f"{name}, of things": row(way, THINGS) for name, way in ways.items()}
+    return {"plain": row("off"), **{name: row(way) for name, way in ways.items()}, **of_things}
 
 
 def vary_router(whole: Curriculum) -> Rows:
@@ -187,7 +193,10 @@ PLANS = {
         "What is learned along with an encoder's features is learned better (CoReDi).",
         MEASURED,
         vary_features,
-        {f"{way}, against plain": {way: 1, "plain": -1} for way in ("auxiliary", "CoReDi")},
+        {
+            f"{way}, against plain": {way: 1, "plain": -1}
+            for way in ("auxiliary", "CoReDi", "auxiliary, of things", "CoReDi, of things")
+        },
     ),
     "forgetting": Plan(
         "A stage that trains the one router on makes older tasks worse; a router a task cannot.",

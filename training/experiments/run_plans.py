@@ -40,8 +40,9 @@ from ..stage_context import IterationResult
 from ..stage_trainer import StageTrainer
 from ..trainer import Trainer
 from ..validate import TIMES
+from ..world import thing_encoder
 from .curricula import HELD_OUT
-from .plans import SHARES, SHUFFLED, Plan
+from .plans import SHARES, SHUFFLED, THINGS, Plan
 
 LOSS = "loss"
 Reports = dict[str, dict[str, list[dict[str, Any]]]]
@@ -112,9 +113,18 @@ class PlanRunner:
         for beginning in list_beginnings(curriculum):
             folder = self.out / "stages" / fingerprint(beginning, seed, [self.examples])
             snapshots = Snapshots(folder, beginning.stages[-1].iterations)
-            inputs = (self.host, beginning, self.open_datasets(beginning), self.encoders, folder, seed, self.world.base)
+            recipe, datasets = self.open_encoder(beginning), self.open_datasets(beginning)
+            inputs = (self.host, recipe, datasets, self.encoders, folder, seed, self.world.base)
             bank = CurriculumRun(*inputs, [snapshots], make_trainer=make_stage_trainer).train(bank)
         return folder
+
+    def open_encoder(self, curriculum: Curriculum) -> Curriculum:
+        """Gives the curriculum the folder of the encoder that it names, which is trained where it is not there yet."""
+        if curriculum.settings.encoder != THINGS:
+            return curriculum
+        folder = self.out / "encoder"
+        thing_encoder.make_thing_encoder(folder, thing_encoder.PLAN, lambda *_: None)
+        return replace(curriculum, settings=replace(curriculum.settings, encoder=str(folder.resolve())))
 
     def open_datasets(self, curriculum: Curriculum) -> StageDatasets:
         files = {stage.name: [self.describe_data(stage)] for stage in curriculum.stages}
@@ -148,9 +158,12 @@ class PlanRunner:
 
 
 def list_beginnings(curriculum: Curriculum) -> Iterator[Curriculum]:
-    """Lists a curriculum's first stage, its first two, and so on up to all."""
+    """Lists a curriculum's first stage, its first two, and so on up to all; without its encoder until a stage needs it."""
+    plain = replace(curriculum.settings, encoder="")
     for count in range(1, len(curriculum.stages) + 1):
-        yield replace(curriculum, stages=curriculum.stages[:count])
+        stages = curriculum.stages[:count]
+        needed = any(stage.features != "off" for stage in stages)
+        yield replace(curriculum, stages=stages, settings=curriculum.settings if needed else plain)
 
 
 def shuffle_answers(dataset: MemoryDataset) -> MemoryDataset:

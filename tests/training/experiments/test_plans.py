@@ -10,6 +10,7 @@ import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.base_model import Base
 from cologen.prw.embedded_host import EmbeddedHost
+from cologen.prw.files.safe_file import SafeFile
 from cologen.prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
 from cologen.prw.flux.inputs import FluxInputs
 from cologen.prw.source import Routing
@@ -17,19 +18,23 @@ from cologen.training.add_expert import add_expert, make_empty_bank
 from cologen.training.experiments.contrasts import Contrast, correct_family, measure_contrast
 from cologen.training.experiments.curricula import HELD_OUT
 from cologen.training.experiments.plan_report import describe_plan, format_report
-from cologen.training.experiments.plans import BOTH, PLANS, SHARES, SHUFFLED, Plan, begin_with, vary_prefixes
+from cologen.training.experiments.plans import BOTH, PLANS, SHARES, SHUFFLED, THINGS, Plan, begin_with, vary_prefixes
 from cologen.training.experiments.run_plans import (
     LOSS,
     Asked,
     PlanRunner,
     encode_held_out,
+    list_beginnings,
     measure_losses,
+    name_snapshot,
     shuffle_answers,
 )
 from cologen.training.forward import predict_velocity, run_source
+from cologen.training.from_scratch.learner import Plan as LearnerPlan
 from cologen.training.recipes.curriculum import load_curriculum, scale_curriculum
 from cologen.training.stage_context import StageContext
 from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
+from cologen.training.world import thing_encoder
 from pack import ROOT
 from scipy import stats
 
@@ -77,6 +82,14 @@ def test_rows_of_figure_4_differ_in_one_number_of_the_last_stage():
     for one, other in combinations(rows, 2):
         last, second = one.stages[-1], other.stages[-1]
         assert 1 <= sum(getattr(last, key) != getattr(second, key) for key in ("rho", "veteran", "rank")) <= 2
+
+
+def test_rows_of_features_share_what_comes_before_the_encoder_is_needed():
+    rows = PLANS["features"].make_rows(WORLD)
+    plain, vae, things = (list(list_beginnings(rows[row]["edit"])) for row in ("plain", "CoReDi", "CoReDi, of things"))
+    assert plain[:2] == vae[:2] == things[:2] and [len(beginning.stages) for beginning in things] == [1, 2, 3]
+    assert [each[-1].settings.encoder for each in (plain, vae, things)] == ["", "", THINGS]
+    assert vae[-1].stages == things[-1].stages != plain[-1].stages
 
 
 def test_a_contrast_of_one_seed_is_a_paired_t_test_s():
@@ -177,6 +190,23 @@ def test_rows_share_what_they_begin_with_and_each_would_have_trained_the_same_al
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     assert make().run(plan, 1) == reports
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+
+
+@pytest.mark.slow
+def test_the_encoder_of_things_is_trained_where_a_stage_first_needs_it(make_runner, monkeypatch):
+    make, folder = make_runner
+    monkeypatch.setattr(thing_encoder, "PLAN", LearnerPlan(2, 2, 1e-3))
+    runner = make(encoder=THINGS)
+    inpaint, *_, edit = runner.curriculum.stages
+    plain, knowing = (
+        begin_with(runner.curriculum, inpaint, replace(edit, features=way)) for way in ("off", "auxiliary")
+    )
+    runner.train(plain, 0)
+    assert not (folder / "encoder").exists()
+    bank = Bank.open(name_snapshot(runner.train(knowing, 0), 1.0))
+    assert list(bank.info.experts) == ["inpaint", "edit"] and (folder / "encoder/model.safetensors").exists()
+    (features,) = folder.glob("stages/*/features/edit-*.safetensors")
+    assert SafeFile(features).shape("features")[-1] == thing_encoder.SHAPE["hidden_size"]
 
 
 def test_rows_compute_in_the_recipe_s_precision(make_runner):

@@ -1,0 +1,90 @@
+"""A vision model that knows the world's things, for features to be learned of: what DINOv2 is to photographs.
+
+It is a small DINOv2 that learns to say of every patch which sticker covers it, or which ground, and lies in a folder as those of
+transformers do. What says it in the end is thrown away.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ...prw.files.atomic_write import atomic_write
+from ...prw.files.safetensors_writer import write_safetensors
+from ..data.model_folder import IMAGENET_MEAN_STD
+from ..from_scratch.learner import Learner, Plan, Progress, learn
+from ..from_scratch.vae import to_tensor
+from .drawings import draw_any_scene, list_pool
+from .grounds import GROUNDS, SIDE
+from .render import render, visible_masks
+from .scene import Scene
+from .stickers import NAMED
+
+WEIGHTS = "model.safetensors"
+PATCH = 16
+"""Pixels of a patch's side: of a token of FLUX."""
+COVERED = 0.25
+"""The share of a patch from which on it is a thing's, not the ground's."""
+PLAN = Plan(3000, 64, 1e-3)
+SHAPE = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=SIDE, patch_size=PATCH)
+
+
+@lru_cache(maxsize=1)
+def list_labels() -> dict[str, int]:
+    """Numbers what a patch can be of: grounds, and the things of training."""
+    return {name: number for number, name in enumerate((*GROUNDS, *NAMED, *list_pool()))}
+
+
+def label_patches(scene: Scene) -> np.ndarray:
+    """Says which label each patch has (SIDE / PATCH, SIDE / PATCH): the thing that covers most of it, else the ground."""
+    labels = list_labels()
+    masks = [np.full((SIDE, SIDE), COVERED), *(mask.astype(float) for mask in visible_masks(scene))]
+    shares = rearrange(np.stack(masks), "n (h p) (w q) -> n h w (p q)", p=PATCH, q=PATCH).mean(-1)
+    numbers = np.array([labels[scene.ground], *(labels[thing.sticker] for thing in scene.things)])
+    return numbers[shares.argmax(0)]
+
+
+class ThingTraining(Learner):
+    """Trains the model from nothing."""
+
+    def __init__(self, plan: Plan, seed: int = 0):
+        from transformers import Dinov2Config, Dinov2Model
+
+        torch.manual_seed(seed)
+        self.network: Any = Dinov2Model(Dinov2Config(**SHAPE))
+        self.head = nn.Linear(SHAPE["hidden_size"], len(list_labels()))
+        modules = {"network": self.network, "head": self.head}
+        super().__init__("things", modules, plan, plan.iterations // 20, weight_decay=0.05)
+        self.rng = np.random.default_rng(seed)
+
+    def step(self) -> float:
+        assert self.rng is not None
+        scenes = [draw_any_scene(self.rng) for _ in range(self.plan.batch)]
+        labels = torch.from_numpy(np.stack([label_patches(scene) for scene in scenes]))
+        scores = self.predict(np.stack([render(scene) for scene in scenes]))
+        return self.update(F.cross_entropy(scores.flatten(0, 1), labels.flatten()))
+
+    def predict(self, pictures: np.ndarray) -> Tensor:
+        """Scores every label for every patch (batch, patches, labels)."""
+        mean, size = (torch.tensor(part).view(3, 1, 1) for part in IMAGENET_MEAN_STD)
+        tokens = self.network(pixel_values=(to_tensor(pictures) - mean) / size).last_hidden_state
+        return self.head(tokens[:, 1:])  # the first is the class token
+
+
+def make_thing_encoder(folder: Path, plan: Plan, progress: Progress) -> None:
+    """Trains one into a folder, if none is there yet."""
+    if (folder / WEIGHTS).exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    training = ThingTraining(plan)
+    checkpoints = learn(training, folder, progress)
+    training.network.config.architectures = ["Dinov2Model"]
+    with atomic_write(folder / "config.json") as partial:
+        partial.write_text(training.network.config.to_json_string(), encoding="utf-8")
+    write_safetensors(folder / WEIGHTS, training.network.state_dict(), {"format": "pt"})
+    checkpoints.clear()
