@@ -28,6 +28,8 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="share of the toy recipe's iterations")
     parser.add_argument("--seeds", type=parse_positive, default=3)
     parser.add_argument("--n", type=parse_positive, default=128, help="scenes of each task")
+    parser.add_argument("--world", choices=("toy", "world"), default="toy", help="of subject: shapes, or stickers")
+    parser.add_argument("--base", type=Path, help="of subject: a folder with another FLUX, VAE and text encoder")
     parser.add_argument("--out", type=Path, help="a folder; out/reproduce/BUDGET if not given")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_reproduce)
@@ -37,6 +39,8 @@ def _reproduce(args: Namespace) -> str:
     from ..experiments.curricula import EXPERIMENTS, FORGETTING
     from ..experiments.run_curricula import ExperimentRunner
 
+    if args.experiment != SUBJECT and (args.world != "toy" or args.base):
+        raise ValueError(f"{args.experiment} is an experiment on the toy set, expected no --world and no --base.")
     if args.experiment == SUBJECT:
         return _reproduce_subject(args)
     if args.experiment == TREE:
@@ -56,9 +60,12 @@ def _reproduce(args: Namespace) -> str:
 
 def _reproduce_subject(args: Namespace) -> str:
     from ..experiments.subject import CLAIM, SubjectExperiment, draw_curves, summarize
+    from ..from_scratch.store import open_models
+    from ..setup.worlds import WORLDS
 
-    out = args.out or Path("out") / "reproduce" / args.budget
-    reports = SubjectExperiment(out, args.budget, args.n, print_progress).run(args.seeds)
+    out, world = args.out or Path("out") / "reproduce" / args.budget, WORLDS[args.world]
+    models = open_models(world, args.base)
+    reports = SubjectExperiment(world, models, out, args.budget, args.n, print_progress).run(args.seeds)
     if args.json:
         return json.dumps(reports)
     picture = out / f"{SUBJECT}.png"

@@ -171,10 +171,11 @@ def train_subject(
     inputs: "RunInputs", recipe: SubjectRecipe, out: Path, seed: int, listeners: "Sequence[Listener]"
 ) -> Path:
     """Fine-tunes one's own subject; returns the concept's path."""
+    from ..setup.worlds import WORLDS
     from ..subject.dataset import open_subject_datasets
     from ..subject.run import SubjectRun
 
-    datasets = open_subject_datasets(recipe, inputs.encoders, seed)
+    datasets = open_subject_datasets(recipe, inputs.encoders, seed, WORLDS.get(recipe.curriculum.base))
     run = SubjectRun(
         inputs.host, recipe, datasets, inputs.encoders, out, seed, inputs.base_name, listeners, inputs.checkpointing
     )

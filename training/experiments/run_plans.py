@@ -123,6 +123,7 @@ class PlanRunner:
         if curriculum.settings.encoder != THINGS:
             return curriculum
         folder = self.out / "encoder"
+        self.say("an encoder of things, if there is none yet")
         thing_encoder.make_thing_encoder(folder, thing_encoder.PLAN, lambda *_: None)
         return replace(curriculum, settings=replace(curriculum.settings, encoder=str(folder.resolve())))
 

@@ -1,4 +1,4 @@
-"""Image-specific context optimisation (ICO), two branches and a shared step compared on the toy world: is the subject kept,
+"""Image-specific context optimisation (ICO), two branches and a shared step compared on a built-in world: is the subject kept,
 and are prompts followed?
 
 A row is a way of training and a way of sampling. All are trained on the same photos for as long and asked the same
@@ -29,6 +29,8 @@ from ...prw.personalization.shared_guidance import WAYS
 from ..checkpoint.run_record import fingerprint
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..from_scratch.evaluate import CFG, STEPS
+from ..from_scratch.store import WorldModels
+from ..from_scratch.world import SubjectQuestion, World
 from ..listener import Listener
 from ..monitor.plots import Curve, draw_chart
 from ..recipes.curriculum import BUDGETS, SUBJECT
@@ -37,9 +39,6 @@ from ..sampling import SamplingSettings
 from ..stage_context import IterationResult
 from ..subject.dataset import open_subject_datasets
 from ..subject.run import SubjectRun
-from ..toy.scene import SIDE
-from ..toy.store import NAME, SHIPPED, open_toy_models
-from ..toy.subject import SubjectQuestion, make_questions, mean_scores
 from ..trainer import Trainer
 from .curricula import HELD_OUT
 from .dual_branch import Branch, sample_two_branches
@@ -82,12 +81,18 @@ Reports = dict[str, dict[int, Curves]]
 class SubjectExperiment:
     """Trains subjects and evaluates them; what is finished is kept in a folder and not done again."""
 
-    def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
+    def __init__(
+        self, world: World, models: WorldModels, out: Path, budget: str, count: int, say: Callable[[str], None]
+    ):
+        assert world.subject is not None
+        self.world, self.subject = world, world.subject
         self.out, self.count, self.say = out, count, say
         recipe = load_recipe(SUBJECT)
         assert isinstance(recipe, SubjectRecipe)
-        self.recipe = scale_recipe(recipe, BUDGETS[budget])
-        self.flux, self.encoders = open_toy_models(SHIPPED)
+        own = replace(recipe.subject, noun=self.subject.noun, prompts=self.subject.prompts)
+        curriculum = replace(recipe.curriculum, base=world.name)
+        self.recipe = scale_recipe(SubjectRecipe(curriculum, own), BUDGETS[budget])
+        self.flux, self.encoders = models
         self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
 
     def run(self, seeds: int) -> Reports:
@@ -109,9 +114,17 @@ class SubjectExperiment:
         evaluator = ConceptEvaluator(folder / f"exam-{self.count}.json", self, seed, ways)
         if not evaluator.finished(recipe.stage.iterations):
             self.say(f"subject: {'with' if ico else 'without'} ICO, seed {seed}")
-            datasets = open_subject_datasets(recipe, self.encoders, seed)
+            datasets = open_subject_datasets(recipe, self.encoders, seed, self.world)
             run = SubjectRun(
-                self.host, recipe, datasets, self.encoders, folder, seed, NAME, [evaluator], EMBEDDED_CHECKPOINTING
+                self.host,
+                recipe,
+                datasets,
+                self.encoders,
+                folder,
+                seed,
+                self.world.base,
+                [evaluator],
+                EMBEDDED_CHECKPOINTING,
             )
             if run.concept_path.exists() or not any(
                 evaluator.report.values()
@@ -123,13 +136,14 @@ class SubjectExperiment:
 
     def evaluate(self, concept: Concept, way: str, seed: int) -> dict[str, float]:
         """Measures how well pictures that are sampled this way answer the questions."""
-        questions = sorted(make_questions(self.count, HELD_OUT + seed), key=lambda question: len(question.scene.items))
+        questions = sorted(self.subject.ask(self.count, HELD_OUT + seed), key=lambda question: question.size)
         pictures: list[np.ndarray] = []
         with apply_low_rank(self.flux, make_residuals(concept.info, concept.tensors)):
-            for size in sorted({len(question.scene.items) for question in questions}):
-                alike = [question for question in questions if len(question.scene.items) == size]
+            for size in sorted({question.size for question in questions}):
+                alike = [question for question in questions if question.size == size]
                 pictures += list(self._generate(concept, alike, way, seed + size))
-        return mean_scores(questions, pictures)
+        scores = [self.subject.score(*answered) for answered in zip(questions, pictures, strict=True)]
+        return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
     def _generate(self, concept: Concept, questions: Sequence[SubjectQuestion], way: str, seed: int) -> np.ndarray:
         """Generates answers to questions whose words stand at the same places."""
@@ -142,7 +156,7 @@ class SubjectExperiment:
             *(part.expand(len(questions), *part.shape[1:]) for part in self.encoders.encode_prompts([""]))
         )
         family = self.host.family
-        side = SIDE // family.latent_pixels
+        side = self.world.side // family.latent_pixels
         shape = len(questions), family.latent_channels, side, side
         noise, auxiliary_noise = (torch.randn(shape, generator=generator) for _ in range(2))
         branch = Branch(EncodedPrompt(longer, pooled), marked, noise)

@@ -42,6 +42,37 @@ class Language:
     pooled: int = 128
 
 
+class SubjectQuestion(Protocol):
+    """Asks for one's own subject."""
+
+    @property
+    def prompt(self) -> str:
+        """Has the subject's noun in brackets."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Counts what the prompt states of things; in prompts of one size the noun stands at the same place."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OwnSubject:
+    """A subject that a world has no words for, and what is asked of a concept that was trained on its photos."""
+
+    noun: str
+    prompts: tuple[str, ...]
+    """Of sample pictures."""
+    draw_photos: Callable[[int], Mapping[str, np.ndarray]]
+    """By a seed."""
+    draw_prior: Callable[[int, int], Mapping[str, tuple[np.ndarray, str]]]
+    """Draws so many pictures of the class with their prompts, by a seed."""
+    ask: Callable[[int, int], Sequence[SubjectQuestion]]
+    """Draws so many questions, by a seed."""
+    score: Callable[[Any, np.ndarray], dict[str, float]]
+    """Fidelity and editability of an answer."""
+
+
 @dataclass(frozen=True, eq=False)
 class World:
     """What a program draws, says and asks."""
@@ -73,6 +104,7 @@ class World:
     """Bytes of one of FLUX's files at most; 0: one file."""
     choice: str = ""
     """How ComfyUI's users choose it where a file is."""
+    subject: OwnSubject | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -16,10 +16,11 @@ from ..data.geometry import centre_crop
 from ..data.sample import Example
 from ..data.sets.folder import list_files
 from ..encoders.protocol import Encoders
+from ..from_scratch.world import World
 from ..recipes.subject import OWN, PRIOR, Subject, SubjectRecipe
 
-TOY_PRIOR = 64
-"""Pictures of the class that the built-in world draws."""
+DRAWN_PRIOR = 64
+"""Pictures of the class that a built-in world draws."""
 NUDGE = 0.01
 """Noise, of the vectors' own deviation, between those that begin as one word (our choice), or they would stay one."""
 
@@ -55,21 +56,24 @@ def encode_prior(encoders: Encoders, pictures: Mapping[str, tuple[np.ndarray, st
     return encode_dataset(encoders, PRIOR, examples)
 
 
-def open_subject_datasets(recipe: SubjectRecipe, encoders: Encoders, seed: int) -> dict[str, MemoryDataset]:
-    """Encodes what a recipe names, by task: folders, or the built-in world's own subject."""
-    from ..toy.scene import SIDE
-    from ..toy.subject import draw_photos, draw_prior
-
-    subject, is_toy = recipe.subject, recipe.curriculum.base == "toy"
-    side = SIDE if is_toy else recipe.curriculum.settings.resolution
-    if not is_toy:
+def open_subject_datasets(
+    recipe: SubjectRecipe, encoders: Encoders, seed: int, world: World | None = None
+) -> dict[str, MemoryDataset]:
+    """Encodes what a recipe names, by task: folders, or the own subject of the built-in world that its base is of."""
+    subject, own = recipe.subject, world.subject if world else None
+    side = world.side if world else recipe.curriculum.settings.resolution
+    if own is None or subject.photos:
         check_named("photos", subject.photos, "3 to 10 photos of it")
-    photos = read_pictures(Path(subject.photos), side) if subject.photos else draw_photos(seed)
+        photos = read_pictures(Path(subject.photos), side)
+    else:
+        photos = own.draw_photos(seed)
     datasets = {OWN: encode_photos(encoders, photos, subject)}
     if recipe.stage.replay:
-        if not is_toy:
+        if own is None or subject.prior:
             check_named("prior", subject.prior, "pictures of its class with their prompts")
-        prior = read_captioned(Path(subject.prior), side) if subject.prior else draw_prior(TOY_PRIOR, seed)
+            prior = read_captioned(Path(subject.prior), side)
+        else:
+            prior = own.draw_prior(DRAWN_PRIOR, seed)
         datasets[PRIOR] = encode_prior(encoders, prior)
     return datasets
 

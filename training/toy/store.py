@@ -10,6 +10,7 @@ from ..from_scratch.world import World
 from .drawings import draw_captioned, draw_diptychs, draw_scenes, draw_typical
 from .scene import SIDE
 from .score import SCORERS
+from .subject import SUBJECT
 from .tasks import make_questions
 from .text import LANGUAGE
 
@@ -34,5 +35,6 @@ TOY = World(
     torch.float16,
     shard=0,
     choice=TOY_NAME,
+    subject=SUBJECT,
 )
 open_toy_models, open_toy_encoders = partial(open_models, TOY), partial(open_encoders, TOY)

@@ -5,12 +5,12 @@ Questions ask for it elsewhere. Fidelity is how much of its look is there; edita
 the other things are as the prompt says.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from ..from_scratch.world import OwnSubject
 from .oracle import REACH, read_ground, read_scene
 from .render import blend, coverage, item_centre, render
 from .scene import COLOURS, CORNER, GROUNDS, PLACES, SHAPES, SIZES, Item, Scene, draw_item, draw_scene, pick
@@ -43,6 +43,10 @@ class SubjectQuestion(NamedTuple):
         """Has the subject's noun in brackets."""
         others = "".join(f", a {item.colour} {item.shape} at the {item.place}" for item in self.scene.items)
         return f"a [{NOUN}] at the {self.place}{others}, on a {self.scene.ground} ground"
+
+    @property
+    def size(self) -> int:
+        return len(self.scene.items)
 
 
 def draw_subject(place: str, scene: Scene, down: int = 0, right: int = 0, size: str = SIZE) -> np.ndarray:
@@ -131,6 +135,15 @@ def draw_forms() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(cover)[..., None], np.stack([two_halves(CORNER, x) for _, _, x in places])
 
 
-def mean_scores(questions: Sequence[SubjectQuestion], pictures: Sequence[np.ndarray]) -> dict[str, float]:
-    scores = [score_answer(question, picture) for question, picture in zip(questions, pictures, strict=True)]
-    return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+SUBJECT = OwnSubject(
+    NOUN,
+    (
+        "a circle at the bottom right, on a white ground",
+        "a circle at the top right, on a black ground",
+        "a circle at the top left, a green square at the bottom right, on a white ground",
+    ),
+    draw_photos,
+    draw_prior,
+    make_questions,
+    score_answer,
+)

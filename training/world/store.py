@@ -7,6 +7,7 @@ from ..from_scratch.world import World
 from .drawings import draw_captioned, draw_diptychs, draw_scenes, draw_typical
 from .grounds import SIDE
 from .score import SCORERS
+from .subject import SUBJECT
 from .tasks import make_questions
 from .text import LANGUAGE
 
@@ -27,4 +28,5 @@ STICKERS = World(
     partial(make_questions, unseen=True),
     SCORERS,
     choice=STICKER_NAME,
+    subject=SUBJECT,
 )

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from cologen.training.cli.main import main
+from cologen.training.from_scratch.learner import Plan
 from cologen.training.from_scratch.store import FLUX, find_parts
 from cologen.training.recipes.curriculum import load_curriculum
 from cologen.training.recipes.subject import load_recipe
@@ -27,8 +28,10 @@ def run(capsys, *words):
 
 def test_from_nothing_to_figures(tmp_path, capsys, monkeypatch):
     from cologen.training.from_scratch import evaluate
+    from cologen.training.world import thing_encoder
 
     monkeypatch.setattr(evaluate, "STEPS", 2)
+    monkeypatch.setattr(thing_encoder, "PLAN", Plan(2, 2, 1e-3))
     out = tmp_path / "run"
     run(capsys, "train", "world", *CHANGES, "--budget", "cpu", "--out", out)
     bank = out / "bank.safetensors"
@@ -46,7 +49,7 @@ def test_from_nothing_to_figures(tmp_path, capsys, monkeypatch):
     assert Image.open(run(capsys, *demo).strip()).width > 1500
     plan = ("plan", "features", "--seeds", 1, "--share", 0.001, "--base", out / "base", "--out", tmp_path / "plan")
     told = run(capsys, *plan, "--n", 2, "--losses", 3, "--examples", 8)
-    assert "| subject | loss | CoReDi, against plain |" in told and "| auxiliary | 0.5 |" in told
+    assert "| subject | loss | CoReDi, of things, against plain |" in told and "| auxiliary | 0.5 |" in told
 
 
 def test_a_plan_without_seeds_is_only_said(capsys):

@@ -33,7 +33,7 @@ from cologen.training.subject.dataset import open_subject_datasets, read_caption
 from cologen.training.toy.oracle import read_scene
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import COLOURS, GROUNDS, PLACES, TEXTURES, Item, Scene, draw_scene
-from cologen.training.toy.store import NAME, open_toy_encoders
+from cologen.training.toy.store import NAME, TOY, open_toy_encoders
 from cologen.training.toy.subject import (
     PHOTO_SCENES,
     QUESTION_GROUNDS,
@@ -113,7 +113,7 @@ def test_the_class_is_circles_of_one_colour():
 def test_a_recipe_s_lessons_come_from_the_toy_world_or_from_folders(tmp_path):
     recipe, encoders = load_recipe(SUBJECT), open_toy_encoders()
     assert isinstance(recipe, SubjectRecipe) and recipe.curriculum.base == "toy"
-    found = open_subject_datasets(recipe, encoders, 0)
+    found = open_subject_datasets(recipe, encoders, 0, TOY)
     assert len(found[OWN]) == found[OWN].train_count == 4 and set(found) == {OWN, PRIOR}
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
@@ -124,7 +124,7 @@ def test_a_recipe_s_lessons_come_from_the_toy_world_or_from_folders(tmp_path):
     changes = (f"subject.photos={json.dumps(str(tmp_path))}", "mine.replay=0.0", "rank=2")
     changed = load_recipe(SUBJECT, changes)
     assert changed.curriculum.settings.rank == 2
-    given = open_subject_datasets(changed, encoders, 0)
+    given = open_subject_datasets(changed, encoders, 0, TOY)
     assert set(given) == {OWN} and [name[0] for name in given[OWN].samples.ids] == ["a", "b"]
 
 
