@@ -15,13 +15,14 @@ const LISTS = {
     parent: ({ experts }) => experts,
 };
 const NAME = /^[A-Za-z0-9_-]{1,64}$/; // menus draw what they are given as HTML, and a file can say anything
+const NOTHING = { experts: [], routers: [] };
 const known = new Map();
 
 // A bank's file says what it holds in its metadata, which the host reads; the built-in one is no file of its folders.
 async function readNames(bank) {
     if (bank.endsWith("(built in)")) return { experts: BUILT_IN, routers: BUILT_IN };
     const answer = await api.fetchApi(`/view_metadata/${FOLDER}?filename=${encodeURIComponent(bank)}`);
-    if (!answer.ok) return { experts: [], routers: [] };
+    if (!answer.ok) return NOTHING;
     const info = JSON.parse((await answer.json())[FOLDER] ?? "{}");
     const list = (table) => Object.keys(table ?? {}).filter((name) => NAME.test(name));
     return { experts: list(info.experts), routers: list(info.routers) };
@@ -36,8 +37,11 @@ const listBanks = (graph) =>
 // Menus cannot wait, so names are read before: those that are new, or all of them again.
 async function update(again = false) {
     const banks = new Set(listBanks(app.rootGraph ?? app.graph).filter((bank) => again || !known.has(bank)));
-    await Promise.all([...banks].map(async (bank) => known.set(bank, await readNames(bank).catch(() => ({ experts: [], routers: [] })))));
+    await Promise.all([...banks].map(async (bank) => known.set(bank, await readNames(bank).catch(() => NOTHING))));
 }
+
+// A source's start is a number and no name.
+const asksName = (widget) => widget.name in LISTS && typeof widget.value === "string";
 
 function listNames(widget) {
     const banks = new Set(listBanks(app.rootGraph ?? app.graph));
@@ -62,7 +66,7 @@ app.registerExtension({
         const inherited = nodeType.prototype.getExtraMenuOptions;
         nodeType.prototype.getExtraMenuOptions = function (canvas, options) {
             const result = inherited?.apply(this, arguments);
-            const asking = (this.widgets ?? []).filter((widget) => widget.name in LISTS && listNames(widget).length);
+            const asking = (this.widgets ?? []).filter((widget) => asksName(widget) && listNames(widget).length);
             options.unshift(...asking.map((widget) => offer(this, widget)));
             update(true);
             return result;

@@ -8,6 +8,8 @@ import json
 import pytest
 import torch
 from cologen.prw.bank.bank import Bank
+from cologen.training.from_scratch.store import BANK
+from cologen.training.toy.store import SHIPPED
 from pack import SCREENSHOTS
 from page import post, problems, visited
 from safetensors.torch import save_file
@@ -42,7 +44,7 @@ def page(browser, server, base):
     page = visited(browser, server)
     page.said.clear()
     page.evaluate("(empty) => app.loadGraphData(empty)", EMPTY)
-    for kind in ("CoLoGenRouting", "CoLoGenTrainStage"):
+    for kind in ("CoLoGenRouting", "CoLoGenTrainStage", "CoLoGenSource"):
         page.evaluate(ADD, kind)
     return page
 
@@ -60,9 +62,10 @@ def test_names_are_those_of_the_bank_that_the_graph_loads(page, base):
     experts, routers = list(info.experts), [*info.routers, "final"]
     assert list_menu(page, "CoLoGenRouting") == {"expert: –": experts, "router: –": routers}
     assert list_menu(page, "CoLoGenTrainStage") == {"start: –": experts, "parent: –": experts}
+    assert list_menu(page, "CoLoGenSource").keys() == {"expert: –", "router: –"}, "its start is a number"
     page.evaluate(CHOOSE_BANK, "toy world (built in)")
     page.wait_for_timeout(1500)
-    assert list_menu(page, "CoLoGenRouting")["expert: –"] == ["inpaint", "ground", "control", "subject", "edit"]
+    assert list_menu(page, "CoLoGenRouting")["expert: –"] == list(Bank.open(SHIPPED / BANK).info.experts)
     page.evaluate(CHOOSE_BANK, "strange.safetensors")
     page.wait_for_timeout(1500)
     assert list_menu(page, "CoLoGenRouting")["expert: –"] == ["fine"], "what is no name could be anything"
