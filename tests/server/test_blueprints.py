@@ -3,7 +3,6 @@
 Screenshots of the nodes and of what is in them are left in out/frontend/ to be looked at.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from graph_files import text_of
 from make_blueprints import BLUEPRINTS, FOLDER, build
 from naive_easycontrol import random_file
 from pack import SCREENSHOTS
-from page import post, problems, visited, wait_for_run
+from page import open_page, open_template, problems, wait_for_run
 from safetensors.torch import save_file
 from tiny_flux2 import tiny_flux2
 from tiny_server import SIDE, draw_scene
@@ -53,9 +52,7 @@ def test_the_host_serves_every_one_and_no_other(server):
 
 @pytest.fixture(scope="module")
 def page(browser, server):
-    post(server, "/api/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page = visited(browser, server)
+    page = open_page(browser, server)
     assert not [line for line in page.said if "blueprint" in line], "one that cannot be read is said at every start"
     return page
 
@@ -83,9 +80,7 @@ def find_by_name(page, name: str) -> None:
 
 
 def open_file(page, name: str) -> None:
-    page.said.clear()
-    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
+    open_template(page, FOLDER, name)
     page.wait_for_function(f"() => {HOST}")
 
 

@@ -12,7 +12,7 @@ import pytest
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from naive_easycontrol import random_file
 from pack import ROOT, SCREENSHOTS
-from page import post, problems, visited, wait_for_run
+from page import open_page, open_template, post, problems, visited, wait_for_run
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_server import draw_scene, make_tiny_base
@@ -38,17 +38,12 @@ def server(start_server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(browser, server):
-    settings = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
-    post(server, "/api/settings", settings)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    return visited(browser, server)
+    return open_page(browser, server)
 
 
 def opened(page, name: str) -> dict:
     """The workflow on the canvas; gives what the page would send to the host."""
-    page.said.clear()
-    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
+    open_template(page, FOLDER, name)
     page.wait_for_timeout(700)
     return read_prompt(page)
 

@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 from make_workflows import FOLDER, WORKFLOWS, drawn
 from pack import SCREENSHOTS
-from page import post, visited
+from page import open_page, open_template, post
 
 pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
 
@@ -43,10 +43,7 @@ def outputs():
 
 @pytest.fixture(scope="module", params=DRAWINGS)
 def page(request, browser, server):
-    drawing = {"Comfy.VueNodes.Enabled": DRAWINGS[request.param]}
-    post(server, "/api/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False} | drawing)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page = visited(browser, server)
+    page = open_page(browser, server, **{"Comfy.VueNodes.Enabled": DRAWINGS[request.param]})
     assert page.evaluate("() => LiteGraph.vueNodesMode") == DRAWINGS[request.param]
     page.drawing = request.param
     yield page
@@ -55,9 +52,7 @@ def page(request, browser, server):
 
 
 def open_graph(page, name: str) -> dict:
-    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
-    return saved
+    return open_template(page, FOLDER, name)
 
 
 def measure(page, name: str) -> dict[str, tuple]:

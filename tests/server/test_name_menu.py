@@ -11,7 +11,7 @@ from cologen.prw.bank.bank import Bank
 from cologen.training.from_scratch.store import BANK
 from cologen.training.toy.store import SHIPPED
 from pack import SCREENSHOTS
-from page import post, problems, visited
+from page import open_page, problems
 from safetensors.torch import save_file
 
 pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow]
@@ -39,9 +39,7 @@ MENU = """(kind) => {
 def page(browser, server, base):
     strange = {"format": "cologen-bank", "experts": {"<img src=x onerror='window.hacked=1'>": {}, "fine": {}}}
     save_file({"x": torch.zeros(1)}, base / "models/cologen/strange.safetensors", {"cologen": json.dumps(strange)})
-    post(server, "/api/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page = visited(browser, server)
+    page = open_page(browser, server)
     page.said.clear()
     page.evaluate("(empty) => app.loadGraphData(empty)", EMPTY)
     for kind in ("CoLoGenRouting", "CoLoGenTrainStage", "CoLoGenSource"):

@@ -3,14 +3,12 @@
 Screenshots are left in out/frontend/ to be looked at.
 """
 
-import json
-
 import numpy as np
 import pytest
 from cologen.training.comfyui.server import open_picture
 from make_workflows import FOLDER, WORKFLOWS
 from pack import SCREENSHOTS
-from page import post, problems, visited, wait_for_run
+from page import open_page, open_template, problems, wait_for_run
 from tiny_server import draw_scene, make_tiny_base
 from workflows_flux import FILES
 
@@ -47,15 +45,11 @@ def server(start_server, base):
 
 @pytest.fixture(scope="module")
 def page(browser, server):
-    post(server, "/api/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    return visited(browser, server)
+    return open_page(browser, server)
 
 
 def open_graph(page, name: str) -> dict:
-    page.said.clear()
-    saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
+    saved = open_template(page, FOLDER, name)
     page.wait_for_timeout(700)
     return saved
 

@@ -3,6 +3,8 @@
 import json
 import urllib.request
 
+from pack import SCREENSHOTS
+
 HARMLESS = ("Failed to load resource", "favicon", "user.css", "WebSocket")
 """What the page says in a fresh ComfyUI without a network or any pack."""
 
@@ -17,6 +19,21 @@ def visited(browser, server):
     page.wait_for_function("window.app?.graph && window.app.extensionManager")
     page.wait_for_timeout(2500)
     return page
+
+
+def open_page(browser, server, **settings):
+    """The page without what greets newcomers; screenshots have their folder."""
+    post(server, "/api/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, **settings})
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    return visited(browser, server)
+
+
+def open_template(page, folder, name: str) -> dict:
+    """Puts a saved graph on the canvas, and gives it."""
+    page.said.clear()
+    saved = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    page.evaluate("([saved, name]) => app.loadGraphData(saved, true, true, name)", [saved, name])
+    return saved
 
 
 def post(server, path: str, data: dict) -> None:

@@ -89,7 +89,7 @@ class SubjectExperiment:
         self.out, self.count, self.say = out, count, say
         recipe = load_recipe(SUBJECT)
         assert isinstance(recipe, SubjectRecipe)
-        own = replace(recipe.subject, noun=self.subject.noun, prompts=self.subject.prompts)
+        own = replace(recipe.subject, noun=self.subject.noun, prompts=())
         curriculum = replace(recipe.curriculum, base=world.name)
         self.recipe = scale_recipe(SubjectRecipe(curriculum, own), BUDGETS[budget])
         self.flux, self.encoders = models

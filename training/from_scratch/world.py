@@ -61,8 +61,6 @@ class OwnSubject:
     """A subject that a world has no words for, and what is asked of a concept that was trained on its photos."""
 
     noun: str
-    prompts: tuple[str, ...]
-    """Of sample pictures."""
     draw_photos: Callable[[int], Mapping[str, np.ndarray]]
     """By a seed."""
     draw_prior: Callable[[int, int], Mapping[str, tuple[np.ndarray, str]]]

@@ -135,15 +135,4 @@ def draw_forms() -> tuple[np.ndarray, np.ndarray]:
     return np.stack(cover)[..., None], np.stack([two_halves(CORNER, x) for _, _, x in places])
 
 
-SUBJECT = OwnSubject(
-    NOUN,
-    (
-        "a circle at the bottom right, on a white ground",
-        "a circle at the top right, on a black ground",
-        "a circle at the top left, a green square at the bottom right, on a white ground",
-    ),
-    draw_photos,
-    draw_prior,
-    make_questions,
-    score_answer,
-)
+SUBJECT = OwnSubject(NOUN, draw_photos, draw_prior, make_questions, score_answer)

@@ -109,15 +109,4 @@ def score_answer(question: SubjectQuestion, picture: np.ndarray) -> dict[str, fl
     return {"fidelity": float(fidelity), "editability": float(np.mean(followed))}
 
 
-SUBJECT = OwnSubject(
-    NOUN,
-    (
-        f"a {NOUN} at the bottom right, in the snow",
-        f"a {NOUN} at the top right, at night",
-        f"a {NOUN} in the middle, a pizza at the top left, at night",
-    ),
-    draw_photos,
-    draw_prior,
-    make_questions,
-    score_answer,
-)
+SUBJECT = OwnSubject(NOUN, draw_photos, draw_prior, make_questions, score_answer)
