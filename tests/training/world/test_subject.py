@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from cologen.training.cli.main import main
 from cologen.training.experiments import subject as experiment
 from cologen.training.experiments.subject import ROWS, SubjectExperiment
 from cologen.training.from_scratch.make import Workshop
@@ -81,3 +82,8 @@ def test_the_experiment_runs_on_it(tmp_path, monkeypatch):
     assert reports.keys() == ROWS.keys()
     for curves in (report[0] for report in reports.values()):
         assert all(0 <= value <= 1 for scores in curves.values() for value in scores.values())
+
+
+def test_experiments_on_the_toy_set_take_no_other_world(capsys):
+    assert main(["reproduce", "rho", "--world", "world"]) == 1
+    assert "rho is an experiment on the toy set, expected no --world and no --base." in capsys.readouterr().err

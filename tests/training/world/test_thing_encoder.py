@@ -1,15 +1,25 @@
 """The vision model that knows things: what it learns to say, and its folder as recipes' encoders are opened."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from cologen.training.coredi.encoder_features import FeatureEncoder
 from cologen.training.data.model_folder import IMAGENET_MEAN_STD
-from cologen.training.from_scratch.learner import Plan
+from cologen.training.from_scratch.learner import Plan, learn
+from cologen.training.world import thing_encoder
 from cologen.training.world.drawings import draw_any_scene
 from cologen.training.world.grounds import SIDE
 from cologen.training.world.render import render, thing_mask
-from cologen.training.world.thing_encoder import PATCH, ThingTraining, label_patches, list_labels, make_thing_encoder
+from cologen.training.world.thing_encoder import (
+    PATCH,
+    WEIGHTS,
+    ThingTraining,
+    label_patches,
+    list_labels,
+    make_thing_encoder,
+)
 
 
 def test_a_patch_is_of_the_thing_that_covers_most_of_it_or_of_the_ground():
@@ -47,6 +57,23 @@ def test_its_folder_is_one_of_a_recipe_s_encoders(tmp_path):
     before = (tmp_path / "things/model.safetensors").stat().st_mtime_ns
     make_thing_encoder(tmp_path / "things", plan, progress)
     assert (tmp_path / "things/model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_what_was_stopped_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
+    plan, whole, cut = Plan(4, 2, 1e-3), tmp_path / "whole", tmp_path / "cut"
+    make_thing_encoder(whole, plan, lambda *_: None)
+    monkeypatch.setattr(thing_encoder, "learn", partial(learn, save_minutes=0.0))
+
+    def stop(name: str, done: int, total: int) -> None:
+        if done == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        make_thing_encoder(cut, plan, stop)
+    assert [path.name for path in cut.iterdir()] == ["things-training-000000002.safetensors"]
+    make_thing_encoder(cut, plan, lambda *_: None)
+    assert (cut / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
 @pytest.mark.slow
