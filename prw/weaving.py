@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .experts import BlockExperts
 from .flux.blocks import FluxModel, call_directly
 from .flux.inputs import BlockModulation
-from .flux.math import modulate
+from .flux.math import modulate, split_qkv_mlp
 from .router import Route
 
 Attend = Callable[..., Tensor]
@@ -95,7 +95,7 @@ def run_single_block(
     modulated = modulate(block.pre_norm(h), mod)
     experts = select(name, modulated)
     residuals = [experts.residual(modulated, projection) for projection in "qkv"]
-    qkv, mlp = block.linear1(modulated).tensor_split([3 * block.hidden_size], dim=-1)
+    qkv, mlp = split_qkv_mlp(block.linear1(modulated), block.hidden_size)
     q, k, v = add_residuals(qkv, residuals, block.num_heads)
     q, k = block.norm(q, k, v)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import FLUX1_STYLE, BlockStyle, GatedSiLU, Linear, Modulation, QKNorm, SelfAttention, build_mlp
-from .math import attention, modulate, split_heads
+from .math import attention, modulate, split_heads, split_qkv_mlp
 
 RUN_BLOCK = "run_block"
 """Key of transformer_options: the function that calls blocks, which training replaces by activation checkpointing."""
@@ -100,7 +100,7 @@ class SingleStreamBlock(nn.Module):
 
     def forward(self, x: Tensor, vec: Any, pe: Tensor, options: dict) -> Tensor:
         mod = vec if self.modulation is None else self.modulation(vec)[0]
-        qkv, mlp = self.linear1(modulate(self.pre_norm(x), mod)).tensor_split([3 * self.hidden_size], -1)
+        qkv, mlp = split_qkv_mlp(self.linear1(modulate(self.pre_norm(x), mod)), self.hidden_size)
         q, k, v = split_heads(qkv, self.num_heads)
         q, k = self.norm(q, k, v)
         attn = attention_with_patches(q, k, v, pe, options)

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+FEW_KEYS = 512
+"""Up to so many keys, a CPU computes attention and its gradient faster by the formula than by its fused kernels."""
+
 
 class ModulationOut(NamedTuple):
     shift: Tensor
@@ -45,20 +48,40 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
 
 def rotate(x: Tensor, pe: Tensor) -> Tensor:
     """Applies the first tokens of `pe` to x (batch, heads, tokens, head_dim)."""
-    pe = pe[:, :, : x.shape[2]]
-    pairs = x.to(pe.dtype).reshape(*x.shape[:-1], -1, 1, 2)
-    turned = pe[..., 0] * pairs[..., 0] + pe[..., 1] * pairs[..., 1]
+    pe, pairs = pe[:, :, : x.shape[2]], x.to(pe.dtype).unflatten(-1, (-1, 2))
+    if (
+        x.device.type == "cpu"
+    ):  # the same bits in a quarter of the time, its gradient's included; not every device has complex numbers
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(pe[..., 0, 0], pe[..., 1, 0]))
+    else:
+        turned = pe[..., 0] * pairs[..., :1] + pe[..., 1] * pairs[..., 1:]
     return turned.reshape(x.shape).to(x)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None = None) -> Tensor:
     q, k = rotate(q, pe), rotate(k, pe)
-    return rearrange(F.scaled_dot_product_attention(q, k, v, mask), "B H L D -> B L (H D)")
+    is_small = q.device.type == "cpu" and mask is None and k.shape[2] <= FEW_KEYS
+    attended = attend_by_formula(q, k, v) if is_small else F.scaled_dot_product_attention(q, k, v, mask)
+    return rearrange(attended, "B H L D -> B L (H D)")
+
+
+def attend_by_formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Computes softmax(q k^T / sqrt(head_dim)) v, with scores in fp32 at least."""
+    with torch.autocast(q.device.type, enabled=False):
+        wide = torch.promote_types(q.dtype, torch.float32)
+        scores = (q.to(wide) * q.shape[-1] ** -0.5) @ k.to(wide).mT
+        return scores.softmax(-1).to(v.dtype) @ v
 
 
 def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = rearrange(qkv, "B L (K H D) -> K B H L D", K=3, H=heads)
     return q, k, v
+
+
+def split_qkv_mlp(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Splits what a single block's first layer gives; the gradients of `split`, unlike those of slices, are not padded with zeros."""
+    qkv, mlp = x.split((3 * dim, x.shape[-1] - 3 * dim), dim=-1)
+    return qkv, mlp
 
 
 def modulate(x: Tensor, mod: ModulationOut) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cologen.prw.attachment import Attachment
 from cologen.prw.embedded_host import velocity
+from cologen.prw.flux import math as flux_math
 from cologen.prw.flux.flux1 import stretch_positions
 from naive import Naive
 from tiny import inputs, latent, source, tiny_bank, tiny_flux
@@ -117,6 +118,7 @@ def test_strength_one_uses_no_mask(flux, monkeypatch):
         return real(q, k, v, attn_mask, **rest)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(flux_math, "FEW_KEYS", 0)
     run(flux, tiny_bank(flux), [source(), source(seed=9)])
     assert len(masks) == 4 + 2 * 4 and all(mask is None for mask in masks)
     masks.clear()

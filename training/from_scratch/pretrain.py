@@ -12,13 +12,11 @@ import multiprocessing
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux, FluxParams
 from ..objective import add_noise, draw_times, task_loss
@@ -114,9 +112,7 @@ class Pretraining(Learner):
 
     def predict(self, x: Tensor, times: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.flux_precision == "bf16")
-        # on so few tokens a CPU's fused attention makes an iteration a tenth longer
-        attention = sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
-        with precision, attention:
+        with precision:
             return self.flux(x, times, context, pooled).float()
 
     def loss(
