@@ -114,8 +114,8 @@ def example_knobs() -> list:
             min=0,
             max=1_000_000,
             tooltip="How many examples: 0 takes each picture once, fewer leave some out, more take them again "
-            "with other cuts and other holes. A tenth of the pictures, or as many as make 64, is kept out of training, "
-            "for samples.",
+            "with other cuts and other holes. A tenth of the pictures, at most 64 examples of them, is kept out of "
+            "training, for samples.",
         ),
         io.Int.Input(
             "cut_seed",

@@ -2,13 +2,14 @@
 
 web/docs/NODE.md is written by hand; web/docs/NODE/LANGUAGE.md, where the frontend looks first, is the same page with each text looked
 up by its English (tests/tools/help.json): one that was reworded stays English until somebody translates it, and a test names it.
-Names of nodes between asterisks become those that the frontend shows in that language.
+Names of nodes between asterisks become those that the frontend shows in that language; the names of a node's inputs and outputs, which a
+table begins its rows with, are followed by those that it shows.
 """
 
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import support_path  # noqa: F401
@@ -23,6 +24,8 @@ LANGUAGES = {"zh": "“{}”", "ja": "「{}」"}
 OWN_NAMES = {"zh": "中文", "ja": "日本語"}
 CODE = re.compile(r"[-\s,:|]*(`[^`]*`[\s,]*)*[-\d.]*[-\s,:|]*")
 """A cell that says nothing in any language."""
+NAME = re.compile(r" ?(?<!\*)\*([^*`]+)\*(?!\*) ?")
+"""What stands between single asterisks, with the spaces that quotes make needless."""
 ALONE = re.compile(r"[#|]|!\[|```|$")
 """Begins a line that no other line goes on with."""
 EXAMPLES = re.compile(r"(In \*Templates → Extensions → CoLoGen\*): (`.*`)\.")
@@ -32,9 +35,9 @@ def read_json(path: Path) -> dict[str, dict[str, str]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def translate_page(page: str, say: Callable[[str], str]) -> str:
-    """The page with each of its texts as `say` has it; a paragraph becomes one line."""
-    return "\n".join(_translate_line(line, say) for line in list_lines(page)) + "\n"
+def translate_page(page: str, say: Callable[[str], str], shown: Mapping[str, str] = {}) -> str:
+    """The page with each of its texts as `say` has it; a paragraph becomes one line. `shown`: how inputs and outputs are called."""
+    return "\n".join(_translate_line(line, say, shown) for line in list_lines(page)) + "\n"
 
 
 def list_lines(page: str) -> Iterator[str]:
@@ -57,17 +60,25 @@ def _is_open(text: str) -> bool:
     return text.startswith("```") and not text.endswith("\n```")
 
 
-def _translate_line(line: str, say: Callable[[str], str]) -> str:
+def _translate_line(line: str, say: Callable[[str], str], shown: Mapping[str, str]) -> str:
     if not line or line.startswith("```"):
         return line
     if line.startswith("|"):
-        return "|".join(cell if CODE.fullmatch(cell) else f" {say(cell.strip())} " for cell in line.split("|"))
+        start, name, *cells = line.split("|")
+        texts = (cell if CODE.fullmatch(cell) else f" {say(cell.strip())} " for cell in cells)
+        name = add_shown_names(name, shown) if CODE.fullmatch(name) else f" {say(name.strip())} "
+        return "|".join((start, name, *texts))
     if picture := re.fullmatch(r"!\[(.*)\]\((.*)\)", line):
         return f"![{say(picture[1])}]({picture[2]})"
     if examples := EXAMPLES.fullmatch(line):
         return f"{say(examples[1])}{examples[2].replace(', ', '、')}。"
     start, text = re.match(r"(#+ |- |)(.*)", line).groups()
     return start + say(text)
+
+
+def add_shown_names(cell: str, shown: Mapping[str, str]) -> str:
+    """Puts behind each name of an input or output what the frontend shows in its place."""
+    return re.sub(r"`([^`]+)`", lambda m: f"{m[0]}（{shown[m[1]]}）" if m[1] in shown else m[0], cell)
 
 
 def list_texts(page: str) -> list[str]:
@@ -87,6 +98,16 @@ def name_nodes(language: str) -> dict[str, str]:
     return names
 
 
+def list_shown_names(node: str, language: str) -> dict[str, str]:
+    """How the frontend calls a node's inputs and outputs, where that is not their English name."""
+    english, other = (read_json(ROOT / f"locales/{each}/nodeDefs.json")[node] for each in ("en", language))
+    outputs = {
+        output.get("name"): other["outputs"][key].get("name") for key, output in english.get("outputs", {}).items()
+    }
+    shown = outputs | {name: entry["name"] for name, entry in other["inputs"].items()}
+    return {name: text for name, text in shown.items() if name and text.lower() != name.lower()}
+
+
 def make_speaker(language: str, file: Path = TEXTS) -> Callable[[str], str]:
     texts, names, quote = read_json(file), name_nodes(language), LANGUAGES[language]
 
@@ -94,7 +115,7 @@ def make_speaker(language: str, file: Path = TEXTS) -> Callable[[str], str]:
         if text in names:
             return names[text]
         said = texts.get(text, {}).get(language, text)
-        return re.sub(r" ?\*([^*`]+)\* ?", lambda m: quote.format(names[m[1]]) if m[1] in names else m[0], said)
+        return NAME.sub(lambda m: quote.format(names[m[1]]) if m[1] in names else m[0], said)
 
     return say
 
@@ -118,7 +139,9 @@ def make_pages() -> dict[Path, str]:
     """File -> what it says."""
     speakers = {language: make_speaker(language) for language in LANGUAGES}
     return {
-        page.with_suffix("") / f"{language}.md": translate_page(page.read_text(encoding="utf-8"), say)
+        page.with_suffix("") / f"{language}.md": translate_page(
+            page.read_text(encoding="utf-8"), say, list_shown_names(page.stem, language)
+        )
         for page in sorted(FOLDER.glob("*.md"))
         for language, say in speakers.items()
     }
