@@ -18,8 +18,8 @@ from .recipes.curriculum import Curriculum, Settings
 from .stage_context import StageContext
 from .stage_trainer import StageTrainer
 
-TEXT_TOKENS = 512
-"""Of a padded prompt."""
+T5_TOKENS, QWEN3_TOKENS = 256, 512
+"""Of a padded prompt, of FLUX.1 and FLUX.2."""
 SHAPES_ALONE = "meta"
 """The device on which tensors have no numbers."""
 
@@ -46,7 +46,8 @@ def make_samples(flux: Flux, settings: Settings, count: int) -> EncodedSamples:
     family = find_model_family(flux)
     side = settings.resolution // family.latent_pixels
     latents = torch.zeros(count, family.latent_channels, side, side)
-    context = torch.zeros(count, TEXT_TOKENS, flux.params.context_in_dim, dtype=torch.bfloat16)
+    tokens = T5_TOKENS if family.reads_prompt else QWEN3_TOKENS
+    context = torch.zeros(count, tokens, flux.params.context_in_dim, dtype=torch.bfloat16)
     pooled = torch.zeros(count, flux.params.vec_in_dim if family.reads_prompt else 0)
     names = ("",) * count
     return EncodedSamples(names, names, latents, latents, context, pooled)

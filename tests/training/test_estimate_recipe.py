@@ -27,16 +27,17 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    "make, channels, side, text, pooled", [(tiny_flux, 16, 8, 32, 16), (tiny_flux2, 128, 4, TEXT_WIDTH, 0)]
+    "make, channels, side, tokens, text, pooled",
+    [(tiny_flux, 16, 8, 256, 32, 16), (tiny_flux2, 128, 4, 512, TEXT_WIDTH, 0)],
 )
 @pytest.mark.parametrize("weights", ["plain", "fp8", "int8", "nf4"])
-def test_it_is_what_a_trainer_says(make, channels, side, text, pooled, weights):
+def test_it_is_what_a_trainer_says(make, channels, side, tokens, text, pooled, weights):
     curriculum = tiny_curriculum(resolution=64, batch=4, micro=2, ema=0.9, base_weights=weights, rank=4, alpha=8.0)
     told = dict(estimate_recipe(curriculum, make(), torch.float32))
     flux, g = make(), torch.Generator().manual_seed(1)
     place_base(flux, curriculum.settings, "cpu")
     latents = torch.randn(4, channels, side, side, generator=g)
-    context, names = torch.randn(4, 512, text, generator=g).bfloat16(), tuple("abcd")
+    context, names = torch.randn(4, tokens, text, generator=g).bfloat16(), tuple("abcd")
     samples = EncodedSamples(names, names, latents, latents, context, torch.randn(4, pooled, generator=g))
     datasets = {stage.task: MemoryDataset(stage.task, samples) for stage in curriculum.stages}
     bank = make_empty_bank(Base.of(flux), curriculum.settings)
