@@ -27,7 +27,8 @@ def add_commands(commands: _SubParsersAction) -> None:
 
 
 def _plan(args: Namespace) -> str:
-    from ..experiments.plan_report import describe_plan, format_report
+    from ..experiments.describe_plan import describe_plan
+    from ..experiments.plan_report import format_prefixes, format_report
     from ..experiments.run_plans import Asked, PlanRunner
     from ..from_scratch.recipe import ScratchRecipe
     from ..from_scratch.store import open_models
@@ -40,4 +41,4 @@ def _plan(args: Namespace) -> str:
     examples = args.examples or build(ScratchRecipe, recipe.world, STICKERS.name).examples
     models, asked = open_models(STICKERS, args.base), Asked(args.n, args.losses)
     runner = PlanRunner(STICKERS, models, curriculum, examples, args.out, asked, print_progress)
-    return format_report(plan, runner.run(plan, args.seeds))
+    return f"{format_report(plan, runner.run(plan, args.seeds))}\n\n{format_prefixes(runner.ask_prefixes(plan, args.seeds))}"

@@ -1,56 +1,16 @@
-"""A plan in words before it is run, and its tables afterwards."""
+"""A plan's tables: what its rows reached, and what they differ by."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..from_scratch.evaluate import bootstrap_interval
-from ..recipes.curriculum import Curriculum
-from ..recipes.stage import Stage
-from .contrasts import Contrast, correct_family, measure_contrast
-from .plans import LESS_IS_BETTER, MAP, MEASURES, SHARES, SHUFFLED, Plan, Row
+from .contrasts import Contrast, correct_family, measure_contrasts
+from .plans import LESS_IS_BETTER, MAP, MEASURES, SHARES, Plan
 from .run_plans import LOSS, Reports
 
 WHOLE = 1.0
-
-
-def describe_plan(plan: Plan, curriculum: Curriculum) -> str:
-    """Lists rows and contrasts in Markdown."""
-    lines = [plan.claim, "", "| row | stages and their iterations |", "|---|---|"]
-    lines += [f"| {name} | {describe_row(row)} |" for name, row in plan.make_rows(curriculum).items()]
-    lines += ["", "| contrast | rows and their weights |", "|---|---|"]
-    for name, weights in plan.contrasts.items():
-        lines.append(f"| {name} | " + "; ".join(f"{weight:+g} {row}" for row, weight in weights.items()) + " |")
-    return "\n".join(lines)
-
-
-def describe_row(row: Row) -> str:
-    """Gives "inpaint 120, ground 420, then subject 420 or edit 420 (rho 0.8, alpha 0.5)"."""
-    *common, _ = next(iter(row.values())).stages
-    before, last = [describe_stage(stage) for stage in common], [curriculum.stages[-1] for curriculum in row.values()]
-    targets = " or ".join(dict.fromkeys(describe_stage(stage) for stage in last))
-    knobs = [f"rho {last[0].rho:g}", f"alpha {last[0].veteran:g}", *describe_knobs(last[0])]
-    if encoder := next(iter(row.values())).settings.encoder:
-        knobs.append(f"of the encoder of {encoder}")
-    return f"{', '.join([*before, f'then {targets}' if before else targets])} ({', '.join(knobs)})"
-
-
-def describe_knobs(stage: Stage) -> Iterator[str]:
-    """Names what differs from most rows."""
-    if stage.rank:
-        yield f"rank {stage.rank}"
-    if stage.replay and not stage.along:
-        yield f"replay {stage.replay:g}"
-    if stage.columns != "all":
-        yield f"{stage.columns} column alone"
-
-
-def describe_stage(stage: Stage) -> str:
-    shuffled = f", answers {SHUFFLED}" if stage.data == (SHUFFLED,) else ""
-    along = f" with {', '.join(stage.along)} at once" if stage.along else ""
-    features = f" with features ({stage.features})" if stage.features != "off" else ""
-    return f"{stage.name} {stage.iterations}{shuffled}{along}{features}"
 
 
 def read_measure(report: Mapping[str, Any], share: float, measure: str) -> np.ndarray:
@@ -64,11 +24,10 @@ def read_measure(report: Mapping[str, Any], share: float, measure: str) -> np.nd
 def list_measures(reports: Reports, task: str) -> list[str]:
     """Lists the measures of a task that its answers have, and the loss."""
     first = next(forks[task] for forks in reports.values() if task in forks)[0][str(WHOLE)]
-    had = {MAP, *(name for score in first["answers"] for name in score)}
-    return [*(name for name in MEASURES[task] if name in had), LOSS]
+    return [*(name for name in MEASURES[task] if has_measure(first["answers"], name)), LOSS]
 
 
-def measure_contrasts(plan: Plan, reports: Reports) -> dict[tuple[str, str, str], Contrast]:
+def compare_rows(plan: Plan, reports: Reports) -> dict[tuple[str, str, str], Contrast]:
     """Measures contrasts, by task, measure and contrast: above 0 is better, whatever the measure."""
     found = {}
     for task in plan.tasks:
@@ -77,20 +36,23 @@ def measure_contrasts(plan: Plan, reports: Reports) -> dict[tuple[str, str, str]
             rows = {
                 row: [sign * read_measure(report, WHOLE, measure) for report in forks[task]]
                 for row, forks in reports.items()
+                if task in forks
             }
-            for name, weights in plan.contrasts.items():
-                found[task, measure, name] = measure_contrast(rows, weights)
+            asked = {name: weights for name, weights in plan.contrasts.items() if set(weights) <= set(rows)}
+            found |= {(task, measure, name): each for name, each in measure_contrasts(rows, asked).items()}
     return found
 
 
 def format_report(plan: Plan, reports: Reports) -> str:
     """Formats two Markdown tables: what every row reached after each part of its last stage,
-    and what rows differ by in the end."""
-    lines = [plan.claim, "", *format_rows(plan, reports), ""]
-    contrasts = measure_contrasts(plan, reports)
+    and, of two seeds or more, what rows differ by in the end."""
+    lines = [plan.claim, "", *format_rows(plan, reports)]
+    if len(next(iter(next(iter(reports.values())).values()))) < 2:
+        return "\n".join(lines)
+    contrasts = compare_rows(plan, reports)
     deciding = {key: contrast for key, contrast in contrasts.items() if key[1] in (MEASURES[key[0]][:1] + (LOSS,))}
     corrected = correct_family(deciding)
-    lines += ["| task | measure | contrast | better by | 95 % | p (Holm) | |", "|---|---|---|---|---|---|---|"]
+    lines += ["", "| task | measure | contrast | better by | 95 % | p (Holm) | |", "|---|---|---|---|---|---|---|"]
     for key, contrast in contrasts.items():
         p = corrected.get(key)
         verdict = ["", ""] if p is None else [f"{p:.3f}", contrast.judge(p)]
@@ -104,9 +66,24 @@ def format_rows(plan: Plan, reports: Reports) -> list[str]:
     lines = ["| | after | " + " | ".join(" ".join(name) for name in names) + " |", "|---" * (len(names) + 2) + "|"]
     for row, forks in reports.items():
         for share in SHARES:
-            cells = [format_cell(forks[task], share, measure) for task, measure in names]
+            cells = [format_cell(forks[task], share, measure) if task in forks else "" for task, measure in names]
             lines.append(f"| {row} | {share:g} | " + " | ".join(cells) + " |")
     return lines
+
+
+def format_prefixes(prefixes: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Formats a Markdown table: what the stages before the last one have learned of their own tasks."""
+    lines = ["| learned before | its last task |", "|---|---|"]
+    for name, seeds in prefixes.items():
+        task = name.split(", ")[-1].split()[0]
+        answers = seeds[0][str(WHOLE)]["answers"]
+        cells = [f"{each} {format_cell(seeds, WHOLE, each)}" for each in MEASURES[task] if has_measure(answers, each)]
+        lines.append(f"| {name} | {'; '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def has_measure(answers: Sequence[Mapping[str, float]], measure: str) -> bool:
+    return measure == MAP or any(measure in score for score in answers)
 
 
 def format_cell(seeds: list[dict[str, Any]], share: float, measure: str) -> str:

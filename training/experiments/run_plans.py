@@ -1,12 +1,13 @@
 """Trains the rows of a plan (plans.py), stage by stage, and asks them; what is finished is kept and not done again.
 
 A folder of the run holds one stage: that of a curriculum's beginning, under a hash of the beginning and the seed. Two rows that
-begin alike share it.
+begin alike share it. All of it lies under a hash of the base, so that another base begins anew.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from ...prw.bank.bank import Bank
 from ...prw.config import FINAL
+from ...prw.coredi.features import SUFFIX, Features
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
 from ...prw.flux.inputs import FluxInputs
@@ -22,9 +24,11 @@ from ...prw.source_pass import Host
 from ..checkpoint.run_folder import DATASETS_FOLDER
 from ..checkpoint.run_record import fingerprint
 from ..coredi.make_trainer import make_stage_trainer
+from ..coredi.sampling import FeatureSampler
 from ..curriculum_run import CurriculumRun
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.encode import encode_dataset
+from ..encoders.protocol import Encoders
 from ..forward import predict_velocity, run_source
 from ..from_scratch.encoders import SmallEncoders
 from ..from_scratch.evaluate import Evaluation, score_answers
@@ -34,14 +38,16 @@ from ..listener import Listener
 from ..objective import add_noise, task_loss
 from ..recipes.curriculum import Curriculum
 from ..recipes.stage import Stage
+from ..sampling import sample_latents
 from ..setup.build_run import DTYPES
 from ..setup.stage_data import RunDatasetFile, StageDatasets, describe_world_data
-from ..stage_context import IterationResult
+from ..stage_context import IterationResult, StageContext
 from ..stage_trainer import StageTrainer
 from ..trainer import Trainer
 from ..validate import TIMES
 from ..world import thing_encoder
 from .curricula import HELD_OUT
+from .describe_plan import describe_stage
 from .plans import SHARES, SHUFFLED, THINGS, Plan
 
 LOSS = "loss"
@@ -56,13 +62,13 @@ class Asked:
     """How much each row is asked."""
 
     questions: int
-    """Whose answers are drawn and judged."""
+    """Whose answers are drawn and judged in the end; a quarter of them before."""
     losses: int
     """Held-out samples whose velocity error is measured, each at one timestep with one noise."""
 
 
 class Snapshots(Listener):
-    """Keeps the bank as it is after parts of a stage."""
+    """Keeps the bank, and what features are read by, as they are after parts of a stage."""
 
     def __init__(self, folder: Path, iterations: int):
         self.iterations = {name_snapshot(folder, share): max(1, round(share * iterations)) for share in SHARES}
@@ -71,11 +77,17 @@ class Snapshots(Listener):
         for path, iteration in self.iterations.items():
             if trainer.iteration == iteration:
                 assert isinstance(trainer, StageTrainer)
+                if features := trainer.export_features():
+                    features.save(name_features(path))
                 trainer.export_bank().save(path)
 
 
 def name_snapshot(folder: Path, share: float) -> Path:
     return folder / f"after-{share}.safetensors"
+
+
+def name_features(snapshot: Path) -> Path:
+    return snapshot.with_name(f"{snapshot.stem}{SUFFIX}.safetensors")
 
 
 class PlanRunner:
@@ -90,10 +102,14 @@ class PlanRunner:
         say: Callable[[str], None],
     ):
         """`examples`: samples of each task that rows are trained on."""
-        self.world, self.encoders, self.curriculum, self.examples = world, models.encoders, curriculum, examples
+        self.world, self.encoders, self.examples, self.asked, self.say = world, models.encoders, examples, asked, say
+        # nobody looks at what is drawn on the way
+        unwatched = replace(curriculum.settings, validate_every=0, sample_every=0)
+        self.curriculum = replace(curriculum, settings=unwatched)
+        self.out = out / models.identity()
         dtype = DTYPES[curriculum.settings.precision]
         self.host = EmbeddedHost(models.flux.to(dtype), dtype)
-        self.out, self.asked, self.say = out, asked, say
+        self.held_out = cache(partial(encode_held_out, world, self.encoders))
 
     def run(self, plan: Plan, seeds: int) -> Reports:
         rows = plan.make_rows(self.curriculum)
@@ -115,8 +131,12 @@ class PlanRunner:
             snapshots = Snapshots(folder, beginning.stages[-1].iterations)
             recipe, datasets = self.open_encoder(beginning), self.open_datasets(beginning)
             inputs = (self.host, recipe, datasets, self.encoders, folder, seed, self.world.base)
-            bank = CurriculumRun(*inputs, [snapshots], make_trainer=make_stage_trainer).train(bank)
+            bank = CurriculumRun(*inputs, [snapshots], make_trainer=self.make_trainer).train(bank)
         return folder
+
+    def make_trainer(self, context: StageContext, bank: Bank, encoders: Encoders, _: Path) -> StageTrainer:
+        """Makes a stage's trainer; an encoder's features of the samples are the same for all rows, and lie in one place."""
+        return make_stage_trainer(context, bank, encoders, self.out)
 
     def open_encoder(self, curriculum: Curriculum) -> Curriculum:
         """Gives the curriculum the folder of the encoder that it names, which is trained where it is not there yet."""
@@ -125,6 +145,7 @@ class PlanRunner:
         folder = self.out / "encoder"
         self.say("an encoder of things, if there is none yet")
         thing_encoder.make_thing_encoder(folder, thing_encoder.PLAN, lambda *_: None)
+        self.say(f"it labels patches right: {(folder / thing_encoder.ACCURACY).read_text(encoding='utf-8')}")
         return replace(curriculum, settings=replace(curriculum.settings, encoder=str(folder.resolve())))
 
     def open_datasets(self, curriculum: Curriculum) -> StageDatasets:
@@ -143,19 +164,36 @@ class PlanRunner:
         path = folder / f"{task}-{router or 'own'}-{asked.questions}-{asked.losses}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
-        found = {str(share): self._ask(Bank.open(name_snapshot(folder, share)), task, router, seed) for share in SHARES}
+        found = {str(share): self._ask(folder, share, task, router, seed) for share in SHARES}
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(found), encoding="utf-8")
         return found
 
-    def _ask(self, bank: Bank, task: str, router: str, seed: int) -> dict[str, Any]:
-        evaluation = Evaluation(self.world, self.asked.questions, HELD_OUT + seed, (task,), router)
-        answers = score_answers(self.host, self.encoders, bank, task, evaluation)
-        dataset = encode_held_out(self.world, self.encoders, task, self.asked.losses, HELD_OUT + seed)
-        return {
-            "answers": answers,
-            LOSS: measure_losses(self.host, bank, Routing(task=task, router=router), dataset),
-        }
+    def _ask(self, folder: Path, share: float, task: str, router: str, seed: int) -> dict[str, Any]:
+        path = name_snapshot(folder, share)
+        bank, features = Bank.open(path), name_features(path)
+        count = self.asked.questions if share == 1.0 else -(-self.asked.questions // 4)
+        evaluation = Evaluation(self.world, count, HELD_OUT + seed, (task,), router)
+        sampler = FeatureSampler([Features.open(features)]) if features.exists() else sample_latents
+        answers = score_answers(self.host, self.encoders, bank, task, evaluation, sampler)
+        dataset = self.held_out(task, self.asked.losses, HELD_OUT + seed)
+        losses = measure_losses(self.host, bank, Routing(task=task, router=router), dataset)
+        return {"answers": answers, LOSS: losses}
+
+    def ask_prefixes(self, plan: Plan, seeds: int) -> dict[str, list[dict[str, Any]]]:
+        """Asks what the stages before the last one have learned: by their names and lengths, of each seed the report of their own task."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        curricula = [each for row in plan.make_rows(self.curriculum).values() for each in row.values()]
+        prefixes = {name_prefix(part): part for each in curricula for part in list(list_beginnings(each))[:-1]}
+        for name, part in prefixes.items():
+            last = part.stages[-1]
+            if last.iterations > 1:  # those of one iteration only make an expert for the next stage
+                found[name] = [self.ask(self.train(part, seed), last.task, "", seed) for seed in range(seeds)]
+        return found
+
+
+def name_prefix(curriculum: Curriculum) -> str:
+    return ", ".join(describe_stage(stage) for stage in curriculum.stages)
 
 
 def list_beginnings(curriculum: Curriculum) -> Iterator[Curriculum]:

@@ -93,6 +93,7 @@ class SubjectExperiment:
         curriculum = replace(recipe.curriculum, base=world.name)
         self.recipe = scale_recipe(SubjectRecipe(curriculum, own), BUDGETS[budget])
         self.flux, self.encoders = models
+        self.identity = models.identity()
         self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
 
     def run(self, seeds: int) -> Reports:
@@ -109,7 +110,7 @@ class SubjectExperiment:
         settings = replace(self.recipe.curriculum.settings, validate_every=0, sample_every=0)
         curriculum = replace(self.recipe.curriculum, settings=settings)
         recipe = SubjectRecipe(curriculum, replace(self.recipe.subject, ico=ico))
-        folder = self.out / fingerprint(curriculum, seed, [repr(recipe.subject)])
+        folder = self.out / fingerprint(curriculum, seed, [repr(recipe.subject), self.identity])
         ways = tuple(row.way for row in ROWS.values() if row.ico == ico)
         evaluator = ConceptEvaluator(folder / f"exam-{self.count}.json", self, seed, ways)
         if not evaluator.finished(recipe.stage.iterations):

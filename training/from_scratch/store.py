@@ -3,6 +3,7 @@
 A FLUX too large for one file lies in several, as elsewhere: flux-00001-of-00003.safetensors.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,13 @@ FLUX, VAE, TEXT, BANK = "flux.safetensors", "vae.safetensors", "text.safetensors
 class WorldModels(NamedTuple):
     flux: Flux
     encoders: SmallEncoders
+
+    def identity(self) -> str:
+        """Gives a hash of all weights."""
+        digest = hashlib.blake2b(self.encoders.identity().encode(), digest_size=16)
+        for name, weight in self.flux.state_dict().items():
+            digest.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
 
 def open_models(world: World, folder: Path | None = None, device: str = "cpu") -> WorldModels:

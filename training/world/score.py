@@ -16,18 +16,26 @@ from ..data.tasks.read_grounding import fill_boxes, read_answer
 from ..toy.score import compute_mean_difference, compute_mean_iou, make_square, score_edges
 from .oracle import Reading, read_ground, read_scene, read_subject
 from .render import depth_levels, depth_map, seg_map, thing_mask, visible_masks
-from .scene import SIZES, Scene, Thing
+from .scene import SIZES, Scene, Thing, name_place
 from .stickers import NAMED
 from .tasks import Question, pad_words
 
 REACH = 0.35
-"""How far a thing may be off its place, of its side."""
+"""How far a thing may be off its position, of its side."""
+BORDER = 4
+"""Pixels that it may be outside of the place that was asked for: a drawn thing is off by as much as a pixel or two."""
 NEARLY, NOWHERE = 32, -255
 """Levels of a depth map by which pixels may differ; the depth of what is not in the map."""
 
 
 def is_at(found: Thing, wanted: Thing) -> bool:
     return max(abs(found.x - wanted.x), abs(found.y - wanted.y)) <= REACH * SIZES[wanted.size]
+
+
+def is_in_place(found: Thing, place: str) -> bool:
+    """Says whether a thing is in a place ("top left"), or next to its border."""
+    steps = (-BORDER, 0, BORDER)
+    return any(name_place(found.x + x, found.y + y) == place for x in steps for y in steps)
 
 
 def has_thing(reading: Reading, wanted: Thing, hue: bool = True) -> bool:
@@ -70,8 +78,12 @@ def list_asked(question: Question) -> list[np.ndarray]:
 
 
 def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
-    """Scores how well the map that was given is the picture's own, under the name of its kind."""
+    """Scores how well the map that was given is the picture's own, under the name of its kind; 0 where the picture does not show the ground
+    that the prompt names, for a copy of a map is a picture of the same edges.
+    """
     kind = question.example.kind
+    if read_ground(picture)[0][0] != question.scene.ground:
+        return {kind: 0.0}
     if kind in ("depth", "seg"):
         things = {thing.sticker for thing in question.scene.things}
         read = read_scene(picture, tuple(dict.fromkeys((*NAMED, *sorted(things))))).scene
@@ -101,26 +113,28 @@ def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:
     wanted = question.scene.things[0]
     found, (ground, *_) = read_subject(picture, question.candidates), read_ground(picture)[0]
     right = found is not None and found.thing.sticker == wanted.sticker
-    placed = found is not None and found.thing.place == wanted.place
+    placed = found is not None and is_in_place(found.thing, wanted.place)
     return {"right": float(right), "kept": float(right and placed and ground == question.scene.ground)}
 
 
 def score_edit(question: Question, picture: np.ndarray) -> dict[str, float]:
-    """done: the asked change is there. rest: how much changed that should not. wrong: another thing was changed."""
+    """done: the asked change is there, and another thing is, too, for whoever draws the bare ground has removed everything.
+    rest: how much changed that should not. wrong: it is not done, and another thing was changed."""
     example, after, before = question.example, question.scene, question.before
     assert before is not None
     changed = binary_dilation((example.source != example.target).any(-1), make_square(2))
     scores = {"rest": compute_mean_difference(picture, example.target, ~changed)}
     reading = read_scene(picture)
+    others = [has_thing(reading, thing) for thing in before.things if thing in after.things and thing.is_named]
     if question.item is None:
-        return scores | {"done": float(reading.scene.ground == after.ground)}
-    if example.kind == "remove":
+        done = reading.scene.ground == after.ground
+    elif example.kind == "remove":
         done = not has_thing(reading, before.things[question.item], hue=False)
     else:
         done = has_thing(reading, after.things[question.item], hue=True)
-    others = [thing for thing in before.things if thing in after.things and thing.is_named]
-    wrong = not done and any(not has_thing(reading, thing) for thing in others)
-    return scores | {"done": float(done), "wrong": float(wrong)}
+    done = done and any(others)
+    wrong = {"wrong": float(not done and not all(others))} if question.item is not None else {}
+    return scores | {"done": float(done)} | wrong
 
 
 SCORERS: dict[str, Callable[[Question, np.ndarray], dict[str, float]]] = {

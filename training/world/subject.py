@@ -2,7 +2,7 @@
 
 Its few photos have much in common that is not the subject: it is always on the left, and never in the snow or at night.
 Questions ask for it elsewhere. Fidelity is whether it is told from all other things; editability, whether the place, the
-ground and the other things are as the prompt says.
+ground and the other things, where it names some, are as the prompt says.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from ..toy.scene import pick
 from .oracle import read_scene, read_subject
 from .render import render
 from .scene import PLACES, Scene, Thing, draw_ground_of_scene, draw_names, fill_scene, place_thing
-from .score import has_thing
+from .score import has_thing, is_in_place
 from .stickers import CLASSES, NAMED, list_stickers
 from .words import GROUND_WORDS, add_article, describe_scene
 
@@ -101,9 +101,9 @@ def score_answer(question: SubjectQuestion, picture: np.ndarray) -> dict[str, fl
     found = read_subject(picture, list_candidates())
     read = read_scene(picture, (*NAMED, STICKER))
     followed = [
-        any(thing.place == subject.place for name in (NOUN, STICKER) for thing in read.find(name)),
+        any(is_in_place(thing, subject.place) for name in (NOUN, STICKER) for thing in read.find(name)),
         read.scene.ground == question.scene.ground,
-        all(has_thing(read, other, hue=False) for other in others),
+        *(has_thing(read, other, hue=False) for other in others),
     ]
     fidelity = found is not None and found.thing.sticker == STICKER
     return {"fidelity": float(fidelity), "editability": float(np.mean(followed))}

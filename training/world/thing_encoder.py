@@ -4,6 +4,7 @@ It is a small DINOv2 that learns to say of every patch which sticker covers it, 
 transformers do. What says it in the end is thrown away.
 """
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ...prw.files.atomic_write import atomic_write
 from ...prw.files.safetensors_writer import write_safetensors
 from ..data.model_folder import IMAGENET_MEAN_STD
+from ..from_scratch.evaluate import HELD_OUT_SEED
 from ..from_scratch.learner import Learner, Plan, Progress, learn
 from ..from_scratch.vae import to_tensor
 from .drawings import draw_any_scene, list_pool
@@ -25,7 +27,9 @@ from .render import render, visible_masks
 from .scene import Scene
 from .stickers import NAMED
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, ACCURACY = "model.safetensors", "accuracy.json"
+TESTED = 256
+"""Scenes on which its accuracy is measured."""
 PATCH = 16
 """Pixels of a patch's side: of a token of FLUX."""
 COVERED = 0.25
@@ -76,8 +80,23 @@ class ThingTraining(Learner):
         return self.head(tokens[:, 1:])  # the first is the class token
 
 
+@torch.no_grad()
+def measure_accuracy(training: ThingTraining, count: int, seed: int = 1) -> dict[str, float]:
+    """Measures on scenes that were not trained on which share of patches it labels right: of grounds, named things and unnamed ones."""
+    rng, labels = np.random.default_rng((HELD_OUT_SEED, seed)), list_labels()
+    kinds = np.array([0 if name in GROUNDS else 1 if name in NAMED else 2 for name in labels])
+    right: tuple[list[bool], ...] = ([], [], [])
+    for _ in range(count):
+        scene = draw_any_scene(rng)
+        truth = label_patches(scene).ravel()
+        found = training.predict(render(scene)[None]).argmax(-1)[0].numpy()
+        for kind, values in enumerate(right):
+            values += (found == truth)[kinds[truth] == kind].tolist()
+    return {name: float(np.mean(values)) for name, values in zip(("grounds", "named", "unnamed"), right) if values}
+
+
 def make_thing_encoder(folder: Path, plan: Plan, progress: Progress) -> None:
-    """Trains one into a folder, if none is there yet."""
+    """Trains one into a folder, if none is there yet, and writes beside it how often it is right."""
     if (folder / WEIGHTS).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,5 +105,7 @@ def make_thing_encoder(folder: Path, plan: Plan, progress: Progress) -> None:
     training.network.config.architectures = ["Dinov2Model"]
     with atomic_write(folder / "config.json") as partial:
         partial.write_text(training.network.config.to_json_string(), encoding="utf-8")
+    with atomic_write(folder / ACCURACY) as partial:
+        partial.write_text(json.dumps(measure_accuracy(training, TESTED)), encoding="utf-8")
     write_safetensors(folder / WEIGHTS, training.network.state_dict(), {"format": "pt"})
     checkpoints.clear()

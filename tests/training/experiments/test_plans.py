@@ -15,10 +15,23 @@ from cologen.prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
 from cologen.prw.flux.inputs import FluxInputs
 from cologen.prw.source import Routing
 from cologen.training.add_expert import add_expert, make_empty_bank
-from cologen.training.experiments.contrasts import Contrast, correct_family, measure_contrast
+from cologen.training.coredi.sampling import FeatureSampler
+from cologen.training.experiments import run_plans
+from cologen.training.experiments.contrasts import Contrast, correct_family, measure_contrasts
 from cologen.training.experiments.curricula import HELD_OUT
-from cologen.training.experiments.plan_report import describe_plan, format_report
-from cologen.training.experiments.plans import BOTH, PLANS, SHARES, SHUFFLED, THINGS, Plan, begin_with, vary_prefixes
+from cologen.training.experiments.describe_plan import describe_plan
+from cologen.training.experiments.plan_report import format_prefixes, format_report
+from cologen.training.experiments.plans import (
+    BOTH,
+    EACH_ITS_OWN,
+    PLANS,
+    SHARES,
+    SHUFFLED,
+    THINGS,
+    Plan,
+    begin_with,
+    vary_prefixes,
+)
 from cologen.training.experiments.run_plans import (
     LOSS,
     Asked,
@@ -46,7 +59,9 @@ def test_every_contrast_weighs_rows_that_there_are(name):
     rows = PLANS[name].make_rows(WORLD)
     for contrast, weights in PLANS[name].contrasts.items():
         assert set(weights) <= set(rows) and sum(weights.values()) == 0, contrast
-    assert all(set(row) == set(PLANS[name].tasks) for row in rows.values())
+    whole, tasks = {key: row for key, row in rows.items() if key != EACH_ITS_OWN}, set(PLANS[name].tasks)
+    assert all(set(row) == tasks for row in whole.values())
+    assert EACH_ITS_OWN not in rows or set(rows[EACH_ITS_OWN]) == tasks - {"edit"}
     assert describe_plan(PLANS[name], WORLD).startswith(PLANS[name].claim)
 
 
@@ -92,25 +107,52 @@ def test_rows_of_features_share_what_comes_before_the_encoder_is_needed():
     assert vae[-1].stages == things[-1].stages != plain[-1].stages
 
 
-def test_a_contrast_of_one_seed_is_a_paired_t_test_s():
-    rng = np.random.default_rng(0)
-    one = rng.normal(0, 1, 400)
-    other = one + rng.normal(0.05, 0.3, 400)
-    found = measure_contrast({"a": [one], "b": [other]}, {"b": 1, "a": -1})
+def draw_rows(rng, effects, seeds=3, spread=0.03):
+    """Rows that differ by `effects` and by chance, seeds that differ by more."""
+    blocks = rng.normal(0, 0.5, seeds)
+    return {
+        name: [rng.normal(block + effect + rng.normal(0, spread), 0.2, 50) for block in blocks]
+        for name, effect in effects.items()
+    }
+
+
+def test_a_contrast_of_two_rows_is_a_paired_t_test_of_the_seeds():
+    rows = draw_rows(np.random.default_rng(0), {"a": 0.0, "b": 0.1}, seeds=6)
+    found = measure_contrasts(rows, {"b, against a": {"b": 1, "a": -1}})["b, against a"]
+    one, other = ([values.mean() for values in rows[row]] for row in "ab")
     expected = stats.ttest_rel(other, one)
     low, high = expected.confidence_interval(0.95)
-    assert found.value == pytest.approx((other - one).mean())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.004)
-    assert found.p == pytest.approx(expected.pvalue, abs=0.003)
+    assert (found.value, found.low, found.high) == pytest.approx((np.subtract(other, one).mean(), low, high))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.seeds == pytest.approx(np.subtract(other, one))
 
 
-def test_seeds_that_disagree_widen_a_contrast():
-    rng = np.random.default_rng(1)
-    noise = [rng.normal(0, 0.1, 500) for _ in range(3)]
-    agreeing = measure_contrast({"a": [values + 0.2 for values in noise]}, {"a": 1})
-    split = measure_contrast({"a": [values + shift for values, shift in zip(noise, (0.6, 0.0, 0.0))]}, {"a": 1})
-    assert agreeing.value == pytest.approx(split.value) and agreeing.judge(agreeing.p) == "yes"
-    assert split.high - split.low > 5 * (agreeing.high - agreeing.low) and split.judge(split.p) == "cannot tell"
+def test_its_error_is_what_least_squares_leave_of_all_rows():
+    rows = draw_rows(np.random.default_rng(1), {"a": 0.0, "b": 0.1, "c": 0.3, "d": 0.2})
+    weights = {"a": -0.5, "b": -0.5, "c": 0.5, "d": 0.5}
+    found = measure_contrasts(rows, {"x": weights})["x"]
+    y = np.array([values.mean() for seeds in rows.values() for values in seeds])
+    design = np.array([[*np.eye(4)[row], *np.eye(3)[seed][1:]] for row in range(4) for seed in range(3)])
+    solution, (left,), *_ = np.linalg.lstsq(design, y)
+    signs = np.array([*weights.values(), 0, 0])
+    error = np.sqrt(left / 6 * signs @ np.linalg.inv(design.T @ design) @ signs)
+    assert found.value == pytest.approx(signs @ solution)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(found.value) / error, 6))
+    assert found.high - found.low == pytest.approx(2 * error * stats.t.ppf(0.975, 6))
+
+
+def test_where_nothing_is_one_contrast_in_twenty_says_otherwise():
+    """Also where seeds differ by far more than questions do."""
+    rng, weights = np.random.default_rng(2), {"x": {"a": 1, "b": -1}}
+    rows = [draw_rows(rng, dict.fromkeys("abcde", 0.0), spread=0.3) for _ in range(600)]
+    share = np.mean([measure_contrasts(each, weights)["x"].p <= 0.05 for each in rows])
+    assert 0.03 <= share <= 0.075
+
+
+def test_rows_that_are_one_show_nothing():
+    values = [np.zeros(4), np.ones(4)]
+    found = measure_contrasts({"a": values, "b": values}, {"x": {"a": 1, "b": -1}})["x"]
+    assert found == Contrast(0.0, 0.0, 0.0, 1.0, (0.0, 0.0)) and found.judge(found.p) == "cannot tell"
 
 
 def test_a_family_is_corrected_as_holm_has_it():
@@ -177,18 +219,19 @@ def test_rows_share_what_they_begin_with_and_each_would_have_trained_the_same_al
         }
 
     plan = Plan("", ("edit",), rows, {"a, against c": {"a": 1, "c": -1}})
-    reports = make().run(plan, 1)
-    stages = sorted(path.parent.name for path in folder.glob("stages/*/bank.safetensors"))
-    assert len(stages) == 6, "inpaint, ground, two edits, shuffled inpaint, its edit"
-    assert {len(list(path.glob("after-*"))) for path in folder.glob("stages/*")} == {len(SHARES)}
+    reports = make().run(plan, 2)
+    stages = sorted(path.parent.name for path in folder.glob("*/stages/*/bank.safetensors"))
+    assert len(stages) == 2 * 6, "of two seeds inpaint, ground, two edits, shuffled inpaint, its edit"
+    assert {len(list(path.glob("after-*"))) for path in folder.glob("*/stages/*")} == {len(SHARES)}
     report = reports["a"]["edit"][0]
     assert set(report) == {str(share) for share in SHARES}
-    assert len(report["1.0"]["answers"]) == 2 and len(report["1.0"][LOSS]) == 9
+    assert [len(report[str(share)]["answers"]) for share in SHARES] == [1, 1, 2] and len(report["1.0"][LOSS]) == 9
     assert report["1.0"][LOSS] != reports["c"]["edit"][0]["1.0"][LOSS]
     text = format_report(plan, reports)
     assert "| edit | loss | a, against c |" in text and "| a | 0.25 |" in text
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
-    assert make().run(plan, 1) == reports
+    assert make().run(plan, 2) == reports
+    assert make().ask_prefixes(plan, 2) == {}, "its stages of one iteration"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 
 
@@ -202,11 +245,47 @@ def test_the_encoder_of_things_is_trained_where_a_stage_first_needs_it(make_runn
         begin_with(runner.curriculum, inpaint, replace(edit, features=way)) for way in ("off", "auxiliary")
     )
     runner.train(plain, 0)
-    assert not (folder / "encoder").exists()
+    assert not (runner.out / "encoder").exists()
     bank = Bank.open(name_snapshot(runner.train(knowing, 0), 1.0))
-    assert list(bank.info.experts) == ["inpaint", "edit"] and (folder / "encoder/model.safetensors").exists()
-    (features,) = folder.glob("stages/*/features/edit-*.safetensors")
+    assert list(bank.info.experts) == ["inpaint", "edit"] and (runner.out / "encoder/model.safetensors").exists()
+    (features,) = runner.out.glob("features/edit-*.safetensors")
     assert SafeFile(features).shape("features")[-1] == thing_encoder.SHAPE["hidden_size"]
+
+
+@pytest.mark.slow
+def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runner, monkeypatch):
+    runner, weights = make_runner[0](), []
+
+    def draw(features):
+        weights.append([each.info.way for each in features])
+        return FeatureSampler(features)
+
+    monkeypatch.setattr(run_plans, "FeatureSampler", draw)
+    inpaint, *_, edit = runner.curriculum.stages
+    inpaint = replace(inpaint, iterations=2)
+    rows = {
+        way: {"edit": begin_with(runner.curriculum, inpaint, replace(edit, features=way))} for way in ("off", "coredi")
+    }
+    plan = Plan("", ("edit",), lambda whole: rows, {})
+    runner.run(plan, 1)
+    assert weights == [["coredi"]] * len(SHARES)
+    prefixes = runner.ask_prefixes(plan, 1)
+    assert list(prefixes) == ["inpaint 2"] and len(prefixes["inpaint 2"]) == 1
+    assert "| inpaint 2 | hit " in format_prefixes(prefixes)
+
+
+@pytest.mark.slow
+def test_another_base_begins_anew(make_runner, models):
+    make, folder = make_runner
+    runner = make()
+    curriculum = begin_with(runner.curriculum, runner.curriculum.stages[0])
+    runner.train(curriculum, 0)
+    other = models._replace(flux=deepcopy(models.flux))
+    with torch.no_grad():
+        next(other.flux.single_blocks.parameters())[0] += 1e-3
+    again = PlanRunner(TOY, other, runner.curriculum, 20, folder, Asked(2, 9), lambda _: None)
+    again.train(curriculum, 0)
+    assert len(list(folder.glob("*/stages/*/bank.safetensors"))) == 2 and again.out != runner.out == make().out
 
 
 def test_rows_compute_in_the_recipe_s_precision(make_runner):

@@ -12,7 +12,7 @@ from cologen.training.world.grounds import GROUNDS, SIDE, draw_ground
 from cologen.training.world.oracle import is_behind, read_scene
 from cologen.training.world.render import render, thing_mask, visible_masks
 from cologen.training.world.scene import Scene, Thing, are_apart, draw_scene, fits
-from cologen.training.world.score import SCORERS, compare_depth, list_asked
+from cologen.training.world.score import SCORERS, compare_depth, is_in_place, list_asked
 from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
 from cologen.training.world.tasks import QUESTION_MAKERS, Question, make_questions
 from cologen.training.world.words import list_references
@@ -173,6 +173,8 @@ def test_true_answers_score_full_and_unanswered_ones_do_not(task):
     measures = {"inpaint": "hit", "ground": "iou", "subject": "kept", "edit": "done"}
     if task in measures:
         assert np.mean([score[measures[task]] for score in unanswered if measures[task] in score]) <= 0.05
+    if task == "control":  # some maps look like some ground
+        assert np.mean([value for score in unanswered for value in score.values()]) <= 0.3
 
 
 def test_the_true_answer_scores_full_where_the_thing_has_a_colour_of_its_own():
@@ -214,6 +216,21 @@ def test_an_edit_of_the_wrong_thing_is_counted_apart():
         picture = render(question.before.remove_thing(others[0]))
         score = SCORERS["edit"](question, picture)
         assert score["done"] == 0 and score["wrong"] == 1
+
+
+@pytest.mark.slow
+def test_no_edit_is_done_by_removing_everything():
+    for question in make_questions("edit", 40, 6):
+        score = SCORERS["edit"](question, render(replace(question.scene, things=())))
+        assert score["done"] == 0 and score.get("wrong", 1) == 1
+
+
+@pytest.mark.parametrize(
+    "x, y, is_there", [(44, 60, True), (51, 60, True), (53, 60, False), (44, 83, True), (44, 84, False)]
+)
+def test_a_thing_may_stand_a_little_outside_of_its_place(x, y, is_there):
+    """Left of x = 48.64, between y = 48.64 and 79.36."""
+    assert is_in_place(Thing("fox", x, y), "left") == is_there
 
 
 def test_subjects_of_an_evaluation_are_never_in_training():
