@@ -17,6 +17,7 @@ class SmallEncoders:
     def __init__(self, text: TextEncoder, vae: SmallVAE):
         self.text, self.vae = text, vae
         self.weight, self.bias = collapse_encoder(vae)
+        self.vae.taesd_decoder.to(memory_format=torch.channels_last)  # two thirds of the time on a CPU
 
     @torch.no_grad()
     def encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
