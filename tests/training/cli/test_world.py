@@ -49,7 +49,7 @@ def test_from_nothing_to_figures(tmp_path, capsys, monkeypatch):
     assert Image.open(run(capsys, *demo).strip()).width > 1500
     plan = ("plan", "features", "--seeds", 1, "--share", 0.001, "--base", out / "base", "--out", tmp_path / "plan")
     told = run(capsys, *plan, "--n", 2, "--losses", 3, "--examples", 8)
-    assert "| subject | loss | CoReDi, of things, against plain |" in told and "| auxiliary | 0.5 |" in told
+    assert "| CoReDi, of things | 1 |" in told and "| auxiliary | 0.5 |" in told
 
 
 def test_a_plan_without_seeds_is_only_said(capsys):
