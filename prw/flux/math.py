@@ -49,13 +49,18 @@ def rotary(ids: Tensor, axes_dim: tuple[int, ...], theta: int) -> Tensor:
 def rotate(x: Tensor, pe: Tensor) -> Tensor:
     """Applies the first tokens of `pe` to x (batch, heads, tokens, head_dim)."""
     pe, pairs = pe[:, :, : x.shape[2]], x.to(pe.dtype).unflatten(-1, (-1, 2))
-    if (
-        x.device.type == "cpu"
-    ):  # the same bits in a quarter of the time, its gradient's included; not every device has complex numbers
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(pe[..., 0, 0], pe[..., 1, 0]))
+    if is_rotated_by_complex_numbers(pe):
+        turned = torch.view_as_real(
+            torch.view_as_complex(pairs.contiguous()) * torch.complex(pe[..., 0, 0], pe[..., 1, 0])
+        )
     else:
         turned = pe[..., 0] * pairs[..., :1] + pe[..., 1] * pairs[..., 1:]
     return turned.reshape(x.shape).to(x)
+
+
+def is_rotated_by_complex_numbers(pe: Tensor) -> bool:
+    """Says whether complex numbers give the same bits in less time: on a CPU, its gradient included in a quarter. Not every device and compiler has them."""
+    return pe.device.type == "cpu" and pe.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -66,7 +71,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, mask: Tensor | None =
 
 
 def attend_by_formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Computes softmax(q k^T / sqrt(head_dim)) v, with scores in fp32 at least."""
+    """Computes softmax(q k^T / sqrt(head_dim)) v, with scores in fp32 at least, whatever autocast says."""
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
         scores = (q.to(wide) * q.shape[-1] ** -0.5) @ k.to(wide).mT

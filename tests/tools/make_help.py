@@ -35,7 +35,7 @@ def read_json(path: Path) -> dict[str, dict[str, str]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def translate_page(page: str, say: Callable[[str], str], shown: Mapping[str, str] = {}) -> str:
+def translate_page(page: str, say: Callable[[str], str], shown: Mapping[str, str]) -> str:
     """The page with each of its texts as `say` has it; a paragraph becomes one line. `shown`: how inputs and outputs are called."""
     return "\n".join(_translate_line(line, say, shown) for line in list_lines(page)) + "\n"
 
@@ -84,7 +84,7 @@ def add_shown_names(cell: str, shown: Mapping[str, str]) -> str:
 def list_texts(page: str) -> list[str]:
     """What is to be translated of a page."""
     texts = list[str]()
-    translate_page(page, lambda text: texts.append(text) or text)
+    translate_page(page, lambda text: texts.append(text) or text, {})
     return texts
 
 
@@ -99,7 +99,7 @@ def name_nodes(language: str) -> dict[str, str]:
 
 
 def list_shown_names(node: str, language: str) -> dict[str, str]:
-    """How the frontend calls a node's inputs and outputs, where that is not their English name."""
+    """Lists how the frontend calls a node's inputs and outputs, where that is not their English name."""
     english, other = (read_json(ROOT / f"locales/{each}/nodeDefs.json")[node] for each in ("en", language))
     outputs = {
         output.get("name"): other["outputs"][key].get("name") for key, output in english.get("outputs", {}).items()

@@ -1,7 +1,8 @@
 """Contrasts: what rows differ by, with an interval over seeds, and what that says of a claim.
 
-Rows of a seed are asked the same questions and share their random numbers, so a table of means, row by seed, is a randomised block
-design: its error is what is left when the means of rows and of seeds are taken off. It has the spread of questions and that of training in it.
+Rows of a seed are asked the same questions and share their random numbers: a table of means, row by seed, is a randomised block design.
+What is left when the means of rows and of seeds are taken off is chance, of questions and of training. It is not the same for all rows, since shares
+near 0 or 1 vary little: each row has its own, and degrees of freedom are Welch's.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -23,7 +24,7 @@ class Contrast(NamedTuple):
     value: float
     low: float
     high: float
-    """The middle 95 % of Student's distribution round it."""
+    """Between which it lies with 95 %."""
     p: float
     """Two-sided."""
     seeds: tuple[float, ...]
@@ -38,24 +39,27 @@ class Contrast(NamedTuple):
 def measure_contrasts(rows: Mapping[str, Answers], contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Contrast]:
     """Adds up rows by the weights of each contrast."""
     means = np.array([[answers.mean() for answers in seeds] for seeds in rows.values()])
-    count = means.shape[1]
-    error, freedom = measure_error(means)
+    variances, freedom = measure_chance(means)
     found = {}
     for name, weights in contrasts.items():
         signs = np.array([weights.get(row, 0.0) for row in rows])
-        seeds, spread = signs @ means, error * np.sqrt(signs @ signs / count)
-        value, reach = float(seeds.mean()), spread * float(stats.t.ppf(0.975, freedom))
-        p = 2 * float(stats.t.sf(abs(value) / spread, freedom)) if spread else float(value == 0)
+        seeds, parts = signs @ means, signs**2 * variances / means.shape[1]
+        value, spread = float(seeds.mean()), float(np.sqrt(parts.sum()))
+        if spread:
+            welch = parts.sum() ** 2 / (parts**2 / freedom).sum()
+            reach, p = spread * float(stats.t.ppf(0.975, welch)), 2 * float(stats.t.sf(abs(value) / spread, welch))
+        else:
+            reach, p = 0.0, float(value == 0)
         found[name] = Contrast(value, value - reach, value + reach, p, tuple(map(float, seeds)))
     return found
 
 
-def measure_error(means: np.ndarray) -> tuple[float, int]:
-    """Gives the standard deviation of a row's mean in a seed (rows, seeds) beyond what row and seed have in common, and its degrees of freedom."""
+def measure_chance(means: np.ndarray) -> tuple[np.ndarray, float]:
+    """Measures how much each row's means (rows, seeds) vary beyond what row and seed bring: variances, and the degrees of freedom of each."""
     rows, seeds = means.shape
     left = means - means.mean(0) - means.mean(1, keepdims=True) + means.mean()
-    freedom = (rows - 1) * (seeds - 1)
-    return float(np.sqrt((left**2).sum() / freedom)), freedom
+    freedom = (rows - 1) * (seeds - 1) / rows
+    return (left**2).sum(1) / freedom, freedom
 
 
 def correct_family(contrasts: Mapping[Key, Contrast]) -> dict[Key, float]:

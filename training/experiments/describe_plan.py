@@ -48,6 +48,13 @@ def describe_stage(stage: Stage) -> str:
     return f"{stage.name} {stage.iterations}{shuffled}{along}{features}"
 
 
+def describe_beginning(curriculum: Curriculum) -> str:
+    """Gives "inpaint 60, ground 210 (replay 0.2)"."""
+    stages = ", ".join(describe_stage(stage) for stage in curriculum.stages)
+    knobs = ", ".join(describe_knobs(curriculum.stages[-1]))
+    return f"{stages} ({knobs})" if knobs else stages
+
+
 def describe_mixture(stage: Stage) -> str:
     total = sum(stage.replay_from.values())
     return ", ".join(f"{stage.replay * weight / total:.0%} {task}" for task, weight in stage.replay_from.items())

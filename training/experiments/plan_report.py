@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from ..from_scratch.evaluate import bootstrap_interval
+from ..recipes.curriculum import Curriculum
 from .contrasts import Contrast, correct_family, measure_contrasts
+from .describe_plan import describe_beginning
 from .plans import LESS_IS_BETTER, MAP, MEASURES, SHARES, Plan
 from .run_plans import LOSS, Reports
 
@@ -71,14 +73,14 @@ def format_rows(plan: Plan, reports: Reports) -> list[str]:
     return lines
 
 
-def format_prefixes(prefixes: Mapping[str, list[dict[str, Any]]]) -> str:
+def format_prefixes(prefixes: Sequence[tuple[Curriculum, list[dict[str, Any]]]]) -> str:
     """Formats a Markdown table: what the stages before the last one have learned of their own tasks."""
     lines = ["| learned before | its last task |", "|---|---|"]
-    for name, seeds in prefixes.items():
-        task = name.split(", ")[-1].split()[0]
+    for curriculum, seeds in prefixes:
         answers = seeds[0][str(WHOLE)]["answers"]
-        cells = [f"{each} {format_cell(seeds, WHOLE, each)}" for each in MEASURES[task] if has_measure(answers, each)]
-        lines.append(f"| {name} | {'; '.join(cells)} |")
+        measures = [each for each in MEASURES[curriculum.stages[-1].task] if has_measure(answers, each)]
+        cells = [f"{each} {format_cell(seeds, WHOLE, each)}" for each in measures]
+        lines.append(f"| {describe_beginning(curriculum)} | {'; '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -47,7 +47,6 @@ from ..trainer import Trainer
 from ..validate import TIMES
 from ..world import thing_encoder
 from .curricula import HELD_OUT
-from .describe_plan import describe_stage
 from .plans import SHARES, SHUFFLED, THINGS, Plan
 
 LOSS = "loss"
@@ -165,8 +164,8 @@ class PlanRunner:
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         found = {str(share): self._ask(folder, share, task, router, seed) for share in SHARES}
-        with atomic_write(path) as partial:
-            partial.write_text(json.dumps(found), encoding="utf-8")
+        with atomic_write(path) as file:
+            file.write_text(json.dumps(found), encoding="utf-8")
         return found
 
     def _ask(self, folder: Path, share: float, task: str, router: str, seed: int) -> dict[str, Any]:
@@ -180,20 +179,17 @@ class PlanRunner:
         losses = measure_losses(self.host, bank, Routing(task=task, router=router), dataset)
         return {"answers": answers, LOSS: losses}
 
-    def ask_prefixes(self, plan: Plan, seeds: int) -> dict[str, list[dict[str, Any]]]:
-        """Asks what the stages before the last one have learned: by their names and lengths, of each seed the report of their own task."""
-        found: dict[str, list[dict[str, Any]]] = {}
+    def ask_prefixes(self, plan: Plan, seeds: int) -> list[tuple[Curriculum, list[dict[str, Any]]]]:
+        """Asks what the stages before the last one have learned: each beginning, and of every seed the report of its last stage's task."""
         curricula = [each for row in plan.make_rows(self.curriculum).values() for each in row.values()]
-        prefixes = {name_prefix(part): part for each in curricula for part in list(list_beginnings(each))[:-1]}
-        for name, part in prefixes.items():
-            last = part.stages[-1]
-            if last.iterations > 1:  # those of one iteration only make an expert for the next stage
-                found[name] = [self.ask(self.train(part, seed), last.task, "", seed) for seed in range(seeds)]
-        return found
-
-
-def name_prefix(curriculum: Curriculum) -> str:
-    return ", ".join(describe_stage(stage) for stage in curriculum.stages)
+        beginnings: list[Curriculum] = []
+        for curriculum in curricula:
+            beginnings += [each for each in list(list_beginnings(curriculum))[:-1] if each not in beginnings]
+        # stages of one iteration only make an expert for the next one
+        asked = [(each, each.stages[-1].task) for each in beginnings if each.stages[-1].iterations > 1]
+        return [
+            (each, [self.ask(self.train(each, seed), task, "", seed) for seed in range(seeds)]) for each, task in asked
+        ]
 
 
 def list_beginnings(curriculum: Curriculum) -> Iterator[Curriculum]:
@@ -208,7 +204,8 @@ def list_beginnings(curriculum: Curriculum) -> Iterator[Curriculum]:
 def shuffle_answers(dataset: MemoryDataset) -> MemoryDataset:
     """Gives every question the answer to its neighbour, which was drawn independently of it."""
     samples = dataset.samples
-    return replace(dataset, samples=replace(samples, target=samples.target.roll(1, 0)))
+    ids = tuple(f"{SHUFFLED} {name}" for name in samples.ids)
+    return replace(dataset, samples=replace(samples, ids=ids, target=samples.target.roll(1, 0)))
 
 
 def encode_held_out(world: World, encoders: SmallEncoders, task: str, count: int, seed: int) -> MemoryDataset:

@@ -78,11 +78,15 @@ def list_asked(question: Question) -> list[np.ndarray]:
 
 
 def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
-    """Scores how well the map that was given is the picture's own, under the name of its kind; 0 where the picture does not show the ground
-    that the prompt names, for a copy of a map is a picture of the same edges.
+    """Scores how well the map that was given is the picture's own, under the name of its kind; 0 for what is more like the map than like
+    the answer, for a copy of a map is a picture of the same edges.
     """
-    kind = question.example.kind
-    if read_ground(picture)[0][0] != question.scene.ground:
+    example, kind = question.example, question.example.kind
+    everywhere = np.ones(picture.shape[:2], bool)
+    like_map, like_answer = (
+        compute_mean_difference(picture, other, everywhere) for other in (example.source, example.target)
+    )
+    if like_map < like_answer:
         return {kind: 0.0}
     if kind in ("depth", "seg"):
         things = {thing.sticker for thing in question.scene.things}

@@ -32,6 +32,19 @@ def test_rotation_is_that_of_the_matrices(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotation_takes_whatever_lies_in_memory(dtype):
+    """Other extensions may hand over slices, and positions in another type."""
+    torch.manual_seed(0)
+    pe = rotary(torch.randint(0, 50, (2, TOKENS, 3)).float(), AXES, 10_000).to(dtype)
+    width = sum(AXES)
+    odd, apart = torch.randn(2, 3, TOKENS, width + 1)[..., 1:], torch.randn(2, 3, TOKENS, 2 * width)[..., ::2]
+    for x in (odd, apart):
+        torch.testing.assert_close(
+            rotate(x, pe), rotate_by_matrices(x, pe), rtol=0, atol=0.06 if dtype == torch.bfloat16 else 1e-6
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("under_autocast", [False, True])
 def test_attention_by_the_formula_is_as_exact_as_the_fused_one(dtype, under_autocast):
     """Against fp64, also where scores are high; autocast must not take the scores' precision."""

@@ -127,26 +127,31 @@ def test_a_contrast_of_two_rows_is_a_paired_t_test_of_the_seeds():
     assert found.seeds == pytest.approx(np.subtract(other, one))
 
 
-def test_its_error_is_what_least_squares_leave_of_all_rows():
+def test_its_error_is_what_least_squares_leave_of_its_rows():
     rows = draw_rows(np.random.default_rng(1), {"a": 0.0, "b": 0.1, "c": 0.3, "d": 0.2})
-    weights = {"a": -0.5, "b": -0.5, "c": 0.5, "d": 0.5}
+    weights = {"a": -0.5, "b": -0.5, "c": 1.0}
     found = measure_contrasts(rows, {"x": weights})["x"]
     y = np.array([values.mean() for seeds in rows.values() for values in seeds])
     design = np.array([[*np.eye(4)[row], *np.eye(3)[seed][1:]] for row in range(4) for seed in range(3)])
-    solution, (left,), *_ = np.linalg.lstsq(design, y)
-    signs = np.array([*weights.values(), 0, 0])
-    error = np.sqrt(left / 6 * signs @ np.linalg.inv(design.T @ design) @ signs)
-    assert found.value == pytest.approx(signs @ solution)
-    assert found.p == pytest.approx(2 * stats.t.sf(abs(found.value) / error, 6))
-    assert found.high - found.low == pytest.approx(2 * error * stats.t.ppf(0.975, 6))
+    left = (y - design @ np.linalg.lstsq(design, y)[0]).reshape(4, 3)
+    each = 6 / 4  # of 12 means less 4 rows and 2 seeds, a row's share
+    parts = [weights.get(row, 0) ** 2 * (left[i] ** 2).sum() / each / 3 for i, row in enumerate("abcd")]
+    freedom = sum(parts) ** 2 / sum(part**2 / each for part in parts)  # Welch and Satterthwaite
+    value = sum(weight * np.mean([values.mean() for values in rows[row]]) for row, weight in weights.items())
+    assert found.value == pytest.approx(value)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(value) / np.sqrt(sum(parts)), freedom))
+    assert found.high - found.low == pytest.approx(2 * np.sqrt(sum(parts)) * stats.t.ppf(0.975, freedom))
 
 
-def test_where_nothing_is_one_contrast_in_twenty_says_otherwise():
-    """Also where seeds differ by far more than questions do."""
-    rng, weights = np.random.default_rng(2), {"x": {"a": 1, "b": -1}}
-    rows = [draw_rows(rng, dict.fromkeys("abcde", 0.0), spread=0.3) for _ in range(600)]
-    share = np.mean([measure_contrasts(each, weights)["x"].p <= 0.05 for each in rows])
-    assert 0.03 <= share <= 0.075
+@pytest.mark.parametrize("still", [(), "cdef"], ids=["all vary alike", "four hardly vary"])
+def test_where_nothing_is_at_most_one_contrast_in_twenty_says_otherwise(still):
+    """Also where seeds differ by far more than questions do, and other rows vary less: shares near 0."""
+    rng, found = np.random.default_rng(2), []
+    for _ in range(400):
+        rows = draw_rows(rng, dict.fromkeys("abcdefgh", 0.0), spread=0.3)
+        rows |= {name: [0.01 * values for values in rows[name]] for name in still}
+        found.append(measure_contrasts(rows, {"x": {"a": 1, "b": -1}})["x"].p <= 0.05)
+    assert 0.005 <= np.mean(found) <= 0.07
 
 
 def test_rows_that_are_one_show_nothing():
@@ -231,7 +236,7 @@ def test_rows_share_what_they_begin_with_and_each_would_have_trained_the_same_al
     assert "| edit | loss | a, against c |" in text and "| a | 0.25 |" in text
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     assert make().run(plan, 2) == reports
-    assert make().ask_prefixes(plan, 2) == {}, "its stages of one iteration"
+    assert make().ask_prefixes(plan, 2) == [], "its stages of one iteration"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 
 
@@ -269,9 +274,21 @@ def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runn
     plan = Plan("", ("edit",), lambda whole: rows, {})
     runner.run(plan, 1)
     assert weights == [["coredi"]] * len(SHARES)
-    prefixes = runner.ask_prefixes(plan, 1)
-    assert list(prefixes) == ["inpaint 2"] and len(prefixes["inpaint 2"]) == 1
-    assert "| inpaint 2 | hit " in format_prefixes(prefixes)
+    ((beginning, reports),) = runner.ask_prefixes(plan, 1)
+    assert [stage.name for stage in beginning.stages] == ["inpaint"] and len(reports) == 1
+    assert "| inpaint 2 | hit " in format_prefixes([(beginning, reports)])
+
+
+@pytest.mark.parametrize("name, count", [("table5", 5), ("figure4", 4), ("features", 2), ("forgetting", 10)])
+def test_every_beginning_is_asked_its_own_task_once(make_runner, monkeypatch, name, count):
+    """Shuffled ones, and those that differ in a knob alone, too."""
+    runner = make_runner[0]()
+    runner.curriculum = scale_curriculum(WORLD, 0.15)
+    answers = {"hit": 0.5, "iou": 0.5, "seg": 0.5, "kept": 0.5, "right": 0.5}
+    monkeypatch.setattr(runner, "train", lambda curriculum, seed: curriculum)
+    monkeypatch.setattr(runner, "ask", lambda folder, task, router, seed: {"1.0": {"answers": [answers], LOSS: [1.0]}})
+    table = format_prefixes(runner.ask_prefixes(PLANS[name], 2)).splitlines()[2:]
+    assert len(table) == len(set(table)) == count and all("0.500" in line for line in table)
 
 
 @pytest.mark.slow
