@@ -100,7 +100,7 @@ class PlanRunner:
         asked: Asked,
         say: Callable[[str], None],
     ):
-        """`examples`: samples of each task that rows are trained on."""
+        """`examples`: samples of each task that rows are trained on. The models' FLUX is cast to the recipe's precision, where it stands."""
         self.world, self.encoders, self.examples, self.asked, self.say = world, models.encoders, examples, asked, say
         # nobody looks at what is drawn on the way
         unwatched = replace(curriculum.settings, validate_every=0, sample_every=0)

@@ -1,7 +1,7 @@
 """A world's VAE and text encoder as Encoders (encoders/protocol.py)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -42,7 +42,12 @@ class SmallEncoders:
 
     def identity(self) -> str:
         """Gives a hash of all weights."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, weight in (*self.text.state_dict().items(), *self.vae.state_dict().items()):
-            digest.update(name.encode() + weight.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return hash_weights((*self.text.state_dict().items(), *self.vae.state_dict().items()))
+
+
+def hash_weights(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """Hashes weights of any type with their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, weight in weights:
+        digest.update(name.encode() + weight.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -3,7 +3,6 @@
 A FLUX too large for one file lies in several, as elsewhere: flux-00001-of-00003.safetensors.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from ...prw.files.safetensors_writer import write_safetensors
 from ...prw.files.validate import shorten
 from ...prw.flux.checkpoint import build_flux
 from ...prw.flux.flux1 import Flux
-from .encoders import SmallEncoders
+from .encoders import SmallEncoders, hash_weights
 from .text import TextEncoder
 from .vae import SmallVAE
 from .world import World
@@ -32,10 +31,7 @@ class WorldModels(NamedTuple):
 
     def identity(self) -> str:
         """Gives a hash of all weights."""
-        digest = hashlib.blake2b(self.encoders.identity().encode(), digest_size=16)
-        for name, weight in self.flux.state_dict().items():
-            digest.update(name.encode() + weight.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return f"{hash_weights(self.flux.state_dict().items())}-{self.encoders.identity()}"
 
 
 def open_models(world: World, folder: Path | None = None, device: str = "cpu") -> WorldModels:

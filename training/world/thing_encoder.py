@@ -81,9 +81,9 @@ class ThingTraining(Learner):
 
 
 @torch.no_grad()
-def measure_accuracy(training: ThingTraining, count: int, seed: int = 1) -> dict[str, float]:
+def measure_accuracy(training: ThingTraining, count: int) -> dict[str, float]:
     """Measures on scenes that were not trained on which share of patches it labels right: of grounds, named things and unnamed ones."""
-    rng, labels = np.random.default_rng((HELD_OUT_SEED, seed)), list_labels()
+    rng, labels = np.random.default_rng(HELD_OUT_SEED), list_labels()
     kinds = np.array([0 if name in GROUNDS else 1 if name in NAMED else 2 for name in labels])
     right: tuple[list[bool], ...] = ([], [], [])
     for _ in range(count):
