@@ -12,9 +12,9 @@ from .stickers import NAMED, list_hues
 
 SIZES = {"small": 36, "medium": 48, "large": 62}
 """A thing's longer side, in pixels."""
-GRID = 8
-"""Pixels from one place for a thing's centre to the next: a latent's side, so that a thing looks the same to FLUX wherever it
-stands. Off it each sticker would be 64 pictures to learn."""
+GRID = 16
+"""Pixels from one place for a thing's centre to the next: a token's side, and centres are tokens' centres, so that a thing looks
+the same to FLUX wherever it stands. Off it each sticker would be 256 pictures to learn."""
 MIN_DISTANCE = 0.48
 """Of the sum of two things' sides: how far their centres are apart at least, along both axes together."""
 TRIES = 60
@@ -77,6 +77,11 @@ def are_apart(thing: Thing, other: Thing, distance: float = MIN_DISTANCE) -> boo
     return abs(thing.x - other.x) + abs(thing.y - other.y) > sides * distance
 
 
+def list_centres(pixels: int) -> list[int]:
+    """Lists where the centre of a thing can stand, from one side of the picture to the other, so that all of it is in there."""
+    return [centre for centre in range(GRID // 2, SIDE, GRID) if pixels // 2 <= centre <= SIDE - pixels // 2]
+
+
 def fits(thing: Thing) -> bool:
     """Says whether all of a thing is in the picture."""
     half = SIZES[thing.size] // 2
@@ -94,8 +99,7 @@ def place_thing(
     """Finds a free position for a thing, if there is one: anywhere, or in a place."""
     for _ in range(TRIES):
         size = pick(rng, SIZES)
-        half = SIZES[size] // 2
-        x, y = (GRID * int(place) for place in rng.integers(-(-half // GRID), (SIDE - half) // GRID + 1, 2))
+        x, y = (int(centre) for centre in rng.choice(list_centres(SIZES[size]), 2))
         thing = Thing(sticker, x, y, size)
         if (not place or thing.place == place) and all(are_apart(thing, other, distance) for other in scene.things):
             hues = list_hues(sticker)

@@ -44,8 +44,8 @@ def test_all_things_of_training_stand_on_the_grid(task):
         if scene is not None
         for thing in scene.things
     ]
-    assert len(things) > 60 and all(thing.x % 8 == thing.y % 8 == 0 and fits(thing) for thing in things)
-    assert len({(thing.x, thing.y) for thing in things}) > 40
+    assert len(things) > 60 and all(thing.x % 16 == thing.y % 16 == 8 and fits(thing) for thing in things)
+    assert len({(thing.x, thing.y) for thing in things}) > 25  # of 36
 
 
 def describe(scene):
