@@ -83,12 +83,12 @@ def test_table_5_is_two_by_two_with_target_stages_of_one_length():
     lengths = {row: forks[task].stages[-1].iterations for row, forks in rows.items() for task in forks}
     target = (1200 + 1600) // 2
     assert {lengths[row] for row in ("none", "concept", "localisation", BOTH, "shuffled answers")} == {target}
-    assert lengths["none, as long"] == lengths["none, as long, five times the rank"] == target + 400 + 1400
+    assert lengths["none, as long"] == lengths["none, as long, five times the rank"] == target + 800 + 1400
     together = rows["co-training"]["edit"]
-    assert sum(stage.iterations for stage in together.stages) == 400 + 1400 + 2 * target
+    assert sum(stage.iterations for stage in together.stages) == 800 + 1400 + 2 * target
     last = together.stages[-1]
     shares = {task: last.replay * weight / sum(last.replay_from.values()) for task, weight in last.replay_from.items()}
-    assert shares["ground"] == pytest.approx(1400 / 4600) and 1 - last.replay == pytest.approx(target / 4600)
+    assert shares["ground"] == pytest.approx(1400 / 5000) and 1 - last.replay == pytest.approx(target / 5000)
 
 
 def test_rows_of_figure_4_differ_in_one_number_of_the_last_stage():
