@@ -13,8 +13,6 @@ from .words import GROUND_WORDS, add_article, list_references
 
 GAP = 3
 """Pixels between a thing and what is put beside it, at least."""
-SHIFT = 1
-"""Places of the grid that what is put beside a thing may be off its row or column."""
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 """Steps across and down."""
 WORDS = {
@@ -98,7 +96,7 @@ def add_one(rng: np.random.Generator, before: Scene) -> Edit | None:
     """Puts a thing right beside another, where there is room."""
     index, new = pick_named(rng, before), draw_new_name(rng, before)
     beside = before.things[index]
-    options = [(side, thing) for side in SIDES for thing in _list_beside(rng, beside, side, new)]
+    options = [(side, thing) for side in SIDES for thing in _list_beside(beside, side, new)]
     free = [(side, thing) for side, thing in options if all(are_apart(thing, other, 0.5) for other in before.things)]
     if not free:
         return None
@@ -109,14 +107,12 @@ def add_one(rng: np.random.Generator, before: Scene) -> Edit | None:
     return Edit("add", prompt, after, len(after.things) - 1)
 
 
-def _list_beside(rng: np.random.Generator, beside: Thing, side: str, new: str) -> list[Thing]:
-    """Lists where a new thing fits on one side of another, in each size."""
+def _list_beside(beside: Thing, side: str, new: str) -> list[Thing]:
+    """Lists what fits on one side of another thing, in each size: in its row or column, for no words could say more."""
     (across, down), things = SIDES[side], []
     for size, pixels in SIZES.items():
-        distance, shift = (pixels + SIZES[beside.size]) // 2 + GAP, GRID * int(rng.integers(-SHIFT, SHIFT + 1))
-        step = -(-distance // GRID) * GRID
-        x, y = beside.x + across * step + shift * abs(down), beside.y + down * step + shift * abs(across)
-        things.append(Thing(new, x, y, size))
+        step = -(-((pixels + SIZES[beside.size]) // 2 + GAP) // GRID) * GRID
+        things.append(Thing(new, beside.x + across * step, beside.y + down * step, size))
     return [thing for thing in things if fits(thing)]
 
 

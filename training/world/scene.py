@@ -77,15 +77,19 @@ def are_apart(thing: Thing, other: Thing, distance: float = MIN_DISTANCE) -> boo
     return abs(thing.x - other.x) + abs(thing.y - other.y) > sides * distance
 
 
+def is_inside(centre: int, pixels: int) -> bool:
+    """Says whether so many pixels about a centre are in the picture."""
+    return pixels // 2 <= centre <= SIDE - pixels // 2
+
+
 def list_centres(pixels: int) -> list[int]:
-    """Lists where the centre of a thing can stand, from one side of the picture to the other, so that all of it is in there."""
-    return [centre for centre in range(GRID // 2, SIDE, GRID) if pixels // 2 <= centre <= SIDE - pixels // 2]
+    """Lists where the centre of a thing can stand, from one side of the picture to the other."""
+    return [centre for centre in range(GRID // 2, SIDE, GRID) if is_inside(centre, pixels)]
 
 
 def fits(thing: Thing) -> bool:
     """Says whether all of a thing is in the picture."""
-    half = SIZES[thing.size] // 2
-    return half <= min(thing.x, thing.y) and max(thing.x, thing.y) <= SIDE - half
+    return all(is_inside(centre, SIZES[thing.size]) for centre in (thing.x, thing.y))
 
 
 def draw_ground_of_scene(rng: np.random.Generator, kinds: Sequence[str] = tuple(GROUNDS)) -> Scene:

@@ -257,6 +257,16 @@ def test_an_edit_leaves_the_rest(kind):
         assert len(kept) >= len(before.things) - 1 and edit.after != before
 
 
+def test_what_is_put_beside_a_thing_stands_in_its_row_or_column():
+    """So that the words say where it is to be found."""
+    rng, steps = np.random.default_rng(7), {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+    for _ in range(60):
+        before, edit = draw_edit(rng, list_stickers()["pool"], "add")
+        new, (across, down) = edit.after.things[edit.item], next(steps[side] for side in steps if side in edit.prompt)
+        away = [((new.x - other.x) * across + (new.y - other.y) * down, other) for other in before.things]
+        assert any(far > 0 and (new.y == other.y if across else new.x == other.x) for far, other in away)
+
+
 def test_references_fit_one_thing_only():
     left, right = Thing("fox", 30, 64), Thing("fox", 96, 64)
     assert "the left fox" in list_references((left, right), 0) and "the right fox" in list_references((left, right), 1)
