@@ -101,7 +101,7 @@ def add_one(rng: np.random.Generator, before: Scene) -> Edit | None:
     if not free:
         return None
     side, thing = pick(rng, free)
-    words = add_article(thing.sticker if thing.size == "medium" else f"{thing.size} {thing.sticker}")
+    words = add_article(thing.sticker if thing.size == "normal" else f"{thing.size} {thing.sticker}")
     prompt = pick(rng, WORDS["add"]).format(new=words, side=side, thing=refer(rng, before, index))
     after = replace(before, things=(*before.things, thing))
     return Edit("add", prompt, after, len(after.things) - 1)

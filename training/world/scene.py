@@ -10,8 +10,8 @@ from ..toy.scene import pick
 from .grounds import GROUNDS, HORIZONS, SEEDS, SIDE
 from .stickers import NAMED, list_hues
 
-SIZES = {"small": 36, "medium": 48, "large": 62}
-"""A thing's longer side, in pixels."""
+SIZES = {"small": 36, "normal": 48}
+"""A thing's longer side, in pixels. Two, for each is a picture more of every thing that FLUX has to learn."""
 GRID = 16
 """Pixels from one place for a thing's centre to the next: a token's side, and centres are tokens' centres, so that a thing looks
 the same to FLUX wherever it stands. Off it each sticker would be 256 pictures to learn."""
@@ -30,7 +30,7 @@ class Thing:
     x: int
     """Its centre, in pixels."""
     y: int
-    size: str = "medium"
+    size: str = "normal"
     hue: str = ""
     """A row of HUES; empty: its own colours."""
 

@@ -158,7 +158,7 @@ def describe_subject(rng: np.random.Generator, target: Scene, reference: str) ->
     """Gives "the left thing, now small and at the top right, on a beach, and a cat at the bottom left"."""
     wanted, *others = target.things
     where = "in the middle" if wanted.place == "middle" else f"at the {wanted.place}"
-    size = f"{wanted.size} and " if wanted.size != "medium" and rng.random() < 0.7 else ""
+    size = f"{wanted.size} and " if wanted.size != "normal" and rng.random() < 0.7 else ""
     beside = "".join(f", and {describe_thing(rng, thing, 1.0)}" for thing in others)
     return f"{reference}, now {size}{where}, {GROUND_WORDS[target.ground]}{beside}"
 

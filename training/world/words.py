@@ -37,7 +37,7 @@ def say_place(rng: np.random.Generator, place: str) -> str:
 
 def describe_thing(rng: np.random.Generator, thing: Thing, keep: float = 0.75) -> str:
     """Gives "a small blue apple at the top left"; size and place are kept with a chance."""
-    size = f"{thing.size} " if thing.size != "medium" and rng.random() < keep else ""
+    size = f"{thing.size} " if thing.size != "normal" and rng.random() < keep else ""
     words = add_article(size + call_thing(thing))
     return f"{words} {say_place(rng, thing.place)}" if rng.random() < keep else words
 
@@ -57,7 +57,7 @@ def list_references(things: Sequence[Thing], index: int) -> list[str]:
         if len(alike) == 1:
             phrases.append(f"the {words}")
             continue
-        phrases += [f"the {size} {words}" for size in ("small", "large") if _is_alone(alike, thing, "size", size)]
+        phrases += [f"the small {words}"] if _is_alone(alike, thing, "size", "small") else []
         phrases += [f"the {words} at the {thing.place}"] if _is_alone(alike, thing, "place", thing.place) else []
         phrases += [f"the {side} {words}" for side in _list_sides(alike, thing)]
     return phrases

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -83,8 +82,10 @@ def test_a_decoder_in_bf16_learns_about_what_it_does_in_fp32():
         torch.manual_seed(0)
         rng = np.random.default_rng(0)
         pictures = to_tensor(STICKERS.draw_scenes(rng, 16))
-        components, draw = Components.fit(pictures), partial(draw_crops, STICKERS, rng)
-        training = DecoderTraining(make_decoder(), components, draw, Plan(20, 2, 2e-4), precision)
+        components, crops = Components.fit(pictures), draw_crops(STICKERS, rng, 2)
+        training = DecoderTraining(
+            make_decoder(), components, lambda _, crops=crops: crops, Plan(20, 2, 2e-4), precision
+        )
         losses[precision] = [training.step() for _ in range(6)]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-3) and losses["bf16"] != losses["fp32"]
     assert losses["bf16"][-1] < losses["bf16"][0]

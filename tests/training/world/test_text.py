@@ -23,9 +23,9 @@ STATED = {
         {"verb": "draw", "form": "box", "last": "magenta"},
         {"thing": "animal"},
     ],
-    "the upper thing, now large and at the bottom, at night, and a cat in the middle": [
+    "the upper thing, now small and at the bottom, at night, and a cat in the middle": [
         {"thing": "thing", "row": "upper"},
-        {"verb": "now", "size": "large"},
+        {"verb": "now", "size": "small"},
         {"row": "bottom"},
         {"ground": "night"},
         {"thing": "cat", "row": "middle"},
