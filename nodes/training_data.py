@@ -1,4 +1,4 @@
-"""Training data: a folder of one's own or the built-in world, through the VAE and CLIP of the FLUX that is trained."""
+"""Training data: a folder of one's own or a built-in world, through the VAE and CLIP of the FLUX that is trained."""
 
 from dataclasses import replace
 
@@ -90,7 +90,8 @@ def example_knobs() -> list:
         io.Combo.Input(
             "source",
             options=list(EXAMPLE_SOURCES),
-            tooltip="folder: your own pictures. built-in world: small drawn scenes, to try training out.",
+            tooltip="folder: your own pictures. built-in world: small drawn shapes, to try training out. sticker world: things on scenes, for "
+            "its own FLUX.",
         ),
         io.String.Input(
             "folder",
@@ -106,7 +107,7 @@ def example_knobs() -> list:
             max=2048,
             step=16,
             tooltip="Pictures are cut to squares of this side. Larger learns finer detail; twice the size "
-            "takes four times the time and memory. The built-in world has a size of its own.",
+            "takes four times the time and memory. Built-in worlds have sizes of their own.",
         ),
         io.Int.Input(
             "count",

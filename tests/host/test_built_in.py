@@ -5,11 +5,13 @@ from dataclasses import replace
 import pack  # noqa: F401
 import pytest
 import torch
+from cologen.training.from_scratch.evaluate import HELD_OUT_SEED
 from cologen.training.from_scratch.pretrain import init_flux
 from cologen.training.from_scratch.recipe import ScratchRecipe
 from cologen.training.from_scratch.store import FLUX, TEXT, VAE, find_parts, open_models, save_module, save_weights
 from cologen.training.from_scratch.text import TextEncoder
 from cologen.training.from_scratch.vae import Components, SmallVAE, make_principal_encoder, to_tensor
+from cologen.training.toy.store import TOY, TOY_NAME
 from cologen.training.world.store import STICKER_NAME, STICKERS
 
 TEXTS = ["a small red car at the top left, on a beach", "replace the left fox with a cat", ""]
@@ -71,3 +73,23 @@ class TestInTheHost:
         offered = {STICKER_NAME: world, "elsewhere": replace(world, folder=world.folder / "none")}
         monkeypatch.setattr(built_in, "BUILT_IN", offered)
         assert built_in.list_built_in() == [STICKER_NAME]
+
+    def test_questions_are_those_of_the_world_that_is_chosen(self):
+        from cologen.nodes.toy_question import CoLoGenToyQuestion as Node
+
+        for chosen, world in ({}, TOY), ({"world": TOY_NAME}, TOY), ({"world": STICKER_NAME}, STICKERS):
+            source, prompt, answer, mask = Node.execute("edit", 5, **chosen).args
+            example = world.ask_held_out("edit", 1, HELD_OUT_SEED + 5)[0].example
+            assert prompt == example.prompt and source.shape == (1, world.side, world.side, 3)
+            for image, pixels in ((source, example.source), (answer, example.target)):
+                assert (image[0].mul(255).round().numpy() == pixels).all()
+            assert (mask[0].numpy() == (example.source != example.target).any(-1)).all()
+
+    def test_training_s_examples_are_those_of_the_world_that_is_chosen(self):
+        from cologen.training.comfyui.example_sources import EXAMPLE_SOURCES
+
+        for source, world in ("built-in world", TOY), ("sticker world", STICKERS):
+            examples = EXAMPLE_SOURCES[source]("", "ground", 512, 3, 7)
+            wanted = [question.example for question in world.ask("ground", 3, 7)]
+            assert [examples.example(i).prompt for i in range(examples.count)] == [each.prompt for each in wanted]
+            assert all((examples.example(i).target == each.target).all() for i, each in enumerate(wanted))

@@ -9,10 +9,14 @@ import numpy as np
 from ..data.sample import Example
 from ..data.tasks.folder import FolderExamples
 from ..data.tasks.folder_layouts import FolderLayout, make_drawn
+from ..from_scratch.world import World
+from ..toy.store import TOY
+from ..world.store import STICKERS
 from .folders import data_folder
 from .map_models import Draw
 
-TOY_COUNT = 1000
+WORLD_COUNT = 1000
+"""Of a world's examples, if nobody says how many."""
 
 
 class Examples(NamedTuple):
@@ -38,13 +42,17 @@ def open_folder(folder: str, task: str, size: int, count: int, seed: int, draw: 
     return Examples(example, count, examples.skipped)
 
 
-def draw_toy_examples(folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None) -> Examples:
-    """Draws examples of the built-in world, which has a size of its own."""
-    from ..toy.tasks import make_questions
-
-    examples = [question.example for question in make_questions(task, max(2, count or TOY_COUNT), seed)]
+def draw_examples(
+    world: World, folder: str, task: str, size: int, count: int, seed: int, draw: Draw | None = None
+) -> Examples:
+    """Draws examples of a built-in world, which has a size of its own."""
+    examples = [question.example for question in world.ask(task, max(2, count or WORLD_COUNT), seed)]
     return Examples(examples.__getitem__, len(examples), {})
 
 
 FOLDER_SOURCE = "folder"
-EXAMPLE_SOURCES = {FOLDER_SOURCE: open_folder, "built-in world": draw_toy_examples}
+EXAMPLE_SOURCES = {
+    FOLDER_SOURCE: open_folder,
+    "built-in world": partial(draw_examples, TOY),
+    "sticker world": partial(draw_examples, STICKERS),
+}
