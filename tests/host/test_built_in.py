@@ -8,7 +8,16 @@ import torch
 from cologen.training.from_scratch.evaluate import HELD_OUT_SEED
 from cologen.training.from_scratch.pretrain import init_flux
 from cologen.training.from_scratch.recipe import ScratchRecipe
-from cologen.training.from_scratch.store import FLUX, TEXT, VAE, find_parts, open_models, save_module, save_weights
+from cologen.training.from_scratch.store import (
+    BANK,
+    FLUX,
+    TEXT,
+    VAE,
+    find_parts,
+    open_models,
+    save_module,
+    save_weights,
+)
 from cologen.training.from_scratch.text import TextEncoder
 from cologen.training.from_scratch.vae import Components, SmallVAE, make_principal_encoder, to_tensor
 from cologen.training.toy.store import TOY, TOY_NAME
@@ -73,6 +82,9 @@ class TestInTheHost:
         offered = {STICKER_NAME: world, "elsewhere": replace(world, folder=world.folder / "none")}
         monkeypatch.setattr(built_in, "BUILT_IN", offered)
         assert built_in.list_built_in() == [STICKER_NAME]
+        assert built_in.list_built_in(BANK) == [], "its FLUX alone"
+        monkeypatch.setattr(built_in, "BUILT_IN", {TOY_NAME: TOY, **offered})
+        assert built_in.list_built_in(BANK) == [TOY_NAME]
 
     def test_questions_are_those_of_the_world_that_is_chosen(self):
         from cologen.nodes.toy_question import CoLoGenToyQuestion as Node

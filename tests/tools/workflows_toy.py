@@ -37,18 +37,21 @@ def batch(canvas: Canvas, *images: Output, title: str = "", section: str = "") -
 class Toy:
     """What most of these begin with."""
 
+    world, side, scenes = TOY_NAME, 64, SCENES
+    enlarged, how = ENLARGED, "nearest-exact"
+
     def __init__(self, canvas: Canvas, flux: Node | None = None, bank: Node | None = None, empty: bool = True):
         self.canvas = canvas
-        self.flux = flux or canvas.add("CoLoGenLoadFlux", unet_name=TOY_NAME, vae_name=TOY_NAME)
+        self.flux = flux or canvas.add("CoLoGenLoadFlux", unet_name=self.world, vae_name=self.world)
         if bank is None:
-            self.model = canvas.add("CoLoGenExperts", model=self.flux["MODEL"], bank_name=TOY_NAME)
+            self.model = canvas.add("CoLoGenExperts", model=self.flux["MODEL"], bank_name=self.world)
         else:
             self.model = canvas.add("CoLoGenApply", section=ASKED, model=self.flux["MODEL"], experts=bank["experts"])
         self.empty = self.words("", "No words")["CONDITIONING"] if empty else None
 
     def question(self, task: str, title: str = "", seed: int | None = None) -> Node:
-        seed = SCENES[task] if seed is None else seed
-        return self.canvas.add("CoLoGenToyQuestion", title, task=task, question_seed=seed)
+        seed = self.scenes[task] if seed is None else seed
+        return self.canvas.add("CoLoGenToyQuestion", title, task=task, question_seed=seed, world=self.world)
 
     def words(self, text: str | Output, title: str = "Prompt") -> Node:
         return self.canvas.add("CLIPTextEncode", title, clip=self.flux["CLIP"], text=text)
@@ -64,9 +67,9 @@ class Toy:
         return sampled(self.canvas, self.flux["VAE"], self.model[0], told, latent or told["latent"], seed)
 
     def save_image(self, image: Output, name: str, title: str = "Drawn") -> None:
-        """What the toy set draws is small: it is shown and saved in larger pixels."""
-        pixels = dict(upscale_method="nearest-exact", scale_by=float(ENLARGED))
-        enlarged = self.canvas.add("ImageScaleBy", section=RESULT, image=image, **pixels)[0]
+        """What a built-in set draws is small: it is shown and saved enlarged."""
+        size = dict(upscale_method=self.how, scale_by=float(self.enlarged))
+        enlarged = self.canvas.add("ImageScaleBy", section=RESULT, image=image, **size)[0]
         self.canvas.add("SaveImage", title, images=enlarged, filename_prefix=name)
 
     def preview(self, image: Output, title: str) -> None:

@@ -14,7 +14,7 @@ from ...prw.bank.bank import Bank
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.tasks import TASKS
 from ..from_scratch.evaluate import answer_questions
-from ..from_scratch.store import BANK, FLUX, find_parts, open_models
+from ..from_scratch.store import BANK, find_parts, open_models
 from ..from_scratch.world import Question, World
 from ..toy.store import TOY
 from ..world.store import STICKERS
@@ -65,7 +65,7 @@ def _demo(args: Namespace) -> str:
 
 def find_best() -> str:
     """Finds the world with the larger pictures whose set is there."""
-    return "world" if find_parts(STICKERS.folder / FLUX) else "toy"
+    return "world" if find_parts(STICKERS.folder / BANK) else "toy"
 
 
 def run_demo(

@@ -16,9 +16,9 @@ from ..setup.worlds import WORLDS
 BUILT_IN = {world.choice: world for world in WORLDS.values()}
 
 
-def list_built_in() -> list[str]:
-    """Lists the worlds whose models are there."""
-    return [name for name, world in BUILT_IN.items() if find_parts(world.folder / FLUX)]
+def list_built_in(file: str = FLUX) -> list[str]:
+    """Lists the worlds whose FLUX, or whose BANK, is there."""
+    return [name for name, world in BUILT_IN.items() if find_parts(world.folder / file)]
 
 
 def load_model(world: World, options: dict):

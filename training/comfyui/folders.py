@@ -49,7 +49,7 @@ def list_banks() -> list[str]:
     others = {*list_bank_features(), *list_learned_keys()}
     banks = [name for name in folder_paths.get_filename_list(FOLDER) if name not in others]
     loras = [LORAS + name for name in _select_files(LORAS, looks_like_easycontrol, looks_like_template)]
-    return [*banks, *list_built_in(), *(name for name in (*loras, *_list_model_templates()) if name not in banks)]
+    return [*banks, *list_built_in(BANK), *(name for name in (*loras, *_list_model_templates()) if name not in banks)]
 
 
 def list_importable() -> list[str]:
