@@ -7,12 +7,10 @@ import numpy as np
 
 from ..toy.scene import pick
 from .grounds import GROUNDS
-from .scene import GRID, SIZES, Scene, Thing, are_apart, draw_ground_of_scene, draw_names, fill_scene, fits
+from .scene import CENTRES, SIZES, Scene, Thing, are_apart, draw_ground_of_scene, draw_names, fill_scene
 from .stickers import COLOURED, NAMED, list_hues
 from .words import GROUND_WORDS, add_article, list_references
 
-GAP = 3
-"""Pixels between a thing and what is put beside it, at least."""
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 """Steps across and down."""
 WORDS = {
@@ -97,7 +95,7 @@ def add_one(rng: np.random.Generator, before: Scene) -> Edit | None:
     index, new = pick_named(rng, before), draw_new_name(rng, before)
     beside = before.things[index]
     options = [(side, thing) for side in SIDES for thing in _list_beside(beside, side, new)]
-    free = [(side, thing) for side, thing in options if all(are_apart(thing, other, 0.5) for other in before.things)]
+    free = [(side, thing) for side, thing in options if all(are_apart(thing, other) for other in before.things)]
     if not free:
         return None
     side, thing = pick(rng, free)
@@ -108,12 +106,20 @@ def add_one(rng: np.random.Generator, before: Scene) -> Edit | None:
 
 
 def _list_beside(beside: Thing, side: str, new: str) -> list[Thing]:
-    """Lists what fits on one side of another thing, in each size: in its row or column, for no words could say more."""
+    """Lists what has room on one side of another thing, in each size: in its row or column, for no words could say more."""
     (across, down), things = SIDES[side], []
     for size, pixels in SIZES.items():
-        step = -(-((pixels + SIZES[beside.size]) // 2 + GAP) // GRID) * GRID
-        things.append(Thing(new, beside.x + across * step, beside.y + down * step, size))
-    return [thing for thing in things if fits(thing)]
+        apart = (pixels + SIZES[beside.size]) // 2
+        x, y = _find_centre(beside.x, across, apart), _find_centre(beside.y, down, apart)
+        things += [] if x is None or y is None else [Thing(new, x, y, size)]
+    return things
+
+
+def _find_centre(centre: int, way: int, apart: int) -> int | None:
+    """Finds the nearest centre up (1) or down (-1) from another, at least so many pixels away; 0 stays there."""
+    if not way:
+        return centre
+    return next((other for other in CENTRES[::way] if way * (other - centre) >= apart), None)
 
 
 def change_ground(rng: np.random.Generator, before: Scene) -> Edit:

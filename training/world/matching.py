@@ -24,7 +24,7 @@ COARSE_TOLERANCE = 60.0
 """The same at half the resolution, where a sticker can lie a pixel off its place."""
 MIN_OPACITY = 0.1
 """Less of a sticker is not compared."""
-HYPOTHESES, A_PLACE, NEAR = 20, 4, 24
+HYPOTHESES, A_PLACE, NEAR = 40, 12, 24
 """Stickers that are compared in full; how many of them at most within so many pixels."""
 POSITIONS, APART = 3, 6
 """Positions of a sticker in a size that are hypotheses; the pixels, at half the resolution, they are apart in x or y."""

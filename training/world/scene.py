@@ -1,4 +1,4 @@
-"""What a picture of the world shows: one to four things at free places of a grid, on a ground."""
+"""What a picture of the world shows: one to four things at free places, on a ground."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ from .stickers import NAMED, list_hues
 
 SIZES = {"small": 36, "normal": 48}
 """A thing's longer side, in pixels. Two, for each is a picture more of every thing that FLUX has to learn."""
-GRID = 16
-"""Pixels from one place for a thing's centre to the next: a token's side, and centres are tokens' centres, so that a thing looks
-the same to FLUX wherever it stands. Off it each sticker would be 256 pictures to learn."""
+CENTRES = (24, 56, 72, 104)
+"""Columns and rows in which things' centres stand. They are tokens' centres, so that a thing looks the same to FLUX wherever it
+stands, and few: where a place's name leaves many open, a small FLUX draws a thing in several at once."""
 MIN_DISTANCE = 0.48
 """Of the sum of two things' sides: how far their centres are apart at least, along both axes together."""
 TRIES = 60
@@ -77,21 +77,6 @@ def are_apart(thing: Thing, other: Thing, distance: float = MIN_DISTANCE) -> boo
     return abs(thing.x - other.x) + abs(thing.y - other.y) > sides * distance
 
 
-def is_inside(centre: int, pixels: int) -> bool:
-    """Says whether so many pixels about a centre are in the picture."""
-    return pixels // 2 <= centre <= SIDE - pixels // 2
-
-
-def list_centres(pixels: int) -> list[int]:
-    """Lists where the centre of a thing can stand, from one side of the picture to the other."""
-    return [centre for centre in range(GRID // 2, SIDE, GRID) if is_inside(centre, pixels)]
-
-
-def fits(thing: Thing) -> bool:
-    """Says whether all of a thing is in the picture."""
-    return all(is_inside(centre, SIZES[thing.size]) for centre in (thing.x, thing.y))
-
-
 def draw_ground_of_scene(rng: np.random.Generator, kinds: Sequence[str] = tuple(GROUNDS)) -> Scene:
     """Draws a scene without things."""
     return Scene(pick(rng, kinds), int(rng.integers(*HORIZONS)), int(rng.integers(SEEDS)))
@@ -103,7 +88,7 @@ def place_thing(
     """Finds a free position for a thing, if there is one: anywhere, or in a place."""
     for _ in range(TRIES):
         size = pick(rng, SIZES)
-        x, y = (int(centre) for centre in rng.choice(list_centres(SIZES[size]), 2))
+        x, y = (int(centre) for centre in rng.choice(CENTRES, 2))
         thing = Thing(sticker, x, y, size)
         if (not place or thing.place == place) and all(are_apart(thing, other, distance) for other in scene.things):
             hues = list_hues(sticker)

@@ -11,7 +11,7 @@ from cologen.training.world.edits import EDITS, draw_edit
 from cologen.training.world.grounds import GROUNDS, SIDE, draw_ground
 from cologen.training.world.oracle import is_behind, read_scene
 from cologen.training.world.render import render, thing_mask, visible_masks
-from cologen.training.world.scene import Scene, Thing, are_apart, draw_scene, fits
+from cologen.training.world.scene import CENTRES, SIZES, Scene, Thing, are_apart, draw_scene
 from cologen.training.world.score import SCORERS, compare_depth, is_in_place, list_asked
 from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
 from cologen.training.world.tasks import QUESTION_MAKERS, Question, make_questions
@@ -35,8 +35,14 @@ def nudge(scene, rng):
     return scene
 
 
+def fits(thing):
+    """Whether all of a thing is in the picture."""
+    half = SIZES[thing.size] // 2
+    return all(half <= centre <= SIDE - half for centre in (thing.x, thing.y))
+
+
 @pytest.mark.parametrize("task", list(QUESTION_MAKERS))
-def test_all_things_of_training_stand_on_the_grid(task):
+def test_all_things_of_training_stand_on_whole_tokens(task):
     things = [
         thing
         for question in make_questions(task, 60, 5)
@@ -45,7 +51,7 @@ def test_all_things_of_training_stand_on_the_grid(task):
         for thing in scene.things
     ]
     assert len(things) > 60 and all(thing.x % 16 == thing.y % 16 == 8 and fits(thing) for thing in things)
-    assert len({(thing.x, thing.y) for thing in things}) > 25  # of 36
+    assert len({(thing.x, thing.y) for thing in things}) == len(CENTRES) ** 2
 
 
 def describe(scene):
