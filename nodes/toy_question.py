@@ -5,10 +5,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..prw.tasks import TASKS
 from ..training.comfyui.built_in import BUILT_IN
 from ..training.from_scratch.evaluate import HELD_OUT_SEED
-from ..training.toy.store import TOY_NAME
+from ..training.toy.store import TOY, TOY_NAME
 from .inputs.schema import CATEGORY, make_schema
 
 
@@ -22,7 +21,7 @@ class CoLoGenToyQuestion(io.ComfyNode):
             description="Draws a question of a built-in world: what to give it, what to ask, and the right answer.",
             search_aliases=["example", "demo", "test picture", "toy world", "stickers"],
             inputs=[
-                io.Combo.Input("task", options=list(TASKS), tooltip="What shall be asked for."),
+                io.Combo.Input("task", options=list(TOY.tasks), tooltip="What shall be asked for."),
                 io.Int.Input(
                     "question_seed",
                     default=0,
