@@ -25,6 +25,8 @@ CAPTION_SHARE = 0.6
 PAIR_SHARE, SAME_PLACE = 0.6, 0.5
 """Share of diptychs with one thing on the right, and of these with it at the same place on both sides, which is the easier
 thing to learn and leads to the others."""
+CROWDED_SHARE, CROWD, NEAR = 0.6, (4, 6), 0.32
+"""Share of the decoder's pictures with many things, their named and unnamed ones, and how near they stand at least: by half their sizes they would touch."""
 
 
 def list_pool() -> tuple[str, ...]:
@@ -84,7 +86,14 @@ def draw_subject(rng: np.random.Generator) -> tuple[np.ndarray, str]:
 
 
 def draw_scenes(rng: np.random.Generator, count: int) -> np.ndarray:
-    return np.stack([draw_one(rng)[0] for _ in range(count)])
+    """Draws what the decoder learns from: grounds are easy, things are not, and evaluation shows it new ones."""
+    return np.stack([draw_crowd(rng) if rng.random() < CROWDED_SHARE else draw_one(rng)[0] for _ in range(count)])
+
+
+def draw_crowd(rng: np.random.Generator) -> np.ndarray:
+    named, unnamed = CROWD
+    names = rng.permutation([*draw_names(rng, named), *draw_names(rng, unnamed, list_pool())])
+    return render(fill_scene(rng, draw_ground_of_scene(rng), names.tolist(), NEAR))
 
 
 def draw_typical(rng: np.random.Generator, count: int = 1500) -> np.ndarray:
