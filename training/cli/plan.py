@@ -29,7 +29,7 @@ def add_commands(commands: _SubParsersAction) -> None:
 def _plan(args: Namespace) -> str:
     from ..experiments.describe_plan import describe_plan
     from ..experiments.plan_report import format_prefixes, format_report
-    from ..experiments.run_plans import Asked, PlanRunner
+    from ..experiments.run_plans import PlanRunner, QuestionCounts
     from ..from_scratch.recipe import ScratchRecipe
     from ..from_scratch.store import open_models
     from ..world.store import STICKERS
@@ -39,7 +39,7 @@ def _plan(args: Namespace) -> str:
     if not args.seeds:
         return describe_plan(plan, curriculum)
     examples = args.examples or build(ScratchRecipe, recipe.world, STICKERS.name).examples
-    models, asked = open_models(STICKERS, args.base), Asked(args.n, args.losses)
+    models, asked = open_models(STICKERS, args.base), QuestionCounts(args.n, args.losses)
     runner = PlanRunner(STICKERS, models, curriculum, examples, args.out, asked, print_progress)
     report, prefixes = format_report(plan, runner.run(plan, args.seeds)), runner.ask_prefixes(plan, args.seeds)
     return f"{report}\n\n{format_prefixes(prefixes)}" if prefixes else report

@@ -2,10 +2,11 @@
 
 Rows of a seed are asked the same questions and share their random numbers: a table of means, row by seed, is a randomised block design.
 What is left when the means of rows and of seeds are taken off is chance, of questions and of training. It is not the same for all rows, since shares
-near 0 or 1 vary little: each row has its own, and degrees of freedom are Welch's.
+near 0 or 1 vary little: each row has its own, and degrees of freedom are Welch's. Rows that share a stage of training that others do not
+are not independent: a contrast of such rows is *paired*, Student's test of its value of every seed.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -36,22 +37,30 @@ class Contrast(NamedTuple):
         return "cannot tell" if p > LEVEL or not agree else "yes" if self.value > 0 else "no"
 
 
-def measure_contrasts(rows: Mapping[str, Answers], contrasts: Mapping[str, Mapping[str, float]]) -> dict[str, Contrast]:
+def measure_contrasts(
+    rows: Mapping[str, Answers], contrasts: Mapping[str, Mapping[str, float]], paired: Collection[str] = ()
+) -> dict[str, Contrast]:
     """Adds up rows by the weights of each contrast."""
     means = np.array([[answers.mean() for answers in seeds] for seeds in rows.values()])
     variances, freedom = measure_chance(means)
-    found = {}
+    results = {}
     for name, weights in contrasts.items():
         signs = np.array([weights.get(row, 0.0) for row in rows])
         seeds, parts = signs @ means, signs**2 * variances / means.shape[1]
-        value, spread = float(seeds.mean()), float(np.sqrt(parts.sum()))
-        if spread:
-            welch = parts.sum() ** 2 / (parts**2 / freedom).sum()
-            reach, p = spread * float(stats.t.ppf(0.975, welch)), 2 * float(stats.t.sf(abs(value) / spread, welch))
+        if name in paired:
+            results[name] = make_contrast(seeds, seeds.var(ddof=1) / len(seeds), len(seeds) - 1)
         else:
-            reach, p = 0.0, float(value == 0)
-        found[name] = Contrast(value, value - reach, value + reach, p, tuple(map(float, seeds)))
-    return found
+            welch = parts.sum() ** 2 / (parts**2 / freedom).sum() if parts.any() else freedom
+            results[name] = make_contrast(seeds, parts.sum(), welch)
+    return results
+
+
+def make_contrast(seeds: np.ndarray, variance: float, freedom: float) -> Contrast:
+    """Makes a contrast of its value of every seed, the variance of their mean, and its degrees of freedom."""
+    value, error = float(seeds.mean()), float(np.sqrt(variance))
+    reach = error * float(stats.t.ppf(0.975, freedom))
+    p = 2 * float(stats.t.sf(abs(value) / error, freedom)) if error else float(value == 0)
+    return Contrast(value, value - reach, value + reach, p, tuple(map(float, seeds)))
 
 
 def measure_chance(means: np.ndarray) -> tuple[np.ndarray, float]:

@@ -24,7 +24,7 @@ MEASURED = ("subject", "edit")
 TOY_FEATURES = 16
 """Kept of the 64 channels that a token of the toy world has."""
 HELD_OUT = 10**7
-"""Added to a seed of questions, so that no training run has seen their scenes."""
+"""Added to an experiment's seeds, so that its questions are neither those of training nor those of `cologen eval`."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def compare_rows(plan: Plan, reports: Reports) -> dict[tuple[str, str, str], Con
                 if task in forks
             }
             asked = {name: weights for name, weights in plan.contrasts.items() if set(weights) <= set(rows)}
-            found |= {(task, measure, name): each for name, each in measure_contrasts(rows, asked).items()}
+            found |= {(task, measure, name): each for name, each in measure_contrasts(rows, asked, plan.paired).items()}
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..recipes.curriculum import Curriculum
 from ..recipes.stage import Stage
-from .curricula import ALL, CONCEPT, LOCALISATION, change_stages
+from .curricula import ALL, CONCEPT, LOCALISATION, MEASURED, change_stages
 
 SUBJECT, EDIT = "subject", "edit"
 SHUFFLED = "shuffled"
@@ -22,7 +22,6 @@ THINGS = "things"
 """What a curriculum names as its encoder where it is the one that knows the world's things (world/thing_encoder.py)."""
 EACH_ITS_OWN = "a router a task"
 ONE_ROUTER, REPLAY, FROZEN = "one router", "one router, replay", "one router, older columns frozen"
-MEASURED = (SUBJECT, EDIT)
 BOTH = "concept, localisation"
 SHARES = (0.25, 0.5, 1.0)
 """Parts of the target stage after which a row is asked."""
@@ -57,6 +56,8 @@ class Plan:
     """By name, rows and their signs."""
     one_router: tuple[str, ...] = ()
     """Rows that the last router answers, whatever the task; in others each task has its own."""
+    paired: tuple[str, ...] = ()
+    """Contrasts whose rows share a trained stage that other rows do not have."""
 
 
 def find_stage(curriculum: Curriculum, name: str) -> Stage:
@@ -64,7 +65,7 @@ def find_stage(curriculum: Curriculum, name: str) -> Stage:
 
 
 def begin_with(curriculum: Curriculum, *stages: Stage) -> Curriculum:
-    """Makes a curriculum of these stages; the first expert has nobody to leave blocks to."""
+    """Makes a curriculum of these stages, whose experts begin from nothing; the first one has nobody to leave blocks to."""
     first, *rest = (replace(stage, start="") for stage in stages)
     return replace(curriculum, stages=(replace(first, rho=1.0, veteran=0.0), *rest))
 
@@ -181,6 +182,7 @@ PLANS = {
             "both, against five times the rank": {BOTH: 1, "none, as long, five times the rank": -1},
         },
         (CO_TRAINING,),
+        paired=("concept",),
     ),
     "figure4": Plan(
         "In the last stage a rho of 0.8, an alpha of 0.5 and a rank between the extremes are best (Figure 4).",
@@ -211,5 +213,6 @@ PLANS = {
             "older columns frozen, against not": {FROZEN: 1, ONE_ROUTER: -1},
         },
         (ONE_ROUTER, REPLAY, FROZEN),
+        paired=(f"{EACH_ITS_OWN}, against one",),
     ),
 }

@@ -31,7 +31,7 @@ from ..data.encoded.encode import encode_dataset
 from ..encoders.protocol import Encoders
 from ..forward import predict_velocity, run_source
 from ..from_scratch.encoders import SmallEncoders
-from ..from_scratch.evaluate import Evaluation, score_answers
+from ..from_scratch.evaluate import Evaluation, Sampler, score_answers
 from ..from_scratch.store import WorldModels
 from ..from_scratch.world import World
 from ..listener import Listener
@@ -57,7 +57,7 @@ CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionCounts:
     """How much each row is asked."""
 
     questions: int
@@ -97,7 +97,7 @@ class PlanRunner:
         curriculum: Curriculum,
         examples: int,
         out: Path,
-        asked: Asked,
+        asked: QuestionCounts,
         say: Callable[[str], None],
     ):
         """`examples`: samples of each task that rows are trained on. The models' FLUX is cast to the recipe's precision, where it stands."""
@@ -173,7 +173,9 @@ class PlanRunner:
         bank, features = Bank.open(path), name_features(path)
         count = self.asked.questions if share == 1.0 else -(-self.asked.questions // 4)
         evaluation = Evaluation(self.world, count, HELD_OUT + seed, (task,), router)
-        sampler = FeatureSampler([Features.open(features)]) if features.exists() else sample_latents
+        sampler: Sampler = sample_latents
+        if features.exists():
+            sampler = FeatureSampler([Features.open(features)], seed=HELD_OUT + seed)
         answers = score_answers(self.host, self.encoders, bank, task, evaluation, sampler)
         dataset = self.held_out(task, self.asked.losses, HELD_OUT + seed)
         losses = measure_losses(self.host, bank, Routing(task=task, router=router), dataset)

@@ -142,7 +142,7 @@ class SubjectExperiment:
         with apply_low_rank(self.flux, make_residuals(concept.info, concept.tensors)):
             for size in sorted({question.size for question in questions}):
                 alike = [question for question in questions if question.size == size]
-                pictures += list(self._generate(concept, alike, way, seed + size))
+                pictures += list(self._generate(concept, alike, way, 1000 * seed + size))
         scores = [self.subject.score(*answered) for answered in zip(questions, pictures, strict=True)]
         return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 

@@ -37,7 +37,7 @@ class Evaluation:
     """Questions of each task."""
     seed: int = 0
     tasks: Sequence[str] = ()
-    """None: all of them."""
+    """Empty: all of them."""
     router: str = ""
     """A stage whose router answers every task, or "final"; empty: each task has its own."""
     chunk: int = 64

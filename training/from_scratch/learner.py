@@ -21,7 +21,7 @@ LOG_EVERY = 50
 """Iterations whose mean loss is a line of the log."""
 
 
-class Plan(NamedTuple):
+class LearnerPlan(NamedTuple):
     """How long and how fast something is trained."""
 
     iterations: int
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
 class Learner:
     """Modules in training, with everything that their next iteration depends on."""
 
-    def __init__(self, name: str, modules: Mapping[str, nn.Module], plan: Plan, warmup: int, **adamw: Any):
+    def __init__(self, name: str, modules: Mapping[str, nn.Module], plan: LearnerPlan, warmup: int, **adamw: Any):
         self.name, self.modules, self.plan, self.warmup, self.done = name, modules, plan, warmup, 0
         self.rng: np.random.Generator | None = None
         """What draws, if it goes on from one iteration to the next."""

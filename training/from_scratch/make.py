@@ -23,7 +23,7 @@ from .world import World
 
 
 @dataclass(frozen=True)
-class Workshop:
+class WorldTraining:
     """Where and of what a world's models are made."""
 
     world: World
@@ -68,12 +68,13 @@ class Workshop:
         run = Pretraining(self.world, encoders, self.recipe, self.seed)
         timer = Timer(minutes)
 
-        def look() -> None:
+        def write_due_sheet() -> None:
             if minutes and timer.is_due():
                 write_sheet(run, self.folder)
 
-        learn(run, self.folder, self.progress, self.save_minutes, look)
+        checkpoints = learn(run, self.folder, self.progress, self.save_minutes, write_due_sheet)
         save_weights(run.average, self.folder / FLUX, self.world.dtype, self.world.shard)
+        checkpoints.clear()
 
 
 def draw_crops(world: World, rng: np.random.Generator, count: int) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...prw.files.validate import check_choice, check_range
 from ...prw.flux.flux1 import FluxParams
-from .learner import Plan
+from .learner import LearnerPlan
 from .world import World
 
 PRECISIONS = ("fp32", "bf16")
@@ -15,7 +15,7 @@ HEAD = 128
 
 @dataclass(frozen=True)
 class ScratchRecipe:
-    """What decides them, and how they are watched."""
+    """Sets sizes, lengths and rates of a world's models, and how often sheets are drawn."""
 
     rebuild: bool = False
     """Train the base from nothing; else the one that ships is used."""
@@ -28,7 +28,7 @@ class ScratchRecipe:
     decoder_batch: int = 16
     decoder_rate: float = 1e-3
     decoder_precision: str = "fp32"
-    """As FLUX's."""
+    """In which the decoder is trained, as FLUX's."""
     flux_iterations: int = 3000
     flux_batch: int = 64
     flux_rate: float = 1e-3
@@ -51,6 +51,9 @@ class ScratchRecipe:
             check_range(name, getattr(self, name), 2, 10**7)
         for name in ("text_batch", "decoder_batch", "flux_batch"):
             check_range(name, getattr(self, name), 1, 10**5)
+        for name in ("text_rate", "decoder_rate", "flux_rate"):
+            check_range(name, getattr(self, name), 0, 1000)
+        check_range("flux_shift", self.flux_shift, 0.01, 100)
         check_range("flux_width", self.flux_width, HEAD, 16384)
         if self.flux_width % HEAD:
             raise ValueError(f"flux_width is {self.flux_width}, expected a multiple of {HEAD}")
@@ -60,8 +63,8 @@ class ScratchRecipe:
         for name in ("decoder_precision", "flux_precision"):
             check_choice(name, getattr(self, name), PRECISIONS)
 
-    def plan(self, name: str) -> Plan:
-        return Plan(*(getattr(self, f"{name}_{part}") for part in ("iterations", "batch", "rate")))
+    def plan(self, name: str) -> LearnerPlan:
+        return LearnerPlan(*(getattr(self, f"{name}_{part}") for part in ("iterations", "batch", "rate")))
 
     def shape(self, world: World) -> FluxParams:
         return FluxParams(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .learner import Learner, Plan
+from .learner import Learner, LearnerPlan
 from .world import Labels, Language
 
 MAX_WORDS = 80
@@ -104,7 +104,7 @@ def label_facts(facts: list[dict[str, str]], language: Language) -> Labels:
 class TextTraining(Learner):
     """Trains an encoder from nothing."""
 
-    def __init__(self, language: Language, plan: Plan, seed: int = 0, device: str = "cpu"):
+    def __init__(self, language: Language, plan: LearnerPlan, seed: int = 0, device: str = "cpu"):
         torch.manual_seed(seed)
         self.encoder, self.heads = TextEncoder(language).to(device), FactHeads(language).to(device)
         modules = {"encoder": self.encoder, "heads": self.heads}

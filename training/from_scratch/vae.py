@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
-from .learner import Learner, Plan
+from .learner import Learner, LearnerPlan
 
 PATCH = 8
 CHANNELS = 16
@@ -179,7 +179,7 @@ class DecoderTraining(Learner):
         decoder: nn.Module,
         components: Components,
         draw: Callable[[int], Tensor],
-        plan: Plan,
+        plan: LearnerPlan,
         precision: str = "fp32",
     ):
         self.decoder = decoder.to(memory_format=torch.channels_last)

@@ -101,7 +101,7 @@ class World:
     shard: int = 15 * 2**20
     """Bytes of one of FLUX's files at most; 0: one file."""
     choice: str = ""
-    """How ComfyUI's users choose it where a file is."""
+    """Its name in ComfyUI's menus of files; empty: it is in none."""
     subject: OwnSubject | None = None
 
     @property

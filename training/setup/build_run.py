@@ -19,7 +19,7 @@ from ..encoders.from_files import FileEncoders
 from ..encoders.protocol import Encoders
 from ..forward import EMBEDDED_CHECKPOINTING
 from ..from_scratch.learner import Progress
-from ..from_scratch.make import Workshop
+from ..from_scratch.make import WorldTraining
 from ..from_scratch.recipe import ScratchRecipe, shorten_recipe
 from ..from_scratch.store import open_models
 from ..recipes.curriculum import Curriculum
@@ -97,7 +97,7 @@ def open_world(
     world, dtype = WORLDS[curriculum.base], DTYPES[curriculum.settings.precision]
     recipe = shorten_recipe(build(ScratchRecipe, curriculum.own_base, world.name), share)
     if recipe.rebuild:
-        flux, encoders = Workshop(world, recipe, out / "base", seed, device, progress).make_models()
+        flux, encoders = WorldTraining(world, recipe, out / "base", seed, device, progress).make_models()
     else:
         flux, encoders = open_models(world, device=device)
     data = plan_stage_data(curriculum, recipe.examples, encoders, seed)

@@ -20,13 +20,13 @@ TEXT_DROP = 0.1
 MARKED_SHARE, EDITED_SHARE = 0.15, 0.15
 """Share of pictures with an answer drawn on them, which must be as familiar as things are, and of pictures after an edit,
 with the words that asked for it."""
-CAPTION_SHARE = 0.6
+SCENE_TOLD_SHARE = 0.6
 """Of these, the share whose words say the scene, too."""
 PAIR_SHARE, SAME_PLACE = 0.6, 0.5
 """Share of diptychs with one thing on the right, and of these with it at the same place on both sides, which is the easier
 thing to learn and leads to the others."""
-CROWDED_SHARE, CROWD, NEAR = 0.6, (4, 6), 0.32
-"""Share of the decoder's pictures with many things, their named and unnamed ones, and how near they stand at least: by half their sizes they would touch."""
+CROWDED_SHARE, CROWD, CROWD_DISTANCE = 0.6, (4, 6), 0.32
+"""Share of the decoder's pictures with many things, their named and unnamed ones, and how near these may stand (scene.py, MIN_DISTANCE)."""
 
 
 def list_pool() -> tuple[str, ...]:
@@ -56,7 +56,7 @@ def draw_one(rng: np.random.Generator) -> tuple[np.ndarray, str]:
 
 
 def add_caption(rng: np.random.Generator, prompt: str, scene: Scene) -> str:
-    if rng.random() >= CAPTION_SHARE:
+    if rng.random() >= SCENE_TOLD_SHARE:
         return prompt
     return f"{describe_scene(rng, scene, pick(rng, KEPT_SHARES))}. {prompt}".removeprefix(". ")
 
@@ -93,7 +93,7 @@ def draw_scenes(rng: np.random.Generator, count: int) -> np.ndarray:
 def draw_crowd(rng: np.random.Generator) -> np.ndarray:
     named, unnamed = CROWD
     names = rng.permutation([*draw_names(rng, named), *draw_names(rng, unnamed, list_pool())])
-    return render(fill_scene(rng, draw_ground_of_scene(rng), names.tolist(), NEAR))
+    return render(fill_scene(rng, draw_ground_of_scene(rng), names.tolist(), CROWD_DISTANCE))
 
 
 def draw_typical(rng: np.random.Generator, count: int = 1500) -> np.ndarray:

@@ -24,11 +24,11 @@ COARSE_TOLERANCE = 60.0
 """The same at half the resolution, where a sticker can lie a pixel off its place."""
 MIN_OPACITY = 0.1
 """Less of a sticker is not compared."""
-HYPOTHESES, A_PLACE, NEAR = 40, 12, 24
+HYPOTHESES, A_PLACE, NEIGHBOURHOOD = 40, 12, 24
 """Stickers that are compared in full; how many of them at most within so many pixels."""
 POSITIONS, APART = 3, 6
 """Positions of a sticker in a size that are hypotheses; the pixels, at half the resolution, they are apart in x or y."""
-REACH = 2
+MAX_SHIFT = 2
 """Pixels each way in which a hypothesis is moved."""
 
 
@@ -64,13 +64,13 @@ def transform_sticker(name: str) -> np.ndarray:
         top, left = HALF - height // 2, HALF - width // 2
         whole[top : top + height, left : left + width] = sticker
         levels = measure_levels(whole[..., :3]) * whole[..., 3]
-        mask, *levels = np.roll(shrink(np.stack([whole[..., 3], *levels])), (-HALF // 2, -HALF // 2), (1, 2))
+        mask, *levels = np.roll(halve_and_blur(np.stack([whole[..., 3], *levels])), (-HALF // 2, -HALF // 2), (1, 2))
         levels = np.stack(levels) / np.maximum(mask, 1e-3)  # opacities of one half and less count little
         plane[:] = mask**2 * np.stack([np.ones_like(mask), *levels, (levels**2).sum(0)])
     return np.conj(fft.rfft2(planes)).astype(np.complex64)
 
 
-def shrink(planes: np.ndarray) -> np.ndarray:
+def halve_and_blur(planes: np.ndarray) -> np.ndarray:
     """Halves the last two axes and blurs, so that half a pixel makes little difference."""
     small = 0.25 * (planes[:, ::2, ::2] + planes[:, 1::2, ::2] + planes[:, ::2, 1::2] + planes[:, 1::2, 1::2])
     for axis in (1, 2):
@@ -86,10 +86,10 @@ def transform_stickers(names: tuple[str, ...]) -> np.ndarray:
 
 def measure_gains(evidence: Evidence, names: tuple[str, ...]) -> np.ndarray:
     """Measures what every sticker and size would gain with its centre at every position (names * sizes, HALF, HALF)."""
-    levels, ground = (shrink(measure_levels(picture)) for picture in (evidence.picture, evidence.ground))
+    levels, ground = (halve_and_blur(measure_levels(picture)) for picture in (evidence.picture, evidence.ground))
     worth = np.minimum(((levels - ground) ** 2).sum(0), 2 * COARSE_TOLERANCE**2)
     full = np.stack([worth - (levels**2).sum(0), *(2 * levels), -np.ones_like(worth)])
-    planes = fft.rfft2((full * shrink(evidence.free[None])).astype(np.float32))
+    planes = fft.rfft2((full * halve_and_blur(evidence.free[None])).astype(np.float32))
     stickers = transform_stickers(names)
     product = stickers[0] * planes[0]
     for sticker, plane in zip(stickers[1:], planes[1:]):
@@ -107,7 +107,7 @@ def find_hypotheses(evidence: Evidence, names: tuple[str, ...], count: int = HYP
     ]
     chosen: list[Thing] = []
     for _, thing in sorted(found, key=lambda peak: -peak[0]):
-        if sum(abs(thing.x - other.x) + abs(thing.y - other.y) < NEAR for other in chosen) < A_PLACE:
+        if sum(abs(thing.x - other.x) + abs(thing.y - other.y) < NEIGHBOURHOOD for other in chosen) < A_PLACE:
             chosen.append(thing)
         if len(chosen) == count:
             break
@@ -115,8 +115,8 @@ def find_hypotheses(evidence: Evidence, names: tuple[str, ...], count: int = HYP
 
 
 def find_peaks(gains: np.ndarray) -> list[tuple[float, int, int]]:
-    """Lists the best positions in (HALF, HALF): gain, x and y; overwrites what lies around them."""
-    peaks = []
+    """Lists the best positions in (HALF, HALF): gain, x and y."""
+    gains, peaks = gains.copy(), []
     for _ in range(POSITIONS):
         y, x = divmod(int(gains.argmax()), HALF)
         peaks.append((float(gains[y, x]), x, y))
@@ -151,19 +151,20 @@ def find_best_shift(evidence: Evidence, thing: Thing) -> tuple[int, int]:
     """Gives the centre at which the greatest and smallest channels of every other row and column fit best."""
     sticker, top, left = find_part(thing)
     height, width = sticker.shape[:2]
-    margin = REACH + max(height, width)
+    margin = MAX_SHIFT + max(height, width)
     window = np.s_[
-        top - REACH + margin : top + REACH + height + margin, left - REACH + margin : left + REACH + width + margin
+        top - MAX_SHIFT + margin : top + MAX_SHIFT + height + margin,
+        left - MAX_SHIFT + margin : left + MAX_SHIFT + width + margin,
     ]
     cut = np.pad(np.dstack([evidence.picture, evidence.free]), ((margin, margin), (margin, margin), (0, 0)))[window]
     levels, free = measure_levels(cut[..., :3]), cut[..., 3]
     own, mask, best = measure_levels(sticker[::2, ::2, :3]), sticker[::2, ::2, 3], (np.inf, thing.x, thing.y)
-    for down in range(2 * REACH + 1):
-        for right in range(2 * REACH + 1):
+    for down in range(2 * MAX_SHIFT + 1):
+        for right in range(2 * MAX_SHIFT + 1):
             part = np.s_[..., down : down + height : 2, right : right + width : 2]
             weight, apart = mask * free[part], levels[part] - own
             error = np.einsum("yx,cyx,cyx->", weight, apart, apart) / max(weight.sum(), 1e-6)
-            best = min(best, (float(error), thing.x + right - REACH, thing.y + down - REACH))
+            best = min(best, (float(error), thing.x + right - MAX_SHIFT, thing.y + down - MAX_SHIFT))
     return best[1], best[2]
 
 

@@ -56,10 +56,10 @@ class Reading(NamedTuple):
 def draw_grounds() -> tuple[list[Ground], np.ndarray]:
     """Draws every ground small: what each is, and float32 (grounds, CELLS * CELLS, 3)."""
     names = [(kind, horizon, seed) for kind in GROUNDS for horizon in range(*HORIZONS, 4) for seed in range(DRAWINGS)]
-    return names, np.stack([shrink(draw_ground(*name)) for name in names])
+    return names, np.stack([average_cells(draw_ground(*name)) for name in names])
 
 
-def shrink(picture: np.ndarray) -> np.ndarray:
+def average_cells(picture: np.ndarray) -> np.ndarray:
     step = SIDE // CELLS
     small = picture.reshape(CELLS, step, CELLS, step, 3).mean((1, 3), dtype=np.float32)
     return small.reshape(-1, 3)
@@ -68,7 +68,7 @@ def shrink(picture: np.ndarray) -> np.ndarray:
 def read_ground(picture: np.ndarray) -> tuple[Ground, float]:
     """Gives the nearest drawing, far pixels counting alike, and how far it is off in the median."""
     names, drawings = draw_grounds()
-    apart = abs(drawings - shrink(picture))
+    apart = abs(drawings - average_cells(picture))
     far = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2])
     best = int(np.minimum(far, TOLERANCE).sum(1).argmin())
     return names[best], float(np.median(far[best]))
@@ -140,5 +140,4 @@ def measure_error(picture: np.ndarray, thing: Thing, where: np.ndarray) -> float
 def read_subject(picture: np.ndarray, candidates: Sequence[str]) -> Match | None:
     """Finds which of some unnamed things the picture shows, and where; None if it shows none of them."""
     ground, _ = read_ground(picture)
-    best = find_matches(compare_with_ground(picture, ground), candidates)[0]
-    return best if is_sure(best) else None
+    return next(filter(is_sure, find_matches(compare_with_ground(picture, ground), candidates)), None)

@@ -15,7 +15,7 @@ SEG_COLOURS = {
 }
 """The segmentation palette, over black; unnamed things are white."""
 UNNAMED_COLOUR = (255, 255, 255)
-NEAR, FAR = (130, 245), (70, 15)
+THING_LEVELS, FAR = (130, 245), (70, 15)
 """Brightness in the depth map: of the farthest and the nearest thing; of the ground's foot and its horizon."""
 
 
@@ -79,7 +79,7 @@ def depth_map(scene: Scene) -> np.ndarray:
 def depth_levels(scene: Scene) -> np.ndarray:
     """Gives the brightness of each thing in the depth map."""
     count = len(scene.things)
-    return np.linspace(*NEAR, max(2, count))[max(2, count) - count :]
+    return np.linspace(*THING_LEVELS, max(2, count))[max(2, count) - count :]
 
 
 def seg_map(scene: Scene) -> np.ndarray:

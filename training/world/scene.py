@@ -16,7 +16,7 @@ CENTRES = (24, 56, 72, 104)
 """Columns and rows in which things' centres stand. They are tokens' centres, so that a thing looks the same to FLUX wherever it
 stands, and few: where a place's name leaves many open, a small FLUX draws a thing in several at once."""
 MIN_DISTANCE = 0.48
-"""Of the sum of two things' sides: how far their centres are apart at least, along both axes together."""
+"""Least |dx| + |dy| of two centres, as a share of the sum of both sides."""
 TRIES = 60
 HUE_SHARE = 0.3
 """Of the things that can have another colour, the share that has."""

@@ -13,15 +13,15 @@ from ..data.box import find_box
 from ..data.tasks.ground import read_colour
 from ..data.tasks.masks import compute_iou
 from ..data.tasks.read_grounding import fill_boxes, read_answer
-from ..toy.score import compute_mean_difference, compute_mean_iou, make_square, score_edges
+from ..toy.score import compute_mean_difference, make_square, score_edges
 from .oracle import Reading, read_ground, read_scene, read_subject
 from .render import depth_levels, depth_map, seg_map, thing_mask, visible_masks
-from .scene import SIZES, Scene, Thing, name_place
+from .scene import Scene, Thing, name_place
 from .stickers import NAMED
 from .tasks import Question, pad_words
 
-REACH = 0.35
-"""How far a thing may be off its position, of its side."""
+POSITION_TOLERANCE = 12
+"""Pixels that a thing may be off its position; the next one is 16 away."""
 BORDER = 4
 """Pixels that it may be outside of the place that was asked for: a drawn thing is off by as much as a pixel or two."""
 NEARLY, NOWHERE = 32, -255
@@ -29,7 +29,7 @@ NEARLY, NOWHERE = 32, -255
 
 
 def is_at(found: Thing, wanted: Thing) -> bool:
-    return max(abs(found.x - wanted.x), abs(found.y - wanted.y)) <= REACH * SIZES[wanted.size]
+    return max(abs(found.x - wanted.x), abs(found.y - wanted.y)) <= POSITION_TOLERANCE
 
 
 def is_in_place(found: Thing, place: str) -> bool:
@@ -92,13 +92,20 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
         things = {thing.sticker for thing in question.scene.things}
         read = read_scene(picture, tuple(dict.fromkeys((*NAMED, *sorted(things))))).scene
         if kind == "seg":
-            return {"seg": compute_mean_iou(seg_map(read), seg_map(question.scene))}
+            return {"seg": compare_seg(read, question.scene)}
         return {"depth": compare_depth(read, question.scene)}
     return {kind: score_edges(kind, picture, question.example.target)}
 
 
+def compare_seg(read: Scene, wanted: Scene) -> float:
+    """Gives the mean IoU of the classes of things; the ground is none, for whoever draws nothing else has all of it right."""
+    drawn, truth = seg_map(read), seg_map(wanted)
+    classes = [colour for colour in np.unique(truth.reshape(-1, 3), axis=0) if colour.any()]
+    return float(np.mean([compute_iou((drawn == colour).all(-1), (truth == colour).all(-1)) for colour in classes]))
+
+
 def compare_depth(read: Scene, wanted: Scene) -> float:
-    """Gives the share of pixels whose depth is about right.
+    """Gives the share of pixels whose depth is about right, of those that things cover in either scene.
 
     Two things that share no pixels have no order that a picture could show: each is as near as the thing of the map that it is,
     and where they share some, that one counts which was read in front.
@@ -108,7 +115,8 @@ def compare_depth(read: Scene, wanted: Scene) -> float:
     for thing in read.things:
         same = [level for other, level in levels if other.sticker == thing.sticker and is_at(thing, other)]
         depth[thing_mask(thing)] = same[0] if same else NOWHERE
-    return float((abs(depth - depth_map(wanted)[..., 0]) < NEARLY).mean())
+    covered = np.logical_or.reduce([thing_mask(thing) for thing in (*wanted.things, *read.things)])
+    return float((abs(depth - depth_map(wanted)[..., 0]) < NEARLY)[covered].mean())
 
 
 def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:

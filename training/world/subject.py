@@ -15,10 +15,10 @@ from ..from_scratch.world import OwnSubject
 from ..toy.scene import pick
 from .oracle import read_scene, read_subject
 from .render import render
-from .scene import PLACES, Scene, Thing, draw_ground_of_scene, draw_names, fill_scene, place_thing
-from .score import has_thing, is_in_place
+from .scene import PLACES, Scene, draw_ground_of_scene, draw_names, fill_scene, place_thing
+from .score import is_in_place
 from .stickers import CLASSES, NAMED, list_stickers
-from .words import GROUND_WORDS, add_article, describe_scene
+from .words import GROUND_WORDS, add_article, describe_scene, say_where
 
 NOUN, STICKER = "dog", "dog2"
 PHOTO_SCENES = (("left", "beach"), ("top left", "street"), ("bottom left", "room"), ("left", "meadow"))
@@ -47,10 +47,6 @@ class SubjectQuestion(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.scene.things)
-
-
-def say_where(thing: Thing) -> str:
-    return "in the middle" if thing.place == "middle" else f"at the {thing.place}"
 
 
 def draw_subject_scene(rng: np.random.Generator, place: str, ground: str) -> Scene:
@@ -103,7 +99,7 @@ def score_answer(question: SubjectQuestion, picture: np.ndarray) -> dict[str, fl
     followed = [
         any(is_in_place(thing, subject.place) for name in (NOUN, STICKER) for thing in read.find(name)),
         read.scene.ground == question.scene.ground,
-        *(has_thing(read, other, hue=False) for other in others),
+        *(any(is_in_place(thing, other.place) for thing in read.find(other.sticker)) for other in others),
     ]
     fidelity = found is not None and found.thing.sticker == STICKER
     return {"fidelity": float(fidelity), "editability": float(np.mean(followed))}

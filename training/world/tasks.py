@@ -30,7 +30,7 @@ from .scene import (
     place_thing,
 )
 from .stickers import NAMED, list_stickers
-from .words import GROUND_WORDS, describe_scene, describe_thing, list_references
+from .words import GROUND_WORDS, describe_scene, describe_thing, list_references, say_where
 
 CANDIDATES = 64
 """Unnamed things among which an answer's subject is looked for."""
@@ -157,10 +157,9 @@ def make_subject_question(rng: np.random.Generator, name: str, unnamed: tuple[st
 def describe_subject(rng: np.random.Generator, target: Scene, reference: str) -> str:
     """Gives "the left thing, now small and at the top right, on a beach, and a cat at the bottom left"."""
     wanted, *others = target.things
-    where = "in the middle" if wanted.place == "middle" else f"at the {wanted.place}"
     size = f"{wanted.size} and " if wanted.size != "normal" and rng.random() < 0.7 else ""
     beside = "".join(f", and {describe_thing(rng, thing, 1.0)}" for thing in others)
-    return f"{reference}, now {size}{where}, {GROUND_WORDS[target.ground]}{beside}"
+    return f"{reference}, now {size}{say_where(wanted)}, {GROUND_WORDS[target.ground]}{beside}"
 
 
 def make_edit_question(rng: np.random.Generator, name: str, unnamed: tuple[str, ...]) -> Question:

@@ -19,7 +19,7 @@ from ...prw.files.atomic_write import atomic_write
 from ...prw.files.safetensors_writer import write_safetensors
 from ..data.model_folder import IMAGENET_MEAN_STD
 from ..from_scratch.evaluate import HELD_OUT_SEED
-from ..from_scratch.learner import Learner, Plan, Progress, learn
+from ..from_scratch.learner import Learner, LearnerPlan, Progress, learn
 from ..from_scratch.vae import to_tensor
 from .drawings import draw_any_scene, list_pool
 from .grounds import GROUNDS, SIDE
@@ -34,7 +34,7 @@ PATCH = 16
 """Pixels of a patch's side: of a token of FLUX."""
 COVERED = 0.25
 """The share of a patch from which on it is a thing's, not the ground's."""
-PLAN = Plan(3000, 64, 1e-3)
+PLAN = LearnerPlan(3000, 64, 1e-3)
 SHAPE = dict(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, image_size=SIDE, patch_size=PATCH)
 
 
@@ -56,7 +56,7 @@ def label_patches(scene: Scene) -> np.ndarray:
 class ThingTraining(Learner):
     """Trains the model from nothing."""
 
-    def __init__(self, plan: Plan, seed: int = 0):
+    def __init__(self, plan: LearnerPlan, seed: int = 0):
         from transformers import Dinov2Config, Dinov2Model
 
         torch.manual_seed(seed)
@@ -95,7 +95,7 @@ def measure_accuracy(training: ThingTraining, count: int) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in zip(("grounds", "named", "unnamed"), right) if values}
 
 
-def make_thing_encoder(folder: Path, plan: Plan, progress: Progress) -> None:
+def make_thing_encoder(folder: Path, plan: LearnerPlan, progress: Progress) -> None:
     """Trains one into a folder, if none is there yet, and writes beside it how often it is right."""
     if (folder / WEIGHTS).exists():
         return

@@ -18,7 +18,7 @@ GROUND_WORDS = {
 }
 AT = ("at the {}", "in the {}", "{}")
 UNNAMED = "thing"
-CAPTION_SHARE = 0.9
+MENTIONED_SHARE = 0.9
 """Share of things and of grounds that a caption says."""
 
 
@@ -35,6 +35,10 @@ def say_place(rng: np.random.Generator, place: str) -> str:
     return "in the middle" if place == "middle" else pick(rng, AT[: 2 if " " not in place else 3]).format(place)
 
 
+def say_where(thing: Thing) -> str:
+    return "in the middle" if thing.place == "middle" else f"at the {thing.place}"
+
+
 def describe_thing(rng: np.random.Generator, thing: Thing, keep: float = 0.75) -> str:
     """Gives "a small blue apple at the top left"; size and place are kept with a chance."""
     size = f"{thing.size} " if thing.size != "normal" and rng.random() < keep else ""
@@ -42,7 +46,7 @@ def describe_thing(rng: np.random.Generator, thing: Thing, keep: float = 0.75) -
     return f"{words} {say_place(rng, thing.place)}" if rng.random() < keep else words
 
 
-def describe_scene(rng: np.random.Generator, scene: Scene, keep: float = 0.75, share: float = CAPTION_SHARE) -> str:
+def describe_scene(rng: np.random.Generator, scene: Scene, keep: float = 0.75, share: float = MENTIONED_SHARE) -> str:
     """Says things and ground in any order."""
     parts = [describe_thing(rng, thing, keep) for thing in scene.things if rng.random() < share]
     parts += [GROUND_WORDS[scene.ground]] if rng.random() < share else []

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cologen.training.cli.main import main
-from cologen.training.from_scratch.learner import Plan
+from cologen.training.from_scratch.learner import LearnerPlan
 from cologen.training.from_scratch.store import FLUX, find_parts
 from cologen.training.recipes.curriculum import load_curriculum
 from cologen.training.recipes.subject import load_recipe
@@ -31,7 +31,7 @@ def test_from_nothing_to_figures(tmp_path, capsys, monkeypatch):
     from cologen.training.world import thing_encoder
 
     monkeypatch.setattr(evaluate, "STEPS", 2)
-    monkeypatch.setattr(thing_encoder, "PLAN", Plan(2, 2, 1e-3))
+    monkeypatch.setattr(thing_encoder, "PLAN", LearnerPlan(2, 2, 1e-3))
     out = tmp_path / "run"
     run(capsys, "train", "world", *CHANGES, "--budget", "cpu", "--out", out)
     bank = out / "bank.safetensors"

@@ -34,8 +34,8 @@ from cologen.training.experiments.plans import (
 )
 from cologen.training.experiments.run_plans import (
     LOSS,
-    Asked,
     PlanRunner,
+    QuestionCounts,
     encode_held_out,
     list_beginnings,
     measure_losses,
@@ -43,7 +43,7 @@ from cologen.training.experiments.run_plans import (
     shuffle_answers,
 )
 from cologen.training.forward import predict_velocity, run_source
-from cologen.training.from_scratch.learner import Plan as LearnerPlan
+from cologen.training.from_scratch.learner import LearnerPlan
 from cologen.training.recipes.curriculum import load_curriculum, scale_curriculum
 from cologen.training.stage_context import StageContext
 from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
@@ -154,6 +154,32 @@ def test_where_nothing_is_at_most_one_contrast_in_twenty_says_otherwise(still):
     assert 0.005 <= np.mean(found) <= 0.07
 
 
+def test_a_paired_contrast_is_student_s_test_of_its_value_of_every_seed():
+    rows, weights = (
+        draw_rows(np.random.default_rng(3), dict.fromkeys("abc", 0.1), seeds=4),
+        {"a": 0.5, "b": 0.5, "c": -1},
+    )
+    contrast = measure_contrasts(rows, {"x": weights}, paired=["x"])["x"]
+    expected = stats.ttest_1samp(contrast.seeds, 0)
+    assert contrast.p == pytest.approx(expected.pvalue)
+    assert (contrast.low, contrast.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_rows_that_share_a_stage_are_to_be_paired():
+    """Else more than one of twenty tables says that something is where nothing is; table 5's concept is such a contrast."""
+    rng, weights = np.random.default_rng(4), PLANS["table5"].contrasts["concept"]
+    assert PLANS["table5"].paired == ("concept",)
+    shares = {True: [], False: []}
+    for _ in range(400):
+        rows = draw_rows(rng, dict.fromkeys(PLANS["table5"].make_rows(WORLD), 0.0), seeds=5)
+        stage = rng.normal(0, 0.3, 5)
+        for row in ("concept", BOTH):
+            rows[row] = [answers + shared for answers, shared in zip(rows[row], stage, strict=True)]
+        for paired, ps in shares.items():
+            ps.append(measure_contrasts(rows, {"x": weights}, ["x"] if paired else [])["x"].p <= 0.05)
+    assert np.mean(shares[True]) <= 0.08 < np.mean(shares[False])
+
+
 def test_rows_that_are_one_show_nothing():
     values = [np.zeros(4), np.ones(4)]
     found = measure_contrasts({"a": values, "b": values}, {"x": {"a": 1, "b": -1}})["x"]
@@ -205,7 +231,7 @@ def make_runner(models, tmp_path):
     def make(**settings):
         curriculum = replace(tiny, settings=replace(tiny.settings, **settings))
         own = models._replace(flux=deepcopy(models.flux))
-        return PlanRunner(TOY, own, curriculum, 20, tmp_path, Asked(2, 9), said.append)
+        return PlanRunner(TOY, own, curriculum, 20, tmp_path, QuestionCounts(2, 9), said.append)
 
     return make, tmp_path
 
@@ -259,11 +285,11 @@ def test_the_encoder_of_things_is_trained_where_a_stage_first_needs_it(make_runn
 
 @pytest.mark.slow
 def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runner, monkeypatch):
-    runner, weights = make_runner[0](), []
+    runner, drawn = make_runner[0](), []
 
-    def draw(features):
-        weights.append([each.info.way for each in features])
-        return FeatureSampler(features)
+    def draw(features, seed):
+        drawn.append(([each.info.way for each in features], seed))
+        return FeatureSampler(features, seed=seed)
 
     monkeypatch.setattr(run_plans, "FeatureSampler", draw)
     inpaint, *_, edit = runner.curriculum.stages
@@ -273,7 +299,7 @@ def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runn
     }
     plan = Plan("", ("edit",), lambda whole: rows, {})
     runner.run(plan, 1)
-    assert weights == [["coredi"]] * len(SHARES)
+    assert drawn == [(["coredi"], HELD_OUT)] * len(SHARES)
     ((beginning, reports),) = runner.ask_prefixes(plan, 1)
     assert [stage.name for stage in beginning.stages] == ["inpaint"] and len(reports) == 1
     assert "| inpaint 2 | hit " in format_prefixes([(beginning, reports)])
@@ -300,7 +326,7 @@ def test_another_base_begins_anew(make_runner, models):
     other = models._replace(flux=deepcopy(models.flux))
     with torch.no_grad():
         next(other.flux.single_blocks.parameters())[0] += 1e-3
-    again = PlanRunner(TOY, other, runner.curriculum, 20, folder, Asked(2, 9), lambda _: None)
+    again = PlanRunner(TOY, other, runner.curriculum, 20, folder, QuestionCounts(2, 9), lambda _: None)
     again.train(curriculum, 0)
     assert len(list(folder.glob("*/stages/*/bank.safetensors"))) == 2 and again.out != runner.out == make().out
 

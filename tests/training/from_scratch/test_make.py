@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cologen.training.from_scratch.learner import Plan
-from cologen.training.from_scratch.make import Workshop, draw_crops
+from cologen.training.from_scratch.learner import LearnerPlan
+from cologen.training.from_scratch.make import WorldTraining, draw_crops
 from cologen.training.from_scratch.pretrain import Pretraining, draw_batch, draw_batches
 from cologen.training.from_scratch.recipe import PRECISIONS, ScratchRecipe
 from cologen.training.from_scratch.sheet import COLUMNS, draw_sheet
@@ -49,31 +49,31 @@ def read_all(folder):
 )
 def test_what_was_stopped_in_any_part_goes_on_as_if_nothing_had_happened(tmp_path, name):
     world = quick(WORLDS[name])
-    models = Workshop(world, SMALL, tmp_path / "whole", 3).make_models()
+    models = WorldTraining(world, SMALL, tmp_path / "whole", 3).make_models()
     assert all(torch.isfinite(parameter).all() for parameter in models.flux.parameters())
     for part in ("text", "decoder", "flux"):
         with pytest.raises(Killed):
-            Workshop(world, SMALL, tmp_path / "cut", 3, progress=stop_at(part, 3), save_minutes=0).make_models()
+            WorldTraining(world, SMALL, tmp_path / "cut", 3, progress=stop_at(part, 3), save_minutes=0).make_models()
     made: list[tuple[str, int]] = []
     note = lambda what, done, total: made.append((what, done))  # noqa: E731
     watched = replace(SMALL, sheet_minutes=1e-6)
-    Workshop(world, watched, tmp_path / "cut", 3, progress=note).make_models()
+    WorldTraining(world, watched, tmp_path / "cut", 3, progress=note).make_models()
     assert made == [("flux", 3), ("flux", 4)]
     sheets = sorted(path.name for path in (tmp_path / "cut" / "sheets").iterdir())
     assert sheets == ["0000003.png", "0000004.png"], "looking changes nothing"
     assert read_all(tmp_path / "cut") == read_all(tmp_path / "whole")
     with pytest.raises(ValueError, match="a base of another recipe or seed .*choose another folder"):
-        Workshop(world, SMALL, tmp_path / "whole", 4).make_models()
+        WorldTraining(world, SMALL, tmp_path / "whole", 4).make_models()
 
 
 def test_a_base_from_before_a_recipe_s_later_fields_goes_on(tmp_path):
     world = quick(TOY)
-    Workshop(world, SMALL, tmp_path, 3).make_models()
+    WorldTraining(world, SMALL, tmp_path, 3).make_models()
     about = json.loads((tmp_path / "base.json").read_text())
     assert not {"flux_width", "flux_precision", "decoder_precision", "drawers", "sheet_minutes"} & about.keys()
-    Workshop(world, replace(SMALL, sheet_minutes=1.0), tmp_path, 3).make_models()
+    WorldTraining(world, replace(SMALL, sheet_minutes=1.0), tmp_path, 3).make_models()
     with pytest.raises(ValueError, match="flux_single: None there, 1 here"):
-        Workshop(world, replace(SMALL, flux_single=1), tmp_path, 3).make_models()
+        WorldTraining(world, replace(SMALL, flux_single=1), tmp_path, 3).make_models()
 
 
 def test_a_decoder_in_bf16_learns_about_what_it_does_in_fp32():
@@ -84,19 +84,27 @@ def test_a_decoder_in_bf16_learns_about_what_it_does_in_fp32():
         pictures = to_tensor(STICKERS.draw_scenes(rng, 16))
         components, crops = Components.fit(pictures), draw_crops(STICKERS, rng, 2)
         training = DecoderTraining(
-            make_decoder(), components, lambda _, crops=crops: crops, Plan(20, 2, 2e-4), precision
+            make_decoder(), components, lambda _, crops=crops: crops, LearnerPlan(20, 2, 2e-4), precision
         )
         losses[precision] = [training.step() for _ in range(6)]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-3) and losses["bf16"] != losses["fp32"]
     assert losses["bf16"][-1] < losses["bf16"][0]
 
 
+@pytest.mark.parametrize(
+    "name, value", [("flux_shift", 0.0), ("flux_shift", -1.0), ("flux_rate", -1e-3), ("flux_width", 200)]
+)
+def test_a_recipe_that_could_not_learn_is_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        ScratchRecipe(**{name: value})
+
+
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
-    workshop = Workshop(quick(STICKERS), SMALL, folder)
-    workshop.make_text()
-    workshop.make_vae()
+    training = WorldTraining(quick(STICKERS), SMALL, folder)
+    training.make_text()
+    training.make_vae()
     return open_encoders(STICKERS, folder)
 
 

@@ -1,18 +1,20 @@
 """The sticker world's own subject: its photos, what is asked about it, and the experiment on it."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from cologen.training.cli.main import main
 from cologen.training.experiments import subject as experiment
 from cologen.training.experiments.subject import ROWS, SubjectExperiment
-from cologen.training.from_scratch.make import Workshop
+from cologen.training.from_scratch.make import WorldTraining
 from cologen.training.from_scratch.recipe import ScratchRecipe
 from cologen.training.recipes.curriculum import SUBJECT
 from cologen.training.recipes.subject import OWN, PRIOR, SubjectRecipe, load_recipe
 from cologen.training.subject.dataset import open_subject_datasets
 from cologen.training.world.oracle import read_scene
 from cologen.training.world.render import render
+from cologen.training.world.scene import CENTRES, are_apart
 from cologen.training.world.stickers import NAMED, list_stickers
 from cologen.training.world.store import STICKERS
 from cologen.training.world.subject import (
@@ -47,6 +49,24 @@ def test_no_training_has_the_subject_and_photos_have_it_on_the_left():
         assert "left" in found.place and read.scene.ground not in QUESTION_GROUNDS
 
 
+def test_a_second_thing_may_stand_anywhere_in_its_place():
+    """The prompt says no more of it."""
+    questions = [question for question in make_questions(80, 2) if question.size == 2]
+    moved = 0
+    for question in questions:
+        subject, other = question.scene.things
+        for x, y in product(CENTRES, CENTRES):
+            elsewhere = replace(other, x=x, y=y)
+            if elsewhere != other and elsewhere.place == other.place and are_apart(elsewhere, subject):
+                picture = render(replace(question.scene, things=(subject, elsewhere)))
+                assert score_answer(question, picture)["editability"] == 1, question.prompt
+                moved += 1
+                break
+        if moved == 3:
+            break
+    assert moved == 3
+
+
 @pytest.mark.slow
 def test_true_answers_are_right_and_another_dog_is_not_the_subject():
     for question in make_questions(16, 1):
@@ -73,7 +93,7 @@ def test_the_experiment_runs_on_it(tmp_path, monkeypatch):
     monkeypatch.setitem(experiment.BUDGETS, "tiny", 2 / 400)
     monkeypatch.setattr(experiment, "STEPS", 2)
     world = replace(STICKERS, draw_typical=lambda rng: STICKERS.draw_typical(rng, 20))
-    models = Workshop(world, SMALL, tmp_path / "base").make_models()
+    models = WorldTraining(world, SMALL, tmp_path / "base").make_models()
     recipe = load_recipe(SUBJECT)
     assert isinstance(recipe, SubjectRecipe)
     datasets = open_subject_datasets(recipe, models.encoders, 0, STICKERS)

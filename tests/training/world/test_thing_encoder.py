@@ -7,7 +7,7 @@ import pytest
 import torch
 from cologen.training.coredi.encoder_features import FeatureEncoder
 from cologen.training.data.model_folder import IMAGENET_MEAN_STD
-from cologen.training.from_scratch.learner import Plan, learn
+from cologen.training.from_scratch.learner import LearnerPlan, learn
 from cologen.training.world import thing_encoder
 from cologen.training.world.drawings import draw_any_scene
 from cologen.training.world.grounds import SIDE
@@ -41,7 +41,7 @@ def test_a_patch_is_of_the_thing_that_covers_most_of_it_or_of_the_ground():
 
 @pytest.mark.slow
 def test_its_folder_is_one_of_a_recipe_s_encoders(tmp_path):
-    plan, progress = Plan(3, 2, 1e-3), lambda *_: None
+    plan, progress = LearnerPlan(3, 2, 1e-3), lambda *_: None
     make_thing_encoder(tmp_path / "things", plan, progress)
     assert {path.name for path in (tmp_path / "things").iterdir()} >= {"config.json", "model.safetensors"}
     training = ThingTraining(plan)
@@ -61,7 +61,7 @@ def test_its_folder_is_one_of_a_recipe_s_encoders(tmp_path):
 
 @pytest.mark.slow
 def test_what_was_stopped_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch):
-    plan, whole, cut = Plan(4, 2, 1e-3), tmp_path / "whole", tmp_path / "cut"
+    plan, whole, cut = LearnerPlan(4, 2, 1e-3), tmp_path / "whole", tmp_path / "cut"
     make_thing_encoder(whole, plan, lambda *_: None)
     monkeypatch.setattr(thing_encoder, "learn", partial(learn, save_minutes=0.0))
 
@@ -78,6 +78,6 @@ def test_what_was_stopped_goes_on_as_if_nothing_had_happened(tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_it_learns():
-    training = ThingTraining(Plan(40, 8, 1e-3))
+    training = ThingTraining(LearnerPlan(40, 8, 1e-3))
     losses = [training.step() for _ in range(20)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:3])

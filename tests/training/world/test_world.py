@@ -12,7 +12,7 @@ from cologen.training.world.grounds import GROUNDS, SIDE, draw_ground
 from cologen.training.world.oracle import is_behind, read_scene
 from cologen.training.world.render import render, thing_mask, visible_masks
 from cologen.training.world.scene import CENTRES, SIZES, Scene, Thing, are_apart, draw_scene
-from cologen.training.world.score import SCORERS, compare_depth, is_in_place, list_asked
+from cologen.training.world.score import SCORERS, compare_depth, is_at, is_in_place, list_asked
 from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
 from cologen.training.world.tasks import QUESTION_MAKERS, Question, make_questions
 from cologen.training.world.words import list_references
@@ -200,12 +200,30 @@ def test_depth_asks_for_the_order_of_things_that_share_pixels_alone():
     def compare(*things: Thing) -> float:
         return compare_depth(replace(wanted, things=things), wanted)
 
+    def count(*things: Thing) -> int:
+        return np.logical_or.reduce([thing_mask(thing) for thing in things]).sum()
+
     shared = (thing_mask(under) & thing_mask(over)).sum()
     assert shared and compare(beside, under, over) == compare(under, over, beside) == 1
-    assert compare(over, under, beside) == 1 - shared / SIDE**2
-    assert compare(beside, under) == 1 - visible_masks(wanted)[2].sum() / SIDE**2
+    assert compare(over, under, beside) == pytest.approx(1 - shared / count(*wanted.things))
+    assert compare(beside, under) == pytest.approx(1 - visible_masks(wanted)[2].sum() / count(*wanted.things))
     strange = replace(beside, sticker="dog")
-    assert compare(strange, under, over) == 1 - (thing_mask(beside) | thing_mask(strange)).sum() / SIDE**2
+    missed = count(beside, strange) / count(*wanted.things, strange)
+    assert compare(strange, under, over) == pytest.approx(1 - missed)
+
+
+def test_a_map_is_not_followed_by_the_bare_ground():
+    for question in make_questions("control", 60, 4):
+        if question.example.kind in ("depth", "seg"):
+            (score,) = SCORERS["control"](question, render(replace(question.scene, things=()))).values()
+            assert score <= 0.05, question.example.kind
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_next_position_is_another_one(size):
+    first, second = CENTRES[1:3]
+    assert not is_at(Thing("fox", first, 24, size), Thing("fox", second, 24, size))
+    assert is_at(Thing("fox", first + 9, 24, size), Thing("fox", first, 24, size))
 
 
 def test_a_ball_is_no_balloon():
