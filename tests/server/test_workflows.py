@@ -9,7 +9,7 @@ from cologen.training.comfyui.server import open_picture
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.from_scratch.evaluate import HELD_OUT_SEED
-from cologen.training.toy.render import item_mask
+from cologen.training.toy.render import draw_item_mask
 from cologen.training.toy.scene import MARKERS
 from cologen.training.toy.score import SCORERS
 from cologen.training.toy.tasks import Question, make_questions
@@ -94,7 +94,9 @@ def test_the_thing_that_is_asked_for_is_found(server, base, info):
     picture = np.asarray(open_picture(base, server.run(graph), preview))
     question = asked(graph)
     thing = next(thing for thing in question.scene.items if thing.place in PHRASE)
-    assert compute_iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), item_mask(thing)) >= GOOD
+    assert (
+        compute_iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), draw_item_mask(thing)) >= GOOD
+    )
 
 
 TRAINED = [("toy_train_stage", "toy_edit"), ("toy_train_own_expert", "toy_own"), ("toy_train_features", "toy_features")]

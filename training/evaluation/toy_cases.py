@@ -7,7 +7,7 @@ import numpy as np
 
 from ..data.box import find_box
 from ..from_scratch.evaluate import HELD_OUT_SEED
-from ..toy.render import frame_mask, item_mask
+from ..toy.render import draw_frame, draw_item_mask
 from ..toy.scene import MARKERS
 from ..toy.tasks import QUESTION_MAKERS, Question
 from .case import Case
@@ -35,6 +35,6 @@ def _make_case(question: Question) -> Case:
         extra["mask"] = (it.source != it.target).any(-1)
     if it.kind == "box":
         mark = question.scene.marks[0]
-        frame = frame_mask(item_mask(question.scene.items[mark.item]))
+        frame = draw_frame(draw_item_mask(question.scene.items[mark.item]))
         extra["asked"] = AskedBox(find_box(frame), mark.colour, MARKERS)
     return Case(it.id, it.source, it.prompt, it.target, extra)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..data.tasks.canny import canny
 from ..data.tasks.inpaint import GREY
-from .render import depth_map, render, seg_map
+from .render import draw_depth_map, draw_seg_map, render
 from .scene import GROUNDS, PLACES, Scene, add_mark, draw_item, draw_scene, pick
 from .words import Fact, describe_facts, draw_facts, make_fact
 
@@ -60,7 +60,7 @@ def draw_typical(rng: np.random.Generator, count: int = 3000) -> np.ndarray:
         picture = render(scene)
         pictures.append(picture)
         if i % 8 == 0:
-            pictures += [depth_map(scene), seg_map(scene), canny(picture)]
+            pictures += [draw_depth_map(scene), draw_seg_map(scene), canny(picture)]
         if i % 8 == 1:
             y, x = rng.integers(0, 40, 2)
             pictures.append(picture.copy())

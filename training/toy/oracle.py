@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .render import coverage, row_brightness
+from .render import draw_coverage, shade_rows
 from .scene import COLOURS, CORNER, GROUNDS, PLACES, SHAPES, SIZES, TEXTURES, Item, Scene
 
 REACH = 3
@@ -48,8 +48,8 @@ def draw_forms() -> Forms:
     offsets = range(-REACH, REACH + 1)
     names = [(shape, size, y, x) for shape in SHAPES for size in SIZES for y in offsets for x in offsets]
     middle = CORNER / 2
-    plain = np.stack([coverage(shape, SIZES[size], middle + y, middle + x, CORNER) for shape, size, y, x in names])
-    shaded = np.stack([plain * row_brightness(texture, CORNER)[..., 0] for texture in TEXTURES])
+    plain = np.stack([draw_coverage(shape, SIZES[size], middle + y, middle + x, CORNER) for shape, size, y, x in names])
+    shaded = np.stack([plain * shade_rows(texture, CORNER)[..., 0] for texture in TEXTURES])
     plain, shaded = plain.reshape(len(names), -1), shaded.reshape(len(TEXTURES), len(names), -1)
     inner = (
         (shaded * shaded).sum(-1),

@@ -19,13 +19,13 @@ SEG_COLOURS = {"circle": (255, 120, 0), "square": (0, 200, 120), "triangle": (12
 """The segmentation palette, over black."""
 
 
-def coverage(shape: str, radius: float, cy: float, cx: float, side: int = SIDE) -> np.ndarray:
+def draw_coverage(shape: str, radius: float, cy: float, cx: float, side: int = SIDE) -> np.ndarray:
     """Gives how much of each pixel the shape covers, 0 to 1 (side, side); its edge is one pixel soft."""
     y, x = np.mgrid[0:side, 0:side] + 0.5
-    return np.clip(0.5 - signed_distance(shape, radius, y - cy, x - cx), 0, 1)
+    return np.clip(0.5 - measure_distance(shape, radius, y - cy, x - cx), 0, 1)
 
 
-def signed_distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def measure_distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Gives each pixel's distance to the outline, negative inside."""
     if shape == "circle":
         return np.hypot(y, x) - r
@@ -37,22 +37,22 @@ def signed_distance(shape: str, r: float, y: np.ndarray, x: np.ndarray) -> np.nd
     return np.maximum(y - 0.8 * r, (abs(x) * 1.8 - (y + r)) / np.hypot(1.8, 1))  # triangle: its tip at -r
 
 
-def item_centre(item: Item) -> tuple[float, float]:
+def find_item_centre(item: Item) -> tuple[float, float]:
     """Gives row and column in pixels."""
     row, column = PLACES[item.place]
     return CORNER * (row + 0.5) + item.down, CORNER * (column + 0.5) + item.right
 
 
-def item_coverage(item: Item, side: int = SIDE) -> np.ndarray:
-    by, (y, x) = side / SIDE, item_centre(item)
-    return coverage(item.shape, SIZES[item.size] * by, y * by, x * by, side)
+def draw_item_coverage(item: Item, side: int = SIDE) -> np.ndarray:
+    by, (y, x) = side / SIDE, find_item_centre(item)
+    return draw_coverage(item.shape, SIZES[item.size] * by, y * by, x * by, side)
 
 
-def item_mask(item: Item, side: int = SIDE) -> np.ndarray:
-    return item_coverage(item, side) > 0.5
+def draw_item_mask(item: Item, side: int = SIDE) -> np.ndarray:
+    return draw_item_coverage(item, side) > 0.5
 
 
-def row_brightness(texture: str, side: int = SIDE, by: float = 1.0) -> np.ndarray:
+def shade_rows(texture: str, side: int = SIDE, by: float = 1.0) -> np.ndarray:
     """Gives the brightness of each row of a thing (side, 1, 1), in a picture that is `by` times as large."""
     dark = (np.arange(side) // (STRIPE * by)) % 2 == 1
     return np.where(dark & (texture == "striped"), DARK_SHARE, 1.0)[:, None, None]
@@ -63,7 +63,7 @@ def blend(picture: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> np.ndar
     return picture * (1 - cover[..., None]) + cover[..., None] * colour
 
 
-def frame_mask(mask: np.ndarray) -> np.ndarray:
+def draw_frame(mask: np.ndarray) -> np.ndarray:
     """Gives the lines of the box round a mask; their outer edge keeps to a grid of STRIPE pixels, in larger pictures more."""
     by, box = len(mask) / SIDE, np.zeros_like(mask)
     line = round(LINE * by)
@@ -84,26 +84,30 @@ def render(scene: Scene, side: int = SIDE) -> np.ndarray:
     """Draws a scene, uint8 (side, side, 3)."""
     picture = np.full((side, side, 3), GROUNDS[scene.ground], float)
     for item in scene.items:
-        brightness = row_brightness(item.texture, side, side / SIDE)
-        picture = blend(picture, item_coverage(item, side), np.array(COLOURS[item.colour]) * brightness)
+        brightness = shade_rows(item.texture, side, side / SIDE)
+        picture = blend(picture, draw_item_coverage(item, side), np.array(COLOURS[item.colour]) * brightness)
     for mark in scene.marks:
         item, colour = scene.items[mark.item], np.array(MARKERS[mark.colour])
-        cover = frame_mask(item_mask(item, side)).astype(float) if mark.form == "box" else item_coverage(item, side)
+        cover = (
+            draw_frame(draw_item_mask(item, side)).astype(float)
+            if mark.form == "box"
+            else draw_item_coverage(item, side)
+        )
         picture = blend(picture, cover, colour)
     return np.rint(picture).astype(np.uint8)
 
 
-def depth_map(scene: Scene, side: int = SIDE) -> np.ndarray:
+def draw_depth_map(scene: Scene, side: int = SIDE) -> np.ndarray:
     picture = np.full((side, side, 3), FAR, np.uint8)
     for item in scene.items:
-        picture[item_mask(item, side)] = NEARNESS[item.size]
+        picture[draw_item_mask(item, side)] = NEARNESS[item.size]
     return picture
 
 
-def seg_map(scene: Scene, side: int = SIDE) -> np.ndarray:
+def draw_seg_map(scene: Scene, side: int = SIDE) -> np.ndarray:
     picture = np.zeros((side, side, 3), np.uint8)
     for item in scene.items:
-        picture[item_mask(item, side)] = SEG_COLOURS[item.shape]
+        picture[draw_item_mask(item, side)] = SEG_COLOURS[item.shape]
     return picture
 
 

@@ -15,7 +15,7 @@ from ..data.tasks.ground import read_mask
 from ..data.tasks.masks import compute_iou
 from ..data.tasks.read_grounding import fill_boxes, read_answer
 from .oracle import Reading, read_scene
-from .render import frame_mask, item_mask, seg_map
+from .render import draw_frame, draw_item_mask, draw_seg_map
 from .scene import MARKERS, PLACES, SIZES, Item, Scene
 from .tasks import Question
 
@@ -42,11 +42,11 @@ def score_inpaint(question: Question, picture: np.ndarray) -> dict[str, float]:
 def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
     """iou: of the painted mask and the thing, or of the drawn box and the true one."""
     mark = question.scene.marks[0]
-    item = item_mask(question.scene.items[mark.item])
+    item = draw_item_mask(question.scene.items[mark.item])
     if mark.form == "paint":
         return {"iou": compute_iou(read_mask(picture, question.example.source, mark.colour, colours=MARKERS), item)}
     answer = read_answer(picture, question.example.source, "box", mark.colour, MARKERS).mask
-    return {"iou": compute_iou(answer, fill_boxes([find_box(frame_mask(item))], item.shape))}
+    return {"iou": compute_iou(answer, fill_boxes([find_box(draw_frame(item))], item.shape))}
 
 
 EDGE_MAPS = {"canny": (canny, 128), "lineart": (lineart, 128), "hed": (hed, 64)}
@@ -59,7 +59,7 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
     if kind == "depth":
         return {"depth": score_depth_order(question.scene, read_scene(picture))}
     if kind == "seg":
-        return {"seg": compute_mean_iou(seg_map(read_scene(picture).scene), seg_map(question.scene))}
+        return {"seg": compute_mean_iou(draw_seg_map(read_scene(picture).scene), draw_seg_map(question.scene))}
     return {kind: score_edges(kind, picture, question.example.target)}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..from_scratch.world import OwnSubject
 from .oracle import REACH, read_ground, read_scene
-from .render import blend, coverage, item_centre, render
+from .render import blend, draw_coverage, find_item_centre, render
 from .scene import COLOURS, CORNER, GROUNDS, PLACES, SHAPES, SIZES, Item, Scene, draw_item, draw_scene, pick
 from .score import has_item
 from .words import describe_facts, make_fact
@@ -52,8 +52,8 @@ class SubjectQuestion(NamedTuple):
 def draw_subject(place: str, scene: Scene, down: int = 0, right: int = 0, size: str = SIZE) -> np.ndarray:
     """Draws the subject over a scene, uint8 (SIDE, SIDE, 3)."""
     picture = render(scene).astype(float)
-    y, x = item_centre(Item(NOUN, LEFT, "plain", size, place, down, right))
-    cover = coverage(NOUN, SIZES[size], y, x, len(picture))
+    y, x = find_item_centre(Item(NOUN, LEFT, "plain", size, place, down, right))
+    cover = draw_coverage(NOUN, SIZES[size], y, x, len(picture))
     return np.rint(blend(picture, cover, two_halves(len(picture), x))).astype(np.uint8)
 
 
@@ -131,7 +131,7 @@ def draw_forms() -> tuple[np.ndarray, np.ndarray]:
     """Draws the subject in every size, at every offset: coverage (forms, CORNER, CORNER, 1) and colours (..., 3)."""
     offsets, middle = range(-REACH, REACH + 1), CORNER / 2
     places = [(radius, middle + y, middle + x) for radius in SIZES.values() for y in offsets for x in offsets]
-    cover = [coverage(NOUN, radius, y, x, CORNER) for radius, y, x in places]
+    cover = [draw_coverage(NOUN, radius, y, x, CORNER) for radius, y, x in places]
     return np.stack(cover)[..., None], np.stack([two_halves(CORNER, x) for _, _, x in places])
 
 

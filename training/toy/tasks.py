@@ -10,7 +10,7 @@ from ..data.sample import Example, Pair, Sample, Thing, Triple
 from ..data.tasks.control import make_control_example
 from ..data.tasks.inpaint import make_inpaint_example
 from ..data.tasks.pairs import make_edit_example, make_subject_example
-from .render import depth_map, item_mask, render, seg_map
+from .render import draw_depth_map, draw_item_mask, draw_seg_map, render
 from .scene import (
     COLOURS,
     GROUNDS,
@@ -48,10 +48,11 @@ def make_sample(rng: np.random.Generator, scene: Scene, name: str, side: int = S
     """Annotates a scene's picture with its caption, things and control maps."""
     facts = [make_fact(item) for item in scene.items]
     things = tuple(
-        Thing(describe_thing(rng, fact), item.shape, item_mask(item, side)) for fact, item in zip(facts, scene.items)
+        Thing(describe_thing(rng, fact), item.shape, draw_item_mask(item, side))
+        for fact, item in zip(facts, scene.items)
     )
     caption = describe_facts(rng, [*facts, Fact("ground", colour=scene.ground)])
-    maps = {"depth": depth_map(scene, side), "seg": seg_map(scene, side)}
+    maps = {"depth": draw_depth_map(scene, side), "seg": draw_seg_map(scene, side)}
     return Sample(name, render(scene, side), caption, things, maps)
 
 

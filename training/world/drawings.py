@@ -9,7 +9,7 @@ from ..data.tasks.inpaint import GREY
 from ..toy.scene import pick
 from .edits import draw_edit
 from .grounds import GROUNDS, SIDE
-from .render import depth_map, render, seg_map
+from .render import draw_depth_map, draw_seg_map, render
 from .scene import Scene, draw_ground_of_scene, draw_names, draw_scene, fill_scene, place_thing
 from .stickers import list_stickers
 from .tasks import UNNAMED_SHARE, make_ground_question, make_subject_question
@@ -104,7 +104,7 @@ def draw_typical(rng: np.random.Generator, count: int = 1500) -> np.ndarray:
         picture = render(scene) if i % 4 else draw_one(rng)[0]
         pictures.append(picture)
         if i % 16 == 0:
-            pictures += [depth_map(scene), seg_map(scene), canny(picture)]
+            pictures += [draw_depth_map(scene), draw_seg_map(scene), canny(picture)]
         if i % 16 == 1:
             y, x = rng.integers(0, SIDE // 2, 2)
             pictures.append(picture.copy())

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation
 
 from .grounds import GROUNDS, HORIZONS, SIDE, draw_ground
 from .matching import TOLERANCE, Evidence, Match, find_matches
-from .render import find_part, thing_mask
+from .render import draw_thing_mask, find_part
 from .scene import Scene, Thing
 from .stickers import NAMED
 
@@ -94,7 +94,7 @@ def find_things(evidence: Evidence, names: Sequence[str]) -> list[Match]:
     while len(found) < MAX_THINGS:
         taken, claimed = np.zeros((2, SIDE, SIDE), bool)
         for match in filter(is_sure, find_matches(evidence, names)):
-            mask = binary_dilation(thing_mask(match.thing))
+            mask = binary_dilation(draw_thing_mask(match.thing))
             if not (claimed & mask).any():
                 found.append(match)
                 taken |= mask
@@ -125,7 +125,7 @@ def sort_by_depth(evidence: Evidence, matches: Sequence[Match]) -> list[Match]:
 
 def is_behind(picture: np.ndarray, thing: Thing, other: Thing) -> bool:
     """Says whether a thing is behind another; things that share no pixels may stand either way."""
-    shared = thing_mask(thing) & thing_mask(other)
+    shared = draw_thing_mask(thing) & draw_thing_mask(other)
     if shared.sum() < MIN_OVERLAP:
         return False
     return measure_error(picture, other, shared) < measure_error(picture, thing, shared)

@@ -49,42 +49,42 @@ def render(scene: Scene) -> np.ndarray:
     return np.rint(picture).astype(np.uint8)
 
 
-def thing_mask(thing: Thing) -> np.ndarray:
+def draw_thing_mask(thing: Thing) -> np.ndarray:
     """Finds the pixels of a thing, hidden ones too."""
     mask, (sticker, place) = np.zeros((SIDE, SIDE), bool), clip_part(thing)
     mask[place] = sticker[..., 3] > 0.5
     return mask
 
 
-def visible_masks(scene: Scene) -> list[np.ndarray]:
+def find_visible_masks(scene: Scene) -> list[np.ndarray]:
     """Finds the pixels in which each thing is seen."""
     free, masks = np.ones((SIDE, SIDE), bool), []
     for thing in reversed(scene.things):
-        mask = thing_mask(thing)
+        mask = draw_thing_mask(thing)
         masks.append(mask & free)
         free &= ~mask
     return masks[::-1]
 
 
-def depth_map(scene: Scene) -> np.ndarray:
+def draw_depth_map(scene: Scene) -> np.ndarray:
     """Draws what is in front brighter; the ground grows darker towards its horizon."""
     rows = np.full(SIDE, FAR[1], float)
     rows[scene.horizon :] = np.linspace(FAR[1], FAR[0], SIDE - scene.horizon)
     picture = np.repeat(np.repeat(rows[:, None, None], SIDE, 1), 3, 2)
-    for level, mask in zip(depth_levels(scene), visible_masks(scene)):
+    for level, mask in zip(list_depth_levels(scene), find_visible_masks(scene)):
         picture[mask] = level
     return picture.astype(np.uint8)
 
 
-def depth_levels(scene: Scene) -> np.ndarray:
+def list_depth_levels(scene: Scene) -> np.ndarray:
     """Gives the brightness of each thing in the depth map."""
     count = len(scene.things)
     return np.linspace(*THING_LEVELS, max(2, count))[max(2, count) - count :]
 
 
-def seg_map(scene: Scene) -> np.ndarray:
+def draw_seg_map(scene: Scene) -> np.ndarray:
     picture = np.zeros((SIDE, SIDE, 3), np.uint8)
-    for thing, mask in zip(scene.things, visible_masks(scene)):
+    for thing, mask in zip(scene.things, find_visible_masks(scene)):
         picture[mask] = SEG_COLOURS[NAMED[thing.sticker]] if thing.is_named else UNNAMED_COLOUR
     return picture
 

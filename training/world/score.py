@@ -15,7 +15,7 @@ from ..data.tasks.masks import compute_iou
 from ..data.tasks.read_grounding import fill_boxes, read_answer
 from ..toy.score import compute_mean_difference, make_square, score_edges
 from .oracle import Reading, read_ground, read_scene, read_subject
-from .render import depth_levels, depth_map, seg_map, thing_mask, visible_masks
+from .render import draw_depth_map, draw_seg_map, draw_thing_mask, find_visible_masks, list_depth_levels
 from .scene import Scene, Thing, name_place
 from .stickers import NAMED
 from .tasks import Question, pad_words
@@ -62,14 +62,14 @@ def score_ground(question: Question, picture: np.ndarray) -> dict[str, float]:
     answer = read_answer(picture, example.source, form, colour).mask
     if form == "mask":
         assert question.item is not None
-        return {"iou": compute_iou(answer, visible_masks(question.scene)[question.item])}
+        return {"iou": compute_iou(answer, find_visible_masks(question.scene)[question.item])}
     boxes = (fill_boxes([find_box(mask)], mask.shape) for mask in list_asked(question))
     return {"iou": max(compute_iou(answer, box) for box in boxes)}
 
 
 def list_asked(question: Question) -> list[np.ndarray]:
     """Lists the masks of the things of which one is asked for."""
-    masks = visible_masks(question.scene)
+    masks = find_visible_masks(question.scene)
     if question.item is not None:
         return [masks[question.item]]
     prompt = pad_words(question.example.prompt)
@@ -99,7 +99,7 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
 
 def compare_seg(read: Scene, wanted: Scene) -> float:
     """Gives the mean IoU of the classes of things; the ground is none, for whoever draws nothing else has all of it right."""
-    drawn, truth = seg_map(read), seg_map(wanted)
+    drawn, truth = draw_seg_map(read), draw_seg_map(wanted)
     classes = [colour for colour in np.unique(truth.reshape(-1, 3), axis=0) if colour.any()]
     return float(np.mean([compute_iou((drawn == colour).all(-1), (truth == colour).all(-1)) for colour in classes]))
 
@@ -110,13 +110,13 @@ def compare_depth(read: Scene, wanted: Scene) -> float:
     Two things that share no pixels have no order that a picture could show: each is as near as the thing of the map that it is,
     and where they share some, that one counts which was read in front.
     """
-    levels = list(zip(wanted.things, depth_levels(wanted)))
-    depth = depth_map(replace(read, things=()))[..., 0].astype(int)
+    levels = list(zip(wanted.things, list_depth_levels(wanted)))
+    depth = draw_depth_map(replace(read, things=()))[..., 0].astype(int)
     for thing in read.things:
         same = [level for other, level in levels if other.sticker == thing.sticker and is_at(thing, other)]
-        depth[thing_mask(thing)] = same[0] if same else NOWHERE
-    covered = np.logical_or.reduce([thing_mask(thing) for thing in (*wanted.things, *read.things)])
-    return float((abs(depth - depth_map(wanted)[..., 0]) < NEARLY)[covered].mean())
+        depth[draw_thing_mask(thing)] = same[0] if same else NOWHERE
+    covered = np.logical_or.reduce([draw_thing_mask(thing) for thing in (*wanted.things, *read.things)])
+    return float((abs(depth - draw_depth_map(wanted)[..., 0]) < NEARLY)[covered].mean())
 
 
 def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:

@@ -18,7 +18,7 @@ from ..data.tasks.inpaint import make_inpaint_example
 from ..toy.scene import pick
 from .edits import draw_edit
 from .grounds import GROUNDS
-from .render import depth_map, render, seg_map, visible_masks
+from .render import draw_depth_map, draw_seg_map, find_visible_masks, render
 from .scene import (
     PLACES,
     Scene,
@@ -63,9 +63,9 @@ QuestionMaker = Callable[[np.random.Generator, str, tuple[str, ...]], Question]
 
 def make_sample(rng: np.random.Generator, scene: Scene, name: str, names: dict[int, str]) -> Sample:
     """Annotates a scene's picture with its caption, maps and those things that have names here, by their numbers."""
-    masks, by_class = visible_masks(scene), rng.random() < 0.5
+    masks, by_class = find_visible_masks(scene), rng.random() < 0.5
     things = tuple(data.Thing(words, name_class(scene.things[i], by_class), masks[i]) for i, words in names.items())
-    maps = {"depth": depth_map(scene), "seg": seg_map(scene)}
+    maps = {"depth": draw_depth_map(scene), "seg": draw_seg_map(scene)}
     return Sample(name, render(scene), describe_scene(rng, scene), things, maps)
 
 
@@ -118,8 +118,8 @@ def _draw_ground_scene(rng: np.random.Generator, unnamed: tuple[str, ...]) -> Sc
 
 def measure_visible(scene: Scene) -> list[bool]:
     """Says of each thing whether enough of it is seen to ask for it."""
-    alone = [visible_masks(replace(scene, things=(thing,)))[0].sum() for thing in scene.things]
-    return [seen.sum() >= MIN_VISIBLE * whole for seen, whole in zip(visible_masks(scene), alone)]
+    alone = [find_visible_masks(replace(scene, things=(thing,)))[0].sum() for thing in scene.things]
+    return [seen.sum() >= MIN_VISIBLE * whole for seen, whole in zip(find_visible_masks(scene), alone)]
 
 
 def make_control_question(rng: np.random.Generator, name: str, unnamed: tuple[str, ...]) -> Question:

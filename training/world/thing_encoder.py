@@ -23,7 +23,7 @@ from ..from_scratch.learner import Learner, LearnerPlan, Progress, learn
 from ..from_scratch.vae import to_tensor
 from .drawings import draw_any_scene, list_pool
 from .grounds import GROUNDS, SIDE
-from .render import render, visible_masks
+from .render import find_visible_masks, render
 from .scene import Scene
 from .stickers import NAMED
 
@@ -47,7 +47,7 @@ def list_labels() -> dict[str, int]:
 def label_patches(scene: Scene) -> np.ndarray:
     """Says which label each patch has (SIDE / PATCH, SIDE / PATCH): the thing that covers most of it, else the ground."""
     labels = list_labels()
-    masks = [np.full((SIDE, SIDE), COVERED), *(mask.astype(float) for mask in visible_masks(scene))]
+    masks = [np.full((SIDE, SIDE), COVERED), *(mask.astype(float) for mask in find_visible_masks(scene))]
     shares = rearrange(np.stack(masks), "n (h p) (w q) -> n h w (p q)", p=PATCH, q=PATCH).mean(-1)
     numbers = np.array([labels[scene.ground], *(labels[thing.sticker] for thing in scene.things)])
     return numbers[shares.argmax(0)]

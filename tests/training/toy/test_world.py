@@ -18,7 +18,7 @@ from cologen.training.from_scratch.vae import (
 from cologen.training.toy import tasks as toy_tasks
 from cologen.training.toy.large import enlarge
 from cologen.training.toy.oracle import read_scene
-from cologen.training.toy.render import depth_map, frame_mask, item_mask, render
+from cologen.training.toy.render import draw_depth_map, draw_frame, draw_item_mask, render
 from cologen.training.toy.scene import COLOURS, CORNER, PLACES, SIZES, add_mark, draw_scene
 from cologen.training.toy.score import SCORERS, compute_edge_f1, compute_mean_iou, score_depth_order
 from cologen.training.toy.tasks import QUESTION_MAKERS, make_questions
@@ -86,7 +86,7 @@ def test_the_oracle_notices_what_was_broken(damage):
     noticed = []
     for scene in scenes(100, 2):
         item, picture = scene.items[0], render(scene)
-        mask, ground = item_mask(item), np.array(picture[0, 32])
+        mask, ground = draw_item_mask(item), np.array(picture[0, 32])
         if damage == "erased":
             picture[mask] = ground
         elif damage == "half":
@@ -198,13 +198,13 @@ def test_depth_order_counts_pairs():
     assert score_depth_order(scene, read_scene(render(shrunk))) == pytest.approx(
         4 / 5
     )  # of five unequal pairs one is turned
-    assert np.unique(depth_map(scene)).tolist() == [20, 130, 230]
+    assert np.unique(draw_depth_map(scene)).tolist() == [20, 130, 230]
 
 
 def test_a_frame_lies_round_its_thing():
     for scene in scenes(20):
-        mask = item_mask(scene.items[0])
-        box = frame_mask(mask)
+        mask = draw_item_mask(scene.items[0])
+        box = draw_frame(mask)
         assert box.any() and (box & mask).sum() <= 0.05 * mask.sum(), "only at the picture's edge may it touch"
 
 

@@ -11,7 +11,7 @@ from cologen.training.from_scratch.learner import LearnerPlan, learn
 from cologen.training.world import thing_encoder
 from cologen.training.world.drawings import draw_any_scene
 from cologen.training.world.grounds import SIDE
-from cologen.training.world.render import render, thing_mask
+from cologen.training.world.render import draw_thing_mask, render
 from cologen.training.world.thing_encoder import (
     PATCH,
     WEIGHTS,
@@ -28,7 +28,7 @@ def test_a_patch_is_of_the_thing_that_covers_most_of_it_or_of_the_ground():
     for scene in (draw_any_scene(rng) for _ in range(6)):
         shown = np.zeros((SIDE, SIDE), int)  # 0 is ground, else a thing's number from behind
         for number, thing in enumerate(scene.things, 1):
-            shown[thing_mask(thing)] = number
+            shown[draw_thing_mask(thing)] = number
         found = label_patches(scene)
         for row in range(SIDE // PATCH):
             for column in range(SIDE // PATCH):

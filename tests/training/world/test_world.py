@@ -10,7 +10,7 @@ from cologen.training.data.sample import MAP_KINDS, Example
 from cologen.training.world.edits import EDITS, draw_edit
 from cologen.training.world.grounds import GROUNDS, SIDE, draw_ground
 from cologen.training.world.oracle import is_behind, read_scene
-from cologen.training.world.render import render, thing_mask, visible_masks
+from cologen.training.world.render import draw_thing_mask, find_visible_masks, render
 from cologen.training.world.scene import CENTRES, SIZES, Scene, Thing, are_apart, draw_scene
 from cologen.training.world.score import SCORERS, compare_depth, is_at, is_in_place, list_asked
 from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
@@ -153,9 +153,9 @@ def test_masks_are_where_a_thing_changes_the_picture():
     for scene in scenes(20, 5):
         empty = draw_ground(scene.ground, scene.horizon, scene.seed)
         changed = (render(scene) != empty).any(-1)
-        outside = ~np.logical_or.reduce([thing_mask(thing) for thing in scene.things])
+        outside = ~np.logical_or.reduce([draw_thing_mask(thing) for thing in scene.things])
         assert (changed & outside).sum() < 0.1 * outside.sum()  # half-covered edges only
-        assert not np.logical_and.reduce(visible_masks(scene)).any() or len(scene.things) == 1
+        assert not np.logical_and.reduce(find_visible_masks(scene)).any() or len(scene.things) == 1
 
 
 @pytest.mark.parametrize("task", QUESTION_MAKERS)
@@ -201,12 +201,12 @@ def test_depth_asks_for_the_order_of_things_that_share_pixels_alone():
         return compare_depth(replace(wanted, things=things), wanted)
 
     def count(*things: Thing) -> int:
-        return np.logical_or.reduce([thing_mask(thing) for thing in things]).sum()
+        return np.logical_or.reduce([draw_thing_mask(thing) for thing in things]).sum()
 
-    shared = (thing_mask(under) & thing_mask(over)).sum()
+    shared = (draw_thing_mask(under) & draw_thing_mask(over)).sum()
     assert shared and compare(beside, under, over) == compare(under, over, beside) == 1
     assert compare(over, under, beside) == pytest.approx(1 - shared / count(*wanted.things))
-    assert compare(beside, under) == pytest.approx(1 - visible_masks(wanted)[2].sum() / count(*wanted.things))
+    assert compare(beside, under) == pytest.approx(1 - find_visible_masks(wanted)[2].sum() / count(*wanted.things))
     strange = replace(beside, sticker="dog")
     missed = count(beside, strange) / count(*wanted.things, strange)
     assert compare(strange, under, over) == pytest.approx(1 - missed)
@@ -231,7 +231,7 @@ def test_a_ball_is_no_balloon():
     prompt, picture = "Draw a box in red around one balloon.", render(scene)
     question = Question(Example("", "ground", prompt, picture, picture, "instance"), scene)
     (asked,) = list_asked(question)
-    assert (asked == visible_masks(scene)[1]).all()
+    assert (asked == find_visible_masks(scene)[1]).all()
 
 
 @pytest.mark.slow
