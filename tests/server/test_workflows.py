@@ -1,10 +1,12 @@
 """The example workflows: as they are written, and run in a real server to their picture."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from canvas import Canvas
 from cologen.training.comfyui.server import open_picture
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
@@ -13,10 +15,14 @@ from cologen.training.toy.render import draw_item_mask
 from cologen.training.toy.scene import MARKERS
 from cologen.training.toy.score import SCORERS
 from cologen.training.toy.tasks import Question, make_questions
+from cologen.training.world.grounds import SIDE
+from cologen.training.world.oracle import read_scene
+from cologen.training.world.store import STICKER_NAME
 from graph_files import text_of
 from make_workflows import FOLDER, WORKFLOWS, drawn
+from pack import ROOT
 from workflows_flux import FILES, OWN
-from workflows_toy import ENLARGED, PHRASE
+from workflows_toy import ENLARGED, PHRASE, sampled
 
 GOOD, FAR = 0.75, 0.04
 """A score's least and a difference's most, as wanted of the set on the mean."""
@@ -97,6 +103,26 @@ def test_the_thing_that_is_asked_for_is_found(server, base, info):
     assert (
         compute_iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), draw_item_mask(thing)) >= GOOD
     )
+
+
+def test_the_sticker_world_draws_the_example_of_load_flux_s_page(server, base, info):
+    page = (ROOT / "web/docs/CoLoGenLoadFlux.md").read_text(encoding="utf-8")
+    (words,) = re.findall(r"The sticker world.*\*(a fox .*)\*", page)
+    canvas = Canvas(info)
+    flux = canvas.add("CoLoGenLoadFlux", unet_name=STICKER_NAME, vae_name=STICKER_NAME)
+    positive, negative = (canvas.add("CLIPTextEncode", clip=flux["CLIP"], text=text)[0] for text in (words, ""))
+    latent = canvas.add("EmptySD3LatentImage", width=SIDE, height=SIDE)[0]
+    drawn = sampled(canvas, flux["VAE"], flux["MODEL"], dict(positive=positive, negative=negative), latent)
+    node = canvas.add("SaveImage", images=drawn[0], filename_prefix="sticker_words")
+    picture = np.asarray(open_picture(base, server.run(canvas.prompt()), str(node.number)))
+    reading = read_scene(picture)
+    assert reading.scene.ground == "beach"
+    assert [
+        (thing.sticker, thing.place) for thing in sorted(reading.scene.things, key=lambda thing: thing.sticker)
+    ] == [
+        ("car", "bottom right"),
+        ("fox", "top left"),
+    ]
 
 
 TRAINED = [("toy_train_stage", "toy_edit"), ("toy_train_own_expert", "toy_own"), ("toy_train_features", "toy_features")]

@@ -84,9 +84,9 @@ def score_depth_order(scene: Scene, reading: Reading) -> float:
     return float(np.mean(right))
 
 
-def compute_mean_iou(drawn: np.ndarray, wanted: np.ndarray) -> float:
-    """Computes the mean IoU of the classes that are wanted, ground included; both are segmentation maps in colours."""
-    classes = np.unique(wanted.reshape(-1, 3), axis=0)
+def compute_mean_iou(drawn: np.ndarray, wanted: np.ndarray, ground: bool = True) -> float:
+    """Computes the mean IoU of the classes that are wanted, with black, the ground, or without; both are segmentation maps in colours."""
+    classes = [colour for colour in np.unique(wanted.reshape(-1, 3), axis=0) if ground or colour.any()]
     return float(np.mean([compute_iou((drawn == colour).all(-1), (wanted == colour).all(-1)) for colour in classes]))
 
 

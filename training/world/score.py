@@ -13,7 +13,7 @@ from ..data.box import find_box
 from ..data.tasks.ground import read_colour
 from ..data.tasks.masks import compute_iou
 from ..data.tasks.read_grounding import fill_boxes, read_answer
-from ..toy.score import compute_mean_difference, make_square, score_edges
+from ..toy.score import compute_mean_difference, compute_mean_iou, make_square, score_edges
 from .oracle import Reading, read_ground, read_scene, read_subject
 from .render import draw_depth_map, draw_seg_map, draw_thing_mask, find_visible_masks, list_depth_levels
 from .scene import Scene, Thing, name_place
@@ -92,16 +92,10 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
         things = {thing.sticker for thing in question.scene.things}
         read = read_scene(picture, tuple(dict.fromkeys((*NAMED, *sorted(things))))).scene
         if kind == "seg":
-            return {"seg": compare_seg(read, question.scene)}
+            # without the ground, which whoever draws nothing else has right
+            return {"seg": compute_mean_iou(draw_seg_map(read), draw_seg_map(question.scene), ground=False)}
         return {"depth": compare_depth(read, question.scene)}
     return {kind: score_edges(kind, picture, question.example.target)}
-
-
-def compare_seg(read: Scene, wanted: Scene) -> float:
-    """Gives the mean IoU of the classes of things; the ground is none, for whoever draws nothing else has all of it right."""
-    drawn, truth = draw_seg_map(read), draw_seg_map(wanted)
-    classes = [colour for colour in np.unique(truth.reshape(-1, 3), axis=0) if colour.any()]
-    return float(np.mean([compute_iou((drawn == colour).all(-1), (truth == colour).all(-1)) for colour in classes]))
 
 
 def compare_depth(read: Scene, wanted: Scene) -> float:

@@ -39,9 +39,10 @@ def test_flux_draws_a_thing_by_its_name_in_the_corner_that_is_named(models):
     ]
     prompt = EncodedPrompt(*models.encoders.encode_prompts(texts))
     negative = EncodedPrompt(*models.encoders.encode_prompts([""] * len(texts)))
-    side = STICKERS.side // 8
-    noise = torch.randn(len(texts), 16, side, side, generator=torch.Generator().manual_seed(0))
     host = EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
+    side = STICKERS.side // host.family.latent_pixels
+    shape = len(texts), host.family.latent_channels, side, side
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     settings = SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)
     readers = [lambda inputs: skip_source(host, inputs.x)] * 2
     pictures = models.encoders.decode(sample_with_readers(host, readers, noise, prompt, settings))
