@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..prw.appended_kv import OPTION, AppendedKV, KnownKV, SourceKV, append_sources_patch
-from ..prw.bank.bank import Bank
 from ..prw.flux.blocks import RUN_BLOCK, call_directly
 from ..prw.flux.families import find_model_family
 from ..prw.flux.inputs import FluxInputs
 from ..prw.router import Route
-from ..prw.select_experts import BlockNoise, make_selector
+from ..prw.select_experts import BlockNoise, ExpertBank, make_selector
 from ..prw.source import Routing, Source, count_latent_channels, fill_channels
 from ..prw.source_pass import Host, ReaderConditions, SourcePicture, run_source_pass
 from ..prw.weaving import BlockKV
@@ -53,7 +52,7 @@ class LiveSourceKV(SourceKV):
 
 def run_source(
     host: Host,
-    bank: Bank,
+    bank: ExpertBank,
     routing: Routing,
     source: Tensor,
     inputs: FluxInputs,
@@ -80,7 +79,7 @@ ReadSource = Callable[[FluxInputs], SourceContext]
 """From what FLUX is asked in a sampler step to the source's context for it."""
 
 
-def make_source_reader(host: Host, bank: Bank, routing: Routing, source: Tensor) -> ReadSource:
+def make_source_reader(host: Host, bank: ExpertBank, routing: Routing, source: Tensor) -> ReadSource:
     """Makes what samplers read a source by: it runs once,
     or in every step where the bank's sources follow the timestep."""
     known: list[SourceContext] = []

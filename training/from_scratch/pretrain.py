@@ -2,7 +2,10 @@
 
 A part of its pictures are diptychs: one thing on both sides, and words for the left side only, which say little of its
 looks. FLUX.1 has seen such pictures, and its Fill version such with one side given; without them a model this small
-never looks from one part of a picture to another for what a thing is like. No expert is involved.
+never looks from one part of a picture to another for what a thing is like.
+
+A world can also show references, in a stream of their own at timestep 0, as FLUX.2 klein 9B-KV has seen them: without them one this
+small never learns to find in one picture what the words of another name. No expert is involved.
 
 Data is drawn as it is needed and depends only on seed and iteration, so that a stopped run goes on as if nothing
 had happened.
@@ -10,20 +13,27 @@ had happened.
 
 import multiprocessing
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...prw.base_model import Base
+from ...prw.base_weights import BaseWeights
+from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux, FluxParams
+from ...prw.flux.inputs import FluxInputs
+from ...prw.source import Routing
+from ..forward import ReadSource, SourceContext, predict_velocity, run_source, skip_source
 from ..objective import add_noise, draw_times, task_loss
 from .encoders import SmallEncoders
 from .learner import Learner
 from .recipe import ScratchRecipe
-from .world import World
+from .world import Referenced, World
 
 DIPTYCH_SHARE, GIVEN_SHARE = 0.25, 0.7
 """Share of iterations with diptychs, and of these with the right half given."""
@@ -36,29 +46,35 @@ class Batch(NamedTuple):
     texts: list[str]
     seed: int
     """Of times and noise."""
-    is_given: bool
+    is_given: bool = False
     """Diptychs whose right half has no noise."""
+    given: Referenced | None = None
+    """The same with the references that they come after."""
 
 
-def draw_batch(world: World, seed: int, iteration: int, count: int) -> Batch:
+def draw_batch(world: World, seed: int, count: int, reference_share: float, iteration: int) -> Batch:
     """Draws what an iteration sees."""
     rng = np.random.default_rng((seed, iteration))
     noise_seed = int(rng.integers(2**62))
-    are_diptychs = rng.random() < DIPTYCH_SHARE
+    kind = rng.random()
+    if kind >= 1 - reference_share and world.draw_referenced is not None:
+        given = world.draw_referenced(rng, count)
+        return Batch(given.pictures, given.texts, noise_seed, given=given)
+    are_diptychs = kind < DIPTYCH_SHARE
     is_given = are_diptychs and rng.random() < GIVEN_SHARE
     pictures, texts = (world.draw_diptychs if are_diptychs else world.draw_captioned)(rng, count)
     return Batch(pictures, texts, noise_seed, is_given)
 
 
-def draw_batches(world: World, seed: int, iterations: range, count: int, workers: int = 0) -> Iterator[Batch]:
+def draw_batches(draw: Callable[[int], Batch], iterations: range, workers: int = 0) -> Iterator[Batch]:
     """Draws what each iteration sees, ahead of time in `workers` processes of their own, if there are any."""
     if not workers:
-        yield from (draw_batch(world, seed, iteration, count) for iteration in iterations)
+        yield from map(draw, iterations)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         coming = deque()
         for iteration in iterations:
-            coming.append(pool.submit(draw_batch, world, seed, iteration, count))
+            coming.append(pool.submit(draw, iteration))
             if len(coming) > workers * AHEAD:
                 yield coming.popleft().result()
         while coming:
@@ -91,6 +107,8 @@ class Pretraining(Learner):
         self.device, plan = encoders.bias.device, recipe.plan("flux")
         self.flux = init_flux(seed, recipe.shape(world)).to(self.device)
         self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
+        self.host, self.weights = EmbeddedHost(self.flux, torch.float32), BaseWeights(Base.of(self.flux))
+        self.draw_batch = partial(draw_batch, world, seed, plan.batch, recipe.flux_references)
         self.batches: Iterator[Batch] | None = None
         warmup = min(300, plan.iterations // 10)
         super().__init__("flux", {"flux": self.flux}, plan, warmup, betas=(0.9, 0.98), weight_decay=0.01)
@@ -98,11 +116,12 @@ class Pretraining(Learner):
     def step(self) -> float:
         if self.batches is None:
             coming = range(self.done, self.plan.iterations)
-            self.batches = draw_batches(self.world, self.seed, coming, self.plan.batch, self.recipe.drawers)
+            self.batches = draw_batches(self.draw_batch, coming, self.recipe.drawers)
         batch = next(self.batches)
         generator = torch.Generator().manual_seed(batch.seed)
         words = self.encoders.encode_prompts(batch.texts)
-        loss = self.update(self.loss(self.encode(batch.pictures), *words, generator, batch.is_given))
+        read = None if batch.given is None else partial(self.read_reference, batch.given)
+        loss = self.update(self.loss(self.encode(batch.pictures), *words, generator, batch.is_given, read))
         self._update_average()
         return loss
 
@@ -110,13 +129,28 @@ class Pretraining(Learner):
         """Gives latents as FLUX sees them."""
         return (self.encoders.encode(list(pictures)) - LATENT_SHIFT) * LATENT_SCALE
 
-    def predict(self, x: Tensor, times: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+    def read_reference(self, given: Referenced, inputs: FluxInputs) -> SourceContext:
+        """Runs references through FLUX for the pictures that come after them."""
+        latents = self.encoders.encode(list(given.references))
+        return run_source(self.host, self.weights, Routing(task=given.task), latents, inputs)
+
+    def predict(
+        self, x: Tensor, times: Tensor, context: Tensor, pooled: Tensor, read: ReadSource | None = None
+    ) -> Tensor:
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.flux_precision == "bf16")
+        inputs = FluxInputs(x, times, context, pooled)
         with precision:
-            return self.flux(x, times, context, pooled).float()
+            source = skip_source(self.host, x) if read is None else read(inputs)
+            return predict_velocity(self.host, source, inputs).float()
 
     def loss(
-        self, latents: Tensor, context: Tensor, pooled: Tensor, generator: torch.Generator, is_given: bool = False
+        self,
+        latents: Tensor,
+        context: Tensor,
+        pooled: Tensor,
+        generator: torch.Generator,
+        is_given: bool = False,
+        read: ReadSource | None = None,
     ) -> Tensor:
         """Gives the mean velocity error; with `is_given` the right half has no noise and only the left half counts."""
         times = draw_times(len(latents), generator, shift=self.recipe.flux_shift).to(self.device)
@@ -124,7 +158,7 @@ class Pretraining(Learner):
         x, half = add_noise(latents, noise, times), latents.shape[-1] // 2
         if is_given:
             x[..., half:] = latents[..., half:]
-        velocity = self.predict(x, times, context, pooled)
+        velocity = self.predict(x, times, context, pooled, read)
         if is_given:
             velocity, latents, noise = (part[..., :half] for part in (velocity, latents, noise))
         return task_loss(velocity, latents, noise).mean()

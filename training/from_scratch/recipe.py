@@ -34,6 +34,8 @@ class ScratchRecipe:
     flux_rate: float = 1e-3
     flux_shift: float = 1.0
     """Above 1: more training near pure noise."""
+    flux_references: float = 0.0
+    """Share of FLUX's iterations that show it a reference, which it reads with its own weights (prw/base_weights.py)."""
     flux_width: int = 256
     """A multiple of a head's 128."""
     flux_double: int = 2
@@ -54,6 +56,7 @@ class ScratchRecipe:
         for name in ("text_rate", "decoder_rate", "flux_rate"):
             check_range(name, getattr(self, name), 0, 1000)
         check_range("flux_shift", self.flux_shift, 0.01, 100)
+        check_range("flux_references", self.flux_references, 0, 1)
         check_range("flux_width", self.flux_width, HEAD, 16384)
         if self.flux_width % HEAD:
             raise ValueError(f"flux_width is {self.flux_width}, expected a multiple of {HEAD}")
@@ -78,7 +81,7 @@ class ScratchRecipe:
         )
 
 
-LATER_FIELDS = ("flux_width", "flux_double", "flux_single", "flux_precision", "decoder_precision")
+LATER_FIELDS = ("flux_references", "flux_width", "flux_double", "flux_single", "flux_precision", "decoder_precision")
 """Fields that recipes have only lately: bases from before them go on."""
 FREE_FIELDS = ("drawers", "sheet_minutes")
 """Fields that change nothing of the result."""

@@ -1,8 +1,10 @@
 """What a FLUX draws while it is trained, to look at: a row of true pictures, below it what it makes of their words.
 
-In the last two rows the right half of diptychs is given, and the left one is drawn.
+Then two rows in which the right half of diptychs is given, and the left one is drawn; where references are trained, one of these and one of
+what comes after them.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor
 from ...prw.files.atomic_write import atomic_write
 from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
 from ...prw.flux.sampling import make_timesteps, sample_euler
+from ..forward import ReadSource
 from .evaluate import CFG, HELD_OUT_SEED, STEPS
 from .pretrain import Pretraining
 
@@ -29,8 +32,8 @@ def write_sheet(run: Pretraining, folder: Path) -> Path:
     finally:
         run.flux.load_state_dict(weights)
     path = folder / FOLDER / f"{run.done:07}.png"
-    with atomic_write(path) as partial:
-        Image.fromarray(sheet).save(partial, format="PNG")
+    with atomic_write(path) as unfinished:
+        Image.fromarray(sheet).save(unfinished, format="PNG")
     return path
 
 
@@ -41,13 +44,23 @@ def draw_sheet(run: Pretraining) -> np.ndarray:
     diptychs, words = run.world.draw_diptychs(rng, COLUMNS // 2)
     drawn, halves = sample(run, pictures, texts), sample(run, diptychs, words, keep_right=True)
     rows = [pictures[:COLUMNS], drawn[:COLUMNS], pictures[COLUMNS:], drawn[COLUMNS:], diptychs, halves]
+    if run.recipe.flux_references and run.world.draw_referenced is not None:
+        given = run.world.draw_referenced(rng, COLUMNS)
+        read = partial(run.read_reference, given)
+        rows += [given.references, sample(run, given.pictures, given.texts, read=read)]
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
 
 
-def sample(run: Pretraining, like: np.ndarray, texts: list[str], keep_right: bool = False) -> np.ndarray:
+def sample(
+    run: Pretraining,
+    like: np.ndarray,
+    texts: list[str],
+    keep_right: bool = False,
+    read: ReadSource | None = None,
+) -> np.ndarray:
     """Draws pictures of the size of others, or only the left half where the right one is kept."""
     context, pooled = run.encoders.encode_prompts(texts)
-    empty = [part.expand(len(texts), *part.shape[1:]) for part in run.encoders.encode_prompts([""])]
+    no_context, no_pooled = (part.expand(len(texts), *part.shape[1:]) for part in run.encoders.encode_prompts([""]))
     latents = run.encode(like)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
     half = latents.shape[-1] // 2
@@ -55,8 +68,8 @@ def sample(run: Pretraining, like: np.ndarray, texts: list[str], keep_right: boo
     def predict(x: Tensor, t: Tensor, progress: float) -> Tensor:
         if keep_right:
             x = torch.cat((x[..., :half], latents[..., half:]), dim=-1)
-        negative = run.predict(x, t, *empty)
-        return negative + CFG * (run.predict(x, t, context, pooled) - negative)
+        negative = run.predict(x, t, no_context, no_pooled, read)
+        return negative + CFG * (run.predict(x, t, context, pooled, read) - negative)
 
     found = sample_euler(predict, noise, make_timesteps(STEPS))
     if keep_right:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,16 @@ Labels = list[list[int]]
 """(most, fields): which value each fact of a text has in each field of its language."""
 Captioned = Callable[[Rng, int], tuple[np.ndarray, list[str]]]
 """Draws so many pictures uint8 (count, height, width, 3), and a text for each."""
+
+
+class Referenced(NamedTuple):
+    """Pictures, and the references that they come after."""
+
+    task: str
+    """Whose sources lie where these references do."""
+    references: np.ndarray
+    pictures: np.ndarray
+    texts: list[str]
 
 
 class Question(Protocol):
@@ -103,6 +113,8 @@ class World:
     choice: str = ""
     """Its name in ComfyUI's menus of files; empty: it is in none."""
     subject: OwnSubject | None = None
+    draw_referenced: Callable[[Rng, int], Referenced] | None = None
+    """Draws so many pictures after a reference, where the base learns to read some."""
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..from_scratch.world import World
 from .drawings import draw_captioned, draw_diptychs, draw_scenes, draw_typical
 from .grounds import SIDE
+from .references import draw_referenced
 from .score import SCORERS
 from .subject import SUBJECT
 from .tasks import make_questions
@@ -29,4 +30,5 @@ STICKERS = World(
     SCORERS,
     choice=STICKER_NAME,
     subject=SUBJECT,
+    draw_referenced=draw_referenced,
 )

@@ -2,10 +2,16 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from cologen.prw.attachment import Attachment
+from cologen.prw.base_model import Base
+from cologen.prw.base_weights import BaseWeights
+from cologen.prw.embedded_host import velocity
+from cologen.prw.source import Routing, Source
 from cologen.training.from_scratch.learner import LearnerPlan
 from cologen.training.from_scratch.make import WorldTraining, draw_crops
 from cologen.training.from_scratch.pretrain import Pretraining, draw_batch, draw_batches
@@ -70,7 +76,10 @@ def test_a_base_from_before_a_recipe_s_later_fields_goes_on(tmp_path):
     world = quick(TOY)
     WorldTraining(world, SMALL, tmp_path, 3).make_models()
     about = json.loads((tmp_path / "base.json").read_text())
-    assert not {"flux_width", "flux_precision", "decoder_precision", "drawers", "sheet_minutes"} & about.keys()
+    assert (
+        not {"flux_references", "flux_width", "flux_precision", "decoder_precision", "drawers", "sheet_minutes"}
+        & about.keys()
+    )
     WorldTraining(world, replace(SMALL, sheet_minutes=1.0), tmp_path, 3).make_models()
     with pytest.raises(ValueError, match="flux_single: None there, 1 here"):
         WorldTraining(world, replace(SMALL, flux_single=1), tmp_path, 3).make_models()
@@ -92,7 +101,8 @@ def test_a_decoder_in_bf16_learns_about_what_it_does_in_fp32():
 
 
 @pytest.mark.parametrize(
-    "name, value", [("flux_shift", 0.0), ("flux_shift", -1.0), ("flux_rate", -1e-3), ("flux_width", 200)]
+    "name, value",
+    [("flux_shift", 0.0), ("flux_shift", -1.0), ("flux_rate", -1e-3), ("flux_width", 200), ("flux_references", 1.5)],
 )
 def test_a_recipe_that_could_not_learn_is_refused(name, value):
     with pytest.raises(ValueError, match=name):
@@ -131,6 +141,35 @@ def test_pretraining_learns(encoders, precision):
     assert np.abs(right.transpose(1, 0, 2, 3).astype(int) - given)[:, :, 16:].mean() < 2, "the given half is kept"
 
 
+@pytest.mark.parametrize("task", ["edit", "subject"])
+def test_pretraining_reads_a_reference_as_any_source_without_a_bank_is_read(encoders, task):
+    run = Pretraining(STICKERS, encoders, replace(SMALL, flux_single=1, flux_double=1))
+    for parameter in run.flux.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    rng = np.random.default_rng(2)
+    batch = next(batch for batch in (STICKERS.draw_referenced(rng, 2) for _ in range(40)) if batch.task == task)
+    x, times = run.encode(batch.pictures), torch.tensor([0.4, 0.9])
+    context, pooled = encoders.encode_prompts(batch.texts)
+    read = partial(run.read_reference, batch)
+    source = Source(encoders.encode(list(batch.references)), Routing(task=task))
+    attachment = Attachment(BaseWeights(Base.of(run.flux)))
+    with torch.no_grad():
+        found = run.predict(x, times, context, pooled, read)
+        wanted = velocity(run.flux, x, times, context, pooled, attachment=attachment, sources=[source])
+        alone = run.predict(x, times, context, pooled)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert (found - alone).abs().mean() > 0.01
+
+
+def test_references_teach_all_weights(encoders):
+    run = Pretraining(STICKERS, encoders, replace(SMALL, flux_single=1, flux_double=1, flux_references=1.0))
+    for parameter in run.flux.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    run.step()
+    assert all(parameter.grad is not None for parameter in run.flux.parameters())
+    assert draw_sheet(run).shape == (8 * 128, COLUMNS * 128, 3)
+
+
 def skip_captioned():
     rng = np.random.default_rng((10**6, 0))
     STICKERS.draw_captioned(rng, 2 * COLUMNS)
@@ -138,7 +177,11 @@ def skip_captioned():
 
 
 def test_batches_drawn_ahead_are_the_same():
-    found = list(draw_batches(STICKERS, 5, range(7, 13), 2, workers=1))
+    draw = partial(draw_batch, STICKERS, 5, 2, 0.5)
+    found = list(draw_batches(draw, range(7, 13), workers=1))
+    assert len({batch.given is None for batch in found}) == 2
     for iteration, batch in zip(range(7, 13), found, strict=True):
-        wanted = draw_batch(STICKERS, 5, iteration, 2)
-        assert (batch.pictures == wanted.pictures).all() and batch[1:] == wanted[1:]
+        wanted = draw(iteration)
+        assert (batch.pictures == wanted.pictures).all() and batch[1:4] == wanted[1:4]
+        if batch.given is not None:
+            assert (batch.given.references == wanted.given.references).all()

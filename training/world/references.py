@@ -1,0 +1,137 @@
+"""Pictures after a reference, from which the sticker world's FLUX learns to read one, as FLUX.2 klein 9B-KV has.
+
+Both show the same scene, but for a change or two. The words say what is seen in the picture and never what to do: where the
+reference differs, it has to be found by the things' names.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ..data.sample import Thing as MarkedThing
+from ..data.tasks.ground import COLOURS, join_masks, outline_boxes, paint
+from ..from_scratch.world import Referenced
+from ..toy.scene import pick
+from .drawings import TEXT_DROP, draw_any_scene, draw_pair, draw_subject
+from .edits import draw_new_name
+from .render import find_visible_masks, render
+from .scene import SIZES, Scene, are_apart, draw_ground_of_scene, place_thing
+from .stickers import NAMED, list_hues
+from .words import add_article, describe_scene
+
+SUBJECT_SHARE = 0.3
+"""Share of batches in which the reference shows unnamed things that the picture has elsewhere."""
+MARKED_SHARE = 0.35
+"""Share of the other pictures in which a thing is painted over or framed."""
+TWICE_SHARE = 0.4
+"""Share of the others that differ by two changes."""
+KEPT = (0.0, 0.3, 1.0)
+"""How much of sizes and places the words say."""
+MIN_SEEN = 60
+"""Pixels of a thing that is marked, at least."""
+
+
+def draw_referenced(rng: np.random.Generator, count: int) -> Referenced:
+    """Draws so many of one kind."""
+    about_subjects = rng.random() < SUBJECT_SHARE
+    draw = _draw_after_subject if about_subjects else draw_after
+    references, pictures, texts = zip(*(draw(rng) for _ in range(count)))
+    words = ["" if rng.random() < TEXT_DROP else text for text in texts]
+    return Referenced("subject" if about_subjects else "edit", np.stack(references), np.stack(pictures), words)
+
+
+def draw_after(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
+    """Draws a reference, the picture after it and its words."""
+    scene = draw_any_scene(rng)
+    text = describe_scene(rng, scene, pick(rng, KEPT), share=1.0)
+    if rng.random() < MARKED_SHARE:
+        picture, words = draw_mark(rng, scene)
+        return render(scene), picture, f"{text}, {words}".removesuffix(", ")
+    before = change_scene(rng, scene)
+    before = change_scene(rng, before) if rng.random() < TWICE_SHARE else before
+    return render(before), render(scene), text
+
+
+def change_scene(rng: np.random.Generator, scene: Scene) -> Scene:
+    """Makes a change that is possible."""
+    while True:
+        changed = CHANGES[pick(rng, tuple(CHANGES))](rng, scene)
+        if changed is not None:
+            return changed
+
+
+def _recolour(rng: np.random.Generator, scene: Scene) -> Scene | None:
+    able = [i for i, thing in enumerate(scene.things) if list_hues(thing.sticker)]
+    if not able:
+        return None
+    index = pick(rng, able)
+    thing = scene.things[index]
+    return scene.change_thing(
+        index, hue=pick(rng, [hue for hue in ("", *list_hues(thing.sticker)) if hue != thing.hue])
+    )
+
+
+def _resize(rng: np.random.Generator, scene: Scene) -> Scene | None:
+    index = int(rng.integers(len(scene.things))) if scene.things else None
+    if index is None:
+        return None
+    thing = scene.things[index]
+    other = replace(thing, size=pick(rng, [size for size in SIZES if size != thing.size]))
+    rest = scene.remove_thing(index).things
+    return scene.change_thing(index, size=other.size) if all(are_apart(other, thing) for thing in rest) else None
+
+
+def _swap(rng: np.random.Generator, scene: Scene) -> Scene | None:
+    """Puts something else where a thing is."""
+    if not scene.things:
+        return None
+    return scene.change_thing(int(rng.integers(len(scene.things))), sticker=draw_new_name(rng, scene), hue="")
+
+
+def _take_one(rng: np.random.Generator, scene: Scene) -> Scene | None:
+    return scene.remove_thing(int(rng.integers(len(scene.things)))) if scene.things else None
+
+
+def _bring_one(rng: np.random.Generator, scene: Scene) -> Scene | None:
+    thing = place_thing(rng, scene, draw_new_name(rng, scene))
+    return None if thing is None else replace(scene, things=(*scene.things, thing))
+
+
+def _change_ground(rng: np.random.Generator, scene: Scene) -> Scene:
+    return replace(draw_ground_of_scene(rng), things=scene.things)
+
+
+CHANGES: dict[str, Callable[[np.random.Generator, Scene], Scene | None]] = {
+    "recolour": _recolour,
+    "resize": _resize,
+    "swap": _swap,
+    "take": _take_one,
+    "bring": _bring_one,
+    "ground": _change_ground,
+}
+
+
+def draw_mark(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, str]:
+    """Paints a named thing over or frames it, and gives the words for it; without one it is the scene, and no words."""
+    masks = find_visible_masks(scene)
+    able = [i for i, thing in enumerate(scene.things) if thing.is_named and masks[i].sum() >= MIN_SEEN]
+    if not able:
+        return render(scene), ""
+    index = pick(rng, able)
+    thing, colour, framed = scene.things[index], pick(rng, tuple(COLOURS)), rng.random() < 0.5
+    kinds = [NAMED[other.sticker] for other in scene.things if other.is_named]
+    kind = NAMED[thing.sticker]
+    name = kind if kind != "object" and kinds.count(kind) == 1 and rng.random() < 0.3 else thing.sticker
+    seen = [MarkedThing(name, "", masks[index])]
+    picture = paint(
+        render(scene), (outline_boxes if framed else join_masks)(seen, masks[index].shape), COLOURS[colour], 1.0
+    )
+    return picture, f"a {colour} box around {add_article(name)}" if framed else add_article(f"{colour} {name}")
+
+
+def _draw_after_subject(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
+    """Draws what diptychs show, the right half as the reference."""
+    picture, text = (draw_pair if rng.random() < 0.5 else draw_subject)(rng)
+    left, right = np.split(picture, 2, axis=1)
+    return right, left, text
