@@ -20,10 +20,12 @@ from .scene import SIZES, Scene, are_apart, draw_ground_of_scene, place_thing
 from .stickers import NAMED, list_hues
 from .words import add_article, describe_scene
 
-SUBJECT_SHARE = 0.3
+SUBJECT_SHARE = 0.25
 """Share of batches in which the reference shows unnamed things that the picture has elsewhere."""
-MARKED_SHARE = 0.35
+MARKED_SHARE = 0.5
 """Share of the other pictures in which a thing is painted over or framed."""
+TOLD_SHARE = 0.5
+"""Share of these whose words say the scene, too."""
 TWICE_SHARE = 0.4
 """Share of the others that differ by two changes."""
 KEPT = (0.0, 0.3, 1.0)
@@ -47,7 +49,8 @@ def draw_after(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
     text = describe_scene(rng, scene, pick(rng, KEPT), share=1.0)
     if rng.random() < MARKED_SHARE:
         picture, words = draw_mark(rng, scene)
-        return render(scene), picture, f"{text}, {words}".removesuffix(", ")
+        parts = [text, words] if rng.random() < TOLD_SHARE else [words]
+        return render(scene), picture, ", ".join(part for part in parts if part)
     before = change_scene(rng, scene)
     before = change_scene(rng, before) if rng.random() < TWICE_SHARE else before
     return render(before), render(scene), text
