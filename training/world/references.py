@@ -23,9 +23,7 @@ from .words import add_article, describe_scene
 SUBJECT_SHARE = 0.25
 """Share of batches in which the reference shows unnamed things that the picture has elsewhere."""
 MARKED_SHARE = 0.5
-"""Share of the other pictures in which a thing is painted over or framed."""
-TOLD_SHARE = 0.5
-"""Share of these whose words say the scene, too."""
+"""Share of the other pictures in which a thing is painted over or framed, and of which the words say no more."""
 TWICE_SHARE = 0.4
 """Share of the others that differ by two changes."""
 KEPT = (0.0, 0.3, 1.0)
@@ -46,14 +44,12 @@ def draw_referenced(rng: np.random.Generator, count: int) -> Referenced:
 def draw_after(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
     """Draws a reference, the picture after it and its words."""
     scene = draw_any_scene(rng)
-    text = describe_scene(rng, scene, pick(rng, KEPT), share=1.0)
     if rng.random() < MARKED_SHARE:
         picture, words = draw_mark(rng, scene)
-        parts = [text, words] if rng.random() < TOLD_SHARE else [words]
-        return render(scene), picture, ", ".join(part for part in parts if part)
+        return render(scene), picture, words
     before = change_scene(rng, scene)
     before = change_scene(rng, before) if rng.random() < TWICE_SHARE else before
-    return render(before), render(scene), text
+    return render(before), render(scene), describe_scene(rng, scene, pick(rng, KEPT), share=1.0)
 
 
 def change_scene(rng: np.random.Generator, scene: Scene) -> Scene:
