@@ -72,9 +72,9 @@ def _recolour(rng: np.random.Generator, scene: Scene) -> Scene | None:
 
 
 def _resize(rng: np.random.Generator, scene: Scene) -> Scene | None:
-    index = int(rng.integers(len(scene.things))) if scene.things else None
-    if index is None:
+    if not scene.things:
         return None
+    index = int(rng.integers(len(scene.things)))
     thing = scene.things[index]
     other = replace(thing, size=pick(rng, [size for size in SIZES if size != thing.size]))
     rest = scene.remove_thing(index).things
