@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..data.sample import Thing as MarkedThing
-from ..data.tasks.ground import COLOURS, join_masks, outline_boxes, paint
+from ..data.tasks.ground import COLOURS, find_visible_colours, outline_boxes, paint
 from ..from_scratch.world import Referenced
 from ..toy.scene import pick
 from .drawings import TEXT_DROP, draw_any_scene, draw_pair, draw_subject
@@ -117,15 +117,15 @@ def draw_mark(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, str]:
     able = [i for i, thing in enumerate(scene.things) if thing.is_named and masks[i].sum() >= MIN_SEEN]
     if not able:
         return render(scene), ""
-    index = pick(rng, able)
-    thing, colour, framed = scene.things[index], pick(rng, tuple(COLOURS)), rng.random() < 0.5
+    index, framed = pick(rng, able), rng.random() < 0.5
+    thing, picture = scene.things[index], render(scene)
     kinds = [NAMED[other.sticker] for other in scene.things if other.is_named]
     kind = NAMED[thing.sticker]
     name = kind if kind != "object" and kinds.count(kind) == 1 and rng.random() < 0.3 else thing.sticker
-    seen = [MarkedThing(name, "", masks[index])]
-    picture = paint(
-        render(scene), (outline_boxes if framed else join_masks)(seen, masks[index].shape), COLOURS[colour], 1.0
-    )
+    marked = [MarkedThing(name, "", masks[index])]
+    area = outline_boxes(marked, masks[index].shape) if framed else masks[index]
+    colour = pick(rng, find_visible_colours(picture[area], COLOURS))
+    picture = paint(picture, area, COLOURS[colour], 1.0)
     return picture, f"a {colour} box around {add_article(name)}" if framed else add_article(f"{colour} {name}")
 
 
