@@ -139,14 +139,15 @@ def test_two_processes_decide_a_stages_length_as_one_does(train, tmp_path):
     assert banks[0].info == banks[1].info
 
 
-def test_processes_that_share_the_base_do_what_they_do_with_one_each(train, tmp_path):
+@pytest.mark.parametrize("compiled", [(), pytest.param(("compile=true",), marks=pytest.mark.long)])
+def test_processes_that_share_the_base_do_what_they_do_with_one_each(train, tmp_path, compiled):
     """To the bit, also where one has more passes than the other (replay), and whatever the blocks do besides."""
     shown = ["sample_every=4", "sample_steps=2", "validate_every=4", "--resume"]
     code, error = train("each", 2, words=shown)
     assert code == 0 and "a block's turn" not in train.said, error
     code, error = train("shared", 2, dies=f"1 ground 5 {SOFT}", words=[*shown, "shard=true"])
     assert code != 0 and "a block's turn" in train.said, error
-    code, error = train("shared", 2, words=[*shown, "shard=true", "checkpointing=true", "compile=true"])
+    code, error = train("shared", 2, words=[*shown, "shard=true", "checkpointing=true", *compiled])
     assert code == 0, error
     parts = seen(tmp_path / "seen-shared")
     assert {count for count, _ in parts.values()} == {2}
