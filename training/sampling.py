@@ -27,6 +27,11 @@ class SamplingSettings:
     negative: EncodedPrompt | None = None
 
 
+def guide(velocity: Tensor, without: Tensor, scale: float) -> Tensor:
+    """Moves a velocity away from the one without what guides it: classifier-free guidance."""
+    return without + scale * (velocity - without)
+
+
 @torch.no_grad()
 def sample_latents(
     host: Host,
@@ -57,7 +62,7 @@ def sample_with_readers(
         velocity = predict(readers[0], x, t, prompt)
         if settings.negative is not None:
             negative = predict(readers[1], x, t, settings.negative)
-            velocity = negative + settings.cfg * (velocity - negative)
+            velocity = guide(velocity, negative, settings.cfg)
         return velocity.float()
 
     return host.unscale_latent(sample_euler(predict_guided, noise, list(map(float, settings.times))))

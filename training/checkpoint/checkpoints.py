@@ -7,7 +7,7 @@ import errno
 import json
 import logging
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,16 @@ class CheckpointFolder:
         A damaged one before which another is kept is put aside under another name; `device` is where ranks compare notes.
         """
         paths = ranks.broadcast_object(self.list()[::-1])
+        return self._load_newest(paths, load, lambda failed: bool(ranks.max_over_ranks(int(failed), device)))
+
+    def resume_alone(self, load: Load) -> dict[str, Any]:
+        """Does what `resume` does where the other ranks wait (ranks.main_process_first)."""
+        return self._load_newest(self.list()[::-1], load, bool)
+
+    def _load_newest(self, paths: Sequence[Path], load: Load, has_any_failed: Callable[[bool], bool]) -> dict[str, Any]:
         for i, path in enumerate(paths):
             state, error = _try_to_load(path, load)
-            if not ranks.max_over_ranks(int(error is not None), device):
+            if not has_any_failed(error is not None):
                 return state
             if i == len(paths) - 1:
                 raise error or TrainingError(

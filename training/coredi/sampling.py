@@ -19,7 +19,7 @@ from ...prw.positions import token_grid
 from ...prw.source import Routing
 from ...prw.source_pass import Host
 from ..forward import ReadSource, make_source_reader, predict_velocity
-from ..sampling import SamplingSettings
+from ..sampling import SamplingSettings, guide
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class FeatureSampler:
             velocity = predict_with_features(x, t)
             if self.weight != 1:
                 without = predict(readers[0], x, t, prompt)
-                velocity = without + self.weight * (velocity - without)
+                velocity = guide(velocity, without, self.weight)
             if negative is not None:
                 without = predict(readers[1], x, t, negative)
-                velocity = without + settings.cfg * (velocity - without)
+                velocity = guide(velocity, without, settings.cfg)
             return velocity
 
         return host.unscale_latent(sample_euler(predict_guided, noise, list(map(float, settings.times))))

@@ -14,7 +14,7 @@ from ...prw.personalization.marked_prompt import MarkedTokens
 from ...prw.positions import token_grid
 from ...prw.weaving import named_blocks
 from ..forward import SourceContext, predict_velocity
-from ..sampling import SamplingSettings
+from ..sampling import SamplingSettings, guide
 
 
 class Branch(NamedTuple):
@@ -41,7 +41,7 @@ def sample_two_branches(
         velocity = predict_velocity(host, attach_probes(probes), FluxInputs(x, t, *prompt, guidance))
         if negative is not None:
             plain = predict_velocity(host, attach_probes(()), FluxInputs(x, t, *negative, guidance))
-            velocity = plain + settings.cfg * (velocity - plain)
+            velocity = guide(velocity, plain, settings.cfg)
         return x + (float(times[i + 1]) - float(times[i])) * velocity.float()
 
     x, other = concept.noise, auxiliary.noise

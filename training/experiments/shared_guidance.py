@@ -19,7 +19,7 @@ from ...prw.personalization.shared_guidance import (
 from ...prw.positions import token_grid
 from ...prw.weaving import named_blocks
 from ..forward import predict_velocity
-from ..sampling import SamplingSettings
+from ..sampling import SamplingSettings, guide
 from .dual_branch import Branch, attach_probes
 
 
@@ -58,7 +58,6 @@ def sample_shared(
             velocity = predict_mixed(x, t)
         if settings.negative is None:
             return velocity
-        negative = predict(x, t, settings.negative)
-        return negative + settings.cfg * (velocity - negative)
+        return guide(velocity, predict(x, t, settings.negative), settings.cfg)
 
     return host.unscale_latent(sample_euler(predict_guided, superclass.noise, list(settings.times)))

@@ -153,9 +153,7 @@ class SubjectExperiment:
         assert words is not None
         longer, marked = insert_vectors(context, words, concept.vectors)
         assert marked is not None
-        negative = EncodedPrompt(
-            *(part.expand(len(questions), *part.shape[1:]) for part in self.encoders.encode_prompts([""]))
-        )
+        negative = EncodedPrompt(*self.encoders.encode_prompts([""] * len(questions)))
         family = self.host.family
         side = self.world.side // family.latent_pixels
         shape = len(questions), family.latent_channels, side, side

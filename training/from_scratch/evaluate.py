@@ -75,7 +75,7 @@ def answer_questions(
     examples = [question.example for question in questions]
     source = encoders.encode([example.source for example in examples])
     prompt = EncodedPrompt(*encoders.encode_prompts([example.prompt for example in examples]))
-    negative = EncodedPrompt(*(part.expand(len(examples), *part.shape[1:]) for part in encoders.encode_prompts([""])))
+    negative = EncodedPrompt(*encoders.encode_prompts([""] * len(examples)))
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
     routing = routing or Routing(task=examples[0].task)
     settings = SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)

@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...prw.files.atomic_write import atomic_write
 from ..checkpoint.checkpoints import CheckpointFolder
+from ..errors import RunStopped
+from ..monitor.stop_signal import StopSignals
 from ..optimizers import load_state, split_state
 from ..schedules import compute_rate_factor
 
@@ -36,6 +39,8 @@ class Learner:
         self.name, self.modules, self.plan, self.warmup, self.done = name, modules, plan, warmup, 0
         self.rng: np.random.Generator | None = None
         """What draws, if it goes on from one iteration to the next."""
+        self.losses: list[float] = []
+        """Those that no line of the log has yet."""
         self.parameters = [parameter for module in modules.values() for parameter in module.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=plan.rate, **adamw)
 
@@ -67,7 +72,7 @@ class Learner:
         groups = {**self.list_groups(), "optimizer": tensors}
         flat = {f"{kind}/{name}": tensor for kind, group in groups.items() for name, tensor in group.items()}
         rng = {} if self.rng is None else {"rng": self.rng.bit_generator.state}
-        return flat, {"done": self.done, "optimizer": rest, **rng}
+        return flat, {"done": self.done, "optimizer": rest, "losses": self.losses, **rng}
 
     def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         groups: dict[str, dict[str, Tensor]] = {"optimizer": {}}
@@ -78,16 +83,16 @@ class Learner:
         load_state(self.optimizer, groups["optimizer"], state["optimizer"])
         if self.rng is not None:
             self.rng.bit_generator.state = state["rng"]
-        self.done = state["done"]
+        self.done, self.losses = state["done"], state.get("losses", [])
 
 
 class Timer:
-    """Says every so many minutes that it is time."""
+    """Says every so many minutes that it is time, and begins anew."""
 
     def __init__(self, minutes: float):
         self.minutes, self.last = minutes, time.monotonic()
 
-    def is_due(self) -> bool:
+    def restart_if_due(self) -> bool:
         due = time.monotonic() - self.last >= 60 * self.minutes
         if due:
             self.last = time.monotonic()
@@ -101,18 +106,32 @@ def learn(
     save_minutes: float = SAVE_MINUTES,
     after_step: Callable[[], None] = lambda: None,
 ) -> CheckpointFolder:
-    """Goes on from the last checkpoint to the end, and saves one every few minutes; gives the folder of them."""
+    """Goes on from the last checkpoint to the end, and saves one every few minutes and when a signal asks to stop;
+    gives the folder of them."""
     checkpoints, timer = CheckpointFolder(folder, f"{learner.name}-training", keep=1), Timer(save_minutes)
-    checkpoints.resume(learner.load)
-    losses: list[float] = []
-    while learner.done < learner.plan.iterations:
-        losses.append(learner.step())
-        progress(learner.name, learner.done, learner.plan.iterations)
-        if learner.done % LOG_EVERY == 0:
-            with open(folder / f"{learner.name}-losses.csv", "a", encoding="utf-8") as log:
-                log.write(f"{learner.done},{np.mean(losses):.5f}\n")
-            losses.clear()
-        after_step()
-        if timer.is_due():
-            checkpoints.save(learner.done, *learner.state())
+    log = folder / f"{learner.name}-losses.csv"
+    checkpoints.resume_alone(learner.load)
+    forget_later_losses(log, learner.done)
+    with StopSignals().installed() as signals:
+        while learner.done < learner.plan.iterations:
+            learner.losses.append(learner.step())
+            progress(learner.name, learner.done, learner.plan.iterations)
+            if learner.done % LOG_EVERY == 0:
+                with open(log, "a", encoding="utf-8") as file:
+                    file.write(f"{learner.done},{np.mean(learner.losses):.5f}\n")
+                learner.losses.clear()
+            after_step()
+            if timer.restart_if_due() or signals.wants_stop():
+                checkpoints.save(learner.done, *learner.state())
+            if signals.wants_stop():
+                raise RunStopped(signal=signals.received)
     return checkpoints
+
+
+def forget_later_losses(log: Path, done: int) -> None:
+    """Drops the lines of iterations that come again."""
+    if not log.exists():
+        return
+    lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if int(line.split(",")[0]) <= done]
+    with atomic_write(log) as partial:
+        partial.write_text("".join(lines), encoding="utf-8")

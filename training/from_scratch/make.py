@@ -36,6 +36,11 @@ class WorldTraining:
 
     def make_models(self) -> WorldModels:
         """Makes everything that is not in the folder yet, and opens it."""
+        if self.recipe.flux_references and self.world.draw_referenced is None:
+            raise ValueError(
+                f"flux_references is {self.recipe.flux_references:g}, but the {self.world.name} world draws no references, "
+                f"expected 0: leave it out."
+            )
         about = {**list_deciding(self.recipe), "seed": self.seed}
         advice = "choose another folder, or delete this one"
         claim_folder(self.folder / "base.json", about, "a base of another recipe or seed", advice)
@@ -54,12 +59,11 @@ class WorldTraining:
         rng = np.random.default_rng((self.seed, 1))
         torch.manual_seed(self.seed)
         components, vae = Components.fit(to_tensor(self.world.draw_typical(rng))), SmallVAE()
-        vae.taesd_encoder = make_principal_encoder(components)
-        vae.to(self.device)
-        draw, plan = partial(draw_crops, self.world, rng), self.recipe.plan("decoder")
-        training = DecoderTraining(vae.taesd_decoder, components, draw, plan, self.recipe.decoder_precision)
-        training.rng = rng
+        draw, plan = partial(draw_crops, self.world), self.recipe.plan("decoder")
+        decoder = vae.taesd_decoder.to(self.device)
+        training = DecoderTraining(decoder, components, draw, rng, plan, self.recipe.decoder_precision)
         checkpoints = learn(training, self.folder, self.progress, self.save_minutes)
+        vae.taesd_encoder = make_principal_encoder(training.components)  # those of the checkpoint, if it went on from one
         save_module(vae, self.folder / VAE)
         checkpoints.clear()
 
@@ -69,7 +73,7 @@ class WorldTraining:
         timer = Timer(minutes)
 
         def write_due_sheet() -> None:
-            if minutes and timer.is_due():
+            if minutes and timer.restart_if_due():
                 write_sheet(run, self.folder)
 
         checkpoints = learn(run, self.folder, self.progress, self.save_minutes, write_due_sheet)

@@ -25,7 +25,7 @@ from torch import Tensor
 from ...prw.base_model import Base
 from ...prw.base_weights import BaseWeights
 from ...prw.embedded_host import EmbeddedHost
-from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT, Flux, FluxParams
+from ...prw.flux.flux1 import Flux, FluxParams
 from ...prw.flux.inputs import FluxInputs
 from ...prw.source import Routing
 from ..forward import ReadSource, SourceContext, predict_velocity, run_source, skip_source
@@ -35,7 +35,7 @@ from .learner import Learner
 from .recipe import ScratchRecipe
 from .world import Referenced, World
 
-DIPTYCH_SHARE, GIVEN_SHARE = 0.25, 0.7
+DIPTYCH_SHARE, RIGHT_CLEAN_SHARE = 0.25, 0.7
 """Share of iterations with diptychs, and of these with the right half given."""
 AHEAD = 3
 """Batches that each drawing process is ahead."""
@@ -46,10 +46,10 @@ class Batch(NamedTuple):
     texts: list[str]
     seed: int
     """Of times and noise."""
-    is_given: bool = False
-    """Diptychs whose right half has no noise."""
-    given: Referenced | None = None
-    """The same with the references that they come after."""
+    is_right_clean: bool = False
+    """Whether they are diptychs whose right half has no noise."""
+    referenced: Referenced | None = None
+    """Holds the references that the pictures come after, if they do."""
 
 
 def draw_batch(world: World, seed: int, count: int, reference_share: float, iteration: int) -> Batch:
@@ -57,13 +57,14 @@ def draw_batch(world: World, seed: int, count: int, reference_share: float, iter
     rng = np.random.default_rng((seed, iteration))
     noise_seed = int(rng.integers(2**62))
     kind = rng.random()
-    if kind >= 1 - reference_share and world.draw_referenced is not None:
-        given = world.draw_referenced(rng, count)
-        return Batch(given.pictures, given.texts, noise_seed, given=given)
+    if kind >= 1 - reference_share:
+        assert world.draw_referenced is not None
+        referenced = world.draw_referenced(rng, count)
+        return Batch(referenced.pictures, referenced.texts, noise_seed, referenced=referenced)
     are_diptychs = kind < DIPTYCH_SHARE
-    is_given = are_diptychs and rng.random() < GIVEN_SHARE
+    is_right_clean = are_diptychs and rng.random() < RIGHT_CLEAN_SHARE
     pictures, texts = (world.draw_diptychs if are_diptychs else world.draw_captioned)(rng, count)
-    return Batch(pictures, texts, noise_seed, is_given)
+    return Batch(pictures, texts, noise_seed, is_right_clean)
 
 
 def draw_batches(draw: Callable[[int], Batch], iterations: range, workers: int = 0) -> Iterator[Batch]:
@@ -120,19 +121,19 @@ class Pretraining(Learner):
         batch = next(self.batches)
         generator = torch.Generator().manual_seed(batch.seed)
         words = self.encoders.encode_prompts(batch.texts)
-        read = None if batch.given is None else partial(self.read_reference, batch.given)
-        loss = self.update(self.loss(self.encode(batch.pictures), *words, generator, batch.is_given, read))
+        read = None if batch.referenced is None else partial(self.read_reference, batch.referenced)
+        loss = self.update(self.loss(self.encode(batch.pictures), *words, generator, batch.is_right_clean, read))
         self._update_average()
         return loss
 
     def encode(self, pictures: np.ndarray) -> Tensor:
         """Gives latents as FLUX sees them."""
-        return (self.encoders.encode(list(pictures)) - LATENT_SHIFT) * LATENT_SCALE
+        return self.host.scale_latent(self.encoders.encode(list(pictures)))
 
-    def read_reference(self, given: Referenced, inputs: FluxInputs) -> SourceContext:
+    def read_reference(self, referenced: Referenced, inputs: FluxInputs) -> SourceContext:
         """Runs references through FLUX for the pictures that come after them."""
-        latents = self.encoders.encode(list(given.references))
-        return run_source(self.host, self.weights, Routing(task=given.task), latents, inputs)
+        latents = self.encoders.encode(list(referenced.references))
+        return run_source(self.host, self.weights, Routing(task=referenced.task), latents, inputs)
 
     def predict(
         self, x: Tensor, times: Tensor, context: Tensor, pooled: Tensor, read: ReadSource | None = None
@@ -149,17 +150,17 @@ class Pretraining(Learner):
         context: Tensor,
         pooled: Tensor,
         generator: torch.Generator,
-        is_given: bool = False,
+        is_right_clean: bool = False,
         read: ReadSource | None = None,
     ) -> Tensor:
-        """Gives the mean velocity error; with `is_given` the right half has no noise and only the left half counts."""
+        """Gives the mean velocity error; with `is_right_clean` the right half has no noise and only the left half counts."""
         times = draw_times(len(latents), generator, shift=self.recipe.flux_shift).to(self.device)
         noise = torch.randn(latents.shape, generator=generator).to(self.device)
         x, half = add_noise(latents, noise, times), latents.shape[-1] // 2
-        if is_given:
+        if is_right_clean:
             x[..., half:] = latents[..., half:]
         velocity = self.predict(x, times, context, pooled, read)
-        if is_given:
+        if is_right_clean:
             velocity, latents, noise = (part[..., :half] for part in (velocity, latents, noise))
         return task_loss(velocity, latents, noise).mean()
 

@@ -56,7 +56,7 @@ class ScratchRecipe:
         for name in ("text_rate", "decoder_rate", "flux_rate"):
             check_range(name, getattr(self, name), 0, 1000)
         check_range("flux_shift", self.flux_shift, 0.01, 100)
-        check_range("flux_references", self.flux_references, 0, 1)
+        check_range("flux_references", self.flux_references, 0, 0.75)  # a quarter has diptychs
         check_range("flux_width", self.flux_width, HEAD, 16384)
         if self.flux_width % HEAD:
             raise ValueError(f"flux_width is {self.flux_width}, expected a multiple of {HEAD}")
@@ -83,15 +83,15 @@ class ScratchRecipe:
 
 LATER_FIELDS = ("flux_references", "flux_width", "flux_double", "flux_single", "flux_precision", "decoder_precision")
 """Fields that recipes have only lately: bases from before them go on."""
-FREE_FIELDS = ("drawers", "sheet_minutes")
-"""Fields that change nothing of the result."""
+FREE_FIELDS = ("rebuild", "examples", "drawers", "sheet_minutes")
+"""Fields that change nothing of the models."""
 
 
 def list_deciding(recipe: ScratchRecipe) -> dict[str, Any]:
-    """Lists what decides the models."""
-    fresh = {field.name: field.default for field in fields(recipe) if field.name in LATER_FIELDS}
+    """Lists what decides the models; a later field at its default is None, as it is in records from before it."""
+    defaults = {field.name: field.default for field in fields(recipe) if field.name in LATER_FIELDS}
     values = {name: value for name, value in asdict(recipe).items() if name not in FREE_FIELDS}
-    return {name: value for name, value in values.items() if name not in fresh or value != fresh[name]}
+    return {name: None if defaults.get(name) == value else value for name, value in values.items()}
 
 
 def shorten_recipe(recipe: ScratchRecipe, share: float) -> ScratchRecipe:

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...prw.files.atomic_write import atomic_write
-from ...prw.flux.flux1 import LATENT_SCALE, LATENT_SHIFT
 from ...prw.flux.sampling import make_timesteps, sample_euler
 from ..forward import ReadSource
+from ..sampling import guide
 from .evaluate import CFG, HELD_OUT_SEED, STEPS
 from .pretrain import Pretraining
 
@@ -45,9 +45,9 @@ def draw_sheet(run: Pretraining) -> np.ndarray:
     drawn, halves = sample(run, pictures, texts), sample(run, diptychs, words, keep_right=True)
     rows = [pictures[:COLUMNS], drawn[:COLUMNS], pictures[COLUMNS:], drawn[COLUMNS:], diptychs, halves]
     if run.recipe.flux_references and run.world.draw_referenced is not None:
-        given = run.world.draw_referenced(rng, COLUMNS)
-        read = partial(run.read_reference, given)
-        rows += [given.references, sample(run, given.pictures, given.texts, read=read)]
+        referenced = run.world.draw_referenced(rng, COLUMNS)
+        read = partial(run.read_reference, referenced)
+        rows += [referenced.references, sample(run, referenced.pictures, referenced.texts, read=read)]
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
 
 
@@ -60,7 +60,7 @@ def sample(
 ) -> np.ndarray:
     """Draws pictures of the size of others, or only the left half where the right one is kept."""
     context, pooled = run.encoders.encode_prompts(texts)
-    no_context, no_pooled = (part.expand(len(texts), *part.shape[1:]) for part in run.encoders.encode_prompts([""]))
+    no_context, no_pooled = run.encoders.encode_prompts([""] * len(texts))
     latents = run.encode(like)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
     half = latents.shape[-1] // 2
@@ -69,9 +69,9 @@ def sample(
         if keep_right:
             x = torch.cat((x[..., :half], latents[..., half:]), dim=-1)
         negative = run.predict(x, t, no_context, no_pooled, read)
-        return negative + CFG * (run.predict(x, t, context, pooled, read) - negative)
+        return guide(run.predict(x, t, context, pooled, read), negative, CFG)
 
     found = sample_euler(predict, noise, make_timesteps(STEPS))
     if keep_right:
         found = torch.cat((found[..., :half], latents[..., half:]), dim=-1)
-    return run.encoders.decode(found / LATENT_SCALE + LATENT_SHIFT)
+    return run.encoders.decode(run.host.unscale_latent(found))

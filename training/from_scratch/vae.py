@@ -95,7 +95,10 @@ class Components:
         values, vectors = values.flip(0)[:CHANNELS], vectors.flip(1)[:, :CHANNELS]
         size = values**0.25
         size = size * (values / size**2).mean().sqrt()
-        return cls(mean.float(), vectors.float(), size.float())
+        return cls(mean.float(), vectors.float().contiguous(), size.float())  # as they come from a checkpoint
+
+    def list_tensors(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "basis": self.basis, "size": self.size}
 
     def encode(self, pictures: Tensor) -> Tensor:
         """Gives latents of unit size, what FLUX sees (batch, 16, height / 8, width / 8)."""
@@ -158,18 +161,13 @@ def _pixel_index(channel: int, dy: int, dx: int) -> int:
     return colour * PATCH**2 + (4 * dy + 2 * oy + iy) * PATCH + 4 * dx + 2 * ox + ix
 
 
-def to_vae_scale(latents: Tensor) -> Tensor:
-    """Turns latents in FLUX's scale into the VAE's."""
-    return latents / LATENT_SCALE + LATENT_SHIFT
-
-
 def to_tensor(pictures: np.ndarray) -> Tensor:
     """Turns uint8 (batch, height, width, 3) into 0..1 (batch, 3, height, width)."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, 1).float() / 255
 
 
 class DecoderTraining(Learner):
-    """Trains a decoder to undo the components on pictures (batch, 3, height, width) that `draw(batch)` gives.
+    """Trains a decoder to undo the components on pictures (batch, 3, height, width) that `draw(rng, batch)` gives.
 
     Latents are blurred by noise of up to a fifth of their size, because a sampler's latents are not perfect.
     """
@@ -178,17 +176,20 @@ class DecoderTraining(Learner):
         self,
         decoder: nn.Module,
         components: Components,
-        draw: Callable[[int], Tensor],
+        draw: Callable[[np.random.Generator, int], Tensor],
+        rng: np.random.Generator,
         plan: LearnerPlan,
         precision: str = "fp32",
     ):
         self.decoder = decoder.to(memory_format=torch.channels_last)
         self.components, self.draw, self.precision = components, draw, precision
         super().__init__("decoder", {"decoder": decoder}, plan, plan.iterations // 20, weight_decay=0.0)
+        self.rng = rng
 
     def step(self) -> float:
         device = self.parameters[0].device
-        pictures = self.draw(self.plan.batch)
+        assert self.rng is not None
+        pictures = self.draw(self.rng, self.plan.batch)
         latents = self.components.encode(pictures)
         latents = latents + torch.randn_like(latents) * 0.2 * torch.rand(len(latents), 1, 1, 1)
         pictures = pictures.to(device)
@@ -197,8 +198,13 @@ class DecoderTraining(Learner):
         return self.update(F.l1_loss(decoded, pictures) + F.mse_loss(decoded, pictures))
 
     def list_groups(self) -> dict[str, Mapping[str, Tensor]]:
-        return super().list_groups() | {"random": {"state": torch.get_rng_state()}}
+        return super().list_groups() | {
+            "random": {"state": torch.get_rng_state()},
+            "components": self.components.list_tensors(),
+        }
 
     def load_groups(self, groups: dict[str, dict[str, Tensor]]) -> None:
         super().load_groups(groups)
         torch.set_rng_state(groups["random"]["state"])
+        if "components" in groups:  # checkpoints of old have none
+            self.components = Components(**groups["components"])

@@ -1,6 +1,9 @@
 """`cologen train world` and `cologen eval world`, end to end: from nothing to figures."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from cologen.training.cli.main import main
@@ -50,6 +53,18 @@ def test_from_nothing_to_figures(tmp_path, capsys, monkeypatch):
     plan = ("plan", "features", "--seeds", 1, "--share", 0.001, "--base", out / "base", "--out", tmp_path / "plan")
     told = run(capsys, *plan, "--n", 2, "--losses", 3, "--examples", 8)
     assert "| CoReDi, of things | 1 |" in told and "| auxiliary | 0.5 |" in told
+
+
+def test_two_processes_make_a_base_once_and_train_on_it(tmp_path):
+    base = tmp_path / "run" / "base"
+    alone = [sys.executable, "-m", "cologen.training", "train", "world", *CHANGES, "--out", tmp_path / "run"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    found = subprocess.run(
+        [*launcher, *alone[1:]], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    assert (base / "base.json").exists() and (tmp_path / "run" / "bank.safetensors").exists()
 
 
 def test_a_plan_without_seeds_is_only_said(capsys):

@@ -1,6 +1,7 @@
 """Models are made from nothing by one call, and what was stopped goes on as if nothing had happened."""
 
 import json
+import signal
 from dataclasses import replace
 from functools import partial
 
@@ -12,10 +13,11 @@ from cologen.prw.base_model import Base
 from cologen.prw.base_weights import BaseWeights
 from cologen.prw.embedded_host import velocity
 from cologen.prw.source import Routing, Source
-from cologen.training.from_scratch.learner import LearnerPlan
+from cologen.training.errors import RunStopped
+from cologen.training.from_scratch.learner import Learner, LearnerPlan, learn
 from cologen.training.from_scratch.make import WorldTraining, draw_crops
 from cologen.training.from_scratch.pretrain import Pretraining, draw_batch, draw_batches
-from cologen.training.from_scratch.recipe import PRECISIONS, ScratchRecipe
+from cologen.training.from_scratch.recipe import LATER_FIELDS, PRECISIONS, ScratchRecipe
 from cologen.training.from_scratch.sheet import COLUMNS, draw_sheet
 from cologen.training.from_scratch.store import FLUX, TEXT, VAE, find_parts, open_encoders
 from cologen.training.from_scratch.vae import Components, DecoderTraining, make_decoder, to_tensor
@@ -72,17 +74,58 @@ def test_what_was_stopped_in_any_part_goes_on_as_if_nothing_had_happened(tmp_pat
         WorldTraining(world, SMALL, tmp_path / "whole", 4).make_models()
 
 
-def test_a_base_from_before_a_recipe_s_later_fields_goes_on(tmp_path):
-    world = quick(TOY)
+def test_a_base_from_before_a_recipe_s_later_fields_goes_on_and_by_no_other_recipe(tmp_path):
+    world, record = quick(TOY), tmp_path / "base.json"
     WorldTraining(world, SMALL, tmp_path, 3).make_models()
-    about = json.loads((tmp_path / "base.json").read_text())
-    assert (
-        not {"flux_references", "flux_width", "flux_precision", "decoder_precision", "drawers", "sheet_minutes"}
-        & about.keys()
-    )
-    WorldTraining(world, replace(SMALL, sheet_minutes=1.0), tmp_path, 3).make_models()
+    about = json.loads(record.read_text())
+    assert {name for name, value in about.items() if value is None} == set(LATER_FIELDS)
+    assert not {"rebuild", "examples", "drawers", "sheet_minutes"} & about.keys()
+    old = {name: value for name, value in about.items() if value is not None} | {"rebuild": True, "examples": 9}
+    record.write_text(json.dumps(old))
+    WorldTraining(world, replace(SMALL, sheet_minutes=1.0, examples=8), tmp_path, 3).make_models()
     with pytest.raises(ValueError, match="flux_single: None there, 1 here"):
         WorldTraining(world, replace(SMALL, flux_single=1), tmp_path, 3).make_models()
+    record.write_text(json.dumps({**old, "flux_width": 512}))
+    with pytest.raises(ValueError, match="flux_width: 512 there, None here"):
+        WorldTraining(world, SMALL, tmp_path, 3).make_models()
+
+
+def test_a_world_without_references_is_not_trained_on_them(tmp_path):
+    recipe = replace(SMALL, flux_references=0.5)
+    with pytest.raises(ValueError, match="flux_references is 0.5, but the toy world draws no references, expected 0"):
+        WorldTraining(TOY, recipe, tmp_path).make_models()
+    assert not list(tmp_path.iterdir())
+
+
+class Counting(Learner):
+    """Learns nothing; its loss is the number of its iteration."""
+
+    def __init__(self):
+        super().__init__("counting", {"layer": torch.nn.Linear(1, 1)}, LearnerPlan(200, 1, 0.1), 0)
+
+    def step(self):
+        self.done += 1
+        return float(self.done)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_each_line_of_the_log_is_there_once(tmp_path, number):
+    def send(name, done, total):
+        if done == 130:
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(RunStopped) as stopped:
+        learn(Counting(), tmp_path, send)
+    assert stopped.value.signal == number and signal.getsignal(number) is before
+    assert [path.stem for path in tmp_path.glob("*.safetensors")] == ["counting-training-000000130"]
+    log = tmp_path / "counting-losses.csv"
+    with open(log, "a") as file:
+        file.write("150,1.00000\n")  # from a run that was killed after it
+    again = Counting()
+    learn(again, tmp_path, lambda *_: None)
+    assert again.done == 200
+    assert log.read_text().split() == ["50,25.50000", "100,75.50000", "150,125.50000", "200,175.50000"]
 
 
 def test_a_decoder_in_bf16_learns_about_what_it_does_in_fp32():
@@ -93,7 +136,7 @@ def test_a_decoder_in_bf16_learns_about_what_it_does_in_fp32():
         pictures = to_tensor(STICKERS.draw_scenes(rng, 16))
         components, crops = Components.fit(pictures), draw_crops(STICKERS, rng, 2)
         training = DecoderTraining(
-            make_decoder(), components, lambda _, crops=crops: crops, LearnerPlan(20, 2, 2e-4), precision
+            make_decoder(), components, lambda *_, crops=crops: crops, rng, LearnerPlan(20, 2, 2e-4), precision
         )
         losses[precision] = [training.step() for _ in range(6)]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=2e-3) and losses["bf16"] != losses["fp32"]
@@ -102,7 +145,7 @@ def test_a_decoder_in_bf16_learns_about_what_it_does_in_fp32():
 
 @pytest.mark.parametrize(
     "name, value",
-    [("flux_shift", 0.0), ("flux_shift", -1.0), ("flux_rate", -1e-3), ("flux_width", 200), ("flux_references", 1.5)],
+    [("flux_shift", 0.0), ("flux_shift", -1.0), ("flux_rate", -1e-3), ("flux_width", 200), ("flux_references", 0.8)],
 )
 def test_a_recipe_that_could_not_learn_is_refused(name, value):
     with pytest.raises(ValueError, match=name):
@@ -162,7 +205,7 @@ def test_pretraining_reads_a_reference_as_any_source_without_a_bank_is_read(enco
 
 
 def test_references_teach_the_weights_that_read_them(encoders):
-    run = Pretraining(STICKERS, encoders, replace(SMALL, flux_single=1, flux_double=1, flux_references=1.0))
+    run = Pretraining(STICKERS, encoders, replace(SMALL, flux_single=1, flux_double=1, flux_references=0.75))
     for parameter in run.flux.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     given = STICKERS.draw_referenced(np.random.default_rng(2), 2)
@@ -175,7 +218,7 @@ def test_references_teach_the_weights_that_read_them(encoders):
         losses.append(loss.item())
         gradients.append(run.flux.img_in.weight.grad.clone())
     assert losses[0] == losses[1] and not torch.allclose(*gradients)
-    assert np.isfinite(run.step())
+    assert run.draw_batch(0).referenced is not None and np.isfinite(run.step())
     assert draw_sheet(run).shape == (8 * 128, COLUMNS * 128, 3)
 
 
@@ -188,9 +231,9 @@ def skip_captioned():
 def test_batches_drawn_ahead_are_the_same():
     draw = partial(draw_batch, STICKERS, 5, 2, 0.5)
     found = list(draw_batches(draw, range(7, 13), workers=1))
-    assert len({batch.given is None for batch in found}) == 2
+    assert len({batch.referenced is None for batch in found}) == 2
     for iteration, batch in zip(range(7, 13), found, strict=True):
         wanted = draw(iteration)
         assert (batch.pictures == wanted.pictures).all() and batch[1:4] == wanted[1:4]
-        if batch.given is not None:
-            assert (batch.given.references == wanted.given.references).all()
+        if batch.referenced is not None:
+            assert (batch.referenced.references == wanted.referenced.references).all()
