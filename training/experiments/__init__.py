@@ -1,1 +1,1 @@
-"""The papers' experiments on the toy world."""
+"""The papers' experiments on the built-in worlds."""

@@ -24,9 +24,10 @@ def read_measure(report: Mapping[str, Any], share: float, measure: str) -> np.nd
 
 
 def list_measures(reports: Reports, task: str) -> list[str]:
-    """Lists the measures of a task that its answers have, and the loss."""
-    first = next(forks[task] for forks in reports.values() if task in forks)[0][str(WHOLE)]
-    return [*(name for name in MEASURES[task] if has_measure(first["answers"], name)), LOSS]
+    """Lists the measures of a task that some answers of every seed have, and the loss."""
+    seeds = next(forks[task] for forks in reports.values() if task in forks)
+    answers = [seed[str(WHOLE)]["answers"] for seed in seeds]
+    return [*(name for name in MEASURES[task] if all(has_measure(each, name) for each in answers)), LOSS]
 
 
 def compare_rows(plan: Plan, reports: Reports) -> dict[tuple[str, str, str], Contrast]:
@@ -89,6 +90,8 @@ def has_measure(answers: Sequence[Mapping[str, float]], measure: str) -> bool:
 
 
 def format_cell(seeds: list[dict[str, Any]], share: float, measure: str) -> str:
-    groups = [read_measure(report, share, measure) for report in seeds]
+    groups = [values for report in seeds if len(values := read_measure(report, share, measure))]
+    if not groups:  # of few questions, none has it
+        return "–"
     low, high = bootstrap_interval(*groups)
     return f"{np.mean([group.mean() for group in groups]):.3f} ({low:.3f} to {high:.3f})"

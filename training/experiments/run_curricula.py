@@ -39,16 +39,16 @@ class ExperimentRunner:
     """Trains the rows of experiments and evaluates them; what is finished is kept in a folder and not done again."""
 
     def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
-        self.out, self.count, self.say = out, count, say
+        models = open_toy_models(SHIPPED)
+        self.out, self.count, self.say = out / models.identity(), count, say
         recipe = load_curriculum("toy")
         self.curriculum = start_afresh(scale_curriculum(recipe, BUDGETS[budget]))
         examples = shorten_recipe(build(ScratchRecipe, recipe.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
-        flux, self.encoders = open_toy_models(SHIPPED)
-        self.host = EmbeddedHost(flux, next(flux.parameters()).dtype)
+        self.encoders, self.host = models.encoders, EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
         tasks = [stage.task for stage in recipe.stages]
         self.datasets = StageDatasets(
             {task: [describe_world_data(TOY, task, examples, self.encoders, 0)] for task in tasks},
-            out / DATASETS_FOLDER,
+            self.out / DATASETS_FOLDER,
             lambda *_: None,
         )
 
@@ -82,7 +82,11 @@ class ExperimentRunner:
             }
         else:
             router = "final" if row == "co-training" else ""
-            draw = sample_latents if weight is None else FeatureSampler(open_features(curriculum, folder), weight)
+            draw = (
+                sample_latents
+                if weight is None
+                else FeatureSampler(open_features(curriculum, folder), weight, HELD_OUT + seed)
+            )
             evaluation = Evaluation(TOY, self.count, HELD_OUT + seed, experiment.tasks, router)
             report |= evaluate(self.host, self.encoders, bank, evaluation, sampler=draw)
         with atomic_write(path) as partial:

@@ -18,6 +18,7 @@ from ...prw.config import FINAL
 from ...prw.coredi.features import SUFFIX, Features
 from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
+from ...prw.files.validate import check_range
 from ...prw.flux.inputs import FluxInputs
 from ...prw.source import Routing
 from ...prw.source_pass import Host
@@ -51,7 +52,7 @@ from .plans import SHARES, SHUFFLED, THINGS, Plan
 
 LOSS = "loss"
 Reports = dict[str, dict[str, list[dict[str, Any]]]]
-"""By row and task, what was measured of each seed (PlanRunner.ask)."""
+"""By row and task, what was measured of each seed (PlanRunner.evaluate_row)."""
 CHUNK = 64
 """Samples whose losses are measured at once."""
 
@@ -64,6 +65,10 @@ class QuestionCounts:
     """Whose answers are drawn and judged in the end; a quarter of them before."""
     losses: int
     """Held-out samples whose velocity error is measured, each at one timestep with one noise."""
+
+    def __post_init__(self):
+        for name in ("questions", "losses"):
+            check_range(name, getattr(self, name), 1, 10**7)
 
 
 class Snapshots(Listener):
@@ -90,6 +95,8 @@ def name_features(snapshot: Path) -> Path:
 
 
 class PlanRunner:
+    """Trains and evaluates the rows of plans."""
+
     def __init__(
         self,
         world: World,
@@ -119,7 +126,7 @@ class PlanRunner:
                     self.say(f"{row}, {task}, seed {seed}")
                     folder = self.train(curriculum, seed)
                     router = FINAL if row in plan.one_router else ""
-                    reports[row][task].append(self.ask(folder, task, router, seed))
+                    reports[row][task].append(self.evaluate_row(folder, task, router, seed))
         return reports
 
     def train(self, curriculum: Curriculum, seed: int) -> Path:
@@ -128,24 +135,23 @@ class PlanRunner:
         for beginning in list_beginnings(curriculum):
             folder = self.out / "stages" / fingerprint(beginning, seed, [self.examples])
             snapshots = Snapshots(folder, beginning.stages[-1].iterations)
-            recipe, datasets = self.open_encoder(beginning), self.open_datasets(beginning)
-            inputs = (self.host, recipe, datasets, self.encoders, folder, seed, self.world.base)
+            inputs = (self.host, beginning, self.open_datasets(beginning), self.encoders, folder, seed, self.world.base)
             bank = CurriculumRun(*inputs, [snapshots], make_trainer=self.make_trainer).train(bank)
         return folder
 
     def make_trainer(self, context: StageContext, bank: Bank, encoders: Encoders, _: Path) -> StageTrainer:
         """Makes a stage's trainer; an encoder's features of the samples are the same for all rows, and lie in one place."""
+        if context.settings.encoder == THINGS:  # its record keeps this name: a folder can be moved
+            context = replace(context, settings=replace(context.settings, encoder=str(self.make_encoder())))
         return make_stage_trainer(context, bank, encoders, self.out)
 
-    def open_encoder(self, curriculum: Curriculum) -> Curriculum:
-        """Gives the curriculum the folder of the encoder that it names, which is trained where it is not there yet."""
-        if curriculum.settings.encoder != THINGS:
-            return curriculum
+    def make_encoder(self) -> Path:
+        """Gives the folder of the encoder of things, which is trained where it is not there yet."""
         folder = self.out / "encoder"
         self.say("an encoder of things, if there is none yet")
         thing_encoder.make_thing_encoder(folder, thing_encoder.PLAN, lambda *_: None)
         self.say(f"it labels patches right: {(folder / thing_encoder.ACCURACY).read_text(encoding='utf-8')}")
-        return replace(curriculum, settings=replace(curriculum.settings, encoder=str(folder.resolve())))
+        return folder
 
     def open_datasets(self, curriculum: Curriculum) -> StageDatasets:
         files = {stage.name: [self.describe_data(stage)] for stage in curriculum.stages}
@@ -157,18 +163,18 @@ class PlanRunner:
             return file
         return RunDatasetFile(f"{file.file}-{SHUFFLED}", lambda progress: shuffle_answers(file.make(progress)))
 
-    def ask(self, folder: Path, task: str, router: str, seed: int) -> dict[str, Any]:
-        """Asks, by part of the target stage: {"answers": [measures of each question], "loss": [of each sample]}."""
+    def evaluate_row(self, folder: Path, task: str, router: str, seed: int) -> dict[str, Any]:
+        """Gives, by part of the target stage: {"answers": [measures of each question], "loss": [of each sample]}."""
         asked = self.asked
         path = folder / f"{task}-{router or 'own'}-{asked.questions}-{asked.losses}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
-        found = {str(share): self._ask(folder, share, task, router, seed) for share in SHARES}
+        found = {str(share): self._evaluate_snapshot(folder, share, task, router, seed) for share in SHARES}
         with atomic_write(path) as file:
             file.write_text(json.dumps(found), encoding="utf-8")
         return found
 
-    def _ask(self, folder: Path, share: float, task: str, router: str, seed: int) -> dict[str, Any]:
+    def _evaluate_snapshot(self, folder: Path, share: float, task: str, router: str, seed: int) -> dict[str, Any]:
         path = name_snapshot(folder, share)
         bank, features = Bank.open(path), name_features(path)
         count = self.asked.questions if share == 1.0 else -(-self.asked.questions // 4)
@@ -181,8 +187,8 @@ class PlanRunner:
         losses = measure_losses(self.host, bank, Routing(task=task, router=router), dataset)
         return {"answers": answers, LOSS: losses}
 
-    def ask_prefixes(self, plan: Plan, seeds: int) -> list[tuple[Curriculum, list[dict[str, Any]]]]:
-        """Asks what the stages before the last one have learned: each beginning, and of every seed the report of its last stage's task."""
+    def evaluate_prefixes(self, plan: Plan, seeds: int) -> list[tuple[Curriculum, list[dict[str, Any]]]]:
+        """Evaluates what the stages before the last one have learned: each beginning, and of every seed the report of its last stage's task."""
         curricula = [each for row in plan.make_rows(self.curriculum).values() for each in row.values()]
         beginnings: list[Curriculum] = []
         for curriculum in curricula:
@@ -190,7 +196,8 @@ class PlanRunner:
         # stages of one iteration only make an expert for the next one
         asked = [(each, each.stages[-1].task) for each in beginnings if each.stages[-1].iterations > 1]
         return [
-            (each, [self.ask(self.train(each, seed), task, "", seed) for seed in range(seeds)]) for each, task in asked
+            (each, [self.evaluate_row(self.train(each, seed), task, "", seed) for seed in range(seeds)])
+            for each, task in asked
         ]
 
 

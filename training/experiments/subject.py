@@ -50,7 +50,7 @@ MEASURES = ("fidelity", "editability")
 EVALUATED_SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 """Shares of the iterations after which concepts are evaluated."""
 BLEND = BlendSettings(strength=1.0, last=3)
-"""Of the toy FLUX's six blocks all but the last third, and the strength that suits the smallest pictures."""
+"""Of the six blocks of a built-in world's FLUX all but the last third, and the strength that suits the smallest pictures."""
 
 SHARED_STEPS = {way: WAYS[way] for way in ("switching", "mixed", "multi-stage", "masked")}
 """Those with the values of their authors."""
@@ -113,7 +113,7 @@ class SubjectExperiment:
         folder = self.out / fingerprint(curriculum, seed, [repr(recipe.subject), self.identity])
         ways = tuple(row.way for row in ROWS.values() if row.ico == ico)
         evaluator = ConceptEvaluator(folder / f"exam-{self.count}.json", self, seed, ways)
-        if not evaluator.finished(recipe.stage.iterations):
+        if not evaluator.is_finished(recipe.stage.iterations):
             self.say(f"subject: {'with' if ico else 'without'} ICO, seed {seed}")
             datasets = open_subject_datasets(recipe, self.encoders, seed, self.world)
             run = SubjectRun(
@@ -127,9 +127,8 @@ class SubjectExperiment:
                 [evaluator],
                 EMBEDDED_CHECKPOINTING,
             )
-            if run.concept_path.exists() or not any(
-                evaluator.report.values()
-            ):  # other questions need the way there once more
+            # figures are taken on the way: without any, or for others after the end, the way begins anew
+            if run.concept_path.exists() or not any(evaluator.report.values()):
                 run.concept_path.unlink(missing_ok=True)
                 run.open_checkpoints(recipe.stage, 0, settings).clear()
             run.train()
@@ -172,8 +171,8 @@ class SubjectExperiment:
         return self.encoders.encode_prompts([remove_marks(question.prompt) for question in questions])
 
 
-class Experiment(Protocol):
-    """What evaluates concepts."""
+class EvaluatesConcepts(Protocol):
+    """Knows what a concept is asked."""
 
     def evaluate(self, concept: Concept, way: str, seed: int) -> dict[str, float]: ...
 
@@ -181,17 +180,17 @@ class Experiment(Protocol):
 class ConceptEvaluator(Listener):
     """Evaluates a concept while it is trained, and keeps the figures in a file."""
 
-    def __init__(self, path: Path, experiment: Experiment, seed: int, ways: Sequence[str]):
+    def __init__(self, path: Path, experiment: EvaluatesConcepts, seed: int, ways: Sequence[str]):
         self.path, self.experiment, self.seed, self.ways = path, experiment, seed, ways
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         self.report: dict[str, Curves] = {way: known.get(way, {}) for way in ways}
 
-    def finished(self, iterations: int) -> bool:
+    def is_finished(self, iterations: int) -> bool:
         """Says whether all figures of a training of this length are there."""
         return all(self._due_iterations(way, iterations) <= {*map(int, self.report[way])} for way in self.ways)
 
     def _due_iterations(self, way: str, iterations: int) -> set[int]:
-        return evaluated_iterations(iterations) if way in DURING_TRAINING else {iterations}
+        return list_evaluated_iterations(iterations) if way in DURING_TRAINING else {iterations}
 
     def on_stage_begin(self, trainer: Trainer) -> None:
         if trainer.iteration == 0:
@@ -214,7 +213,7 @@ class ConceptEvaluator(Listener):
             partial.write_text(json.dumps(self.report), encoding="utf-8")
 
 
-def evaluated_iterations(iterations: int) -> set[int]:
+def list_evaluated_iterations(iterations: int) -> set[int]:
     return {round(share * iterations) for share in EVALUATED_SHARES}
 
 

@@ -72,14 +72,14 @@ class TreeExperiment:
     """Trains and evaluates the rows; what is finished is kept in a folder and not done again."""
 
     def __init__(self, out: Path, budget: str, questions: int, say: Callable[[str], None]):
-        self.out, self.questions, self.say = out, questions, say
+        models = open_toy_models(SHIPPED)
+        self.out, self.questions, self.say = out / models.identity(), questions, say
         self.rows = make_rows(scale_curriculum(load_curriculum("toy"), BUDGETS[budget]))
-        flux, self.encoders = open_toy_models(SHIPPED)
-        self.host = EmbeddedHost(flux, next(flux.parameters()).dtype)
+        self.encoders, self.host = models.encoders, EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
         total = max(FEWEST_EXAMPLES, round(MOST_EXAMPLES * BUDGETS[budget]))
         files = {kind: self._describe_data(kind, total) for kind in (PARENT, *KINDS)}
         self.datasets = StageDatasets(
-            {kind: [file] for kind, file in files.items()}, out / DATASETS_FOLDER, lambda *_: None
+            {kind: [file] for kind, file in files.items()}, self.out / DATASETS_FOLDER, lambda *_: None
         )
 
     def _describe_data(self, kind: str, total: int) -> RunDatasetFile:

@@ -6,6 +6,7 @@ is the router's last.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,21 +48,22 @@ def ablate(
         if not any(shares.values()):
             report(f"{task}: no block takes an older expert")
             continue
-
-        def measure(blocks: Sequence[str], task: str = task, routed: Scores = routed) -> dict[str, Any]:
-            asked = {way: replace(evaluation, older=way, older_in=blocks) for way in ABLATIONS}
-            return {
-                way: compare_scores(routed, score_answers(host, encoders, bank, task, how))
-                for way, how in asked.items()
-            }
-
-        ablations[task] = {"older": round(sum(shares.values()) / len(shares), 4), **measure(())}
+        measure = partial(measure_changes, host, encoders, bank, task, evaluation, routed)
+        ablations[task] = {"older": round(sum(shares.values()) / len(shares), 4), **measure()}
         report(f"{task}: {ablations[task]}")
         if by_block:
             taken = [block for block, share in shares.items() if share]
-            ablations[task]["blocks"] = {block: {"older": shares[block], **measure((block,))} for block in taken}
+            ablations[task]["blocks"] = {block: {"older": shares[block], **measure(block)} for block in taken}
             report(f"{task}: {ablations[task]['blocks']}")
     return scores_by_task | {ABLATION: ablations}
+
+
+def measure_changes(
+    host: Host, encoders: SmallEncoders, bank: Bank, task: str, evaluation: Evaluation, routed: Scores, *blocks: str
+) -> dict[str, Any]:
+    """Measures, by way of ABLATIONS, what changes against the scores as routed; in some blocks, or in all if none is named."""
+    asked = {way: replace(evaluation, older=way, older_in=blocks) for way in ABLATIONS}
+    return {way: compare_scores(routed, score_answers(host, encoders, bank, task, how)) for way, how in asked.items()}
 
 
 @torch.no_grad()

@@ -14,6 +14,8 @@ from .vae import SmallVAE, collapse_encoder, split_patches, to_tensor
 
 
 class SmallEncoders:
+    """Encodes pictures and prompts by a world's own models."""
+
     def __init__(self, text: TextEncoder, vae: SmallVAE):
         self.text, self.vae = text, vae
         self.weight, self.bias = collapse_encoder(vae)

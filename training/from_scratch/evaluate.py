@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from ...prw.bank.bank import Bank
+from ...prw.files.validate import check_choice, check_range
 from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
+from ...prw.router import ABLATIONS
 from ...prw.source import Routing
 from ...prw.source_pass import Host
 from ..forward import skip_source
@@ -50,6 +52,12 @@ class Evaluation:
     """A row of READINGS: what reads the sources."""
     more_seeds: Sequence[int] = ()
     """Others, whose questions are asked, too."""
+
+    def __post_init__(self):
+        check_range("count", self.count, 1, 10**7)
+        check_range("chunk", self.chunk, 1, 10**5)
+        check_choice("older", self.older, ("", *ABLATIONS))
+        check_choice("reads", self.reads, READINGS)
 
     def make_routing(self, task: str) -> Routing:
         strength = float(self.reads == EXPERTS)

@@ -132,6 +132,8 @@ def forget_later_losses(log: Path, done: int) -> None:
     """Drops the lines of iterations that come again."""
     if not log.exists():
         return
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if int(line.split(",")[0]) <= done]
+    lines = [
+        line for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if int(line.split(",")[0]) <= done
+    ]
     with atomic_write(log) as partial:
         partial.write_text("".join(lines), encoding="utf-8")

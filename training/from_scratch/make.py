@@ -63,7 +63,9 @@ class WorldTraining:
         decoder = vae.taesd_decoder.to(self.device)
         training = DecoderTraining(decoder, components, draw, rng, plan, self.recipe.decoder_precision)
         checkpoints = learn(training, self.folder, self.progress, self.save_minutes)
-        vae.taesd_encoder = make_principal_encoder(training.components)  # those of the checkpoint, if it went on from one
+        vae.taesd_encoder = make_principal_encoder(
+            training.components
+        )  # those of the checkpoint, if it went on from one
         save_module(vae, self.folder / VAE)
         checkpoints.clear()
 

@@ -26,6 +26,8 @@ FLUX, VAE, TEXT, BANK = "flux.safetensors", "vae.safetensors", "text.safetensors
 
 
 class WorldModels(NamedTuple):
+    """What a folder of a world holds, its bank aside."""
+
     flux: Flux
     encoders: SmallEncoders
 
@@ -38,7 +40,10 @@ def open_models(world: World, folder: Path | None = None, device: str = "cpu") -
     """Opens the models of a folder, or those that ship."""
     folder = folder or world.folder
     flux = build_flux(read_weights(folder / FLUX), FLUX, torch.float32, device)
-    assert isinstance(flux, Flux)
+    if not isinstance(flux, Flux) or flux.params.context_in_dim != world.language.width:
+        raise FileError(
+            f"{folder / FLUX} is no FLUX that reads the {world.name} world's words, expected one: {name_files(world)}"
+        )
     return WorldModels(flux, open_encoders(world, folder, device))
 
 
@@ -54,12 +59,17 @@ def open_encoders(world: World, folder: Path | None = None, device: str = "cpu")
 def load_own_weights(module: nn.Module, file: SafeFile, world: World) -> None:
     """Loads all of a module's weights, and no others."""
     expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-    for key in sorted(expected.keys() ^ file.keys()) or [key for key in file if file.shape(key) != expected[key]]:
+    wrong = sorted(expected.keys() ^ file.keys()) or [key for key in file if file.shape(key) != expected[key]]
+    if wrong:
         raise FileError(
-            f"{file.name} is no whole file of the {world.name} world's {type(module).__name__} (see {shorten(key)}), expected "
-            f"all of its weights: name a folder that holds {TEXT}, {VAE} and {FLUX} of one {world.name} world."
+            f"{file.name} is no whole file of the {world.name} world's {type(module).__name__} (see {shorten(wrong[0])}), expected "
+            f"all of its weights: {name_files(world)}"
         )
     module.load_state_dict({key: file[key].float() for key in file})
+
+
+def name_files(world: World) -> str:
+    return f"name a folder that holds {TEXT}, {VAE} and {FLUX} of one {world.name} world."
 
 
 def save_module(module: nn.Module, path: Path) -> None:

@@ -81,7 +81,7 @@ class OwnSubject:
     """Fidelity and editability of an answer."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class World:
     """What a program draws, says and asks."""
 

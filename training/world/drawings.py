@@ -14,13 +14,13 @@ from .scene import Scene, draw_ground_of_scene, draw_names, draw_scene, fill_sce
 from .stickers import list_stickers
 from .tasks import UNNAMED_SHARE, make_ground_question, make_subject_question
 from .text import KEPT_SHARES
-from .words import UNNAMED, describe_scene
+from .words import describe_scene
 
 TEXT_DROP = 0.1
 MARKED_SHARE, EDITED_SHARE = 0.15, 0.15
 """Share of pictures with an answer drawn on them, which must be as familiar as things are, and of pictures after an edit,
 with the words that asked for it."""
-SCENE_TOLD_SHARE = 0.6
+CAPTIONED_SHARE = 0.6
 """Of these, the share whose words say the scene, too."""
 PAIR_SHARE, SAME_PLACE = 0.6, 0.5
 """Share of diptychs with one thing on the right, and of these with it at the same place on both sides, which is the easier
@@ -56,7 +56,7 @@ def draw_one(rng: np.random.Generator) -> tuple[np.ndarray, str]:
 
 
 def add_caption(rng: np.random.Generator, prompt: str, scene: Scene) -> str:
-    if rng.random() >= SCENE_TOLD_SHARE:
+    if rng.random() >= CAPTIONED_SHARE:
         return prompt
     return f"{describe_scene(rng, scene, pick(rng, KEPT_SHARES))}. {prompt}".removeprefix(". ")
 
@@ -74,9 +74,7 @@ def draw_pair(rng: np.random.Generator) -> tuple[np.ndarray, str]:
     ground = draw_ground_of_scene(rng, [kind for kind in GROUNDS if kind != left.ground])
     moved = left.things[0] if rng.random() < SAME_PLACE else place_thing(rng, ground, subject)
     right = replace(ground, things=(moved or left.things[0],))
-    text = describe_scene(rng, left, keep=1.0, share=1.0)
-    assert UNNAMED in text
-    return np.concatenate((render(left), render(right)), axis=1), text
+    return np.concatenate((render(left), render(right)), axis=1), describe_scene(rng, left, keep=1.0, share=1.0)
 
 
 def draw_subject(rng: np.random.Generator) -> tuple[np.ndarray, str]:

@@ -6,6 +6,7 @@ compared in full.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -140,11 +141,8 @@ def compare(evidence: Evidence, thing: Thing) -> Match:
 def refine(evidence: Evidence, thing: Thing) -> Match:
     """Moves a thing and turns its hue to what fits best."""
     x, y = find_best_shift(evidence, thing)
-    moved = Thing(thing.sticker, x, y, thing.size)
     hues = ["", *list_hues(thing.sticker)]
-    return max(
-        (compare(evidence, Thing(moved.sticker, x, y, moved.size, hue)) for hue in hues), key=lambda match: match.gain
-    )
+    return max((compare(evidence, replace(thing, x=x, y=y, hue=hue)) for hue in hues), key=lambda match: match.gain)
 
 
 def find_best_shift(evidence: Evidence, thing: Thing) -> tuple[int, int]:

@@ -42,10 +42,6 @@ class Reading(NamedTuple):
 
     scene: Scene
     """Things from behind to the front."""
-    doubt: tuple[float, ...]
-    """Of each thing, what stays unexplained, 0 to 1."""
-    ground_doubt: float
-    """Levels that the ground is off its nearest drawing, in the median."""
 
     def find(self, sticker: str, hue: str | None = None) -> list[Thing]:
         """Lists the things of a name, and of a hue if it is given."""
@@ -65,13 +61,12 @@ def average_cells(picture: np.ndarray) -> np.ndarray:
     return small.reshape(-1, 3)
 
 
-def read_ground(picture: np.ndarray) -> tuple[Ground, float]:
-    """Gives the nearest drawing, far pixels counting alike, and how far it is off in the median."""
+def read_ground(picture: np.ndarray) -> Ground:
+    """Gives the nearest drawing, far pixels counting alike."""
     names, drawings = draw_grounds()
     apart = abs(drawings - average_cells(picture))
     far = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2])
-    best = int(np.minimum(far, TOLERANCE).sum(1).argmin())
-    return names[best], float(np.median(far[best]))
+    return names[int(np.minimum(far, TOLERANCE).sum(1).argmin())]
 
 
 def compare_with_ground(picture: np.ndarray, ground: Ground) -> Evidence:
@@ -81,11 +76,10 @@ def compare_with_ground(picture: np.ndarray, ground: Ground) -> Evidence:
 
 def read_scene(picture: np.ndarray, names: Sequence[str] = tuple(NAMED)) -> Reading:
     """Reads uint8 (SIDE, SIDE, 3); `names` are the stickers that could be there."""
-    ground, ground_doubt = read_ground(picture)
+    ground = read_ground(picture)
     evidence = compare_with_ground(picture, ground)
-    matches = sort_by_depth(evidence, find_things(evidence, names))
-    scene = Scene(*ground, tuple(match.thing for match in matches))
-    return Reading(scene, tuple(match.doubt for match in matches), ground_doubt)
+    things = [match.thing for match in find_things(evidence, names)]
+    return Reading(Scene(*ground, tuple(sort_by_depth(evidence.picture, things))))
 
 
 def find_things(evidence: Evidence, names: Sequence[str]) -> list[Match]:
@@ -95,7 +89,7 @@ def find_things(evidence: Evidence, names: Sequence[str]) -> list[Match]:
         taken, claimed = np.zeros((2, SIDE, SIDE), bool)
         for match in filter(is_sure, find_matches(evidence, names)):
             mask = binary_dilation(draw_thing_mask(match.thing))
-            if not (claimed & mask).any():
+            if not (claimed & mask).any() and len(found) < MAX_THINGS:
                 found.append(match)
                 taken |= mask
             claimed |= mask
@@ -112,14 +106,14 @@ def is_sure(match: Match) -> bool:
     return inside and match.gain > 0 and match.doubt < MAX_DOUBT and match.seen > MIN_SEEN
 
 
-def sort_by_depth(evidence: Evidence, matches: Sequence[Match]) -> list[Match]:
+def sort_by_depth(picture: np.ndarray, things: Sequence[Thing]) -> list[Thing]:
     """Sorts from behind to the front: of two things that share pixels, that one is in front which these look like."""
-    order: list[Match] = []
-    for match in matches:
-        place = len(order)
-        while place > 0 and not is_behind(evidence.picture, order[place - 1].thing, match.thing):
-            place -= 1
-        order.insert(place, match)
+    left, order = list(things), []
+    while left:
+        # a circle, which no true picture has, is cut at the first thing
+        back = next((one for one in left if not any(is_behind(picture, other, one) for other in left)), left[0])
+        left.remove(back)
+        order.append(back)
     return order
 
 
@@ -139,5 +133,5 @@ def measure_error(picture: np.ndarray, thing: Thing, where: np.ndarray) -> float
 
 def read_subject(picture: np.ndarray, candidates: Sequence[str]) -> Match | None:
     """Finds which of some unnamed things the picture shows, and where; None if it shows none of them."""
-    ground, _ = read_ground(picture)
-    return next(filter(is_sure, find_matches(compare_with_ground(picture, ground), candidates)), None)
+    evidence = compare_with_ground(picture, read_ground(picture))
+    return next(filter(is_sure, find_matches(evidence, candidates)), None)

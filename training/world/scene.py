@@ -85,7 +85,7 @@ def draw_ground_of_scene(rng: np.random.Generator, kinds: Sequence[str] = tuple(
 def place_thing(
     rng: np.random.Generator, scene: Scene, sticker: str, place: str = "", distance: float = MIN_DISTANCE
 ) -> Thing | None:
-    """Finds a free position for a thing, if there is one: anywhere, or in a place."""
+    """Tries TRIES positions for a thing, anywhere or in a place: gives a free one, or None."""
     for _ in range(TRIES):
         size = pick(rng, SIZES)
         x, y = (int(centre) for centre in rng.choice(CENTRES, 2))

@@ -117,7 +117,7 @@ def score_subject(question: Question, picture: np.ndarray) -> dict[str, float]:
     """right: of all candidates the picture shows the one that was asked for. kept: it does so in the place and on the
     ground that were asked for."""
     wanted = question.scene.things[0]
-    found, (ground, *_) = read_subject(picture, question.candidates), read_ground(picture)[0]
+    found, (ground, *_) = read_subject(picture, question.candidates), read_ground(picture)
     right = found is not None and found.thing.sticker == wanted.sticker
     placed = found is not None and is_in_place(found.thing, wanted.place)
     return {"right": float(right), "kept": float(right and placed and ground == question.scene.ground)}

@@ -50,7 +50,7 @@ class SubjectQuestion(NamedTuple):
 
 
 def draw_subject_scene(rng: np.random.Generator, place: str, ground: str) -> Scene:
-    """Draws the subject in a place of a ground, now and then with a named thing that is no animal."""
+    """Draws the subject in a place of a ground, perhaps with a named thing that is no animal."""
     scene, subject = draw_ground_of_scene(rng, (ground,)), None
     while subject is None:
         subject = place_thing(rng, scene, STICKER, place)
@@ -79,7 +79,7 @@ def draw_prior(count: int, seed: int = 0) -> dict[str, tuple[np.ndarray, str]]:
 
 
 def make_questions(count: int, seed: int) -> list[SubjectQuestion]:
-    """Draws questions, half of them with a second thing."""
+    """Draws questions, some of them with a second thing."""
     rng = np.random.default_rng((seed, 19))
     return [
         SubjectQuestion(draw_subject_scene(rng, pick(rng, PLACES), pick(rng, QUESTION_GROUNDS))) for _ in range(count)

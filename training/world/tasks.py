@@ -78,7 +78,7 @@ def name_class(thing: Thing, by_class: bool) -> str:
 def make_inpaint_question(rng: np.random.Generator, name: str, unnamed: tuple[str, ...]) -> Question:
     """Asks for a thing by its name, or for the scene by its caption."""
     scene = draw_scene(rng, unnamed=unnamed, share=UNNAMED_SHARE)
-    seen = [i for i, enough in enumerate(measure_visible(scene)) if enough and scene.things[i].is_named]
+    seen = [i for i, enough in enumerate(are_visible(scene)) if enough and scene.things[i].is_named]
     names = {i: describe_thing(rng, scene.things[i], 0.3) for i in seen}
     sample = make_sample(rng, scene, name, names)
     example = make_inpaint_example(rng, sample)
@@ -90,7 +90,7 @@ def make_ground_question(rng: np.random.Generator, name: str, unnamed: tuple[str
     """Asks for one thing by words that fit no other, or for any one of a class."""
     while True:
         scene = _draw_ground_scene(rng, unnamed)
-        references = {i: list_references(scene.things, i) for i, seen in enumerate(measure_visible(scene)) if seen}
+        references = {i: list_references(scene.things, i) for i, seen in enumerate(are_visible(scene)) if seen}
         names = {i: pick(rng, some) for i, some in references.items() if some and scene.things[i].is_named}
         if names:
             break
@@ -116,7 +116,7 @@ def _draw_ground_scene(rng: np.random.Generator, unnamed: tuple[str, ...]) -> Sc
     return fill_scene(rng, draw_ground_of_scene(rng), [names[i] for i in rng.permutation(len(names))])
 
 
-def measure_visible(scene: Scene) -> list[bool]:
+def are_visible(scene: Scene) -> list[bool]:
     """Says of each thing whether enough of it is seen to ask for it."""
     alone = [find_visible_masks(replace(scene, things=(thing,)))[0].sum() for thing in scene.things]
     return [seen.sum() >= MIN_VISIBLE * whole for seen, whole in zip(find_visible_masks(scene), alone)]
@@ -147,9 +147,9 @@ def make_subject_question(rng: np.random.Generator, name: str, unnamed: tuple[st
         if rng.random() < 0.4:
             target = fill_scene(rng, target, [pick(rng, NAMED)], 0.7)
         prompt = describe_subject(rng, target, pick(rng, choices[index]))
-        others = [other for other in draw_names(rng, CANDIDATES + 3, unnamed) if other != subject]
         shown = [thing.sticker for thing in source.things]
-        candidates = [*shown, *(other for other in others if other not in shown)][:CANDIDATES]
+        others = [other for other in draw_names(rng, CANDIDATES + 3, unnamed) if other not in shown]
+        candidates = [*shown, *others][:CANDIDATES]
         example = Example(name, "subject", prompt, render(source), render(target))
         return Question(example, target, 0, source, tuple(candidates))
 

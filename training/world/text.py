@@ -14,7 +14,7 @@ from ..from_scratch.world import Labels, Language
 from ..toy.scene import pick
 from .edits import SIDES, WORDS, draw_edit
 from .grounds import GROUNDS
-from .scene import PLACES, SIZES, draw_ground_of_scene, draw_names, draw_scene, fill_scene
+from .scene import PLACES, SIZES, Thing, draw_ground_of_scene, draw_names, draw_scene, fill_scene
 from .stickers import CLASSES, HUES, NAMED, list_stickers
 from .tasks import UNNAMED_SHARE, describe_subject, name_class
 from .words import AT, GROUND_WORDS, UNNAMED, describe_scene, list_references
@@ -84,13 +84,14 @@ def draw_text(rng: np.random.Generator) -> str:
     if kind == "ground":
         index = int(rng.integers(len(scene.things)))
         form = FORMS[pick(rng, PAPER_FORMS)]
-        asked = {"name": list_references(scene.things, index), "kind": list_classes(rng, scene.things[index])}[form.by]
+        asked = {"name": list_references(scene.things, index), "kind": draw_class(rng, scene.things[index])}[form.by]
         words = pick(rng, asked or [f"the {UNNAMED}"])
         return pick(rng, form.templates).format(thing=words, kind=words, colour=pick(rng, COLOURS))
     return describe_scene(rng, scene, pick(rng, KEPT_SHARES)) if kind else ""
 
 
-def list_classes(rng: np.random.Generator, thing) -> list[str]:
+def draw_class(rng: np.random.Generator, thing: Thing) -> list[str]:
+    """Draws the word by which a thing is one of its kind; none, if it has no such word."""
     kind = name_class(thing, rng.random() < 0.5) if thing.is_named else ""
     return [kind] if kind else []
 

@@ -75,8 +75,8 @@ class ThingTraining(Learner):
 
     def predict(self, pictures: np.ndarray) -> Tensor:
         """Scores every label for every patch (batch, patches, labels)."""
-        mean, size = (torch.tensor(part).view(3, 1, 1) for part in IMAGENET_MEAN_STD)
-        tokens = self.network(pixel_values=(to_tensor(pictures) - mean) / size).last_hidden_state
+        mean, std = (torch.tensor(part).view(3, 1, 1) for part in IMAGENET_MEAN_STD)
+        tokens = self.network(pixel_values=(to_tensor(pictures) - mean) / std).last_hidden_state
         return self.head(tokens[:, 1:])  # the first is the class token
 
 

@@ -270,7 +270,7 @@ def test_rows_share_what_they_begin_with_and_each_would_have_trained_the_same_al
     assert "| edit | loss | a, against c |" in text and "| a | 0.25 |" in text
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     assert make().run(plan, 2) == reports
-    assert make().ask_prefixes(plan, 2) == [], "its stages of one iteration"
+    assert make().evaluate_prefixes(plan, 2) == [], "its stages of one iteration"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
 
 
@@ -289,6 +289,9 @@ def test_the_encoder_of_things_is_trained_where_a_stage_first_needs_it(make_runn
     assert list(bank.info.experts) == ["inpaint", "edit"] and (runner.out / "encoder/model.safetensors").exists()
     (features,) = runner.out.glob("features/edit-*.safetensors")
     assert SafeFile(features).shape("features")[-1] == thing_encoder.SHAPE["hidden_size"]
+    runner.out = runner.out.rename(folder / "moved")
+    again = runner.train(replace(knowing, stages=knowing.stages), 0)
+    assert again.is_relative_to(folder / "moved") and Bank.open(name_snapshot(again, 1.0)).info == bank.info
 
 
 @pytest.mark.slow
@@ -308,7 +311,7 @@ def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runn
     plan = Plan("", ("edit",), lambda whole: rows, {})
     runner.run(plan, 1)
     assert drawn == [(["coredi"], HELD_OUT)] * len(SHARES)
-    ((beginning, reports),) = runner.ask_prefixes(plan, 1)
+    ((beginning, reports),) = runner.evaluate_prefixes(plan, 1)
     assert [stage.name for stage in beginning.stages] == ["inpaint"] and len(reports) == 1
     assert "| inpaint 2 | hit " in format_prefixes([(beginning, reports)])
 
@@ -320,8 +323,8 @@ def test_every_beginning_is_asked_its_own_task_once(make_runner, monkeypatch, na
     runner.curriculum = scale_curriculum(WORLD, 0.15)
     answers = {"hit": 0.5, "iou": 0.5, "seg": 0.5, "kept": 0.5, "right": 0.5}
     monkeypatch.setattr(runner, "train", lambda curriculum, seed: curriculum)
-    monkeypatch.setattr(runner, "ask", lambda folder, task, router, seed: {"1.0": {"answers": [answers], LOSS: [1.0]}})
-    table = format_prefixes(runner.ask_prefixes(PLANS[name], 2)).splitlines()[2:]
+    monkeypatch.setattr(runner, "evaluate_row", lambda folder, task, router, seed: {"1.0": {"answers": [answers], LOSS: [1.0]}})
+    table = format_prefixes(runner.evaluate_prefixes(PLANS[name], 2)).splitlines()[2:]
     assert len(table) == len(set(table)) == count and all("0.500" in line for line in table)
 
 

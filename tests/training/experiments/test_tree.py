@@ -49,6 +49,6 @@ def test_rows_are_trained_judged_and_counted(tmp_path, monkeypatch, capsys):
     assert {row: size / sizes["experts of rank 8"] * 16 for row, size in sizes.items()} == pytest.approx(ranks)
     assert all(len(seeds[0][kind]) == 1 for seeds in reports.values() for kind in KINDS)
     trees = [
-        bank for path in out.glob("tree-*/bank.safetensors") if (bank := Bank.open(path)).info.experts["depth"].parent
+        bank for path in out.glob("*/tree-*/bank.safetensors") if (bank := Bank.open(path)).info.experts["depth"].parent
     ]
     assert [list(bank.info.routers["depth"].experts) for bank in trees] == [["canny", "depth"]]

@@ -22,7 +22,7 @@ from cologen.training.experiments.subject import (
     ConceptEvaluator,
     average_seeds,
     draw_curves,
-    evaluated_iterations,
+    list_evaluated_iterations,
     summarize,
 )
 from cologen.training.from_scratch.text import UNKNOWN, TextEncoder
@@ -229,15 +229,15 @@ def test_an_exam_goes_on_where_it_was(tmp_path):
     for training.iteration in range(1, 9):
         evaluator.on_iteration(training, None)
         if training.iteration == 3:
-            assert not evaluator.finished(8)
+            assert not evaluator.is_finished(8)
             evaluator = ConceptEvaluator(tmp_path / "exam.json", Answers(), 0, ways)
-    assert evaluator.finished(8) and evaluated_iterations(8) == {0, 1, 2, 4, 6, 8} == set(
+    assert evaluator.is_finished(8) and list_evaluated_iterations(8) == {0, 1, 2, 4, 6, 8} == set(
         map(int, evaluator.report["alone"])
     )
     assert evaluator.report["alone"]["6"] == {"fidelity": 0.6, "editability": 0.05}
     assert evaluator.report["mixed"] == {"8": {"fidelity": 0.8, "editability": 0.05}}
     more = ConceptEvaluator(tmp_path / "exam.json", Answers(), 0, (*ways, "masked"))
-    assert not more.finished(8) and more.report["alone"] == evaluator.report["alone"]
+    assert not more.is_finished(8) and more.report["alone"] == evaluator.report["alone"]
     found = {name: {0: evaluator.report[row.way]} for name, row in ROWS.items() if row.way in ways}
     assert average_seeds(found["plain"], "fidelity").y == [0.0, 0.1, 0.2, 0.4, 0.6, 0.8]
     assert summarize(found)["ICO, two branches"] == {"fidelity": (0.8, 0.0), "editability": (0.12, 0.0)}

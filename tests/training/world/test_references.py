@@ -71,4 +71,4 @@ def test_both_kinds_are_drawn_with_things_of_training_alone(monkeypatch):
     batches = [draw_referenced(np.random.default_rng(seed), 4) for seed in range(8)]
     assert {batch.task for batch in batches} == {"edit", "subject"}
     assert all(batch.references.shape == batch.pictures.shape == (4, 128, 128, 3) for batch in batches)
-    assert shown <= {*NAMED, *list_stickers()["pool"]}
+    assert shown and shown <= {*NAMED, *list_stickers()["pool"]}
