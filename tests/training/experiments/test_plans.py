@@ -323,7 +323,9 @@ def test_every_beginning_is_asked_its_own_task_once(make_runner, monkeypatch, na
     runner.curriculum = scale_curriculum(WORLD, 0.15)
     answers = {"hit": 0.5, "iou": 0.5, "seg": 0.5, "kept": 0.5, "right": 0.5}
     monkeypatch.setattr(runner, "train", lambda curriculum, seed: curriculum)
-    monkeypatch.setattr(runner, "evaluate_row", lambda folder, task, router, seed: {"1.0": {"answers": [answers], LOSS: [1.0]}})
+    monkeypatch.setattr(
+        runner, "evaluate_row", lambda folder, task, router, seed: {"1.0": {"answers": [answers], LOSS: [1.0]}}
+    )
     table = format_prefixes(runner.evaluate_prefixes(PLANS[name], 2)).splitlines()[2:]
     assert len(table) == len(set(table)) == count and all("0.500" in line for line in table)
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from cologen.prw.files.errors import FileError
-from cologen.training.from_scratch.store import FLUX, find_parts, read_weights, save_weights
+from cologen.training.from_scratch.store import FLUX, find_parts, open_models, read_weights, save_weights
+from cologen.training.toy.store import TOY
+from cologen.training.world.store import STICKERS
 
 
 def test_large_weights_lie_in_several_files_and_half_of_them_are_none(tmp_path):
@@ -20,6 +22,13 @@ def test_large_weights_lie_in_several_files_and_half_of_them_are_none(tmp_path):
     assert not find_parts(tmp_path / FLUX)
     with pytest.raises(FileError, match="There is no file .*flux.safetensors"):
         read_weights(tmp_path / FLUX)
+
+
+def test_a_flux_of_other_words_is_refused():
+    with pytest.raises(
+        FileError, match="flux.safetensors is no FLUX that reads the world world's words, expected one: name a"
+    ):
+        open_models(STICKERS, TOY.folder)
 
 
 def test_small_weights_lie_in_one(tmp_path):
