@@ -21,7 +21,7 @@ class CoLoGenDualBranch(io.ComfyNode):
             category=SAMPLING,
             description="Lets a common noun lay out the scene for a subject that FLUX does not know: in the first steps a "
             "second picture of it is drawn beside, and lends its surroundings. For any sampler but those of the cfg_pp kind. "
-            "On the built-in world it gains a little, CoLoGen Personal Guider more.",
+            "On the toy world it gains a little, CoLoGen Personal Guider more.",
             search_aliases=["dci", "divide conquer integrate", "dbim", "personalization", "editability", "dreambooth"],
             inputs=[
                 io.Model.Input("model", tooltip="FLUX.1 or FLUX.2, after CoLoGen Apply if the prompt has sources."),

@@ -16,7 +16,7 @@ class CoLoGenFeatures(io.ComfyNode):
             display_name="CoLoGen Features",
             category=SAMPLING,
             description="Lets pictures read what their expert learned besides, with features self or coredi in CoLoGen Train "
-            "Stage. For any sampler. On the built-in world experts of self drew better with it than without, and no better "
+            "Stage. For any sampler. On the toy world experts of self drew better with it than without, and no better "
             "than experts without features.",
             search_aliases=["coredi", "redi", "representation guidance", "self conditioning", "dino"],
             inputs=[

@@ -22,7 +22,7 @@ def stage_knobs() -> list:
         float_knob("rho", 0.8, 0, 1, 0.01, "Share of FLUX's blocks that the new expert should take; the others take the rest."),
         float_knob(
             "veteran", 0.5, 0, 100, 0.01,
-            "How firmly that share is held; 0 leaves it to the router, which on the built-in world did as well.",
+            "How firmly that share is held; 0 leaves it to the router, which on the toy world did as well.",
         ),
     ]  # fmt: skip
 
@@ -68,7 +68,7 @@ def feature_knobs() -> list:
             optional=True,
             tooltip="What the expert learns besides, of what an encoder sees in the right answers. auxiliary costs next "
             "to nothing, coredi a few more tokens, self a pass more in each update. The finished experts are as fast and "
-            "as large as without. On the built-in world none of the three made experts better; those of self want CoLoGen "
+            "as large as without. On the toy world none of the three made experts better; those of self want CoLoGen "
             "Features, or draw worse.",
             **advanced(),
         ),

@@ -21,7 +21,7 @@ def subject_knobs() -> list:
             "ico",
             default=True,
             tooltip="Each photo gets vectors of its own for its place, pose and light, so that these do not become part of "
-            "the subject. They are thrown away in the end. On the built-in world it is kept better so, and prompts are "
+            "the subject. They are thrown away in the end. On the toy world it is kept better so, and prompts are "
             "followed less, unless CoLoGen Personal Guider shares the steps.",
         ),
         int_knob(

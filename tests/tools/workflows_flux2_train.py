@@ -21,7 +21,7 @@ def train_expert(canvas: Canvas) -> None:
     vae = add("VAELoader", models=wants(VAE), vae_name=VAE)["VAE"]
     fast = add("UNETLoader", "Use it on this", models=wants(DISTILLED), unet_name=DISTILLED, weight_dtype="default")
     data = add("CoLoGenTrainingData", "Pairs and their words", vae=vae, clip=clip, task="edit")
-    knobs = dict(task="edit", run=NAME, iterations=2000, batch=2)
+    knobs = dict(task="edit", run=NAME, iterations=2000, batch=2, time_shift=2.0)
     trained = add("CoLoGenTrainStage", model=base["MODEL"], data=data["data"], **knobs)
     add("CoLoGenSaveExperts", "Keep it", experts=trained["experts"], name=NAME)
 

@@ -1,7 +1,8 @@
-"""Generates the answers: a bank on the built-in toy FLUX, or on FLUX.1's own files through a ComfyUI on this machine."""
+"""Generates the answers: a bank on a built-in world's FLUX, or on FLUX.1's own files through a ComfyUI on this machine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from ..encoders.protocol import Encoders
 from ..find_host import require_host
 from ..forward import skip_source
 from ..from_scratch.evaluate import CFG, STEPS
-from ..from_scratch.store import BANK
+from ..from_scratch.store import BANK, open_models
+from ..from_scratch.world import World
 from ..sampling import SamplingSettings, sample_latents, sample_with_readers
-from ..toy.store import SHIPPED, open_toy_models
+from ..toy.store import TOY
 
 GenerateImage = Callable[[str, np.ndarray, str, tuple[int, int], int], np.ndarray]
 """Makes a picture of a task, a source, a prompt, a size (height, width) and a seed."""
@@ -50,7 +52,8 @@ class GenerationSettings:
         check_range("--cfg", self.cfg, 0, 100)
 
 
-TOY_SETTINGS = GenerationSettings(STEPS, 1.0, CFG, shifted=False)
+WORLD_SETTINGS = TOY_SETTINGS = GenerationSettings(STEPS, 1.0, CFG, shifted=False)
+"""How built-in worlds are sampled."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,16 @@ class ImageGenerator:
         return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, *negative)
 
 
-def open_toy_generator(bank: Path | None, settings: GenerationSettings, device: str) -> ImageGenerator:
-    """Opens the built-in toy set, with its own bank if none is given."""
-    toy = open_toy_models(SHIPPED, device)
-    host = EmbeddedHost(toy.flux, next(toy.flux.parameters()).dtype)
-    return ImageGenerator(host, toy.encoders, Bank.open(bank or SHIPPED / BANK), settings)
+def open_world_generator(
+    world: World, bank: Path | None, settings: GenerationSettings, device: str, folder: Path | None = None
+) -> ImageGenerator:
+    """Opens a world's models, those that ship or those of a folder, with their own bank if none is given."""
+    models = open_models(world, folder, device)
+    host = EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
+    return ImageGenerator(host, models.encoders, Bank.open(bank or (folder or world.folder) / BANK), settings)
+
+
+open_toy_generator = partial(open_world_generator, TOY)
 
 
 def open_flux_generator(

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 from dataclasses import replace
 from typing import get_args
 
@@ -13,10 +14,10 @@ from cologen.prw.flux.sampling import make_timesteps
 from cologen.prw.source import MODES, Routing
 from cologen.training.evaluation import draw_picture as drawing
 from cologen.training.evaluation.draw_picture import Mode, draw_picture
-from cologen.training.evaluation.image_generator import TOY_SETTINGS, open_toy_generator
+from cologen.training.evaluation.image_generator import TOY_SETTINGS, open_toy_generator, open_world_generator
 from cologen.training.from_scratch.store import BANK, FLUX
 from cologen.training.sampling import SamplingSettings, sample_latents
-from cologen.training.toy.store import SHIPPED
+from cologen.training.toy.store import SHIPPED, TOY
 from cologen.training.toy.tasks import make_questions
 from pack import ROOT
 from PIL import Image
@@ -41,6 +42,13 @@ def test_the_block_of_the_docs_runs(tmp_path, monkeypatch, example):
     runpy.run_path(str(tmp_path / "program.py"))
     drawn = np.asarray(Image.open("edited.png"))
     assert drawn.shape == (64, 64, 3) and drawn.std() > 5
+
+
+def test_models_of_a_folder_draw_with_their_own_bank(tmp_path, generator, example):
+    shutil.copytree(SHIPPED, tmp_path / "own")
+    again = open_world_generator(TOY, None, generator.settings, "cpu", tmp_path / "own")
+    drawn = [each("edit", example.source, example.prompt, (64, 64), 3) for each in (generator, again)]
+    assert np.array_equal(*drawn)
 
 
 @pytest.mark.parametrize("mode", get_args(Mode))
