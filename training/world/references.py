@@ -13,12 +13,13 @@ from ..data.sample import Thing as MarkedThing
 from ..data.tasks.ground import COLOURS, find_visible_colours, outline_boxes, paint
 from ..from_scratch.world import Referenced
 from ..toy.scene import pick
-from .drawings import TEXT_DROP, draw_any_scene, draw_pair, draw_subject
+from .drawings import TEXT_DROP, draw_any_scene, draw_pair, draw_subject, list_pool
 from .edits import draw_new_name
 from .render import find_visible_masks, render
 from .scene import SIZES, Scene, are_apart, draw_ground_of_scene, place_thing
-from .stickers import NAMED, list_hues
-from .words import add_article, describe_scene
+from .stickers import list_hues
+from .tasks import draw_ground_scene, are_visible
+from .words import describe_scene, list_references
 
 SUBJECT_SHARE = 0.25
 """Share of batches in which the reference shows unnamed things that the picture has elsewhere."""
@@ -28,8 +29,6 @@ TWICE_SHARE = 0.4
 """Share of the others that differ by two changes."""
 KEPT = (0.0, 0.3, 1.0)
 """How much of sizes and places the words say."""
-MIN_SEEN = 60
-"""Pixels of a thing that is marked, at least."""
 
 
 def draw_referenced(rng: np.random.Generator, count: int) -> Referenced:
@@ -43,10 +42,11 @@ def draw_referenced(rng: np.random.Generator, count: int) -> Referenced:
 
 def draw_after(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
     """Draws a reference, the picture after it and its words."""
-    scene = draw_any_scene(rng)
     if rng.random() < MARKED_SHARE:
+        scene = draw_ground_scene(rng, list_pool())
         picture, words = draw_mark(rng, scene)
         return render(scene), picture, words
+    scene = draw_any_scene(rng)
     before = change_scene(rng, scene)
     before = change_scene(rng, before) if rng.random() < TWICE_SHARE else before
     return render(before), render(scene), describe_scene(rng, scene, pick(rng, KEPT), share=1.0)
@@ -113,20 +113,19 @@ CHANGES: dict[str, Callable[[np.random.Generator, Scene], Scene | None]] = {
 
 def draw_mark(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, str]:
     """Paints a named thing over or frames it, and gives the words for it; without one it is the scene, and no words."""
-    masks = find_visible_masks(scene)
-    able = [i for i, thing in enumerate(scene.things) if thing.is_named and masks[i].sum() >= MIN_SEEN]
-    if not able:
+    choices = {
+        i: some
+        for i, seen in enumerate(are_visible(scene))
+        if seen and scene.things[i].is_named and (some := list_references(scene.things, i))
+    }
+    if not choices:
         return render(scene), ""
-    index, framed = pick(rng, able), rng.random() < 0.5
-    thing, picture = scene.things[index], render(scene)
-    kinds = [NAMED[other.sticker] for other in scene.things if other.is_named]
-    kind = NAMED[thing.sticker]
-    name = kind if kind != "object" and kinds.count(kind) == 1 and rng.random() < 0.3 else thing.sticker
-    marked = [MarkedThing(name, "", masks[index])]
-    area = outline_boxes(marked, masks[index].shape) if framed else masks[index]
+    index, framed = pick(rng, tuple(choices)), rng.random() < 0.5
+    reference, picture, mask = pick(rng, choices[index]), render(scene), find_visible_masks(scene)[index]
+    area = outline_boxes([MarkedThing(reference, "", mask)], mask.shape) if framed else mask
     colour = pick(rng, find_visible_colours(picture[area], COLOURS))
     picture = paint(picture, area, COLOURS[colour], 1.0)
-    return picture, f"a {colour} box around {add_article(name)}" if framed else add_article(f"{colour} {name}")
+    return picture, f"a {colour} box around {reference}" if framed else f"{reference} in {colour}"
 
 
 def _draw_after_subject(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:

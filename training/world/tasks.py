@@ -89,7 +89,7 @@ def make_inpaint_question(rng: np.random.Generator, name: str, unnamed: tuple[st
 def make_ground_question(rng: np.random.Generator, name: str, unnamed: tuple[str, ...]) -> Question:
     """Asks for one thing by words that fit no other, or for any one of a class."""
     while True:
-        scene = _draw_ground_scene(rng, unnamed)
+        scene = draw_ground_scene(rng, unnamed)
         references = {i: list_references(scene.things, i) for i, seen in enumerate(are_visible(scene)) if seen}
         names = {i: pick(rng, some) for i, some in references.items() if some and scene.things[i].is_named}
         if names:
@@ -106,7 +106,7 @@ def pad_words(prompt: str) -> str:
     return f" {''.join(letter if letter.isalpha() else ' ' for letter in prompt)} "
 
 
-def _draw_ground_scene(rng: np.random.Generator, unnamed: tuple[str, ...]) -> Scene:
+def draw_ground_scene(rng: np.random.Generator, unnamed: tuple[str, ...]) -> Scene:
     """Draws two to four things, often two of one name or of one class."""
     names = draw_names(rng, int(rng.integers(2, 5)))
     if rng.random() < DOUBLE_SHARE:

@@ -5,11 +5,13 @@ import pytest
 from cologen.training.data.box import find_box
 from cologen.training.data.tasks.ground import COLOURS
 from cologen.training.world import render as drawing
-from cologen.training.world.drawings import draw_any_scene
-from cologen.training.world.references import CHANGES, MIN_SEEN, draw_after, draw_mark, draw_referenced
+from cologen.training.world.drawings import draw_any_scene, list_pool
+from cologen.training.world.references import CHANGES, draw_after, draw_mark, draw_referenced
 from cologen.training.world.render import find_visible_masks, render
 from cologen.training.world.stickers import NAMED, list_stickers
+from cologen.training.world.tasks import draw_ground_scene, are_visible
 from cologen.training.world.text import read_facts
+from cologen.training.world.words import list_references
 
 
 @pytest.mark.parametrize("kind", CHANGES)
@@ -34,28 +36,41 @@ def test_a_change_is_one(kind):
 def test_a_mark_is_on_what_its_words_name():
     rng, forms = np.random.default_rng(2), set()
     for _ in range(40):
-        scene = draw_any_scene(rng)
+        scene = draw_ground_scene(rng, list_pool())
         picture, words = draw_mark(rng, scene)
         painted = (picture != render(scene)).any(-1)
-        visible = find_visible_masks(scene)
-        assert bool(words) == any(
-            thing.is_named and mask.sum() >= MIN_SEEN for thing, mask in zip(scene.things, visible)
-        )
+        named = [
+            references
+            for i, seen in enumerate(are_visible(scene))
+            if seen and scene.things[i].is_named and (references := list_references(scene.things, i))
+        ]
+        assert bool(words) == bool(named)
         if not words:
             assert not painted.any()
             continue
-        name = words.split(" around ")[-1].split(" ", 1)[1].removeprefix(f"{words.split()[1]} ")
+        framed, reference, colour = read_mark_words(words)
         (mask,) = [
-            mask for thing, mask in zip(scene.things, visible) if name in (thing.sticker, NAMED.get(thing.sticker))
+            mask
+            for i, mask in enumerate(find_visible_masks(scene))
+            if reference in list_references(scene.things, i)
         ]
-        is_colour = (picture == COLOURS[words.split()[1]]).all(-1)
+        is_colour = (picture == COLOURS[colour]).all(-1)
         assert is_colour[painted].all()
-        if " box around " in words:
+        if framed:
             assert find_box(painted) == find_box(mask)
         else:
             assert is_colour[mask].all() and not painted[~mask].any()
-        forms.add(" box around " in words)
-    assert len(forms) == 2
+        forms.add((framed, len(reference.split()) > 2))
+    assert len(forms) == 4
+
+
+def read_mark_words(words):
+    """Gives whether it is a box, what is marked, and the colour."""
+    if " box around " in words:
+        colour, reference = words.removeprefix("a ").split(" box around ")
+        return True, reference, colour
+    reference, colour = words.split(" in ")
+    return False, reference, colour
 
 
 def test_words_say_what_is_seen_and_ask_for_nothing():

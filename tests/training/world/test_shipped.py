@@ -9,13 +9,13 @@ from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.flux.sampling import make_timesteps
 from cologen.prw.source import Routing
-from cologen.training.data.tasks.ground import read_mask
+from cologen.training.data.tasks.ground import COLOURS, read_mask
 from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.forward import ReadSource, run_source, skip_source
 from cologen.training.from_scratch.evaluate import CFG, STEPS
 from cologen.training.from_scratch.store import open_models
 from cologen.training.sampling import SamplingSettings, sample_with_readers
-from cologen.training.world.drawings import draw_any_scene
+from cologen.training.world.drawings import list_pool
 from cologen.training.world.grounds import GROUNDS
 from cologen.training.world.oracle import read_scene
 from cologen.training.world.references import draw_mark
@@ -24,7 +24,7 @@ from cologen.training.world.scene import CENTRES, Scene, Thing
 from cologen.training.world.score import SCORERS, has_thing
 from cologen.training.world.stickers import NAMED
 from cologen.training.world.store import STICKERS
-from cologen.training.world.tasks import make_questions
+from cologen.training.world.tasks import draw_ground_scene, make_questions
 from cologen.training.world.words import GROUND_WORDS
 
 CORNERS = [(x, y) for x in CENTRES[::3] for y in CENTRES[::3]]
@@ -70,18 +70,23 @@ def test_flux_draws_a_thing_by_its_name_in_the_corner_that_is_named(models):
     assert np.mean(drawn) >= DRAWN
 
 
+def find_colour(words: str) -> str:
+    """Gives the colour of a mark, which is said first ("a blue box around ...") or last ("... in blue")."""
+    return next(word for word in (words.split()[1], words.split()[-1]) if word in COLOURS)
+
+
 @pytest.mark.slow
 def test_flux_marks_the_thing_of_a_reference_that_is_named(models):
     rng, asked = np.random.default_rng(11), []
     while len(asked) < 24:
-        scene = draw_any_scene(rng)
+        scene = draw_ground_scene(rng, list_pool())
         marked, words = draw_mark(rng, scene)
-        if words and len(scene.things) > 1:
+        if words:
             asked.append((render(scene), marked, words))
     references, pictures, texts = map(list, zip(*asked))
     drawn = draw(models, texts, references)
     found = [
-        compute_iou(read_mask(picture, reference, words.split()[1]), (marked != reference).any(-1))
+        compute_iou(read_mask(picture, reference, find_colour(words)), (marked != reference).any(-1))
         for picture, reference, marked, words in zip(drawn, references, pictures, texts, strict=True)
     ]
     assert np.mean(found) >= MARKED
