@@ -18,7 +18,7 @@ from .edits import draw_new_name
 from .render import find_visible_masks, render
 from .scene import SIZES, Scene, are_apart, draw_ground_of_scene, place_thing
 from .stickers import list_hues
-from .tasks import draw_ground_scene, are_visible
+from .tasks import are_visible, draw_ground_scene
 from .words import describe_scene, list_references
 
 SUBJECT_SHARE = 0.25

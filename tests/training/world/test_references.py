@@ -9,7 +9,7 @@ from cologen.training.world.drawings import draw_any_scene, list_pool
 from cologen.training.world.references import CHANGES, draw_after, draw_mark, draw_referenced
 from cologen.training.world.render import find_visible_masks, render
 from cologen.training.world.stickers import NAMED, list_stickers
-from cologen.training.world.tasks import draw_ground_scene, are_visible
+from cologen.training.world.tasks import are_visible, draw_ground_scene
 from cologen.training.world.text import read_facts
 from cologen.training.world.words import list_references
 
@@ -50,9 +50,7 @@ def test_a_mark_is_on_what_its_words_name():
             continue
         framed, reference, colour = read_mark_words(words)
         (mask,) = [
-            mask
-            for i, mask in enumerate(find_visible_masks(scene))
-            if reference in list_references(scene.things, i)
+            mask for i, mask in enumerate(find_visible_masks(scene)) if reference in list_references(scene.things, i)
         ]
         is_colour = (picture == COLOURS[colour]).all(-1)
         assert is_colour[painted].all()
