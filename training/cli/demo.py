@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ...prw.bank.bank import Bank
-from ...prw.embedded_host import EmbeddedHost
 from ...prw.tasks import TASKS
 from ..from_scratch.evaluate import answer_questions
 from ..from_scratch.store import BANK, find_parts, open_models
@@ -92,8 +91,10 @@ def answer_embedded(
 ) -> list[np.ndarray]:
     """Answers questions on the embedded FLUX, one picture each."""
     models, experts = open_models(world, base), Bank.open(bank or world.folder / BANK)
-    host = EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
-    tasks = [[question for question in questions if question.example.task == task] for task in world.tasks]
+    host, tasks = (
+        models.make_host(),
+        [[each for each in questions if each.example.task == task] for task in world.tasks],
+    )
     return [picture for part in tasks for picture in answer_questions(host, models.encoders, experts, part, SEED)]
 
 

@@ -165,21 +165,22 @@ def _read_cases(args: Namespace, protocol: "Protocol", side: int, networks: "Met
 
 def read_settings(args: Namespace) -> "GenerationSettings":
     """Reads the sampling that was asked for: FLUX.1-dev's usual, or the toy world's, with changes."""
-    from ..evaluation.image_generator import TOY_SETTINGS, GenerationSettings
+    from ..evaluation.image_generator import WORLD_SETTINGS, GenerationSettings
 
     options = {name: vars(args).get(name) for name in ("steps", "guidance", "cfg", "router")}
     return replace(
-        GenerationSettings() if args.flux else TOY_SETTINGS,
+        GenerationSettings() if args.flux else WORLD_SETTINGS,
         **{name: value for name, value in options.items() if value is not None},
     )
 
 
 def open_generator(args: Namespace, settings: "GenerationSettings", device: str) -> "ImageGenerator":
     """Opens the toy FLUX, or FLUX.1's files by --flux."""
-    from ..evaluation.image_generator import open_flux_generator, open_toy_generator
+    from ..evaluation.image_generator import open_flux_generator, open_world_generator
+    from ..toy.store import TOY
 
     if not args.flux:
-        return open_toy_generator(args.bank, settings, device)
+        return open_world_generator(TOY, args.bank, settings, device)
     if not ((args.bank or vars(args).get("subject")) and args.vae and args.clip):
         raise ValueError("--flux is given, expected --bank, --vae and --clip (CLIP-L and T5) beside it: name all four.")
     return open_flux_generator(args.bank, args.flux, args.vae, args.clip, settings, device)

@@ -9,7 +9,6 @@ from typing import Any
 
 from ...prw.bank.bank import Bank
 from ...prw.base_model import Base
-from ...prw.embedded_host import EmbeddedHost
 from ...prw.flux.flux1 import stretch_positions
 from ..from_scratch.ablate import ABLATION, ablate
 from ..from_scratch.evaluate import READINGS
@@ -76,14 +75,15 @@ def _evaluate(name: str, args: Namespace) -> str:
         raise ValueError(f"There is no {name} task {unknown[0]!r}, expected some of {', '.join(world.tasks)}.")
     if args.ablate and len(args.seed) > 1:
         raise ValueError(f"--ablate takes one seed, not {len(args.seed)}: leave the others out.")
-    flux, encoders = open_models(world, args.base)
+    models = open_models(world, args.base)
     bank = Bank.open(args.bank or world.folder / BANK)
-    if problem := bank.info.base.describe_incompatibility(Base.of(flux)):
+    if problem := bank.info.base.describe_incompatibility(Base.of(models.flux)):
         raise ValueError(problem)
     if (side := getattr(args, "side", world.side)) != world.side:
-        flux = stretch_positions(flux, world.side / side) if args.positions == "stretched" else flux
+        if args.positions == "stretched":
+            models = models._replace(flux=stretch_positions(models.flux, world.side / side))
         world = enlarge(side)
-    host = EmbeddedHost(flux, next(flux.parameters()).dtype)
+    host, encoders = models.make_host(), models.encoders
     if getattr(args, "seen", False):
         world = replace(world, ask_held_out=world.ask)
     first, *more = args.seed

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ...prw.bank.bank import Bank
-from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.validate import check_range
 from ...prw.flux.families import find_model_family
 from ...prw.flux.inputs import EncodedPrompt
@@ -27,7 +25,6 @@ from ..from_scratch.evaluate import CFG, STEPS
 from ..from_scratch.store import BANK, open_models
 from ..from_scratch.world import World
 from ..sampling import SamplingSettings, sample_latents, sample_with_readers
-from ..toy.store import TOY
 
 GenerateImage = Callable[[str, np.ndarray, str, tuple[int, int], int], np.ndarray]
 """Makes a picture of a task, a source, a prompt, a size (height, width) and a seed."""
@@ -52,7 +49,7 @@ class GenerationSettings:
         check_range("--cfg", self.cfg, 0, 100)
 
 
-WORLD_SETTINGS = TOY_SETTINGS = GenerationSettings(STEPS, 1.0, CFG, shifted=False)
+WORLD_SETTINGS = GenerationSettings(STEPS, 1.0, CFG, shifted=False)
 """How built-in worlds are sampled."""
 
 
@@ -107,11 +104,9 @@ def open_world_generator(
 ) -> ImageGenerator:
     """Opens a world's models, those that ship or those of a folder, with their own bank if none is given."""
     models = open_models(world, folder, device)
-    host = EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
-    return ImageGenerator(host, models.encoders, Bank.open(bank or (folder or world.folder) / BANK), settings)
-
-
-open_toy_generator = partial(open_world_generator, TOY)
+    return ImageGenerator(
+        models.make_host(), models.encoders, Bank.open(bank or (folder or world.folder) / BANK), settings
+    )
 
 
 def open_flux_generator(

@@ -9,7 +9,6 @@ import numpy as np
 
 from ...prw.bank.bank import Bank
 from ...prw.coredi.features import SUFFIX, Features
-from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
 from ...prw.files.validate import build
 from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, format_label
@@ -44,7 +43,7 @@ class ExperimentRunner:
         recipe = load_curriculum("toy")
         self.curriculum = start_afresh(scale_curriculum(recipe, BUDGETS[budget]))
         examples = shorten_recipe(build(ScratchRecipe, recipe.toy, "toy"), max(BUDGETS[budget], 0.1)).examples
-        self.encoders, self.host = models.encoders, EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
+        self.encoders, self.host = models.encoders, models.make_host()
         tasks = [stage.task for stage in recipe.stages]
         self.datasets = StageDatasets(
             {task: [describe_world_data(TOY, task, examples, self.encoders, 0)] for task in tasks},

@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
 from ...prw.flux.inputs import EncodedPrompt
 from ...prw.flux.sampling import make_timesteps
@@ -94,7 +93,7 @@ class SubjectExperiment:
         self.recipe = scale_recipe(SubjectRecipe(curriculum, own), BUDGETS[budget])
         self.flux, self.encoders = models
         self.identity = models.identity()
-        self.host = EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
+        self.host = models.make_host()
 
     def run(self, seeds: int) -> Reports:
         """Runs all rows with this many seeds."""

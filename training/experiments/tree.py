@@ -15,7 +15,6 @@ import numpy as np
 
 from ...prw.bank.bank import Bank
 from ...prw.bank.shapes import list_expert_keys
-from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.atomic_write import atomic_write
 from ...prw.source import Routing
 from ..checkpoint.run_folder import DATASETS_FOLDER, RunFolder, format_label
@@ -75,7 +74,7 @@ class TreeExperiment:
         models = open_toy_models(SHIPPED)
         self.out, self.questions, self.say = out / models.identity(), questions, say
         self.rows = make_rows(scale_curriculum(load_curriculum("toy"), BUDGETS[budget]))
-        self.encoders, self.host = models.encoders, EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
+        self.encoders, self.host = models.encoders, models.make_host()
         total = max(FEWEST_EXAMPLES, round(MOST_EXAMPLES * BUDGETS[budget]))
         files = {kind: self._describe_data(kind, total) for kind in (PARENT, *KINDS)}
         self.datasets = StageDatasets(

@@ -12,6 +12,7 @@ had happened.
 """
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -32,11 +33,11 @@ from ..forward import ReadSource, SourceContext, predict_velocity, run_source, s
 from ..objective import add_noise, draw_times, task_loss
 from .encoders import SmallEncoders
 from .learner import Learner
-from .recipe import ScratchRecipe
+from .recipe import DIPTYCH_SHARE, ScratchRecipe
 from .world import Referenced, World
 
-DIPTYCH_SHARE, RIGHT_CLEAN_SHARE = 0.25, 0.7
-"""Share of iterations with diptychs, and of these with the right half given."""
+RIGHT_CLEAN_SHARE = 0.7
+"""Share of iterations with diptychs that have no noise on the right half."""
 AHEAD = 3
 """Batches that each drawing process is ahead."""
 
@@ -72,7 +73,8 @@ def draw_batches(draw: Callable[[int], Batch], iterations: range, workers: int =
     if not workers:
         yield from map(draw, iterations)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    context, on_ctrl_c = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, context, signal.signal, on_ctrl_c) as pool:  # it stops them, after it has saved
         coming = deque()
         for iteration in iterations:
             coming.append(pool.submit(draw, iteration))

@@ -11,6 +11,8 @@ from .world import World
 PRECISIONS = ("fp32", "bf16")
 HEAD = 128
 """Width of an attention head of FLUX."""
+DIPTYCH_SHARE = 0.25
+"""Share of FLUX's iterations with diptychs."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class ScratchRecipe:
         for name in ("text_rate", "decoder_rate", "flux_rate"):
             check_range(name, getattr(self, name), 0, 1000)
         check_range("flux_shift", self.flux_shift, 0.01, 100)
-        check_range("flux_references", self.flux_references, 0, 0.75)  # a quarter has diptychs
+        check_range("flux_references", self.flux_references, 0, 1 - DIPTYCH_SHARE)
         check_range("flux_width", self.flux_width, HEAD, 16384)
         if self.flux_width % HEAD:
             raise ValueError(f"flux_width is {self.flux_width}, expected a multiple of {HEAD}")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...prw.embedded_host import EmbeddedHost
 from ...prw.files.errors import FileError
 from ...prw.files.safe_file import SafeFile
 from ...prw.files.safetensors_writer import write_safetensors
@@ -30,6 +31,9 @@ class WorldModels(NamedTuple):
 
     flux: Flux
     encoders: SmallEncoders
+
+    def make_host(self) -> EmbeddedHost:
+        return EmbeddedHost(self.flux, next(self.flux.parameters()).dtype)
 
     def identity(self) -> str:
         """Gives a hash of all weights."""

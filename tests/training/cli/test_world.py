@@ -57,12 +57,10 @@ def test_from_nothing_to_figures(tmp_path, capsys, monkeypatch):
 
 def test_two_processes_make_a_base_once_and_train_on_it(tmp_path):
     base = tmp_path / "run" / "base"
-    alone = [sys.executable, "-m", "cologen.training", "train", "world", *CHANGES, "--out", tmp_path / "run"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "cologen.training", "train", "world", *CHANGES, "--out", tmp_path / "run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    found = subprocess.run(
-        [*launcher, *alone[1:]], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert found.returncode == 0, found.stderr
     assert (base / "base.json").exists() and (tmp_path / "run" / "bank.safetensors").exists()
 

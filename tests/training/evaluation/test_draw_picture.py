@@ -14,7 +14,7 @@ from cologen.prw.flux.sampling import make_timesteps
 from cologen.prw.source import MODES, Routing
 from cologen.training.evaluation import draw_picture as drawing
 from cologen.training.evaluation.draw_picture import Mode, draw_picture
-from cologen.training.evaluation.image_generator import TOY_SETTINGS, open_toy_generator, open_world_generator
+from cologen.training.evaluation.image_generator import WORLD_SETTINGS, open_world_generator
 from cologen.training.from_scratch.store import BANK, FLUX
 from cologen.training.sampling import SamplingSettings, sample_latents
 from cologen.training.toy.store import SHIPPED, TOY
@@ -25,7 +25,7 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def generator():
-    return open_toy_generator(None, replace(TOY_SETTINGS, steps=2), "cpu")
+    return open_world_generator(TOY, None, replace(WORLD_SETTINGS, steps=2), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_mode_is_its_lean(generator, example, mode):
     encoders = generator.encoders
     prompt, empty = (EncodedPrompt(*encoders.encode_prompts([text])) for text in (example.prompt, ""))
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(3))
-    settings = SamplingSettings(make_timesteps(2), cfg=TOY_SETTINGS.cfg, negative=empty)
+    settings = SamplingSettings(make_timesteps(2), cfg=WORLD_SETTINGS.cfg, negative=empty)
     routing = Routing("edit", lean={"concept": -1.0, "balanced": 0.0, "localisation": 1.0}[mode])
     source = encoders.encode([example.source])
     latents = sample_latents(generator.host, generator.bank, routing, source, noise, prompt, settings)

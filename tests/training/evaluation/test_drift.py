@@ -22,10 +22,10 @@ from cologen.training.evaluation.drift import (
     score_pairs,
 )
 from cologen.training.evaluation.image_generator import (
-    TOY_SETTINGS,
+    WORLD_SETTINGS,
     ImageGenerator,
     make_host_generator,
-    open_toy_generator,
+    open_world_generator,
 )
 from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks
 from cologen.training.subject.trainer import init_concept
@@ -33,14 +33,14 @@ from cologen.training.toy.render import render
 from cologen.training.toy.store import TOY
 from tiny_networks import tiny_clip
 
-SHORT = replace(TOY_SETTINGS, steps=2)
+SHORT = replace(WORLD_SETTINGS, steps=2)
 SIZE = (64, 64)
 TOLD = [prompt for _, prompt in draw_unrelated(2, 0)]
 
 
 @pytest.fixture(scope="module")
 def generator() -> ImageGenerator:
-    return open_toy_generator(None, SHORT, "cpu")
+    return open_world_generator(TOY, None, SHORT, "cpu")
 
 
 def concept(flux, up: float, **changes):

@@ -18,7 +18,7 @@ from cologen.training.cli import eval_benchmarks as tables
 from cologen.training.cli.main import main
 from cologen.training.distributed import ranks
 from cologen.training.evaluation.generate import claim_answers, generate_answers, list_paths, read_answers
-from cologen.training.evaluation.image_generator import TOY_SETTINGS, make_host_generator, open_toy_generator
+from cologen.training.evaluation.image_generator import WORLD_SETTINGS, make_host_generator, open_world_generator
 from cologen.training.evaluation.measure import Score
 from cologen.training.evaluation.metrics import METRICS
 from cologen.training.evaluation.networks import CHECKPOINTS, MetricNetworks
@@ -251,7 +251,10 @@ class TestDrawing:
 class TestPainter:
     def test_the_toy_painter_draws_what_was_asked(self):
         """As `cologen eval toy` does, but for its noise."""
-        paint, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), make_questions("edit", 1, 77)[0].example
+        paint, question = (
+            open_world_generator(TOY, None, WORLD_SETTINGS, "cpu"),
+            make_questions("edit", 1, 77)[0].example,
+        )
         picture = paint("edit", question.source, question.prompt, (64, 64), 3)
         assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
         assert (picture == paint("edit", question.source, question.prompt, (64, 64), 3)).all()
@@ -263,8 +266,11 @@ class TestPainter:
     def test_the_hosts_loaders_draw_the_same_picture(self):
         from cologen.training.comfyui.built_in import load_clip, load_model, load_vae
 
-        ours, question = open_toy_generator(None, TOY_SETTINGS, "cpu"), make_questions("control", 1, 78)[0].example
-        theirs = make_host_generator(load_model(TOY, {}), load_vae(TOY), load_clip(TOY), ours.bank, TOY_SETTINGS)
+        ours, question = (
+            open_world_generator(TOY, None, WORLD_SETTINGS, "cpu"),
+            make_questions("control", 1, 78)[0].example,
+        )
+        theirs = make_host_generator(load_model(TOY, {}), load_vae(TOY), load_clip(TOY), ours.bank, WORLD_SETTINGS)
         a, b = (paint("control", question.source, question.prompt, (64, 64), 5) for paint in (ours, theirs))
         assert np.abs(a.astype(int) - b).max() <= 3  # fp16 weights, cast on the way
 

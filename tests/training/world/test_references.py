@@ -12,6 +12,7 @@ from cologen.training.world.stickers import NAMED, list_stickers
 from cologen.training.world.tasks import are_visible, draw_ground_scene
 from cologen.training.world.text import read_facts
 from cologen.training.world.words import list_references
+from mark_words import read_mark_words
 
 
 @pytest.mark.parametrize("kind", CHANGES)
@@ -60,15 +61,6 @@ def test_a_mark_is_on_what_its_words_name():
             assert is_colour[mask].all() and not painted[~mask].any()
         forms.add((framed, len(reference.split()) > 2))
     assert len(forms) == 4
-
-
-def read_mark_words(words):
-    """Gives whether it is a box, what is marked, and the colour."""
-    if " box around " in words:
-        colour, reference = words.removeprefix("a ").split(" box around ")
-        return True, reference, colour
-    reference, colour = words.split(" in ")
-    return False, reference, colour
 
 
 def test_words_say_what_is_seen_and_ask_for_nothing():

@@ -5,11 +5,10 @@ import pytest
 import torch
 from cologen.prw.base_model import Base
 from cologen.prw.base_weights import BaseWeights
-from cologen.prw.embedded_host import EmbeddedHost
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.flux.sampling import make_timesteps
 from cologen.prw.source import Routing
-from cologen.training.data.tasks.ground import COLOURS, read_mask
+from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.forward import ReadSource, run_source, skip_source
 from cologen.training.from_scratch.evaluate import CFG, STEPS
@@ -26,6 +25,7 @@ from cologen.training.world.stickers import NAMED
 from cologen.training.world.store import STICKERS
 from cologen.training.world.tasks import draw_ground_scene, make_questions
 from cologen.training.world.words import GROUND_WORDS
+from mark_words import read_mark_words
 
 CORNERS = [(x, y) for x in CENTRES[::3] for y in CENTRES[::3]]
 DRAWN, MARKED, GIVEN_BACK = 0.9, 0.55, 0.88
@@ -40,7 +40,7 @@ def models():
 
 def draw(models, texts: list[str], references: list[np.ndarray] = ()) -> np.ndarray:
     """Draws a picture for each of the words, after its reference if there are any."""
-    host = EmbeddedHost(models.flux, next(models.flux.parameters()).dtype)
+    host = models.make_host()
     prompt = EncodedPrompt(*models.encoders.encode_prompts(texts))
     negative = EncodedPrompt(*models.encoders.encode_prompts([""] * len(texts)))
     side = STICKERS.side // host.family.latent_pixels
@@ -70,11 +70,6 @@ def test_flux_draws_a_thing_by_its_name_in_the_corner_that_is_named(models):
     assert np.mean(drawn) >= DRAWN
 
 
-def find_colour(words: str) -> str:
-    """Gives the colour of a mark, which is said first ("a blue box around ...") or last ("... in blue")."""
-    return next(word for word in (words.split()[1], words.split()[-1]) if word in COLOURS)
-
-
 @pytest.mark.slow
 def test_flux_marks_the_thing_of_a_reference_that_is_named(models):
     rng, asked = np.random.default_rng(11), []
@@ -86,7 +81,7 @@ def test_flux_marks_the_thing_of_a_reference_that_is_named(models):
     references, pictures, texts = map(list, zip(*asked))
     drawn = draw(models, texts, references)
     found = [
-        compute_iou(read_mask(picture, reference, find_colour(words)), (marked != reference).any(-1))
+        compute_iou(read_mask(picture, reference, read_mark_words(words).colour), (marked != reference).any(-1))
         for picture, reference, marked, words in zip(drawn, references, pictures, texts, strict=True)
     ]
     assert np.mean(found) >= MARKED
