@@ -127,5 +127,5 @@ def bank_name_input() -> io.Combo.Input:
         "bank_name",
         options=list_banks(),
         tooltip="A bank from models/cologen, an EasyControl file from models/loras, or a Diffusion Template from either or "
-        "from models/diffusion_models. It must be made for the FLUX you load; the toy world has its own.",
+        "from models/diffusion_models. It must be made for the FLUX you load; the worlds that are built in have their own.",
     )

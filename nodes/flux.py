@@ -51,8 +51,8 @@ class CoLoGenLoadFlux(io.ComfyNode):
                 io.Combo.Input(
                     "unet_name",
                     options=[*folder_paths.get_filename_list("diffusion_models"), *list_built_in()],
-                    tooltip="The FLUX.1, FLUX.2 or Chroma weights, from models/diffusion_models. The toy world brings its own text "
-                    "encoder and VAE, draws pictures of 64 x 64 pixels, and needs no download.",
+                    tooltip="The FLUX.1, FLUX.2 or Chroma weights, from models/diffusion_models. The worlds that are built in bring "
+                    "their own text encoder and VAE, draw 128 x 128 (stickers) or 64 x 64 pixels (toy), and need no download.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

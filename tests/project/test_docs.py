@@ -108,7 +108,7 @@ def test_every_node_is_in_the_list_of_nodes_and_every_workflow_in_theirs():
     nodes = (ROOT / "docs" / "nodes.md").read_text(encoding="utf-8")
     assert all(f"](../web/docs/{path.name})" in nodes for path in (ROOT / "web" / "docs").glob("*.md"))
     workflows = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"\b(?:toy|flux_dev|flux2_klein|chroma)_\w+", workflows))
+    named = set(re.findall(r"\b(?:toy|sticker|flux_dev|flux2_klein|chroma)_\w+", workflows))
     assert named == {path.stem for path in (ROOT / "example_workflows").glob("*.json")}
     blueprints = set(re.findall(r"^\| (CoLoGen [^|]+?) \|", workflows, flags=re.M))
     assert blueprints == {path.stem for path in (ROOT / "subgraphs").glob("*.json")}

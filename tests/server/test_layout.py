@@ -7,7 +7,7 @@ import json
 from itertools import combinations
 
 import pytest
-from make_workflows import FOLDER, WORKFLOWS, drawn
+from make_workflows import BUILT_IN, FOLDER, WORKFLOWS, drawn
 from pack import SCREENSHOTS
 from page import open_page, open_template, post
 
@@ -30,7 +30,7 @@ SHOW = """(outputs) => Object.entries(outputs).forEach(([node, output]) =>
 """What the host tells the page when a node is done."""
 FIT = "() => app.extensionManager.command.execute('Comfy.Canvas.FitView')"
 DRAWINGS = {"classic": False, "new": True}
-RUN = [name for name in WORKFLOWS if name.startswith("toy") and "train" not in name]
+RUN = [name for name in BUILT_IN if "train" not in name]
 FEWEST = 15
 """Nodes on a canvas that can be taken in at once are fewer, notes aside."""
 

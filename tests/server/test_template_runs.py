@@ -6,7 +6,7 @@ Screenshots are left in out/frontend/ to be looked at.
 import numpy as np
 import pytest
 from cologen.training.comfyui.server import open_picture
-from make_workflows import FOLDER, WORKFLOWS
+from make_workflows import BUILT_IN, FOLDER, WORKFLOWS
 from pack import SCREENSHOTS
 from page import open_page, open_template, problems, wait_for_run
 from tiny_server import draw_scene, make_tiny_base
@@ -14,7 +14,6 @@ from workflows_flux import FILES
 
 pytestmark = [pytest.mark.usefixtures("comfy"), pytest.mark.slow, pytest.mark.long]
 
-TOY = [name for name in WORKFLOWS if name.startswith("toy")]
 TRAINING = {
     "CoLoGenTrainStage": dict(iterations=3, batch=4, sample_every=3),
     "CoLoGenTrainCurriculum": dict(sample_every=20),
@@ -60,7 +59,7 @@ def look(page, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}_run.png")
 
 
-@pytest.mark.parametrize("name", TOY)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_it_runs_to_its_picture(page, server, base, name):
     open_graph(page, name)
     page.evaluate(SET, TRAINING)
@@ -76,7 +75,7 @@ def test_it_runs_to_its_picture(page, server, base, name):
     assert not problems(page) and not page.locator(".p-toast-message-error").count()
 
 
-@pytest.mark.parametrize("name", [name for name in WORKFLOWS if name not in TOY])
+@pytest.mark.parametrize("name", [name for name in WORKFLOWS if name not in BUILT_IN])
 def test_files_that_are_missing_are_named(page, name):
     saved = open_graph(page, name)
     wanted = {model["name"] for node in saved["nodes"] for model in node["properties"].get("models", [])}

@@ -13,13 +13,12 @@ from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.from_scratch.evaluate import HELD_OUT_SEED
 from cologen.training.toy.render import draw_item_mask
 from cologen.training.toy.scene import MARKERS
-from cologen.training.toy.score import SCORERS
-from cologen.training.toy.tasks import Question, make_questions
+from cologen.training.toy.store import TOY
 from cologen.training.world.grounds import SIDE
 from cologen.training.world.oracle import read_scene
-from cologen.training.world.store import STICKER_NAME
+from cologen.training.world.store import STICKER_NAME, STICKERS
 from graph_files import text_of
-from make_workflows import FOLDER, WORKFLOWS, drawn
+from make_workflows import BUILT_IN, FOLDER, WORKFLOWS, drawn
 from pack import ROOT
 from workflows_flux import FILES, OWN
 from workflows_toy import ENLARGED, PHRASE, sampled
@@ -38,7 +37,7 @@ def test_every_file_has_its_graph():
     assert {path.stem for path in FOLDER.glob("*.json")} == WORKFLOWS.keys()
 
 
-@pytest.mark.parametrize("name", [name for name in WORKFLOWS if not name.startswith("toy")])
+@pytest.mark.parametrize("name", [name for name in WORKFLOWS if name not in BUILT_IN])
 def test_files_to_fetch_are_named_with_link_and_folder(name):
     saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     wanted = {model["name"]: model for node in saved["nodes"] for model in node["properties"].get("models", [])}
@@ -53,44 +52,52 @@ def test_files_to_fetch_are_named_with_link_and_folder(name):
         assert (model["directory"], model["url"]) == FILES[model["name"]]
 
 
-def saved_picture(base, graph, entry):
-    """What was drawn; of an enlarged picture one pixel of each that is many."""
+def draw_result(server, base, graph) -> np.ndarray:
+    """Runs a graph; what is enlarged in it stays as it was drawn."""
+    for node in graph.values():
+        if node["class_type"] == "ImageScaleBy":
+            node["inputs"] |= {"upscale_method": "nearest-exact", "scale_by": 1.0}
     (node,) = [number for number, node in graph.items() if node["class_type"] == "SaveImage"]
-    picture = np.asarray(open_picture(base, entry, node), dtype=float)
-    before = graph[graph[node]["inputs"]["images"][0]]
-    if before["class_type"] != "ImageScaleBy":
-        return picture
-    small = picture[::ENLARGED, ::ENLARGED]
-    assert (small.repeat(ENLARGED, 0).repeat(ENLARGED, 1) == picture).all(), "pixels are enlarged, not blurred"
-    return small
+    return np.asarray(open_picture(base, server.run(graph), node), dtype=float)
 
 
-RUN = [name for name in WORKFLOWS if name.startswith("toy") and "train" not in name]
+def test_a_toy_picture_is_enlarged_and_not_blurred(server, base, info):
+    graph = drawn("toy_edit", info).prompt()
+    (node,) = [number for number, node in graph.items() if node["class_type"] == "SaveImage"]
+    large = np.asarray(open_picture(base, server.run(graph), node), dtype=float)
+    assert np.array_equal(large, draw_result(server, base, graph).repeat(ENLARGED, 0).repeat(ENLARGED, 1))
+
+
+RUN = [name for name in BUILT_IN if "train" not in name]
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_the_toy_world_s_workflows_run_to_their_picture(server, base, info, name):
-    graph = drawn(name, info).prompt()
-    picture = saved_picture(base, graph, server.run(graph))
-    width = 2 * 64 if name == "toy_inpaint_full_resolution" else 64
-    assert picture.shape == (64, width, 3) and picture.std() > 5
+def test_the_built_in_worlds_workflows_run_to_their_picture(server, base, info, name):
+    side = 128 if name.startswith("sticker") else 64
+    width = 2 * side if name == "toy_inpaint_full_resolution" else side
+    picture = draw_result(server, base, drawn(name, info).prompt())
+    assert picture.shape == (side, width, 3) and picture.std() > 5
 
 
-def asked(graph) -> Question:
+WORLDS_BY_PREFIX = {"toy": TOY, "sticker": STICKERS}
+
+
+def find_question(prefix: str, graph):
     (node,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenToyQuestion"]
-    (question,) = make_questions(node["task"], 1, HELD_OUT_SEED + node["question_seed"])
+    (question,) = WORLDS_BY_PREFIX[prefix].ask_held_out(node["task"], 1, HELD_OUT_SEED + node["question_seed"])
     return question
 
 
+@pytest.mark.parametrize("prefix", WORLDS_BY_PREFIX)
 @pytest.mark.parametrize("task", ["inpaint", "control", "subject", "edit"])
-def test_the_oracle_finds_each_task_s_answer_right(server, base, info, task):
-    graph = drawn(f"toy_{task}", info).prompt()
-    question = asked(graph)
+def test_the_oracle_finds_each_task_s_answer_right(server, base, info, task, prefix):
+    graph = drawn(f"{prefix}_{task}", info).prompt()
+    question = find_question(prefix, graph)
     if task == "control":
         question = replace(question, example=replace(question.example, kind="canny"))  # whose edges the graph draws
-    scores = SCORERS[task](question, saved_picture(base, graph, server.run(graph)))
+    scores = WORLDS_BY_PREFIX[prefix].scorers[task](question, draw_result(server, base, graph))
     for name, value in scores.items():
-        assert value <= FAR if name in ("outside", "rest") else value >= GOOD, scores
+        assert value <= FAR if name in ("outside", "rest", "wrong") else value >= GOOD, scores
 
 
 def test_the_thing_that_is_asked_for_is_found(server, base, info):
@@ -98,7 +105,7 @@ def test_the_thing_that_is_asked_for_is_found(server, base, info):
     graph = canvas.prompt()
     (preview,) = [str(node.number) for node in canvas.nodes if node.title == "Drawn"]
     picture = np.asarray(open_picture(base, server.run(graph), preview))
-    question = asked(graph)
+    question = find_question("toy", graph)
     thing = next(thing for thing in question.scene.items if thing.place in PHRASE)
     assert (
         compute_iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), draw_item_mask(thing)) >= GOOD
@@ -129,13 +136,13 @@ TRAINED = [("toy_train_stage", "toy_edit"), ("toy_train_own_expert", "toy_own"),
 
 
 @pytest.mark.parametrize("name, run", TRAINED)
-def test_the_training_workflows_train_and_draw(server, base, info, name, run):
+def test_the_training_workflows_train_and_draw_result(server, base, info, name, run):
     graph = drawn(name, info).prompt()
     (stage,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainStage"]
     (data,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainingData"]
     stage |= {"iterations": 3, "batch": 4, "sample_every": 3}
     data["count"] = 24
-    assert saved_picture(base, graph, server.run(graph)).std() > 5
+    assert draw_result(server, base, graph).std() > 5
     assert (base / f"output/cologen/{run}/bank.safetensors").is_file()
 
 
@@ -148,7 +155,7 @@ def test_features_come_from_the_stage_or_from_its_run(server, base, info):
         (inputs,) = [node["inputs"] for node in graph.values() if node["class_type"] == kind]
         inputs |= fewer
     (inputs,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenFeatures"]
-    connected = saved_picture(base, graph, server.run(graph))
+    connected = draw_result(server, base, graph)
     file = "runs/two/stages/1-subject.features.safetensors"
     assert (
         file in server.get("/object_info/CoLoGenFeatures")["CoLoGenFeatures"]["input"]["required"]["file"][1]["options"]
@@ -156,14 +163,14 @@ def test_features_come_from_the_stage_or_from_its_run(server, base, info):
     assert (base / "output/cologen/two/stages/1-subject.features.safetensors").is_file()
     del inputs["features"]
     inputs["file"] = file
-    assert np.array_equal(saved_picture(base, graph, server.run(graph)), connected)
+    assert np.array_equal(draw_result(server, base, graph), connected)
     inputs["weight"] = 0.0
-    assert not np.array_equal(saved_picture(base, graph, server.run(graph)), connected)
+    assert not np.array_equal(draw_result(server, base, graph), connected)
 
 
 def test_the_subject_s_workflow_trains_and_draws(server, base, info):
     graph = drawn("toy_train_subject", info).prompt()
     (knobs,) = [node["inputs"] for node in graph.values() if node["class_type"] == "CoLoGenTrainSubject"]
     knobs |= {"iterations": 3, "batch": 4, "sample_every": 3}
-    assert saved_picture(base, graph, server.run(graph)).std() > 5
+    assert draw_result(server, base, graph).std() > 5
     assert (base / "output/cologen/toy_own_subject/subject.safetensors").is_file()

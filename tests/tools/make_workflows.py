@@ -8,6 +8,7 @@ import workflows_flux2_train
 import workflows_inpaint
 import workflows_more
 import workflows_sampling
+import workflows_stickers
 import workflows_subject
 import workflows_templates
 import workflows_toy
@@ -22,6 +23,7 @@ FOLDER = ROOT / "example_workflows"
 WORKFLOWS = {
     name: build
     for module in (
+        workflows_stickers,
         workflows_toy,
         workflows_sampling,
         workflows_flux,
@@ -35,6 +37,8 @@ WORKFLOWS = {
     )
     for name, build in module.WORKFLOWS.items()
 }
+BUILT_IN = [name for name in WORKFLOWS if name.startswith(("sticker", "toy"))]
+"""These need no file but those that the pack brings."""
 
 SAMPLERS = ("KSampler", "SamplerCustomAdvanced")
 """A template says beside these how to set them."""

@@ -3,7 +3,7 @@
 from cologen.training.from_scratch.evaluate import CFG, STEPS
 
 TITLE = "## Steps, guidance, scheduler\n\n"
-TOY = f"The built-in set: {STEPS} steps, cfg {CFG:g}, *euler* and *simple*. With these it was measured."
+BUILT_IN = f"The built-in set: {STEPS} steps, cfg {CFG:g}, *euler* and *simple*. With these it was measured."
 FLUX1 = (
     "FLUX.1-dev: 20 to 28 steps, *FluxGuidance* 3.5, cfg 1, *euler* with *simple* or *beta*.\n\nFill: guidance 30. Kontext: 2.5. "
     "schnell: 4 steps, and it knows no guidance."
@@ -16,7 +16,7 @@ CHROMA = (
     "Chroma: 26 to 40 steps, cfg 3 to 4, *euler* with *beta*. It knows no guidance: what is to be avoided goes into the "
     "negative prompt."
 )
-RECIPES = {"toy": TOY, "flux_dev": FLUX1, "flux2_klein": FLUX2, "chroma": CHROMA}
+RECIPES = {"sticker": BUILT_IN, "toy": BUILT_IN, "flux_dev": FLUX1, "flux2_klein": FLUX2, "chroma": CHROMA}
 """How templates of a base are named -> its recipe."""
 
 

@@ -23,7 +23,28 @@ BOTH = (
 LARGE = (("toy_inpaint_full_resolution", "The crop"), ("toy_inpaint_full_resolution", "The whole, filled"))
 HOLE_AND_THING = tuple(("toy_inpaint_with_subject", title) for title in ("The hole", "The thing", "Drawn"))
 
+STICKER_EDIT = (("sticker_edit", "Given"), ("sticker_edit", "Drawn"))
+
 WORDS = {
+    "sticker_inpaint": Card(
+        "Inpaint stickers",
+        "Name what shall fill the hole",
+        (("sticker_inpaint", "Given"), ("sticker_inpaint", "Drawn")),
+    ),
+    "sticker_ground": Card(
+        "Find a sticker", "By name, or by what it is", (("sticker_edit", "Given"), ("sticker_ground", "Found"))
+    ),
+    "sticker_control": Card(
+        "Edges to stickers",
+        "Follow the edges, choose names and colours",
+        (("sticker_control", "The map"), ("sticker_control", "Drawn")),
+    ),
+    "sticker_subject": Card(
+        "A thing without a name",
+        "Never seen in training, in a new place",
+        (("sticker_subject", "Given"), ("sticker_subject", "Drawn")),
+    ),
+    "sticker_edit": Card("Edit stickers", "INSTRUCTION", STICKER_EDIT),
     "toy_inpaint": Card("Inpaint", "Fill a hole as the prompt says", INPAINT),
     "toy_ground": Card("Find it", "Name a thing, get its mask and its box", GROUND),
     "toy_control": Card("Control", "Follow the edges, choose the colours", CONTROL),
