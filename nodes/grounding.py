@@ -54,7 +54,8 @@ class CoLoGenGround(io.ComfyNode):
                 io.Combo.Input(
                     "colour",
                     options=list(NAMED),
-                    tooltip="Of the answer: choose one that the thing does not have. The toy set knows lime and pink.",
+                    tooltip="Of the answer: choose one that the thing does not have. The toy set knows lime and pink, the "
+                    "sticker set red, green, blue, yellow, magenta and cyan.",
                 ),
                 OptionsType.Input("options", optional=True, tooltip="From CoLoGen Source Options."),
                 experts_input(),
