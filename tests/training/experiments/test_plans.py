@@ -68,7 +68,7 @@ def test_every_contrast_weighs_rows_that_there_are(name):
 @pytest.mark.parametrize("name", list(PLANS))
 def test_the_page_of_plans_says_what_would_be_run(name):
     page = (ROOT / "docs/plans.md").read_text(encoding="utf-8")
-    assert describe_plan(PLANS[name], scale_curriculum(WORLD, 0.15)) in page
+    assert describe_plan(PLANS[name], scale_curriculum(WORLD, 0.1)) in page
 
 
 def test_table_5_is_two_by_two_with_target_stages_of_one_length():
@@ -81,14 +81,14 @@ def test_table_5_is_two_by_two_with_target_stages_of_one_length():
         ["inpaint", "ground", "edit"],
     ]
     lengths = {row: forks[task].stages[-1].iterations for row, forks in rows.items() for task in forks}
-    target = (1200 + 1600) // 2
+    target = (1600 + 2000) // 2
     assert {lengths[row] for row in ("none", "concept", "localisation", BOTH, "shuffled answers")} == {target}
-    assert lengths["none, as long"] == lengths["none, as long, five times the rank"] == target + 800 + 1400
+    assert lengths["none, as long"] == lengths["none, as long, five times the rank"] == target + 2000 + 2000
     together = rows["co-training"]["edit"]
-    assert sum(stage.iterations for stage in together.stages) == 800 + 1400 + 2 * target
+    assert sum(stage.iterations for stage in together.stages) == 2000 + 2000 + 2 * target
     last = together.stages[-1]
     shares = {task: last.replay * weight / sum(last.replay_from.values()) for task, weight in last.replay_from.items()}
-    assert shares["ground"] == pytest.approx(1400 / 5000) and 1 - last.replay == pytest.approx(target / 5000)
+    assert shares["ground"] == pytest.approx(2000 / 7600) and 1 - last.replay == pytest.approx(target / 7600)
 
 
 def test_rows_of_figure_4_differ_in_one_number_of_the_last_stage():
@@ -320,7 +320,7 @@ def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runn
 def test_every_beginning_is_asked_its_own_task_once(make_runner, monkeypatch, name, count):
     """Shuffled ones, and those that differ in a knob alone, too."""
     runner = make_runner[0]()
-    runner.curriculum = scale_curriculum(WORLD, 0.15)
+    runner.curriculum = scale_curriculum(WORLD, 0.1)
     answers = {"hit": 0.5, "iou": 0.5, "seg": 0.5, "kept": 0.5, "right": 0.5}
     monkeypatch.setattr(runner, "train", lambda curriculum, seed: curriculum)
     monkeypatch.setattr(
