@@ -91,6 +91,9 @@ def find_question(prefix: str, graph):
 @pytest.mark.parametrize("prefix", WORLDS_BY_PREFIX)
 @pytest.mark.parametrize("task", ["inpaint", "control", "subject", "edit"])
 def test_the_oracle_finds_each_task_s_answer_right(server, base, info, task, prefix):
+    if f"{prefix}_{task}" not in WORKFLOWS:
+        assert (prefix, task) == ("sticker", "subject"), "which the sticker set has not learned"
+        return
     graph = drawn(f"{prefix}_{task}", info).prompt()
     question = find_question(prefix, graph)
     if task == "control":

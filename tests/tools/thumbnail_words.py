@@ -39,12 +39,7 @@ WORDS = {
         "Follow the edges, choose names and colours",
         (("sticker_control", "The map"), ("sticker_control", "Drawn")),
     ),
-    "sticker_subject": Card(
-        "A thing without a name",
-        "Never seen in training, in a new place",
-        (("sticker_subject", "Given"), ("sticker_subject", "Drawn")),
-    ),
-    "sticker_edit": Card("Edit stickers", "INSTRUCTION", STICKER_EDIT),
+    "sticker_edit": Card("Edit stickers", "“replace the tent with a lion”", STICKER_EDIT),
     "toy_inpaint": Card("Inpaint", "Fill a hole as the prompt says", INPAINT),
     "toy_ground": Card("Find it", "Name a thing, get its mask and its box", GROUND),
     "toy_control": Card("Control", "Follow the edges, choose the colours", CONTROL),

@@ -1,19 +1,18 @@
-"""Example workflows for the sticker world's set: the five tasks on pictures that one can look at."""
+"""Example workflows for the sticker world's set: what it has learned, on pictures that one can look at."""
 
 from canvas import Canvas
-from cologen.prw.tasks import TASKS
 from cologen.training.world.store import STICKER_NAME
 from workflows_toy import Toy, beside
 
 PHRASE, COLOUR = "the animal", "magenta"
-THING = "the sunflower"
-INSTRUCTION = f"swap {THING} for a gift"
+THING = "the tent"
+INSTRUCTION = f"replace {THING} with a lion"
 """What the question of the edit's workflow asks."""
 
 
 class Stickers(Toy):
     world, side = STICKER_NAME, 128
-    scenes = {"inpaint": 3, "control": 9, "subject": 1, "edit": 8}
+    scenes = {"inpaint": 23, "control": 9, "edit": 13}
     enlarged, how = 4, "lanczos"
 
 
@@ -65,19 +64,6 @@ def control(canvas: Canvas) -> None:
     )
 
 
-def subject(canvas: Canvas) -> None:
-    toy = Stickers(canvas)
-    question = toy.question("subject")
-    told = toy.task("CoLoGenSubject", toy.words(question["prompt"])[0], image=question["source"])
-    latent = canvas.add("EmptySD3LatentImage", width=toy.side, height=toy.side)
-    toy.save_image(toy.sample(told, latent=latent[0])[0], "sticker_subject")
-    beside(toy, question)
-    canvas.note(
-        "## A thing without a name\n\nNo training has shown it, and the words have no name for it: they say which of the picture's "
-        "things is meant, and where it shall be. What it looks like comes from the picture.",
-    )
-
-
 def edit(canvas: Canvas) -> None:
     toy = Stickers(canvas)
     question = toy.question("edit")
@@ -93,6 +79,5 @@ def edit(canvas: Canvas) -> None:
     )
 
 
-BY_TASK = {"inpaint": inpaint, "ground": ground, "control": control, "subject": subject, "edit": edit}
-assert list(BY_TASK) == list(TASKS)
+BY_TASK = {"inpaint": inpaint, "ground": ground, "control": control, "edit": edit}
 WORKFLOWS = {f"sticker_{task}": build for task, build in BY_TASK.items()}

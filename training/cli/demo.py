@@ -1,4 +1,4 @@
-"""`cologen demo`: the five tasks with a built-in world's set, each picture judged by the world's oracle."""
+"""`cologen demo`: the tasks with a built-in world's set, each picture judged by the world's oracle."""
 
 import tempfile
 from argparse import Namespace, _SubParsersAction
@@ -31,6 +31,8 @@ class Show:
     """How a world is shown."""
 
     world: World
+    tasks: Sequence[str]
+    """Those that its set has learned."""
     each: int
     """Questions of each task."""
     side: int
@@ -39,13 +41,13 @@ class Show:
 
 
 SHOWS = {
-    "toy": Show(TOY, 4, 128, Image.Resampling.NEAREST),
-    "world": Show(STICKERS, 3, 192, Image.Resampling.LANCZOS),
+    "toy": Show(TOY, TOY.tasks, 4, 128, Image.Resampling.NEAREST),
+    "world": Show(STICKERS, ("inpaint", "ground", "control", "edit"), 3, 192, Image.Resampling.LANCZOS),
 }
 
 
 def add_commands(commands: _SubParsersAction) -> None:
-    parser = commands.add_parser("demo", help="the five tasks with a built-in world's set")
+    parser = commands.add_parser("demo", help="the tasks with a built-in world's set")
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
     parser.add_argument(
@@ -72,7 +74,7 @@ def run_demo(
 ) -> Path:
     """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
     show = SHOWS[name]
-    questions = [each for task in show.world.tasks for each in show.world.ask_held_out(task, show.each, SEED)]
+    questions = [each for task in show.tasks for each in show.world.ask_held_out(task, show.each, SEED)]
     if comfy:
         from ..comfyui.server_demo import draw_examples
 
@@ -91,11 +93,9 @@ def answer_embedded(
 ) -> list[np.ndarray]:
     """Answers questions on the embedded FLUX, one picture each."""
     models, experts = open_models(world, base), Bank.open(bank or world.folder / BANK)
-    host, tasks = (
-        models.make_host(),
-        [[each for each in questions if each.example.task == task] for task in world.tasks],
-    )
-    return [picture for part in tasks for picture in answer_questions(host, models.encoders, experts, part, SEED)]
+    host, tasks = models.make_host(), dict.fromkeys(question.example.task for question in questions)
+    parts = [[each for each in questions if each.example.task == task] for task in tasks]
+    return [picture for part in parts for picture in answer_questions(host, models.encoders, experts, part, SEED)]
 
 
 def judge(world: World, question: Question, picture: np.ndarray) -> tuple[str, bool]:
