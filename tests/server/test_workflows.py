@@ -16,11 +16,15 @@ from cologen.training.toy.scene import MARKERS
 from cologen.training.toy.store import TOY
 from cologen.training.world.grounds import SIDE
 from cologen.training.world.oracle import read_scene
+from cologen.training.world.render import find_visible_masks
+from cologen.training.world.stickers import NAMED
 from cologen.training.world.store import STICKER_NAME, STICKERS
 from graph_files import text_of
 from make_workflows import BUILT_IN, FOLDER, WORKFLOWS, drawn
 from pack import ROOT
 from workflows_flux import FILES, OWN
+from workflows_stickers import COLOUR as STICKER_COLOUR
+from workflows_stickers import PHRASE as STICKER_PHRASE
 from workflows_toy import ENLARGED, PHRASE, sampled
 
 GOOD, FAR = 0.75, 0.04
@@ -113,6 +117,17 @@ def test_the_thing_that_is_asked_for_is_found(server, base, info):
     assert (
         compute_iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), draw_item_mask(thing)) >= GOOD
     )
+
+
+def test_the_sticker_that_is_asked_for_is_found(server, base, info):
+    canvas = drawn("sticker_ground", info)
+    graph = canvas.prompt()
+    (preview,) = [str(node.number) for node in canvas.nodes if node.title == "Drawn"]
+    picture = np.asarray(open_picture(base, server.run(graph), preview))
+    question = find_question("sticker", graph)
+    (index,) = [i for i, thing in enumerate(question.before.things) if f"the {NAMED[thing.sticker]}" == STICKER_PHRASE]
+    found = read_mask(picture, question.example.source, STICKER_COLOUR)
+    assert compute_iou(found, find_visible_masks(question.before)[index]) >= GOOD
 
 
 def test_the_sticker_world_draws_the_example_of_load_flux_s_page(server, base, info):

@@ -39,7 +39,7 @@ WORDS = {
         "Follow the edges, choose names and colours",
         (("sticker_control", "The map"), ("sticker_control", "Drawn")),
     ),
-    "sticker_edit": Card("Edit stickers", "“replace the tent with a lion”", STICKER_EDIT),
+    "sticker_edit": Card("Edit stickers", "“remove the panda”", STICKER_EDIT),
     "toy_inpaint": Card("Inpaint", "Fill a hole as the prompt says", INPAINT),
     "toy_ground": Card("Find it", "Name a thing, get its mask and its box", GROUND),
     "toy_control": Card("Control", "Follow the edges, choose the colours", CONTROL),

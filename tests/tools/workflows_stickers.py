@@ -5,14 +5,14 @@ from cologen.training.world.store import STICKER_NAME
 from workflows_toy import Toy, beside
 
 PHRASE, COLOUR = "the animal", "magenta"
-THING = "the tent"
-INSTRUCTION = f"replace {THING} with a lion"
+THING = "the panda"
+INSTRUCTION = f"remove {THING}"
 """What the question of the edit's workflow asks."""
 
 
 class Stickers(Toy):
     world, side = STICKER_NAME, 128
-    scenes = {"inpaint": 23, "control": 9, "edit": 13}
+    scenes = {"inpaint": 3, "control": 9, "edit": 10}
     enlarged, how = 4, "lanczos"
 
 
@@ -75,7 +75,7 @@ def edit(canvas: Canvas) -> None:
     canvas.add("CoLoGenRouteMap", model=toy.model[0], conditioning=told["positive"], latent=told["latent"])
     canvas.note(
         "## Edit, with stickers\n\nThe instruction names a thing and not its place: the experts have to find it. Type another "
-        f"one, such as *make it night* or *remove {THING}*.",
+        f"one, such as *make it night* or *replace {THING} with a lion*.",
     )
 
 
