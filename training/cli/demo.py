@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ...prw.bank.bank import Bank
 from ...prw.tasks import TASKS
 from ..from_scratch.evaluate import answer_questions
-from ..from_scratch.store import BANK, find_parts, open_models
+from ..from_scratch.store import BANK, open_models
 from ..from_scratch.world import Question, World
 from ..toy.store import TOY
 from ..world.store import STICKERS
@@ -44,6 +44,8 @@ SHOWS = {
     "toy": Show(TOY, TOY.tasks, 4, 128, Image.Resampling.NEAREST),
     "world": Show(STICKERS, ("inpaint", "ground", "control", "edit"), 3, 192, Image.Resampling.LANCZOS),
 }
+BEST = "world"
+"""What is shown if nobody says."""
 
 
 def add_commands(commands: _SubParsersAction) -> None:
@@ -51,7 +53,7 @@ def add_commands(commands: _SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, default=Path("out"))
     parser.add_argument("--comfy", action="store_true", help="through a ComfyUI server instead")
     parser.add_argument(
-        "--world", choices=list(SHOWS), help="toy: shapes; world: stickers; the best that ships if not given"
+        "--world", choices=list(SHOWS), default=BEST, help="toy: shapes; world: stickers (if not given)"
     )
     parser.add_argument("--base", type=Path, help="a folder with another FLUX, VAE and text encoder of that world")
     parser.add_argument("--bank", type=Path, help="a bank for it")
@@ -61,16 +63,11 @@ def add_commands(commands: _SubParsersAction) -> None:
 def _demo(args: Namespace) -> str:
     if args.comfy and (args.base or args.bank):
         raise ValueError("--comfy shows the set that ships, expected no --base and no --bank: leave them out.")
-    return str(run_demo(args.out, args.comfy, args.world or find_best(), args.base, args.bank))
-
-
-def find_best() -> str:
-    """Finds the world with the larger pictures whose set is there."""
-    return "world" if find_parts(STICKERS.folder / BANK) else "toy"
+    return str(run_demo(args.out, args.comfy, args.world, args.base, args.bank))
 
 
 def run_demo(
-    out: Path, comfy: bool = False, name: str = "toy", base: Path | None = None, bank: Path | None = None
+    out: Path, comfy: bool = False, name: str = BEST, base: Path | None = None, bank: Path | None = None
 ) -> Path:
     """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
     show = SHOWS[name]

@@ -7,7 +7,7 @@ import torch
 from cologen.prw.bank.bank import Bank
 from cologen.prw.base_model import Base
 from cologen.prw.flux.checkpoint import load_flux
-from cologen.training.cli.demo import run_demo
+from cologen.training.cli.demo import SHOWS, run_demo
 from cologen.training.from_scratch.store import BANK, FLUX, TEXT, VAE
 from cologen.training.toy.store import SHIPPED, TOY, open_toy_encoders, open_toy_models
 from cologen.training.toy.tasks import make_questions
@@ -41,8 +41,9 @@ def as_pixels(pictures):
 
 
 @pytest.mark.slow
-def test_the_demo_draws_a_sheet(tmp_path):
-    sheet = Image.open(run_demo(tmp_path))
+@pytest.mark.parametrize("world", SHOWS)
+def test_the_demo_draws_a_sheet(tmp_path, world):
+    sheet = Image.open(run_demo(tmp_path, name=world))
     assert sheet.width > 1000 and np.asarray(sheet).std() > 20
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from cologen.prw.bank.bank import Bank
 from cologen.prw.base_model import Base
 from cologen.prw.base_weights import BaseWeights
 from cologen.prw.flux.inputs import EncodedPrompt
@@ -11,8 +12,8 @@ from cologen.prw.source import Routing
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
 from cologen.training.forward import ReadSource, run_source, skip_source
-from cologen.training.from_scratch.evaluate import CFG, STEPS
-from cologen.training.from_scratch.store import open_models
+from cologen.training.from_scratch.evaluate import CFG, STEPS, Evaluation, evaluate
+from cologen.training.from_scratch.store import BANK, open_models
 from cologen.training.sampling import SamplingSettings, sample_with_readers
 from cologen.training.world.drawings import list_pool
 from cologen.training.world.grounds import GROUNDS
@@ -33,9 +34,34 @@ DRAWN, MARKED, GIVEN_BACK = 0.9, 0.55, 0.88
 that the VAE leaves recognisable."""
 
 
+LEARNED = {"inpaint": ("hit", 0.65), "ground": ("iou", 0.5), "edit": ("done", 0.25)}
+"""At least, of 32 questions: two to three standard errors below what 256 gave."""
+
+
 @pytest.fixture(scope="module")
 def models():
     return open_models(STICKERS)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    return Bank.open(STICKERS.folder / BANK)
+
+
+def test_the_bank_is_this_flux_s_and_all_of_it_is_small(models, bank):
+    base = Base.of(models.flux)
+    assert not bank.info.base.describe_incompatibility(base)
+    assert not bank.info.base.describe_difference(base.with_probe(models.flux.float()))
+    assert list(bank.info.experts) == list(bank.info.routers) == list(STICKERS.tasks)
+    assert sum(path.stat().st_size for path in STICKERS.folder.iterdir()) <= 64 * 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", LEARNED)
+def test_the_bank_does_what_it_has_learned(models, bank, task):
+    name, least = LEARNED[task]
+    evaluation = Evaluation(STICKERS, count=32, tasks=[task])
+    assert evaluate(models.make_host(), models.encoders, bank, evaluation)[task][name] >= least
 
 
 def draw(models, texts: list[str], references: list[np.ndarray] = ()) -> np.ndarray:
