@@ -34,8 +34,8 @@ DRAWN, MARKED, GIVEN_BACK = 0.9, 0.55, 0.88
 that the VAE leaves recognisable."""
 
 
-LEARNED = {"inpaint": ("hit", 0.65), "ground": ("iou", 0.5), "edit": ("done", 0.25)}
-"""At least, of 32 questions: two to three standard errors below what 256 gave."""
+LEARNED = {"inpaint": ("hit", 0.55), "ground": ("iou", 0.45), "edit": ("done", 0.15)}
+"""At least, of 16 questions: two to three standard errors below what 256 gave."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_bank_is_this_flux_s_and_all_of_it_is_small(models, bank):
 @pytest.mark.parametrize("task", LEARNED)
 def test_the_bank_does_what_it_has_learned(models, bank, task):
     name, least = LEARNED[task]
-    evaluation = Evaluation(STICKERS, count=32, tasks=[task])
+    evaluation = Evaluation(STICKERS, count=16, tasks=[task])
     assert evaluate(models.make_host(), models.encoders, bank, evaluation)[task][name] >= least
 
 

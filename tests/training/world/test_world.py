@@ -135,7 +135,7 @@ def damage(scene, kind, rng):
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_the_oracle_notices_what_was_broken(kind):
     rng = np.random.default_rng(3)
-    whole = scenes(60, 4)
+    whole = scenes(32, 4)
     if kind == "hue":
         whole = [scene.change_thing(-1, sticker="apple", hue="") for scene in whole]
     noticed = [not agrees(scene, read_scene(damage(scene, kind, rng))) for scene in whole]
