@@ -45,7 +45,7 @@ def ground(canvas: Canvas) -> None:
     toy.preview(image[0], "Drawn")
     canvas.add("PreviewAny", "Where", source=found["text"])
     canvas.note(
-        "## Ground: find a sticker\n\nType what to find, by name or by what it is: *the animal*, *the left car*. FLUX draws the "
+        "## Ground: find a sticker\n\nType what to find, by name or by what it is: *the animal*, *the car*, *the gift*. FLUX draws the "
         "answer on the picture, *Read Grounding* reads it: as mask, as box, as text.",
     )
 
@@ -75,7 +75,7 @@ def edit(canvas: Canvas) -> None:
     canvas.add("CoLoGenRouteMap", model=toy.model[0], conditioning=told["positive"], latent=told["latent"])
     canvas.note(
         "## Edit, with stickers\n\nThe instruction names a thing and not its place: the experts have to find it. Type another "
-        f"one, such as *make it night* or *replace {THING} with a lion*.",
+        "one, such as *make it night* or *remove the gift*.",
     )
 
 
