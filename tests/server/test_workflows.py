@@ -23,9 +23,8 @@ from graph_files import text_of
 from make_workflows import BUILT_IN, FOLDER, WORKFLOWS, drawn
 from pack import ROOT
 from workflows_flux import FILES, OWN
-from workflows_stickers import COLOUR as STICKER_COLOUR
-from workflows_stickers import PHRASE as STICKER_PHRASE
-from workflows_toy import ENLARGED, PHRASE, sampled
+from workflows_stickers import Stickers
+from workflows_toy import ENLARGED, Toy, sampled
 
 GOOD, GOOD_MASK, FAR = 0.75, 0.6, 0.04
 """A score's least, a drawn mask's, and a difference's most."""
@@ -92,12 +91,11 @@ def find_question(prefix: str, graph):
     return question
 
 
-@pytest.mark.parametrize("prefix", WORLDS_BY_PREFIX)
-@pytest.mark.parametrize("task", ["inpaint", "control", "subject", "edit"])
-def test_the_oracle_finds_each_task_s_answer_right(server, base, info, task, prefix):
-    if f"{prefix}_{task}" not in WORKFLOWS:
-        assert (prefix, task) == ("sticker", "subject"), "which the sticker set has not learned"
-        return
+ASKED = [(world.prefix, task) for world in (Toy, Stickers) for task in world.notes if task != "ground"]
+
+
+@pytest.mark.parametrize("prefix, task", ASKED)
+def test_the_oracle_finds_each_task_s_answer_right(server, base, info, prefix, task):
     graph = drawn(f"{prefix}_{task}", info).prompt()
     question = find_question(prefix, graph)
     if task == "control":
@@ -107,27 +105,26 @@ def test_the_oracle_finds_each_task_s_answer_right(server, base, info, task, pre
         assert value <= FAR if name in ("outside", "rest", "wrong") else value >= GOOD, scores
 
 
-def test_the_thing_that_is_asked_for_is_found(server, base, info):
-    canvas = drawn("toy_ground", info)
+def draw_answer(server, base, info, prefix: str):
+    """Runs a workflow of ground; gives what was drawn, and its question."""
+    canvas = drawn(f"{prefix}_ground", info)
     graph = canvas.prompt()
     (preview,) = [str(node.number) for node in canvas.nodes if node.title == "Drawn"]
-    picture = np.asarray(open_picture(base, server.run(graph), preview))
-    question = find_question("toy", graph)
-    thing = next(thing for thing in question.scene.items if thing.place in PHRASE)
-    assert (
-        compute_iou(read_mask(picture, question.example.source, "pink", colours=MARKERS), draw_item_mask(thing)) >= GOOD
-    )
+    return np.asarray(open_picture(base, server.run(graph), preview)), find_question(prefix, graph)
+
+
+def test_the_thing_that_is_asked_for_is_found(server, base, info):
+    picture, question = draw_answer(server, base, info, "toy")
+    thing = next(thing for thing in question.scene.items if thing.place in Toy.phrase)
+    found = read_mask(picture, question.example.source, Toy.colour, colours=MARKERS)
+    assert compute_iou(found, draw_item_mask(thing)) >= GOOD
 
 
 def test_the_sticker_that_is_asked_for_is_found(server, base, info):
-    canvas = drawn("sticker_ground", info)
-    graph = canvas.prompt()
-    (preview,) = [str(node.number) for node in canvas.nodes if node.title == "Drawn"]
-    picture = np.asarray(open_picture(base, server.run(graph), preview))
-    question = find_question("sticker", graph)
-    (index,) = [i for i, thing in enumerate(question.before.things) if f"the {NAMED[thing.sticker]}" == STICKER_PHRASE]
-    found = read_mask(picture, question.example.source, STICKER_COLOUR)
-    assert compute_iou(found, find_visible_masks(question.before)[index]) >= GOOD_MASK
+    picture, question = draw_answer(server, base, info, "sticker")
+    things, masks = question.before.things, find_visible_masks(question.before)
+    (mask,) = [mask for thing, mask in zip(things, masks) if f"the {NAMED[thing.sticker]}" == Stickers.phrase]
+    assert compute_iou(read_mask(picture, question.example.source, Stickers.colour), mask) >= GOOD_MASK
 
 
 def test_the_sticker_world_draws_the_example_of_load_flux_s_page(server, base, info):

@@ -1,5 +1,8 @@
 """Example workflows for the set that ships: they run at once, on any machine."""
 
+from collections.abc import Callable
+from functools import partial
+
 from canvas import Canvas, Node, Output
 from cologen.prw.tasks import TASKS
 from cologen.training.from_scratch.evaluate import CFG, STEPS
@@ -18,6 +21,20 @@ ENLARGED = 6
 """Pixels that a drawn one is shown as, across and down."""
 LEANING = "The same five times"
 LEANS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+TASK_NOTES = {
+    "inpaint": "## Inpaint\n\nNothing to download: *Toy Question* draws a picture with a grey hole and says what belongs there. "
+    "Change its number for another scene.\n\n*Paste Back* returns every pixel outside the hole as it was.",
+    "ground": "## Ground: find it\n\nType what to find. FLUX draws the answer on the picture, *Read Grounding* reads it: as mask, "
+    "as box, as text. The toy world wants the corner named where there are several things, and answers in lime or pink.",
+    "control": "## Control\n\n*Control Map* takes a picture's edges; the drawing follows them. The words say colours, the edges say "
+    "what is where. Lines, depth and segmentations work alike.",
+    "subject": "## Subject\n\nThe same thing in another place, on another ground. The words do not say what it looks like: that "
+    "comes from the picture.",
+    "edit": "## Edit\n\nAn instruction changes one thing and leaves the rest. Type another one: *make the green thing at the bottom "
+    "right red*, *remove the green thing at the bottom right*.\n\nThe route map shows which expert reads the picture in which "
+    "block of FLUX.",
+}
+"""What each task's workflow says of itself."""
 
 
 def sampled(canvas: Canvas, vae: Output, model: Output, prompts: Node | dict, latent: Output, seed: int = 7) -> Node:
@@ -37,8 +54,9 @@ def batch(canvas: Canvas, *images: Output, title: str = "", section: str = "") -
 class Toy:
     """What most of these begin with."""
 
-    world, side, scenes = TOY_NAME, 64, SCENES
+    prefix, world, side, scenes = "toy", TOY_NAME, 64, SCENES
     enlarged, how = ENLARGED, "nearest-exact"
+    phrase, colour, instruction, notes = PHRASE, "pink", INSTRUCTION, TASK_NOTES
 
     def __init__(self, canvas: Canvas, flux: Node | None = None, bank: Node | None = None, empty: bool = True):
         self.canvas = canvas
@@ -82,90 +100,71 @@ def beside(toy: Toy, question: Node) -> None:
     toy.canvas.add("PreviewAny", "What was asked", source=question["prompt"])
 
 
-def inpaint(canvas: Canvas) -> None:
-    toy = Toy(canvas)
+def inpaint(toy: Toy) -> None:
     question = toy.question("inpaint")
-    told = toy.task(
-        "CoLoGenInpaint", toy.words(question["prompt"])[0], image=question["source"], mask=question["mask"], grow=0
-    )  # fmt: skip
+    hole = dict(mask=question["mask"], grow=0)
+    told = toy.task("CoLoGenInpaint", toy.words(question["prompt"])[0], image=question["source"], **hole)
     image = toy.sample(told)
-    whole = canvas.add(
-        "CoLoGenPasteBack", drawn=image[0], original=question["source"], mask=question["mask"], grow=0, feather=0
+    whole = toy.canvas.add(
+        "CoLoGenPasteBack", drawn=image[0], original=question["source"], **hole, feather=0
     )  # fmt: skip
-    toy.save_image(whole[0], "toy_inpaint")
-    canvas.compare(question["source"], whole[0])
+    toy.save_image(whole[0], f"{toy.prefix}_inpaint")
+    toy.canvas.compare(question["source"], whole[0])
     beside(toy, question)
-    canvas.note(
-        "## Inpaint\n\nNothing to download: *Toy Question* draws a picture with a grey hole and says what belongs there. "
-        "Change its number for another scene.\n\n*Paste Back* returns every pixel outside the hole as it was.",
-    )
 
 
-def ground(canvas: Canvas) -> None:
-    toy = Toy(canvas, empty=False)
+def ground(toy: Toy) -> None:
     question = toy.question("edit", "A picture")
-    told = canvas.add(
-        "CoLoGenGround", clip=toy.flux["CLIP"], vae=toy.flux["VAE"], image=question["source"], phrase=PHRASE,
-        form="mask", colour="pink",
-    )  # fmt: skip
+    coders, answer = dict(clip=toy.flux["CLIP"], vae=toy.flux["VAE"]), dict(form="mask", colour=toy.colour)
+    told = toy.canvas.add("CoLoGenGround", **coders, image=question["source"], phrase=toy.phrase, **answer)
     image = toy.sample(told)
-    found = canvas.add(
-        "CoLoGenReadGrounding", drawn=image[0], original=question["source"], form="mask", colour="pink"
-    )  # fmt: skip
-    toy.save_image(found["overlay"], "toy_ground", "Found")
+    found = toy.canvas.add("CoLoGenReadGrounding", drawn=image[0], original=question["source"], **answer)
+    toy.save_image(found["overlay"], f"{toy.prefix}_ground", "Found")
     toy.preview(image[0], "Drawn")
-    canvas.add("PreviewAny", "Where", source=found["text"])
-    canvas.note(
-        "## Ground: find it\n\nType what to find. FLUX draws the answer on the picture, *Read Grounding* reads it: as mask, "
-        "as box, as text. The toy world wants the corner named where there are several things, and answers in lime or pink.",
-    )
+    toy.canvas.add("PreviewAny", "Where", source=found["text"])
 
 
-def control(canvas: Canvas) -> None:
-    toy = Toy(canvas)
+def control(toy: Toy) -> None:
     question = toy.question("control")
-    edges = canvas.add("CoLoGenControlMap", image=question["answer"], kind="canny")
+    edges = toy.canvas.add("CoLoGenControlMap", image=question["answer"], kind="canny")
     told = toy.task("CoLoGenControl", toy.words(question["prompt"])[0], map=edges[0], kind="canny")
-    toy.save_image(toy.sample(told)[0], "toy_control")
+    toy.save_image(toy.sample(told)[0], f"{toy.prefix}_control")
     toy.preview(edges[0], "The map")
     toy.preview(question["answer"], "Where it comes from")
-    canvas.note(
-        "## Control\n\n*Control Map* takes a picture's edges; the drawing follows them. The words say colours, the edges say "
-        "what is where. Lines, depth and segmentations work alike.",
-    )
 
 
-def subject(canvas: Canvas) -> None:
-    toy = Toy(canvas)
+def subject(toy: Toy) -> None:
     question = toy.question("subject")
     told = toy.task("CoLoGenSubject", toy.words(question["prompt"])[0], image=question["source"])
-    latent = canvas.add("EmptySD3LatentImage", width=64, height=64)
-    toy.save_image(toy.sample(told, latent=latent[0])[0], "toy_subject")
+    latent = toy.canvas.add("EmptySD3LatentImage", width=toy.side, height=toy.side)
+    toy.save_image(toy.sample(told, latent=latent[0])[0], f"{toy.prefix}_subject")
     beside(toy, question)
-    canvas.note(
-        "## Subject\n\nThe same thing in another place, on another ground. The words do not say what it looks like: that "
-        "comes from the picture.",
-    )
 
 
-def edit(canvas: Canvas) -> None:
-    toy = Toy(canvas)
+def edit(toy: Toy) -> None:
     question = toy.question("edit")
-    told = toy.task("CoLoGenEdit", toy.words(INSTRUCTION, "Prompt: type here")[0], image=question["source"])
+    told = toy.task("CoLoGenEdit", toy.words(toy.instruction, "Prompt: type here")[0], image=question["source"])
     image = toy.sample(told)[0]
-    toy.save_image(image, "toy_edit")
-    canvas.compare(question["source"], image)
+    toy.save_image(image, f"{toy.prefix}_edit")
+    toy.canvas.compare(question["source"], image)
     toy.preview(question["source"], "Given")
-    canvas.add("CoLoGenRouteMap", model=toy.model[0], conditioning=told["positive"], latent=told["latent"])
-    canvas.note(
-        "## Edit\n\nAn instruction changes one thing and leaves the rest. Type another one: *make the green thing at the bottom "
-        "right red*, *remove the green thing at the bottom right*.\n\nThe route map shows which expert reads the picture in which "
-        "block of FLUX.",
-    )
+    toy.canvas.add("CoLoGenRouteMap", model=toy.model[0], conditioning=told["positive"], latent=told["latent"])
 
 
 BY_TASK = {"inpaint": inpaint, "ground": ground, "control": control, "subject": subject, "edit": edit}
 assert list(BY_TASK) == list(TASKS)
+
+
+def show_task(world: type[Toy], task: str, canvas: Canvas) -> None:
+    """Builds a task's workflow on a world."""
+    toy = world(canvas, empty=task != "ground")
+    BY_TASK[task](toy)
+    canvas.note(world.notes[task])
+
+
+def list_tasks(world: type[Toy]) -> dict[str, Callable[[Canvas], None]]:
+    """Lists a world's workflows, one for each task that it has a note for."""
+    return {f"{world.prefix}_{task}": partial(show_task, world, task) for task in world.notes}
 
 
 def inpaint_subject(canvas: Canvas) -> None:
@@ -359,7 +358,7 @@ def train_features(canvas: Canvas) -> None:
 
 
 WORKFLOWS = {
-    **{f"toy_{task}": build for task, build in BY_TASK.items()},
+    **list_tasks(Toy),
     "toy_inpaint_with_subject": inpaint_subject,
     "toy_control_and_subject": control_subject,
     "toy_ground_then_inpaint": ground_inpaint,
