@@ -106,5 +106,5 @@ def find_tops(found: list[SourceAttention], scale: str) -> list[float]:
 
 def describe_shares(one: SourceAttention) -> str:
     """Describes how much of its attention a picture gives to a source, in words."""
-    mean, most = float(one.shares.mean()), float(one.shares.max())
-    return f"{one.title}: {mean:.1%} of the attention, at most {most:.1%}"
+    mean, highest = float(one.shares.mean()), float(one.shares.max())
+    return f"{one.title}: {mean:.1%} of the attention, at most {highest:.1%}"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .flux.math import rotate
 
-MOST_WEIGHTS = 2**24
+MAX_WEIGHTS = 2**24
 """Weights that are held at once, in fp32: 64 MiB."""
 
 
@@ -25,7 +25,7 @@ def measure_shares(
     batch, heads, keys, head_dim = k.shape
     turned = rotate(k, pe).float().mT
     mask = mask[:, None] if mask is not None and mask.ndim == 3 else mask
-    size = max(1, MOST_WEIGHTS // (batch * heads * keys))
+    size = max(1, MAX_WEIGHTS // (batch * heads * keys))
     shares = []
     for start in range(rows.start, rows.stop, size):
         part = slice(start, min(start + size, rows.stop))

@@ -18,7 +18,7 @@ from .source_format import SourceFormat
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What an expert or a router may be called."""
 SOURCE_TIMES = ("zero", "shared")
-DEEPEST = 8
+MAX_DEPTH = 8
 """Experts that one may stand below, in a tree."""
 FINAL = "final"
 """Stands for the last router: the paper's single model."""
@@ -157,7 +157,7 @@ class BankInfo:
         """Lists an expert and those that it adds to: its parent, that one's parent and so on.
         The last may be in another file."""
         family = [name]
-        while (expert := self.experts.get(family[-1])) and expert.parent and len(family) <= DEEPEST:
+        while (expert := self.experts.get(family[-1])) and expert.parent and len(family) <= MAX_DEPTH:
             family.append(expert.parent)
         return family
 
@@ -183,7 +183,7 @@ class BankInfo:
         last = self.experts.get(self.list_family(name)[-1])
         if last is not None and last.parent:
             raise ValueError(
-                f"expert {name} adds to {expert.parent} and so on, expected a tree: no circle, at most {DEEPEST} experts above one"
+                f"expert {name} adds to {expert.parent} and so on, expected a tree: no circle, at most {MAX_DEPTH} experts above one"
             )
         parent = self.experts.get(expert.parent)
         if parent is not None and dict(parent.targets) != dict(expert.targets):

@@ -13,7 +13,7 @@ from .fit_image import TOKEN_PIXELS, limit_size, resize_bicubic, to_rgb
 
 NARROWEST = 0.5
 """Our choice: a window's shorter side is at least this much of its longer one; FLUX draws no strips."""
-MOST_ENLARGED = 4
+MAX_ENLARGEMENT = 4
 """Our choice: a window is at least so large that no pixel is enlarged more; a small hole needs surroundings."""
 FAINT = 0.02
 """Our choice: what a mask has below this is black; a mask that was saved as JPEG is nowhere quite so."""
@@ -73,10 +73,10 @@ def find_box(hole: Tensor, number: int, count: int) -> tuple[slice, slice]:
 
 def plan_size(box: Size, picture: Size, context: float, longest: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Plans a window's height and width for a hole's, and those of its crop: multiples of 16 in the same proportion."""
-    enlarged = max(context, longest / MOST_ENLARGED / max(box))
+    enlarged = max(context, longest / MAX_ENLARGEMENT / max(box))
     wanted = [min(side * enlarged, limit) for side, limit in zip(box, picture)]
-    least = max(wanted) * NARROWEST
-    wanted = [min(round(max(side, least)), limit) for side, limit in zip(wanted, picture)]
+    narrowest = max(wanted) * NARROWEST
+    wanted = [min(round(max(side, narrowest)), limit) for side, limit in zip(wanted, picture)]
     reach = max(wanted)  # becomes `longest`
     sides = []
     for needed, side, limit in zip(box, wanted, picture):

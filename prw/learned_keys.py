@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[str | int, ...]] = {
     "positional_embedding": ("keys", "width"),
 }
 """Name of a network's tensor -> its shape."""
-MOST_KEYS, MOST_WIDTH = 1 << 14, 1 << 16
+MAX_KEYS, MAX_WIDTH = 1 << 14, 1 << 16
 MARKER, HEADER_BYTES = re.compile(rb'"proj_k\.double_0\.'), 1 << 18
 
 
@@ -54,7 +54,7 @@ class LearnedKeys:
         self.blocks = find_blocks(file)
         first = f"proj_k.{next(iter(self.blocks.values()))}.positional_embedding"
         shape = file.shape(first) if first in file else ()
-        if len(shape) != 2 or not (0 < shape[0] <= MOST_KEYS and 0 < shape[1] <= MOST_WIDTH):
+        if len(shape) != 2 or not (0 < shape[0] <= MAX_KEYS and 0 < shape[1] <= MAX_WIDTH):
             raise FileError(
                 f"{self.name} has learned keys of shape {shape}, expected (keys, width): download it again."
             )

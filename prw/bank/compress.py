@@ -102,9 +102,9 @@ def rerank(bank: Bank, rank: int, names: Iterable[str] = ()) -> tuple[Bank, Rela
     """Lowers the experts' rank: what the largest singular values of up @ down keep."""
     selected = choose_experts(bank, names)
     for name in selected:
-        most = min(bank.info.experts[name].rank, bank.info.base.hidden_size)
-        if not 1 <= rank <= most:
-            raise BankError(f"The rank is {rank}, expected 1 to {most}, the most that expert {name} has: lower it.")
+        max_rank = min(bank.info.experts[name].rank, bank.info.base.hidden_size)
+        if not 1 <= rank <= max_rank:
+            raise BankError(f"The rank is {rank}, expected 1 to {max_rank}, the most that expert {name} has: lower it.")
     experts = {
         name: replace(expert, rank=rank, alpha=expert.alpha / expert.rank * rank, shared="", scaled=False)
         if name in selected

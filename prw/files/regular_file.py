@@ -18,16 +18,16 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
-def read_regular(path: str | os.PathLike, most: int) -> bytes:
+def read_regular(path: str | os.PathLike, max_bytes: int) -> bytes:
     """Reads a whole file of at most so many bytes, whatever size it claims; raises OSError for a longer one."""
     with open_regular(path) as file:
-        is_larger = os.fstat(file.fileno()).st_size > most
-        data = b"" if is_larger else file.read(most + 1)
-    if is_larger or len(data) > most:
-        raise OSError(f"it is larger than {most} bytes")
+        is_larger = os.fstat(file.fileno()).st_size > max_bytes
+        data = b"" if is_larger else file.read(max_bytes + 1)
+    if is_larger or len(data) > max_bytes:
+        raise OSError(f"it is larger than {max_bytes} bytes")
     return data
 
 
-def read_regular_text(path: Path, most: int) -> str:
+def read_regular_text(path: Path, max_bytes: int) -> str:
     """Reads a whole text in UTF-8; raises OSError or UnicodeError."""
-    return read_regular(path, most).decode("utf-8")
+    return read_regular(path, max_bytes).decode("utf-8")

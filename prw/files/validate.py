@@ -4,7 +4,7 @@ import unicodedata
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
-LARGEST = 1e6
+MAX_NUMBER = 1e6
 CONTROLS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode's categories of characters that are no marks on paper."""
 KIND_NAMES: dict[Any, str] = {
@@ -67,7 +67,7 @@ def check_choice(where: str, value: str, options: tuple[str, ...]) -> None:
         raise ValueError(f"{where} is {shorten(value)!r}, expected one of {', '.join(map(repr, options))}")
 
 
-def check_range(where: str, value: float, low: float = -LARGEST, high: float = LARGEST) -> None:
+def check_range(where: str, value: float, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> None:
     if not low <= value <= high:  # false for nan, too
         raise ValueError(f"{where} is {shorten(value)}, expected {low:g} to {high:g}: set it within")
 

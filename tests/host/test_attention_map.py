@@ -109,7 +109,7 @@ def test_maps_of_a_picture_are_the_same_alone_and_in_a_batch_and_in_small_parts(
     woven = weave(family, family.source(batch=2))
     (both,) = record(*woven, drawn)
     assert (both.shares[0] - both.shares[1]).abs().max() > 1e-4
-    monkeypatch.setattr(attention_share, "MOST_WEIGHTS", 2**14)
+    monkeypatch.setattr(attention_share, "MAX_WEIGHTS", 2**14)
     (parts,) = record(*woven, drawn)
     assert (parts.shares - both.shares).abs().max() < 1e-6
     monkeypatch.undo()

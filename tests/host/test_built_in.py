@@ -34,7 +34,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     flux = init_flux(0, ScratchRecipe(flux_width=128, flux_double=1, flux_single=1).shape(STICKERS))
     torch.nn.init.normal_(flux.final_layer.linear.weight, std=0.05)
-    save_weights(flux.state_dict(), folder / FLUX, STICKERS.dtype, most=2**19)
+    save_weights(flux.state_dict(), folder / FLUX, STICKERS.dtype, max_shard_size=2**19)
     vae = SmallVAE()
     pictures = STICKERS.draw_scenes(np.random.default_rng(0), 16)
     vae.taesd_encoder = make_principal_encoder(Components.fit(to_tensor(pictures)))

@@ -57,7 +57,7 @@ LATER_FIELDS = (
 """Fields that recipes have only lately: runs from before them go on."""
 LATER_OF_STAGES = ("rank",)
 """The same of a stage alone: settings have a field of that name from the first."""
-LONGEST_TEXT, LONGEST_LIST = 200, 40
+MAX_TEXT_LENGTH, MAX_LIST_LENGTH = 200, 40
 """Characters of a value that is kept as it is; of what is longer, such as all samples' names, a hash."""
 HASH = "hash "
 NAMED = 6
@@ -114,8 +114,8 @@ def list_settings(curriculum: Curriculum, seed: int, more: Mapping[str, Any]) ->
 def _shorten_values(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _shorten_values(part) for name, part in value.items()}
-    text, longest = json.dumps(value), LONGEST_LIST if isinstance(value, list) else LONGEST_TEXT
-    return value if len(text) <= longest else f"{HASH}{_hash(text)}"
+    text, max_length = json.dumps(value), MAX_LIST_LENGTH if isinstance(value, list) else MAX_TEXT_LENGTH
+    return value if len(text) <= max_length else f"{HASH}{_hash(text)}"
 
 
 def list_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:

@@ -107,15 +107,15 @@ class FeatureTrainer(StageTrainer):
 
     def _check_collapse(self, p: Tensor, rank: float) -> None:
         kept, loss = overlap(p, self.projection.start), self.smoothed / self.mean_loss
-        for what, value, least in (
+        for what, value, low in (
             ("effective rank", rank, MIN_RANK * p.shape[1]),
             ("loss, as a share of a blind guess's", loss, MIN_LOSS),
             ("overlap with the principal components", kept, MIN_OVERLAP),
         ):
-            if not value >= least:
+            if not value >= low:
                 raise TrainingError(
                     f"The features of {self.stage.name} have collapsed at iteration {self.iteration}: their {what} is "
-                    f'{value:.3g}, expected {least:g} or more: train the stage with features = "auxiliary", which cannot.'
+                    f'{value:.3g}, expected {low:g} or more: train the stage with features = "auxiliary", which cannot.'
                 )
 
     def predict(self, batch: Batch, noised: NoisedBatch) -> tuple[Tensor, Tensor | float]:

@@ -78,9 +78,9 @@ def fit_crop_size(size: Size, out: Size) -> Size:
     return height, width
 
 
-def draw_crop(rng: np.random.Generator, size: Size, out: Size, least: float = MIN_CROP, flip: float = 0.5) -> Crop:
+def draw_crop(rng: np.random.Generator, size: Size, out: Size, min_share: float = MIN_CROP, flip: float = 0.5) -> Crop:
     """Draws a random crop without distortion, mirrored with probability `flip` (0 for pictures with lettering)."""
-    share = rng.uniform(least, 1)
+    share = rng.uniform(min_share, 1)
     height, width = (max(1, round(share * side)) for side in fit_crop_size(size, out))
     y, x = int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1))
     return Crop(Box(x, y, x + width, y + height), rng.random() < flip, out)

@@ -135,10 +135,10 @@ class FileEncoders(ABC, Generic[Files]):
         return {**files, "tokens": self.files.tokens, "precision": self.files.precision}
 
 
-def open_tokenizer(kind: Any, folder: str, hosts: str, least: int, name: str) -> Any:
+def open_tokenizer(kind: Any, folder: str, hosts: str, min_size: int, name: str) -> Any:
     """Opens a tokenizer of transformers' class `kind`, in a folder or, without one, in the host's folder `hosts`.
 
-    `least`: words that it knows at least, for transformers makes an empty one where it finds no file. `name`: its key in
+    `min_size`: words that it knows at least, for transformers makes an empty one where it finds no file. `name`: its key in
     the table [encoders].
     """
     host = find_host()
@@ -147,8 +147,8 @@ def open_tokenizer(kind: Any, folder: str, hosts: str, least: int, name: str) ->
         if not folder and host is None:
             raise OSError("there is no ComfyUI on this machine to take one from")
         tokenizer = kind.from_pretrained(place, local_files_only=True)
-        if len(tokenizer) < least:
-            raise OSError(f"its vocabulary has {len(tokenizer)} words, expected {least} or more")
+        if len(tokenizer) < min_size:
+            raise OSError(f"its vocabulary has {len(tokenizer)} words, expected {min_size} or more")
         return tokenizer
     except Exception as error:  # whatever a foreign folder can provoke
         raise FileError(

@@ -21,7 +21,7 @@ from .case import fit_area, resize
 from .image_generator import GenerationSettings, ImageGenerator
 
 Mode = Literal["concept", "balanced", "localisation"]
-LARGEST = 1024
+MAX_SIDE = 1024
 """Pictures have the source's area, but no more than that of a square of this side."""
 
 
@@ -57,5 +57,5 @@ def draw_picture(
 
 
 def limit_area(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Gives height and width on FLUX's grid of a picture's own area, or of LARGEST's."""
-    return fit_area(shape, min(LARGEST, math.sqrt(shape[0] * shape[1])))
+    """Gives height and width on FLUX's grid of a picture's own area, or of MAX_SIDE's."""
+    return fit_area(shape, min(MAX_SIDE, math.sqrt(shape[0] * shape[1])))

@@ -35,7 +35,7 @@ TREE = "tree"
 CLAIM = "Children that add to a common expert take less room than experts of their own (the authors' outlook)."
 PARENT, KINDS = "control", ("canny", "depth")
 CHILD_RANK, BATCH, CHUNK = 8, 32, 64
-MOST_EXAMPLES, FEWEST_EXAMPLES = 8000, 64
+MAX_EXAMPLES, MIN_EXAMPLES = 8000, 64
 Scores = dict[str, Any]
 """By kind of map the scores of its questions, one by one; "numbers": how many the experts have that their routers choose among; "iterations"."""
 
@@ -75,7 +75,7 @@ class TreeExperiment:
         self.out, self.questions, self.say = out / models.identity(), questions, say
         self.rows = make_rows(scale_curriculum(load_curriculum("toy"), BUDGETS[budget]))
         self.encoders, self.host = models.encoders, models.make_host()
-        total = max(FEWEST_EXAMPLES, round(MOST_EXAMPLES * BUDGETS[budget]))
+        total = max(MIN_EXAMPLES, round(MAX_EXAMPLES * BUDGETS[budget]))
         files = {kind: self._describe_data(kind, total) for kind in (PARENT, *KINDS)}
         self.datasets = StageDatasets(
             {kind: [file] for kind, file in files.items()}, self.out / DATASETS_FOLDER, lambda *_: None

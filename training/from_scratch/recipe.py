@@ -62,8 +62,8 @@ class ScratchRecipe:
         check_range("flux_width", self.flux_width, HEAD, 16384)
         if self.flux_width % HEAD:
             raise ValueError(f"flux_width is {self.flux_width}, expected a multiple of {HEAD}")
-        for name, most in (("flux_double", 100), ("flux_single", 100), ("drawers", 256)):
-            check_range(name, getattr(self, name), 0, most)
+        for name, high in (("flux_double", 100), ("flux_single", 100), ("drawers", 256)):
+            check_range(name, getattr(self, name), 0, high)
         check_range("sheet_minutes", self.sheet_minutes, 0, 10**6)
         for name in ("decoder_precision", "flux_precision"):
             check_choice(name, getattr(self, name), PRECISIONS)

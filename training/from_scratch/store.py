@@ -80,12 +80,15 @@ def save_module(module: nn.Module, path: Path) -> None:
     save_weights(module.state_dict(), path)
 
 
-def save_weights(weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float16, most: int = 0) -> None:
-    """Saves in half precision, in files of at most `most` bytes; each is there whole or not at all, the last one last."""
+def save_weights(
+    weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float16, max_shard_size: int = 0
+) -> None:
+    """Saves in half precision, in files of at most `max_shard_size` bytes; each is there whole or not at all, the last one last."""
     parts: list[dict[str, Tensor]] = [{}]
     for name, tensor in sorted(weights.items()):
         small = tensor.detach().to("cpu", dtype)
-        if most and parts[-1] and sum(part.nbytes for part in parts[-1].values()) + small.nbytes > most:
+        size = sum(part.nbytes for part in parts[-1].values())
+        if max_shard_size and size and size + small.nbytes > max_shard_size:
             parts.append({})
         parts[-1][name] = small
     for number, part in enumerate(parts, 1):

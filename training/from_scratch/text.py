@@ -35,7 +35,7 @@ def split_words(text: str) -> list[str]:
 def number_facts(text: str, language: Language) -> list[int]:
     """Gives for each word the number, from 1, of the fact that it helps to state: that of its context token."""
     parts = re.split(f"({'|'.join(map(re.escape, language.joints))})", text)
-    return [min(1 + i // 2, language.most) for i, part in enumerate(parts) for _ in split_words(part)]
+    return [min(1 + i // 2, language.max_facts) for i, part in enumerate(parts) for _ in split_words(part)]
 
 
 class TextEncoder(nn.Module):
@@ -43,16 +43,16 @@ class TextEncoder(nn.Module):
 
     def __init__(self, language: Language):
         super().__init__()
-        self.language, self.most = language, language.most
+        self.language, self.max_facts = language, language.max_facts
         width = language.width
         self.index = {word: i + 2 for i, word in enumerate(language.vocabulary)}
         self.embed = nn.Embedding(len(self.index) + 2, width)
         self.position = nn.Parameter(torch.randn(MAX_WORDS, width) * 0.02)
-        self.slots = nn.Parameter(torch.randn(self.most, width) * 0.02)
+        self.slots = nn.Parameter(torch.randn(self.max_facts, width) * 0.02)
         layer = dict(d_model=width, nhead=4, dim_feedforward=4 * width, dropout=0.0, batch_first=True, norm_first=True)
         self.reader = nn.TransformerEncoder(nn.TransformerEncoderLayer(**layer), 3, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.pool = nn.Linear(self.most * width, language.pooled)
+        self.pool = nn.Linear(self.max_facts * width, language.pooled)
         self.pool_norm = nn.LayerNorm(language.pooled, elementwise_affine=False)
 
     def tokenize(self, texts: Iterable[str]) -> Tensor:
@@ -64,8 +64,8 @@ class TextEncoder(nn.Module):
         """Turns tokens (batch, words) into context (batch, most, width), pooled (batch, pooled)."""
         words = self.embed(tokens) + self.position[: tokens.shape[1]]
         x = torch.cat((self.slots.expand(len(tokens), -1, -1), words), dim=1)
-        padding = torch.cat((tokens.new_zeros(len(tokens), self.most, dtype=torch.bool), tokens == 0), dim=1)
-        facts = self.norm(self.reader(x, src_key_padding_mask=padding)[:, : self.most])
+        padding = torch.cat((tokens.new_zeros(len(tokens), self.max_facts, dtype=torch.bool), tokens == 0), dim=1)
+        facts = self.norm(self.reader(x, src_key_padding_mask=padding)[:, : self.max_facts])
         return facts, self.pool_norm(self.pool(facts.flatten(1)))
 
     def encode(self, texts: Iterable[str]) -> tuple[Tensor, Tensor]:
@@ -85,19 +85,19 @@ class FactHeads(nn.Module):
     def __init__(self, language: Language):
         super().__init__()
         self.sizes = [len(values) for values in language.values.values()]
-        self.most = language.most
+        self.max_facts = language.max_facts
         self.context = nn.Linear(language.width, sum(self.sizes))
-        self.pooled = nn.Linear(language.pooled, self.most * sum(self.sizes))
+        self.pooled = nn.Linear(language.pooled, self.max_facts * sum(self.sizes))
 
     def forward(self, context: Tensor, pooled: Tensor) -> list[list[Tensor]]:
-        both = self.context(context), self.pooled(pooled).unflatten(1, (self.most, -1))
+        both = self.context(context), self.pooled(pooled).unflatten(1, (self.max_facts, -1))
         return [list(out.split(self.sizes, dim=-1)) for out in both]
 
 
 def label_facts(facts: list[dict[str, str]], language: Language) -> Labels:
     """Says which value each fact has in each field; fields that a fact leaves out, and facts that are missing,
     have the first, which is nothing."""
-    padded = [*facts, *[{}] * (language.most - len(facts))][: language.most]
+    padded = [*facts, *[{}] * (language.max_facts - len(facts))][: language.max_facts]
     return [[values.index(fact.get(name, values[0])) for name, values in language.values.items()] for fact in padded]
 
 

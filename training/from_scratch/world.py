@@ -41,7 +41,7 @@ class Language:
     vocabulary: tuple[str, ...]
     joints: tuple[str, ...]
     """Between two of them stands what helps to state one fact."""
-    most: int
+    max_facts: int
     """Facts that one text can state: tokens of its context."""
     values: Mapping[str, Sequence[str]]
     """What each field of a fact can be; the first is nothing."""

@@ -14,7 +14,7 @@ HEAT = ((8, 10, 32), (72, 28, 112), (186, 54, 86), (246, 140, 44), (252, 248, 19
 """From 0 to 1. Each is lighter than the one before, so that it reads in grey and with any colour vision."""
 OVER, BELOW = 0.75, 0.6
 """How much of the picture below a map it covers, and how bright that is: what is dark in the map stays dark."""
-CELL, GAP, MOST = 384, 12, 4
+CELL, GAP, MAX_PICTURES = 384, 12, 4
 """The longer side of a picture on a sheet, the gap between two in pixels, and the most that stand beside each other."""
 
 
@@ -51,7 +51,7 @@ def draw_heat_sheet(rows: Sequence[tuple[str, Tensor, float]]) -> Image.Image:
 
 
 def _draw_row(title: str, pictures: Tensor, highest: float) -> Image.Image:
-    cells = [_enlarge(picture) for picture in pictures[:MOST]]
+    cells = [_enlarge(picture) for picture in pictures[:MAX_PICTURES]]
     width = max(GAP + sum(cell.width + GAP for cell in cells), CELL + 2 * GAP)
     line = width // 20  # as large when the sheet is shown small
     font = ImageFont.load_default(size=line * 4 // 5)

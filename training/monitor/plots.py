@@ -19,10 +19,10 @@ FINER = 2
 BUCKETS = 400
 """Points of a curve at most; more are averaged in as many groups."""
 DIM = (128, 132, 142)
-LONGEST_NAME = 18
+MAX_NAME_LENGTH = 18
 FEW = 25
 """Curves with fewer points show each as a dot."""
-LARGEST = 1e30
+MAX_NUMBER = 1e30
 UNITS = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 """From what size on a number is shown in a larger unit."""
 
@@ -95,7 +95,7 @@ def draw_chart(
 def drop_infinite(curve: Curve) -> Curve:
     """Leaves out points that are not finite."""
     x, y = np.asarray(curve.x, dtype=float), np.asarray(curve.y, dtype=float)
-    is_finite = (abs(x) < LARGEST) & (abs(y) < LARGEST)
+    is_finite = (abs(x) < MAX_NUMBER) & (abs(y) < MAX_NUMBER)
     return Curve(x[is_finite], y[is_finite])
 
 
@@ -128,19 +128,19 @@ def find_span(values: Sequence[Values], low: float | None = None, high: float | 
     return low, high
 
 
-def place_ticks(low: float, high: float, most: int = 6, least: float = 0.0) -> list[float]:
-    """Gives round numbers within a span: steps of 1, 2 or 5, and no smaller than `least`."""
-    size = 10 ** math.floor(math.log10((high - low) / most))
-    step = next(size * times for times in (1, 2, 5, 10, 20) if (high - low) / (size * times) <= most)
-    step = max(step, least)
+def place_ticks(low: float, high: float, max_ticks: int = 6, min_step: float = 0.0) -> list[float]:
+    """Gives round numbers within a span: steps of 1, 2 or 5, and no smaller than `min_step`."""
+    size = 10 ** math.floor(math.log10((high - low) / max_ticks))
+    step = next(size * times for times in (1, 2, 5, 10, 20) if (high - low) / (size * times) <= max_ticks)
+    step = max(step, min_step)
     first = math.ceil(low / step - 1e-9)
     return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def format_number(value: float) -> str:
     """Formats a number for an axis, in thousands, millions or more where it is large."""
-    for least, unit, letter in UNITS:
-        if abs(value) >= least:
+    for low, unit, letter in UNITS:
+        if abs(value) >= low:
             return f"{value / unit:.4g}{letter}"
     return "0" if abs(value) < 1e-12 else f"{value:.4g}"
 
@@ -151,7 +151,7 @@ def _draw_axes(draw: ImageDraw.ImageDraw, frame: Frame, title: str, across: str,
         (x, y), (end, _) = frame.place(left, value), frame.place(right, value)
         draw.line((x, y, end, y), EMPTY, FINER)
         draw.text((x - 8 * FINER, y), format_number(value), INK, _load_font(WORDS), anchor="rm")
-    for value in place_ticks(left, right, 6, least=float(across == "iterations")):  # which are whole
+    for value in place_ticks(left, right, 6, min_step=float(across == "iterations")):  # which are whole
         x, y = frame.place(value, low)
         draw.line((x, y, x, y + 5 * FINER), DIM, FINER)
         draw.text((x, y + 8 * FINER), format_number(value), INK, _load_font(WORDS), anchor="ma")
@@ -198,7 +198,7 @@ def _draw_legend(draw: ImageDraw.ImageDraw, legend: Sequence[tuple[int, float, s
 
 
 def shorten(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 3] + "..."
+    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 3] + "..."
 
 
 def _load_font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

@@ -125,7 +125,7 @@ class Settings:
         check_range("time_shift", self.time_shift, 0.01, 100)
         for share in ("text_drop", "ema", "noise_end", "tolerance", "usage_band"):
             check_range(share, getattr(self, share), 0, 1)
-        for name, least in (
+        for name, low in (
             ("warmup", 0),
             ("micro", 0),
             ("keep", 1),
@@ -136,6 +136,6 @@ class Settings:
             ("standstill", 1),
             ("feature_size", 1),
         ):
-            check_range(name, getattr(self, name), least, 10**6)
+            check_range(name, getattr(self, name), low, 10**6)
         for name in ("save_every", "validate_every", "sample_every"):
             check_range(name, getattr(self, name), 0, 10**9)

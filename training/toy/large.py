@@ -16,15 +16,15 @@ from .score import SCORERS
 from .store import TOY
 from .tasks import Question, make_questions
 
-TOKEN, LARGEST = 16, 256
+TOKEN, MAX_SIDE = 16, 256
 """Pixels of a token's side, and of the largest picture's."""
 
 
 def enlarge(side: int) -> World:
     """Gives the toy world in pictures of another side."""
-    if side % TOKEN or not SIDE <= side <= LARGEST:
+    if side % TOKEN or not SIDE <= side <= MAX_SIDE:
         raise ValueError(
-            f"The pictures' side is {side}, expected a multiple of {TOKEN} from {SIDE} to {LARGEST}: choose another."
+            f"The pictures' side is {side}, expected a multiple of {TOKEN} from {SIDE} to {MAX_SIDE}: choose another."
         )
     ask = partial(make_questions, side=side)
     scorers = {task: partial(_score_small, scorer) for task, scorer in SCORERS.items()}

@@ -113,14 +113,14 @@ def draw_names(rng: np.random.Generator, count: int, names: Sequence[str] = tupl
 
 
 def draw_scene(
-    rng: np.random.Generator, least: int = 1, most: int = 4, unnamed: Sequence[str] = (), share: float = 0.2
+    rng: np.random.Generator, low: int = 1, high: int = 4, unnamed: Sequence[str] = (), share: float = 0.2
 ) -> Scene:
     """Draws a scene of different things; a share of them is drawn from `unnamed`, if there are any."""
     while True:
-        count = int(rng.integers(least, most + 1))
+        count = int(rng.integers(low, high + 1))
         names = draw_names(rng, count)
         for i, other in enumerate(draw_names(rng, count, unnamed) if unnamed else ()):
             names[i] = other if rng.random() < share else names[i]
         scene = fill_scene(rng, draw_ground_of_scene(rng), [names[i] for i in rng.permutation(count)])
-        if len(scene.things) >= least:
+        if len(scene.things) >= low:
             return scene

@@ -24,7 +24,7 @@ from ...files.lazy_tensors import Renamed
 from ...files.regular_file import read_regular_text
 from ...files.safe_file import SafeFile, check_tensors
 from ...files.safetensors_writer import write_safetensors
-from ...files.validate import LARGEST, shorten
+from ...files.validate import MAX_NUMBER, shorten
 from ...flux.families import FAMILIES, FLUX2, Family
 from ..bank import Bank, require_low_rank
 from ..compress import wide_dtype
@@ -232,7 +232,7 @@ def _read_ours(folder: Path, file: SafeFile) -> Bank:
 
 
 def _is_positive(value: Any) -> TypeGuard[float]:
-    return type(value) in (int, float) and 0 < value <= LARGEST
+    return type(value) in (int, float) and 0 < value <= MAX_NUMBER
 
 
 def _read_json(path: Path) -> Mapping:

@@ -237,7 +237,7 @@ def test_drawn_views_reach_everywhere_and_half_are_mirrored():
     assert max(view.box.y1 for view in drawn) == 60 and max(view.box.x1 for view in drawn) == 40
     assert abs(np.mean([view.flip for view in drawn]) - 0.5) < 0.1
     assert not any(draw_crop(rng, (60, 40), (32, 32), flip=0).flip for _ in range(50))
-    whole = {draw_crop(rng, (60, 40), (32, 32), least=1).box[::2] for _ in range(50)}
+    whole = {draw_crop(rng, (60, 40), (32, 32), min_share=1).box[::2] for _ in range(50)}
     assert whole == {(0, 40)}
 
 

@@ -81,7 +81,7 @@ def test_sizes_lie_on_the_grid_and_are_bounded(generator, example, monkeypatch):
     wide = Image.fromarray(example.source).resize((100, 60))
     assert draw_picture(generator, wide, "", "edit").size == (96, 64)
     assert draw_picture(generator, wide, "", "subject", size=(32, 64)).size == (32, 64)
-    monkeypatch.setattr(drawing, "LARGEST", 32)
+    monkeypatch.setattr(drawing, "MAX_SIDE", 32)
     assert draw_picture(generator, wide, "", "edit").size == (48, 32)
 
 

@@ -10,7 +10,7 @@ from cologen.training.world.store import STICKERS
 
 def test_large_weights_lie_in_several_files_and_half_of_them_are_none(tmp_path):
     weights = {f"w{i}": torch.randn(100, generator=torch.Generator().manual_seed(i)) for i in (3, 1, 0, 2, 4)}
-    save_weights(weights, tmp_path / FLUX, torch.bfloat16, most=450)
+    save_weights(weights, tmp_path / FLUX, torch.bfloat16, max_shard_size=450)
     parts = find_parts(tmp_path / FLUX)
     assert [part.name for part in parts] == [f"flux-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     assert all(sum(t.nbytes for t in read_weights(part).values()) <= 450 for part in parts)
@@ -32,5 +32,5 @@ def test_a_flux_of_other_words_is_refused():
 
 
 def test_small_weights_lie_in_one(tmp_path):
-    save_weights({"w": torch.ones(3)}, tmp_path / FLUX, most=450)
+    save_weights({"w": torch.ones(3)}, tmp_path / FLUX, max_shard_size=450)
     assert find_parts(tmp_path / FLUX) == [tmp_path / FLUX]

@@ -72,7 +72,7 @@ def test_ticks_are_few_round_numbers_within(low, high):
 
 
 def test_iterations_on_an_axis_are_whole():
-    assert place_ticks(1, 5, 8, least=1) == [1, 2, 3, 4, 5] and place_ticks(4.5, 5.5, 8, least=1) == [5]
+    assert place_ticks(1, 5, 8, min_step=1) == [1, 2, 3, 4, 5] and place_ticks(4.5, 5.5, 8, min_step=1) == [5]
 
 
 def test_numbers_on_axes_are_short():

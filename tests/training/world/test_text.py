@@ -57,5 +57,5 @@ def test_every_word_is_known_and_every_word_belongs_to_a_fact():
     for text in texts:
         assert (reader.tokenize([text]) != UNKNOWN).all(), text
         facts, words = number_facts(text, LANGUAGE), split_words(text)
-        assert len(words) == len(facts) <= MAX_WORDS and max(facts, default=0) <= LANGUAGE.most
+        assert len(words) == len(facts) <= MAX_WORDS and max(facts, default=0) <= LANGUAGE.max_facts
     assert len(NAMED) < len(LANGUAGE.vocabulary) < 200

@@ -54,10 +54,10 @@ class CachedDataset:
         empty, pooled = load_empty_prompt(folder)
         self.widths = empty.shape[2], pooled.shape[1]
         """Of a prompt's tokens, and of its vector."""
-        least = empty.shape[1] if read_json(folder / ABOUT).get("trimmed") else 0
-        self.context_length = max(least, *(entry.tokens for entry in entries))
+        min_length = empty.shape[1] if read_json(folder / ABOUT).get("trimmed") else 0
+        self.context_length = max(min_length, *(entry.tokens for entry in entries))
         # padding was trimmed: in its place stands what the text encoder makes of the empty prompt's
-        self.padding = pad_context(empty[:, :least], self.context_length)[0]
+        self.padding = pad_context(empty[:, :min_length], self.context_length)[0]
         self.open_shards: OrderedDict[int, Shard] = OrderedDict()
         val_rows = range(self.train_count, len(self))
         self.val_ids = {

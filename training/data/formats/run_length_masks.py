@@ -62,7 +62,7 @@ def round_corners(points: Sequence[float]) -> np.ndarray:
     return fine.astype(np.int64)
 
 
-def find_crossings(corners: np.ndarray, size: Size, most: int) -> tuple[np.ndarray, np.ndarray]:
+def find_crossings(corners: np.ndarray, size: Size, max_count: int) -> tuple[np.ndarray, np.ndarray]:
     """Finds where an outline goes over the middle of a column of pixels: columns, and the first row below it.
 
     An edge is the grid points from corner to corner, one each step along the axis on which these are farther apart.
@@ -76,7 +76,7 @@ def find_crossings(corners: np.ndarray, size: Size, most: int) -> tuple[np.ndarr
     first = np.clip(-((2 - lower) // FINER), 0, width)
     stop = np.clip((upper - 3) // FINER + 1, 0, width)
     counts = np.maximum(stop - first, 0)
-    if counts.sum() > most:
+    if counts.sum() > max_count:
         raise ValueError(f"its polygons pass over the picture more than {MAX_PASSES} times")
     edges = np.repeat(np.arange(len(corners)), counts)
     columns = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edges]

@@ -44,8 +44,8 @@ class SampleCounter:
                 f"{self.name}: {self.summary()}, expected {MAX_BROKEN_SHARE:.0%} at most: mend the files, or download them again."
             )
 
-    def summary(self, most: int = 3) -> str:
-        some = "; ".join(f"{id}: {why}" for id, why in list(self.reasons.items())[:most])
+    def summary(self, max_reasons: int = 3) -> str:
+        some = "; ".join(f"{id}: {why}" for id, why in list(self.reasons.items())[:max_reasons])
         return f"{self.broken} of {self.seen} samples are broken" + (f" ({some})" if some else "")
 
     def state_dict(self) -> dict:

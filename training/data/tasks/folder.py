@@ -69,7 +69,7 @@ class FolderExamples:
     def _choose_crop(self, rng: np.random.Generator, pixels: np.ndarray) -> Crop:
         """Chooses the largest square, in the middle or anywhere."""
         size, out = pixels.shape[:2], (self.size, self.size)
-        return centre_crop(size, out) if self.centre else draw_crop(rng, size, out, least=1.0, flip=self.flip)
+        return centre_crop(size, out) if self.centre else draw_crop(rng, size, out, min_share=1.0, flip=self.flip)
 
     def _skip(self, name: str, error: BrokenFile) -> None:
         if name not in self.skipped:
