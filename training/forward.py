@@ -98,6 +98,11 @@ def skip_source(host: Host, x: Tensor, checkpointing_options: dict[str, Any] | N
     return SourceContext(dict(checkpointing_options or {}), {})
 
 
+def make_skipping_reader(host: Host) -> ReadSource:
+    """Makes what samplers read by where there is no source."""
+    return lambda inputs: skip_source(host, inputs.x)
+
+
 def predict_velocity(host: Host, source: SourceContext, inputs: FluxInputs) -> Tensor:
     """Predicts FLUX's velocity for noisy latents that read the source;
     a base without a guidance embedding ignores guidance."""

@@ -11,7 +11,7 @@ from ..prw.flux.inputs import EncodedPrompt, FluxInputs
 from ..prw.flux.sampling import sample_euler
 from ..prw.source import Routing
 from ..prw.source_pass import Host
-from .forward import ReadSource, make_source_reader, predict_velocity
+from .forward import ReadSource, make_skipping_reader, make_source_reader, predict_velocity
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,8 @@ class SamplingSettings:
     cfg: float = 1.0
     """Scale of classifier-free guidance; without a negative prompt it does nothing."""
     negative: EncodedPrompt | None = None
+    guided_by_source: bool = False
+    """Whether the negative prompt reads no source: guidance then moves towards the source as well as towards the prompt."""
 
 
 def guide(velocity: Tensor, without: Tensor, scale: float) -> Tensor:
@@ -43,8 +45,15 @@ def sample_latents(
     settings: SamplingSettings,
 ) -> Tensor:
     """Samples latents (as the VAE gives them) that read a source's latents, from noise."""
-    readers = [make_source_reader(host, bank, routing, source) for _ in (prompt, settings.negative)]
-    return sample_with_readers(host, readers, noise, prompt, settings)
+    return sample_with_readers(host, make_readers(host, bank, routing, source, settings), noise, prompt, settings)
+
+
+def make_readers(
+    host: Host, bank: Bank, routing: Routing, source: Tensor, settings: SamplingSettings
+) -> list[ReadSource]:
+    """Makes what the prompt reads a source by, and what the negative does."""
+    positive, negative = (make_source_reader(host, bank, routing, source) for _ in range(2))
+    return [positive, make_skipping_reader(host) if settings.guided_by_source else negative]
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Example workflows for the sticker world's set: what it has learned, on pictures that one can look at."""
 
-from cologen.training.world.store import STICKER_NAME
+from cologen.training.world.store import STICKER_NAME, STICKERS
 from workflows_toy import Toy, list_tasks
 
 
@@ -8,6 +8,7 @@ class Stickers(Toy):
     prefix, world, side = "sticker", STICKER_NAME, 128
     scenes = {"inpaint": 3, "control": 9, "edit": 10}
     enlarged, how = 4, "lanczos"
+    guided = tuple(f"CoLoGen{task.capitalize()}" for task in STICKERS.guided_by_source)
     phrase, colour, instruction = "the animal", "magenta", "remove the panda"
     notes = {
         "inpaint": "## Inpaint, with stickers\n\nNothing to download: *Toy Question* draws a scene with a grey hole and says what belongs "
@@ -15,7 +16,8 @@ class Stickers(Toy):
         "ground": "## Ground: find a sticker\n\nType what to find, by name or by what it is: *the animal*, *the car*, *the gift*. FLUX draws the "
         "answer on the picture, *Read Grounding* reads it: as mask, as box, as text.",
         "control": "## Control, with stickers\n\n*Control Map* takes a picture's edges: they say where what is. The words say names, colours "
-        "and the ground.",
+        "and the ground.\n\nThe negative prompt goes past the task's node and reads no map: so cfg draws towards "
+        "the map, too, not towards the words alone.",
         "edit": "## Edit, with stickers\n\nThe instruction names a thing and not its place: the experts have to find it. Type another "
         "one, such as *make it night* or *remove the gift*.",
     }

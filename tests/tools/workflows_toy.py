@@ -57,6 +57,8 @@ class Toy:
     prefix, world, side, scenes = "toy", TOY_NAME, 64, SCENES
     enlarged, how = ENLARGED, "nearest-exact"
     phrase, colour, instruction, notes = PHRASE, "pink", INSTRUCTION, TASK_NOTES
+    guided: tuple[str, ...] = ()
+    """Nodes whose source the negative prompt does not read."""
 
     def __init__(self, canvas: Canvas, flux: Node | None = None, bank: Node | None = None, empty: bool = True):
         self.canvas = canvas
@@ -77,12 +79,17 @@ class Toy:
     def task(self, node: str, prompts: Node | Output, title: str = "", **given) -> Node:
         """A node of a task, on a prompt or after another task's node."""
         chained = isinstance(prompts, Node)
-        positive, negative = (prompts["positive"], prompts["negative"]) if chained else (prompts, self.empty)
+        empty = None if node in self.guided else self.empty
+        positive, negative = (prompts["positive"], prompts["negative"]) if chained else (prompts, empty)
         return self.canvas.add(node, title, positive=positive, negative=negative, vae=self.flux["VAE"], **given)
 
-    def sample(self, told: Node, latent: Output | None = None, seed: int = 7) -> Node:
+    def sample(self, told: Node | dict, latent: Output | None = None, seed: int = 7) -> Node:
         """From prompts to a picture."""
-        return sampled(self.canvas, self.flux["VAE"], self.model[0], told, latent or told["latent"], seed)
+        if isinstance(told, Node) and told.kind in self.guided:
+            prompts = {"positive": told["positive"], "negative": self.empty}
+        else:
+            prompts = told
+        return sampled(self.canvas, self.flux["VAE"], self.model[0], prompts, latent or told["latent"], seed)
 
     def save_image(self, image: Output, name: str, title: str = "Drawn") -> None:
         """What a built-in set draws is small: it is shown and saved enlarged."""

@@ -41,14 +41,16 @@ def make_trainer(host, time, per):
     return trainer
 
 
-def follow_attachment(host, bank, routing, source, x, prompts, times, cfg=1.0):
+def follow_attachment(host, bank, routing, source, x, prompts, times, cfg=1.0, negative_reads=True):
     """Euler's steps, each a forward of FLUX with what the attachment appends."""
+    sources = [Source(source, routing)]
     attachment = Attachment(bank)
     with torch.no_grad():
         for t, following in zip(times, times[1:]):
             at = torch.full((len(x),), float(t))
             v, *negative = (
-                velocity(host.flux, x, at, *prompt, None, attachment, [Source(source, routing)]) for prompt in prompts
+                velocity(host.flux, x, at, *prompt, None, attachment, sources if negative_reads or not i else [])
+                for i, prompt in enumerate(prompts)
             )
             v = negative[0] + cfg * (v - negative[0]) if negative else v
             x = x + (float(following) - float(t)) * v
@@ -73,8 +75,9 @@ class Encoders:
         return latents
 
 
+@pytest.mark.parametrize("guided", [False, True])
 @each_bank
-def test_sampled_latents_are_the_attachment_s(host, time, per):
+def test_sampled_latents_are_the_attachment_s(host, time, per, guided):
     trainer = make_trainer(host, time, per)
     batch = make_val_batch(trainer.datasets["ground"])
     told, untold = (
@@ -82,10 +85,10 @@ def test_sampled_latents_are_the_attachment_s(host, time, per):
         EncodedPrompt(batch.context.flip(0), batch.pooled.flip(0)),
     )
     times, routing = (1.0, 0.6, 0.3, 0.0), Routing(task="ground")
-    settings = SamplingSettings(times, cfg=2.5, negative=untold)
+    settings = SamplingSettings(times, cfg=2.5, negative=untold, guided_by_source=guided)
     found = sample_latents(host, trainer.bank, routing, batch.source, batch.noise, told, settings)
     expected = follow_attachment(
-        host, trainer.bank, routing, batch.source, batch.noise, (told, untold), times, settings.cfg
+        host, trainer.bank, routing, batch.source, batch.noise, (told, untold), times, 2.5, not guided
     )
     close(found, expected)
 
@@ -126,17 +129,19 @@ def test_evaluated_pictures_are_the_attachment_s(host, time, per):
     close(found, expected[0])
 
 
+@pytest.mark.parametrize("guided", [False, True])
 @each_bank
-def test_answers_to_the_toy_world_s_questions_are_the_attachment_s(host, time, per):
+def test_answers_to_a_world_s_questions_are_the_attachment_s(host, time, per, guided):
     bank, encoders = make_trainer(host, time, per).bank, Encoders()
     sources = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(1)).numpy()
     examples = [SimpleNamespace(task="ground", source=one, prompt="a" * i) for i, one in enumerate(sources, 3)]
-    found = answer_questions(host, encoders, bank, [SimpleNamespace(example=one) for one in examples], seed=5)
+    questions = [SimpleNamespace(example=one) for one in examples]
+    found = answer_questions(host, encoders, bank, questions, seed=5, guided_by_source=guided)
     noise = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(5))
     prompts = [encoders.encode_prompts(words) for words in (["aaa", "aaaa"], ["", ""])]
     times = make_timesteps(STEPS)
     expected = follow_attachment(
-        host, bank, Routing(task="ground"), encoders.encode(sources), noise, prompts, times, CFG
+        host, bank, Routing(task="ground"), encoders.encode(sources), noise, prompts, times, CFG, not guided
     )
     close(found, expected)
 

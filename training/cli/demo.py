@@ -92,7 +92,11 @@ def answer_embedded(
     models, experts = open_models(world, base), Bank.open(bank or world.folder / BANK)
     host, tasks = models.make_host(), dict.fromkeys(question.example.task for question in questions)
     parts = [[each for each in questions if each.example.task == task] for task in tasks]
-    return [picture for part in parts for picture in answer_questions(host, models.encoders, experts, part, SEED)]
+    pictures: list[np.ndarray] = []
+    for task, part in zip(tasks, parts):
+        is_guided = task in world.guided_by_source
+        pictures += [*answer_questions(host, models.encoders, experts, part, SEED, guided_by_source=is_guided)]
+    return pictures
 
 
 def judge(world: World, question: Question, picture: np.ndarray) -> tuple[str, bool]:

@@ -43,7 +43,7 @@ def make_prompt(world: World, example: Example, seed: int = 7) -> dict:
         "without": make_node("CoLoGenSource", conditioning=["empty", 0], **source),
         "latent": make_node("EmptySD3LatentImage", width=side, height=side, batch_size=1),
         "sample": make_node(
-            "KSampler", model=["apply", 0], positive=["source", 0], negative=["without", 0],
+            "KSampler", model=["apply", 0], positive=["source", 0], negative=["empty" if example.task in world.guided_by_source else "without", 0],
             latent_image=["latent", 0], **sampler,
         ),
         "decode": make_node("VAEDecode", samples=["sample", 0], vae=["flux", 2]),

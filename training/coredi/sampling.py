@@ -18,8 +18,8 @@ from ...prw.flux.sampling import sample_euler
 from ...prw.positions import token_grid
 from ...prw.source import Routing
 from ...prw.source_pass import Host
-from ..forward import ReadSource, make_source_reader, predict_velocity
-from ..sampling import SamplingSettings, guide
+from ..forward import ReadSource, predict_velocity
+from ..sampling import SamplingSettings, guide, make_readers
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FeatureSampler:
         drawn = torch.randn(shape, generator=generator).to(noise.device)
         state = FEATURE_STATES[features.info.way](features.tensors, drawn)
         negative = settings.negative
-        readers = [make_source_reader(host, bank, routing, source) for _ in (prompt, negative)]
+        readers = make_readers(host, bank, routing, source, settings)
 
         def predict(read: ReadSource, x: Tensor, t: Tensor, prompt: EncodedPrompt) -> Tensor:
             inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))

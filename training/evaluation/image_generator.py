@@ -91,12 +91,12 @@ class ImageGenerator:
         shape = (1, family.latent_channels, *(side // family.latent_pixels for side in size))
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
         texts = [self.encoders.encode_prompts([words]) for words in (prompt, *([""] if how.cfg != 1 else []))]
-        encoded, *negative = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
+        encoded, *without = (EncodedPrompt(*(part.to(device) for part in text)) for text in texts)
         rows, columns = token_grid(noise, self.host.flux.patch_size)
         times = (
             make_timesteps(how.steps, rows * columns, family.time_shift) if how.shifted else make_timesteps(how.steps)
         )
-        return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, *negative)
+        return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, negative=without[0] if without else None)
 
 
 def open_world_generator(

@@ -14,7 +14,7 @@ from ...prw.flux.sampling import make_timesteps
 from ...prw.router import ABLATIONS
 from ...prw.source import Routing
 from ...prw.source_pass import Host
-from ..forward import skip_source
+from ..forward import make_skipping_reader
 from ..sampling import SamplingSettings, sample_latents, sample_with_readers
 from .encoders import SmallEncoders
 from .world import Question, World
@@ -75,6 +75,7 @@ def answer_questions(
     seed: int,
     routing: Routing | None = None,
     sampler: Sampler = sample_latents,
+    guided_by_source: bool = False,
 ) -> np.ndarray:
     """Samples an answer to each question of one task: pictures uint8 (questions, height, width, 3).
 
@@ -86,7 +87,7 @@ def answer_questions(
     negative = EncodedPrompt(*encoders.encode_prompts([""] * len(examples)))
     noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(seed))
     routing = routing or Routing(task=examples[0].task)
-    settings = SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)
+    settings = SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative, guided_by_source=guided_by_source)
     return encoders.decode(sampler(host, bank, routing, source, noise, prompt, settings))
 
 
@@ -124,13 +125,14 @@ def score_answers(
     sampler: Sampler = sample_latents,
 ) -> list[dict[str, float]]:
     """Scores an answer to each of a task's questions, in their order."""
-    scores, routing = [], evaluation.make_routing(task)
+    scores, routing, world = [], evaluation.make_routing(task), evaluation.world
     sampler = sample_without_source if evaluation.reads == NOTHING else sampler
-    questions = evaluation.world.ask_held_out(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
+    questions = world.ask_held_out(task, evaluation.count, HELD_OUT_SEED + evaluation.seed)
+    is_guided = task in world.guided_by_source
     for start in range(0, evaluation.count, evaluation.chunk):
         chunk, seed = questions[start : start + evaluation.chunk], evaluation.seed + start
-        pictures = answer_questions(host, encoders, bank, chunk, seed, routing, sampler)
-        scores += [evaluation.world.scorers[task](question, picture) for question, picture in zip(chunk, pictures)]
+        pictures = answer_questions(host, encoders, bank, chunk, seed, routing, sampler, is_guided)
+        scores += [world.scorers[task](question, picture) for question, picture in zip(chunk, pictures)]
     return scores
 
 
@@ -144,8 +146,7 @@ def sample_without_source(
     settings: SamplingSettings,
 ) -> torch.Tensor:
     """Samples as sample_latents does, but reads no source."""
-    readers = [lambda inputs: skip_source(host, inputs.x)] * 2
-    return sample_with_readers(host, readers, noise, prompt, settings)
+    return sample_with_readers(host, [make_skipping_reader(host)] * 2, noise, prompt, settings)
 
 
 def summarize(*seeds: Sequence[dict[str, float]]) -> dict[str, Any]:

@@ -113,6 +113,8 @@ class World:
     choice: str = ""
     """Its name in ComfyUI's menus of files; empty: it is in none."""
     subject: OwnSubject | None = None
+    guided_by_source: tuple[str, ...] = ()
+    """Tasks whose answers are drawn with a negative prompt that reads no source."""
     draw_referenced: Callable[[Rng, int], Referenced] | None = None
     """Draws so many pictures after a reference, where the base learns to read some."""
 

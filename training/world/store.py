@@ -30,5 +30,6 @@ STICKERS = World(
     scorers=SCORERS,
     choice=STICKER_NAME,
     subject=SUBJECT,
+    guided_by_source=("control", "subject"),
     draw_referenced=draw_referenced,
 )

@@ -11,7 +11,7 @@ from cologen.prw.flux.sampling import make_timesteps
 from cologen.prw.source import Routing
 from cologen.training.data.tasks.ground import read_mask
 from cologen.training.data.tasks.masks import compute_iou
-from cologen.training.forward import ReadSource, run_source, skip_source
+from cologen.training.forward import ReadSource, make_skipping_reader, run_source
 from cologen.training.from_scratch.evaluate import CFG, STEPS, Evaluation, evaluate
 from cologen.training.from_scratch.store import BANK, open_models
 from cologen.training.sampling import SamplingSettings, sample_with_readers
@@ -73,7 +73,7 @@ def draw(models, texts: list[str], references: list[np.ndarray] = ()) -> np.ndar
     shape = len(texts), host.family.latent_channels, side, side
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     settings = SamplingSettings(make_timesteps(STEPS), cfg=CFG, negative=negative)
-    read = make_reference_reader(host, models, references) if references else lambda inputs: skip_source(host, inputs.x)
+    read = make_reference_reader(host, models, references) if references else make_skipping_reader(host)
     return models.encoders.decode(sample_with_readers(host, [read] * 2, noise, prompt, settings))
 
 
