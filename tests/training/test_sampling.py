@@ -114,17 +114,17 @@ def test_a_run_s_samples_are_the_attachment_s(host, time, per):
         close(found, expected)
 
 
+@pytest.mark.parametrize("guided", [False, True])
 @each_bank
-def test_evaluated_pictures_are_the_attachment_s(host, time, per):
+def test_evaluated_pictures_are_the_attachment_s(host, time, per, guided):
     bank, encoders = make_trainer(host, time, per).bank, Encoders()
     source = torch.randn(16, 4, 4, generator=torch.Generator().manual_seed(1)).numpy()
-    found = ImageGenerator(host, encoders, bank, GenerationSettings(3, 1.0, 2.0))(
-        "ground", source, "a dog", (32, 32), 5
-    )
+    settings = GenerationSettings(3, 1.0, 2.0, guided_by_source=guided)
+    found = ImageGenerator(host, encoders, bank, settings)("ground", source, "a dog", (32, 32), 5)
     noise = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(5))
     prompts, times = [encoders.encode_prompts([words]) for words in ("a dog", "")], make_timesteps(3, 4)
     expected = follow_attachment(
-        host, bank, Routing(task="ground"), encoders.encode([source]), noise, prompts, times, 2.0
+        host, bank, Routing(task="ground"), encoders.encode([source]), noise, prompts, times, 2.0, not guided
     )
     close(found, expected[0])
 

@@ -54,6 +54,9 @@ def add_commands(commands: _SubParsersAction) -> None:
         parser.add_argument("--measure", action="store_true", help="only measure what is drawn already")
         add_generation(parser)
         parser.add_argument("--router", help='a stage whose router answers everything, or "final"')
+        parser.add_argument(
+            "--guided-by-source", action="store_true", default=None, help="cfg's negative prompt reads no source"
+        )
         parser.set_defaults(run=_evaluate, benchmark=name)
 
 
@@ -167,7 +170,8 @@ def read_settings(args: Namespace) -> "GenerationSettings":
     """Reads the sampling that was asked for: FLUX.1-dev's usual, or the toy world's, with changes."""
     from ..evaluation.image_generator import WORLD_SETTINGS, GenerationSettings
 
-    options = {name: vars(args).get(name) for name in ("steps", "guidance", "cfg", "router")}
+    names = ("steps", "guidance", "cfg", "router", "guided_by_source")
+    options = {name: vars(args).get(name) for name in names}
     return replace(
         GenerationSettings() if args.flux else WORLD_SETTINGS,
         **{name: value for name, value in options.items() if value is not None},

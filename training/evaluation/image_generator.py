@@ -42,6 +42,8 @@ class GenerationSettings:
     """A stage whose router answers, or "final"; empty: the task's own."""
     shifted: bool = True
     """Time is shifted towards noise the more tokens there are, as the family is sampled."""
+    guided_by_source: bool = False
+    """With a cfg above 1: the pass without the prompt reads no source, either."""
 
     def __post_init__(self):
         check_range("--steps", self.steps, 1, 1000)
@@ -96,7 +98,8 @@ class ImageGenerator:
         times = (
             make_timesteps(how.steps, rows * columns, family.time_shift) if how.shifted else make_timesteps(how.steps)
         )
-        return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, negative=without[0] if without else None)
+        negative = without[0] if without else None
+        return noise, encoded, SamplingSettings(times, how.guidance, how.cfg, negative, how.guided_by_source)
 
 
 def open_world_generator(
