@@ -79,9 +79,9 @@ class Toy:
     def task(self, node: str, prompts: Node | Output, title: str = "", **given) -> Node:
         """A node of a task, on a prompt or after another task's node."""
         chained = isinstance(prompts, Node)
-        empty = None if node in self.guided else self.empty
-        positive, negative = (prompts["positive"], prompts["negative"]) if chained else (prompts, empty)
-        return self.canvas.add(node, title, positive=positive, negative=negative, vae=self.flux["VAE"], **given)
+        positive, negative = (prompts["positive"], prompts["negative"]) if chained else (prompts, self.empty)
+        both = {"positive": positive} if node in self.guided else {"positive": positive, "negative": negative}
+        return self.canvas.add(node, title, **both, vae=self.flux["VAE"], **given)
 
     def sample(self, told: Node | dict, latent: Output | None = None, seed: int = 7) -> Node:
         """From prompts to a picture."""
