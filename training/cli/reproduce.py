@@ -101,7 +101,7 @@ def summarize_rows(reports: Mapping[str, Mapping[int, Mapping]]) -> Rows:
         }
         if "iterations" in first:
             counts = [report["iterations"] for report in seeds.values()]
-            rows[row]["iterations"] = mean_and_sd([count["trained"] / count["ceiling"] for count in counts])
+            rows[row]["iterations"] = mean_and_sd([count["trained"] / count["most"] for count in counts])
         rows[row]["usage"] = mean_and_sd([list(report["usage"].values())[-1] for report in seeds.values()])
     return rows
 

@@ -29,7 +29,7 @@ USAGE_SAMPLES = 64
 """Held-out samples of each task on which usage is measured."""
 Report = dict[str, Any]
 """What is measured of one row and seed: "usage" by stage, and by task what from_scratch/evaluate.py says; or "after", by stage.
-LENGTH adds "iterations", those that were trained and their ceiling."""
+LENGTH adds "iterations", those that were trained and the most there could have been."""
 Reports = dict[str, dict[int, Report]]
 """By row and seed."""
 
@@ -131,7 +131,7 @@ def measure_newest(run: CurriculumRun, bank: Bank) -> dict[str, float]:
 
 def count_trained(bank: Bank, curriculum: Curriculum) -> dict[str, int]:
     trained = sum(bank.info.experts[stage.name].iterations for stage in curriculum.stages)
-    return {"trained": trained, "ceiling": sum(stage.iterations for stage in curriculum.stages)}
+    return {"trained": trained, "most": sum(stage.iterations for stage in curriculum.stages)}
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:

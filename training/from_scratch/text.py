@@ -39,7 +39,7 @@ def number_facts(text: str, language: Language) -> list[int]:
 
 
 class TextEncoder(nn.Module):
-    """Texts to context (batch, most, width) and pooled (batch, pooled)."""
+    """Texts to context (batch, max_facts, width) and pooled (batch, pooled)."""
 
     def __init__(self, language: Language):
         super().__init__()
@@ -61,7 +61,7 @@ class TextEncoder(nn.Module):
         return torch.tensor([row + [0] * (longest - len(row)) for row in rows])
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Turns tokens (batch, words) into context (batch, most, width), pooled (batch, pooled)."""
+        """Turns tokens (batch, words) into context (batch, max_facts, width), pooled (batch, pooled)."""
         words = self.embed(tokens) + self.position[: tokens.shape[1]]
         x = torch.cat((self.slots.expand(len(tokens), -1, -1), words), dim=1)
         padding = torch.cat((tokens.new_zeros(len(tokens), self.max_facts, dtype=torch.bool), tokens == 0), dim=1)

@@ -115,7 +115,7 @@ def draw_names(rng: np.random.Generator, count: int, names: Sequence[str] = tupl
 def draw_scene(
     rng: np.random.Generator, low: int = 1, high: int = 4, unnamed: Sequence[str] = (), share: float = 0.2
 ) -> Scene:
-    """Draws a scene of different things; a share of them is drawn from `unnamed`, if there are any."""
+    """Draws a scene of `low` to `high` different things; a share of them is drawn from `unnamed`, if there are any."""
     while True:
         count = int(rng.integers(low, high + 1))
         names = draw_names(rng, count)

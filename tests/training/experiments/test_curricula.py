@@ -150,7 +150,7 @@ def test_stages_that_end_by_themselves_are_counted(make_runner, monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, LENGTH, replace(EXPERIMENTS[LENGTH], tasks=("edit",)))
     reports = make_runner[0](1).run(LENGTH, 1)
     assert list(reports) == ["fixed", "auto", "auto, ahead"]
-    assert {seeds[0]["iterations"]["ceiling"] for seeds in reports.values()} == {
+    assert {seeds[0]["iterations"]["most"] for seeds in reports.values()} == {
         reports["fixed"][0]["iterations"]["trained"]
     }
     rows = summarize_rows(reports)

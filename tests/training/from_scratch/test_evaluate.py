@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from cologen.training.cli import demo
+from cologen.training.comfyui.server_demo import make_prompt
 from cologen.training.from_scratch.evaluate import HELD_OUT_SEED, Evaluation, bootstrap_interval, evaluate, summarize
 from cologen.training.setup.worlds import WORLDS
 from cologen.training.world.stickers import list_stickers
@@ -54,6 +56,30 @@ def test_true_pictures_get_what_the_oracle_gives_them(name):
         assert found[task] == summarize(*scores)
         for measure in BEST.keys() & found[task].keys():
             assert found[task][measure] == pytest.approx(BEST[measure], abs=0.1), (task, measure)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_evaluation_and_demo_are_guided_by_the_source_where_the_world_says_so(name, monkeypatch):
+    world, evaluated, shown = WORLDS[name], {}, {}
+
+    def sample(host, bank, routing, source, noise, prompt, settings):
+        evaluated[routing.task] = settings.guided_by_source
+        return source
+
+    def answer(host, encoders, bank, questions, seed, guided_by_source):
+        shown[questions[0].example.task] = guided_by_source
+        return [question.example.target for question in questions]
+
+    monkeypatch.setattr(demo, "answer_questions", answer)
+    evaluate(None, PixelEncoders(), None, Evaluation(world, count=1), sampler=sample)
+    questions = [question for task in world.tasks for question in world.ask_held_out(task, 1, 0)]
+    demo.answer_embedded(world, questions)
+    expected = {task: task in world.guided_by_source for task in world.tasks}
+    assert evaluated == shown == expected
+    for question in questions:
+        prompt = make_prompt(world, question.example)
+        negative = prompt[prompt["sample"]["inputs"]["negative"][0]]
+        assert (negative["class_type"] == "CLIPTextEncode") == expected[question.example.task]
 
 
 def test_evaluation_shows_what_training_never_did():
