@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 HOSTS := $(if $(COMFYUI_PATH),$(COMFYUI_PATH),../.. $(HOME)/comfy/ComfyUI)
 HOST := $(patsubst %/comfy/ldm/flux/model.py,%,$(firstword $(wildcard $(addsuffix /comfy/ldm/flux/model.py,$(HOSTS)))))
 HOST_READY := $(if $(HOST),$(VENV)/host-ready)
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# in the files' order: by default those of few tests come last, the longest ones among them, and one of the two cores waits
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo demo-comfy test test-all test-quick fuzz chaos coverage bench lint
 
