@@ -33,7 +33,7 @@ from ..forward import ReadSource, SourceContext, predict_velocity, run_source, s
 from ..objective import add_noise, draw_times, task_loss
 from .encoders import SmallEncoders
 from .learner import Learner
-from .recipe import DIPTYCH_SHARE, ScratchRecipe
+from .recipe import ScratchRecipe
 from .world import Referenced, World
 
 RIGHT_CLEAN_SHARE = 0.7
@@ -53,16 +53,17 @@ class Batch(NamedTuple):
     """Holds the references that the pictures come after, if they do."""
 
 
-def draw_batch(world: World, seed: int, count: int, reference_share: float, iteration: int) -> Batch:
+def draw_batch(world: World, recipe: ScratchRecipe, seed: int, iteration: int) -> Batch:
     """Draws what an iteration sees."""
+    count = recipe.flux_batch
     rng = np.random.default_rng((seed, iteration))
     noise_seed = int(rng.integers(2**62))
     kind = rng.random()
-    if kind >= 1 - reference_share:
+    if kind >= 1 - recipe.flux_references:
         assert world.draw_referenced is not None
         referenced = world.draw_referenced(rng, count)
         return Batch(referenced.pictures, referenced.texts, noise_seed, referenced=referenced)
-    are_diptychs = kind < DIPTYCH_SHARE
+    are_diptychs = kind < recipe.flux_diptychs
     is_right_clean = are_diptychs and rng.random() < RIGHT_CLEAN_SHARE
     pictures, texts = (world.draw_diptychs if are_diptychs else world.draw_captioned)(rng, count)
     return Batch(pictures, texts, noise_seed, is_right_clean)
@@ -111,7 +112,7 @@ class Pretraining(Learner):
         self.flux = init_flux(seed, recipe.shape(world)).to(self.device)
         self.average = {name: parameter.detach().clone() for name, parameter in self.flux.named_parameters()}
         self.host, self.weights = EmbeddedHost(self.flux, torch.float32), BaseWeights(Base.of(self.flux))
-        self.draw_batch = partial(draw_batch, world, seed, plan.batch, recipe.flux_references)
+        self.draw_batch = partial(draw_batch, world, recipe, seed)
         self.batches: Iterator[Batch] | None = None
         warmup = min(300, plan.iterations // 10)
         super().__init__("flux", {"flux": self.flux}, plan, warmup, betas=(0.9, 0.98), weight_decay=0.01)

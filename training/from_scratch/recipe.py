@@ -11,8 +11,6 @@ from .world import World
 PRECISIONS = ("fp32", "bf16")
 HEAD = 128
 """Width of an attention head of FLUX."""
-DIPTYCH_SHARE = 0.25
-"""Share of FLUX's iterations with diptychs."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,8 @@ class ScratchRecipe:
     flux_rate: float = 1e-3
     flux_shift: float = 1.0
     """Above 1: more training near pure noise."""
+    flux_diptychs: float = 0.25
+    """Share of FLUX's iterations with diptychs."""
     flux_references: float = 0.0
     """Share of FLUX's iterations that show it a reference, which it reads with its own weights (prw/base_weights.py)."""
     flux_width: int = 256
@@ -58,7 +58,8 @@ class ScratchRecipe:
         for name in ("text_rate", "decoder_rate", "flux_rate"):
             check_range(name, getattr(self, name), 0, 1000)
         check_range("flux_shift", self.flux_shift, 0.01, 100)
-        check_range("flux_references", self.flux_references, 0, 1 - DIPTYCH_SHARE)
+        check_range("flux_diptychs", self.flux_diptychs, 0, 1)
+        check_range("flux_references", self.flux_references, 0, 1 - self.flux_diptychs)
         check_range("flux_width", self.flux_width, HEAD, 16384)
         if self.flux_width % HEAD:
             raise ValueError(f"flux_width is {self.flux_width}, expected a multiple of {HEAD}")
@@ -83,7 +84,9 @@ class ScratchRecipe:
         )
 
 
-LATER_FIELDS = ("flux_references", "flux_width", "flux_double", "flux_single", "flux_precision", "decoder_precision")
+LATER_FIELDS = (
+    "flux_references", "flux_diptychs", "flux_width", "flux_double", "flux_single", "flux_precision", "decoder_precision",
+)  # fmt: skip
 """Fields that recipes have only lately: bases from before them go on."""
 FREE_FIELDS = ("rebuild", "examples", "drawers", "sheet_minutes")
 """Fields that change nothing of the models."""

@@ -1,6 +1,6 @@
 """Edits by name, without a place: at least two things could be meant, so that the right one has to be found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,8 @@ from .words import GROUND_WORDS, add_article, list_references
 
 SIDES = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 """Steps across and down."""
-WORDS = {
+Words = Mapping[str, Sequence[str]]
+WORDS: Words = {
     "replace": ("replace {thing} with {new}", "turn {thing} into {new}", "swap {thing} for {new}"),
     "remove": ("remove {thing}", "erase {thing}", "take {thing} away"),
     "recolour": ("make {thing} {hue}", "paint {thing} {hue}", "turn {thing} {hue}"),
@@ -31,12 +32,14 @@ class Edit:
     """The number of the changed thing: afterwards, or before if it was removed; None: the ground changed."""
 
 
-def draw_edit(rng: np.random.Generator, unnamed: tuple[str, ...], kind: str = "") -> tuple[Scene, Edit]:
-    """Draws a scene and an edit that is possible in it."""
-    kind = kind or pick(rng, EDITS)
+def draw_edit(
+    rng: np.random.Generator, unnamed: tuple[str, ...], kind: str = "", words: Words = WORDS
+) -> tuple[Scene, Edit]:
+    """Draws a scene and an edit that is possible in it, said by one of its kind's templates."""
+    kind = kind or pick(rng, tuple(words))
     while True:
         before = _draw_before(rng, kind, unnamed)
-        edit = EDITS[kind](rng, before) if sum(thing.is_named for thing in before.things) >= 2 else None
+        edit = EDITS[kind](rng, before, words[kind]) if sum(thing.is_named for thing in before.things) >= 2 else None
         if edit is not None:
             return before, edit
 
@@ -66,19 +69,19 @@ def draw_new_name(rng: np.random.Generator, scene: Scene) -> str:
     return pick(rng, [name for name in NAMED if name not in taken])
 
 
-def replace_one(rng: np.random.Generator, before: Scene) -> Edit:
+def replace_one(rng: np.random.Generator, before: Scene, words: Sequence[str]) -> Edit:
     index, new = pick_named(rng, before), draw_new_name(rng, before)
-    prompt = pick(rng, WORDS["replace"]).format(thing=refer(rng, before, index), new=add_article(new))
+    prompt = pick(rng, words).format(thing=refer(rng, before, index), new=add_article(new))
     return Edit("replace", prompt, before.change_thing(index, sticker=new, hue=""), index)
 
 
-def remove_one(rng: np.random.Generator, before: Scene) -> Edit:
+def remove_one(rng: np.random.Generator, before: Scene, words: Sequence[str]) -> Edit:
     index = pick_named(rng, before)
-    prompt = pick(rng, WORDS["remove"]).format(thing=refer(rng, before, index))
+    prompt = pick(rng, words).format(thing=refer(rng, before, index))
     return Edit("remove", prompt, before.remove_thing(index), index)
 
 
-def recolour_one(rng: np.random.Generator, before: Scene) -> Edit | None:
+def recolour_one(rng: np.random.Generator, before: Scene, words: Sequence[str]) -> Edit | None:
     """Gives a colour that the thing does not have; another thing could have it, too."""
     able = [i for i, thing in enumerate(before.things) if list_hues(thing.sticker)]
     if len(able) < 2:
@@ -86,11 +89,11 @@ def recolour_one(rng: np.random.Generator, before: Scene) -> Edit | None:
     index = pick(rng, able)
     thing = before.things[index]
     hue = pick(rng, [hue for hue in list_hues(thing.sticker) if hue != thing.hue])
-    prompt = pick(rng, WORDS["recolour"]).format(thing=refer(rng, before, index), hue=hue)
+    prompt = pick(rng, words).format(thing=refer(rng, before, index), hue=hue)
     return Edit("recolour", prompt, before.change_thing(index, hue=hue), index)
 
 
-def add_one(rng: np.random.Generator, before: Scene) -> Edit | None:
+def add_one(rng: np.random.Generator, before: Scene, words: Sequence[str]) -> Edit | None:
     """Puts a thing right beside another, where there is room."""
     index, new = pick_named(rng, before), draw_new_name(rng, before)
     beside = before.things[index]
@@ -99,8 +102,8 @@ def add_one(rng: np.random.Generator, before: Scene) -> Edit | None:
     if not free:
         return None
     side, thing = pick(rng, free)
-    words = add_article(thing.sticker if thing.size == "normal" else f"{thing.size} {thing.sticker}")
-    prompt = pick(rng, WORDS["add"]).format(new=words, side=side, thing=refer(rng, before, index))
+    called = add_article(thing.sticker if thing.size == "normal" else f"{thing.size} {thing.sticker}")
+    prompt = pick(rng, words).format(new=called, side=side, thing=refer(rng, before, index))
     after = replace(before, things=(*before.things, thing))
     return Edit("add", prompt, after, len(after.things) - 1)
 
@@ -122,16 +125,16 @@ def _find_centre(centre: int, way: int, apart: int) -> int | None:
     return next((other for other in CENTRES[::way] if way * (other - centre) >= apart), None)
 
 
-def change_ground(rng: np.random.Generator, before: Scene) -> Edit:
+def change_ground(rng: np.random.Generator, before: Scene, words: Sequence[str]) -> Edit:
     """Keeps things and horizon."""
     ground = pick(rng, [kind for kind in GROUNDS if kind != before.ground])
-    prompt = pick(rng, WORDS["ground"]).format(ground=GROUND_WORDS[ground])
+    prompt = pick(rng, words).format(ground=GROUND_WORDS[ground])
     if ground == "night" and rng.random() < 0.7:
         prompt = "make it night"
     return Edit("ground", prompt, replace(before, ground=ground), None)
 
 
-EDITS: dict[str, Callable[[np.random.Generator, Scene], Edit | None]] = {
+EDITS: dict[str, Callable[[np.random.Generator, Scene, Sequence[str]], Edit | None]] = {
     "replace": replace_one,
     "remove": remove_one,
     "recolour": recolour_one,

@@ -13,28 +13,41 @@ from ..data.sample import Thing as MarkedThing
 from ..data.tasks.ground import COLOURS, find_visible_colours, outline_boxes, paint
 from ..from_scratch.world import Referenced
 from ..toy.scene import pick
-from .drawings import TEXT_DROP, draw_any_scene, draw_pair, draw_subject, list_pool
-from .edits import draw_new_name
+from .drawings import TEXT_DROP, draw_any_scene, list_pool
+from .edits import Words, draw_edit, draw_new_name
 from .render import find_visible_masks, render
-from .scene import SIZES, Scene, are_apart, draw_ground_of_scene, place_thing
+from .scene import SIZES, Scene, are_apart, draw_ground_of_scene, draw_names, place_thing, show_things
 from .stickers import list_hues
-from .tasks import are_visible, draw_ground_scene
-from .words import describe_scene, list_references
+from .tasks import are_visible, draw_ground_scene, make_subject_question
+from .words import GROUND_WORDS, describe_scene, list_references, say_where
 
-SUBJECT_SHARE = 0.25
-"""Share of batches in which the reference shows unnamed things that the picture has elsewhere."""
-MARKED_SHARE = 0.5
+SUBJECT_SHARE, MOVED_SHARE = 0.5, 0.5
+"""Share of batches in which the reference shows things that the picture has elsewhere, and of these with more than one in the picture:
+what carries one carries the others, so that each picture teaches it several times."""
+MARKED_SHARE = 0.3
 """Share of the other pictures in which a thing is painted over or framed, and of which the words say no more."""
+TOLD_SHARE = 0.6
+"""Share of the others whose words say a change alone."""
 TWICE_SHARE = 0.4
-"""Share of the others that differ by two changes."""
+"""Share of the rest that differs by two changes."""
+UNNAMED_SHARE = 0.8
+"""Of the things that are elsewhere in the picture, the share that only the reference can show."""
+MAX_MOVED = 3
+"""Things of which words say where they are now: two facts each, of a text's eight (text.py)."""
 KEPT = (0.0, 0.3, 1.0)
 """How much of sizes and places the words say."""
+TOLD: Words = {
+    "replace": ("{new} for {thing}",),
+    "recolour": ("{thing}, now {hue}",),
+    "add": ("{new} {side} {thing}",),
+}
+"""How words say a change that is seen. What is gone, and another ground, are seen without."""
 
 
 def draw_referenced(rng: np.random.Generator, count: int) -> Referenced:
     """Draws so many of one kind."""
     about_subjects = rng.random() < SUBJECT_SHARE
-    draw = _draw_after_subject if about_subjects else draw_after
+    draw = draw_after_subject if about_subjects else draw_after
     references, pictures, texts = zip(*(draw(rng) for _ in range(count)))
     words = ["" if rng.random() < TEXT_DROP else text for text in texts]
     return Referenced("subject" if about_subjects else "edit", np.stack(references), np.stack(pictures), words)
@@ -46,10 +59,41 @@ def draw_after(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
         scene = draw_ground_scene(rng, list_pool())
         picture, words = draw_mark(rng, scene)
         return render(scene), picture, words
+    if rng.random() < TOLD_SHARE:
+        before, edit = draw_edit(rng, list_pool(), words=TOLD)
+        return render(before), render(edit.after), edit.prompt
     scene = draw_any_scene(rng)
     before = change_scene(rng, scene)
     before = change_scene(rng, before) if rng.random() < TWICE_SHARE else before
     return render(before), render(scene), describe_scene(rng, scene, pick(rng, KEPT), share=1.0)
+
+
+def draw_after_subject(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
+    """Draws one thing of a reference elsewhere, or several."""
+    if rng.random() < MOVED_SHARE:
+        reference, scene, words = draw_moved(rng)
+        return render(reference), render(scene), words
+    example = make_subject_question(rng, "", list_pool()).example
+    return example.source, example.target, example.prompt
+
+
+def draw_moved(rng: np.random.Generator) -> tuple[Scene, Scene, str]:
+    """Draws two to four things, those of them that have words of their own elsewhere, and where these are now."""
+    while True:
+        count = int(rng.integers(2, 5))
+        names, others = draw_names(rng, count, list_pool()), draw_names(rng, count)
+        reference = show_things(
+            rng, [name if rng.random() < UNNAMED_SHARE else other for name, other in zip(names, others)]
+        )
+        scene, words = draw_ground_of_scene(rng), []
+        for i in rng.permutation(count):
+            thing, phrases = reference.things[i], list_references(reference.things, i)
+            moved = place_thing(rng, scene, thing.sticker, sizes=(thing.size,))
+            if phrases and moved and len(words) < MAX_MOVED:
+                scene = replace(scene, things=(*scene.things, replace(moved, hue="")))
+                words.append(f"{pick(rng, phrases)}, now {say_where(moved)}")
+        if words:
+            return reference, scene, ", ".join([*words, GROUND_WORDS[scene.ground]])
 
 
 def change_scene(rng: np.random.Generator, scene: Scene) -> Scene:
@@ -126,10 +170,3 @@ def draw_mark(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, str]:
     colour = pick(rng, find_visible_colours(picture[area], COLOURS))
     picture = paint(picture, area, COLOURS[colour], 1.0)
     return picture, f"a {colour} box around {reference}" if framed else f"{reference} in {colour}"
-
-
-def _draw_after_subject(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
-    """Draws what diptychs show, the right half as the reference."""
-    picture, text = (draw_pair if rng.random() < 0.5 else draw_subject)(rng)
-    left, right = np.split(picture, 2, axis=1)
-    return right, left, text

@@ -15,6 +15,7 @@ SIZES = {"small": 36, "normal": 48}
 CENTRES = (24, 56, 72, 104)
 """Columns and rows in which things' centres stand. They are tokens' centres, so that a thing looks the same to FLUX wherever it
 stands, and few: where a place's name leaves many open, a small FLUX draws a thing in several at once."""
+CORNERS = tuple((x, y) for y in (CENTRES[0], CENTRES[-1]) for x in (CENTRES[0], CENTRES[-1]))
 MIN_DISTANCE = 0.48
 """Least |dx| + |dy| of two centres, as a share of the sum of both sides."""
 TRIES = 60
@@ -83,11 +84,16 @@ def draw_ground_of_scene(rng: np.random.Generator, kinds: Sequence[str] = tuple(
 
 
 def place_thing(
-    rng: np.random.Generator, scene: Scene, sticker: str, place: str = "", distance: float = MIN_DISTANCE
+    rng: np.random.Generator,
+    scene: Scene,
+    sticker: str,
+    place: str = "",
+    distance: float = MIN_DISTANCE,
+    sizes: Sequence[str] = tuple(SIZES),
 ) -> Thing | None:
     """Tries TRIES positions for a thing, anywhere or in a place: gives a free one, or None."""
     for _ in range(TRIES):
-        size = pick(rng, SIZES)
+        size = pick(rng, sizes)
         x, y = (int(centre) for centre in rng.choice(CENTRES, 2))
         thing = Thing(sticker, x, y, size)
         if (not place or thing.place == place) and all(are_apart(thing, other, distance) for other in scene.things):
@@ -105,6 +111,14 @@ def fill_scene(
         if thing is not None:
             scene = replace(scene, things=(*scene.things, thing))
     return scene
+
+
+def show_things(rng: np.random.Generator, stickers: Sequence[str]) -> Scene:
+    """Draws a scene with up to four things, each in a corner, where a picture shows things to be drawn elsewhere: a way from one position
+    to another is one more thing to learn, and four corners have a quarter of them."""
+    corners = rng.permutation(CORNERS)
+    things = (Thing(name, int(x), int(y), pick(rng, SIZES)) for name, (x, y) in zip(stickers, corners))
+    return replace(draw_ground_of_scene(rng), things=tuple(things))
 
 
 def draw_names(rng: np.random.Generator, count: int, names: Sequence[str] = tuple(NAMED)) -> list[str]:

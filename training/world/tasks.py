@@ -28,6 +28,7 @@ from .scene import (
     draw_scene,
     fill_scene,
     place_thing,
+    show_things,
 )
 from .stickers import NAMED, list_stickers
 from .words import GROUND_WORDS, describe_scene, describe_thing, list_references, say_where
@@ -130,17 +131,17 @@ def make_control_question(rng: np.random.Generator, name: str, unnamed: tuple[st
 
 
 def make_subject_question(rng: np.random.Generator, name: str, unnamed: tuple[str, ...]) -> Question:
-    """Asks for one of one to three unnamed things elsewhere, on another ground, perhaps with a named thing beside it."""
+    """Asks for one of one to three unnamed things elsewhere, as large as it is, on another ground, perhaps with a named thing beside it."""
     while True:
         count = int(rng.integers(1, 4))
-        source = fill_scene(rng, draw_ground_of_scene(rng), draw_names(rng, count, unnamed), 0.6)
+        source = show_things(rng, draw_names(rng, count, unnamed))
         choices = {i: some for i in range(len(source.things)) if (some := list_references(source.things, i))}
         if not choices:
             continue
         index = pick(rng, choices)
-        subject = source.things[index].sticker
+        subject = source.things[index]
         target = draw_ground_of_scene(rng, [kind for kind in GROUNDS if kind != source.ground])
-        wanted = place_thing(rng, target, subject, pick(rng, PLACES))
+        wanted = place_thing(rng, target, subject.sticker, pick(rng, PLACES), sizes=(subject.size,))
         if wanted is None:
             continue
         target = replace(target, things=(wanted,))
@@ -155,11 +156,10 @@ def make_subject_question(rng: np.random.Generator, name: str, unnamed: tuple[st
 
 
 def describe_subject(rng: np.random.Generator, target: Scene, reference: str) -> str:
-    """Gives "the left thing, now small and at the top right, on a beach, and a cat at the bottom left"."""
+    """Gives "the left thing, now at the top right, on a beach, and a cat at the bottom left"."""
     wanted, *others = target.things
-    size = f"{wanted.size} and " if wanted.size != "normal" and rng.random() < 0.7 else ""
     beside = "".join(f", and {describe_thing(rng, thing, 1.0)}" for thing in others)
-    return f"{reference}, now {size}{say_where(wanted)}, {GROUND_WORDS[target.ground]}{beside}"
+    return f"{reference}, now {say_where(wanted)}, {GROUND_WORDS[target.ground]}{beside}"
 
 
 def make_edit_question(rng: np.random.Generator, name: str, unnamed: tuple[str, ...]) -> Question:

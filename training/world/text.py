@@ -14,7 +14,7 @@ from ..from_scratch.world import Labels, Language
 from ..toy.scene import pick
 from .edits import SIDES, WORDS, draw_edit
 from .grounds import GROUNDS
-from .scene import PLACES, SIZES, Thing, draw_ground_of_scene, draw_names, draw_scene, fill_scene
+from .scene import PLACES, SIZES, Thing, draw_ground_of_scene, draw_names, draw_scene, fill_scene, show_things
 from .stickers import CLASSES, HUES, NAMED, list_stickers
 from .tasks import UNNAMED_SHARE, describe_subject, name_class
 from .words import AT, GROUND_WORDS, UNNAMED, describe_scene, list_references
@@ -97,7 +97,7 @@ def draw_class(rng: np.random.Generator, thing: Thing) -> list[str]:
 
 
 def draw_subject_text(rng: np.random.Generator, unnamed: tuple[str, ...]) -> str:
-    source = fill_scene(rng, draw_ground_of_scene(rng), draw_names(rng, int(rng.integers(1, 4)), unnamed), 0.6)
+    source = show_things(rng, draw_names(rng, int(rng.integers(1, 4)), unnamed))
     references = [words for i in range(len(source.things)) for words in list_references(source.things, i)]
     target = fill_scene(rng, draw_ground_of_scene(rng), [pick(rng, unnamed), pick(rng, NAMED)], 0.7)
     return describe_subject(rng, target, pick(rng, references or [f"the {UNNAMED}"]))

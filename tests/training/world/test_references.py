@@ -1,17 +1,30 @@
 """What the base learns references from: one change is one, words say what is seen, and a mark is on what it names."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cologen.training.data.box import find_box
 from cologen.training.data.tasks.ground import COLOURS
 from cologen.training.world import render as drawing
 from cologen.training.world.drawings import draw_any_scene, list_pool
-from cologen.training.world.references import CHANGES, draw_after, draw_mark, draw_referenced
+from cologen.training.world.edits import WORDS, draw_edit
+from cologen.training.world.references import (
+    CHANGES,
+    MAX_MOVED,
+    TOLD,
+    draw_after,
+    draw_after_subject,
+    draw_mark,
+    draw_moved,
+    draw_referenced,
+)
 from cologen.training.world.render import find_visible_masks, render
 from cologen.training.world.stickers import NAMED, list_stickers
 from cologen.training.world.tasks import are_visible, draw_ground_scene
-from cologen.training.world.text import read_facts
-from cologen.training.world.words import list_references
+from cologen.training.world.text import MAX_FACTS, read_facts
+from cologen.training.world.words import GROUND_WORDS, list_references, say_where
 from mark_words import read_mark_words
 
 
@@ -65,9 +78,40 @@ def test_a_mark_is_on_what_its_words_name():
 
 def test_words_say_what_is_seen_and_ask_for_nothing():
     rng = np.random.default_rng(3)
+    for draw in (draw_after, draw_after_subject):
+        for _ in range(60):
+            _, _, text = draw(rng)
+            assert {fact.get("verb", "now") for fact in read_facts(text)} <= {"now"}, text
+
+
+@pytest.mark.parametrize("kind", TOLD)
+def test_a_change_that_is_told_is_an_edit_in_other_words(kind):
+    for seed in range(10):
+        (before, told), (same, edit) = (
+            draw_edit(np.random.default_rng(seed), list_pool(), kind, {kind: words[kind][:1]})
+            for words in (TOLD, WORDS)
+        )
+        assert same == before and edit.after == told.after
+        words, instruction = (set(each.prompt.replace(",", "").split()) for each in (told, edit))
+        assert words - instruction <= {"for", "now"} and "verb" in read_facts(edit.prompt)[0]
+
+
+def test_each_thing_that_has_moved_is_where_its_words_say():
+    rng, counts, named = np.random.default_rng(4), set(), set()
     for _ in range(60):
-        _, _, text = draw_after(rng)
-        assert not any("verb" in fact for fact in read_facts(text)), text
+        reference, scene, words = draw_moved(rng)
+        *moves, ground = re.split(r"(?<=\w), (?!now)", words)
+        assert ground == GROUND_WORDS[scene.ground] and len(moves) == len(scene.things) <= MAX_MOVED
+        assert len(read_facts(words)) <= MAX_FACTS
+        for move, thing in zip(moves, scene.things, strict=True):
+            phrase, where = move.split(", now ")
+            (shown,) = [
+                other for i, other in enumerate(reference.things) if phrase in list_references(reference.things, i)
+            ]
+            assert replace(shown, x=thing.x, y=thing.y) == thing and where == say_where(thing)
+        counts.add(len(moves))
+        named |= {thing.is_named for thing in scene.things}
+    assert counts == {2, 3} and named == {False, True}
 
 
 def test_both_kinds_are_drawn_with_things_of_training_alone(monkeypatch):

@@ -12,7 +12,7 @@ from cologen.training.world.edits import EDITS, draw_edit
 from cologen.training.world.grounds import GROUNDS, SIDE, draw_ground
 from cologen.training.world.oracle import MIN_OVERLAP, is_behind, read_scene, sort_by_depth
 from cologen.training.world.render import draw_thing_mask, find_visible_masks, render
-from cologen.training.world.scene import CENTRES, SIZES, Scene, Thing, are_apart, draw_scene
+from cologen.training.world.scene import CENTRES, CORNERS, SIZES, Scene, Thing, are_apart, draw_scene
 from cologen.training.world.score import SCORERS, compare_depth, is_at, is_in_place, list_asked
 from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
 from cologen.training.world.tasks import QUESTION_MAKERS, Question, make_questions
@@ -279,6 +279,14 @@ def test_subjects_of_an_evaluation_are_never_in_training():
     for question in make_questions("subject", 20, 1, unseen=True):
         assert question.scene.things[0].sticker in held and len(set(question.candidates)) == 64
         assert question.scene.things[0].sticker in question.candidates
+
+
+def test_a_subject_keeps_its_size_and_leaves_a_corner():
+    for question in make_questions("subject", 40, 3):
+        shown, wanted = question.before.things, question.scene.things[0]
+        assert 1 <= len(shown) <= 3 and {(thing.x, thing.y) for thing in shown} <= set(CORNERS)
+        assert len({(thing.x, thing.y) for thing in shown}) == len(shown)
+        assert [thing.size for thing in shown if thing.sticker == wanted.sticker] == [wanted.size]
 
 
 @pytest.mark.parametrize("kind", EDITS)
