@@ -16,7 +16,7 @@ from ..toy.scene import pick
 from .drawings import TEXT_DROP, draw_any_scene, list_pool
 from .edits import Words, draw_edit, draw_new_name
 from .render import find_visible_masks, render
-from .scene import SIZES, Scene, are_apart, draw_ground_of_scene, draw_names, place_thing, show_things
+from .scene import ONE_A_PLACE, SIZES, Scene, are_apart, draw_ground_of_scene, draw_names, place_thing, show_things
 from .stickers import list_hues
 from .tasks import are_visible, draw_ground_scene, make_subject_question
 from .words import GROUND_WORDS, describe_scene, list_references, say_where
@@ -88,7 +88,7 @@ def draw_moved(rng: np.random.Generator) -> tuple[Scene, Scene, str]:
         scene, words = draw_ground_of_scene(rng), []
         for i in rng.permutation(count):
             thing, phrases = reference.things[i], list_references(reference.things, i)
-            moved = place_thing(rng, scene, thing.sticker, sizes=(thing.size,))
+            moved = place_thing(rng, scene, thing.sticker, sizes=(thing.size,), centres=ONE_A_PLACE)
             if phrases and moved and len(words) < MAX_MOVED:
                 scene = replace(scene, things=(*scene.things, replace(moved, hue="")))
                 words.append(f"{pick(rng, phrases)}, now {say_where(moved)}")

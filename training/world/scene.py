@@ -16,6 +16,8 @@ CENTRES = (24, 56, 72, 104)
 """Columns and rows in which things' centres stand. They are tokens' centres, so that a thing looks the same to FLUX wherever it
 stands, and few: where a place's name leaves many open, a small FLUX draws a thing in several at once."""
 CORNERS = tuple((x, y) for y in (CENTRES[0], CENTRES[-1]) for x in (CENTRES[0], CENTRES[-1]))
+ONE_A_PLACE = (CENTRES[0], CENTRES[1], CENTRES[3])
+"""Of these, columns and rows of which each place's words mean one."""
 MIN_DISTANCE = 0.48
 """Least |dx| + |dy| of two centres, as a share of the sum of both sides."""
 TRIES = 60
@@ -90,11 +92,12 @@ def place_thing(
     place: str = "",
     distance: float = MIN_DISTANCE,
     sizes: Sequence[str] = tuple(SIZES),
+    centres: Sequence[int] = CENTRES,
 ) -> Thing | None:
     """Tries TRIES positions for a thing, anywhere or in a place: gives a free one, or None."""
     for _ in range(TRIES):
         size = pick(rng, sizes)
-        x, y = (int(centre) for centre in rng.choice(CENTRES, 2))
+        x, y = (int(centre) for centre in rng.choice(centres, 2))
         thing = Thing(sticker, x, y, size)
         if (not place or thing.place == place) and all(are_apart(thing, other, distance) for other in scene.things):
             hues = list_hues(sticker)

@@ -20,6 +20,7 @@ from .edits import draw_edit
 from .grounds import GROUNDS
 from .render import draw_depth_map, draw_seg_map, find_visible_masks, render
 from .scene import (
+    ONE_A_PLACE,
     PLACES,
     Scene,
     Thing,
@@ -141,7 +142,9 @@ def make_subject_question(rng: np.random.Generator, name: str, unnamed: tuple[st
         index = pick(rng, choices)
         subject = source.things[index]
         target = draw_ground_of_scene(rng, [kind for kind in GROUNDS if kind != source.ground])
-        wanted = place_thing(rng, target, subject.sticker, pick(rng, PLACES), sizes=(subject.size,))
+        wanted = place_thing(
+            rng, target, subject.sticker, pick(rng, PLACES), sizes=(subject.size,), centres=ONE_A_PLACE
+        )
         if wanted is None:
             continue
         target = replace(target, things=(wanted,))

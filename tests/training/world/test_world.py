@@ -12,11 +12,22 @@ from cologen.training.world.edits import EDITS, draw_edit
 from cologen.training.world.grounds import GROUNDS, SIDE, draw_ground
 from cologen.training.world.oracle import MIN_OVERLAP, is_behind, read_scene, sort_by_depth
 from cologen.training.world.render import draw_thing_mask, find_visible_masks, render
-from cologen.training.world.scene import CENTRES, CORNERS, SIZES, Scene, Thing, are_apart, draw_scene
+from cologen.training.world.scene import (
+    CENTRES,
+    CORNERS,
+    ONE_A_PLACE,
+    PLACES,
+    SIZES,
+    Scene,
+    Thing,
+    are_apart,
+    draw_scene,
+    name_place,
+)
 from cologen.training.world.score import SCORERS, compare_depth, is_at, is_in_place, list_asked
 from cologen.training.world.stickers import COLOURED, KINDS, NAMED, draw_sticker, list_hues, list_stickers, turn_hue
 from cologen.training.world.tasks import QUESTION_MAKERS, Question, make_questions
-from cologen.training.world.words import list_references
+from cologen.training.world.words import list_references, say_where
 from PIL import Image, ImageFilter
 
 
@@ -42,11 +53,11 @@ def fits(thing):
     return all(half <= centre <= SIDE - half for centre in (thing.x, thing.y))
 
 
-@pytest.mark.parametrize("task", list(QUESTION_MAKERS))
-def test_all_things_of_training_stand_on_whole_tokens(task):
+@pytest.mark.parametrize("task, count", [(task, 240 if task == "subject" else 60) for task in QUESTION_MAKERS])
+def test_all_things_of_training_stand_on_whole_tokens(task, count):
     things = [
         thing
-        for question in make_questions(task, 60, 5)
+        for question in make_questions(task, count, 5)
         for scene in (question.scene, question.before)
         if scene is not None
         for thing in scene.things
@@ -281,9 +292,15 @@ def test_subjects_of_an_evaluation_are_never_in_training():
         assert question.scene.things[0].sticker in question.candidates
 
 
-def test_a_subject_keeps_its_size_and_leaves_a_corner():
+def test_a_subject_keeps_its_size_and_goes_from_a_corner_to_where_words_say_exactly():
+    positions = {name_place(x, y): (x, y) for x in ONE_A_PLACE for y in ONE_A_PLACE}
+    assert set(positions) == set(PLACES) and len(ONE_A_PLACE) ** 2 == len(PLACES)
     for question in make_questions("subject", 40, 3):
         shown, wanted = question.before.things, question.scene.things[0]
+        assert (
+            positions[wanted.place] == (wanted.x, wanted.y)
+            and f", now {say_where(wanted)}, " in question.example.prompt
+        )
         assert 1 <= len(shown) <= 3 and {(thing.x, thing.y) for thing in shown} <= set(CORNERS)
         assert len({(thing.x, thing.y) for thing in shown}) == len(shown)
         assert [thing.size for thing in shown if thing.sticker == wanted.sticker] == [wanted.size]
