@@ -41,5 +41,5 @@ def _plan(args: Namespace) -> str:
     examples = args.examples or build(ScratchRecipe, recipe.world, STICKERS.name).examples
     models, asked = open_models(STICKERS, args.base), QuestionCounts(args.n, args.losses)
     runner = PlanRunner(STICKERS, models, curriculum, examples, args.out, asked, print_progress)
-    report, prefixes = format_report(plan, runner.run(plan, args.seeds)), runner.evaluate_prefixes(plan, args.seeds)
+    report, prefixes = format_report(plan, runner.run(plan, args.seeds)), runner.measure_prefixes(plan, args.seeds)
     return f"{report}\n\n{format_prefixes(prefixes)}" if prefixes else report

@@ -1,7 +1,8 @@
 """Trains the rows of a plan (plans.py), stage by stage, and asks them; what is finished is kept and not done again.
 
 A folder of the run holds one stage: that of a curriculum's beginning, under a hash of the beginning and the seed. Two rows that
-begin alike share it. All of it lies under a hash of the base, so that another base begins anew.
+begin alike share it. What was measured of a row lies beside, in a small file under its hash, and then the row is not trained again, even
+where its stages are gone. All of it lies under a hash of the base, so that another base begins anew.
 """
 
 import json
@@ -50,9 +51,10 @@ from ..world import thing_encoder
 from .curricula import HELD_OUT
 from .plans import SHARES, SHUFFLED, THINGS, Plan
 
-LOSS = "loss"
+LOSS, LOSS_DIGITS = "loss", 6
+"""What it is called in reports, and its digits there."""
 Reports = dict[str, dict[str, list[dict[str, Any]]]]
-"""By row and task, what was measured of each seed (PlanRunner.evaluate_row)."""
+"""By row and task, what was measured of each seed (PlanRunner.measure_row)."""
 CHUNK = 64
 """Samples whose losses are measured at once."""
 
@@ -95,7 +97,7 @@ def name_features(snapshot: Path) -> Path:
 
 
 class PlanRunner:
-    """Trains and evaluates the rows of plans."""
+    """Trains and measures the rows of plans."""
 
     def __init__(
         self,
@@ -124,20 +126,22 @@ class PlanRunner:
             for row, forks in rows.items():
                 for task, curriculum in forks.items():
                     self.say(f"{row}, {task}, seed {seed}")
-                    folder = self.train(curriculum, seed)
                     router = FINAL if row in plan.one_router else ""
-                    reports[row][task].append(self.evaluate_row(folder, task, router, seed))
+                    reports[row][task].append(self.measure_row(curriculum, task, router, seed))
         return reports
 
     def train(self, curriculum: Curriculum, seed: int) -> Path:
         """Trains a curriculum's stages that are not there yet; gives the folder of the last one."""
         bank, folder = None, self.out
         for beginning in list_beginnings(curriculum):
-            folder = self.out / "stages" / fingerprint(beginning, seed, [self.examples])
+            folder = self.out / "stages" / self.name_beginning(beginning, seed)
             snapshots = Snapshots(folder, beginning.stages[-1].iterations)
             inputs = (self.host, beginning, self.open_datasets(beginning), self.encoders, folder, seed, self.world.base)
             bank = CurriculumRun(*inputs, [snapshots], make_trainer=self.make_trainer).train(bank)
         return folder
+
+    def name_beginning(self, beginning: Curriculum, seed: int) -> str:
+        return fingerprint(beginning, seed, [self.examples])
 
     def make_trainer(self, context: StageContext, bank: Bank, encoders: Encoders, _: Path) -> StageTrainer:
         """Makes a stage's trainer; an encoder's features of the samples are the same for all rows, and lie in one place."""
@@ -163,18 +167,21 @@ class PlanRunner:
             return file
         return RunDatasetFile(f"{file.file}-{SHUFFLED}", lambda progress: shuffle_answers(file.make(progress)))
 
-    def evaluate_row(self, folder: Path, task: str, router: str, seed: int) -> dict[str, Any]:
-        """Gives, by part of the target stage: {"answers": [measures of each question], "loss": [of each sample]}."""
-        asked = self.asked
-        path = folder / f"{task}-{router or 'own'}-{asked.questions}-{asked.losses}.json"
+    def measure_row(self, curriculum: Curriculum, task: str, router: str, seed: int) -> dict[str, Any]:
+        """Gives, by part of the target stage: {"answers": [measures of each question], "loss": [of each sample]};
+        trains what it needs, if it was not measured before."""
+        *_, whole = list_beginnings(curriculum)
+        name = f"{self.name_beginning(whole, seed)}-{task}-{router or 'own'}-{self.asked.questions}-{self.asked.losses}"
+        path = self.out / "measured" / f"{name}.json"
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
-        found = {str(share): self._evaluate_snapshot(folder, share, task, router, seed) for share in SHARES}
+        folder = self.train(curriculum, seed)
+        found = {str(share): self._measure_snapshot(folder, share, task, router, seed) for share in SHARES}
         with atomic_write(path) as file:
             file.write_text(json.dumps(found), encoding="utf-8")
         return found
 
-    def _evaluate_snapshot(self, folder: Path, share: float, task: str, router: str, seed: int) -> dict[str, Any]:
+    def _measure_snapshot(self, folder: Path, share: float, task: str, router: str, seed: int) -> dict[str, Any]:
         path = name_snapshot(folder, share)
         bank, features = Bank.open(path), name_features(path)
         count = self.asked.questions if share == 1.0 else -(-self.asked.questions // 4)
@@ -185,20 +192,17 @@ class PlanRunner:
         answers = score_answers(self.host, self.encoders, bank, task, evaluation, sampler)
         dataset = self.held_out(task, self.asked.losses, HELD_OUT + seed)
         losses = measure_losses(self.host, bank, Routing(task=task, router=router), dataset)
-        return {"answers": answers, LOSS: losses}
+        return {"answers": answers, LOSS: [round(loss, LOSS_DIGITS) for loss in losses]}
 
-    def evaluate_prefixes(self, plan: Plan, seeds: int) -> list[tuple[Curriculum, list[dict[str, Any]]]]:
-        """Evaluates what the stages before the last one have learned: each beginning, and of every seed the report of its last stage's task."""
+    def measure_prefixes(self, plan: Plan, seeds: int) -> list[tuple[Curriculum, list[dict[str, Any]]]]:
+        """Measures what the stages before the last one have learned: each beginning, and of every seed the report of its last stage's task."""
         curricula = [each for row in plan.make_rows(self.curriculum).values() for each in row.values()]
         beginnings: list[Curriculum] = []
         for curriculum in curricula:
             beginnings += [each for each in list(list_beginnings(curriculum))[:-1] if each not in beginnings]
         # stages of one iteration only make an expert for the next one
         asked = [(each, each.stages[-1].task) for each in beginnings if each.stages[-1].iterations > 1]
-        return [
-            (each, [self.evaluate_row(self.train(each, seed), task, "", seed) for seed in range(seeds)])
-            for each, task in asked
-        ]
+        return [(each, [self.measure_row(each, task, "", seed) for seed in range(seeds)]) for each, task in asked]
 
 
 def list_beginnings(curriculum: Curriculum) -> Iterator[Curriculum]:

@@ -1,5 +1,6 @@
 """Plans: rows branch off and share what they begin with, contrasts are what they say, and shuffled answers are."""
 
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
@@ -270,8 +271,11 @@ def test_rows_share_what_they_begin_with_and_each_would_have_trained_the_same_al
     assert "| edit | loss | a, against c |" in text and "| a | 0.25 |" in text
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
     assert make().run(plan, 2) == reports
-    assert make().evaluate_prefixes(plan, 2) == [], "its stages of one iteration"
+    assert make().measure_prefixes(plan, 2) == [], "its stages of one iteration"
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+    for trained in folder.glob("*/stages"):
+        shutil.rmtree(trained)
+    assert make().run(plan, 2) == reports and not list(folder.glob("*/stages")), "what was measured is not trained"
 
 
 @pytest.mark.slow
@@ -311,7 +315,7 @@ def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runn
     plan = Plan("", ("edit",), lambda whole: rows, {})
     runner.run(plan, 1)
     assert drawn == [(["coredi"], HELD_OUT)] * len(SHARES)
-    ((beginning, reports),) = runner.evaluate_prefixes(plan, 1)
+    ((beginning, reports),) = runner.measure_prefixes(plan, 1)
     assert [stage.name for stage in beginning.stages] == ["inpaint"] and len(reports) == 1
     assert "| inpaint 2 | hit " in format_prefixes([(beginning, reports)])
 
@@ -322,11 +326,8 @@ def test_every_beginning_is_asked_its_own_task_once(make_runner, monkeypatch, na
     runner = make_runner[0]()
     runner.curriculum = scale_curriculum(WORLD, 0.1)
     answers = {"hit": 0.5, "iou": 0.5, "seg": 0.5, "kept": 0.5, "right": 0.5}
-    monkeypatch.setattr(runner, "train", lambda curriculum, seed: curriculum)
-    monkeypatch.setattr(
-        runner, "evaluate_row", lambda folder, task, router, seed: {"1.0": {"answers": [answers], LOSS: [1.0]}}
-    )
-    table = format_prefixes(runner.evaluate_prefixes(PLANS[name], 2)).splitlines()[2:]
+    monkeypatch.setattr(runner, "measure_row", lambda *row: {"1.0": {"answers": [answers], LOSS: [1.0]}})
+    table = format_prefixes(runner.measure_prefixes(PLANS[name], 2)).splitlines()[2:]
     assert len(table) == len(set(table)) == count and all("0.500" in line for line in table)
 
 
