@@ -39,7 +39,12 @@ WORDS = {
         "Follow the edges, choose names and colours",
         (("sticker_control", "The map"), ("sticker_control", "Drawn")),
     ),
-    "sticker_edit": Card("Edit stickers", "“remove the panda”", STICKER_EDIT),
+    "sticker_subject": Card(
+        "A sticker in a new picture",
+        "A thing without a name, in another place",
+        (("sticker_subject", "Given"), ("sticker_subject", "Drawn")),
+    ),
+    "sticker_edit": Card("Edit stickers", "“replace the fox with a cat”", STICKER_EDIT),
     "toy_inpaint": Card("Inpaint", "Fill a hole as the prompt says", INPAINT),
     "toy_ground": Card("Find it", "Name a thing, get its mask and its box", GROUND),
     "toy_control": Card("Control", "Follow the edges, choose the colours", CONTROL),

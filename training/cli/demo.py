@@ -31,8 +31,6 @@ class Show:
     """How a world is shown."""
 
     world: World
-    tasks: Sequence[str]
-    """Those that its set has learned."""
     each: int
     """Questions of each task."""
     side: int
@@ -41,8 +39,8 @@ class Show:
 
 
 SHOWS = {
-    "toy": Show(TOY, TOY.tasks, 4, 128, Image.Resampling.NEAREST),
-    "world": Show(STICKERS, ("inpaint", "ground", "control", "edit"), 3, 192, Image.Resampling.LANCZOS),
+    "toy": Show(TOY, 4, 128, Image.Resampling.NEAREST),
+    "world": Show(STICKERS, 3, 192, Image.Resampling.LANCZOS),
 }
 BEST = "world"
 """What is shown if nobody says."""
@@ -71,7 +69,7 @@ def run_demo(
 ) -> Path:
     """Asks every task a few questions and returns the path of one sheet: source, result, truth and verdict."""
     show = SHOWS[name]
-    questions = [each for task in show.tasks for each in show.world.ask_held_out(task, show.each, SEED)]
+    questions = [each for task in show.world.tasks for each in show.world.ask_held_out(task, show.each, SEED)]
     if comfy:
         from ..comfyui.server_demo import draw_examples
 

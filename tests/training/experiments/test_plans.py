@@ -69,7 +69,7 @@ def test_every_contrast_weighs_rows_that_there_are(name):
 @pytest.mark.parametrize("name", list(PLANS))
 def test_the_page_of_plans_says_what_would_be_run(name):
     page = (ROOT / "docs/plans.md").read_text(encoding="utf-8")
-    assert describe_plan(PLANS[name], scale_curriculum(WORLD, 0.1)) in page
+    assert describe_plan(PLANS[name], scale_curriculum(WORLD, 0.125)) in page
 
 
 def test_table_5_is_two_by_two_with_target_stages_of_one_length():
@@ -82,14 +82,15 @@ def test_table_5_is_two_by_two_with_target_stages_of_one_length():
         ["inpaint", "ground", "edit"],
     ]
     lengths = {row: forks[task].stages[-1].iterations for row, forks in rows.items() for task in forks}
-    target = (1600 + 2000) // 2
+    inpaint, ground, _, subject, edit = (stage.iterations for stage in WORLD.stages)
+    target = (subject + edit) // 2
     assert {lengths[row] for row in ("none", "concept", "localisation", BOTH, "shuffled answers")} == {target}
-    assert lengths["none, as long"] == lengths["none, as long, five times the rank"] == target + 2000 + 2000
+    assert lengths["none, as long"] == lengths["none, as long, five times the rank"] == target + inpaint + ground
     together = rows["co-training"]["edit"]
-    assert sum(stage.iterations for stage in together.stages) == 2000 + 2000 + 2 * target
-    last = together.stages[-1]
+    assert sum(stage.iterations for stage in together.stages) == inpaint + ground + 2 * target
+    last, whole = together.stages[-1], inpaint + ground + 2 * target
     shares = {task: last.replay * weight / sum(last.replay_from.values()) for task, weight in last.replay_from.items()}
-    assert shares["ground"] == pytest.approx(2000 / 7600) and 1 - last.replay == pytest.approx(target / 7600)
+    assert shares["ground"] == pytest.approx(ground / whole) and 1 - last.replay == pytest.approx(target / whole)
 
 
 def test_rows_of_figure_4_differ_in_one_number_of_the_last_stage():
@@ -324,7 +325,7 @@ def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runn
 def test_every_beginning_is_asked_its_own_task_once(make_runner, monkeypatch, name, count):
     """Shuffled ones, and those that differ in a knob alone, too."""
     runner = make_runner[0]()
-    runner.curriculum = scale_curriculum(WORLD, 0.1)
+    runner.curriculum = scale_curriculum(WORLD, 0.125)
     answers = {"hit": 0.5, "iou": 0.5, "seg": 0.5, "kept": 0.5, "right": 0.5}
     monkeypatch.setattr(runner, "measure_row", lambda *row: {"1.0": {"answers": [answers], LOSS: [1.0]}})
     table = format_prefixes(runner.measure_prefixes(PLANS[name], 2)).splitlines()[2:]
