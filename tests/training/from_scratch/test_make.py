@@ -228,8 +228,17 @@ def skip_captioned():
     return rng
 
 
+def test_a_recipe_says_how_many_iterations_show_what():
+    draw = partial(draw_batch, TOY, replace(SMALL, flux_batch=1, flux_diptychs=0.1), 3)
+    wide = [batch.pictures.shape[2] > TOY.side for batch in map(draw, range(400))]
+    assert 0.05 < np.mean(wide) < 0.15
+    with pytest.raises(ValueError, match="flux_references is 0.8, expected 0 to 0.75"):
+        ScratchRecipe(flux_references=0.8)
+    assert ScratchRecipe(flux_references=0.8, flux_diptychs=0.2).flux_references == 0.8
+
+
 def test_batches_drawn_ahead_are_the_same():
-    draw = partial(draw_batch, STICKERS, 5, 2, 0.5)
+    draw = partial(draw_batch, STICKERS, replace(SMALL, flux_references=0.5), 5)
     found = list(draw_batches(draw, range(7, 13), workers=1))
     assert len({batch.referenced is None for batch in found}) == 2
     for iteration, batch in zip(range(7, 13), found, strict=True):
