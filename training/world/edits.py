@@ -36,7 +36,7 @@ def draw_edit(
     rng: np.random.Generator, unnamed: tuple[str, ...], kind: str = "", words: Words = WORDS
 ) -> tuple[Scene, Edit]:
     """Draws a scene and an edit that is possible in it, said by one of its kind's templates."""
-    kind = kind or pick(rng, tuple(words))
+    kind = kind or pick(rng, EDITS)
     while True:
         before = _draw_before(rng, kind, unnamed)
         edit = EDITS[kind](rng, before, words[kind]) if sum(thing.is_named for thing in before.things) >= 2 else None

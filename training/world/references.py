@@ -24,9 +24,9 @@ from .words import GROUND_WORDS, describe_scene, list_references, say_where
 SUBJECT_SHARE, MOVED_SHARE = 0.5, 0.5
 """Share of batches in which the reference shows things that the picture has elsewhere, and of these with more than one in the picture:
 what carries one carries the others, so that each picture teaches it several times."""
-MARKED_SHARE = 0.3
+MARKED_SHARE = 0.25
 """Share of the other pictures in which a thing is painted over or framed, and of which the words say no more."""
-TOLD_SHARE = 0.6
+TOLD_SHARE = 0.75
 """Share of the others whose words say a change alone."""
 TWICE_SHARE = 0.4
 """Share of the rest that differs by two changes."""
@@ -42,6 +42,8 @@ TOLD: Words = {
     "add": ("{new} {side} {thing}",),
 }
 """How words say a change that is seen. What is gone, and another ground, are seen without."""
+TOLD_SHARES = {"replace": 0.25, "recolour": 0.25, "add": 0.5}
+"""Shares of these kinds; a place beside another thing is the hardest to find."""
 
 
 def draw_referenced(rng: np.random.Generator, count: int) -> Referenced:
@@ -60,7 +62,8 @@ def draw_after(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
         picture, words = draw_mark(rng, scene)
         return render(scene), picture, words
     if rng.random() < TOLD_SHARE:
-        before, edit = draw_edit(rng, list_pool(), words=TOLD)
+        kind = str(rng.choice(list(TOLD_SHARES), p=list(TOLD_SHARES.values())))
+        before, edit = draw_edit(rng, list_pool(), kind, TOLD)
         return render(before), render(edit.after), edit.prompt
     scene = draw_any_scene(rng)
     before = change_scene(rng, scene)

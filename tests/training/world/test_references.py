@@ -14,6 +14,7 @@ from cologen.training.world.references import (
     CHANGES,
     MAX_MOVED,
     TOLD,
+    TOLD_SHARES,
     draw_after,
     draw_after_subject,
     draw_mark,
@@ -82,6 +83,10 @@ def test_words_say_what_is_seen_and_ask_for_nothing():
         for _ in range(60):
             _, _, text = draw(rng)
             assert {fact.get("verb", "now") for fact in read_facts(text)} <= {"now"}, text
+
+
+def test_every_change_that_can_be_told_has_a_share():
+    assert set(TOLD_SHARES) == set(TOLD) < set(WORDS) and sum(TOLD_SHARES.values()) == 1
 
 
 @pytest.mark.parametrize("kind", TOLD)
