@@ -35,8 +35,8 @@ class Edit:
 def draw_edit(
     rng: np.random.Generator, unnamed: tuple[str, ...], kind: str = "", words: Words = WORDS
 ) -> tuple[Scene, Edit]:
-    """Draws a scene and an edit that is possible in it, said by one of its kind's templates."""
-    kind = kind or pick(rng, EDITS)
+    """Draws a scene and an edit that is possible in it, in one of its kind's words (or "make it night")."""
+    kind = kind or pick(rng, words)
     while True:
         before = _draw_before(rng, kind, unnamed)
         edit = EDITS[kind](rng, before, words[kind]) if sum(thing.is_named for thing in before.things) >= 2 else None

@@ -1,7 +1,7 @@
 """Pictures after a reference, from which the sticker world's FLUX learns to read one, as FLUX.2 klein 9B-KV has.
 
-Both show the same scene, but for a change or two. The words say what is seen in the picture and never what to do: where the
-reference differs, it has to be found by the things' names.
+In half of the batches both show the same scene, but for a change or two, and words say the picture or the change alone; in the others
+the picture has things of the reference elsewhere, and words say where. They never give an order: what differs has to be found by name.
 """
 
 from collections.abc import Callable
@@ -21,29 +21,29 @@ from .stickers import list_hues
 from .tasks import are_visible, draw_ground_scene, make_subject_question
 from .words import GROUND_WORDS, describe_scene, list_references, say_where
 
-SUBJECT_SHARE, MOVED_SHARE = 0.5, 0.5
-"""Share of batches in which the reference shows things that the picture has elsewhere, and of these with more than one in the picture:
-what carries one carries the others, so that each picture teaches it several times."""
+SUBJECT_SHARE, SEVERAL_SHARE = 0.5, 0.5
+"""Share of batches in which the reference shows things that the picture has elsewhere, and of their pictures the share with several:
+what carries one carries the others, so that each picture teaches it more than once."""
 MARKED_SHARE = 0.25
 """Share of the other pictures in which a thing is painted over or framed, and of which the words say no more."""
-TOLD_SHARE = 0.75
+CHANGE_WORDS_SHARE = 0.75
 """Share of the others whose words say a change alone."""
 TWICE_SHARE = 0.4
 """Share of the rest that differs by two changes."""
-UNNAMED_SHARE = 0.8
-"""Of the things that are elsewhere in the picture, the share that only the reference can show."""
-MAX_MOVED = 3
+ELSEWHERE_UNNAMED_SHARE = 0.8
+"""Where several things are elsewhere, the share that only the reference can show."""
+MAX_ELSEWHERE = 3
 """Things of which words say where they are now: two facts each, of a text's eight (text.py)."""
 KEPT = (0.0, 0.3, 1.0)
 """How much of sizes and places the words say."""
-TOLD: Words = {
+CHANGE_WORDS: Words = {
     "replace": ("{new} for {thing}",),
     "recolour": ("{thing}, now {hue}",),
     "add": ("{new} {side} {thing}",),
 }
-"""How words say a change that is seen. What is gone, and another ground, are seen without."""
-TOLD_SHARES = {"replace": 0.25, "recolour": 0.25, "add": 0.5}
-"""Shares of these kinds; a place beside another thing is the hardest to find."""
+"""Words for a change, by kind of edit. "remove" and "ground" have none: such a change is seen without."""
+CHANGE_KIND_SHARES = {"replace": 0.25, "recolour": 0.25, "add": 0.5}
+"""A place beside another thing is the hardest to find."""
 
 
 def draw_referenced(rng: np.random.Generator, count: int) -> Referenced:
@@ -61,9 +61,9 @@ def draw_after(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
         scene = draw_ground_scene(rng, list_pool())
         picture, words = draw_mark(rng, scene)
         return render(scene), picture, words
-    if rng.random() < TOLD_SHARE:
-        kind = str(rng.choice(list(TOLD_SHARES), p=list(TOLD_SHARES.values())))
-        before, edit = draw_edit(rng, list_pool(), kind, TOLD)
+    if rng.random() < CHANGE_WORDS_SHARE:
+        kind = str(rng.choice(list(CHANGE_KIND_SHARES), p=list(CHANGE_KIND_SHARES.values())))
+        before, edit = draw_edit(rng, list_pool(), kind, CHANGE_WORDS)
         return render(before), render(edit.after), edit.prompt
     scene = draw_any_scene(rng)
     before = change_scene(rng, scene)
@@ -73,30 +73,28 @@ def draw_after(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
 
 def draw_after_subject(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
     """Draws one thing of a reference elsewhere, or several."""
-    if rng.random() < MOVED_SHARE:
-        reference, scene, words = draw_moved(rng)
+    if rng.random() < SEVERAL_SHARE:
+        reference, scene, words = draw_elsewhere(rng)
         return render(reference), render(scene), words
     example = make_subject_question(rng, "", list_pool()).example
     return example.source, example.target, example.prompt
 
 
-def draw_moved(rng: np.random.Generator) -> tuple[Scene, Scene, str]:
-    """Draws two to four things, those of them that have words of their own elsewhere, and where these are now."""
-    while True:
-        count = int(rng.integers(2, 5))
-        names, others = draw_names(rng, count, list_pool()), draw_names(rng, count)
-        reference = show_things(
-            rng, [name if rng.random() < UNNAMED_SHARE else other for name, other in zip(names, others)]
-        )
-        scene, words = draw_ground_of_scene(rng), []
-        for i in rng.permutation(count):
-            thing, phrases = reference.things[i], list_references(reference.things, i)
-            moved = place_thing(rng, scene, thing.sticker, sizes=(thing.size,), centres=ONE_A_PLACE)
-            if phrases and moved and len(words) < MAX_MOVED:
-                scene = replace(scene, things=(*scene.things, replace(moved, hue="")))
-                words.append(f"{pick(rng, phrases)}, now {say_where(moved)}")
-        if words:
-            return reference, scene, ", ".join([*words, GROUND_WORDS[scene.ground]])
+def draw_elsewhere(rng: np.random.Generator) -> tuple[Scene, Scene, str]:
+    """Draws two to four things in corners, up to three of them elsewhere, and the words that say where these are now."""
+    count = int(rng.integers(2, 5))
+    names, others = draw_names(rng, count, list_pool()), draw_names(rng, count)
+    names = [
+        name if rng.random() < ELSEWHERE_UNNAMED_SHARE else other for name, other in zip(names, others, strict=True)
+    ]
+    reference, scene, words = show_things(rng, names), draw_ground_of_scene(rng), []
+    for i in rng.permutation(count)[:MAX_ELSEWHERE]:
+        thing = reference.things[i]
+        moved = place_thing(rng, scene, thing.sticker, sizes=(thing.size,), centres=ONE_A_PLACE)
+        if moved is not None:
+            scene = replace(scene, things=(*scene.things, replace(moved, hue="")))
+            words.append(f"{pick(rng, list_references(reference.things, i))}, now {say_where(moved)}")
+    return reference, scene, ", ".join([*words, GROUND_WORDS[scene.ground]])
 
 
 def change_scene(rng: np.random.Generator, scene: Scene) -> Scene:

@@ -16,8 +16,9 @@ CENTRES = (24, 56, 72, 104)
 """Columns and rows in which things' centres stand. They are tokens' centres, so that a thing looks the same to FLUX wherever it
 stands, and few: where a place's name leaves many open, a small FLUX draws a thing in several at once."""
 CORNERS = tuple((x, y) for y in (CENTRES[0], CENTRES[-1]) for x in (CENTRES[0], CENTRES[-1]))
+"""Centres of things in the four corners."""
 ONE_A_PLACE = (CENTRES[0], CENTRES[1], CENTRES[3])
-"""Of these, columns and rows of which each place's words mean one."""
+"""Those of CENTRES that leave one position for each place's name."""
 MIN_DISTANCE = 0.48
 """Least |dx| + |dy| of two centres, as a share of the sum of both sides."""
 TRIES = 60

@@ -136,10 +136,7 @@ def make_subject_question(rng: np.random.Generator, name: str, unnamed: tuple[st
     while True:
         count = int(rng.integers(1, 4))
         source = show_things(rng, draw_names(rng, count, unnamed))
-        choices = {i: some for i in range(len(source.things)) if (some := list_references(source.things, i))}
-        if not choices:
-            continue
-        index = pick(rng, choices)
+        index = int(rng.integers(len(source.things)))
         subject = source.things[index]
         target = draw_ground_of_scene(rng, [kind for kind in GROUNDS if kind != source.ground])
         wanted = place_thing(
@@ -150,7 +147,7 @@ def make_subject_question(rng: np.random.Generator, name: str, unnamed: tuple[st
         target = replace(target, things=(wanted,))
         if rng.random() < 0.4:
             target = fill_scene(rng, target, [pick(rng, NAMED)], 0.7)
-        prompt = describe_subject(rng, target, pick(rng, choices[index]))
+        prompt = describe_subject(rng, target, pick(rng, list_references(source.things, index)))
         shown = [thing.sticker for thing in source.things]
         others = [other for other in draw_names(rng, CANDIDATES + 3, unnamed) if other not in shown]
         candidates = [*shown, *others][:CANDIDATES]

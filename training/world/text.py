@@ -100,7 +100,7 @@ def draw_subject_text(rng: np.random.Generator, unnamed: tuple[str, ...]) -> str
     source = show_things(rng, draw_names(rng, int(rng.integers(1, 4)), unnamed))
     references = [words for i in range(len(source.things)) for words in list_references(source.things, i)]
     target = fill_scene(rng, draw_ground_of_scene(rng), [pick(rng, unnamed), pick(rng, NAMED)], 0.7)
-    return describe_subject(rng, target, pick(rng, references or [f"the {UNNAMED}"]))
+    return describe_subject(rng, target, pick(rng, references))
 
 
 def draw_labelled(rng: np.random.Generator) -> tuple[str, Labels]:

@@ -228,7 +228,7 @@ def skip_captioned():
     return rng
 
 
-def test_a_recipe_says_how_many_iterations_show_what():
+def test_a_recipe_says_how_many_iterations_show_diptychs():
     draw = partial(draw_batch, TOY, replace(SMALL, flux_batch=1, flux_diptychs=0.1), 3)
     wide = [batch.pictures.shape[2] > TOY.side for batch in map(draw, range(400))]
     assert 0.05 < np.mean(wide) < 0.15

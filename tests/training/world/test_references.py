@@ -11,14 +11,14 @@ from cologen.training.world import render as drawing
 from cologen.training.world.drawings import draw_any_scene, list_pool
 from cologen.training.world.edits import WORDS, draw_edit
 from cologen.training.world.references import (
+    CHANGE_KIND_SHARES,
+    CHANGE_WORDS,
     CHANGES,
-    MAX_MOVED,
-    TOLD,
-    TOLD_SHARES,
+    MAX_ELSEWHERE,
     draw_after,
     draw_after_subject,
+    draw_elsewhere,
     draw_mark,
-    draw_moved,
     draw_referenced,
 )
 from cologen.training.world.render import find_visible_masks, render
@@ -77,7 +77,7 @@ def test_a_mark_is_on_what_its_words_name():
     assert len(forms) == 4
 
 
-def test_words_say_what_is_seen_and_ask_for_nothing():
+def test_words_give_no_orders():
     rng = np.random.default_rng(3)
     for draw in (draw_after, draw_after_subject):
         for _ in range(60):
@@ -85,28 +85,28 @@ def test_words_say_what_is_seen_and_ask_for_nothing():
             assert {fact.get("verb", "now") for fact in read_facts(text)} <= {"now"}, text
 
 
-def test_every_change_that_can_be_told_has_a_share():
-    assert set(TOLD_SHARES) == set(TOLD) < set(WORDS) and sum(TOLD_SHARES.values()) == 1
+def test_every_change_with_words_has_a_share():
+    assert set(CHANGE_KIND_SHARES) == set(CHANGE_WORDS) < set(WORDS) and sum(CHANGE_KIND_SHARES.values()) == 1
 
 
-@pytest.mark.parametrize("kind", TOLD)
-def test_a_change_that_is_told_is_an_edit_in_other_words(kind):
+@pytest.mark.parametrize("kind", CHANGE_WORDS)
+def test_words_of_a_change_are_an_edit_s_in_other_words(kind):
     for seed in range(10):
-        (before, told), (same, edit) = (
+        (before, change), (same, edit) = (
             draw_edit(np.random.default_rng(seed), list_pool(), kind, {kind: words[kind][:1]})
-            for words in (TOLD, WORDS)
+            for words in (CHANGE_WORDS, WORDS)
         )
-        assert same == before and edit.after == told.after
-        words, instruction = (set(each.prompt.replace(",", "").split()) for each in (told, edit))
+        assert same == before and edit.after == change.after
+        words, instruction = (set(each.prompt.replace(",", "").split()) for each in (change, edit))
         assert words - instruction <= {"for", "now"} and "verb" in read_facts(edit.prompt)[0]
 
 
-def test_each_thing_that_has_moved_is_where_its_words_say():
+def test_each_thing_that_is_elsewhere_is_where_its_words_say():
     rng, counts, named = np.random.default_rng(4), set(), set()
     for _ in range(60):
-        reference, scene, words = draw_moved(rng)
+        reference, scene, words = draw_elsewhere(rng)
         *moves, ground = re.split(r"(?<=\w), (?!now)", words)
-        assert ground == GROUND_WORDS[scene.ground] and len(moves) == len(scene.things) <= MAX_MOVED
+        assert ground == GROUND_WORDS[scene.ground] and len(moves) == len(scene.things) <= MAX_ELSEWHERE
         assert len(read_facts(words)) <= MAX_FACTS
         for move, thing in zip(moves, scene.things, strict=True):
             phrase, where = move.split(", now ")
