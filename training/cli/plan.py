@@ -4,7 +4,7 @@ from argparse import Namespace, _SubParsersAction
 from pathlib import Path
 
 from ...prw.files.validate import build
-from ..experiments.plans import PLANS
+from ..experiments.plans import PLANS, RECIPE_SHARE
 from ..recipes.curriculum import load_curriculum, scale_curriculum
 from .arguments import parse_positive, print_progress
 
@@ -12,7 +12,7 @@ from .arguments import parse_positive, print_progress
 def add_commands(commands: _SubParsersAction) -> None:
     parser = commands.add_parser("plan", help="the experiments on the sticker world: their plans, and the runs")
     parser.add_argument("plan", choices=list(PLANS))
-    parser.add_argument("--share", type=float, default=0.125, help="of the iterations of recipe world")
+    parser.add_argument("--share", type=float, default=RECIPE_SHARE, help="of the iterations of recipe world")
     parser.add_argument(
         "--seeds", type=parse_positive, help="train and ask its rows; if not given, the plan is printed"
     )

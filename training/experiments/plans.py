@@ -23,6 +23,8 @@ THINGS = "things"
 EACH_ITS_OWN = "a router a task"
 ONE_ROUTER, REPLAY, FROZEN = "one router", "one router, replay", "one router, older columns frozen"
 BOTH = "concept, localisation"
+RECIPE_SHARE = 0.125
+"""Of the iterations of recipe world, if nobody says."""
 SHARES = (0.25, 0.5, 1.0)
 """Parts of the target stage after which a row is asked."""
 WIDER = 5

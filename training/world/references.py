@@ -43,7 +43,7 @@ CHANGE_WORDS: Words = {
 }
 """Words for a change, by kind of edit. "remove" and "ground" have none: such a change is seen without."""
 CHANGE_KIND_SHARES = {"replace": 0.25, "recolour": 0.25, "add": 0.5}
-"""A place beside another thing is the hardest to find."""
+"""Shares of these kinds; a place beside another thing is the hardest to find."""
 
 
 def draw_referenced(rng: np.random.Generator, count: int) -> Referenced:

@@ -26,6 +26,7 @@ from cologen.training.experiments.plans import (
     BOTH,
     EACH_ITS_OWN,
     PLANS,
+    RECIPE_SHARE,
     SHARES,
     SHUFFLED,
     THINGS,
@@ -69,7 +70,7 @@ def test_every_contrast_weighs_rows_that_there_are(name):
 @pytest.mark.parametrize("name", list(PLANS))
 def test_the_page_of_plans_says_what_would_be_run(name):
     page = (ROOT / "docs/plans.md").read_text(encoding="utf-8")
-    assert describe_plan(PLANS[name], scale_curriculum(WORLD, 0.125)) in page
+    assert describe_plan(PLANS[name], scale_curriculum(WORLD, RECIPE_SHARE)) in page
 
 
 def test_table_5_is_two_by_two_with_target_stages_of_one_length():
@@ -325,7 +326,7 @@ def test_what_was_learned_before_is_asked_and_coredi_with_its_features(make_runn
 def test_every_beginning_is_asked_its_own_task_once(make_runner, monkeypatch, name, count):
     """Shuffled ones, and those that differ in a knob alone, too."""
     runner = make_runner[0]()
-    runner.curriculum = scale_curriculum(WORLD, 0.125)
+    runner.curriculum = scale_curriculum(WORLD, RECIPE_SHARE)
     answers = {"hit": 0.5, "iou": 0.5, "seg": 0.5, "kept": 0.5, "right": 0.5}
     monkeypatch.setattr(runner, "measure_row", lambda *row: {"1.0": {"answers": [answers], LOSS: [1.0]}})
     table = format_prefixes(runner.measure_prefixes(PLANS[name], 2)).splitlines()[2:]
