@@ -12,7 +12,7 @@ import numpy as np
 from ...prw.files.validate import check_choice
 from ..data import sample as data
 from ..data.sample import Example, Sample
-from ..data.tasks.control import make_control_example
+from ..data.tasks.control import MAP_DRAWERS, make_control_example
 from ..data.tasks.ground import make_ground_example
 from ..data.tasks.inpaint import make_inpaint_example
 from ..toy.scene import pick
@@ -38,6 +38,8 @@ CANDIDATES = 64
 """Unnamed things among which an answer's subject is looked for."""
 UNNAMED_SHARE = 0.15
 """Of things in scenes whose task is not about unnamed ones."""
+SILHOUETTES = ("depth", "seg")
+"""Kinds of maps that show where things are, and nothing of what they look like: so words name all of them."""
 DOUBLE_SHARE = 0.5
 """Share of grounding's scenes with two things of one name."""
 MIN_VISIBLE = 0.6
@@ -126,9 +128,10 @@ def are_visible(scene: Scene) -> list[bool]:
 
 def make_control_question(rng: np.random.Generator, name: str, unnamed: tuple[str, ...]) -> Question:
     """Asks for the scene of a control map: the map says where what is, its words say names, colours and the ground."""
-    scene = draw_scene(rng, 2, unnamed=unnamed, share=UNNAMED_SHARE)
+    kind = pick(rng, tuple(MAP_DRAWERS))
+    scene = draw_scene(rng, 2, unnamed=() if kind in SILHOUETTES else unnamed, share=UNNAMED_SHARE)
     sample = replace(make_sample(rng, scene, name, {}), caption=describe_scene(rng, scene, keep=0.3, share=1.0))
-    return Question(make_control_example(rng, sample), scene)
+    return Question(make_control_example(rng, sample, (kind,)), scene)
 
 
 def make_subject_question(rng: np.random.Generator, name: str, unnamed: tuple[str, ...]) -> Question:

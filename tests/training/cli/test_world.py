@@ -67,7 +67,7 @@ def test_two_processes_make_a_base_once_and_train_on_it(tmp_path):
 
 def test_a_plan_without_seeds_is_only_said(capsys):
     told = run(capsys, "plan", "table5", "--share", 0.5)
-    assert "| concept | inpaint 800, then subject 750 or edit 750 (rho 0.8, alpha 0.5) |" in told
+    assert "| concept | inpaint 800, then subject 850 or edit 850 (rho 0.8, alpha 0.5) |" in told
 
 
 def test_budgets_differ_in_batches_and_not_in_what_is_made():

@@ -333,8 +333,11 @@ def test_references_fit_one_thing_only():
     assert "the animal" in list_references((left, Thing("pizza", 96, 64)), 0)
 
 
-def test_control_shows_every_kind_of_map():
-    assert {question.example.kind for question in make_questions("control", 60, 2)} == set(MAP_KINDS)
+def test_control_shows_every_kind_of_map_and_asks_for_no_look_that_neither_map_nor_words_tell():
+    questions = make_questions("control", 60, 2)
+    assert {question.example.kind for question in questions} == set(MAP_KINDS)
+    shown = {(question.example.kind, thing.is_named) for question in questions for thing in question.scene.things}
+    assert {kind for kind, is_named in shown if not is_named} == {"canny", "hed", "lineart"}
 
 
 def test_a_licence_lies_beside_the_pictures():
