@@ -6,7 +6,7 @@ from workflows_toy import Toy, list_tasks
 
 class Stickers(Toy):
     prefix, world, side = "sticker", STICKER_NAME, 128
-    scenes = {"inpaint": 3, "control": 9, "subject": 34, "edit": 15}
+    scenes = {"inpaint": 3, "control": 24, "subject": 34, "edit": 15}
     enlarged, how = 4, "lanczos"
     guided = tuple(f"CoLoGen{task.capitalize()}" for task in STICKERS.guided_by_source)
     phrase, colour, instruction = "the animal", "magenta", "replace the fox with a cat"
