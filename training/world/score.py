@@ -18,7 +18,7 @@ from .oracle import Reading, read_ground, read_scene, read_subject
 from .render import draw_depth_map, draw_seg_map, draw_thing_mask, find_visible_masks, list_depth_levels
 from .scene import Scene, Thing, name_place
 from .stickers import NAMED
-from .tasks import Question, pad_words
+from .tasks import SILHOUETTES, Question, pad_words
 
 POSITION_TOLERANCE = 12
 """Pixels that a thing may be off its position; the next one is 16 away."""
@@ -88,7 +88,7 @@ def score_control(question: Question, picture: np.ndarray) -> dict[str, float]:
     )
     if like_map < like_answer:
         return {kind: 0.0}
-    if kind in ("depth", "seg"):
+    if kind in SILHOUETTES:
         things = {thing.sticker for thing in question.scene.things}
         read = read_scene(picture, tuple(dict.fromkeys((*NAMED, *sorted(things))))).scene
         if kind == "seg":
