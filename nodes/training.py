@@ -9,7 +9,7 @@ from ..prw.tasks import TASKS
 from ..training.comfyui.feature_encoders import VAE, encoder_path
 from ..training.comfyui.folders import run_folder
 from ..training.comfyui.progress import RunProgress
-from ..training.comfyui.run import NodeRun, extend_curriculum, train_curriculum
+from ..training.comfyui.run import NodeRun, extend_curriculum, list_stages_to_train, train_curriculum
 from ..training.comfyui.run_outputs import read_features, read_loss_map, read_samples
 from ..training.comfyui.training_data import TrainingData
 from ..training.recipes.curriculum import (
@@ -162,7 +162,7 @@ def train_and_show(
     cls, model, data: TrainingData, curriculum: Curriculum, run: NodeRun, bank: Bank | None, only: str = ""
 ):
     """Trains, and makes the outputs and the preview that both nodes share."""
-    stages = [stage for stage in curriculum.stages if only in ("", stage.name)]
+    stages = list_stages_to_train(curriculum, bank, only)
     run = run._replace(listeners=[RunProgress(stages, read_loss_map(run.out)["loss"])])
     bank = train_curriculum(model, data, curriculum, run, bank, only)
     samples = read_samples(run.out)

@@ -236,6 +236,20 @@ def test_a_finished_run_is_read_from_disk(model, tmp_path, monkeypatch):
     assert largest_difference(train_on_host(model, tmp_path), first) == 0
 
 
+def test_a_stage_whose_expert_is_brought_needs_no_data(model, tmp_path, monkeypatch):
+    from cologen.training.comfyui.training_host import TrainingHost
+
+    curriculum = replace(TWO_STAGES, stages=tuple(replace(stage, replay=0.0) for stage in STAGES))
+    whole = train_on_host(model, tmp_path / "a", curriculum)
+    brought = train_on_host(model, tmp_path / "b", replace(curriculum, stages=curriculum.stages[:1]))
+    rest = dict(curriculum=curriculum, given=training_data("ground"), bank=brought)
+    assert largest_difference(train_on_host(model, tmp_path / "c", **rest), whole) == 0
+    monkeypatch.setattr(TrainingHost, "training", None)  # a finished run does not load the model
+    assert largest_difference(train_on_host(model, tmp_path / "c", **rest), whole) == 0
+    nothing = dict(curriculum=curriculum, given=training_data("edit"), bank=whole)
+    assert largest_difference(train_on_host(model, tmp_path / "d", **nothing), whole) == 0
+
+
 def test_a_stage_after_a_bank_is_the_curriculum_s_next_stage(model, tmp_path):
     from cologen.training.comfyui.run import extend_curriculum
 

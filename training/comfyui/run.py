@@ -57,10 +57,9 @@ def train_curriculum(
     if bank is not None:
         require_low_rank(bank)
     host = TrainingHost(model)
-    stages = [stage for stage in curriculum.stages if only in ("", stage.name)]
+    stages = list_stages_to_train(curriculum, bank, only)
     check_data(host, data, stages)
     record_data(RunFolder(run.out, KNOBS), data, list_sampled_stages(curriculum, stages))
-    memory = estimate_memory(host, data, curriculum.settings, stages)
     encoders = replace(data.encoders, after=host.mark_pushed_out)
     datasets = {stage.name: data.datasets[stage.task] for stage in curriculum.stages if stage.task in data.datasets}
     maps = [("control", folder, drawer) for folder, drawer in data.maps.items()]
@@ -74,8 +73,15 @@ def train_curriculum(
             bank = Bank(bank.info, {name: copy_inference_tensor(bank.tensors[name]) for name in bank.tensors})
         if are_finished(training, stages):
             return training.train(bank, only)
-    with host.training(memory):
+    with host.training(estimate_memory(host, data, curriculum.settings, stages)):
         return training.train(bank, only)
+
+
+def list_stages_to_train(curriculum: Curriculum, bank: Bank | None, only: str = "") -> list[Stage]:
+    """Lists the stage named `only`, or all whose experts the bank does not bring."""
+    if only:
+        return [stage for stage in curriculum.stages if stage.name == only]
+    return [stage for stage in curriculum.stages if bank is None or stage.name not in bank.info.experts]
 
 
 def are_finished(run: CurriculumRun, stages: Sequence[Stage]) -> bool:

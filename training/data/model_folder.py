@@ -15,8 +15,10 @@ from ...prw.files.regular_file import read_regular_text
 from ...prw.files.validate import shorten, shorten_error
 
 MAX_CONFIG = 2**22
-FETCH_KEYS = ("backbone", "attn_implementation", "_attn_implementation")
-"""Entries of a configuration by which transformers finds code or weights elsewhere; whole models have none."""
+CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+"""What transformers reads of a folder to make a model and its processor; the first is in every one."""
+FETCH_KEYS = ("backbone", "attn_implementation", "_attn_implementation", "class_info_file")
+"""Entries of a configuration by which transformers finds code, weights or names elsewhere; whole models have none."""
 DETR_CONFIG = "decoder_config"
 """MaskFormer's: a DETR's configuration, of which no backbone is built."""
 UNUSED_WEIGHTS = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|\.num_batches_tracked$")
@@ -72,11 +74,12 @@ def _load(folder: Path, kind: str, **options) -> Any:
 def check_trusted(folder: Path) -> None:
     """Raises for weights in formats that can carry code, and for configurations by which transformers would fetch some."""
     _check_weights(folder)
-    if fetched := next(_list_fetched(read_config(folder)), None):
-        raise ValueError(
-            f"The config.json of {folder.name} asks for {shorten(fetched)}, which would be fetched from the internet, "
-            f"expected a folder that holds all: choose another model."
-        )
+    for name in CONFIGS:
+        if fetched := next(_list_fetched(_read_json(folder / name)), None):
+            raise ValueError(
+                f"The {name} of {folder.name} asks for {shorten(fetched)}, which would be fetched from the internet, "
+                f"expected a folder that holds all: choose another model."
+            )
 
 
 def _check_weights(folder: Path) -> None:
