@@ -399,8 +399,8 @@ def test_first_dpt_files_open_without_the_weights_that_nothing_reads(folders):
     assert torch.equal(draw(pixels(), "depth"), whole)
 
 
-def changed(folder, **entries):
-    path = folder / "config.json"
+def changed(folder, file="config.json", **entries):
+    path = folder / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
@@ -431,6 +431,12 @@ BROKEN = [
         "asks for backbone timm/resnet50, which would be fetched",
     ),
     (lambda folder: changed(folder, attn_implementation="kernels-community/x"), "asks for attn_implementation kernels"),
+    (
+        lambda folder: changed(folder, "preprocessor_config.json", class_info_file="x.json", repo_path="any/names"),
+        "preprocessor_config.json of dpt asks for class_info_file x.json, which would be fetched",
+    ),
+    (lambda folder: (folder / "processor_config.json").write_text("[" * 99999), "is no JSON, expected a model's"),
+    (lambda folder: changed(folder, architectures=["OneFormerForUniversalSegmentation"]), "holds OneFormerForUniv"),
     (lambda folder: changed(folder, architectures=["ViTModel"]), "holds ViTModel, expected a model for depth"),
     (lambda folder: changed(folder, architectures=[]), "holds no config.json of a transformers model"),
     (lambda folder: (folder / "config.json").write_text("[" * 99999), "holds no config.json of a transformers model"),

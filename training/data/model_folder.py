@@ -15,8 +15,8 @@ from ...prw.files.regular_file import read_regular_text
 from ...prw.files.validate import shorten, shorten_error
 
 MAX_CONFIG = 2**22
-CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
-"""What transformers reads of a folder to make a model and its processor; the first is in every one."""
+PROCESSOR_CONFIGS = ("preprocessor_config.json", "processor_config.json")
+"""What transformers reads of a folder to make the model's processor, whichever is there."""
 FETCH_KEYS = ("backbone", "attn_implementation", "_attn_implementation", "class_info_file")
 """Entries of a configuration by which transformers finds code, weights or names elsewhere; whole models have none."""
 DETR_CONFIG = "decoder_config"
@@ -74,12 +74,23 @@ def _load(folder: Path, kind: str, **options) -> Any:
 def check_trusted(folder: Path) -> None:
     """Raises for weights in formats that can carry code, and for configurations by which transformers would fetch some."""
     _check_weights(folder)
-    for name in CONFIGS:
-        if fetched := next(_list_fetched(_read_json(folder / name)), None):
+    configs = {"config.json": read_config(folder)} | {name: _read_optional(folder / name) for name in PROCESSOR_CONFIGS}
+    for name, config in configs.items():
+        if fetched := next(_list_fetched(config), None):
             raise ValueError(
                 f"The {name} of {folder.name} asks for {shorten(fetched)}, which would be fetched from the internet, "
                 f"expected a folder that holds all: choose another model."
             )
+
+
+def _read_optional(path: Path) -> Any:
+    """Reads a configuration; nothing, where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(read_regular_text(path, MAX_CONFIG))
+    except (OSError, ValueError, RecursionError):
+        raise ValueError(f"{path} is no JSON, expected a model's {path.name}: download it again.") from None
 
 
 def _check_weights(folder: Path) -> None:

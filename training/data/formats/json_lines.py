@@ -35,7 +35,7 @@ def read_rows(part: Part) -> Iterator[Row]:
                 skip_line(file)
             while (position := file.tell()) < end:
                 line = file.readline(MAX_LINE + 1)
-                if len(line) > MAX_LINE:
+                if len(line) > MAX_LINE and not line.endswith(b"\n"):
                     skip_line(file)
                 if line.strip():
                     yield parse_row(f"{path.stem}-{position}", line)
@@ -49,7 +49,7 @@ def skip_line(file: BinaryIO) -> None:
 
 
 def parse_row(id: str, line: bytes) -> Row:
-    if len(line) > MAX_LINE:
+    if len(line.rstrip(b"\r\n")) > MAX_LINE:
         return {"id": id, "broken": f"its line is longer than {MAX_LINE} bytes"}
     try:
         record = json.loads(line)

@@ -1,6 +1,6 @@
 """Reads Parquet files of a folder or, where the user asks for it, of a Hugging Face hub; a file is a shard.
 
-Rows are read a few at a time, and only the columns that are wanted.
+Rows are read one at a time, since a value may stand once and count for many, and only the columns that are wanted.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -14,10 +14,8 @@ from .picture_files import MAX_BYTES, BrokenFile
 from .rows import Row
 
 HUB = "hf://datasets/"
-BATCH_ROWS = 8
-"""Rows in memory at once."""
 MAX_PACKING = 16
-"""Bytes that one byte of a column may unpack to, where they are many."""
+"""Bytes that one byte of the columns may unpack to, where they are many."""
 
 
 def find_files(path: str, split: str, download: bool = False) -> list[str]:
@@ -67,19 +65,19 @@ def read_group(table: Any, group: int, columns: Sequence[str]) -> Iterator[Row]:
 
     try:
         check_packing(table.metadata.row_group(group), columns)
-        for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
-            for i in range(batch.num_rows):
-                yield read_record(batch.slice(i, 1))
+        for row in table.iter_batches(1, row_groups=[group], columns=columns):
+            yield read_record(row)
     except (pyarrow.ArrowException, BrokenFile) as error:
         yield {"broken": f"its row group {group} cannot be read ({shorten(error)})"}
 
 
 def check_packing(group: Any, columns: Sequence[str]) -> None:
-    """Raises where a column unpacks to far more than it takes: pictures hardly do, bombs do."""
-    for column in map(group.column, range(group.num_columns)):
-        packed, size = column.total_compressed_size, column.total_uncompressed_size
-        if column.path_in_schema.split(".")[0] in columns and size > MAX_BYTES + MAX_PACKING * packed:
-            raise BrokenFile(f"{packed} bytes of {shorten(column.path_in_schema)} unpack to {size}")
+    """Raises where columns unpack to far more than they take: pictures hardly do, bombs do."""
+    wanted = [each for each in map(group.column, range(group.num_columns)) if each.path_in_schema.split(".")[0] in columns]
+    packed = sum(each.total_compressed_size for each in wanted)
+    size = sum(each.total_uncompressed_size for each in wanted)
+    if size > MAX_BYTES + MAX_PACKING * packed:
+        raise BrokenFile(f"{packed} bytes of {shorten(', '.join(columns))} unpack to {size}")
 
 
 def read_record(row: Any) -> Row:

@@ -7,6 +7,7 @@ one that fetches from outside; what is left can only make plain values out of th
 import io
 import pickle
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .picture_files import BrokenFile
 MAX_BYTES = 2**30
 NAMES = """MARK STOP POP POP_MARK DUP INT BININT BININT1 BININT2 LONG LONG1 LONG4 NONE NEWTRUE NEWFALSE FLOAT BINFLOAT
 STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
-LIST APPEND APPENDS EMPTY_LIST TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE DICT SETITEM SETITEMS EMPTY_DICT
+LIST APPEND APPENDS EMPTY_LIST DICT SETITEM SETITEMS EMPTY_DICT
 PUT BINPUT LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE PROTO FRAME""".split()
 
 
@@ -30,12 +31,28 @@ class AllowedOpcodes(dict):
         raise BrokenFile(f"it holds {instruction}")
 
 
+def wrap_last(count: int) -> Callable[[pickle._Unpickler], None]:
+    """Makes an instruction that puts the stack's last values into one list."""
+
+    def wrap(unpickler: pickle._Unpickler) -> None:
+        start = len(unpickler.stack) - count
+        unpickler.stack[start:] = [unpickler.stack[start:]]
+
+    return wrap
+
+
 class PlainUnpickler(pickle._Unpickler):
-    """The one written in Python: its memo is a dict, where the other fills memory up to the largest index it is told."""
+    """The one written in Python: its memo is a dict, where the other fills memory up to the largest index it is told.
+
+    Tuples become lists, which are no keys: to hash one that holds another twice, which holds another twice, takes for ever.
+    """
 
     dispatch = AllowedOpcodes(
         (code, pickle._Unpickler.dispatch[code]) for (code,) in (getattr(pickle, name) for name in NAMES)
     )
+    dispatch[pickle.TUPLE[0]] = pickle._Unpickler.load_list
+    for count, (code,) in enumerate((pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)):
+        dispatch[code] = wrap_last(count)
 
 
 def load_plain(path: Path) -> Any:

@@ -53,7 +53,7 @@ class RefCoco(ListedReader):
             for ref in load_plain(path):
                 if ref["split"] == self.split:
                     for sentence in ref["sentences"]:
-                        said[ref["image_id"]][str(sentence["sent"]).strip()].add(ref["ann_id"])
+                        said[ref["image_id"]][str.strip(sentence["sent"])].add(ref["ann_id"])
         except (BrokenFile, TypeError, KeyError) as error:
             raise ValueError(
                 str(error)

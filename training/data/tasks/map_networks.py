@@ -134,6 +134,8 @@ ENDINGS: dict[str, tuple[type[MapModel], str]] = {
     "VitPoseForPoseEstimation": (PoseModel, "VitPoseForPoseEstimation"),
 }
 """How the names of transformers' classes end, and what wraps and loads them."""
+TASK_FIRST = "OneFormer"
+"""How classes begin that read a task in words beside the picture: no map of ours has one."""
 
 
 def find_kind(folder: Path) -> str:
@@ -152,7 +154,7 @@ def open_model(folder: Path) -> MapModel:
 def find_opener(folder: Path) -> tuple[type[MapModel], str]:
     architecture = str(read_config(folder)["architecture"])
     for ending, opener in ENDINGS.items():
-        if architecture.endswith(ending):
+        if architecture.endswith(ending) and not architecture.startswith(TASK_FIRST):
             return opener
     raise ValueError(
         f"{folder.name} holds {shorten(architecture)}, expected a model for depth, semantic segmentation or pose: "

@@ -12,7 +12,7 @@ import pytest
 from cologen.training.data.formats.picture_files import BrokenFile
 from cologen.training.data.formats.plain_pickle import load_plain
 
-PLAIN = [{"ref_id": 7, "raw": "the left cat", "box": [1.5, -2, 2**80], "tokens": ("the", None, True), "é": {}}]
+PLAIN = [{"ref_id": 7, "raw": "the left cat", "box": [1.5, -2, 2**80], "tokens": ["the", None, True], "é": {}}]
 
 
 def save(tmp_path, data: bytes):
@@ -24,6 +24,13 @@ def save(tmp_path, data: bytes):
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_plain_values_come_back_from_every_protocol(tmp_path, protocol):
     assert load_plain(save(tmp_path, pickle.dumps(PLAIN, protocol))) == PLAIN
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_tuples_come_back_as_lists(tmp_path, protocol):
+    tuples = [(), (1,), (1, 2), (1, (2,), 3), (1, 2, 3, 4)]
+    lists = [[], [1], [1, 2], [1, [2], 3], [1, 2, 3, 4]]
+    assert load_plain(save(tmp_path, pickle.dumps(tuples, protocol))) == lists
 
 
 def test_a_python_2_pickle_is_read(tmp_path):
@@ -82,6 +89,7 @@ HOSTILE = {
     "text": b"hello world",
     "no mark": b"]0e.",
     "more digits than Python reads": b"I" + b"9" * 5000 + b"\n.",
+    "a key that holds one tuple twice, 60 times over": b"})" + 60 * b"2\x86" + b"Ns.",
     "a key that is a list": b"(](lI1\ns.",
     "deep nesting that is cut off": b"(" * 100_000,
 }

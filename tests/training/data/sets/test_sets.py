@@ -167,6 +167,18 @@ def test_refs_that_could_run_code_are_refused(tmp_path):
         Stream(open_dataset("refcoco", {"path": str(tmp_path)}).reader)
 
 
+def test_a_phrase_that_is_no_text_is_refused(tmp_path):
+    """As text, a list that holds another twice, 60 times over, would be longer than any memory."""
+    layouts.refcoco(tmp_path)
+    path = tmp_path / "refcoco/refs(unc).p"
+    refs = pickle.loads(path.read_bytes())
+    for _ in range(60):
+        refs[0]["sentences"][0]["sent"] = [refs[0]["sentences"][0]["sent"]] * 2
+    path.write_bytes(pickle.dumps(refs))
+    with pytest.raises(ValueError, match="holds no list of references: download it again"):
+        Stream(open_dataset("refcoco", {"path": str(tmp_path)}).reader)
+
+
 @pytest.mark.parametrize("version", ["v1", "v0.5"])
 def test_lvis(tmp_path, version):
     layouts.lvis(tmp_path, version)

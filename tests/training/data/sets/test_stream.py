@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from cologen.training.data.formats import json_lines as lines
+from cologen.training.data.formats import parquet
 from cologen.training.data.formats import tar_files as tars
 from cologen.training.data.formats.picture_files import MAX_BYTES, BrokenFile, join_below
 from cologen.training.data.sample import Triple
@@ -381,13 +382,33 @@ def test_a_value_that_cannot_be_read_costs_its_row_alone(tmp_path):
     assert stream.counter.reasons["a-1"].startswith("a value cannot be read (")
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("more", range(-2, 2))
+def test_a_line_as_long_as_may_be_costs_no_other(tmp_path, end, more):
+    path, filling = tmp_path / "a.jsonl", b"x" * (lines.MAX_LINE + more - len(b'{"a": ""}'))
+    path.write_bytes(b'{"a": "' + filling + b'"}' + end + b'{"a": 1}\n{"a": 2}\n')
+    first, *others = (row for part in lines.split_files([path]) for row in lines.read_rows(part))
+    assert [row["record"] for row in others] == [{"a": 1}, {"a": 2}]
+    assert ("broken" in first) == (more > 0)
+
+
 def test_what_unpacks_to_far_more_than_it_takes_is_a_broken_row(tmp_path):
     bomb = make_edit("x") | {"source_img": {"bytes": bytes(MAX_BYTES + 2**22)}}
     write_edits(tmp_path / "train-0.parquet", [bomb], compression="zstd")
     write_edits(tmp_path / "train-1.parquet", [make_edit("fine")])
     assert (tmp_path / "train-0.parquet").stat().st_size < 2**17
     count, reason = count_broken(tmp_path)
-    assert count == 1 and "source_img.bytes unpack to" in reason
+    assert count == 1 and "source_img, target_img, instruction unpack to" in reason
+
+
+def test_a_value_that_counts_for_many_rows_is_in_memory_once(tmp_path):
+    size = 2**23
+    write_edits(tmp_path / "a.parquet", [make_edit("x") | {"source_img": {"bytes": bytes(size)}}] * 8)
+    assert (tmp_path / "a.parquet").stat().st_size < 2 * size, "stored once"
+    before = pa.total_allocated_bytes()
+    rows = parquet.read_rows(str(tmp_path / "a.parquet"), ("source_img",))
+    held = [pa.total_allocated_bytes() - before for row in rows if len(row["record"]["source_img"]["bytes"]) == size]
+    assert len(held) == 8 and max(held) < 4 * size
 
 
 def test_half_a_character_costs_its_sample_alone(tmp_path):
