@@ -9,6 +9,7 @@ import json
 from bisect import bisect
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -22,7 +23,7 @@ from ....prw.files.safe_file import SafeFile
 from ....prw.files.validate import check_type, shorten
 from ...checkpoint.folder_guard import check_record, claim_folder
 from .cache_index import ABOUT, EMPTY, HOLDS, KEY, ShardEntry, read_all_entries, read_json, write_json
-from .dataset import LatentShapes, MemoryDataset, default_train_count
+from .dataset import LatentShapes, MemoryDataset, default_train_count, hold_out
 from .samples import EncodedSamples, concat_samples, pad_context
 
 MAX_OPEN = 512
@@ -98,6 +99,12 @@ class CachedDataset:
         """
         rows = (first + (row - first + i) % (end - first) for i in range(end - first))
         return next((other for other in rows if shard.ids[other] not in self.val_ids), row)
+
+    def avoid(self, val_ids: set[str]) -> "CachedDataset":
+        """Gives the same samples, where those to train on show none of these pictures."""
+        other = copy(self)
+        other.val_ids = val_ids
+        return other
 
     def _open_shard(self, number: int) -> Shard:
         if number in self.open_shards:
@@ -187,13 +194,20 @@ def check_cache(folder: Path) -> None:
         raise ValueError(f"There is no cache in {folder}: make it with cologen data cache, or name another.")
 
 
+def hold_out_of_all(parts: Sequence[CachedDataset | MemoryDataset]) -> list[CachedDataset | MemoryDataset]:
+    """Gives the parts without looks at pictures that another of them holds out."""
+    val_ids = set().union(*(part.val_ids for part in parts))
+    return [hold_out(part, val_ids) if isinstance(part, MemoryDataset) else part.avoid(val_ids) for part in parts]
+
+
 class JoinedDataset:
-    """An EncodedDataset of several parts, cached or in memory, each of which holds out its own last samples.
+    """An EncodedDataset of several parts, cached or in memory; pictures that one of them holds out are held out of all.
 
     Samples to train on lie bucket by bucket. Of those held out, the largest bucket comes first.
     """
 
     def __init__(self, parts: Sequence[CachedDataset | MemoryDataset]):
+        parts = hold_out_of_all(parts)
         self.parts, self.task = parts, parts[0].task
         self.train_count = sum(part.train_count for part in parts)
         shapes = list(dict.fromkeys(shapes for part in parts for shapes in part.shapes))

@@ -78,6 +78,11 @@ class MemoryDataset:
         return self.samples.context.shape[1]
 
     @property
+    def val_ids(self) -> set[str]:
+        """Pictures that are held out."""
+        return set(self.samples.ids[self.train_count :])
+
+    @property
     def shapes(self) -> list[LatentShapes]:
         """All that occur: one."""
         return [(tuple(self.samples.target.shape[1:]), tuple(self.samples.source.shape[1:]))]
@@ -156,5 +161,4 @@ def concat_datasets(a: MemoryDataset, b: MemoryDataset) -> MemoryDataset:
         sizes = [describe_size(part.samples.target) for part in both]
         raise ValueError(f"The data of {a.task} is {' and '.join(sizes)} pixels, expected one size: set both alike.")
     samples = concat_samples([part.samples for part in both])
-    val_ids = {id for part in both for id in part.samples.ids[part.train_count :]}
-    return hold_out(MemoryDataset(a.task, samples, pixel_hash=a.pixel_hash + b.pixel_hash), val_ids)
+    return hold_out(MemoryDataset(a.task, samples, pixel_hash=a.pixel_hash + b.pixel_hash), a.val_ids | b.val_ids)

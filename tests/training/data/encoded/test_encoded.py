@@ -279,6 +279,22 @@ def test_no_look_at_a_picture_that_is_held_out_teaches(there):
     assert held and not held & set(taught) and len(set(taught)) == 13 - len(held)
 
 
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_what_one_set_holds_out_no_other_set_teaches(there, is_cached):
+    records(there / "others", 30)  # the same names: the last of "mine" is in the middle here
+    parts = [
+        open_cached(filled("a", path="others").folder, "inpaint", there / "a.json", {"encoders": "exact"}),
+        open_cached(filled("b").folder, "inpaint", there / "b.json", {"encoders": "exact"}) if is_cached else in_memory(),
+    ]
+    val_ids = set().union(*(part.val_ids for part in parts))
+    assert "line-12" in parts[1].val_ids and any("line-12" in part.read_samples(range(26)).ids for part in parts[:1])
+    dataset = JoinedDataset(parts)
+    taught = {id for index in range(dataset.train_count) for id in dataset.read_samples([index]).ids}
+    assert taught and not taught & val_ids
+    held = {id for index in range(dataset.train_count, len(dataset)) for id in dataset.read_samples([index]).ids}
+    assert held == val_ids
+
+
 def looked(ids):
     """Each id with the number of its look."""
     return [(id, ids[:i].count(id)) for i, id in enumerate(ids)]
