@@ -113,7 +113,7 @@ def _run(args: Namespace, device: str) -> str:
         return limit_cases(_read_cases(args, protocol, side, networks), args.cases)
 
     record = dict(benchmark=name, data=args.data, side=side, seed=args.seed, **asdict(sampling))
-    record |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY)
+    record |= dict(bank=_digest(args.bank), flux=args.flux.name if args.flux else TOY, files=fingerprint_models(args))
     generator = None if args.measure else open_generator(args, sampling, device)
     folders = {"": out} | {way: out / f"older-{way}" for way in (ABLATIONS if args.ablate else ())}
     for older, folder in folders.items():
@@ -196,6 +196,14 @@ def parse_models(words: Sequence[str]) -> dict[str, Path]:
     if wrong := [word for word, (key, _, path) in zip(words, pairs) if not key or not path]:
         raise ValueError(f"--model is {wrong[0]!r}, expected KEY=PATH, as in dino=checkpoints/dinov2-base.")
     return {key: Path(path) for key, _, path in pairs}
+
+
+def fingerprint_models(args: Namespace) -> dict[str, str]:
+    """Hashes FLUX.1's files: answers of others, under the same names, are not mixed in."""
+    from ..encoders.from_files import fingerprint_file
+
+    named = {"flux": args.flux, "vae": args.vae, **dict(zip(("clip_l", "t5xxl"), args.clip or ()))}
+    return {name: fingerprint_file(path) for name, path in named.items() if path is not None and path.is_file()}
 
 
 def _digest(bank: Path | None) -> str:

@@ -97,6 +97,21 @@ class TestCommand:
         code, _, error = run(capsys, *words[:-4], "--out", tmp_path / "out/older-none", "--measure")
         assert code == 1 and "answers that were drawn otherwise (bank: " in error
 
+    @pytest.mark.parametrize("name", ["flux", "vae", "clip_l", "t5xxl"])
+    def test_answers_of_other_files_under_the_same_name_are_not_mixed(self, capsys, tmp_path, name):
+        files = {each: tmp_path / each for each in ("flux", "vae", "clip_l", "t5xxl")}
+        for path in files.values():
+            path.write_bytes(b"weights")
+        words = ["magicbrush", "--cases", 1, "--out", tmp_path / "out", "--checkpoints", tmp_path, "--measure"]
+        words += ["--flux", files["flux"], "--vae", files["vae"], "--clip", files["clip_l"], files["t5xxl"]]
+        answer = tmp_path / "out/drawn/some/answer.png"
+        answer.parent.mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(answer)
+        assert "drawn otherwise" not in run(capsys, *words)[2]
+        files[name].write_bytes(b"changed")
+        code, _, error = run(capsys, *words)
+        assert code == 1 and f"answers that were drawn otherwise (files: {{'flux': '" in error
+
     @pytest.mark.parametrize("name", ["magicbrush", "dreambench", "multigen-depth"])
     def test_a_benchmark_as_published_is_drawn_and_measured(self, capsys, tmp_path, name):
         LAYOUTS[name](tmp_path / "data")
