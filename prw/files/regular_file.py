@@ -1,5 +1,6 @@
 """Opens what others may have put into a folder: a pipe would let us wait for ever, a device never ends."""
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -31,3 +32,12 @@ def read_regular(path: str | os.PathLike, max_bytes: int) -> bytes:
 def read_regular_text(path: Path, max_bytes: int) -> str:
     """Reads a whole text in UTF-8; raises OSError or UnicodeError."""
     return read_regular(path, max_bytes).decode("utf-8")
+
+
+def hash_file(path: Path) -> str:
+    """Gives the SHA-256 of a whole file, however large."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while part := file.read(2**24):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,7 +1,6 @@
 """`cologen eval BENCHMARK`: the paper's tables, drawn and measured."""
 
 import argparse
-import hashlib
 import signal
 from argparse import Namespace, _SubParsersAction
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...prw.files.regular_file import hash_file
 from ...prw.router import ABLATIONS
 from ...prw.source import Routing
 from ..distributed import ranks
@@ -211,10 +211,7 @@ def _digest(bank: Path | None) -> str:
     from ..from_scratch.store import BANK
     from ..toy.store import SHIPPED
 
-    path, digest = bank or SHIPPED / BANK, hashlib.blake2b(digest_size=8)
+    path = bank or SHIPPED / BANK
     if not path.is_file():
         raise FileNotFoundError(f"There is no bank {path}: check the name.")
-    with path.open("rb") as file:
-        while part := file.read(2**24):
-            digest.update(part)
-    return f"{path.name} {digest.hexdigest()}"
+    return f"{path.name} {hash_file(path)[:16]}"

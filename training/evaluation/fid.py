@@ -6,16 +6,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...prw.files.regular_file import hash_file
 from .cached_encoder import CachedEncoder
-from .networks import MetricUnavailable, import_library
+from .networks import CHECKPOINTS, MetricUnavailable, import_library
+
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""Of NVIDIA's file. TorchScript is a program and runs: no other one is opened."""
 
 
 class Inception(CachedEncoder):
     """The Inception network of 2015, as a TorchScript file."""
 
     def __init__(self, path: Path, device: str):
-        """Opens the file, which is a program and runs: it must come from a trusted place, unlike all other files."""
         super().__init__()
+        check_inception(path)
         module = import_library("cleanfid.inception_torchscript")
         try:
             # clean-fid opens this name in a folder, and would download it otherwise
@@ -33,6 +37,16 @@ class Inception(CachedEncoder):
         """Returns 2048 features."""
         pixels = torch.from_numpy(self.resize(picture)).movedim(-1, 0)[None]
         return self.network(pixels.to(self.device))[0].cpu().numpy()
+
+
+def check_inception(path: Path) -> None:
+    """Checks that it is NVIDIA's file, under the name that clean-fid opens."""
+    digest = hash_file(path)
+    if (digest, path.name) != (INCEPTION_SHA256, CHECKPOINTS["inception"].name):
+        raise MetricUnavailable(
+            f"{path.name} has the SHA-256 {digest[:12]}..., expected NVIDIA's {CHECKPOINTS['inception'].name} with "
+            f"{INCEPTION_SHA256[:12]}...: it is a program, and no other one is run. Download it again."
+        )
 
 
 def frechet_distance(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:

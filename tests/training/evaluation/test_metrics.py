@@ -1,5 +1,6 @@
 """Every metric against something written apart from it: formulas in numpy, scipy, scikit-image, transformers' own forward."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import pack  # noqa: F401
 import pytest
 import torch
 import torch.nn.functional as F
-from cologen.training.evaluation import distance, judge
+from cologen.training.evaluation import distance, fid, judge
 from cologen.training.evaluation.case import Case
 from cologen.training.evaluation.depth import DepthNetwork, stretch
 from cologen.training.evaluation.embeddings import Clip, Dino, cosine
@@ -71,7 +72,10 @@ def networks(tmp_path_factory):
     assert makers.keys() == CHECKPOINTS.keys()
     for key, make in makers.items():
         make(root / CHECKPOINTS[key].name)
-    return MetricNetworks(root)
+    digest = hashlib.sha256((root / CHECKPOINTS["inception"].name).read_bytes()).hexdigest()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fid, "INCEPTION_SHA256", digest)
+        yield MetricNetworks(root)
 
 
 class TestLikeness:
@@ -210,10 +214,10 @@ class TestFid:
         assert frechet_distance(self.a, self.a) == pytest.approx(0, abs=1e-6)
 
     def test_frechet_is_clean_fids_as_long_as_that_runs(self):
-        from cleanfid import fid
+        from cleanfid import fid as clean_fid
 
         try:
-            wanted = fid.frechet_distance(
+            wanted = clean_fid.frechet_distance(
                 self.a.mean(0), np.cov(self.a, rowvar=False), self.b.mean(0), np.cov(self.b, rowvar=False)
             )
         except TypeError:
@@ -232,6 +236,16 @@ class TestFid:
         x = torch.from_numpy(np.stack([np.asarray(plane).clip(0, 255) for plane in planes]))[None]
         wanted = torch.jit.load(networks.path("inception"))(x)[0]
         assert np.allclose(networks.load("inception", Inception).embed(pixels), wanted.detach(), atol=1e-5)
+
+    def test_another_program_is_not_run(self, networks, tmp_path):
+        path = tmp_path / CHECKPOINTS["inception"].name
+        path.write_bytes(networks.path("inception").read_bytes() + b"more")
+        with pytest.raises(MetricUnavailable, match="expected NVIDIA's inception-2015-12-05.pt with .*: it is a program"):
+            Inception(path, "cpu")
+        elsewhere = networks.path("inception").with_name("other.pt")
+        elsewhere.write_bytes(networks.path("inception").read_bytes())
+        with pytest.raises(MetricUnavailable, match="other.pt has the SHA-256"):
+            Inception(elsewhere, "cpu")
 
     @pytest.mark.slow
     @pytest.mark.long
