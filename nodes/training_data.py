@@ -10,7 +10,7 @@ from ..training.comfyui.example_sources import EXAMPLE_SOURCES, FOLDER_SOURCE
 from ..training.comfyui.folders import data_folder
 from ..training.comfyui.progress import open_progress_bar
 from ..training.comfyui.training_data import TrainingData, encode_examples, open_encoders
-from ..training.comfyui.training_maps import MAP_KINDS, NONE, find_training_map
+from ..training.comfyui.training_maps import MAP_CHOICES, NONE, find_training_map
 from .inputs.recipe import check_connected
 from .inputs.schema import TRAINING, DataType, advanced, make_schema
 
@@ -41,7 +41,7 @@ class CoLoGenTrainingData(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "drawn_map",
-                    options=list(MAP_KINDS),
+                    options=list(MAP_CHOICES),
                     optional=True,
                     tooltip="For control, where NAME.source.png is missing: this map is drawn of each picture. hed and lineart take "
                     "a network if its file is in models/detection, depth and seg need one, as CoLoGen Control Map does.",

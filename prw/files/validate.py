@@ -72,6 +72,11 @@ def check_range(where: str, value: float, low: float = -MAX_NUMBER, high: float 
         raise ValueError(f"{where} is {shorten(value)}, expected {low:g} to {high:g}: set it within")
 
 
+def check_multiple(where: str, value: int, of: int) -> None:
+    if value % of:
+        raise ValueError(f"{where} is {shorten(value)}, expected a multiple of {of}: set it to {value - value % of}")
+
+
 def shorten(value: Any) -> str:
     """Gives anything from a file or a user as text for a sentence: on one line and not too long."""
     try:

@@ -88,8 +88,8 @@ def _parse_device(text: str) -> str:
 
 def read_shapes(args: Namespace) -> tuple[Shapes, torch.dtype]:
     """Returns a preset's shapes and dtype, with what the command says otherwise."""
-    told = {name: getattr(args, name) for name in Preset._fields if getattr(args, name, None) is not None}
-    family, width, double, single, text, dtype = PRESETS[args.preset]._replace(**told)
+    changes = {name: getattr(args, name) for name in Preset._fields if getattr(args, name, None) is not None}
+    family, width, double, single, text, dtype = PRESETS[args.preset]._replace(**changes)
     shapes = Shapes(width, double, single, args.target, args.source, text, args.rank, family)
     return shapes, getattr(torch, dtype)
 

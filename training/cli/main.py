@@ -115,7 +115,7 @@ def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="cologen", description="CoLoGen: experts that let FLUX.1 read a source image."
+        prog="cologen", description="CoLoGen: experts that let FLUX read a source image."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, metavar, text, modules in GROUPS:

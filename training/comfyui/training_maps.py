@@ -10,7 +10,7 @@ from ..data.tasks.learned_maps import LearnedMaps, describe_drawers
 from .map_models import AUTO, SEG, Draw, find_map_model, list_map_models, open_map_model
 
 NONE = "none"
-MAP_KINDS = (NONE, *MAP_DRAWERS)
+MAP_CHOICES = (NONE, *MAP_DRAWERS)
 """Choices of the node."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ...prw.files.validate import build, check_type, shorten
+from ...prw.files.validate import build, check_range, check_type, shorten
 from .read_recipe import WORLD_TABLES, read_tables
 from .settings import Settings
 from .stage import Stage, build_stage
@@ -112,6 +112,7 @@ def make_curriculum(data: dict[str, Any]) -> Curriculum:
 
 def scale_curriculum(curriculum: Curriculum, share: float) -> Curriculum:
     """Scales a curriculum to a share of its iterations, at least one a stage."""
+    check_range("share", share, 1e-6, 1000)
 
     def scale(count: int) -> int:
         return max(1, round(count * share))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ...prw.config import SOURCE_TIMES
-from ...prw.files.validate import check_choice, check_range
+from ...prw.files.validate import check_choice, check_multiple, check_range
 from ..schedules import SCHEDULES
 
 OPTIMIZERS = ("adamw", "prodigy")
@@ -119,6 +119,7 @@ class Settings:
         check_range("rank", self.rank, 1, 16384)
         check_range("alpha", self.alpha, 1e-3, 1e6)
         check_range("resolution", self.resolution, 16, 8192)
+        check_multiple("resolution", self.resolution, 16)
         for name in ("rate", "router_rate", "weight_decay", "clip", "guidance", "feature_weight"):
             check_range(name, getattr(self, name), 0, 1000)
         check_range("sample_cfg", self.sample_cfg, 1, 100)

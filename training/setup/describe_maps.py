@@ -1,6 +1,9 @@
 """Says for a run's report what drew the HED and line art that it was trained on: networks, or classical code."""
 
+from collections.abc import Sequence
+
 from ..data.encoded.cache_index import ABOUT, cache_folder, read_json
+from ..data.encoded.cached import AGAIN
 from ..data.sets import DATASETS
 from ..data.sets.generic import OwnFolder
 from ..data.tasks import EXAMPLE_MAKERS
@@ -24,12 +27,20 @@ def describe_set(curriculum: Curriculum, stage: Stage, name: str) -> str:
     """Describes a set by its cache's record: neither the set nor the networks need be there any more."""
     if not (cache := find_cache(curriculum, name)):
         return describe_set_maps(open_stage_dataset(curriculum, stage, name), stage.task)
-    info = DATASETS[curriculum.data[name].get("set") or name]
-    if OwnFolder in info.readers:
-        return ""
-    record, maker = read_json(cache_folder(cache, stage.task, name) / ABOUT), EXAMPLE_MAKERS[stage.task]
-    named = record["set"][1].get("kinds") or [kind for kind in info.kinds if kind in maker.kinds]
-    return describe_drawers(named or maker.kinds, record.get("maps", {}))
+    path, maker = cache_folder(cache, stage.task, name) / ABOUT, EXAMPLE_MAKERS[stage.task]
+    try:
+        record = read_json(path)
+        (reader, knobs), maps = record["set"], record.get("maps", {})
+        named = knobs.get("kinds") or _list_usual_kinds(curriculum.data[name].get("set") or name, maker.kinds)
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} does not say what was cached, expected what cologen data cache wrote: {AGAIN}.") from None
+    return "" if reader.startswith(f"{OwnFolder.__name__}(") else describe_drawers(named, maps)
+
+
+def _list_usual_kinds(name: str, kinds: Sequence[str]) -> Sequence[str]:
+    """Lists the maps that the paper takes from a set; all, where it takes none or the set is not known by its name."""
+    known = DATASETS[name].kinds if name in DATASETS else ()
+    return [kind for kind in known if kind in kinds] or kinds
 
 
 def _can_draw(stage: Stage) -> bool:

@@ -1,1 +1,1 @@
-"""One's own subject: its recipe, its photos as lessons, its vectors and weights (ICO), and the run that makes them."""
+"""One's own subject: its recipe, the samples of its photos, its vectors and weights (ICO), and the run that makes them."""

@@ -54,6 +54,7 @@ def test_a_sixth_stage_is_a_sixth_table(tmp_path):
         ('[[stages]]\nname = "a"\nstep = 1\n', "stage 1 has an unknown entry 'step'"),
         ('optimiser = "adamw"\n[[stages]]\nname = "a"\n', "the recipe has an unknown entry 'optimiser'"),
         ('optimizer = "sgd"\n[[stages]]\nname = "a"\n', "optimizer is 'sgd', expected one of"),
+        ('resolution = 520\n[[stages]]\nname = "a"\n', "resolution is 520, expected a multiple of 16: set it to 512"),
         ('[[stages]]\nname = "a"\nroute = "block"\n', "a.route is 'block', expected one of '', 'sample', 'token'"),
         (
             'source_time = "late"\n[[stages]]\nname = "a"\n',

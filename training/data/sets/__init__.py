@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ....prw.files.validate import build, check_choice, check_range, check_type, shorten
+from ....prw.files.validate import build, check_choice, check_multiple, check_range, check_type, shorten
 from ....prw.tasks import TASKS
 from .ade20k import Ade20k
 from .captioned import Captioned
@@ -136,8 +136,9 @@ class Knobs:
         check_range("aspect", self.aspect, 1, 8)
         for resolution in self.resolutions:
             check_range("resolutions", resolution, 16, 8192)
-        if list(self.resolutions) != sorted(set(self.resolutions)) or any(r % 16 for r in self.resolutions):
-            raise ValueError(f"resolutions is {list(self.resolutions)}, expected multiples of 16, smallest first")
+            check_multiple("resolutions", resolution, 16)
+        if list(self.resolutions) != sorted(set(self.resolutions)):
+            raise ValueError(f"resolutions is {list(self.resolutions)}, expected each once, smallest first")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....prw.files.validate import shorten
+from ....prw.files.validate import shorten, shorten_error
 from ..box import Size
 from ..formats.palettes import PALETTES
 from ..model_folder import load_network, load_processor, read_config
@@ -43,10 +43,12 @@ class MapModel(nn.Module):
         size = picture.shape[:2]
         try:  # said, because a height of one or three pixels would be taken for channels
             inputs = self.processor(images=picture, input_data_format="channels_last", return_tensors="pt")
-        except (ValueError, RuntimeError):  # as Depth Anything's and ZoeDepth's do
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError) as error:  # as Depth Anything's and ZoeDepth's do for what is too narrow
             raise ValueError(
-                f"{self.name} cannot see a picture of {size[1]} x {size[0]} pixels, expected a larger or less narrow one: "
-                f"scale it, or choose another model."
+                f"{self.name} cannot see a picture of {size[1]} x {size[0]} pixels ({shorten_error(error)}), expected a larger "
+                f"or less narrow one, or a preprocessor_config.json that fits: scale it, or choose another model."
             ) from None
         return self.read(self.network(**inputs.to(self.network.device)), size)
 

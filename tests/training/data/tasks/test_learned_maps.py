@@ -103,10 +103,12 @@ def test_a_run_s_report_says_what_drew_its_maps(networks, tmp_path):
         "plain": {"set": "coco-stuff", "path": str(tmp_path / "coco"), "kinds": ["canny", "lineart"]},
         "own": {"set": "folder", "path": str(tmp_path / "own")},
         "cached": {"set": "coco-stuff", "cache": str(tmp_path)},
+        "mine": {"cache": str(tmp_path)},  # whose set is not on this machine, and not named either
     }
-    write_json(
-        tmp_path / "control-cached/cache.json", {"set": ["", {"kinds": ["hed", "lineart"]}], "maps": {"lineart": "1"}}
-    )
+    record = {"set": ["", {"kinds": ["hed", "lineart"]}], "maps": {"lineart": "1"}}
+    write_json(tmp_path / "control-cached/cache.json", record)
+    (tmp_path / "control-mine").mkdir()
+    write_json(tmp_path / "control-mine/cache.json", record)
     stages = [dict(name="inpaint", iterations=1, data=["plain"]), dict(name="control", iterations=1, data=list(tables))]
     curriculum = make_curriculum({"stages": stages, "data": tables})
     found = describe_maps(curriculum)
@@ -114,6 +116,10 @@ def test_a_run_s_report_says_what_drew_its_maps(networks, tmp_path):
         ("control", "coco-stuff", "maps are drawn: hed by ControlNetHED.safetensors"),
         ("control", "plain", "maps are drawn: lineart without a network (maps names no folder of networks)"),
         ("control", "cached", "maps are drawn: hed without a network, lineart by image-to-line-drawings.pth"),
+        ("control", "mine", "maps are drawn: hed without a network, lineart by image-to-line-drawings.pth"),
     ]
     write_report(tmp_path / "report.html", curriculum, 0, "r", found)
     assert "<td>maps are drawn: hed by ControlNetHED.safetensors</td>" in (tmp_path / "report.html").read_text()
+    write_json(tmp_path / "control-mine/cache.json", {"size": 64})
+    with pytest.raises(ValueError, match="control-mine/cache.json does not say what was cached, expected what cologen"):
+        describe_maps(curriculum)
