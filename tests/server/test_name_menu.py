@@ -9,7 +9,7 @@ import pytest
 import torch
 from cologen.prw.bank.bank import Bank
 from cologen.training.from_scratch.store import BANK
-from cologen.training.toy.store import SHIPPED
+from cologen.training.toy.store import TOY
 from pack import SCREENSHOTS
 from page import open_page, problems
 from safetensors.torch import save_file
@@ -63,7 +63,7 @@ def test_names_are_those_of_the_bank_that_the_graph_loads(page, base):
     assert list_menu(page, "CoLoGenSource").keys() == {"expert: –", "router: –"}, "its start is a number"
     page.evaluate(CHOOSE_BANK, "toy world (built in)")
     page.wait_for_timeout(1500)
-    assert list_menu(page, "CoLoGenRouting")["expert: –"] == list(Bank.open(SHIPPED / BANK).info.experts)
+    assert list_menu(page, "CoLoGenRouting")["expert: –"] == list(Bank.open(TOY.folder / BANK).info.experts)
     page.evaluate(CHOOSE_BANK, "strange.safetensors")
     page.wait_for_timeout(1500)
     assert list_menu(page, "CoLoGenRouting")["expert: –"] == ["fine"], "what is no name could be anything"

@@ -148,7 +148,7 @@ def test_another_family_is_a_sentence(comfy):
     from cologen.nodes import CoLoGenApply
     from cologen.prw.bank.bank import Bank
     from cologen.training.from_scratch.store import BANK
-    from cologen.training.toy.store import SHIPPED
+    from cologen.training.toy.store import TOY
 
     shape = dict(
         comfy.supported_models.SDXL.unet_config, in_channels=4, out_channels=4, model_channels=64, num_res_blocks=[1, 1, 1],
@@ -158,4 +158,4 @@ def test_another_family_is_a_sentence(comfy):
     model = comfy.supported_models.SDXL(shape).get_model({}, device="cpu")
     patcher = comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
     with pytest.raises(ValueError, match="The model is a UNetModel, expected ComfyUI's own FLUX"):
-        CoLoGenApply.execute(patcher, Bank.open(SHIPPED / BANK))
+        CoLoGenApply.execute(patcher, Bank.open(TOY.folder / BANK))

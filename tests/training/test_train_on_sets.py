@@ -10,11 +10,12 @@ from cologen.training.cli import main as cli
 from cologen.training.data.encoded.dataset import load_dataset
 from cologen.training.data.sets import open_dataset
 from cologen.training.data.tasks.examples import ExampleStream
+from cologen.training.from_scratch.store import open_encoders
 from cologen.training.monitor.log import read_log
 from cologen.training.recipes.curriculum import load_curriculum, parse_curriculum
 from cologen.training.setup.check_objects import check_objects
 from cologen.training.setup.stage_data import StageDatasets, plan_stage_data
-from cologen.training.toy.store import open_toy_encoders
+from cologen.training.toy.store import TOY
 
 RECIPE = """
 base = "toy"
@@ -63,7 +64,7 @@ def test_a_stage_trains_on_two_sets_and_the_toy_world(there, capsys):
 
 
 def test_samples_are_what_the_encoders_make_of_the_examples(there):
-    curriculum, encoders = load_curriculum("mine.toml"), open_toy_encoders()
+    curriculum, encoders = load_curriculum("mine.toml"), open_encoders(TOY)
     dataset = StageDatasets(plan_stage_data(curriculum, 4, encoders, 7), there / "lessons", lambda *_: None)["inpaint"]
     samples = dataset.samples
     expected = list(ExampleStream(open_dataset("coco-stuff", curriculum.data["coco-stuff"]), "inpaint", 64, 7).take(5))
@@ -162,7 +163,7 @@ def test_two_stages_of_a_task_have_each_its_own_data(there, capsys):
     (there / "mine.toml").write_text(RECIPE + '[[stages]]\nname = "more"\ntask = "inpaint"\ndata = ["mine"]\n')
     assert cli.main(["train", "mine.toml", "--device", "cpu"]) == 0, capsys.readouterr().err
     kept = StageDatasets(
-        plan_stage_data(load_curriculum("mine.toml"), 4, open_toy_encoders(), 0), there / "none", lambda *_: None
+        plan_stage_data(load_curriculum("mine.toml"), 4, open_encoders(TOY), 0), there / "none", lambda *_: None
     )
     assert (len(kept["inpaint"]), len(kept["more"])) == (12, 3)
 

@@ -209,9 +209,9 @@ def fingerprint_models(args: Namespace) -> dict[str, str]:
 def _digest(bank: Path | None) -> str:
     """Gives a bank's name and a hash of its file."""
     from ..from_scratch.store import BANK
-    from ..toy.store import SHIPPED
+    from ..toy.store import TOY
 
-    path = bank or SHIPPED / BANK
+    path = bank or TOY.folder / BANK
     if not path.is_file():
         raise FileNotFoundError(f"There is no bank {path}: check the name.")
     return f"{path.name} {hash_file(path)[:16]}"

@@ -114,9 +114,7 @@ def leave_at_once(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cologen", description="CoLoGen: experts that let FLUX read a source image."
-    )
+    parser = argparse.ArgumentParser(prog="cologen", description="CoLoGen: experts that let FLUX read a source image.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, metavar, text, modules in GROUPS:
         group = commands.add_parser(name, help=text).add_subparsers(required=True, metavar=metavar)

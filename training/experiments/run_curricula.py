@@ -18,11 +18,12 @@ from ..coredi.sampling import FeatureSampler
 from ..curriculum_run import CurriculumRun
 from ..from_scratch.evaluate import Evaluation, evaluate
 from ..from_scratch.recipe import ScratchRecipe, shorten_recipe
+from ..from_scratch.store import open_models
 from ..recipes.curriculum import BUDGETS, Curriculum, Stage, load_curriculum, scale_curriculum
 from ..routing_stats import measure_usage
 from ..sampling import sample_latents
 from ..setup.stage_data import StageDatasets, describe_world_data
-from ..toy.store import NAME, SHIPPED, TOY, open_toy_models
+from ..toy.store import TOY
 from .curricula import EXPERIMENTS, FORGETTING, HELD_OUT, LENGTH, Experiment, start_afresh
 
 USAGE_SAMPLES = 64
@@ -38,7 +39,7 @@ class ExperimentRunner:
     """Trains the rows of experiments and evaluates them; what is finished is kept in a folder and not done again."""
 
     def __init__(self, out: Path, budget: str, count: int, say: Callable[[str], None]):
-        models = open_toy_models(SHIPPED)
+        models = open_models(TOY)
         self.out, self.count, self.say = out / models.identity(), count, say
         recipe = load_curriculum("toy")
         self.curriculum = start_afresh(scale_curriculum(recipe, BUDGETS[budget]))
@@ -69,7 +70,7 @@ class ExperimentRunner:
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{name}: {row}, seed {seed}")
-        inputs = (self.host, curriculum, self.datasets, self.encoders, folder, seed, NAME)
+        inputs = (self.host, curriculum, self.datasets, self.encoders, folder, seed, TOY.base)
         run = CurriculumRun(*inputs, make_trainer=make_stage_trainer)
         bank = run.train(self._open_shared_bank(experiment, row, seed))
         report: Report = {"usage": measure_newest(run, bank)}

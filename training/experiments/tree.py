@@ -24,10 +24,11 @@ from ..curriculum_run import CurriculumRun
 from ..data.encoded.dataset import MemoryDataset
 from ..data.encoded.encode import encode_dataset
 from ..from_scratch.evaluate import answer_questions, summarize
+from ..from_scratch.store import open_models
 from ..recipes.curriculum import BUDGETS, Curriculum, load_curriculum, scale_curriculum
 from ..setup.stage_data import RunDatasetFile, StageDatasets
 from ..toy.score import score_control
-from ..toy.store import NAME, SHIPPED, open_toy_models
+from ..toy.store import TOY
 from ..toy.tasks import Question, make_control_question
 from .curricula import HELD_OUT
 
@@ -71,7 +72,7 @@ class TreeExperiment:
     """Trains and evaluates the rows; what is finished is kept in a folder and not done again."""
 
     def __init__(self, out: Path, budget: str, questions: int, say: Callable[[str], None]):
-        models = open_toy_models(SHIPPED)
+        models = open_models(TOY)
         self.out, self.questions, self.say = out / models.identity(), questions, say
         self.rows = make_rows(scale_curriculum(load_curriculum("toy"), BUDGETS[budget]))
         self.encoders, self.host = models.encoders, models.make_host()
@@ -98,7 +99,7 @@ class TreeExperiment:
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         self.say(f"{TREE}: {row}, seed {seed}")
-        inputs = (self.host, curriculum, self.datasets, self.encoders, folder, seed, NAME)
+        inputs = (self.host, curriculum, self.datasets, self.encoders, folder, seed, TOY.base)
         bank = CurriculumRun(*inputs, make_trainer=make_stage_trainer).train(self._open_parent(row, seed))
         scores: Scores = {kind: self._score(bank, kind, seed) for kind in KINDS}
         needed = {name for kind in KINDS for name in bank.info.list_known(kind)}

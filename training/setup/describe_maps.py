@@ -33,7 +33,9 @@ def describe_set(curriculum: Curriculum, stage: Stage, name: str) -> str:
         (reader, knobs), maps = record["set"], record.get("maps", {})
         named = knobs.get("kinds") or _list_usual_kinds(curriculum.data[name].get("set") or name, maker.kinds)
     except (KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} does not say what was cached, expected what cologen data cache wrote: {AGAIN}.") from None
+        raise ValueError(
+            f"{path} does not say what was cached, expected what cologen data cache wrote: {AGAIN}."
+        ) from None
     return "" if reader.startswith(f"{OwnFolder.__name__}(") else describe_drawers(named, maps)
 
 

@@ -12,13 +12,12 @@ from .subject import SUBJECT
 from .tasks import make_questions
 from .text import LANGUAGE
 
-SHIPPED = Path(__file__).parent / "weights"
 STICKER_NAME = "sticker world (built in)"
 """How ComfyUI's users choose it where a file is."""
 STICKERS = World(
     name="world",
     base="CoLoGen sticker FLUX",
-    folder=SHIPPED,
+    folder=Path(__file__).parent / "weights",
     side=SIDE,
     language=LANGUAGE,
     draw_typical=draw_typical,

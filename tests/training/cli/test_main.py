@@ -12,10 +12,10 @@ from cologen.prw.files.validate import escape_controls, shorten
 from cologen.training.cli import main as terminal
 from cologen.training.cli.arguments import write_text
 from cologen.training.from_scratch.store import BANK
-from cologen.training.toy.store import SHIPPED
+from cologen.training.toy.store import TOY
 
 COMMAND = [sys.executable, "-m", "cologen.training"]
-INSPECT = ["bank", "inspect", str(SHIPPED / BANK)]
+INSPECT = ["bank", "inspect", str(TOY.folder / BANK)]
 
 
 @pytest.mark.parametrize("step", ["make_parser", "parse_arguments", "log_to_stderr"])
@@ -80,7 +80,7 @@ EVIL = "\x1b]0;owned\x07\x9b2J\u202egnp.\ud800\r\x08name"
 
 
 def test_no_terminal_obeys_a_file(capsys, tmp_path):
-    bank = Bank.open(SHIPPED / BANK)
+    bank = Bank.open(TOY.folder / BANK)
     object.__setattr__(bank.info, "licence", EVIL + "\nrouters: fine")
     bank.save(tmp_path / "evil.safetensors")
     assert terminal.main(["bank", "inspect", str(tmp_path / "evil.safetensors")]) == 0

@@ -17,7 +17,7 @@ from cologen.training.evaluation.draw_picture import Mode, draw_picture
 from cologen.training.evaluation.image_generator import WORLD_SETTINGS, open_world_generator
 from cologen.training.from_scratch.store import BANK, FLUX
 from cologen.training.sampling import SamplingSettings, sample_latents
-from cologen.training.toy.store import SHIPPED, TOY
+from cologen.training.toy.store import TOY
 from cologen.training.toy.tasks import make_questions
 from pack import ROOT
 from PIL import Image
@@ -45,7 +45,7 @@ def test_the_block_of_the_docs_runs(tmp_path, monkeypatch, example):
 
 
 def test_models_of_a_folder_draw_with_their_own_bank(tmp_path, generator, example):
-    shutil.copytree(SHIPPED, tmp_path / "own")
+    shutil.copytree(TOY.folder, tmp_path / "own")
     again = open_world_generator(TOY, None, generator.settings, "cpu", tmp_path / "own")
     drawn = [each("edit", example.source, example.prompt, (64, 64), 3) for each in (generator, again)]
     assert np.array_equal(*drawn)
@@ -66,9 +66,9 @@ def test_a_mode_is_its_lean(generator, example, mode):
 
 def test_a_flux_and_a_bank_from_their_files_draw_the_same(generator, example, monkeypatch):
     with pytest.raises(ValueError, match="FLUX.1's encoders are needed, but there is no file x: set encoders.t5"):
-        drawing.open_generator(SHIPPED / FLUX, SHIPPED / BANK, {"t5": "x", "clip": "x", "vae": "x"})
+        drawing.open_generator(TOY.folder / FLUX, TOY.folder / BANK, {"t5": "x", "clip": "x", "vae": "x"})
     monkeypatch.setattr(drawing, "open_encoders", lambda table, device: generator.encoders)
-    opened = drawing.open_generator(SHIPPED / FLUX, SHIPPED / BANK, {}, generator.settings, dtype=torch.float32)
+    opened = drawing.open_generator(TOY.folder / FLUX, TOY.folder / BANK, {}, generator.settings, dtype=torch.float32)
     asked = (Image.fromarray(example.source), example.prompt, "edit")
     assert np.array_equal(draw_picture(opened, *asked), draw_picture(generator, *asked))
 

@@ -26,7 +26,7 @@ from cologen.training.evaluation.protocols import PROTOCOLS
 from cologen.training.evaluation.report import write_report
 from cologen.training.evaluation.toy_cases import make_toy_cases
 from cologen.training.from_scratch.store import BANK
-from cologen.training.toy.store import SHIPPED, TOY
+from cologen.training.toy.store import TOY
 from cologen.training.toy.tasks import make_questions
 from PIL import Image
 from tiny_networks import tiny_clip, tiny_dino
@@ -78,9 +78,9 @@ class TestCommand:
         assert code == 0 and "## Older experts" in said and (tmp_path / "out/report.html").stat().st_size > 1000
         emptied = {
             key: torch.zeros_like(tensor) if key.endswith(".up") and not key.startswith("experts.edit.") else tensor
-            for key, tensor in Bank.open(SHIPPED / BANK).tensors.items()
+            for key, tensor in Bank.open(TOY.folder / BANK).tensors.items()
         }
-        Bank(Bank.open(SHIPPED / BANK).info, emptied).save(tmp_path / "emptied.safetensors")
+        Bank(Bank.open(TOY.folder / BANK).info, emptied).save(tmp_path / "emptied.safetensors")
         words[words.index("--out") + 1] = tmp_path / "other"
         assert run(capsys, *words, "--bank", tmp_path / "emptied.safetensors")[0] == 0
         assert pictures(tmp_path / "out/older-none") == pictures(tmp_path / "other")
@@ -110,7 +110,7 @@ class TestCommand:
         assert "drawn otherwise" not in run(capsys, *words)[2]
         files[name].write_bytes(b"changed")
         code, _, error = run(capsys, *words)
-        assert code == 1 and f"answers that were drawn otherwise (files: {{'flux': '" in error
+        assert code == 1 and "answers that were drawn otherwise (files: {'flux': '" in error
 
     @pytest.mark.parametrize("name", ["magicbrush", "dreambench", "multigen-depth"])
     def test_a_benchmark_as_published_is_drawn_and_measured(self, capsys, tmp_path, name):

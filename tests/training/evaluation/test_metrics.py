@@ -240,7 +240,9 @@ class TestFid:
     def test_another_program_is_not_run(self, networks, tmp_path):
         path = tmp_path / CHECKPOINTS["inception"].name
         path.write_bytes(networks.path("inception").read_bytes() + b"more")
-        with pytest.raises(MetricUnavailable, match="expected NVIDIA's inception-2015-12-05.pt with .*: it is a program"):
+        with pytest.raises(
+            MetricUnavailable, match="expected NVIDIA's inception-2015-12-05.pt with .*: it is a program"
+        ):
             Inception(path, "cpu")
         elsewhere = networks.path("inception").with_name("other.pt")
         elsewhere.write_bytes(networks.path("inception").read_bytes())

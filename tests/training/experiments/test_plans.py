@@ -46,9 +46,10 @@ from cologen.training.experiments.run_plans import (
 )
 from cologen.training.forward import predict_velocity, run_source
 from cologen.training.from_scratch.learner import LearnerPlan
+from cologen.training.from_scratch.store import open_models
 from cologen.training.recipes.curriculum import load_curriculum, scale_curriculum
 from cologen.training.stage_context import StageContext
-from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
+from cologen.training.toy.store import TOY
 from cologen.training.world import thing_encoder
 from pack import ROOT
 from scipy import stats
@@ -219,7 +220,7 @@ def test_a_verdict_takes_a_small_p_and_seeds_that_agree(seeds, p, verdict):
 
 @pytest.fixture(scope="module")
 def models():
-    return open_toy_models(SHIPPED)
+    return open_models(TOY)
 
 
 def test_shuffled_answers_belong_to_other_questions(models):
@@ -377,7 +378,7 @@ def test_target_stages_begin_alike_and_see_the_same_wherever_they_stand(make_run
 def test_losses_are_the_mean_squared_error_of_each_velocity(models):
     """Sample by sample."""
     host = EmbeddedHost(models.flux, torch.float32)
-    bank = Bank.open(SHIPPED / "bank.safetensors")
+    bank = Bank.open(TOY.folder / "bank.safetensors")
     dataset = encode_held_out(TOY, models.encoders, "inpaint", 9, HELD_OUT)
     routing, samples = Routing(task="inpaint"), dataset.samples
     losses = measure_losses(host, bank, routing, dataset)

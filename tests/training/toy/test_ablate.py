@@ -12,8 +12,8 @@ from cologen.training.cli.main import main
 from cologen.training.from_scratch import evaluate as evaluation
 from cologen.training.from_scratch.ablate import ablate, compare_scores
 from cologen.training.from_scratch.evaluate import Evaluation, evaluate
-from cologen.training.from_scratch.store import BANK
-from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
+from cologen.training.from_scratch.store import BANK, open_models
+from cologen.training.toy.store import TOY
 
 
 def test_differences_are_of_the_same_question():
@@ -40,7 +40,7 @@ def test_the_table_says_whether_a_difference_is_one():
 @pytest.mark.slow
 def test_without_older_experts_scores_are_those_of_a_bank_without_them(monkeypatch):
     monkeypatch.setattr(evaluation, "STEPS", 2)
-    toy, bank = open_toy_models(), Bank.open(SHIPPED / BANK)
+    toy, bank = open_models(TOY), Bank.open(TOY.folder / BANK)
     host, asked = EmbeddedHost(toy.flux, torch.float32), Evaluation(TOY, 3, tasks=["inpaint", "edit"])
     found = ablate(host, toy.encoders, bank, asked, by_block=True)
     emptied = {

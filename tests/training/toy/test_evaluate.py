@@ -10,10 +10,10 @@ from cologen.prw.flux.flux1 import stretch_positions
 from cologen.prw.flux.inputs import EncodedPrompt
 from cologen.prw.flux.sampling import make_timesteps, sample_euler
 from cologen.training.from_scratch.evaluate import CFG, HELD_OUT_SEED, STEPS, Evaluation, answer_questions, evaluate
-from cologen.training.from_scratch.store import BANK
+from cologen.training.from_scratch.store import BANK, open_models
 from cologen.training.toy.large import enlarge
 from cologen.training.toy.score import SCORERS
-from cologen.training.toy.store import SHIPPED, TOY, open_toy_models
+from cologen.training.toy.store import TOY
 from cologen.training.toy.tasks import make_questions
 
 pytestmark = pytest.mark.slow
@@ -22,12 +22,12 @@ ASKED = Evaluation(TOY, count=2, tasks=["edit"])
 
 @pytest.fixture(scope="module")
 def toy():
-    return open_toy_models(SHIPPED)
+    return open_models(TOY)
 
 
 @pytest.fixture(scope="module")
 def shipped():
-    return Bank.open(SHIPPED / BANK)
+    return Bank.open(TOY.folder / BANK)
 
 
 def ask(toy, bank, reads):

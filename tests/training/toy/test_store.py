@@ -5,8 +5,8 @@ import shutil
 import pytest
 from cologen.prw.files.errors import FileError
 from cologen.training.cli.main import main
-from cologen.training.from_scratch.store import TEXT, VAE
-from cologen.training.toy.store import SHIPPED, open_toy_encoders
+from cologen.training.from_scratch.store import TEXT, VAE, open_encoders
+from cologen.training.toy.store import TOY
 from safetensors.torch import load_file, save_file
 from tiny import tiny_bank, tiny_flux
 
@@ -24,14 +24,14 @@ def take_away(tensors):
 @pytest.mark.parametrize("damage", [cut_short, take_away])
 def test_half_a_toy_world(tmp_path, name, damage):
     folder = tmp_path / "toy"
-    shutil.copytree(SHIPPED, folder)
+    shutil.copytree(TOY.folder, folder)
     tensors = load_file(folder / name)
     damage(tensors)
     save_file(tensors, folder / name)
     with pytest.raises(
         FileError, match=f"{name} is no whole file of the toy world's .*, expected all of its weights"
     ) as said:
-        open_toy_encoders(folder)
+        open_encoders(TOY, folder)
     assert "\n" not in str(said.value)
 
 

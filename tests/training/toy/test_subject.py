@@ -25,6 +25,7 @@ from cologen.training.experiments.subject import (
     list_evaluated_iterations,
     summarize,
 )
+from cologen.training.from_scratch.store import open_encoders
 from cologen.training.from_scratch.text import UNKNOWN, TextEncoder
 from cologen.training.recipes.curriculum import SUBJECT
 from cologen.training.recipes.subject import OWN, PRIOR, SubjectRecipe, load_recipe
@@ -33,7 +34,7 @@ from cologen.training.subject.dataset import open_subject_datasets, read_caption
 from cologen.training.toy.oracle import read_scene
 from cologen.training.toy.render import render
 from cologen.training.toy.scene import COLOURS, GROUNDS, PLACES, TEXTURES, Item, Scene, draw_scene
-from cologen.training.toy.store import NAME, TOY, open_toy_encoders
+from cologen.training.toy.store import TOY
 from cologen.training.toy.subject import (
     PHOTO_SCENES,
     QUESTION_GROUNDS,
@@ -51,7 +52,7 @@ from PIL import Image
 def test_true_answers_are_right_also_through_the_decoder():
     questions = make_questions(24, 3)
     pictures = [draw_subject(question.place, question.scene) for question in questions]
-    encoders = open_toy_encoders()
+    encoders = open_encoders(TOY)
     for question, picture, decoded in zip(questions, pictures, encoders.decode(encoders.encode(pictures))):
         found, blurred = score_answer(question, picture), score_answer(question, decoded)
         assert found["fidelity"] > 0.999 and found["editability"] == 1
@@ -111,7 +112,7 @@ def test_the_class_is_circles_of_one_colour():
 
 
 def test_a_recipe_s_lessons_come_from_the_toy_world_or_from_folders(tmp_path):
-    recipe, encoders = load_recipe(SUBJECT), open_toy_encoders()
+    recipe, encoders = load_recipe(SUBJECT), open_encoders(TOY)
     assert isinstance(recipe, SubjectRecipe) and recipe.curriculum.base == "toy"
     found = open_subject_datasets(recipe, encoders, 0, TOY)
     assert len(found[OWN]) == found[OWN].train_count == 4 and set(found) == {OWN, PRIOR}
@@ -190,7 +191,7 @@ def test_the_terminal_trains_a_subject(tmp_path, monkeypatch, capsys):
     code, said, error = train()
     assert code == 0 and said[-2:] == ["out/train/subject/mine.safetensors", "out/train/subject/report.html"], error
     made = Concept.open("out/train/subject/mine.safetensors")
-    assert made.info.noun == "circle" and made.info.iterations == 2 and made.info.base.name == NAME
+    assert made.info.noun == "circle" and made.info.iterations == 2 and made.info.base.name == TOY.base
     page = Path("out/train/subject/report.html").read_text()
     assert "some of the photos; below, what the prompts give" in page
     assert train()[2].endswith("go on there with --resume, or choose another with --out.\n")

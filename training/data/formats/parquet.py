@@ -73,7 +73,9 @@ def read_group(table: Any, group: int, columns: Sequence[str]) -> Iterator[Row]:
 
 def check_packing(group: Any, columns: Sequence[str]) -> None:
     """Raises where columns unpack to far more than they take: pictures hardly do, bombs do."""
-    wanted = [each for each in map(group.column, range(group.num_columns)) if each.path_in_schema.split(".")[0] in columns]
+    wanted = [
+        each for each in map(group.column, range(group.num_columns)) if each.path_in_schema.split(".")[0] in columns
+    ]
     packed = sum(each.total_compressed_size for each in wanted)
     size = sum(each.total_uncompressed_size for each in wanted)
     if size > MAX_BYTES + MAX_PACKING * packed:

@@ -30,9 +30,10 @@ from cologen.training.data.encoded.estimate_cache import check_free, estimate_ca
 from cologen.training.data.encoded.samples import EncodedSamples
 from cologen.training.data.sets import open_dataset
 from cologen.training.data.tasks.examples import ExampleStream
+from cologen.training.from_scratch.store import open_encoders
 from cologen.training.recipes.curriculum import Stage, load_curriculum
 from cologen.training.setup.stage_data import StageDatasets, plan_stage_data
-from cologen.training.toy.store import open_toy_encoders
+from cologen.training.toy.store import TOY
 from cologen.training.validate import make_val_batch
 from pack import ROOT
 from safetensors.torch import load_file
@@ -284,7 +285,9 @@ def test_what_one_set_holds_out_no_other_set_teaches(there, is_cached):
     records(there / "others", 30)  # the same names: the last of "mine" is in the middle here
     parts = [
         open_cached(filled("a", path="others").folder, "inpaint", there / "a.json", {"encoders": "exact"}),
-        open_cached(filled("b").folder, "inpaint", there / "b.json", {"encoders": "exact"}) if is_cached else in_memory(),
+        open_cached(filled("b").folder, "inpaint", there / "b.json", {"encoders": "exact"})
+        if is_cached
+        else in_memory(),
     ]
     val_ids = set().union(*(part.val_ids for part in parts))
     assert "line-12" in parts[1].val_ids and any("line-12" in part.read_samples(range(26)).ids for part in parts[:1])
@@ -456,10 +459,10 @@ def test_check_cache_train(there, capsys):
         "inpaint-other-cached.json",
     ]
     curriculum = load_curriculum("r.toml", ["data.other.cache=cache"])
-    kept = StageDatasets(plan_stage_data(curriculum, 4, open_toy_encoders(), 0), there / "out/lessons", lambda *_: None)
+    kept = StageDatasets(plan_stage_data(curriculum, 4, open_encoders(TOY), 0), there / "out/lessons", lambda *_: None)
     assert (len(kept["inpaint"]), len(kept["more"])) == (13, 18)
     assert set(kept["more"].read_samples(range(18)).ids) == {f"line-{i}" for i in range(13)}
-    rounded = encode_dataset(open_toy_encoders(), "inpaint", ExampleStream(source(), "inpaint", 64, 0).take(0)).samples
+    rounded = encode_dataset(open_encoders(TOY), "inpaint", ExampleStream(source(), "inpaint", 64, 0).take(0)).samples
     changed = {name: getattr(rounded, name).bfloat16().float() for name in ("target", "source", "context")}
     assert same(kept["inpaint"].read_samples(range(13)), replace(rounded, **changed))
     assert cli.main(["data", "cache", "toy", "--out", "x"]) == 1

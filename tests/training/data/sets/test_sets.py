@@ -11,6 +11,7 @@ import layouts
 import numpy as np
 import pytest
 from cologen.training.data.formats.palettes import ADE20K, COCO_STUFF
+from cologen.training.data.formats.plain_pickle import load_plain
 from cologen.training.data.sets import DATASETS, open_dataset
 from cologen.training.data.sets.stream import Stream
 from cologen.training.data.tasks import EXAMPLE_MAKERS
@@ -171,7 +172,7 @@ def test_a_phrase_that_is_no_text_is_refused(tmp_path):
     """As text, a list that holds another twice, 60 times over, would be longer than any memory."""
     layouts.refcoco(tmp_path)
     path = tmp_path / "refcoco/refs(unc).p"
-    refs = pickle.loads(path.read_bytes())
+    refs = load_plain(path)
     for _ in range(60):
         refs[0]["sentences"][0]["sent"] = [refs[0]["sentences"][0]["sent"]] * 2
     path.write_bytes(pickle.dumps(refs))
