@@ -15,10 +15,7 @@ from ..training.data.tasks.canny import HIGH, LOW, THRESHOLDS, canny
 from ..training.data.tasks.control import MAP_DRAWERS
 from .inputs.preset import NUMBERS, preset_knob
 from .inputs.schema import make_schema, slider
-from .inputs.tasks import TASK_NODES
-
-KINDS = (*MAP_DRAWERS, "pose")
-"""Those of the training data, and poses, for imported experts."""
+from .inputs.tasks import MAP_KINDS, TASK_NODES
 
 
 class CoLoGenControlMap(io.ComfyNode):
@@ -49,7 +46,7 @@ class CoLoGenControlMap(io.ComfyNode):
                 io.Image.Input("image", tooltip="The picture, or a batch of them; a map has its size."),
                 io.Combo.Input(
                     "kind",
-                    options=list(KINDS),
+                    options=list(MAP_KINDS),
                     tooltip="canny: white edges. lineart: dark lines on white. hed: soft white edges. depth: near is white. "
                     "seg: a colour for each class (ADE20K's, or COCO's). pose: coloured skeletons of people. Choose the same in CoLoGen Control.",
                 ),

@@ -192,6 +192,6 @@ def describe_answer(answer: Answer, other: str | None = None) -> str:
     if other is not None:
         return f"Nothing was found in this colour, but an answer in {other}: choose the colour that CoLoGen Ground asked for."
     if not answer.boxes:
-        return "Nothing was found: try another colour, a shorter phrase, or the other form."
+        return "Nothing was found: try another colour, a shorter phrase, or another form."
     places = "; ".join(f"x {box.x0} to {box.x1}, y {box.y0} to {box.y1}" for box in answer.boxes)
     return f"{len(answer.boxes)} found: {places}"

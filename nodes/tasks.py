@@ -13,9 +13,9 @@ from ..prw.comfyui.make_source import SourceOptions, add_sources, add_task_sourc
 from ..prw.comfyui.masks import find_subject, reshape_mask
 from ..prw.fit_image import to_rgb
 from .inputs.schema import make_schema
-from .inputs.tasks import TASK_NODES, latent_output, optional_inputs, prompt_inputs, prompt_outputs
+from .inputs.tasks import MAP_KINDS, TASK_NODES, latent_output, optional_inputs, prompt_inputs, prompt_outputs
 
-KINDS = ("canny", "lineart", "hed", "depth", "seg", "pose", "other")
+KINDS = (*MAP_KINDS, "other")
 """Of control maps. Where a bank has imported experts, they are found by these names."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from .files.plain_data import OMIT_DEFAULT
-from .files.validate import check_choice, check_range
+from .files.validate import check_choice, check_range, shorten
 from .flux.blocks import FluxModel
 from .flux.families import FAMILIES, FLUX1, find_model_family
 
@@ -77,7 +77,9 @@ class Base:
             found, expected = getattr(flux, name), getattr(self, name)
             if found != expected:
                 made_for, load = (
-                    (f" ({self.name})", self.name) if self.name else ("", "the FLUX that it was trained on")
+                    (f" ({shorten(self.name)})", shorten(self.name))
+                    if self.name
+                    else ("", "the FLUX that it was trained on")
                 )
                 return f"The model has {name} {found}, the bank was made for {expected}{made_for}: load {load}, or another bank."
         return ""
@@ -85,9 +87,9 @@ class Base:
     def describe_difference(self, flux: "Base") -> str:
         """Says why experts made for this base may look weak on `flux`; "" if no reason is found."""
         if self.in_channels != flux.in_channels or self.guidance != flux.guidance:
-            return f"The bank was made for a FLUX of another kind ({self.name or 'unnamed'}): pictures may be weaker."
+            return f"The bank was made for a FLUX of another kind ({shorten(self.name) or 'unnamed'}): pictures may be weaker."
         if self.probe and flux.probe and _distance(self.probe, flux.probe) > 0.1:
-            return f"The bank was trained on other weights ({self.name or 'unnamed'}): pictures may be weaker."
+            return f"The bank was trained on other weights ({shorten(self.name) or 'unnamed'}): pictures may be weaker."
         return ""
 
 

@@ -51,7 +51,7 @@ class LearnedKeys:
 
     def __init__(self, file: SafeFile):
         self.file, self.name = file, file.name
-        self.blocks = find_blocks(file)
+        self.blocks = find_blocks(file, file.name)
         first = f"proj_k.{next(iter(self.blocks.values()))}.positional_embedding"
         shape = file.shape(first) if first in file else ()
         if len(shape) != 2 or not (0 < shape[0] <= MAX_KEYS and 0 < shape[1] <= MAX_WIDTH):
@@ -166,13 +166,13 @@ class LearnedGroup(SourceGroup):
         yield SampledKV([self.source], samples)
 
 
-def find_blocks(names: Collection[str]) -> dict[str, str]:
+def find_blocks(names: Collection[str], file_name: str) -> dict[str, str]:
     """Finds the blocks that a file has keys for: FLUX's name -> the file's."""
     matches = [match for match in map(NAME.fullmatch, names) if match]
     if not matches:
         raise FileError(
-            "The file has no learned keys, expected a template that takes a number (as Brightness): load other files with Load "
-            "CoLoGen Experts."
+            f"{file_name} has no learned keys, expected a template that takes a number (as Brightness): load other files with "
+            f"Load CoLoGen Experts."
         )
     found = sorted({(match["kind"], int(match["number"])) for match in matches})
     return {f"{kind}_blocks.{number}": f"{kind}_{number}" for kind, number in found}

@@ -49,20 +49,20 @@ def run_model_pass(
 
 def run_model_stream(host: Host, flux: FluxModel, inputs: BlockInputs) -> Iterator[BlockKV]:
     """Runs a model's blocks and yields each one's keys, before rotation, and values."""
-    seen: list[tuple[Tensor, Tensor]] = []
+    recorded: list[tuple[Tensor, Tensor]] = []
 
-    def see(q: Tensor, k: Tensor, v: Tensor, **rest: Any) -> dict:
-        seen.append((k, v))
+    def record(q: Tensor, k: Tensor, v: Tensor, **rest: Any) -> dict:
+        recorded.append((k, v))
         return {}
 
     options = {
-        "patches": {"attn1_patch": [see]},
+        "patches": {"attn1_patch": [record]},
         RUN_BLOCK: partial(run_block_on, host.device),
         ATTENTION: lambda q, k, v, pe, mask: host.make_attention(pe)(q, k, v),
     }
     for name, img in step_blocks(flux, inputs, options):
         zeros = torch.zeros(len(img), dtype=torch.long, device=img.device)
-        yield BlockKV(name, *seen.pop(), Route(zeros, zeros.float(), zeros.float()[:, None]))
+        yield BlockKV(name, *recorded.pop(), Route(zeros, zeros.float(), zeros.float()[:, None]))
 
 
 def run_block_on(device: torch.device, block: nn.Module, *args: Any) -> Any:

@@ -15,13 +15,11 @@ from .experts import BlockExperts, Expert
 from .find_experts import find_router
 from .flux.blocks import FluxModel
 from .router import Route, Steering, route
-from .source import Routing
+from .source import MODES, Routing
 from .weaving import Selector
 
 BlockNoise = Callable[[str, Tensor], Tensor]
 """The router's noise in a block, shaped like the logits it is given."""
-LEANS = {"concept": -1.0, "localisation": 1.0}
-"""Role of an expert -> the sign of a lean that favours it."""
 
 
 class ExpertBank(Protocol):
@@ -96,6 +94,7 @@ def compute_block_strengths(info: BankInfo, routing: Routing) -> dict[str, float
 
 def _make_lean(info: BankInfo, router: RouterInfo, amount: float) -> Tensor | None:
     """Makes what a lean of -1 (concept) to 1 (localisation) adds to each expert's logit, by column; None if nothing."""
-    if amount == 0:
+    roles = [info.experts[name].role if name in info.experts else "" for name in router.experts]  # the base has none
+    if amount == 0 or not any(roles):
         return None
-    return torch.tensor([amount * LEANS.get(info.experts[name].role, 0.0) for name in router.experts])
+    return torch.tensor([amount * MODES.get(role, 0.0) for role in roles])

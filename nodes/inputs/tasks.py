@@ -2,9 +2,12 @@
 
 from comfy_api.latest import io
 
+from ...training.data.tasks.control import MAP_DRAWERS
 from .schema import BankType, OptionsType
 
 TASK_NODES = "CoLoGen/tasks"
+MAP_KINDS = (*MAP_DRAWERS, "pose")
+"""Kinds of control map: those of the training data, and poses, for imported experts."""
 
 
 def prompt_inputs() -> list:

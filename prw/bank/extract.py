@@ -20,7 +20,7 @@ UNUSED, TIME = "final_layer.", "time_in."
 """What begins the names of weights that a template is not read by, and of those that make its timestep's vector."""
 MODULATIONS = ("double_stream_modulation_img.lin", "double_stream_modulation_txt.lin", "single_stream_modulation.lin")
 """Layers that read the timestep's vector."""
-SPARE, ROUNDS = 16, 6
+OVERSAMPLING, POWER_ITERATIONS = 16, 6
 """Of the randomized SVD: directions beyond the rank, and power iterations."""
 
 
@@ -86,10 +86,10 @@ def factor(difference: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Randomized (Halko, Martinsson and Tropp 2011) where that is much cheaper than all singular values.
     """
-    if 4 * (rank + SPARE) < min(difference.shape):
+    if 4 * (rank + OVERSAMPLING) < min(difference.shape):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            u, singular, v = torch.svd_lowrank(difference, rank + SPARE, ROUNDS)
+            u, singular, v = torch.svd_lowrank(difference, rank + OVERSAMPLING, POWER_ITERATIONS)
     else:
         u, singular, vh = torch.linalg.svd(difference, full_matrices=False)
         v = vh.T

@@ -21,15 +21,14 @@ def flatten(bank: Bank, names: Iterable[str] = ()) -> Bank:
     experts = dict(bank.info.experts)
     for name in selected:
         own, rank = experts[name], sum(bank.info.experts[each].rank for each in families[name])
-        experts[name] = replace(own, rank=rank, alpha=own.alpha / own.rank * rank, shared="", scaled=False, parent="")
+        experts[name] = replace(own, rank=rank, alpha=float(rank), shared="", scaled=False, parent="")
     dtypes = {name: widest_dtype(bank, families[name]) for name in selected}
 
     def make(place: str) -> dict[str, Tensor]:
         tensors = {}
         for name, pair in find_pairs(bank, selected, place, whole=True).items():
-            by = pair.scale / (experts[name].alpha / experts[name].rank)
             tensors[f"experts.{name}.{place}.down"] = pair.down.to(dtypes[name])
-            tensors[f"experts.{name}.{place}.up"] = store(pair.up.float() * by, dtypes[name], name)
+            tensors[f"experts.{name}.{place}.up"] = store(pair.up.float() * pair.scale, dtypes[name], name)
         return tensors
 
     info = replace(bank.info, experts=experts)

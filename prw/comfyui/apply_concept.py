@@ -3,6 +3,7 @@
 import comfy.sd
 
 from ..base_model import Base
+from ..files.validate import shorten
 from ..flux.families import FAMILIES
 from ..personalization.concept import Concept, insert_vectors
 from ..personalization.marked_prompt import MARKED_TOKENS
@@ -16,7 +17,7 @@ def apply_concept_lora(model, concept: Concept, strength: float):
     if concept.info.base.describe_incompatibility(Base.of(flux)):
         raise ValueError(
             f"The MODEL is of another shape than the FLUX that the concept was trained on, expected "
-            f"{concept.info.base.name or 'the same'}: load that one, or choose another concept."
+            f"{shorten(concept.info.base.name) or 'the same'}: load that one, or choose another concept."
         )
     return comfy.sd.load_lora_for_models(model, None, concept.make_lora(), strength, 0)[0]
 

@@ -19,10 +19,12 @@ from ..personalization.dual_branch import AuxiliaryProbe, BlendSettings, Concept
 from ..personalization.marked_prompt import MARKED_TOKENS, list_marked_tokens
 from ..positions import token_grid
 from .check_host import check_flux, check_host
+from .conditioning import AUXILIARY, map_sources
 from .host import enlarge_noise_shape, is_within
+from .patch import find_attachment
 from .probe_hooks import add_probes, block_names, probe_fields
 
-KEY = "cologen_two_branches"
+KEY = AUXILIARY
 """Of our wrappers, of the auxiliary prompt among the guider's conds, and of a run's maps in its options."""
 
 
@@ -80,7 +82,10 @@ class DualBranch:
                 "The prompt of the sampler has no marked words, expected the concept's: make it with "
                 "CoLoGen Marked Prompt."
             )
-        conds[KEY] = comfy.sampler_helpers.convert_cond(self.auxiliary)
+        entries = comfy.sampler_helpers.convert_cond(self.auxiliary)
+        if attachment := find_attachment(executor.class_obj.model_patcher):
+            entries = [map_sources(options, attachment.fit_source) for options in entries]
+        conds[KEY] = entries
         return executor(*args, **kwargs)
 
     def reserve_memory(self, executor, model, noise_shape, *args, **kwargs):
@@ -97,6 +102,7 @@ class DualBranch:
     ):
         """SAMPLER_SAMPLE wrapper: a second batch beside the first, from noise of its own, thrown away at the end."""
         if not self._are_both_drawn(float(sigmas[0]), guider.inner_model):
+            self.maps = []
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
         check_sampler(executor.class_obj)
         run = RunMaps([])

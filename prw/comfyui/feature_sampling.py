@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..appended_kv import OPTION, AppendedKV, CachedSourceKV
 from ..base_model import Base
-from ..coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
+from ..coredi.feature_stream import FeatureStream, SourceExperts, record_last_tokens
 from ..coredi.features import FEATURE_STATES, Features, FeatureState, embed_features, make_pooling_matrix
 from ..files.validate import shorten
 from ..flux.inputs import FluxInputs
@@ -114,7 +114,7 @@ class FeatureReader:
         samples = executor(guider, sigmas, extra_args, *args, **kwargs)
         if run.states and not run.updated_at:
             text = "No model call used the features of %s, so that no picture read any: leave out what compiles or replaces FLUX."
-            logging.getLogger(__name__).warning(text, self.features.info.task)
+            logging.getLogger(__name__).warning(text, shorten(self.features.info.task))
         return samples
 
     def wrap_apply_model(
@@ -224,7 +224,7 @@ class FeatureCall:
         def bias(text: int, queries: int) -> Tensor | None:
             return read_bias(source_kv.source, text, appended.grid, queries)
 
-        source = SourceRoutes(bank, source_kv.routing, routes)
+        source = SourceExperts(bank, source_kv.routing, routes)
         tokens = embed_features(self.features.tensors, features)
         return HostFeatureStream(self.host, source, tokens, inputs, None if readers.all() else readers, bias)
 

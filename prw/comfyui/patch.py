@@ -29,7 +29,7 @@ from ..model_pass import measure_largest_block
 from ..source import Reading, Source
 from ..weaving import named_blocks
 from .check_host import check_flux, check_host, check_prompt_width, describe_foreign_positions, name_outdated_layers
-from .conditioning import COND, list_sources, map_sources
+from .conditioning import AUXILIARY, COND, list_sources, map_sources
 from .host import ComfyHost, enlarge_noise_shape, is_within, pause_malloc_graph
 
 
@@ -51,7 +51,7 @@ class HostAttachment(Attachment):
         """OUTER_SAMPLE wrapper: fits the sources of the guider's prompts, while the VAE may still be loaded."""
         guider = executor.class_obj
         guider.conds = {
-            name: [map_sources(options, self.fit_source) for options in entries]
+            name: entries if name == AUXILIARY else [map_sources(options, self.fit_source) for options in entries]
             for name, entries in guider.conds.items()
         }
         return executor(*args, **kwargs)

@@ -37,7 +37,7 @@ from ..weaving import (
 from .features import make_pooling_matrix
 
 
-class SourceRoutes(NamedTuple):
+class SourceExperts(NamedTuple):
     """The experts that the features' source took."""
 
     bank: ExpertBank
@@ -52,7 +52,7 @@ class FeatureStream:
     def __init__(
         self,
         host: Host,
-        source: SourceRoutes,
+        source: SourceExperts,
         h: Tensor,
         inputs: FluxInputs,
         readers: Tensor | None = None,

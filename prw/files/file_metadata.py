@@ -42,9 +42,11 @@ class FileMetadata:
             if not isinstance(data, dict) or data.pop("format", None) != self.format:
                 raise FileError(f"{name} is no CoLoGen {self.description}: choose a file that {self.maker} made.")
             version = data.pop("version", None)
-            if not isinstance(version, int) or not 1 <= version <= self.version:
+            if not isinstance(version, int) or version < 1:
+                raise ValueError(f"its version is {shorten(version)}, expected a number")
+            if version > self.version:
                 raise FileError(
-                    f"{name} is a {self.description} of version {shorten(version)}, expected {self.version}: "
+                    f"{name} is a {self.description} of version {shorten(version)}, this pack reads up to {self.version}: "
                     f"update the pack."
                 )
             return build(self.info_class, data, "metadata")

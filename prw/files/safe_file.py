@@ -35,14 +35,14 @@ class SafeFile(LazyTensors):
         if not self.path.is_file():
             raise FileError(f"There is no file {shorten(path)}: check the name.")
         if not os.access(self.path, os.R_OK):
-            raise FileError(f"{self.path.name} may not be read by this user: change its permissions.")
+            raise FileError(f"{self.name} may not be read by this user: change its permissions.")
         try:
             self._file = safe_open(self.path, framework="pt")
             super().__init__(dict.fromkeys(sorted(self._file.keys())))
             check_keys_once(self.path)
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise FileError(
-                f"{self.path.name} is not a whole safetensors file ({shorten(error)}): download or save it again."
+                f"{self.name} is not a whole safetensors file ({shorten(error)}): download or save it again."
             ) from None
         self.metadata = self._file.metadata() or {}
         self._opened = self._stamp()
@@ -61,7 +61,7 @@ class SafeFile(LazyTensors):
         except OSError:
             return
         if now != self._opened and now[0] == self._opened[0]:
-            raise FileError(f"{self.path.name} has changed since it was loaded: load the experts again.")
+            raise FileError(f"{self.name} has changed since it was loaded: load it again.")
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:
@@ -99,7 +99,7 @@ def check_tensors(file: SafeFile, expected: Mapping[str, tuple[int, ...]]) -> No
         raise FileError(f"{file.name} lacks the tensor {key} that its metadata promises: download or save it again.")
     for key in file.keys() - expected.keys():
         raise FileError(
-            f"{file.name} holds a tensor {shorten(key)} that its metadata does not name: it is no valid bank."
+            f"{file.name} holds a tensor {shorten(key)} that its metadata does not name: download or save it again."
         )
     for key in file:
         shape, dtype = file.shape(key), file.dtype(key)

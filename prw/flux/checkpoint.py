@@ -10,8 +10,11 @@ from ..files.errors import FileError
 from ..files.lazy_tensors import Renamed
 from ..files.safe_file import SafeFile
 from .families import FAMILIES, Family, Flux
+from .shapes import count_blocks
 
 PREFIX = "model.diffusion_model."
+MAX_BLOCKS = 1000
+"""Of a kind."""
 DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 
 
@@ -29,8 +32,13 @@ def build_flux(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype | No
     if family.embedded is None:
         raise FileError(f"{name} is a {family.label}, expected {list_embedded()}: load {family.label} in ComfyUI.")
     check_read(family, family.embedded.read, shapes, name)
+    check_block_count(shapes, name)
+    try:
+        params = family.embedded.read_params(shapes)
+    except ValueError as error:
+        raise FileError(f"{name} is no whole {family.label} file ({error}): download it again.") from None
     with torch.device("meta"):
-        flux = family.embedded.model(family.embedded.read_params(shapes))
+        flux = family.embedded.model(params)
     check_tensors(family, tensors, flux.state_dict(), name)
     flux.load_state_dict({key: t.to(device, dtype) for key, t in tensors.items()}, assign=True)
     return flux.eval().requires_grad_(False)
@@ -66,6 +74,13 @@ def check_read(family: Family, read: Sequence[str], shapes: Mapping[str, tuple[i
     for key in read:
         if len(shapes.get(key, ())) != 2 or min(shapes[key]) < 1:
             raise FileError(f"{name} lacks a whole {key}, expected a whole {family.label} file: download it again.")
+
+
+def check_block_count(shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Raises for more blocks than any FLUX has, before that many are built."""
+    for kind in ("double_blocks", "single_blocks"):
+        if (count := count_blocks(shapes, kind)) > MAX_BLOCKS:
+            raise FileError(f"{name} names {count} {kind}, expected {MAX_BLOCKS} at most: download it again.")
 
 
 def check_tensors(family: Family, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:

@@ -8,8 +8,7 @@ def check_heads(hidden_size: int, num_heads: int, axes_dim: tuple[int, ...]) -> 
     """Checks that the heads' positions fill the model's width."""
     if hidden_size != num_heads * sum(axes_dim):
         raise ValueError(
-            f"hidden_size is {hidden_size}, expected num_heads x sum(axes_dim) = {num_heads} x {sum(axes_dim)}; change "
-            f"one of the three."
+            f"hidden_size is {hidden_size}, expected num_heads x sum(axes_dim) = {num_heads} x {sum(axes_dim)}"
         )
 
 

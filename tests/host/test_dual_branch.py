@@ -1,5 +1,7 @@
 """Two branches in the real host: its pictures against the formula written out naively."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from naive_branches import NaiveBranch
@@ -87,6 +89,28 @@ def test_two_sources_act_in_the_concept_branch_alone(model, flux, bank, two_step
     assert_close(found, naive_pictures(flux, torch.tensor(SIGMAS), 2, bank, sources, sources=blend_sources), 2e-4)
 
 
+@pytest.mark.parametrize("order", ["bank first", "branches first"])
+def test_the_auxiliary_s_sources_are_fitted_once(model, bank, two_steps, order):
+    from cologen.prw.comfyui.patch import apply_bank
+
+    def drawn(one):
+        auxiliary = add_sources(marked_conditioning(6, OTHER), one)
+        if order == "bank first":
+            both = attach_branches(apply_bank(model, bank, 0.5), end=two_steps, auxiliary=auxiliary)
+        else:
+            both = apply_bank(attach_branches(model, end=two_steps, auxiliary=auxiliary), bank, 0.5)
+        return sample(both, marked_conditioning(), sigmas=torch.tensor(SIGMAS))
+
+    fitted = source("inpaint", seed=9)
+    unfitted = replace(source(), fit=lambda info: (fitted.latent, fitted.routing))
+    assert torch.equal(drawn(unfitted), drawn(fitted)) and not torch.equal(drawn(unfitted), drawn(source()))
+    weaker = replace(fitted, routing=replace(fitted.routing, strength=0.5))
+    both = attach_branches(
+        apply_bank(model, bank), end=two_steps, auxiliary=add_sources(marked_conditioning(6, OTHER), weaker)
+    )
+    assert torch.equal(drawn(fitted), sample(both, marked_conditioning(), sigmas=torch.tensor(SIGMAS)))
+
+
 @pytest.mark.parametrize(
     "how", [dict(), dict(sampler="dpmpp_2m", batch=2), dict(sampler="heun"), dict(cfg=2.5)], ids=str
 )
@@ -113,11 +137,13 @@ def test_only_the_first_part_of_the_steps_costs_twice(model):
 
 
 def test_a_run_that_begins_after_the_phase_is_plain(model):
-    sigmas = torch.tensor([0.5, 0.2, 0.0])
+    sigmas, both = torch.tensor([0.5, 0.2, 0.0]), attach_branches(model, end=0.3)
+    sample(both, marked_conditioning(), steps=10)
+    assert branches(both).maps
     assert torch.equal(
-        sample(attach_branches(model, end=0.3), marked_conditioning(), sigmas=sigmas),
-        sample(model, marked_conditioning(), sigmas=sigmas),
+        sample(both, marked_conditioning(), sigmas=sigmas), sample(model, marked_conditioning(), sigmas=sigmas)
     )
+    assert not branches(both).maps, "those of the run before are not shown for this one"
 
 
 def test_another_seed_of_the_auxiliary_is_another_picture(model):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from cologen.prw.attachment import Attachment
+from cologen.prw.base_model import Base
+from cologen.prw.base_weights import BaseWeights
 from cologen.prw.embedded_host import velocity
 from cologen.prw.router import Steering, route
 from tiny import inputs, source, tiny_bank, tiny_flux
@@ -86,6 +88,12 @@ def test_knobs_of_a_source_reach_the_router():
     assert {column for column, _ in chosen(bank, source(lean=1.0))} == {1}  # ground the localisation expert
     assert chosen(bank, source(expert="control")) == [(2, 1.0)] * 4
     assert chosen(bank, source("inpaint", expert="control")) == [(0, 1.0)] * 4  # alone: not in that router
+
+
+@pytest.mark.parametrize("lean", [-1.0, 0.5])
+def test_a_lean_of_the_base_s_own_weights_changes_nothing(lean):
+    weights = BaseWeights(Base.of(tiny_flux()))
+    assert chosen(weights, source(lean=lean)) == chosen(weights, source())
 
 
 def test_a_lean_without_leaning_experts_changes_nothing():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...prw.bank.bank import Bank
-from ...prw.coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
+from ...prw.coredi.feature_stream import FeatureStream, SourceExperts, record_last_tokens
 from ...prw.coredi.features import FEATURE_STATES, Features, embed_features, make_pooling_matrix
 from ...prw.flux.inputs import EncodedPrompt, FluxInputs
 from ...prw.flux.sampling import sample_euler
@@ -60,7 +60,7 @@ class FeatureSampler:
             inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))
             context = readers[0](inputs)
             if z is not None:
-                routes = SourceRoutes(bank, routing, context.routes)
+                routes = SourceExperts(bank, routing, context.routes)
                 stream = FeatureStream(host, routes, embed_features(features.tensors, z), inputs)
             with record_last_tokens(host.flux) as tokens:
                 velocity = predict_velocity(host, context.with_patches([stream] if stream else []), inputs).float()

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...prw.bank.bank import Bank
-from ...prw.coredi.feature_stream import FeatureStream, SourceRoutes, record_last_tokens
+from ...prw.coredi.feature_stream import FeatureStream, SourceExperts, record_last_tokens
 from ...prw.coredi.features import (
     FEATURE_STATES,
     Features,
@@ -153,7 +153,7 @@ class FeatureTrainer(StageTrainer):
 
     def make_stream(self, noised: NoisedBatch, z: Tensor, reads: Tensor) -> FeatureStream:
         """Makes tokens of features z for FLUX to read; `reads` says which samples do."""
-        routes = SourceRoutes(self.bank, self.make_routing(self.stage.task), noised.source.routes)
+        routes = SourceExperts(self.bank, self.make_routing(self.stage.task), noised.source.routes)
         h = embed_features(self._feature_tensors(), z)
         return FeatureStream(self.host, routes, h, noised.inputs, None if reads.all() else reads)
 

@@ -1,4 +1,4 @@
-"""Experts that others trained, read as banks. One file a format; a format is a row of IMPORTERS."""
+"""Experts that others trained, read as banks. A row of IMPORTERS is a format that is one file; PEFT adapters are folders."""
 
 import os
 from collections.abc import Callable, Iterable

@@ -86,11 +86,11 @@ def find_base(file: SafeFile, dim: int, counts: Mapping[str, int], choice: str =
 def _find_family(file: SafeFile, dim: int, counts: Mapping[str, int]) -> Family:
     """Finds a file's family by its layers, by what the file says, then by its width; our choice:
     FLUX.1 for a width that no public FLUX has."""
-    noted, told = _read_notes(file.metadata), _find_clue(file, dim)
-    if noted and (told is None or noted.mlp_rows == told.mlp_rows):
-        return noted  # Chroma's layers are FLUX.1's
-    if told:
-        return told
+    from_metadata, from_layers = _read_notes(file.metadata), _find_clue(file, dim)
+    if from_metadata and (from_layers is None or from_metadata.mlp_rows == from_layers.mlp_rows):
+        return from_metadata  # Chroma's layers are FLUX.1's
+    if from_layers:
+        return from_layers
     fitting = [
         base for base in PUBLIC if base.hidden_size == dim and base.family != CHROMA.name and _fits(base, counts)
     ]

@@ -72,6 +72,15 @@ def test_a_child_without_a_difference_is_its_parent(flux):
     assert (parent - picture(flux, bank, "depth", expert="depth")).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("parents", [0.0, 8.0])
+def test_a_child_of_alpha_0_is_flattened_to_what_its_parent_adds(flux, parents):
+    bank = tree_bank(flux, alpha=0.0)
+    experts = bank.info.experts | {"control": replace(bank.info.experts["control"], alpha=parents)}
+    bank = Bank(replace(bank.info, experts=experts), bank.tensors)
+    expected = picture(flux, bank, "depth")
+    assert (picture(flux, flatten(bank), "depth") - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
 def test_a_tree_of_three_generations_adds_all_of_them(flux, bank, tmp_path):
     experts = dict(bank.info.experts)
     experts["depth"] = replace(experts["depth"], parent="canny")

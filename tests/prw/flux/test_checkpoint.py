@@ -56,6 +56,11 @@ def test_the_hosts_norm_names_load(comfy, tmp_path):
         (lambda w: w.update({"double_blocks.0.img_attn.qkv.scale_weight": torch.ones(())}), "no place for"),
         (lambda w: w.update({"img_in.bias": w["img_in.bias"].to(torch.int8)}), "is torch.int8, expected bf16"),
         (lambda w: [w.pop(key) for key in list(w) if "double" in key], "looks like another model"),
+        (lambda w: w.update({f"single_blocks.{i}.x": torch.ones(0) for i in range(4000)}), "names 4000 single_blocks"),
+        (
+            lambda w: w.update({"img_in.weight": torch.ones(100, 64)}),
+            "flux.safetensors is no whole FLUX.1 file .hidden_size is 100, expected .*download it again",
+        ),
         (lambda w: w.clear() or w.update({"transformer_blocks.0.x": torch.ones(1)}), "looks like a diffusers file"),
     ],
 )

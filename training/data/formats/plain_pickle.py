@@ -31,10 +31,10 @@ class AllowedOpcodes(dict):
         raise BrokenFile(f"it holds {instruction}")
 
 
-def wrap_last(count: int) -> Callable[[pickle._Unpickler], None]:
+def wrap_last(count: int) -> Callable[["PlainUnpickler"], None]:
     """Makes an instruction that puts the stack's last values into one list."""
 
-    def wrap(unpickler: pickle._Unpickler) -> None:
+    def wrap(unpickler: "PlainUnpickler") -> None:
         start = len(unpickler.stack) - count
         unpickler.stack[start:] = [unpickler.stack[start:]]
 
@@ -47,10 +47,11 @@ class PlainUnpickler(pickle._Unpickler):
     Tuples become lists, which are no keys: to hash one that holds another twice, which holds another twice, takes for ever.
     """
 
+    stack: list[Any]
     dispatch = AllowedOpcodes(
         (code, pickle._Unpickler.dispatch[code]) for (code,) in (getattr(pickle, name) for name in NAMES)
     )
-    dispatch[pickle.TUPLE[0]] = pickle._Unpickler.load_list
+    dispatch[pickle.TUPLE[0]] = pickle._Unpickler.dispatch[pickle.LIST[0]]
     for count, (code,) in enumerate((pickle.EMPTY_TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)):
         dispatch[code] = wrap_last(count)
 
