@@ -26,11 +26,13 @@ def to_rgb(image: Tensor) -> Tensor:
 
 def limit_size(image: Tensor, longest: int) -> Tensor:
     """Shrinks an image to at most `longest` pixels a side (0: any); its shape stays."""
-    height, width = image.shape[1:3]
-    scale = min(1.0, longest / max(height, width)) if longest else 1.0
-    return resize_bicubic(
-        image, [max(TOKEN_PIXELS, round(side * scale / TOKEN_PIXELS) * TOKEN_PIXELS) for side in (height, width)]
-    )
+    return resize_bicubic(image, limit_sides(image.shape[1:3], longest))
+
+
+def limit_sides(sides: Sequence[int], longest: int) -> list[int]:
+    """Gives the sides to which limit_size shrinks these: multiples of a token's."""
+    scale = min(1.0, longest / max(sides)) if longest else 1.0
+    return [max(TOKEN_PIXELS, round(side * scale / TOKEN_PIXELS) * TOKEN_PIXELS) for side in sides]
 
 
 def resize_bicubic(image: Tensor, size: Sequence[int]) -> Tensor:

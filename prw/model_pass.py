@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from .flux.blocks import ATTENTION, RUN_BLOCK, BlockInputs, FluxModel, step_blocks
-from .flux.families import find_model_family
-from .positions import Grid, source_ids, token_grid
+from .positions import Grid
 from .router import Route
 from .source import Routing
-from .source_pass import Host, SourcePicture
+from .source_pass import Host, SourcePicture, make_source_ids
 from .weaving import BlockKV, clamp_fp16
 
 BLOCKS = ("double_blocks", "single_blocks")
@@ -30,14 +29,8 @@ def run_model_pass(
 
     `flux` is used up: its weights are dropped as they have been used.
     """
-    family, batch = find_model_family(flux), len(prompt)
-
-    def place(picture: SourcePicture) -> Tensor:
-        size, first = token_grid(picture.latent, flux.patch_size), family.reference_step * picture.number
-        position = routing.choose_position("reference")
-        return source_ids(*size, target, position, routing.shift, len(flux.params.axes_dim), first)
-
-    ids = torch.cat([place(picture) for picture in pictures], dim=1).expand(batch, -1, -1).to(host.device)
+    batch, position = len(prompt), routing.choose_position("reference")
+    ids = make_source_ids(flux, pictures, target, position, routing.shift).expand(batch, -1, -1).to(host.device)
     tokens = torch.cat([flux.process_img(picture.latent)[0] for picture in pictures], dim=1)
     outside = list_outside_layers(flux)
     outside.to(host.device)

@@ -107,6 +107,19 @@ class SourcePicture(NamedTuple):
     """Which reference it is, from 1."""
 
 
+def make_source_ids(
+    flux: FluxModel, pictures: Sequence[SourcePicture], target: Grid, position: str, shift: tuple[float, float]
+) -> Tensor:
+    """Makes the positions (1, tokens, axes) of pictures that see one another, one behind the other."""
+    step, axes = find_model_family(flux).reference_step, len(flux.params.axes_dim)
+    grids = [token_grid(picture.latent, flux.patch_size) for picture in pictures]
+    ids = [
+        source_ids(*grid, target, position, shift, axes, step * picture.number)
+        for grid, picture in zip(grids, pictures)
+    ]
+    return torch.cat(ids, dim=1)
+
+
 def find_position(host: Host, bank: ExpertBank, routing: Routing) -> str:
     """Finds where a source lies, a row of POSITION: as its user says, else its expert, the bank,
     the family or the task."""
@@ -130,14 +143,10 @@ def run_source_pass(
     """
     flux, family = host.flux, find_model_family(host.flux)
     info, source_format = bank.info.source, find_source_format(bank.info, routing)
-    axes, position = flux.params.axes_dim, find_position(host, bank, routing)
-
-    def place(picture: SourcePicture) -> Tensor:
-        size, first = token_grid(picture.latent, flux.patch_size), family.reference_step * picture.number
-        return source_ids(*size, readers.grid, position, routing.shift, len(axes), first)
-
-    ids = torch.cat([place(picture) for picture in pictures], dim=1).expand(len(readers.times), -1, -1)
-    pe = rotary(ids, axes, flux.params.theta).to(readers.times.device)
+    ids = make_source_ids(flux, pictures, readers.grid, find_position(host, bank, routing), routing.shift)
+    pe = rotary(ids.expand(len(readers.times), -1, -1), flux.params.axes_dim, flux.params.theta).to(
+        readers.times.device
+    )
     times = readers.times if info.follows_time else torch.zeros_like(readers.times)
     guidance = readers.guidance if source_format.guidance else torch.full_like(times, info.guidance)
     h = flux.img_in(torch.cat([host.tokenize(picture.latent)[0] for picture in pictures], dim=1))

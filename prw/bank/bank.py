@@ -40,7 +40,10 @@ class Bank:
     @classmethod
     def open(cls, path: str | os.PathLike) -> "Bank":
         """Reads a bank's metadata and checks its tensors against it."""
-        file = SafeFile(path)
+        return cls.of(SafeFile(path))
+
+    @classmethod
+    def of(cls, file: SafeFile) -> "Bank":
         info = decode_info(file.metadata.get(METADATA_KEY), file.name)
         check_bank(info, file)
         return cls(info, file)

@@ -11,7 +11,7 @@ from ..bank.bank import Bank
 from ..boxes import Rectangle
 from ..config import BankInfo
 from ..find_experts import find_source_format, resolve_names
-from ..fit_image import FIT_IMAGE, fill_holes, limit_size, to_rgb
+from ..fit_image import FIT_IMAGE, fill_holes, limit_sides, to_rgb
 from ..flux.families import find_latent_family
 from ..source import Routing, Source
 from ..source_format import SourceFormat
@@ -180,5 +180,5 @@ def add_task_source(  # what task nodes are given
     """Gives both prompts with one source, and an empty LATENT of the source's size."""
     options = options or SourceOptions()
     source = make_source(vae, image, task, options, experts, kind=kind)
-    height, width = limit_size(to_rgb(image), options.size).shape[1:3]
+    height, width = limit_sides(image.shape[1:3], options.size)
     return *add_sources(positive, negative, source), make_empty_latent(source, len(image), height, width)

@@ -46,7 +46,7 @@ def open_experts(path: str | os.PathLike, name: str = "", kind: str = "auto", fa
             return peft.read(Path(path), name, kind, family)
         file = SafeFile(path)
         if METADATA_KEY in file.metadata:
-            return apply_name(Bank.open(path), name, kind, family)
+            return apply_name(Bank.of(file), name, kind, family)
         return import_file(file, name, kind, family)
     except FileError:
         raise
