@@ -36,7 +36,7 @@ def build_flux(weights: Mapping[str, Tensor], name: str, dtype: torch.dtype | No
     try:
         params = family.embedded.read_params(shapes)
     except ValueError as error:
-        raise FileError(f"{name} is no whole {family.label} file ({error}): download it again.") from None
+        raise FileError(f"{name} cannot be a {family.label} ({error}): download it again.") from None
     with torch.device("meta"):
         flux = family.embedded.model(params)
     check_tensors(family, tensors, flux.state_dict(), name)

@@ -50,16 +50,22 @@ def test_the_hosts_norm_names_load(comfy, tmp_path):
     [
         (lambda w: w.pop("img_in.bias"), "lacks img_in.bias"),
         (lambda w: w.pop("img_in.weight"), "lacks a whole img_in.weight"),
-        (lambda w: w.update({"txt_in.weight": torch.ones(3)}), "lacks a whole txt_in.weight"),
+        (
+            lambda w: w.update({"txt_in.weight": torch.ones(3)}),
+            "lacks a whole txt_in.weight, expected a whole FLUX.1 file: download it again",
+        ),
         (lambda w: w.update({"img_in.weight": torch.ones(0, 64)}), "lacks a whole img_in.weight"),
         (lambda w: w.update({"img_in.bias": torch.ones(5)}), r"img_in.bias has shape \(5,\), expected \(256,\)"),
         (lambda w: w.update({"double_blocks.0.img_attn.qkv.scale_weight": torch.ones(())}), "no place for"),
         (lambda w: w.update({"img_in.bias": w["img_in.bias"].to(torch.int8)}), "is torch.int8, expected bf16"),
         (lambda w: [w.pop(key) for key in list(w) if "double" in key], "looks like another model"),
-        (lambda w: w.update({f"single_blocks.{i}.x": torch.ones(0) for i in range(4000)}), "names 4000 single_blocks"),
+        (
+            lambda w: w.update({f"single_blocks.{i}.x": torch.ones(0) for i in range(4000)}),
+            "names 4000 single_blocks, expected 1000 at most: download it again",
+        ),
         (
             lambda w: w.update({"img_in.weight": torch.ones(100, 64)}),
-            "flux.safetensors is no whole FLUX.1 file .hidden_size is 100, expected .*download it again",
+            "flux.safetensors cannot be a FLUX.1 .hidden_size is 100, expected .*download it again",
         ),
         (lambda w: w.clear() or w.update({"transformer_blocks.0.x": torch.ones(1)}), "looks like a diffusers file"),
     ],
