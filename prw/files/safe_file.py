@@ -21,8 +21,14 @@ from .validate import shorten
 
 COPIED = 1 << 20
 """Bytes of the largest tensor that is copied: another program that cuts a file takes the pages of mapped ones away."""
-FLOATS = {"F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-"""Types of numbers that weights are kept in, in safetensors' words."""
+FLOATS = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+"""Types of numbers that weights are kept in, by safetensors' names."""
 
 
 class SafeFile(LazyTensors):

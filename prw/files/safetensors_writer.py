@@ -16,15 +16,10 @@ from torch import Tensor
 from .atomic_write import atomic_write
 from .errors import FileError
 from .lazy_tensors import LazyTensors, itemsize
+from .safe_file import FLOATS
 from .validate import shorten
 
-DTYPE_NAMES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-}
+DTYPE_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 ENTRY_BYTES = 160
 """Room for a tensor in the header, besides its name: more than two offsets, a type and a shape can take."""
 

@@ -8,14 +8,13 @@ from torch import Tensor
 
 from ..files.errors import FileError
 from ..files.lazy_tensors import Renamed
-from ..files.safe_file import SafeFile
+from ..files.safe_file import FLOATS, SafeFile
 from .families import FAMILIES, Family, Flux
 from .shapes import count_blocks
 
 PREFIX = "model.diffusion_model."
 MAX_BLOCKS = 1000
 """Of a kind."""
-DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2}
 
 
 def load_flux(path: str | os.PathLike, dtype: torch.dtype | None = None, device: str = "cpu") -> Flux:
@@ -99,5 +98,5 @@ def check_tensors(family: Family, tensors: Mapping[str, Tensor], expected: Mappi
             shape, wanted = tuple(tensors[key].shape), tuple(like.shape)
             raise FileError(f"{name}: {key} has shape {shape}, expected {wanted}: it is no whole {family.label} file.")
     for key, tensor in tensors.items():
-        if tensor.dtype not in DTYPES:
+        if tensor.dtype not in FLOATS.values():
             raise FileError(f"{name}: {key} is {tensor.dtype}, expected bf16, fp16, fp32 or fp8: use another file.")

@@ -39,7 +39,7 @@ FUSED = re.compile(
 FUSED_TARGETS = ("q", "k", "v")
 PARTS = {"A": "down", "B": "up", "down": "down", "up": "up"}
 ALPHA = re.compile(r".*\.alpha")
-NUMBERS = FLOATS | {"F64", "I64", "I32", "I16", "I8", "U8"}
+NUMBERS = FLOATS.keys() | {"F64", "I64", "I32", "I16", "I8", "U8"}
 """Types that an alpha may have."""
 PARTIAL = "partial"
 MAX_PADDING = 16
