@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no
 
 .PHONY: demo demo-comfy test test-all test-quick fuzz chaos coverage bench lint
 
-demo: $(if $(wildcard $(VENV)/ready),,$(VENV)/small)
+demo: $(if $(wildcard $(VENV)/ready),$(VENV)/ready $(HOST_READY),$(VENV)/small)
 	$(BIN)/cologen demo
 
 demo-comfy: $(VENV)/ready $(HOST_READY)

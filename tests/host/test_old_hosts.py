@@ -5,6 +5,7 @@ a process of its own, through its own loader of custom nodes.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,16 @@ from pathlib import Path
 import pytest
 from pack import HOST, ROOT
 
+
+def find_neighbours() -> list[Path]:
+    """Other versions of ComfyUI beside the host; packs and copies are called ComfyUI-SOMETHING, too."""
+    found = sorted(HOST.parent.glob("ComfyUI-*/comfyui_version.py")) if HOST else []
+    return [path.parent for path in found if (version := VERSION.search(path.read_text())) and int(version[1]) < 17]
+
+
+VERSION = re.compile(r'"0\.(\d+)')
 named = os.environ.get("COMFYUI_OLD_PATHS", "").split(os.pathsep)
-OLD = [Path(p) for p in named if p] or (sorted(HOST.parent.glob("ComfyUI-*")) if HOST else [])
+OLD = [Path(p) for p in named if p] or find_neighbours()
 
 pytestmark = [
     pytest.mark.usefixtures("comfy"),

@@ -5,7 +5,6 @@ Memory is the peak of a process of its own, because experts are memory-mapped: w
 """
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -114,6 +113,8 @@ def _read_peak(device: str) -> int:
     if (status := Path("/proc/self/status")).exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
+    import resource  # which Windows lacks
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

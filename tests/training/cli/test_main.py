@@ -29,6 +29,12 @@ def test_control_c_is_one_line_wherever_it_comes(capsys, monkeypatch, step):
     assert (out, error) == ("", "cologen: stopped.\n")
 
 
+def test_commands_are_there_without_what_windows_lacks(tmp_path):
+    (tmp_path / "resource.py").write_text("raise ModuleNotFoundError")
+    done = subprocess.run([*COMMAND, "--help"], env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True)
+    assert done.returncode == 0 and b"bench" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("number, line", [(signal.SIGINT, "cologen: stopped.\n"), (signal.SIGTERM, "")])
 def test_a_signal_while_commands_are_imported_ends_even_where_a_library_swallows_it(tmp_path, number, line):
     library = f"import os\ntry:\n    os.kill(os.getpid(), {number:d})\nexcept BaseException:\n    pass\n"

