@@ -1,6 +1,6 @@
 """Graphs of today open next year: ids, inputs, their order and defaults are those of frozen_nodes.json.
 
-`python tests/server/test_frozen_nodes.py` freezes what is new; what is frozen may only change where the host is told of it (NodeReplace).
+`PYTHONPATH=tests/support python tests/server/test_frozen_nodes.py` freezes what is new; what is frozen may only change where the host is told of it (NodeReplace).
 """
 
 import json
@@ -55,7 +55,7 @@ def test_what_was_frozen_is_as_it_was_or_replaced(server):
 
 def test_every_node_is_frozen(server):
     assert described(server) == json.loads(FROZEN.read_text(encoding="utf-8")), (
-        "python tests/server/test_frozen_nodes.py"
+        "PYTHONPATH=tests/support python tests/server/test_frozen_nodes.py"
     )
 
 
