@@ -76,11 +76,8 @@ class Base:
         for name in ("hidden_size", "double_blocks", "single_blocks"):
             found, expected = getattr(flux, name), getattr(self, name)
             if found != expected:
-                made_for, load = (
-                    (f" ({shorten(self.name)})", shorten(self.name))
-                    if self.name
-                    else ("", "the FLUX that it was trained on")
-                )
+                called = shorten(self.name)
+                made_for, load = f" ({called})" if called else "", called or "the FLUX that it was trained on"
                 return f"The model has {name} {found}, the bank was made for {expected}{made_for}: load {load}, or another bank."
         return ""
 

@@ -24,7 +24,7 @@ from .router import ABLATIONS
 from .tasks import TASKS
 
 MODES = {"concept": -1.0, "balanced": 0.0, "localisation": 1.0}
-"""Marks of a routing's lean; between them lies what favours experts of a role a little."""
+"""Marks of a routing's lean: -1 and 1 favour the experts whose role is called so."""
 CURVES = {
     "fade out": (1.0, 0.0),
     "fade in": (0.0, 1.0),

@@ -44,6 +44,7 @@ class Bank:
 
     @classmethod
     def of(cls, file: SafeFile) -> "Bank":
+        """Reads an open file as `open` does."""
         info = decode_info(file.metadata.get(METADATA_KEY), file.name)
         check_bank(info, file)
         return cls(info, file)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..source import Reading, Source
 
 COND = "cologen_sources"
-AUXILIARY = "cologen_two_branches"
+AUXILIARY = "cologen_auxiliary"
 """The guider's conds of an auxiliary branch, which fits its sources itself (dual_branch_sampling.py)."""
 
 

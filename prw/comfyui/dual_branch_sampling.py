@@ -24,8 +24,8 @@ from .host import enlarge_noise_shape, is_within
 from .patch import find_attachment
 from .probe_hooks import add_probes, block_names, probe_fields
 
-KEY = AUXILIARY
-"""Of our wrappers, of the auxiliary prompt among the guider's conds, and of a run's maps in its options."""
+KEY = "cologen_two_branches"
+"""Of our wrappers, and of a run's maps in its options."""
 
 
 class RunMaps(NamedTuple):
@@ -85,7 +85,7 @@ class DualBranch:
         entries = comfy.sampler_helpers.convert_cond(self.auxiliary)
         if attachment := find_attachment(executor.class_obj.model_patcher):
             entries = [map_sources(options, attachment.fit_source) for options in entries]
-        conds[KEY] = entries
+        conds[AUXILIARY] = entries
         return executor(*args, **kwargs)
 
     def reserve_memory(self, executor, model, noise_shape, *args, **kwargs):
@@ -126,10 +126,10 @@ class DualBranch:
         if not self._are_both_drawn(float(timestep.max()), base):
             return torch.cat((executor(x, timestep, add_probes(model_options), seed), auxiliary_x))
         blocks = (self.blend.first, self.blend.last)
-        auxiliary = AuxiliaryProbe(**probe_fields(base, guider.conds[KEY], x, model_options, *blocks))
+        auxiliary = AuxiliaryProbe(**probe_fields(base, guider.conds[AUXILIARY], x, model_options, *blocks))
         fields = probe_fields(base, guider.conds["positive"], x, model_options, *blocks)
         concept = ConceptProbe(**fields, auxiliary=auxiliary, blend=self.blend)
-        with _replace_positive(guider, guider.conds[KEY]):
+        with _replace_positive(guider, guider.conds[AUXILIARY]):
             auxiliary_noise = executor(auxiliary_x, auxiliary_t, add_probes(model_options, auxiliary), seed)
         concept_noise = executor(x, timestep, add_probes(model_options, concept), seed)
         if concept.maps:

@@ -435,7 +435,7 @@ BROKEN = [
         lambda folder: changed(folder, "preprocessor_config.json", class_info_file="x.json", repo_path="any/names"),
         "preprocessor_config.json of dpt asks for class_info_file x.json, which would be fetched",
     ),
-    (lambda folder: (folder / "processor_config.json").write_text("[" * 99999), "is no JSON, expected a model's"),
+    (lambda folder: (folder / "processor_config.json").write_text("[" * 99999), "is no JSON, expected what belongs"),
     (lambda folder: changed(folder, architectures=["OneFormerForUniversalSegmentation"]), "holds OneFormerForUniv"),
     (lambda folder: changed(folder, architectures=["ViTModel"]), "holds ViTModel, expected a model for depth"),
     (lambda folder: changed(folder, architectures=[]), "holds no config.json of a transformers model"),

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from pack import HOST, ROOT
 
+VERSION = re.compile(r'"0\.(\d+)')
+
 
 def find_neighbours() -> list[Path]:
     """Other versions of ComfyUI beside the host; packs and copies are called ComfyUI-SOMETHING, too."""
@@ -20,7 +22,6 @@ def find_neighbours() -> list[Path]:
     return [path.parent for path in found if (version := VERSION.search(path.read_text())) and int(version[1]) < 17]
 
 
-VERSION = re.compile(r'"0\.(\d+)')
 named = os.environ.get("COMFYUI_OLD_PATHS", "").split(os.pathsep)
 OLD = [Path(p) for p in named if p] or find_neighbours()
 

@@ -110,8 +110,8 @@ def format_table(report: dict[str, Any]) -> str:
         for block, alone in found.get("blocks", {}).items():
             rows += [f"  {block} alone, older in {alone['older']:.1%} of the scenes", *format_changes(alone)]
     seeds = report.get("seeds", [report["seed"]])
-    drawn_by = f"seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}"
-    return "\n".join([*rows, f"{report['n']} scenes a task, {drawn_by}"])
+    rows.append(f"{report['n']} scenes a task, seed{'s' * (len(seeds) > 1)} {' '.join(map(str, seeds))}")
+    return "\n".join(rows)
 
 
 def format_changes(found: dict[str, Any]) -> list[str]:

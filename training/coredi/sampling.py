@@ -60,8 +60,8 @@ class FeatureSampler:
             inputs = FluxInputs(x, t, *prompt, torch.full_like(t, settings.guidance))
             context = readers[0](inputs)
             if z is not None:
-                routes = SourceExperts(bank, routing, context.routes)
-                stream = FeatureStream(host, routes, embed_features(features.tensors, z), inputs)
+                experts = SourceExperts(bank, routing, context.routes)
+                stream = FeatureStream(host, experts, embed_features(features.tensors, z), inputs)
             with record_last_tokens(host.flux) as tokens:
                 velocity = predict_velocity(host, context.with_patches([stream] if stream else []), inputs).float()
             state.update(None if stream is None else stream.last_tokens, tokens[0], pool)

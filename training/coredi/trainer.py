@@ -153,9 +153,9 @@ class FeatureTrainer(StageTrainer):
 
     def make_stream(self, noised: NoisedBatch, z: Tensor, reads: Tensor) -> FeatureStream:
         """Makes tokens of features z for FLUX to read; `reads` says which samples do."""
-        routes = SourceExperts(self.bank, self.make_routing(self.stage.task), noised.source.routes)
+        experts = SourceExperts(self.bank, self.make_routing(self.stage.task), noised.source.routes)
         h = embed_features(self._feature_tensors(), z)
-        return FeatureStream(self.host, routes, h, noised.inputs, None if reads.all() else reads)
+        return FeatureStream(self.host, experts, h, noised.inputs, None if reads.all() else reads)
 
     def export_features(self) -> Features | None:
         """Gives what sampling with features needs."""

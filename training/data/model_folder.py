@@ -90,7 +90,9 @@ def _read_optional(path: Path) -> Any:
     try:
         return json.loads(read_regular_text(path, MAX_CONFIG))
     except (OSError, ValueError, RecursionError):
-        raise ValueError(f"{path} is no JSON, expected a model's {path.name}: download it again.") from None
+        raise ValueError(
+            f"The {path.name} of {path.parent.name} is no JSON, expected what belongs to the model: download it again."
+        ) from None
 
 
 def _check_weights(folder: Path) -> None:
