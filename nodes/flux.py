@@ -26,13 +26,14 @@ class TextEncoders(NamedTuple):
 
     count: int
     names: str
-    clip_type: comfy.sd.CLIPType
+    clip_type: str
+    """Of the host's CLIPType, which an older host may lack: it shall load the pack and say what it needs."""
 
 
 TEXT_ENCODERS = {
-    "flux1": TextEncoders(2, "CLIP-L and T5-XXL", comfy.sd.CLIPType.FLUX),
-    "flux2": TextEncoders(1, "Qwen3 or Mistral", comfy.sd.CLIPType.FLUX2),
-    "chroma": TextEncoders(1, "T5-XXL", comfy.sd.CLIPType.CHROMA),
+    "flux1": TextEncoders(2, "CLIP-L and T5-XXL", "FLUX"),
+    "flux2": TextEncoders(1, "Qwen3 or Mistral", "FLUX2"),
+    "chroma": TextEncoders(1, "T5-XXL", "CHROMA"),
 }
 """Family -> its text encoders."""
 
@@ -124,7 +125,7 @@ def _load_clip(names: list[str], family: Family):
     return comfy.sd.load_clip(
         ckpt_paths=[folder_paths.get_full_path_or_raise("text_encoders", name) for name in names],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        clip_type=TEXT_ENCODERS[family.name].clip_type,
+        clip_type=comfy.sd.CLIPType[TEXT_ENCODERS[family.name].clip_type],
     )
 
 
