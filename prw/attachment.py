@@ -17,7 +17,7 @@ from .model_group import ModelGroup, PromptHashes
 from .select_experts import ExpertBank, make_selector
 from .source import Reading, Routing, Source
 from .source_group import ForwardBatch, SourceGroup
-from .source_pass import Host, ReaderConditions
+from .source_pass import Host, ReaderConditions, find_position
 from .stream_group import StreamGroup
 from .weaving import Selector
 
@@ -58,9 +58,14 @@ class Attachment:
         for i, source in enumerate(source for source in sources if isinstance(source, Source)):
             model = find_model(self.bank.info, source.routing)
             alone = not source.together or (self.bank.info.experts and not model)
-            reader = (model, source.prompt_hash) if model else source.routing
+            reader = (model, source.prompt_hash) if model else self._find_reading(host, source.routing)
             groups.setdefault(i if alone else (reader, source.placement, source.keep), []).append(source)
         return [*(self.make_group(host, group, batch) for group in groups.values()), *numbers]
+
+    def _find_reading(self, host: Host, routing: Routing) -> Hashable:
+        """Finds what of a routing acts where there are no experts: no task does, so pictures of two see one another."""
+        position = find_position(host, self.bank, routing)
+        return position, routing.shift if position == "shifted" else None, routing.expert
 
     def make_group(self, host: Host, sources: Sequence[Source], batch: ForwardBatch) -> SourceGroup:
         """Chooses how the K/V of sources that see one another are made."""

@@ -14,7 +14,7 @@ from .weaving import Selector
 
 
 class StreamGroup(PictureGroup):
-    """Sources in the base's own stream; those of one routing see one another where the base has no experts."""
+    """Sources in the base's own stream; they see one another where the base has no experts."""
 
     def __init__(
         self,

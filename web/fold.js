@@ -13,12 +13,11 @@ const isLinked = (node, widget) => (node.inputs ?? []).some((input) => input.wid
 
 const fits = (node) => node.computeSize()[1];
 
-function fold(node) {
-    const unfolded = fits(node);
-    for (const widget of rare(node)) widget.advanced = true;
-    node.showAdvanced = Boolean(app.extensionManager?.setting?.get(ALWAYS));
-    return unfolded;
-}
+const showsAll = (node) => node.showAdvanced || Boolean(app.extensionManager?.setting?.get(ALWAYS));
+
+// The new drawing's own rule: what a link reaches is shown in a folded node, too. It is asked and not written to the node,
+// so opening a graph does not change it.
+const isShown = (node, widget) => !widget.hidden && (!widget.advanced || showsAll(node) || isLinked(node, widget));
 
 function addMark(node) {
     node.addTitleButton?.({ name: MARK, text: "\u22ef", fontSize: 22, xOffset: -8, yOffset: 0, fgColor: "#ccc" });
@@ -38,21 +37,24 @@ app.registerExtension({
         if (!nodeData.name.startsWith(PACK)) return;
         // folded ones take no room either
         nodeType.prototype.getLayoutWidgets = function () {
-            return (this.widgets ?? []).filter((widget) => !widget.hidden && (!widget.advanced || this.showAdvanced));
+            return (this.widgets ?? []).filter((widget) => isShown(this, widget));
+        };
+        nodeType.prototype.isWidgetVisible = function (widget) {
+            return !this.collapsed && isShown(this, widget);
         };
         const created = nodeType.prototype.onNodeCreated;
         // not nodeCreated: pages call that one late, when a saved node has its size already
         nodeType.prototype.onNodeCreated = function (...given) {
             created?.apply(this, given);
             if (!rare(this).length) return;
-            const unfolded = fold(this);
+            const unfolded = fits(this);
+            for (const widget of rare(this)) widget.advanced = true;
             addMark(this);
             this.setSize([this.size[0], this.size[1] - unfolded + fits(this)]);
         };
     },
+    // graphs that were saved without a fold may be too small for what a link reaches
     loadedGraphNode(node) {
-        if (!node.comfyClass?.startsWith(PACK) || !rare(node).some((widget) => isLinked(node, widget))) return;
-        node.showAdvanced = true;
-        node.expandToFitContent?.();
+        if (node.comfyClass?.startsWith(PACK) && rare(node).some((widget) => isLinked(node, widget))) node.expandToFitContent?.();
     },
 });

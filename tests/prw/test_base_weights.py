@@ -7,7 +7,7 @@ from cologen.prw.base_model import Base
 from cologen.prw.base_weights import BaseWeights
 from cologen.prw.embedded_host import EmbeddedHost, velocity
 from cologen.prw.kv_cache import SampleKV
-from cologen.prw.source import Source
+from cologen.prw.source import Routing, Source
 from cologen.prw.weaving import named_blocks
 from flux2_in_diffusers import convert_to_diffusers, predict_with_references
 from tiny_flux2 import flux2_inputs, tiny_flux2
@@ -87,3 +87,19 @@ def test_references_apart_are_each_alone():
     )
     k = [sources[0].read("single_blocks.1", torch.device("cpu"))[0] for sources in (both, joined.sources)]
     assert (k[0] - k[1]).abs().max() > 0.01
+
+
+def test_pictures_of_two_tasks_are_read_as_diffusers_reads_two_references():
+    flux = tiny_flux2()
+    kinds = [dict(task="edit", lean=0.5), dict(task="subject", strength=0.7, shift=(0.0, 2.0))]
+    sources = [
+        reference(2 + i, 5 - i, seed=8 + i, number=1 + i, routing=Routing(**kind)) for i, kind in enumerate(kinds)
+    ]
+    x, times, context, _, guidance = flux2_inputs()
+    with torch.inference_mode():
+        found = velocity(flux, x, times, context, None, guidance, Attachment(BaseWeights(Base.of(flux))), sources)
+        latents = [source.latent for source in sources]
+        expected, _ = predict_with_references(
+            convert_to_diffusers(flux), flux, x, times, context, guidance, latents, None
+        )
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -107,6 +107,48 @@ def test_rare_knobs_of_training_are_folded_until_they_are_asked_for(page):
     assert page.evaluate(f"() => {stage}.size[1]") > before[1]
 
 
+STAGE = "app.graph._nodes.find((node) => node.type === 'CoLoGenTrainStage')"
+LINK = f"""() => {{
+    const number = LiteGraph.createNode('PrimitiveFloat'), stage = {STAGE}
+    app.graph.add(number)
+    number.pos = [stage.pos[0] - 400, stage.pos[1] + 600]
+    number.connect(0, stage, stage.inputs.findIndex((input) => input.name === 'ema'))
+}}"""
+SEEN = f"() => {STAGE}.widgets.filter((widget) => {STAGE}.isWidgetVisible(widget)).map((widget) => widget.name)"
+
+
+def test_what_a_link_reaches_is_seen_in_a_folded_node_and_opening_changes_nothing(page):
+    open_graph(page, "toy_train_stage")
+    folded = page.evaluate(SEEN)
+    page.evaluate(LINK)
+    assert set(page.evaluate(SEEN)) == {*folded, "ema"}
+    page.evaluate(f"() => {STAGE}.expandToFitContent()")
+    saved = page.evaluate("() => app.graph.serialize().nodes")
+    page.evaluate("() => app.loadGraphData(app.graph.serialize())")
+    page.wait_for_timeout(400)
+    assert page.evaluate("() => app.graph.serialize().nodes") == saved
+    assert set(page.evaluate(SEEN)) == {*folded, "ema"}
+
+
+def test_the_mark_in_the_title_unfolds_and_folds_again(page):
+    if page.drawing == "new":
+        pytest.skip("the new drawing has a button of its own")
+    open_graph(page, "toy_train_stage")
+    page.evaluate(f"() => app.canvas.centerOnNode({STAGE})")
+    page.wait_for_timeout(500)
+    seen, size = page.evaluate(SEEN), page.evaluate(f"() => [...{STAGE}.size]")
+    for is_unfolded in (True, False):
+        x, y = page.evaluate(f"""() => {{
+            const {{ pos, size }} = {STAGE}, canvas = app.canvas.canvas.getBoundingClientRect()
+            const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + size[0] - 18, pos[1] - 15])
+            return [canvas.left + x, canvas.top + y]
+        }}""")
+        page.mouse.click(x, y)
+        page.wait_for_function(f"() => Boolean({STAGE}.showAdvanced) === {str(is_unfolded).lower()}")
+        assert (len(page.evaluate(SEEN)) > 2 * len(seen)) == is_unfolded
+    assert page.evaluate(SEEN) == seen and page.evaluate(f"() => [...{STAGE}.size]") == size
+
+
 def test_the_edit_s_prompt_is_typed_on_its_node(page):
     open_graph(page, "toy_edit")
     prompt = "app.graph._nodes.find((node) => node.title.startsWith('Prompt'))"

@@ -47,6 +47,12 @@ def page(browser, server, base):
     return page
 
 
+def wait_for_names(page, names: list[str]) -> None:
+    """Waits until Routing offers these experts and no others."""
+    shown = f"([kind, names]) => JSON.stringify(({MENU})(kind)[0]?.[1] ?? []) === JSON.stringify(names)"
+    page.wait_for_function(shown, arg=["CoLoGenRouting", names])
+
+
 def list_menu(page, kind: str) -> dict[str, list[str]]:
     return dict(page.evaluate(MENU, kind))
 
@@ -55,23 +61,21 @@ def test_names_are_those_of_the_bank_that_the_graph_loads(page, base):
     assert list_menu(page, "CoLoGenRouting") == {}, "no bank, no names"
     page.evaluate(ADD, "CoLoGenLoadExperts")
     page.evaluate(CHOOSE_BANK, "tiny.safetensors")
-    page.wait_for_timeout(1500)
     info = Bank.open(base / "models/cologen/tiny.safetensors").info
     experts, routers = list(info.experts), [*info.routers, "final"]
+    wait_for_names(page, experts)
     assert list_menu(page, "CoLoGenRouting") == {"expert: –": experts, "router: –": routers}
     assert list_menu(page, "CoLoGenTrainStage") == {"start: –": experts, "parent: –": experts}
     assert list_menu(page, "CoLoGenSource").keys() == {"expert: –", "router: –"}, "its start is a number"
     page.evaluate(CHOOSE_BANK, "toy world (built in)")
-    page.wait_for_timeout(1500)
-    assert list_menu(page, "CoLoGenRouting")["expert: –"] == list(Bank.open(TOY.folder / BANK).info.experts)
+    wait_for_names(page, list(Bank.open(TOY.folder / BANK).info.experts))
     page.evaluate(CHOOSE_BANK, "strange.safetensors")
-    page.wait_for_timeout(1500)
-    assert list_menu(page, "CoLoGenRouting")["expert: –"] == ["fine"], "what is no name could be anything"
+    wait_for_names(page, ["fine"])  # what is no name could be anything
 
 
 def test_a_name_is_chosen_by_the_mouse_and_sent(page, base):
     page.evaluate(CHOOSE_BANK, "tiny.safetensors")
-    page.wait_for_timeout(1500)
+    wait_for_names(page, list(Bank.open(base / "models/cologen/tiny.safetensors").info.experts))
     node = "app.graph._nodes.find((node) => node.type === 'CoLoGenRouting')"
     page.evaluate(f"() => app.canvas.centerOnNode({node})")
     page.wait_for_timeout(300)
@@ -82,9 +86,9 @@ def test_a_name_is_chosen_by_the_mouse_and_sent(page, base):
     }}""")
     page.mouse.click(x, y, button="right")
     page.get_by_text("expert: –").first.click()
-    page.wait_for_timeout(500)
+    (_, second, *_) = Bank.open(base / "models/cologen/tiny.safetensors").info.experts
+    page.get_by_text(second, exact=True).last.wait_for()
     page.screenshot(path=SCREENSHOTS / "names.png")
-    (first, second, *_) = Bank.open(base / "models/cologen/tiny.safetensors").info.experts
     page.get_by_text(second, exact=True).last.click()
     widget = f"{node}.widgets.find((widget) => widget.name === 'expert').value"
     page.wait_for_function(f"() => {widget} === '{second}'")
